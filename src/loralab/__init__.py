@@ -1,0 +1,43 @@
+"""loralab fine-tunes text classifiers with LoRA: on a laptop or a GPU, under a parameter budget, and honestly."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from loralab.classifier import Classifier, Predictions
+    from loralab.config import Config, load_config
+    from loralab.errors import LoralabError, RunFailed
+    from loralab.pipeline import RunSummary, run_training
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Classifier": "loralab.classifier",
+    "Predictions": "loralab.classifier",
+    "Config": "loralab.config",
+    "load_config": "loralab.config",
+    "LoralabError": "loralab.errors",
+    "RunFailed": "loralab.errors",
+    "RunSummary": "loralab.pipeline",
+    "run_training": "loralab.pipeline",
+}
+
+__all__ = [
+    "Classifier",
+    "Config",
+    "LoralabError",
+    "Predictions",
+    "RunFailed",
+    "RunSummary",
+    "load_config",
+    "run_training",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import loralab` loads no torch."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'loralab' has no attribute {name!r}")

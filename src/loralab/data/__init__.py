@@ -1,0 +1,1 @@
+"""From a source to token batches: sources → clean → select → encode → batches."""

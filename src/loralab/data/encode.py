@@ -1,0 +1,59 @@
+"""Texts → tokens, with the Rust tokenizer that comes with every checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from loralab.data.clean import clean_text
+from loralab.data.values import Encoded, Examples
+from loralab.errors import LoralabError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+CHUNK = 4096
+
+
+def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
+    """Load tokenizer.json, or a BERT vocab.txt, truncating at `max_length` tokens, special tokens included.
+
+    Raises LoralabError when the folder has neither or the file cannot be read.
+    """
+    from tokenizers import Tokenizer
+    from tokenizers.implementations import BertWordPieceTokenizer
+
+    path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
+    try:
+        if path.is_file():
+            tokenizer = Tokenizer.from_file(str(path))
+        elif vocabulary.is_file():
+            tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary)).to_str())
+        else:
+            raise LoralabError(f"{folder} has no tokenizer.json (and no vocab.txt): copy the checkpoint's tokenizer there")
+    except LoralabError:
+        raise
+    except Exception as error:  # the Rust library raises bare Exception
+        raise LoralabError(f"cannot read the tokenizer in {folder}: {error}") from error
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_length)
+    return tokenizer
+
+
+def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pad_id: int) -> Encoded:
+    """Clean and tokenize texts, in chunks so that memory stays at a few times the tokens themselves."""
+    texts = examples.texts
+    pieces: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
+    lengths: list[int] = []
+    for start in range(0, len(texts), CHUNK):
+        batch = [clean_text(text, clean) for text in texts[start : start + CHUNK]]
+        for encoding in tokenizer.encode_batch_fast(batch):
+            pieces.append(np.asarray(encoding.ids, dtype=np.int32))
+            lengths.append(len(encoding.ids))
+    starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    tokens = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
+    return Encoded(tokens, starts, examples.labels, pad_id)

@@ -1,0 +1,129 @@
+"""Which rows train, validate and test: stratified splits, limits, shots and index files. Pure but for the index file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loralab.data.values import Examples, Ints
+from loralab.errors import LoralabError
+
+HELD_OUT_TEST = 0.2
+"""Share of a source without test rows of its own that is held out for the test."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The rows of one run. `validation` is None only where none was asked for."""
+
+    train: Examples
+    validation: Examples | None
+    test: Examples
+
+    def parts(self) -> dict[str, Examples]:
+        """The parts that are there, by name."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: rows for name, rows in parts.items() if rows is not None}
+
+
+def split(
+    source: Examples,
+    *,
+    test: Examples | float,
+    validation: Examples | float,
+    seed: int,
+    train_limit: int | None = None,
+    test_limit: int | None = None,
+    shots_per_class: int | None = None,
+    indices: Sequence[int] | None = None,
+) -> Splits:
+    """Divide a labelled source. `test` and `validation` are rows of their own or fractions held out, classes in proportion.
+
+    Held-out rows are taken before the limits, so runs with different limits share them. `indices` are positions among the
+    rows left for training. Raises LoralabError when a class is left without training rows or a fraction takes everything.
+    """
+    random = np.random.default_rng(seed)
+    rest = np.arange(len(source))
+    held = np.zeros(0, dtype=np.int64)
+    if isinstance(test, float):
+        rest, held = _hold_out(source, rest, test, random, "data.test")
+    test_rows = source.take(held) if isinstance(test, float) else test
+    kept = np.zeros(0, dtype=np.int64)
+    if isinstance(validation, float):
+        rest, kept = _hold_out(source, rest, validation, random, "data.validation")
+    validation_rows = source.take(kept) if isinstance(validation, float) else validation
+    if indices is not None:
+        rest = _pick(rest, indices)
+    train = source.take(rest)
+    if shots_per_class is not None:
+        train = train.take(_shots(train, shots_per_class, random))
+    if train_limit is not None and train_limit < len(train):
+        train = train.take(stratified(train.require_labels(), train_limit, random))
+    if test_limit is not None and test_limit < len(test_rows):
+        test_rows = test_rows.take(stratified(test_rows.require_labels(), test_limit, random))
+    present = set(train.require_labels().tolist())
+    if absent := [name for i, name in enumerate(source.classes) if i not in present]:
+        raise LoralabError(f"no training row is left of class {absent[0]!r}: raise data.train_limit or lower data.validation and data.test")
+    return Splits(train, validation_rows if len(validation_rows) else None, test_rows)
+
+
+def stratified(labels: Ints, size: int, random: np.random.Generator) -> Ints:
+    """Return `size` positions drawn at random, each class in proportion (largest remainders), in ascending order."""
+    counts = np.bincount(labels)
+    exact = counts * size / len(labels)
+    take = np.floor(exact).astype(np.int64)
+    for i in np.argsort(-(exact - take), kind="stable")[: size - int(take.sum())]:
+        take[i] += 1
+    chosen = [random.permutation(np.flatnonzero(labels == i))[: take[i]] for i in range(len(counts))]
+    return np.sort(np.concatenate(chosen))
+
+
+def read_indices(path: Path) -> list[int]:
+    """Read row numbers, one a line. Raises LoralabError naming the first line that is not one."""
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoralabError(f"data.indices: cannot read {path}: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.isdecimal():
+            raise LoralabError(f"data.indices: {path}, entry {number}: {line!r} is not a row number")
+    return [int(line) for line in lines]
+
+
+def overlap(first: Examples, second: Examples) -> int:
+    """How many texts of `second` also stand in `first`, spaces and case aside."""
+    seen = {" ".join(text.casefold().split()) for text in first.texts}
+    return sum(" ".join(text.casefold().split()) in seen for text in second.texts)
+
+
+def _hold_out(source: Examples, rest: Ints, fraction: float, random: np.random.Generator, name: str) -> tuple[Ints, Ints]:
+    """Divide positions into (kept, held out), classes in proportion."""
+    if not 0 <= fraction < 1:
+        raise LoralabError(f"{name}={fraction}: give a fraction from 0 to below 1, or a file")
+    size = round(fraction * len(rest))
+    if fraction > 0 and (size < len(source.classes) or len(rest) - size < len(source.classes)):
+        raise LoralabError(f"{name}={fraction} of {len(rest)} rows is {size}: too few for {len(source.classes)} classes; use another fraction or a file")
+    held = rest[stratified(source.require_labels()[rest], size, random)] if size else rest[:0]
+    return np.setdiff1d(rest, held), held
+
+
+def _shots(train: Examples, shots: int, random: np.random.Generator) -> Ints:
+    labels = train.require_labels()
+    chosen = []
+    for i, name in enumerate(train.classes):
+        rows = np.flatnonzero(labels == i)
+        if len(rows) < shots:
+            raise LoralabError(f"data.shots_per_class={shots}: class {name!r} has {len(rows)} training rows")
+        chosen.append(random.permutation(rows)[:shots])
+    return np.sort(np.concatenate(chosen))
+
+
+def _pick(rest: Ints, indices: Sequence[int]) -> Ints:
+    if not indices or max(indices) >= len(rest):
+        raise LoralabError(f"data.indices: {'no row' if not indices else f'row {max(indices)}'}; the training rows are 0-{len(rest) - 1}")
+    if len(set(indices)) < len(indices):
+        raise LoralabError("data.indices names a row twice")
+    return rest[np.asarray(sorted(indices))]

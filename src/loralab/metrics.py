@@ -1,0 +1,72 @@
+"""Logits and labels → scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import log_softmax
+from sklearn.metrics import precision_recall_fscore_support
+
+from loralab.errors import LoralabError, nearest
+
+Logits = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+
+
+def scores(logits: Logits, labels: Labels, classes: Sequence[str], also: str = "loss") -> dict[str, float]:
+    """Return every score by name: loss, accuracy, macro_f1, and per class precision:, recall:, f1:, true:, predicted:.
+
+    logits: (n, classes); labels: (n,). `loss` is the plain mean cross entropy, whatever loss was trained. A class without
+    predictions has precision 0. `also` may name a `balance:A/B` to be added.
+    """
+    predicted = logits.argmax(axis=1)
+    numbers = np.arange(len(classes))
+    precision, recall, f1, true = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
+    found = {
+        "loss": float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean()),
+        "accuracy": float((predicted == labels).mean()),
+        "macro_f1": float(f1.mean()),
+    }
+    for i, name in enumerate(classes):
+        found |= {f"precision:{name}": float(precision[i]), f"recall:{name}": float(recall[i]), f"f1:{name}": float(f1[i])}
+        found |= {f"true:{name}": float(true[i]), f"predicted:{name}": float((predicted == i).sum())}
+    if pair := balance_pair(also, classes):
+        found[also] = balance(found, *pair)
+    return found
+
+
+def balance(found: Mapping[str, float], first: str, second: str) -> float:
+    """The smaller of two classes' F1 over the larger: 1 is balanced; 1 too when both are 0."""
+    low, high = sorted((found[f"f1:{first}"], found[f"f1:{second}"]))
+    return low / high if high else 1.0
+
+
+def balance_pair(name: str, classes: Sequence[str]) -> tuple[str, str] | None:
+    """Read `balance:A/B` or `balance:A-B` as two class names, which may themselves hold / and -; None when it is not one."""
+    kind, _, rest = name.partition(":")
+    if kind != "balance":
+        return None
+    return next(((a, b) for a in classes for b in classes if a != b and _plain(rest) == _plain(f"{a}/{b}")), None)
+
+
+def check_stop_on(name: str, classes: Sequence[str]) -> None:
+    """Raise LoralabError, with the valid names, when no such score exists. Called before training."""
+    valid = ["loss", "accuracy", "macro_f1", *(f"{kind}:{c}" for kind in ("precision", "recall", "f1") for c in classes)]
+    if name in valid or balance_pair(name, classes):
+        return
+    listed = f"loss, accuracy, macro_f1, precision:NAME, recall:NAME, f1:NAME, balance:NAME/NAME with NAME of {', '.join(classes)}"
+    raise LoralabError(f"train.stop_on: there is no score {name!r}{nearest(name, valid)}; valid: {listed}")
+
+
+def table(found: Mapping[str, float], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row a class: class, precision, recall, f1, true, predicted."""
+    kinds = ("precision", "recall", "f1", "true", "predicted")
+    return [{"class": name, **{kind: found[f"{kind}:{name}"] for kind in kinds}} for name in classes]
+
+
+def _plain(name: str) -> str:
+    """`Sci-Tech` and `Sci/Tech` are one name in `stop_on`, as in the published reports."""
+    return name.replace("/", "-").casefold()

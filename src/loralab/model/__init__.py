@@ -1,0 +1,1 @@
+"""The native network, its adapters and its files."""

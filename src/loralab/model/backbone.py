@@ -1,0 +1,246 @@
+"""The BERT family in one table: the only file that knows Hugging Face's names inside checkpoints and configs.
+
+Every architecture here is the post-norm encoder of Devlin et al. (2018); they differ in names, in the embeddings, and in
+the classification head. A new member of the family is one more row of `ARCHITECTURES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loralab.errors import LoralabError, nearest
+
+ROLES = ("query", "key", "value", "output", "ffn_in", "ffn_out")
+"""The places in a layer that LoRA can adapt, by one name for every architecture."""
+
+_BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "ffn_in": "intermediate.dense",
+    "ffn_out": "output.dense",
+    "ffn_norm": "output.LayerNorm",
+}
+_DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "ffn_in": "ffn.lin1",
+    "ffn_out": "ffn.lin2",
+    "ffn_norm": "output_layer_norm",
+}
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Names of one `model_type`. `head_dense` is the layer before the classifier, None where the head is one linear map."""
+
+    prefix: str
+    layers: str
+    layer: Mapping[str, str]
+    head_dense: str
+    head_out: str
+    head_activation: str
+    classes: tuple[str, ...]
+    positions_from_padding: bool = False
+
+    @property
+    def pooler_in_base(self) -> bool:
+        """BERT's dense pooler belongs to the pretrained encoder: it is loaded with it and frozen with it."""
+        return self.head_dense.startswith(self.prefix + ".")
+
+    @property
+    def saved_head(self) -> tuple[str, ...]:
+        """The top-level modules of the head, as peft's `modules_to_save` names them."""
+        names = (self.head_out,) if self.pooler_in_base else (self.head_dense, self.head_out)
+        return tuple(dict.fromkeys(name.split(".")[0] for name in names))
+
+
+_ROBERTA_HEAD = ("classifier.dense", "classifier.out_proj", "tanh")
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "bert": Architecture(
+        "bert", "encoder.layer", _BERT_LAYER, "bert.pooler.dense", "classifier", "tanh", ("BertModel", "BertForSequenceClassification")
+    ),
+    "roberta": Architecture(
+        "roberta", "encoder.layer", _BERT_LAYER, *_ROBERTA_HEAD, ("RobertaModel", "RobertaForSequenceClassification"), True
+    ),
+    "xlm-roberta": Architecture(
+        "roberta", "encoder.layer", _BERT_LAYER, *_ROBERTA_HEAD, ("XLMRobertaModel", "XLMRobertaForSequenceClassification"), True
+    ),
+    "electra": Architecture(
+        "electra",
+        "encoder.layer",
+        _BERT_LAYER,
+        "classifier.dense",
+        "classifier.out_proj",
+        "gelu",
+        ("ElectraModel", "ElectraForSequenceClassification"),
+    ),
+    "distilbert": Architecture(
+        "distilbert",
+        "transformer.layer",
+        _DISTILBERT_LAYER,
+        "pre_classifier",
+        "classifier",
+        "relu",
+        ("DistilBertModel", "DistilBertForSequenceClassification"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """The sizes that decide every parameter count. `token_types` is 0 where the encoder has no segment embedding."""
+
+    model_type: str
+    layers: int
+    width: int
+    heads: int
+    ffn_width: int
+    vocabulary: int
+    positions: int
+    token_types: int
+    embedding_width: int
+    pad_id: int = 0
+    norm_eps: float = 1e-12
+    activation: str = "gelu"
+
+    @property
+    def architecture(self) -> Architecture:
+        return ARCHITECTURES[self.model_type]
+
+    @property
+    def first_position(self) -> int:
+        """RoBERTa numbers positions from the padding id plus one, the others from zero."""
+        return self.pad_id + 1 if self.architecture.positions_from_padding else 0
+
+    @property
+    def longest(self) -> int:
+        """The most tokens a text can have."""
+        return self.positions - self.first_position
+
+    def shape_of(self, role: str) -> tuple[int, int]:
+        """Return (outputs, inputs) of a layer's linear map."""
+        if role == "ffn_in":
+            return self.ffn_width, self.width
+        return (self.width, self.ffn_width) if role == "ffn_out" else (self.width, self.width)
+
+
+def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions:
+    """Read a Hugging Face `config.json`. Raises LoralabError for an architecture outside the family or with odd parts."""
+    kind = config.get("model_type")
+    if kind not in ARCHITECTURES:
+        raise LoralabError(f"{origin}: architecture {kind!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
+    if config.get("position_embedding_type", "absolute") != "absolute":
+        raise LoralabError(f"{origin}: only absolute position embeddings are supported, not {config['position_embedding_type']!r}")
+    try:
+        if kind == "distilbert":
+            dims = Dimensions(
+                kind,
+                config["n_layers"],
+                config["dim"],
+                config["n_heads"],
+                config["hidden_dim"],
+                config["vocab_size"],
+                config["max_position_embeddings"],
+                0,
+                config["dim"],
+                config.get("pad_token_id") or 0,
+                1e-12,
+                config.get("activation", "gelu"),
+            )
+        else:
+            pad = config.get("pad_token_id")
+            dims = Dimensions(
+                kind,
+                config["num_hidden_layers"],
+                config["hidden_size"],
+                config["num_attention_heads"],
+                config["intermediate_size"],
+                config["vocab_size"],
+                config["max_position_embeddings"],
+                config.get("type_vocab_size", 2),
+                config.get("embedding_size", config["hidden_size"]),
+                (1 if ARCHITECTURES[kind].positions_from_padding else 0) if pad is None else pad,
+                config.get("layer_norm_eps", 1e-12),
+                config.get("hidden_act", "gelu"),
+            )
+    except KeyError as error:
+        raise LoralabError(f"{origin}: config.json has no {error.args[0]!r}; is the checkpoint complete?") from error
+    return dims
+
+
+KNOWN: Mapping[str, Dimensions] = {
+    "roberta-base": Dimensions("roberta", 12, 768, 12, 3072, 50265, 514, 1, 768, 1, 1e-5),
+    "roberta-large": Dimensions("roberta", 24, 1024, 16, 4096, 50265, 514, 1, 1024, 1, 1e-5),
+    "xlm-roberta-base": Dimensions("xlm-roberta", 12, 768, 12, 3072, 250002, 514, 1, 768, 1, 1e-5),
+    "bert-base-uncased": Dimensions("bert", 12, 768, 12, 3072, 30522, 512, 2, 768),
+    "bert-base-cased": Dimensions("bert", 12, 768, 12, 3072, 28996, 512, 2, 768),
+    "distilbert-base-uncased": Dimensions("distilbert", 6, 768, 12, 3072, 30522, 512, 0, 768),
+    "google/electra-small-discriminator": Dimensions("electra", 12, 256, 4, 1024, 30522, 512, 2, 128),
+    "google/electra-base-discriminator": Dimensions("electra", 12, 768, 12, 3072, 30522, 512, 2, 768),
+}
+"""Published sizes of often-used hub encoders, so that counts and budgets need no download."""
+
+
+EMBEDDINGS = {
+    "word": "embeddings.word_embeddings",
+    "position": "embeddings.position_embeddings",
+    "segment": "embeddings.token_type_embeddings",
+    "norm": "embeddings.LayerNorm",
+    "project": "embeddings_project",
+}
+"""Names of the embedding's parts, the same in the whole family."""
+
+
+def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
+    """Return roles in their fixed order; `all` is every role. Raises LoralabError for a name outside the vocabulary."""
+    wanted = set(ROLES) if "all" in targets else set(targets)
+    unknown = sorted(wanted - set(ROLES))
+    if unknown or not wanted:
+        word = unknown[0] if unknown else ""
+        raise LoralabError(f"lora.targets: {word!r} is not a target{nearest(word, ROLES)}; valid: {', '.join(ROLES)}, all")
+    return tuple(role for role in ROLES if role in wanted)
+
+
+def parse_layers(spec: str | None, layers: int) -> tuple[int, ...]:
+    """Read `9-11`, `0,5,9-11` or None (all) as layer numbers from 0. Raises LoralabError for a layer that is not there."""
+    if spec is None:
+        return tuple(range(layers))
+    chosen: set[int] = set()
+    for part in spec.split(","):
+        match = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", part)
+        if match is None:
+            raise LoralabError(f"lora.layers: {part!r} is neither a layer nor a range; write 9-11 or 0,5,9-11")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if first > last or last >= layers:
+            raise LoralabError(f"lora.layers: {part.strip()} is outside this encoder's layers 0-{layers - 1}")
+        chosen.update(range(first, last + 1))
+    return tuple(sorted(chosen))
+
+
+def role_path(dims: Dimensions, layer: int, role: str) -> str:
+    """Return the module path of a linear map inside the encoder, such as `encoder.layer.3.attention.self.query`."""
+    return f"{dims.architecture.layers}.{layer}.{dims.architecture.layer[role]}"
+
+
+def parse_role_path(dims: Dimensions, path: str) -> tuple[int, str] | None:
+    """Return (layer, role) of a module path, with or without prefixes before it; None when it is not a layer's map."""
+    match = re.fullmatch(rf"(?:.*\.)?{re.escape(dims.architecture.layers)}\.(\d+)\.(.+)", path)
+    roles = {name: role for role, name in dims.architecture.layer.items() if role in ROLES}
+    return (int(match[1]), roles[match[2]]) if match and match[2] in roles else None
+
+
+def canonical_name(dims: Dimensions, name: str) -> str:
+    """Return a checkpoint's tensor name without the encoder's prefix and with today's norm names (`gamma` is `weight`)."""
+    name = name.removeprefix(dims.architecture.prefix + ".")
+    if name.endswith(".gamma"):
+        return name.removesuffix("gamma") + "weight"
+    return name.removesuffix("beta") + "bias" if name.endswith(".beta") else name

@@ -1,0 +1,106 @@
+"""From plain settings to a network that is ready to train, its parameters counted from the live model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from loralab.errors import LoralabError
+from loralab.model.backbone import Dimensions
+from loralab.model.counts import Counts, count, what_fits
+from loralab.model.dropout import Dropout
+from loralab.model.lora import adapters, attach_lora, freeze_encoder
+from loralab.model.network import Network, initialise_head
+from loralab.model.storage import Base, is_sentence_encoder, load_pretrained
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Settings of the adapters, as in `lora.*`."""
+
+    rank: int = 8
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: Sequence[str] = ("query", "value")
+    layers: str | None = None
+    variant: str = "lora"
+
+
+def build_network(
+    base: Base,
+    classes: int,
+    *,
+    pooling: str,
+    head: str,
+    dropout: float,
+    tuning: str,
+    lora: Lora,
+    init_seed: int,
+    dropout_seed: int,
+) -> Network:
+    """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head."""
+    generator = torch.Generator().manual_seed(init_seed)
+    network = Network(base.dims, classes, pooling=choose_pooling(pooling, base), head=choose_head(head, base), dropout=dropout)
+    initialise_head(network, generator)
+    load_pretrained(network, base)
+    if tuning == "lora":
+        attach_lora(
+            network,
+            rank=lora.rank,
+            alpha=lora.alpha,
+            dropout=lora.dropout,
+            targets=lora.targets,
+            layers=lora.layers,
+            variant=lora.variant,
+            generator=generator,
+        )
+    elif tuning == "head":
+        freeze_encoder(network)
+    for index, module in enumerate(m for m in network.modules() if isinstance(m, Dropout)):
+        module.seed(dropout_seed + index)
+    return network
+
+
+def choose_pooling(pooling: str, base: Base) -> str:
+    """auto: mean for a sentence encoder, which was trained so, else cls."""
+    return pooling if pooling != "auto" else "mean" if is_sentence_encoder(base) else "cls"
+
+
+def choose_head(head: str, base: Base) -> str:
+    """auto: one linear map on a sentence encoder, else the architecture's own head."""
+    return head if head != "auto" else "linear" if is_sentence_encoder(base) else "own"
+
+
+def live_counts(network: Network) -> Counts:
+    """Count the parameters of the network as it stands."""
+    adapter = sum(p.numel() for _, _, pair in adapters(network) for p in pair.parameters())
+    head = sum(p.numel() for p in network.head.parameters())
+    if network.head.dense is not None and network.dims.architecture.pooler_in_base:
+        head -= sum(p.numel() for p in network.head.dense.parameters())
+    total = sum(p.numel() for p in network.parameters())
+    return Counts(total - adapter - head, adapter, head, sum(p.numel() for p in network.parameters() if p.requires_grad))
+
+
+def check_counts(network: Network, *, tuning: str, lora: Lora, max_trainable: int | None) -> Counts:
+    """Return the live counts. Raises LoralabError over the budget; a difference from the closed formula is a bug."""
+    dims, head, classes = network.dims, network.head_kind, network.classes
+    counts = live_counts(network)
+    formula = count(dims, classes, head=head, tuning=tuning, rank=lora.rank, targets=lora.targets, layers=lora.layers)
+    assert counts == formula, f"live counts {counts} differ from the formula's {formula}"
+    check_budget(counts, dims, classes, head=head, lora=lora, max_trainable=max_trainable)
+    return counts
+
+
+def check_budget(counts: Counts, dims: Dimensions, classes: int, *, head: str, lora: Lora, max_trainable: int | None) -> None:
+    """Raise LoralabError, with what would fit, when more is trained than `max_trainable`."""
+    if max_trainable is None or counts.trainable <= max_trainable:
+        return
+    fits = what_fits(dims, classes, head=head, max_trainable=max_trainable, layers=lora.layers)
+    same = [fit for fit in fits if set(fit.targets) == set(lora.targets)]
+    offers = [f"lora.rank={f.rank} lora.targets={','.join(f.targets)} ({f.trainable:,})" for f in (*same, *fits)[:2]]
+    raise LoralabError(
+        f"{counts.trainable:,} trainable parameters (adapter {counts.adapter:,} + head {counts.head:,}) are over "
+        f"lora.max_trainable={max_trainable:,}.\n  What fits: {'; or '.join(dict.fromkeys(offers))}"
+    )

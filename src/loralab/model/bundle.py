@@ -1,0 +1,102 @@
+"""The bundle: an adapter in peft's format with all that peft leaves out, enough to classify with, offline and after a move.
+
+    adapter_config.json, adapter_model.safetensors    peft's (tuning=lora)
+    head.safetensors                                  the head, where peft's file cannot hold it
+    model.safetensors                                 all weights (tuning=full)
+    tokenizer.json                                    the base's tokenizer
+    loralab.json                                      class names, cleaning, pooling, head, the base's identity and sizes
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loralab.errors import LoralabError
+from loralab.model import storage
+from loralab.model.backbone import Dimensions, parse_layers, resolve_targets
+from loralab.model.network import Network
+
+MANIFEST, FORMAT = "loralab.json", 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle says of itself."""
+
+    base: str
+    base_folder: str
+    base_sha256: str
+    dims: Dimensions
+    classes: tuple[str, ...]
+    pooling: str
+    head: str
+    tuning: str
+    clean: tuple[str, ...]
+    max_length: int
+    lora: dict[str, Any]
+
+
+def save_bundle(folder: Path, network: Network, manifest: Manifest, tokenizer_json: str) -> None:
+    """Fill an empty folder. `manifest.lora` holds rank, alpha, dropout, targets, layers and variant."""
+    if manifest.tuning == "full":
+        storage.save_network(network, folder)
+    elif manifest.tuning == "head":
+        storage.save_head(network, folder)
+    else:
+        lora = dict(manifest.lora)
+        lora["targets"] = resolve_targets(lora["targets"])
+        lora["layers"] = parse_layers(lora["layers"], network.dims.layers)
+        storage.save_adapter(network, folder, base=manifest.base, settings=lora)
+    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    content = {"format": FORMAT, **dataclasses.asdict(manifest)}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read loralab.json. Raises LoralabError when it is missing, damaged or of a later format."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise LoralabError(f"{path} was written by a later loralab: upgrade to read it")
+        content["dims"] = Dimensions(**content["dims"])
+        content["classes"], content["clean"] = tuple(content["classes"]), tuple(content["clean"])
+        return Manifest(**content)
+    except FileNotFoundError as error:
+        raise LoralabError(f"{folder} holds neither a run nor a bundle: there is no {MANIFEST}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LoralabError(f"{path} is damaged ({error!r}): restore the run from a copy or train it again") from error
+
+
+def load_bundle(folder: Path, base: str | None = None) -> tuple[Network, Manifest]:
+    """Build the trained network in fp32, adapters attached and not merged.
+
+    `base` names the base's present place when it has moved. Raises LoralabError when the base is not the one trained on.
+    """
+    manifest = read_manifest(folder)
+    network = Network(manifest.dims, len(manifest.classes), pooling=manifest.pooling, head=manifest.head)
+    if manifest.tuning == "full":
+        storage.load_network(network, folder)
+        return network.eval(), manifest
+    found = _find_base(manifest, base)
+    if (identity := found.identity()) != manifest.base_sha256:
+        raise LoralabError(
+            f"{folder} was trained on {manifest.base} with weights {manifest.base_sha256[:12]}, "
+            f"but {found.folder} holds {identity[:12]}: give the same weights with --base FOLDER"
+        )
+    storage.load_pretrained(network, found)
+    if manifest.tuning == "head":
+        storage.load_head(network, folder)
+    else:
+        storage.load_adapter(network, folder)
+    return network.eval(), manifest
+
+
+def _find_base(manifest: Manifest, base: str | None) -> storage.Base:
+    if base is None and manifest.base != "minilm" and Path(manifest.base_folder).is_dir():
+        return storage.resolve_base(manifest.base_folder)
+    return storage.resolve_base(base or manifest.base)

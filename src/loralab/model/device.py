@@ -1,0 +1,43 @@
+"""Where and in which precision to compute."""
+
+from __future__ import annotations
+
+import torch
+
+from loralab.errors import LoralabError
+from loralab.model.network import Network
+
+
+def choose_device() -> torch.device:
+    """The first CUDA device, else the processor."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fast_in_bf16(device: torch.device) -> bool:
+    """True where bf16 products are faster than fp32: a GPU that has them, AVX-512-BF16 or AMX (4 to 17 times, measured)."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def choose_precision(setting: str, device: torch.device) -> torch.dtype:
+    """Read auto, bf16 or fp32. A forced bf16 works everywhere, slowly where the processor has none."""
+    if setting not in ("auto", "bf16", "fp32"):
+        raise LoralabError(f"precision {setting!r} is not known; valid: auto, bf16, fp32")
+    return torch.bfloat16 if setting == "bf16" or (setting == "auto" and fast_in_bf16(device)) else torch.float32
+
+
+def set_threads(threads: int | None) -> int:
+    """Use so many processor threads (None: leave torch's own choice, one per core) and return the number in use."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def place(network: Network, precision: str) -> tuple[str, str]:
+    """Move a network to the device and its frozen weights to the precision; return the names of both."""
+    where = choose_device()
+    dtype = choose_precision(precision, where)
+    network.to(where)
+    network.freeze_to(dtype)
+    return str(where), "bf16" if dtype == torch.bfloat16 else "fp32"

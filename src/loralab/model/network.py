@@ -1,0 +1,187 @@
+"""The native encoder of the BERT family: embeddings → layers[a:b] → pooling → head, able to start at any layer.
+
+Frozen weights may live in bf16 (`Network.freeze_to`); whatever is trained stays in fp32 and is cast where it is used. Layer
+norms are kept in fp32 (on a CPU mixed types are as fast), and softmax, head and loss run in fp32. Query, key and value
+are one product. Logits equal Transformers' (tests/model/test_equality.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from loralab.errors import LoralabError
+from loralab.model.backbone import Dimensions
+from loralab.model.dropout import Dropout
+from loralab.model.lora import Projection
+
+_HEAD_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
+_ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+
+class Norm(nn.Module):
+    """Layer norm with fp32 weights over hidden states of any float type."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if hidden.is_cuda:  # CUDA's kernel wants one type; it computes in fp32 all the same
+            weight, bias = weight.to(hidden.dtype), bias.to(hidden.dtype)
+        return F.layer_norm(hidden, (hidden.shape[-1],), weight, bias, self.eps)
+
+
+class Embeddings(nn.Module):
+    """Token, position and segment embeddings, normed; ELECTRA's narrower ones are projected to the width."""
+
+    def __init__(self, dims: Dimensions) -> None:
+        super().__init__()
+        self.word = nn.Embedding(dims.vocabulary, dims.embedding_width)
+        self.position = nn.Embedding(dims.positions, dims.embedding_width)
+        self.segment = nn.Embedding(dims.token_types, dims.embedding_width) if dims.token_types else None
+        self.norm = Norm(dims.embedding_width, dims.norm_eps)
+        self.project = nn.Linear(dims.embedding_width, dims.width) if dims.embedding_width != dims.width else None
+        self.first_position = dims.first_position
+
+    def forward(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
+        """tokens: (batch, time) int → (batch, time, width) in `dtype`."""
+        end = self.first_position + tokens.shape[1]
+        hidden = self.word(tokens) + self.position.weight[self.first_position : end]
+        if self.segment is not None:
+            hidden = hidden + self.segment.weight[0]
+        hidden = self.norm(hidden).to(dtype)
+        if self.project is not None:
+            hidden = F.linear(hidden, self.project.weight.to(dtype), self.project.bias.to(dtype))
+        return hidden
+
+
+class Layer(nn.Module):
+    """One post-norm encoder layer."""
+
+    def __init__(self, dims: Dimensions) -> None:
+        super().__init__()
+        self.heads = dims.heads
+        self.activation = dims.activation
+        self.qkv = Projection(dims.width, dims.width, ("query", "key", "value"))
+        self.output = Projection(dims.width, dims.width, ("output",))
+        self.attention_norm = Norm(dims.width, dims.norm_eps)
+        self.ffn_in = Projection(dims.width, dims.ffn_width, ("ffn_in",))
+        self.ffn_out = Projection(dims.ffn_width, dims.width, ("ffn_out",))
+        self.ffn_norm = Norm(dims.width, dims.norm_eps)
+
+    def projections(self) -> tuple[Projection, ...]:
+        return self.qkv, self.output, self.ffn_in, self.ffn_out
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """hidden: (batch, time, width); mask: (batch, 1, 1, time), 0 or a large negative number."""
+        hidden = self.attention_norm(self.output(self._attend(self.qkv(hidden), mask)) + hidden)
+        return self.ffn_norm(self.ffn_out(self._activate(self.ffn_in(hidden))) + hidden)
+
+    def _attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
+        batch, time, _ = qkv.shape
+        query, key, value = qkv.view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        if qkv.is_cuda and not qkv.requires_grad:
+            context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(qkv.dtype))
+        else:
+            # Eager, with fp32 softmax: at news length the CPU's flash kernel takes 3 times as long forward, 12 times backward.
+            scores = torch.matmul(query * (1.0 / math.sqrt(query.shape[-1])), key.transpose(-1, -2))
+            context = torch.matmul(torch.softmax(scores + mask, dim=-1, dtype=torch.float32).to(value.dtype), value)
+        return context.transpose(1, 2).reshape(batch, time, -1)
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        if self.activation == "relu":
+            return F.relu(hidden)
+        return F.gelu(hidden, approximate=_ACTIVATIONS[self.activation])
+
+
+class Head(nn.Module):
+    """Pooled text → logits in fp32: one linear map, or the architecture's own dense layer before it."""
+
+    def __init__(self, width: int, classes: int, activation: str | None, dropout: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, width) if activation else None
+        self.activation = activation
+        self.dropout = Dropout(dropout)
+        self.out = nn.Linear(width, classes)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """pooled: (batch, width) fp32 → logits (batch, classes) fp32."""
+        if self.dense is not None:
+            pooled = _HEAD_ACTIVATIONS[str(self.activation)](self.dense(self.dropout(pooled)))
+        logits: Tensor = self.out(self.dropout(pooled))
+        return logits
+
+
+class Network(nn.Module):
+    """An encoder with a classification head.
+
+    `pooling` is `cls` (the first token) or `mean` (over real tokens); `head` is `own` (the architecture's) or `linear`.
+    """
+
+    def __init__(self, dims: Dimensions, classes: int, *, pooling: str = "cls", head: str = "own", dropout: float = 0.1) -> None:
+        super().__init__()
+        if dims.activation not in (*_ACTIVATIONS, "relu"):
+            raise LoralabError(f"activation {dims.activation!r} is not supported; supported: relu, {', '.join(_ACTIVATIONS)}")
+        self.dims = dims
+        self.pooling = pooling
+        self.head_kind = head
+        self.embeddings = Embeddings(dims)
+        self.layers = nn.ModuleList(Layer(dims) for _ in range(dims.layers))
+        activation = dims.architecture.head_activation if head == "own" else None
+        self.head = Head(dims.width, classes, activation, dropout)
+        self.compute_dtype = torch.float32
+
+    def layer(self, index: int) -> Layer:
+        layer = self.layers[index]
+        assert isinstance(layer, Layer)
+        return layer
+
+    @property
+    def classes(self) -> int:
+        return self.head.out.out_features
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """tokens: (batch, time) int; mask: (batch, time) bool, True on real tokens → logits (batch, classes) fp32."""
+        return self.classify(self.encode(self.embeddings(tokens, self.compute_dtype), mask), mask)
+
+    def encode(self, hidden: Tensor, mask: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
+        """Run layers[start:stop] on hidden states (batch, time, width) that have passed the layers below `start`."""
+        bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device).masked_fill_(~mask, -1e4)[:, None, None, :]
+        for index in range(start, self.dims.layers if stop is None else stop):
+            hidden = self.layer(index)(hidden, bias)
+        return hidden
+
+    def classify(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """hidden: (batch, time, width) → logits (batch, classes) fp32."""
+        if self.pooling == "cls":
+            pooled = hidden[:, 0]
+        else:
+            weight = mask.to(hidden.dtype) / mask.sum(dim=1, keepdim=True)
+            pooled = torch.bmm(weight[:, None].to(hidden.dtype), hidden)[:, 0]
+        logits: Tensor = self.head(pooled.float())
+        return logits
+
+    def freeze_to(self, dtype: torch.dtype) -> None:
+        """Compute in `dtype`: frozen projections are stored in it; trained ones, norms, embeddings and head stay fp32."""
+        self.compute_dtype = dtype
+        for layer in self.layers:
+            assert isinstance(layer, Layer)
+            for projection in layer.projections():
+                for parameter in (projection.weight, projection.bias):
+                    if not parameter.requires_grad:
+                        parameter.data = parameter.data.to(dtype)
+
+
+def initialise_head(network: Network, generator: torch.Generator) -> None:
+    """Draw the head as the family does: weights from N(0, 0.02), biases zero. BERT's pretrained pooler is loaded over it."""
+    for module in (network.head.dense, network.head.out):
+        if module is not None:
+            nn.init.normal_(module.weight, std=0.02, generator=generator)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,1 @@
+"""The engine: one loop, its loss, schedule and events."""

@@ -1,0 +1,60 @@
+"""What the engine tells its listeners, and the rule that picks the best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimiser step. `loss` is the training loss of this step; `seconds` have passed since training began."""
+
+    step: int
+    steps: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    samples: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class EvalDone:
+    """One evaluation on the validation rows. `improved`: these are the best weights so far by `stop_on`."""
+
+    step: int
+    epoch: float
+    scores: Mapping[str, float]
+    improved: bool
+    seconds: float
+
+
+Event = StepDone | EvalDone
+Listener = Callable[[Event], None]
+
+
+@dataclass
+class Watch:
+    """Early stopping on one score: lower is better for `loss`, higher for every other."""
+
+    stop_on: str
+    patience: int | None = None
+    min_delta: float = 0.0
+    best: float | None = field(default=None, init=False)
+    waited: int = field(default=0, init=False)
+
+    def improved(self, scores: Mapping[str, float]) -> bool:
+        """Take note of an evaluation; True when it is better than the best by more than `min_delta`."""
+        score = scores[self.stop_on] * (-1 if self.stop_on == "loss" else 1)
+        if self.best is None or score > self.best + self.min_delta:
+            self.best, self.waited = score, 0
+            return True
+        self.waited += 1
+        return False
+
+    @property
+    def exhausted(self) -> bool:
+        """True when `patience` evaluations in a row were not better."""
+        return self.patience is not None and self.waited >= self.patience

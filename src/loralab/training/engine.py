@@ -1,0 +1,218 @@
+"""The only training loop. The network, the rows and the settings arrive as arguments; events go out to listeners."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from loralab.data.batches import cut_into_passes, gather, training_steps
+from loralab.data.values import Encoded, Ints
+from loralab.errors import RunFailed
+from loralab.training.callbacks import EvalDone, Event, Listener, StepDone, Watch
+from loralab.training.loss import Loss
+from loralab.training.schedule import multiplier, warmup_steps
+from loralab.training.scoring import logits_of
+
+Score = Callable[[npt.NDArray[np.float32], Ints], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How to train: the settings of the same names (see `loralab.config.TrainConfig`)."""
+
+    epochs: float = 3.0
+    max_steps: int | None = None
+    batch_size: int = 16
+    tokens_per_pass: int = 8192
+    learning_rate: float = 1e-3
+    head_learning_rate: float | None = None
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup: float = 0.06
+    eval_every: int | None = None
+    clip_norm: float = 1.0
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """The names of these settings."""
+        return {field.name for field in fields(cls)}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training came to. The network holds the weights of `best_step`, or the last ones where nothing was evaluated."""
+
+    steps: int
+    best_step: int
+    scores: Mapping[str, float]
+    samples: int
+    train_seconds: float
+    stopped_early: bool
+    interrupted: bool
+
+    @property
+    def samples_per_second(self) -> float:
+        """Training throughput, evaluations not counted."""
+        return self.samples / self.train_seconds if self.train_seconds else 0.0
+
+
+def fit(
+    network: nn.Module,
+    train: Encoded,
+    validation: Encoded | None,
+    *,
+    loss: Loss,
+    score: Score,
+    watch: Watch,
+    seed: int,
+    optimisation: Optimisation,
+    listeners: Sequence[Listener] = (),
+) -> Fit:
+    """Train what requires a gradient, keep the best weights by `watch`, and stop early when it says so.
+
+    Batches are drawn from `seed` alone; on a CPU, equal arguments give equal weights, bit for bit. Ctrl-C ends training with the
+    best weights so far. Raises RunFailed when the loss is no longer finite.
+    """
+    return _Loop(network, train, validation, loss, score, watch, seed, optimisation, listeners).run()
+
+
+class _Loop:
+    """The state of one training run."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        train: Encoded,
+        validation: Encoded | None,
+        loss: Loss,
+        score: Score,
+        watch: Watch,
+        seed: int,
+        optimisation: Optimisation,
+        listeners: Sequence[Listener],
+    ) -> None:
+        self.network, self.train, self.validation = network, train, validation
+        self.loss, self.score, self.watch, self.listeners = loss, score, watch, listeners
+        self.settings = optimisation
+        self.random = np.random.default_rng(seed)
+        self.device = next(network.parameters()).device
+        self.trained = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = _optimizer(network, optimisation)
+        self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        self.steps_per_epoch = math.ceil(len(train) / optimisation.batch_size)
+        total = math.ceil(optimisation.epochs * self.steps_per_epoch)
+        self.total = min(total, optimisation.max_steps or total)
+        self.warmup = warmup_steps(optimisation.warmup, self.total)
+        self.step = self.samples = self.best_step = 0
+        self.scores: Mapping[str, float] = {}
+        self.best: list[Tensor] | None = None
+        self.began = time.perf_counter()
+        self.evaluation_seconds = 0.0
+
+    def run(self) -> Fit:
+        interrupted = False
+        self.network.train()
+        try:
+            for positions in self._all_steps():
+                self._take(positions)
+                if self._evaluation_due():
+                    self._evaluate()
+                    if self.watch.exhausted:
+                        break
+            if self.total == 0:
+                self._evaluate()
+        except KeyboardInterrupt:
+            interrupted = True
+        seconds = time.perf_counter() - self.began - self.evaluation_seconds
+        if self.best is not None:
+            with torch.no_grad():
+                for parameter, kept in zip(self.trained, self.best, strict=True):
+                    parameter.copy_(kept)
+        else:
+            self.best_step = self.step
+        self.network.eval()
+        stopped = not interrupted and self.step < self.total
+        return Fit(self.step, self.best_step, self.scores, self.samples, seconds, stopped, interrupted)
+
+    def _all_steps(self) -> Iterator[Ints]:
+        """The examples of every step, epoch after epoch, to the last step."""
+        left = self.total
+        while left > 0:
+            for positions in training_steps(self.train.lengths, self.settings.batch_size, self.random)[:left]:
+                yield positions
+                left -= 1
+
+    def _take(self, positions: Ints) -> None:
+        """One optimiser step: passes, clipping, AdamW."""
+        rate = multiplier(self.step, self.total, self.warmup, self.settings.schedule)
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * rate
+        assert self.train.labels is not None
+        mass = self.loss.mass(torch.from_numpy(self.train.labels[positions]).to(self.device))
+        total = 0.0
+        for part in cut_into_passes(positions, self.train.lengths, self.settings.tokens_per_pass):
+            batch = gather(self.train, part)
+            labels = torch.from_numpy(self.train.labels[part]).to(self.device)
+            logits = self.network(torch.from_numpy(batch.tokens).to(self.device), torch.from_numpy(batch.mask).to(self.device))
+            loss = self.loss(logits, labels) / mass
+            loss.backward()
+            total += float(loss.detach())
+        if not math.isfinite(total):
+            raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm, foreach=True))
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.samples += len(positions)
+        self._tell(
+            StepDone(self.step, self.total, self._epoch(), total, self.base_rates[0] * rate, norm, self.samples, self._seconds())
+        )
+
+    def _evaluation_due(self) -> bool:
+        every = self.settings.eval_every or self.steps_per_epoch
+        return self.step % every == 0 or self.step == self.total
+
+    def _evaluate(self) -> None:
+        """Score the validation rows and keep the weights when they are the best so far."""
+        if self.validation is None or self.validation.labels is None:
+            return
+        began = time.perf_counter()
+        scores = self.score(logits_of(self.network, self.validation), self.validation.labels)
+        improved = self.watch.improved(scores)
+        if improved:
+            self.best = [parameter.detach().clone() for parameter in self.trained]
+            self.best_step, self.scores = self.step, scores
+        self.evaluation_seconds += time.perf_counter() - began
+        self._tell(EvalDone(self.step, self._epoch(), scores, improved, self._seconds()))
+
+    def _epoch(self) -> float:
+        return self.step / self.steps_per_epoch
+
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.began
+
+    def _tell(self, event: Event) -> None:
+        for listener in self.listeners:
+            listener(event)
+
+
+def _optimizer(network: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019): the head with its own rate, no decay on biases and norms."""
+    head_rate = settings.head_learning_rate or settings.learning_rate
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            rate = head_rate if name.startswith("head.") else settings.learning_rate
+            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda item: item[0][0] != settings.learning_rate)  # the first group's rate is reported
+    return torch.optim.AdamW(
+        [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in ordered], fused=True
+    )
