@@ -56,7 +56,7 @@ def _numbers(value: object) -> object:
 
 
 def _part(value: object) -> object:
-    """A fraction (`0.1`) or the name of a file."""
+    """A fraction (`0.1`), a number of rows (`240`) or the name of a file."""
     return _number(value)
 
 
@@ -77,8 +77,8 @@ class DataConfig(_Section):
     text: Words | None = Field(None, description="text column or columns, joined by a space; guessed when not given")
     label: Annotated[str | None, BeforeValidator(_text)] = Field(None, description="label column; guessed when not given")
     classes: Words = Field((), description="class names in order, for files that number their labels")
-    test: Part | None = Field(None, description="test file, or the fraction held out; default: the source's own, else 0.2")
-    validation: Part = Field(0.1, description="validation file, or the fraction of the training rows held out")
+    test: Part | None = Field(None, description="test file, or the fraction or rows held out; default: the source's own, else 0.2")
+    validation: Part = Field(0.1, description="validation file, or the fraction or number of training rows held out")
     split_seed: int = Field(0, description="seed of every split; apart from `seed`, so that seeds share their test rows")
     train_limit: Positive | None = Field(None, description="train on this many rows, classes in proportion")
     test_limit: Positive | None = Field(None, description="test on this many rows, classes in proportion")
@@ -121,9 +121,9 @@ class TrainConfig(_Section):
     weight_decay: Real = Field(0.01, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Real = Field(0.06, ge=0, description="steps, or a fraction of all steps when below 1")
-    class_weights: Annotated[
-        Literal["balanced"] | Mapping[str, Real] | tuple[Real, ...] | None, BeforeValidator(_numbers)
-    ] = Field(None, description="balanced, a list in class order, or {name: weight}")
+    class_weights: Annotated[Literal["balanced"] | Mapping[str, Real] | tuple[Real, ...] | None, BeforeValidator(_numbers)] = Field(
+        None, description="balanced, a list in class order, or {name: weight}"
+    )
     label_smoothing: Real = Field(0.0, ge=0, lt=1)
     focal_gamma: Real = Field(0.0, ge=0)
     eval_every: Positive | None = Field(None, description="evaluate every so many steps; default: every epoch")

@@ -80,7 +80,9 @@ def run_training(
     splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
     classes, labels = splits.train.classes, splits.train.require_labels()
     metrics.check_stop_on(config.train.stop_on, classes)
-    loss = Loss(resolve_class_weights(config.train.class_weights, classes, labels), config.train.label_smoothing, config.train.focal_gamma)
+    loss = Loss(
+        resolve_class_weights(config.train.class_weights, classes, labels), config.train.label_smoothing, config.train.focal_gamma
+    )
     score = partial(metrics.scores, classes=classes, also=config.train.stop_on)
 
     base = resolve_base(config.model.base)
@@ -103,8 +105,10 @@ def run_training(
     announce(Plan(target, splits, columns, counts, where, precision, threads, (*remarks(splits), *config.remarks())))
     run = runs.create(target, config, overwrite)
     identity = base.identity()
-    rows = {part: (len(rows), rows.fingerprint()) for part, rows in splits.parts().items()}
-    run.write_environment(device=where, precision=precision, threads=threads, base=[base.name, identity], rows=rows)
+    rows = {part: {"rows": len(rows), "fingerprint": rows.fingerprint()} for part, rows in splits.parts().items()}
+    run.write_environment(
+        device=where, precision=precision, threads=threads, base={"name": base.name, "sha256": identity}, rows=rows
+    )
     result = fit(
         network,
         tokenize(splits.train),

@@ -1,8 +1,8 @@
 """Run folders: the only file that knows the names inside one.
 
-    NAME/config.yaml        every setting            log.jsonl       one event a line
-    NAME/environment.json   versions, device, data   model/          the bundle that `Classifier.load` reads
-    NAME/scores.json        written last: if it is there, the run is complete
+NAME/config.yaml        every setting            log.jsonl       one event a line
+NAME/environment.json   versions, device, data   model/          the bundle that `Classifier.load` reads
+NAME/scores.json        written last: if it is there, the run is complete
 """
 
 from __future__ import annotations
@@ -108,7 +108,8 @@ def atomic(path: Path) -> Iterator[IO[str]]:
     """Open a text file that appears under `path` whole or not at all."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        os.close(handle)
+        with open(name, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

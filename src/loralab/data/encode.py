@@ -24,7 +24,7 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     Raises LoralabError when the folder has neither or the file cannot be read.
     """
     from tokenizers import Tokenizer
-    from tokenizers.implementations import BertWordPieceTokenizer
+    from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
 
     path, vocabulary = folder / "tokenizer.json", folder / "vocab.txt"
     try:

@@ -43,7 +43,7 @@ ALLOWED = {
 ALLOWED |= {"__builtin__": ALLOWED["builtins"], "copy_reg": ALLOWED["copyreg"]}  # as protocols 0 to 2 call them
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Why the file is not read: the rest of a sentence that starts with its name."""
 
 
@@ -83,7 +83,7 @@ class Machine:
         for count, (opcode, arg, _) in enumerate(pickletools.genops(data)):
             code = opcode.name
             if count > MAX_OPCODES:
-                raise Refused(f"has more than {MAX_OPCODES:,} instructions; {INSTEAD}")
+                raise RefusedError(f"has more than {MAX_OPCODES:,} instructions; {INSTEAD}")
             if code in _CONSTANTS:
                 self.stack.append(_CONSTANTS[code] if arg is None else arg)
             elif code == "MEMOIZE":
@@ -92,7 +92,7 @@ class Machine:
                 _OPCODES[code](self, arg)
             else:  # INST, OBJ, NEWOBJ_EX, EXT1 to 4, PERSID, BINPERSID, buffers out of band, sets: no table needs them
                 what = f" {ascii(arg)[:200]}" if arg is not None else ""
-                raise Refused(f"uses the pickle instruction {code}{what}, which loralab does not run; {INSTEAD}")
+                raise RefusedError(f"uses the pickle instruction {code}{what}, which loralab does not run; {INSTEAD}")
         return self.stack.pop()
 
     def push(self, value: Any) -> None:
@@ -128,7 +128,7 @@ class Machine:
             target = target.items
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
             if isinstance(key, tuple):  # its hash visits each reference of a nest: some bytes make 2 ** 100 of them
-                raise Refused(f"has a dictionary whose key is a tuple; {INSTEAD}")
+                raise RefusedError(f"has a dictionary whose key is a tuple; {INSTEAD}")
             exactly(target, dict)[key] = value
 
     def dictionary(self) -> None:
@@ -140,7 +140,7 @@ class Machine:
         if name not in ALLOWED.get(module.partition(".")[0], ()):
             wanted = ascii(f"{module}.{name}")[1:-1][:200]
             reason = "loralab reads pickles without running them, and only those of datasets, pandas and plain lists"
-            raise Refused(f"wants to call {wanted}: {reason}; {INSTEAD}")
+            raise RefusedError(f"wants to call {wanted}: {reason}; {INSTEAD}")
         self.push(Name(name))
 
     def call(self, function: Any, args: Any) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isnan
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from loralab.data.pickle_machine import INSTEAD, Machine, Name, Record, Refused, exactly, record
+from loralab.data.pickle_machine import INSTEAD, Machine, Name, Record, RefusedError, exactly, record
 from loralab.errors import LoralabError
 
 _MAX_FILE = 2 << 30  # bytes, unpacked
@@ -47,15 +49,19 @@ def read_pickle(path: Path) -> Table:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(_MAX_FILE + 1)
         if len(data) > _MAX_FILE:
-            raise Refused("holds more than 2 GiB; " + INSTEAD)
+            raise RefusedError("holds more than 2 GiB; " + INSTEAD)
         return _Reader().table(Machine().run(data))
-    except Refused as error:
+    except RefusedError as error:
         raise LoralabError(f"{path.name} {error}") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise LoralabError(f"cannot read {path}: {error.strerror}") from error
     except Exception as error:  # whatever a made-up file can provoke, a MemoryError included
         detail = f"{type(error).__name__}: {ascii(str(error))[1:-1][:100]}"
         raise LoralabError(f"{path.name} is damaged, or not a pickled table ({detail}); {INSTEAD}") from error
+
+
+def _few(names: Iterable[object]) -> str:
+    return ", ".join(repr(name) for name, _ in zip(names, range(20), strict=False))[:200]
 
 
 class _Reader:
@@ -67,7 +73,7 @@ class _Reader:
     def charge(self, cost: int) -> None:
         self.left -= cost
         if self.left < 0:
-            raise Refused(f"would unpack to more than {_MAX_COST >> 30} GiB; {INSTEAD}")
+            raise RefusedError(f"would unpack to more than {_MAX_COST >> 30} GiB; {INSTEAD}")
 
     def table(self, value: Any) -> Table:
         """Return the table that the whole pickle stands for."""
@@ -75,9 +81,7 @@ class _Reader:
         if name == "DatasetDict":
             splits = value.items or {}
             if len(splits) != 1:
-                raise Refused(
-                    f"holds the splits {', '.join(map(str, splits))}; pickle one of them, as in dataset[{next(iter(splits), '')!r}]"
-                )
+                raise RefusedError(f"holds the splits {_few(splits)}; pickle one of them, as in dataset['train']")
             (value,) = splits.values()
             name = record(value, "Dataset").name
         if name == "Dataset":
@@ -87,8 +91,8 @@ class _Reader:
         else:
             columns, names = self.plain(value), {}
         if len({len(column) for column in columns.values()}) != 1:
-            lengths = ", ".join(f"{column} {len(values):,}" for column, values in columns.items())
-            raise Refused(f"has no columns of one length (rows: {lengths or 'none'}); {INSTEAD}")
+            lengths = {name: len(values) for name, values in columns.items()}
+            raise RefusedError(f"has no columns of one length ({str(lengths)[:200]}); {INSTEAD}")
         return Table({column: self.cells(column, values) for column, values in columns.items()}, names)
 
     def cells(self, column: str, values: list[Any]) -> list[object]:
@@ -106,9 +110,7 @@ class _Reader:
                 plain.append(None)
             else:
                 what = cell.name if kind in (Name, Record) else kind.__name__
-                raise Refused(
-                    f"has a {what} in row {row} of column {column!r}: {_READS}; drop it"
-                )
+                raise RefusedError(f"holds a {what} in row {row} of column {column!r}: {_READS}; drop that column")
         return plain
 
     def plain(self, value: Any) -> dict[str, list[Any]]:
@@ -118,20 +120,23 @@ class _Reader:
         rows = self.values(value)
         kinds = {type(row) for row in rows}
         if kinds <= {dict} and rows:
-            self.charge(sum(map(len, rows)))
+            self.charge(64 * sum(map(len, rows)))
             names = dict.fromkeys(name for row in rows for name in row)
             self.charge(64 * len(names) * len(rows))
             return {self.column_name(name): [row.get(name) for row in rows] for name in names}
         if kinds <= {tuple, list} and rows and {len(row) for row in rows} == {2}:
             return {"text": [row[0] for row in rows], "label": [row[1] for row in rows]}
         if kinds & {dict, tuple, list}:
-            raise Refused(f"is a list of {' and '.join(sorted(kind.__name__ for kind in kinds))}: loralab reads a list of texts, "
-                           f"of (text, label) pairs or of dicts; {INSTEAD}")  # fmt: skip
+            mixed = " and ".join(sorted(kind.__name__ for kind in kinds))
+            raise RefusedError(
+                f"is a list of {mixed}: loralab reads a list of texts, of (text, label) pairs or of dicts; {INSTEAD}"
+            )
         return {"text": rows}
 
     def values(self, value: Any) -> list[Any]:
         """Return the values of a list, a tuple, an array of one dimension or a series."""
         if type(value) in (list, tuple):
+            self.charge(64 * len(value))
             return list(value)
         found = record(value, "_reconstruct", "_frombuffer", "Series")
         if found.name == "Series":
@@ -141,13 +146,13 @@ class _Reader:
 
     def column_name(self, name: Any) -> str:
         if type(name) not in (str, int):
-            raise Refused(f"has a column named by a {type(name).__name__}: loralab reads columns named by text; rename it")
+            raise RefusedError(f"has a column named by a {type(name).__name__}: loralab reads columns named by text; rename it")
         return str(name)
 
     def columns(self, names: list[Any], columns: list[list[Any]]) -> dict[str, list[Any]]:
         named = dict(zip(map(self.column_name, names), columns, strict=True))
         if len(named) < len(names):
-            raise Refused(f"has two columns of one name among {', '.join(map(str, names))[:200]}; rename one")
+            raise RefusedError(f"has two columns of one name among {_few(names)}; rename one")
         return named
 
     # datasets
@@ -157,33 +162,26 @@ class _Reader:
         columns = self.blocks(value.state["_data"])
         if value.state["_indices"] is not None:
             ((_, order),) = self.blocks(value.state["_indices"]).items()
-            if not all(0 <= row < len(column) for row in order for column in list(columns.values())[:1]):
+            size = len(next(iter(columns.values())))
+            if not all(0 <= row < size for row in order):
                 raise IndexError("a selected row is not there")
             self.charge(64 * len(order) * len(columns))
             columns = {name: [column[row] for row in order] for name, column in columns.items()}
         features = value.state["_info"].state["features"]
         kinds = features.args[0] if features.args else features.items
         labels = {name: kind.state["names"] for name, kind in kinds.items() if kind.name == "ClassLabel" and name in columns}
+        self.charge(64 * sum(map(len, labels.values())))
         return columns, {name: tuple(exactly(word, str) for word in words) for name, words in labels.items()}
 
     def blocks(self, value: Any) -> dict[str, list[Any]]:
-        """Return the columns of a table of `datasets`: one in memory, or several below and beside one another."""
-        found = record(value, "InMemoryTable", "ConcatenationTable", "MemoryMappedTable")
-        if found.name == "MemoryMappedTable" or "path" in found.state:
-            raise Refused(f"holds no rows, only the place of a file on the disk where it was made ({ascii(found.state['path'])[:200]}): "
-                           "there, call dataset.to_csv('rows.csv') or dataset.save_to_disk('folder') and use what that writes")  # fmt: skip
-        if found.name == "InMemoryTable":
-            return self.arrow_table(record(found.state["table"], "_reconstruct_table"))
+        """Return the columns of a table of `datasets`: one in memory, or several, in rows of tables that lie side by side."""
+        if record(value, "InMemoryTable", "ConcatenationTable", "MemoryMappedTable").name != "ConcatenationTable":
+            return self.arrow_table(value)
         whole: dict[str, list[Any]] = {}
-        for beside in found.state["blocks"]:
-            part: dict[str, list[Any]] = {}
-            for block in beside:
-                part |= (
-                    self.arrow_table(record(block.state["table"], "_reconstruct_table"))
-                    if "table" in block.state
-                    else self.blocks(block)
-                )
-            whole = {name: whole.get(name, []) + part[name] for name in whole or part}
+        for beside in value.state["blocks"]:
+            parts = [self.arrow_table(block) for block in beside]
+            for name, values in [item for part in parts for item in part.items()]:
+                whole.setdefault(name, []).extend(values)
         return whole
 
     # pandas
@@ -234,8 +232,8 @@ class _Reader:
         """Return the values of an index of one level."""
         kind, state = record(value, "_new_Index", "_new_DatetimeIndex").args
         if kind.name == "MultiIndex":
-            raise Refused(
-                "has columns of several levels: join their names, as in frame.columns = ['_'.join(c) for c in frame.columns]"
+            raise RefusedError(
+                "has columns of several levels: join them, as in frame.columns = ['_'.join(c) for c in frame.columns]"
             )
         if kind.name == "RangeIndex":
             values = range(state["start"], state["stop"], state["step"])
@@ -257,23 +255,26 @@ class _Reader:
         if len(shape) != dimensions or not all(type(size) is int and size >= 0 for size in shape):
             raise ValueError(f"an array of {len(shape)} dimensions where {dimensions} belong")
         height, width = shape if dimensions == 2 else (1, shape[0])
-        self.charge(64 * (height + 1) * (width + 1))
+        self.charge(64 * (height * width + height + 1))
         kind = self.dtype(dtype)
-        flat = exactly(raw, list) if kind == "O" else self.numbers(self.bytes(raw), kind)
-        if len(flat) != height * width:
+        flat = exactly(raw, list) if kind == "O" else self.numbers(raw, kind, height * width)
+        if kind == "O" and len(flat) != height * width:
             raise ValueError(f"{len(flat)} values in an array of {height} x {width}")
         return [flat[row::height] if fortran else flat[row * width : (row + 1) * width] for row in range(height)]
 
-    def numbers(self, raw: bytes | bytearray, kind: str) -> list[Any]:
-        array = np.frombuffer(raw, kind)
+    def numbers(self, raw: Any, kind: str, count: int) -> list[Any]:
+        array: npt.NDArray[Any] = np.frombuffer(self.buffer(raw), kind)
+        if len(array) != count:
+            raise ValueError(f"{len(array)} values in an array of {count}")
         self.charge(array.nbytes)
-        if array.dtype.kind != "M":
-            return array.tolist()
-        return [None if np.isnat(moment) else str(moment) for moment in array]
+        if array.dtype.kind == "M":
+            return [None if np.isnat(moment) else str(moment) for moment in array]
+        values: list[Any] = array.tolist()
+        return values
 
     def scalar(self, value: Record) -> Any:
-        (item,) = self.numbers(self.bytes(value.args[1]), self.dtype(value.args[0]))
-        return item
+        kind, raw = value.args
+        return self.numbers(raw, self.dtype(kind), 1)[0]
 
     def dtype(self, value: Any) -> str:
         """Return the name of a recorded dtype, with its byte order; only plain ones of known size."""
@@ -282,13 +283,13 @@ class _Reader:
         if kind in ("O", "O8", "O4"):
             return "O"
         if re.fullmatch(r"b1|[iu][1248]|f[248]|U[1-9]\d{0,6}|M8", kind) is None or order not in ("<", ">", "|", "="):
-            raise Refused(f"has an array of the type {ascii(kind)[:50]}: {_READS}; drop it")
+            raise RefusedError(f"has an array of the type {ascii(kind)[:50]}: {_READS}; drop that column")
         if kind != "M8":
             return f"{order}{kind}"
-        unit, count = self.bytes(found.state[8][1][0]).decode(), found.state[8][1][1]
+        unit, count = self.buffer(found.state[8][1][0]).decode(), found.state[8][1][1]
         return f"{order}M8[{unit}]" if count == 1 and unit in ("D", "s", "ms", "us", "ns") else "damaged"
 
-    def bytes(self, value: Any) -> bytes | bytearray:
+    def buffer(self, value: Any) -> bytes | bytearray:
         """Return the bytes behind the calls in which the protocols and pyarrow wrap them."""
         while type(value) is Record:
             found = record(value, "py_buffer", "bytearray", "bytes", "encode")
@@ -302,9 +303,15 @@ class _Reader:
 
     # pyarrow
 
-    def arrow_table(self, value: Record) -> dict[str, list[Any]]:
-        arrays, schema = value.args
+    def arrow_table(self, value: Any) -> dict[str, list[Any]]:
+        found = record(value, "InMemoryTable", "MemoryMappedTable")
+        if "path" in found.state:  # a table of more than 4 GiB in memory has one too
+            place = ascii(found.state["path"])[:200]
+            raise RefusedError(f"holds no rows, only the name of a file on the disk where it was made ({place}): there, call "
+                          "dataset.to_csv('rows.csv') or dataset.save_to_disk('folder') and use what that writes")  # fmt: skip
+        arrays, schema = record(found.state["table"], "_reconstruct_table").args
         names = [record(entry, "field").args[0] for entry in record(schema, "schema").args[0]]
+        self.charge(64 * (len(names) + 1))
         return self.columns(names, [self.chunks(array, name) for name, array in zip(names, arrays, strict=True)])
 
     def chunks(self, value: Any, column: object = "") -> list[Any]:
@@ -318,7 +325,7 @@ class _Reader:
         alias = kind.args[0] if kind.name == "type_for_alias" else kind.name
         if type(length) is not int or type(start) is not int or length < 0 or start < 0:
             raise ValueError("an Arrow array of negative length")
-        self.charge(64 * length)
+        self.charge(64 * (length + 1))
         if alias == "null" or length == 0:
             return [None] * length
         if alias in ("string", "large_string"):
@@ -327,25 +334,25 @@ class _Reader:
             values = self.bits(buffers[1], length, start)
         elif alias in _ARROW_NUMBERS:
             size = np.dtype(_ARROW_NUMBERS[alias]).itemsize
-            values = np.frombuffer(self.bytes(buffers[1]), _ARROW_NUMBERS[alias], length, start * size).tolist()
+            values = np.frombuffer(self.buffer(buffers[1]), _ARROW_NUMBERS[alias], length, start * size).tolist()
         else:
-            raise Refused(f"has a column {column!r} of the type {ascii(alias)[1:-1][:50]}: {_READS}; "
-                           "drop it, as in dataset.remove_columns(...)")  # fmt: skip
+            raise RefusedError(f"has a column {column!r} of the type {ascii(alias)[1:-1][:50]}: {_READS}; "
+                           "drop that column")  # fmt: skip
         if buffers[0] is None:
             return values
         return [value if valid else None for value, valid in zip(values, self.bits(buffers[0], length, start), strict=True)]
 
     def texts(self, buffers: list[Any], length: int, start: int, width: str) -> list[Any]:
-        ends = np.frombuffer(self.bytes(buffers[1]), width, length + 1, start * np.dtype(width).itemsize).tolist()
-        data = b"" if buffers[2] is None else self.bytes(buffers[2])
+        ends = np.frombuffer(self.buffer(buffers[1]), width, length + 1, start * np.dtype(width).itemsize).tolist()
+        data = b"" if buffers[2] is None else self.buffer(buffers[2])
         if ends[0] < 0 or ends[-1] > len(data) or any(end < begin for begin, end in pairwise(ends)):
             raise ValueError("a text outside its buffer")
         self.charge(4 * (ends[-1] - ends[0]))
         return [data[begin:end].decode() for begin, end in pairwise(ends)]
 
     def bits(self, buffer: Any, length: int, start: int) -> list[Any]:
-        packed = np.frombuffer(self.bytes(buffer), np.uint8)[start // 8 : (start + length + 7) // 8]
-        values = np.unpackbits(packed, bitorder="little")[start % 8 :][:length].astype(bool).tolist()
+        packed = np.frombuffer(self.buffer(buffer), np.uint8)[start // 8 : (start + length + 7) // 8]
+        values: list[Any] = np.unpackbits(packed, bitorder="little")[start % 8 :][:length].astype(bool).tolist()
         if len(values) != length:
             raise ValueError("an Arrow bitmap that is too short")
         return values

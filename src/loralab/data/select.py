@@ -40,7 +40,8 @@ def split(
     shots_per_class: int | None = None,
     indices: Sequence[int] | None = None,
 ) -> Splits:
-    """Divide a labelled source. `test` and `validation` are rows of their own or fractions held out, classes in proportion.
+    """Divide a labelled source. `test` and `validation` are rows of their own, or what to hold out, classes in proportion:
+    a fraction below 1, else a number of rows.
 
     Held-out rows are taken before the limits, so runs with different limits share them. `indices` are positions among the
     rows left for training. Raises LoralabError when a class is left without training rows or a fraction takes everything.
@@ -66,7 +67,9 @@ def split(
         test_rows = test_rows.take(stratified(test_rows.require_labels(), test_limit, random))
     present = set(train.require_labels().tolist())
     if absent := [name for i, name in enumerate(source.classes) if i not in present]:
-        raise LoralabError(f"no training row is left of class {absent[0]!r}: raise data.train_limit or lower data.validation and data.test")
+        raise LoralabError(
+            f"no training row is left of class {absent[0]!r}: raise data.train_limit or lower data.validation and data.test"
+        )
     return Splits(train, validation_rows if len(validation_rows) else None, test_rows)
 
 
@@ -78,7 +81,8 @@ def stratified(labels: Ints, size: int, random: np.random.Generator) -> Ints:
     for i in np.argsort(-(exact - take), kind="stable")[: size - int(take.sum())]:
         take[i] += 1
     chosen = [random.permutation(np.flatnonzero(labels == i))[: take[i]] for i in range(len(counts))]
-    return np.sort(np.concatenate(chosen))
+    picked: Ints = np.sort(np.concatenate(chosen))
+    return picked
 
 
 def read_indices(path: Path) -> list[int]:
@@ -100,12 +104,13 @@ def overlap(first: Examples, second: Examples) -> int:
 
 
 def _hold_out(source: Examples, rest: Ints, fraction: float, random: np.random.Generator, name: str) -> tuple[Ints, Ints]:
-    """Divide positions into (kept, held out), classes in proportion."""
-    if not 0 <= fraction < 1:
-        raise LoralabError(f"{name}={fraction}: give a fraction from 0 to below 1, or a file")
-    size = round(fraction * len(rest))
-    if fraction > 0 and (size < len(source.classes) or len(rest) - size < len(source.classes)):
-        raise LoralabError(f"{name}={fraction} of {len(rest)} rows is {size}: too few for {len(source.classes)} classes; use another fraction or a file")
+    """Divide positions into (kept, held out), classes in proportion. A number from 1 up is a number of rows."""
+    if fraction < 0:
+        raise LoralabError(f"{name}={fraction:g}: give a fraction below 1, a number of rows, or a file")
+    size = round(fraction * len(rest)) if fraction < 1 else int(fraction)
+    few = len(source.classes)
+    if fraction > 0 and not few <= size <= len(rest) - few:
+        raise LoralabError(f"{name}={fraction:g} holds out {size} of {len(rest)} rows; both sides need {few} or more, one a class")
     held = rest[stratified(source.require_labels()[rest], size, random)] if size else rest[:0]
     return np.setdiff1d(rest, held), held
 
@@ -118,12 +123,16 @@ def _shots(train: Examples, shots: int, random: np.random.Generator) -> Ints:
         if len(rows) < shots:
             raise LoralabError(f"data.shots_per_class={shots}: class {name!r} has {len(rows)} training rows")
         chosen.append(random.permutation(rows)[:shots])
-    return np.sort(np.concatenate(chosen))
+    picked: Ints = np.sort(np.concatenate(chosen))
+    return picked
 
 
 def _pick(rest: Ints, indices: Sequence[int]) -> Ints:
     if not indices or max(indices) >= len(rest):
-        raise LoralabError(f"data.indices: {'no row' if not indices else f'row {max(indices)}'}; the training rows are 0-{len(rest) - 1}")
+        raise LoralabError(
+            f"data.indices: {'no row' if not indices else f'row {max(indices)}'}; the training rows are 0-{len(rest) - 1}"
+        )
     if len(set(indices)) < len(indices):
         raise LoralabError("data.indices names a row twice")
-    return rest[np.asarray(sorted(indices))]
+    picked: Ints = rest[np.asarray(sorted(indices))]
+    return picked

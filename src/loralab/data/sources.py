@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from loralab.data.safe_pickle import Table
-from loralab.data.tables import class_file, read_chunks
+from loralab.data.tables import PUBLISHED, class_file, read_chunks
 from loralab.data.values import Examples, Ints
 from loralab.errors import LoralabError, nearest
 
@@ -47,7 +47,7 @@ def load_source(source: str, *, text: Sequence[str] | None = None, label: str | 
     text, label: columns, guessed when None. classes: names of the classes in order, for files that number them.
     Raises LoralabError for anything missing or unlabelled, with row numbers.
     """
-    train_path, test_path = _find_parts(source)
+    train_path, test_path = find_parts(source)
     known = AG_NEWS_CLASSES if source in ("sample", "ag_news") else tuple(classes)
     train, columns = read_examples(train_path, text=text, label=label, classes=known, need_labels=True)
     if len(train.classes) < 2:
@@ -59,12 +59,39 @@ def load_source(source: str, *, text: Sequence[str] | None = None, label: str | 
 
 
 def read_examples(
-    path: Path, *, text: Sequence[str] | None = None, label: str | None = None, classes: Sequence[str] = (), need_labels: bool = False
+    path: Path,
+    *,
+    text: Sequence[str] | None = None,
+    label: str | None = None,
+    classes: Sequence[str] = (),
+    need_labels: bool = False,
 ) -> tuple[Examples, Columns]:
     """Read a whole file. With `classes` given, labels must be theirs, by name or by number (from 0, or from 1).
 
     Without labels in the file, `labels` is None, or with `need_labels` an error. A missing text becomes an empty one.
     """
+    raw = read_raw(path, text=text, label=label, need_labels=need_labels)
+    rows = np.arange(len(raw.texts))
+    if raw.columns.label is None:
+        return Examples(raw.texts, None, rows, tuple(classes)), raw.columns
+    labels, found = read_labels(raw.values, raw.names or tuple(classes), path, raw.columns.label)
+    if classes and tuple(classes) != found:
+        labels, found = _rename(labels, found, tuple(classes), path), tuple(classes)
+    return Examples(raw.texts, labels, rows, found), raw.columns
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A file's texts and label values before they are interpreted. `names` are class names the file brings along, or ()."""
+
+    texts: list[str]
+    values: list[object]
+    names: tuple[str, ...]
+    columns: Columns
+
+
+def read_raw(path: Path, *, text: Sequence[str] | None = None, label: str | None = None, need_labels: bool = False) -> Raw:
+    """Read a file's text and label columns. Raises LoralabError when there are no rows or the columns are not found."""
     texts: list[str] = []
     values: list[object] = []
     columns: Columns | None = None
@@ -77,14 +104,9 @@ def read_examples(
             names = names or chunk.class_names.get(columns.label, ())
     if columns is None or not texts:
         raise LoralabError(f"{path} has no rows")
-    if columns.label is None:
-        return Examples(texts, None, np.arange(len(texts)), tuple(classes)), columns
-    names = names or (class_file(path) or () if columns.label == "label" else ())
-    labels, found = read_labels(values, names or tuple(classes), path, columns.label)
-    if classes and tuple(classes) != found:
-        labels = _rename(labels, found, tuple(classes), path)
-        found = tuple(classes)
-    return Examples(texts, labels, np.arange(len(texts)), found), columns
+    if columns.label == PUBLISHED[0] and not names:
+        names = class_file(path) or ()
+    return Raw(texts, values, names, columns)
 
 
 def stream_texts(path: Path, text: Sequence[str] | None = None) -> Iterator[list[str]]:
@@ -112,9 +134,21 @@ def find_columns(chunk: Table, path: Path, text: Sequence[str] | None, label: st
             named = [by_name[name] for name in _TEXT_NAMES if name in by_name]
             found_text = (named[0],) if named else (others[0],) if len(others) == 1 else ()
     if not found_text or (need_labels and found_label is None):
-        missing = "a text and a label column" if not found_text and found_label is None else "a text column" if not found_text else "a label column"
+        missing = (
+            "a text and a label column"
+            if not found_text and found_label is None
+            else "a text column"
+            if not found_text
+            else "a label column"
+        )
         example = " ".join(
-            filter(None, ("data.text=" + ",".join(have[:1]) if not found_text else "", f"data.label={have[-1]}" if found_label is None else ""))
+            filter(
+                None,
+                (
+                    "data.text=" + ",".join(have[:1]) if not found_text else "",
+                    f"data.label={have[-1]}" if found_label is None else "",
+                ),
+            )
         )
         raise LoralabError(f"{path} has columns {', '.join(have)}; which is {missing}? Say it, such as: {example}")
     return Columns(found_text, found_label)
@@ -126,21 +160,27 @@ def read_labels(values: Sequence[object], names: tuple[str, ...], path: Path, co
     values: names, or whole numbers as int, float or text. names: the classes, where known; then numbers count from 0, or from 1
     when the largest is the number of classes. Unknown names are collected and sorted, numbers sorted by value.
     """
-    keys = [_label_key(value) for value in values]
+    keys = [label_key(value) for value in values]
     if missing := [row for row, key in enumerate(keys) if key is None]:
-        raise LoralabError(f"{path}: no label in column {column!r} of {_rows(missing)}: fill them in or remove the rows")
+        raise LoralabError(f"{path}: no label in column {column!r} of {list_rows(missing)}: fill them in or remove the rows")
     present = {str(key) for key in keys}
-    if not names:
-        numeric = all(_is_number(key) for key in present)
-        names = tuple(sorted(present, key=int if numeric else None))  # type: ignore[arg-type]
+    names = names or class_names(present)
     index = {name: i for i, name in enumerate(names)}
     if not present <= set(index) and all(_is_number(key) for key in present):
         first = 1 if max(map(int, present)) == len(names) else 0
         index = {str(i + first): i for i in range(len(names))}
     if unknown := [row for row, key in enumerate(keys) if key not in index]:
         label = str(keys[unknown[0]])
-        raise LoralabError(f"{path}: label {label!r} in {_rows(unknown)} is not a class{nearest(label, names)}; classes: {', '.join(names)}")
+        raise LoralabError(
+            f"{path}: label {label!r} in {list_rows(unknown)} is not a class{nearest(label, names)}; classes: {', '.join(names)}"
+        )
     return np.array([index[str(key)] for key in keys], dtype=np.int64), names
+
+
+def class_names(present: Iterable[str]) -> tuple[str, ...]:
+    """Order label values that have no names of their own: numbers by value, names by alphabet."""
+    numeric = all(map(_is_number, present))
+    return tuple(sorted(present, key=int if numeric else str))
 
 
 def missing_texts(examples: Examples) -> list[int]:
@@ -148,7 +188,7 @@ def missing_texts(examples: Examples) -> list[int]:
     return [int(row) for row, text in zip(examples.rows, examples.texts, strict=True) if not text.strip()]
 
 
-def _find_parts(source: str) -> tuple[Path, Path | None]:
+def find_parts(source: str) -> tuple[Path, Path | None]:
     """The files of a source's training rows and, where it has them, test rows."""
     if source == "sample":
         folder = Path(str(resources.files("loralab.data") / "sample"))
@@ -161,7 +201,9 @@ def _find_parts(source: str) -> tuple[Path, Path | None]:
     if path.is_dir() and not (path / "state.json").is_file():
         train, test = (_part(path, name) for name in ("train", "test"))
         if train is None:
-            raise LoralabError(f"{source} has no training part: loralab looks for train.csv, .jsonl, .parquet or a saved dataset's train folder")
+            raise LoralabError(
+                f"{source} has no training part: loralab looks for train.csv, .jsonl, .parquet or a saved dataset's train folder"
+            )
         return train, test
     return path, None
 
@@ -195,7 +237,7 @@ def _text(value: object) -> str:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
-def _label_key(value: Any) -> str | None:
+def label_key(value: Any) -> str | None:
     """The label as text: 3, 3.0 and "3" are one label; None where there is none."""
     if isinstance(value, float):
         return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
@@ -209,12 +251,14 @@ def _is_number(key: str) -> bool:
 def _rename(labels: Ints, found: tuple[str, ...], classes: tuple[str, ...], path: Path) -> Ints:
     """Map labels of a file with its own class names onto the classes already known."""
     if unknown := sorted(set(found) - set(classes)):
-        raise LoralabError(f"{path}: class {unknown[0]!r} is not among the known ones{nearest(unknown[0], classes)}: {', '.join(classes)}")
+        raise LoralabError(
+            f"{path}: class {unknown[0]!r} is not among the known ones{nearest(unknown[0], classes)}: {', '.join(classes)}"
+        )
     order = np.array([classes.index(name) for name in found], dtype=np.int64)
     return order[labels]
 
 
-def _rows(rows: Sequence[int]) -> str:
+def list_rows(rows: Sequence[int]) -> str:
     shown = ", ".join(map(str, rows[:_SHOWN]))
     more = f" and {len(rows) - _SHOWN} more" if len(rows) > _SHOWN else ""
     return f"row {shown}" if len(rows) == 1 else f"rows {shown}{more}"

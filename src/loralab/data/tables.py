@@ -62,7 +62,7 @@ def _open_text(path: Path) -> Iterator[IO[str]]:
     """Open a text file, gzipped or not, as UTF-8 with or without its mark; damage becomes a LoralabError."""
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as raw:
-            yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")  # type: ignore[arg-type]
+            yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
     except UnicodeDecodeError as error:
         raise LoralabError(f"{path} is not UTF-8 (byte {error.start} of a block): save it as UTF-8") from error
     except (OSError, EOFError) as error:
@@ -127,10 +127,14 @@ def _read_jsonl(path: Path) -> Iterator[Table]:
             except (ValueError, RecursionError) as error:
                 raise LoralabError(f"{path}, line {number}: not JSON: {error}; write one object a line") from error
             if not isinstance(row, dict):
-                raise LoralabError(f'{path}, line {number}: a {type(row).__name__}, not an object such as {{"text": ..., "label": ...}}')
+                raise LoralabError(
+                    f'{path}, line {number}: a {type(row).__name__}, not an object such as {{"text": ..., "label": ...}}'
+                )
             names = names or list(row)
             if unknown := set(row) - set(names):
-                raise LoralabError(f"{path}, line {number}: key {sorted(unknown)[0]!r} is not in the first row ({', '.join(names)})")
+                raise LoralabError(
+                    f"{path}, line {number}: key {sorted(unknown)[0]!r} is not in the first row ({', '.join(names)})"
+                )
             rows.append(row)
             if len(rows) == CHUNK:
                 yield _columns(names, [[r.get(name) for name in names] for r in rows])

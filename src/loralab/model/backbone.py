@@ -66,7 +66,13 @@ class Architecture:
 _ROBERTA_HEAD = ("classifier.dense", "classifier.out_proj", "tanh")
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": Architecture(
-        "bert", "encoder.layer", _BERT_LAYER, "bert.pooler.dense", "classifier", "tanh", ("BertModel", "BertForSequenceClassification")
+        "bert",
+        "encoder.layer",
+        _BERT_LAYER,
+        "bert.pooler.dense",
+        "classifier",
+        "tanh",
+        ("BertModel", "BertForSequenceClassification"),
     ),
     "roberta": Architecture(
         "roberta", "encoder.layer", _BERT_LAYER, *_ROBERTA_HEAD, ("RobertaModel", "RobertaForSequenceClassification"), True
@@ -135,7 +141,7 @@ class Dimensions:
 
 def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions:
     """Read a Hugging Face `config.json`. Raises LoralabError for an architecture outside the family or with odd parts."""
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind not in ARCHITECTURES:
         raise LoralabError(f"{origin}: architecture {kind!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
     if config.get("position_embedding_type", "absolute") != "absolute":

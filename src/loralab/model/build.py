@@ -42,7 +42,9 @@ def build_network(
 ) -> Network:
     """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head."""
     generator = torch.Generator().manual_seed(init_seed)
-    network = Network(base.dims, classes, pooling=choose_pooling(pooling, base), head=choose_head(head, base), dropout=dropout)
+    network = Network(
+        base.dims, classes, pooling=choose_pooling(pooling, base.name), head=choose_head(head, base.name), dropout=dropout
+    )
     initialise_head(network, generator)
     load_pretrained(network, base)
     if tuning == "lora":
@@ -63,12 +65,12 @@ def build_network(
     return network
 
 
-def choose_pooling(pooling: str, base: Base) -> str:
+def choose_pooling(pooling: str, base: str) -> str:
     """auto: mean for a sentence encoder, which was trained so, else cls."""
     return pooling if pooling != "auto" else "mean" if is_sentence_encoder(base) else "cls"
 
 
-def choose_head(head: str, base: Base) -> str:
+def choose_head(head: str, base: str) -> str:
     """auto: one linear map on a sentence encoder, else the architecture's own head."""
     return head if head != "auto" else "linear" if is_sentence_encoder(base) else "own"
 

@@ -1,10 +1,10 @@
 """The bundle: an adapter in peft's format with all that peft leaves out, enough to classify with, offline and after a move.
 
-    adapter_config.json, adapter_model.safetensors    peft's (tuning=lora)
-    head.safetensors                                  the head, where peft's file cannot hold it
-    model.safetensors                                 all weights (tuning=full)
-    tokenizer.json                                    the base's tokenizer
-    loralab.json                                      class names, cleaning, pooling, head, the base's identity and sizes
+adapter_config.json, adapter_model.safetensors    peft's (tuning=lora)
+head.safetensors                                  the head, where peft's file cannot hold it
+model.safetensors                                 all weights (tuning=full)
+tokenizer.json                                    the base's tokenizer
+loralab.json                                      class names, cleaning, pooling, head, the base's identity and sizes
 """
 
 from __future__ import annotations
@@ -72,12 +72,37 @@ def read_manifest(folder: Path) -> Manifest:
         raise LoralabError(f"{path} is damaged ({error!r}): restore the run from a copy or train it again") from error
 
 
+def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
+    """Describe a folder that peft itself saved. peft keeps no class names, so the classes are "0", "1", ...
+
+    Raises LoralabError when it holds no classification head.
+    """
+    config = storage.read_adapter_config(folder)
+    name = base or str(config.get("base_model_name_or_path"))
+    found = storage.resolve_base(name)
+    classes = storage.head_rows(found.dims, folder)
+    return Manifest(
+        base=name,
+        base_folder=str(found.folder),
+        base_sha256=found.identity(),
+        dims=found.dims,
+        classes=tuple(map(str, range(classes))),
+        pooling="cls",
+        head="own",
+        tuning="lora",
+        clean=(),
+        max_length=found.dims.longest,
+        lora={},
+    )
+
+
 def load_bundle(folder: Path, base: str | None = None) -> tuple[Network, Manifest]:
     """Build the trained network in fp32, adapters attached and not merged.
 
     `base` names the base's present place when it has moved. Raises LoralabError when the base is not the one trained on.
     """
-    manifest = read_manifest(folder)
+    foreign = not (folder / MANIFEST).is_file() and (folder / storage.ADAPTER_CONFIG).is_file()
+    manifest = read_peft_folder(folder, base) if foreign else read_manifest(folder)
     network = Network(manifest.dims, len(manifest.classes), pooling=manifest.pooling, head=manifest.head)
     if manifest.tuning == "full":
         storage.load_network(network, folder)

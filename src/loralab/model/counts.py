@@ -82,7 +82,9 @@ def what_fits(dims: Dimensions, classes: int, *, head: str, max_trainable: int, 
     top = head_size(dims, classes, head)
     room = max_trainable - top
     choices = [("all",)] + [c for n in range(1, len(ROLES)) for c in combinations(ROLES, n) if n <= 2 or c == ROLES[:3]]
-    spans = [layers] if layers else [None, *(f"{dims.layers - n}-{dims.layers - 1}" for n in (dims.layers // 2, dims.layers // 4) if n)]
+    spans = (
+        [layers] if layers else [None, *(f"{dims.layers - n}-{dims.layers - 1}" for n in (dims.layers // 2, dims.layers // 4) if n)]
+    )
     fits = []
     for span in spans:
         for targets in choices:

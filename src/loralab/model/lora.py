@@ -67,11 +67,9 @@ class Projection(nn.Module):
         a, b = self._stacked(x.dtype)
         dropped = self.dropout(x) if self.dropout is not None and self.training else None
         flat = x.reshape(-1, x.shape[-1])
-        if self.weight.requires_grad:
-            low = F.linear(x if dropped is None else dropped, a)
-            return F.linear(x, weight, bias) + F.linear(low, b)
-        y = _LoraLinear.apply(flat, None if dropped is None else dropped.view_as(flat), weight, bias, a, b)
-        return y.view(*x.shape[:-1], y.shape[-1])  # type: ignore[no-any-return, no-untyped-call]
+        inputs = (flat, None if dropped is None else dropped.view_as(flat), weight, bias, a, b)
+        y: Tensor = _LoraLinear.apply(*inputs)  # type: ignore[no-untyped-call]
+        return y.view(*x.shape[:-1], y.shape[-1])
 
     def _stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """All adapters as one pair: a (R, inputs), b (all outputs, R) block by block, the scale folded into b."""
@@ -79,10 +77,13 @@ class Projection(nn.Module):
         if len(self.roles) == 1:
             return present[0].a.to(dtype), (present[0].b * present[0].scale).to(dtype)
         blocks = [
-            self.adapter(role).b * self.adapter(role).scale if role in self.adapters else self.weight.new_empty(self.outputs, 0).float()
+            self.adapter(role).b * self.adapter(role).scale
+            if role in self.adapters
+            else self.weight.new_empty(self.outputs, 0).float()
             for role in self.roles
         ]
-        return torch.cat([adapter.a for adapter in present]).to(dtype), torch.block_diag(*blocks).to(dtype)
+        b: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call]
+        return torch.cat([adapter.a for adapter in present]).to(dtype), b.to(dtype)
 
 
 class _LoraLinear(torch.autograd.Function):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ class Norm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden: Tensor) -> Tensor:
-        weight, bias = self.weight, self.bias
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
         if hidden.is_cuda:  # CUDA's kernel wants one type; it computes in fp32 all the same
             weight, bias = weight.to(hidden.dtype), bias.to(hidden.dtype)
         return F.layer_norm(hidden, (hidden.shape[-1],), weight, bias, self.eps)
@@ -53,10 +55,10 @@ class Embeddings(nn.Module):
     def forward(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
         """tokens: (batch, time) int → (batch, time, width) in `dtype`."""
         end = self.first_position + tokens.shape[1]
-        hidden = self.word(tokens) + self.position.weight[self.first_position : end]
+        embedded = self.word(tokens) + self.position.weight[self.first_position : end]
         if self.segment is not None:
-            hidden = hidden + self.segment.weight[0]
-        hidden = self.norm(hidden).to(dtype)
+            embedded = embedded + self.segment.weight[0]
+        hidden: Tensor = self.norm(embedded).to(dtype)
         if self.project is not None:
             hidden = F.linear(hidden, self.project.weight.to(dtype), self.project.bias.to(dtype))
         return hidden
@@ -81,8 +83,9 @@ class Layer(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """hidden: (batch, time, width); mask: (batch, 1, 1, time), 0 or a large negative number."""
-        hidden = self.attention_norm(self.output(self._attend(self.qkv(hidden), mask)) + hidden)
-        return self.ffn_norm(self.ffn_out(self._activate(self.ffn_in(hidden))) + hidden)
+        attended: Tensor = self.attention_norm(self.output(self._attend(self.qkv(hidden), mask)) + hidden)
+        transformed: Tensor = self.ffn_norm(self.ffn_out(self._activate(self.ffn_in(attended))) + attended)
+        return transformed
 
     def _attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
         batch, time, _ = qkv.shape

