@@ -47,6 +47,7 @@ def train(
     settings: Settings = None,
     name: Annotated[str | None, typer.Option(help="The run's name; default: the recipe's and the seed.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped, to the same result.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run of this name.")] = False,
 ) -> None:
     r"""Fine-tune an encoder and test it.
@@ -63,6 +64,8 @@ def train(
     from loralab.console import TrainingView
     from loralab.pipeline import run_training
 
+    if resume and overwrite:
+        raise LoralabError("--resume goes on with a run and --overwrite replaces it: choose one")
     config = load_config(recipe, settings or [])
     with TrainingView(config) as view:
         summary = run_training(
@@ -70,6 +73,7 @@ def train(
             name=name or default_name(recipe, config.seed),
             folder=runs,
             overwrite=overwrite,
+            resume=resume,
             announce=view.announce,
             listeners=[view.listen],
         )

@@ -23,6 +23,7 @@ from loralab.model.bundle import Manifest, save_bundle
 from loralab.model.counts import Counts
 from loralab.model.storage import resolve_base
 from loralab.training.callbacks import Event, Listener, Watch
+from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Optimisation, fit
 from loralab.training.loss import Loss, resolve_class_weights
 from loralab.training.scoring import logits_of
@@ -65,17 +66,19 @@ def run_training(
     name: str = "run",
     folder: str | Path = "runs",
     overwrite: bool = False,
+    resume: bool = False,
     announce: Callable[[Plan], None] = lambda plan: None,
     listeners: Sequence[Listener] = (),
 ) -> RunSummary:
     """Train, test and save one run as `folder`/`name` (`config.name` wins over `name`).
 
+    `resume` goes on with a run that was stopped, from its last evaluation, to the same adapter, bit for bit on a CPU.
     `announce` is told the plan before the first step, `listeners` every step and evaluation. Raises LoralabError for
     unusable input, before anything is written, and RunFailed when the run itself fails or is interrupted.
     """
     began = time.perf_counter()
     target = Path(folder) / (config.name or name)
-    runs.check_free(target, overwrite)
+    runs.check_free(target, overwrite, resume)
     check_steps(config.data.clean)
     splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
     classes, labels = splits.train.classes, splits.train.require_labels()
@@ -103,12 +106,16 @@ def run_training(
     where, precision = device.place(network, config.train.precision)
 
     announce(Plan(target, splits, columns, counts, where, precision, threads, (*remarks(splits), *config.remarks())))
-    run = runs.create(target, config, overwrite)
     identity = base.identity()
-    rows = {part: {"rows": len(rows), "fingerprint": rows.fingerprint()} for part, rows in splits.parts().items()}
-    run.write_environment(
-        device=where, precision=precision, threads=threads, base={"name": base.name, "sha256": identity}, rows=rows
-    )
+    facts = {
+        "device": where,
+        "precision": precision,
+        "threads": threads,
+        "base": {"name": base.name, "sha256": identity},
+        "rows": {part: {"count": len(rows), "fingerprint": rows.fingerprint()} for part, rows in splits.parts().items()},
+    }
+    run = runs.reopen(target, config, facts) if resume else runs.create(target, config, facts, overwrite)
+    checkpoint = last_checkpoint(run)
     result = fit(
         network,
         tokenize(splits.train),
@@ -119,6 +126,8 @@ def run_training(
         seed=config.stream("shuffle"),
         optimisation=Optimisation(**config.train.model_dump(include=Optimisation.names())),
         listeners=(partial(log_event, run), *listeners),
+        resume=checkpoint,
+        keep=partial(keep_checkpoint, run),
     )
     manifest = Manifest(
         base=base.name,
@@ -154,6 +163,19 @@ def run_training(
     return summary
 
 
+def last_checkpoint(run: runs.Run) -> Checkpoint | None:
+    """Read the state to go on from, if there is one, and rewind the log to it."""
+    checkpoint = Checkpoint.load(run.checkpoint) if run.checkpoint.is_file() else None
+    run.rewind_log(checkpoint.values["step"] if checkpoint else 0)
+    return checkpoint
+
+
+def keep_checkpoint(run: runs.Run, checkpoint: Checkpoint) -> None:
+    """Replace the run's checkpoint."""
+    with run.writing():
+        checkpoint.save(run.checkpoint)
+
+
 def log_event(run: runs.Run, event: Event) -> None:
     """Write one event into the run's log."""
     run.log({"event": type(event).__name__, **dataclasses.asdict(event)})
@@ -164,5 +186,5 @@ def stop_if_interrupted(result: Fit, run: runs.Run) -> None:
     if result.interrupted:
         raise RunFailed(
             f"interrupted after step {result.steps}: the weights of step {result.best_step}, the best so far, are saved.\n"
-            f"  Use them: loralab predict {run.folder} --input TEXT\n  Start again: the same command with --overwrite"
+            f"  Use them: loralab predict {run.folder} --input TEXT\n  Go on: the same command with --resume"
         )

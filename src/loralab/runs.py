@@ -1,8 +1,11 @@
 """Run folders: the only file that knows the names inside one.
 
-NAME/config.yaml        every setting            log.jsonl       one event a line
-NAME/environment.json   versions, device, data   model/          the bundle that `Classifier.load` reads
-NAME/scores.json        written last: if it is there, the run is complete
+config.yaml              every setting
+environment.json         versions, machine, device, data
+log.jsonl                one event a line
+model/                   the bundle that `Classifier.load` reads
+checkpoint.safetensors   the state at the last evaluation, while the run is not complete
+scores.json              written last: where it stands, the run is complete
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from loralab.config import Config
 from loralab.errors import LoralabError, RunFailed
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = "config.yaml", "environment.json", "log.jsonl", "model", "scores.json"
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -35,35 +39,86 @@ class Run:
     def model(self) -> Path:
         return self.folder / MODEL
 
-    def write_environment(self, **facts: Any) -> None:
-        """Write what a repetition would have to share: versions and machine, and the facts given."""
-        versions = {package: metadata.version(package) for package in ("loralab", "torch", "tokenizers", "safetensors", "numpy")}
-        machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
-        write_json(self.folder / ENVIRONMENT, {"versions": versions, "machine": machine, **facts})
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / CHECKPOINT
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a full or read-only disk into a RunFailed that says so."""
+        with _says_disk(self.folder):
+            yield
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """Complete the run."""
         write_json(self.folder / SCORES, scores)
+        self.checkpoint.unlink(missing_ok=True)
 
     def log(self, entry: Mapping[str, Any]) -> None:
         """Append one event; each is on the disk when this returns, so a killed run keeps its log."""
         with _says_disk(self.folder), (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
+    def rewind_log(self, step: int) -> None:
+        """Drop the events after `step`, which a resumed run will take again, and a line that was cut off."""
+        path = self.folder / LOG
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] > step:
+                    break
+            except (ValueError, KeyError, TypeError):
+                break
+            kept.append(line + "\n")
+        with _says_disk(path), atomic(path) as file:
+            file.writelines(kept)
 
-def check_free(folder: Path, overwrite: bool) -> None:
-    """Raise LoralabError when a run of this name exists and is not to be replaced, or is no run at all."""
-    if folder.exists() and not (folder / CONFIG).is_file():
+
+def check_free(folder: Path, overwrite: bool, resume: bool = False) -> None:
+    """Raise LoralabError when a run of this name exists and is not to be replaced or resumed, or is no run at all."""
+    if resume:
+        check_resumable(folder)
+        return
+    if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise LoralabError(f"{folder} exists and is not a run: choose another --name or --runs")
-    if folder.exists() and not overwrite:
+    if (folder / CONFIG).is_file() and not overwrite:
         state = "complete" if (folder / SCORES).is_file() else "not complete"
-        raise LoralabError(f"the run {folder} exists ({state}): choose another --name, or replace it with --overwrite")
+        go_on = "" if state == "complete" else "go on with --resume, "
+        raise LoralabError(f"the run {folder} exists ({state}): {go_on}choose another --name, or replace it with --overwrite")
     if not _writable(folder.parent):
         raise LoralabError(f"{folder.parent} cannot be written to: choose another --runs folder")
 
 
-def create(folder: Path, config: Config, overwrite: bool) -> Run:
-    """Make the folder, replacing an earlier run only when told to."""
+def check_resumable(folder: Path) -> None:
+    """Raise LoralabError unless there is a run here that has not ended."""
+    if not (folder / CONFIG).is_file():
+        raise LoralabError(f"there is no run {folder} to resume: leave --resume out")
+    if (folder / SCORES).is_file():
+        raise LoralabError(f"the run {folder} is complete: there is nothing to resume; `loralab describe {folder}` shows it")
+
+
+def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> Run:
+    """Open a run that was stopped. Raises LoralabError when its settings were others, or what decides its result has changed."""
+    check_resumable(folder)
+    before, now = (c.model_dump(mode="json", exclude={"name"}) for c in (read_config(folder), config))
+    if before != now:
+        changed = [f"{key}: {before[key]} → {now[key]}" for key in now if before[key] != now[key]]
+        raise LoralabError(
+            f"the run {folder} was started with other settings; resume it with the same ones\n  " + "\n  ".join(changed)
+        )
+    environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")) if (folder / ENVIRONMENT).is_file() else {}
+    for name, now_is in facts.items():
+        if name in environment and environment[name] != now_is:
+            raise LoralabError(
+                f"the run {folder} cannot be resumed to the same result: {name} was {environment[name]}, is {now_is}"
+            )
+    return Run(folder)
+
+
+def create(folder: Path, config: Config, facts: Mapping[str, Any], overwrite: bool) -> Run:
+    """Make the folder, replacing an earlier run only when told to, and write down settings, versions, machine and `facts`."""
     check_free(folder, overwrite)
     with _says_disk(folder):
         if folder.exists():
@@ -71,6 +126,9 @@ def create(folder: Path, config: Config, overwrite: bool) -> Run:
         folder.mkdir(parents=True)
         with atomic(folder / CONFIG) as file:
             file.write(config.to_yaml())
+    versions = {package: metadata.version(package) for package in ("loralab", "torch", "tokenizers", "safetensors", "numpy")}
+    machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
+    write_json(folder / ENVIRONMENT, {"versions": versions, "machine": machine, **facts})
     return Run(folder)
 
 

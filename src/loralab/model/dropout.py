@@ -13,14 +13,15 @@ class Dropout(nn.Module):
     """Zero a share `p` of the values and scale the rest by 1 / (1 - p), when training.
 
     A mask is a random slice of one pool of Bernoulli draws: a copy-free view where fresh draws cost a quarter of an fp32
-    step on a CPU. `seed` must be called before training; two runs with one seed take the same masks.
+    step on a CPU. `seed` must be called before training; two runs with one seed take the same masks. Which mask a call takes
+    depends on its size and the state of `offsets` alone, so a resumed run takes the masks of one that was never stopped.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
         self.offsets = torch.Generator()
-        self.pools: dict[tuple[torch.dtype, torch.device], Tensor] = {}
+        self.pools: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
         self.pool_seed = 0
 
     def seed(self, seed: int) -> None:
@@ -36,9 +37,10 @@ class Dropout(nn.Module):
         return x * pool[offset : offset + x.numel()].view(x.shape)
 
     def _pool(self, needed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        pool = self.pools.get((dtype, device))
-        if pool is None or pool.numel() < 2 * needed:
+        size = max(POOL, 1 << (2 * needed - 1).bit_length())
+        pool = self.pools.get((size, dtype, device))
+        if pool is None:
             generator = torch.Generator().manual_seed(self.pool_seed)
-            keep = torch.empty(max(POOL, 2 * needed)).bernoulli_(1 - self.p, generator=generator)
-            pool = self.pools[dtype, device] = keep.div_(1 - self.p).to(dtype).to(device)
+            keep = torch.empty(size).bernoulli_(1 - self.p, generator=generator)
+            pool = self.pools[size, dtype, device] = keep.div_(1 - self.p).to(dtype).to(device)
         return pool

@@ -54,6 +54,14 @@ class Watch:
         self.waited += 1
         return False
 
+    def state(self) -> dict[str, float | int | None]:
+        """What a checkpoint keeps of it."""
+        return {"best": self.best, "waited": self.waited}
+
+    def restore(self, best: float | None, waited: int) -> None:
+        """Go on from a checkpoint."""
+        self.best, self.waited = best, waited
+
     @property
     def exhausted(self) -> bool:
         """True when `patience` evaluations in a row were not better."""

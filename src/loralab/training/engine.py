@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from loralab.data.batches import cut_into_passes, gather, training_steps
 from loralab.data.values import Encoded, Ints
-from loralab.errors import RunFailed
+from loralab.errors import LoralabError, RunFailed
 from loralab.training.callbacks import EvalDone, Event, Listener, StepDone, Watch
+from loralab.training.checkpoint import Checkpoint, pack, random_states, unpack
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier, warmup_steps
 from loralab.training.scoring import logits_of
@@ -74,13 +75,19 @@ def fit(
     seed: int,
     optimisation: Optimisation,
     listeners: Sequence[Listener] = (),
+    resume: Checkpoint | None = None,
+    keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
 ) -> Fit:
     """Train what requires a gradient, keep the best weights by `watch`, and stop early when it says so.
 
-    Batches are drawn from `seed` alone; on a CPU, equal arguments give equal weights, bit for bit. Ctrl-C ends training with the
-    best weights so far. Raises RunFailed when the loss is no longer finite.
+    Batches are drawn from `seed` alone; on a CPU, equal arguments give equal weights, bit for bit. `keep` is given the state
+    after every evaluation, and `resume` goes on from such a state as if training had never stopped. Ctrl-C ends training
+    with the best weights so far. Raises RunFailed when the loss is no longer finite.
     """
-    return _Loop(network, train, validation, loss, score, watch, seed, optimisation, listeners).run()
+    loop = _Loop(network, train, validation, loss, score, watch, seed, optimisation, listeners, keep)
+    if resume is not None:
+        loop.restore(resume)
+    return loop.run()
 
 
 class _Loop:
@@ -97,9 +104,10 @@ class _Loop:
         seed: int,
         optimisation: Optimisation,
         listeners: Sequence[Listener],
+        keep: Callable[[Checkpoint], None],
     ) -> None:
         self.network, self.train, self.validation = network, train, validation
-        self.loss, self.score, self.watch, self.listeners = loss, score, watch, listeners
+        self.loss, self.score, self.watch, self.listeners, self.keep = loss, score, watch, listeners, keep
         self.settings = optimisation
         self.random = np.random.default_rng(seed)
         self.device = next(network.parameters()).device
@@ -121,11 +129,11 @@ class _Loop:
         self.network.train()
         try:
             for positions in self._all_steps():
+                if self.watch.exhausted:
+                    break
                 self._take(positions)
                 if self._evaluation_due():
                     self._evaluate()
-                    if self.watch.exhausted:
-                        break
             if self.total == 0:
                 self._evaluate()
         except KeyboardInterrupt:
@@ -143,11 +151,12 @@ class _Loop:
 
     def _all_steps(self) -> Iterator[Ints]:
         """The examples of every step, epoch after epoch, to the last step."""
-        left = self.total
-        while left > 0:
-            for positions in training_steps(self.train.lengths, self.settings.batch_size, self.random)[:left]:
-                yield positions
-                left -= 1
+        number = 0
+        while number < self.total:
+            for positions in training_steps(self.train.lengths, self.settings.batch_size, self.random)[: self.total - number]:
+                number += 1
+                if number > self.step:  # a resumed run draws the steps it has taken again, and passes over them
+                    yield positions
 
     def _take(self, positions: Ints) -> None:
         """One optimiser step: passes, clipping, AdamW."""
@@ -191,6 +200,30 @@ class _Loop:
             self.best_step, self.scores = self.step, scores
         self.evaluation_seconds += time.perf_counter() - began
         self._tell(EvalDone(self.step, self._epoch(), scores, improved, self._seconds()))
+        if self.step:
+            self.keep(self.checkpoint())
+
+    def checkpoint(self) -> Checkpoint:
+        """The state after the present step."""
+        tensors = pack(self.optimizer, self.trained, self.best)
+        tensors |= {f"random.{i}": generator.get_state() for i, generator in enumerate(random_states(self.network))}
+        names = ("step", "samples", "best_step", "scores", "evaluation_seconds")
+        values = {name: getattr(self, name) for name in names}
+        return Checkpoint(tensors, {**values, "watch": self.watch.state(), "seconds": self._seconds()})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a state. Raises LoralabError when it is not of this network."""
+        values, tensors = checkpoint.values, dict(checkpoint.tensors)
+        try:
+            for i, generator in enumerate(random_states(self.network)):
+                generator.set_state(tensors.pop(f"random.{i}"))
+            self.best = unpack(tensors, self.optimizer, self.trained)
+            self.step, self.samples, self.best_step = values["step"], values["samples"], values["best_step"]
+            self.scores, self.evaluation_seconds = values["scores"], values["evaluation_seconds"]
+            self.watch.restore(**values["watch"])
+            self.began -= values["seconds"]
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise LoralabError(f"the checkpoint is not of this run ({error!r}): start again with --overwrite") from error
 
     def _epoch(self) -> float:
         return self.step / self.steps_per_epoch

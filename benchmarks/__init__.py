@@ -1,0 +1,1 @@
+"""Runnable benchmarks; RECORDS.md keeps what they found."""

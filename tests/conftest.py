@@ -1,0 +1,26 @@
+"""Fixtures that every test may use. Tests import helpers as `from tiny import ...`: pytest puts this folder on the path."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test waits for a hub
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warning when a test starts a process
+
+from tiny import make_checkpoint, topics, write_csv
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT: 3 layers, width 32, 4 classes."""
+    return make_checkpoint(tmp_path_factory.mktemp("tiny") / "bert")
+
+
+@pytest.fixture(scope="session")
+def topics_csv(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 trivially learnable rows under the header text,label: 30 of each class."""
+    return write_csv(tmp_path_factory.mktemp("topics") / "topics.csv", topics(30))

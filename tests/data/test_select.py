@@ -1,0 +1,271 @@
+"""Splits are stratified, disjoint, whole and the same for the same seed; limits cut them and change nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from loralab.data.select import Splits, overlap, read_indices, split, stratified
+from loralab.data.values import Examples, Ints
+from loralab.errors import LoralabError
+
+
+def examples(counts: Sequence[int], prefix: str = "text") -> Examples:
+    """Rows in an order without pattern; the text names its row."""
+    labels = np.random.default_rng(7).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
+    names = tuple(f"class {i}" for i in range(len(counts)))
+    return Examples([f"{prefix} {i}" for i in range(len(labels))], labels, np.arange(len(labels)), names)
+
+
+def counts_of(part: Examples) -> list[int]:
+    return np.bincount(part.require_labels(), minlength=len(part.classes)).tolist()
+
+
+def divide(source: Examples, **settings: Any) -> Splits:
+    return split(source, **{"test": 0.2, "validation": 0.1, "seed": 0, **settings})
+
+
+def rows(part: Examples | None) -> list[int]:
+    return [] if part is None else part.rows.tolist()
+
+
+def largest_remainders(counts: Sequence[int], size: int) -> list[list[int]]:
+    """Hamilton's method by hand: whole quotas, then one more to the largest remainders; all ways to break ties."""
+    total = sum(counts)
+    whole = [count * size // total for count in counts]
+    remainders = [count * size % total for count in counts]
+    left = size - sum(whole)
+    if not left:
+        return [whole]
+    edge = sorted(remainders, reverse=True)[left - 1]
+    above = [i for i, r in enumerate(remainders) if r > edge]
+    tied = [i for i, r in enumerate(remainders) if r == edge]
+    from itertools import combinations
+
+    ways = combinations(tied, left - len(above))
+    return [[whole[i] + (i in above or i in way) for i in range(len(counts))] for way in ways]
+
+
+class_counts = st.lists(st.integers(1, 40), min_size=2, max_size=6)
+
+
+@given(counts=class_counts, data=st.data(), seed=st.integers(0, 5))
+@settings(max_examples=150, deadline=None)
+def test_stratified_draws_by_largest_remainders(counts: list[int], data: st.DataObject, seed: int) -> None:
+    labels = examples(counts).require_labels()
+    size = data.draw(st.integers(1, len(labels)))
+    drawn = stratified(labels, size, np.random.default_rng(seed))
+    assert len(drawn) == size
+    assert (np.diff(drawn) > 0).all()  # ascending, so none twice
+    assert drawn.min() >= 0
+    assert drawn.max() < len(labels)
+    assert np.bincount(labels[drawn], minlength=len(counts)).tolist() in largest_remainders(counts, size)
+
+
+def test_stratified_is_a_draw_and_not_the_first_rows() -> None:
+    labels = np.arange(400, dtype=np.int64) % 4
+    hits = np.zeros(400)
+    for seed in range(200):
+        hits[stratified(labels, 100, np.random.default_rng(seed))] += 1
+    assert hits.min() >= 20  # 50 expected, deviation 6: no row is favoured or left out
+    assert hits.max() <= 80
+
+
+@given(counts=class_counts, test=st.floats(0.05, 0.6), validation=st.floats(0, 0.5), seed=st.integers(0, 1000))
+@settings(max_examples=150, deadline=None)
+def test_splits_share_nothing_lose_nothing_and_keep_proportions(
+    counts: list[int], test: float, validation: float, seed: int
+) -> None:
+    source = examples(counts)
+    try:
+        parts = split(source, test=test, validation=validation, seed=seed)
+    except LoralabError:
+        assume(False)
+    whole = rows(parts.train) + rows(parts.validation) + rows(parts.test)
+    assert sorted(whole) == list(range(len(source)))
+    held = len(parts.test)
+    assert held == round(test * len(source))
+    for count, taken in zip(counts, counts_of(parts.test), strict=True):
+        assert abs(taken - count * held / len(source)) < 1
+    assert (parts.validation is None) == (round(validation * (len(source) - held)) == 0)
+    for part in parts.parts().values():
+        assert part.classes == source.classes
+        assert list(part.texts) == [source.texts[i] for i in part.rows]
+        assert part.require_labels().tolist() == source.require_labels()[part.rows].tolist()
+        assert (np.diff(part.rows) > 0).all()
+
+
+def test_same_seed_same_rows_and_another_seed_others() -> None:
+    source = examples([50, 30, 20])
+    first, again, other = divide(source), divide(source), divide(source, seed=1)
+    for name, part in first.parts().items():
+        assert rows(part) == rows(again.parts()[name])
+        assert rows(part) != rows(other.parts()[name])
+
+
+@pytest.mark.parametrize(("test", "validation", "sizes"), [(0.2, 0.1, (72, 8, 20)), (20.0, 8.0, (72, 8, 20)), (0.5, 0.0, (50, 0, 50))])
+def test_fractions_and_numbers_of_rows(test: float, validation: float, sizes: tuple[int, int, int]) -> None:
+    parts = divide(examples([60, 40]), test=test, validation=validation)
+    assert (len(parts.train), len(rows(parts.validation)), len(parts.test)) == sizes
+    assert (parts.validation is None) == (sizes[1] == 0)
+    assert set(parts.parts()) == {"train", "test"} | ({"validation"} if sizes[1] else set())
+
+
+def test_parts_of_their_own_are_used_as_they_are() -> None:
+    source, test, validation = examples([30, 20]), examples([5, 5], "test"), examples([3, 4], "validation")
+    parts = divide(source, test=test, validation=validation)
+    assert rows(parts.train) == list(range(50))
+    assert parts.test is test
+    assert parts.validation is validation
+    assert len(divide(source, test=test).train) == 45
+
+
+LIMITS: list[dict[str, Any]] = [
+    {},
+    {"train_limit": 40},
+    {"train_limit": 80},
+    {"train_limit": 10_000},
+    {"shots_per_class": 5},
+    {"shots_per_class": 10, "train_limit": 12},
+    {"indices": list(range(0, 90, 2))},
+]
+
+
+@pytest.mark.parametrize("test_limit", [None, 20])
+@pytest.mark.parametrize("own_test", [False, True])
+def test_held_out_rows_are_the_same_under_every_limit(own_test: bool, test_limit: int | None) -> None:
+    source = examples([60, 50, 40])
+    test = {"test": examples([40, 20, 20], "test")} if own_test else {}
+    runs = [divide(source, test_limit=test_limit, **test, **limit) for limit in LIMITS]
+    for run in runs[1:]:
+        assert rows(run.validation) == rows(runs[0].validation)
+        assert rows(run.test) == rows(runs[0].test)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_training_rows_are_the_same_under_every_test_limit(limit: dict[str, Any]) -> None:
+    source = examples([60, 50, 40])
+    assert rows(divide(source, **limit).train) == rows(divide(source, test_limit=10, **limit).train)
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_limits_only_remove(limit: dict[str, Any]) -> None:
+    source = examples([60, 50, 40])
+    assert set(rows(divide(source, **limit).train)) <= set(rows(divide(source).train))
+
+
+def test_train_limit_keeps_proportions() -> None:
+    parts = divide(examples([600, 300, 100]), train_limit=100)
+    assert counts_of(parts.train) == [60, 30, 10]
+    assert counts_of(divide(examples([600, 300, 100]), test_limit=20).test) == [12, 6, 2]
+
+
+def test_limits_above_what_is_there_change_nothing() -> None:
+    source = examples([30, 20])
+    assert rows(divide(source, train_limit=1000, test_limit=1000).train) == rows(divide(source).train)
+    assert rows(divide(source, test_limit=1000).test) == rows(divide(source).test)
+
+
+def test_shots_take_as_many_of_each_class() -> None:
+    parts = divide(examples([100, 30, 20]), shots_per_class=8)
+    assert counts_of(parts.train) == [8, 8, 8]
+    assert len(set(rows(parts.train))) == 24
+
+
+def test_too_many_shots_name_the_class_and_what_it_has() -> None:
+    with pytest.raises(LoralabError) as error:
+        divide(examples([100, 10]), test=0.5, validation=0.0, shots_per_class=6)
+    assert str(error.value) == "data.shots_per_class=6: class 'class 1' has 5 training rows"
+
+
+def test_indices_pick_positions_among_the_training_rows() -> None:
+    source = examples([50, 50])
+    whole = rows(divide(source).train)
+    picked = divide(source, indices=[7, 3, 0, 11, 12, 13, 14, 60])
+    assert rows(picked.train) == [whole[i] for i in (0, 3, 7, 11, 12, 13, 14, 60)]
+    own = split(source, test=examples([2, 2]), validation=0.0, seed=0, indices=[99, 0, 1, 2, 3, 4])
+    assert rows(own.train) == [0, 1, 2, 3, 4, 99]
+
+
+@pytest.mark.parametrize(
+    ("indices", "says"),
+    [([0, 72], "row 72; the training rows are 0-71"), ([], "no row; the training rows are 0-71"), ([3, 4, 3], "names a row twice")],
+)
+def test_wrong_indices_are_refused(indices: list[int], says: str) -> None:
+    with pytest.raises(LoralabError) as error:
+        divide(examples([60, 40]), indices=indices)
+    assert str(error.value).startswith("data.indices")
+    assert says in str(error.value)
+
+
+def test_negative_indices_do_not_count_from_the_end() -> None:
+    with pytest.raises(LoralabError, match=r"data\.indices.*-1"):
+        divide(examples([60, 40]), indices=[0, 1, 2, 3, 4, 5, 6, -1])
+
+
+def test_indices_that_leave_a_class_out_are_refused() -> None:
+    source = examples([60, 40])
+    whole = divide(source).train
+    of_one_class = np.flatnonzero(whole.require_labels() == 0).tolist()
+    with pytest.raises(LoralabError, match="no training row is left of class 'class 1'"):
+        divide(source, indices=of_one_class)
+
+
+@pytest.mark.parametrize("name", ["test", "validation"])
+@pytest.mark.parametrize("value", [-0.1, -5.0, 0.001, 0.999, 1.0, 99.0, 1000.0, float("nan"), float("inf")])
+def test_impossible_parts_are_refused_by_name(name: str, value: float) -> None:
+    given = {"validation": 0.0} if name == "test" else {"test": examples([3, 3])}
+    with pytest.raises(LoralabError, match=rf"^data\.{name}="):
+        divide(examples([60, 40]), **{**given, name: value})
+
+
+def test_a_run_without_test_rows_is_refused() -> None:
+    with pytest.raises(LoralabError, match=r"^data\.test"):
+        divide(examples([60, 40]), test=0.0)
+
+
+@pytest.mark.parametrize("limit", [{"train_limit": 3}, {"indices": [0]}])
+def test_a_class_without_training_rows_is_named(limit: dict[str, Any]) -> None:
+    with pytest.raises(LoralabError, match="no training row is left of class"):
+        divide(examples([90, 5, 5]), **limit)
+
+
+def test_index_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("3\n0\n\n 12 \r\n")
+    assert read_indices(path) == [3, 0, 12]
+
+
+@pytest.mark.parametrize("word", ["-1", "2.0", "x", "1,2", "²", "0x1", "9" * 5000])
+def test_index_file_with_something_else_names_the_entry(tmp_path: Path, word: str) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text(f"3\n{word}\n", encoding="utf-8")
+    with pytest.raises(LoralabError) as error:
+        read_indices(path)
+    assert "data.indices: " in str(error.value)
+    assert "entry 2" in str(error.value)
+
+
+def test_unreadable_index_files_are_said(tmp_path: Path) -> None:
+    with pytest.raises(LoralabError, match=r"data\.indices: cannot read .*gone\.txt"):
+        read_indices(tmp_path / "gone.txt")
+    with pytest.raises(LoralabError, match=r"data\.indices: cannot read"):
+        read_indices(tmp_path)
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe1")
+    with pytest.raises(LoralabError, match=r"data\.indices: cannot read"):
+        read_indices(tmp_path / "bytes.txt")
+
+
+def test_overlap_counts_texts_spaces_and_case_aside() -> None:
+    def of(*texts: str) -> Examples:
+        labels: Ints = np.zeros(len(texts), dtype=np.int64)
+        return Examples(texts, labels, np.arange(len(texts)), ("x",))
+
+    assert overlap(of("Oil  up", "b"), of("oil up", "OIL\tUP ", "c")) == 2
+    assert overlap(of("a"), of("b")) == 0

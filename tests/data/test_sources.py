@@ -1,0 +1,549 @@
+"""Columns are found or asked for, labels of every kind mean the same, and what is wrong is told with its rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from loralab.data.safe_pickle import Table
+from loralab.data.sources import (
+    Columns,
+    find_columns,
+    find_parts,
+    label_key,
+    list_rows,
+    load_source,
+    missing_texts,
+    read_examples,
+    read_labels,
+    read_raw,
+    stream_texts,
+)
+from loralab.data.values import Examples
+from loralab.errors import LoralabError
+
+AG_NEWS = ("World", "Sports", "Business", "Sci/Tech")
+SHARED = Path(__file__).parents[2].parent / "shared" / "ag_news"
+HERE = Path("news.csv")
+
+
+def put(path: Path, header: Sequence[str], *rows: Sequence[object]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        table.writerows(rows)
+    return path
+
+
+def parquet(path: Path, names: Sequence[str] = (), **values: Any) -> Path:
+    """A Parquet file; `names` makes its column `label` a ClassLabel, in the way `datasets` notes it."""
+    table = pyarrow.table(values)
+    if names:
+        features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pyarrow.parquet.write_table(table, path)
+    return path
+
+
+def refused(call: Callable[[], Any]) -> str:
+    with pytest.raises(LoralabError) as error:
+        call()
+    return str(error.value)
+
+
+def found(*names: str, text: Sequence[str] | None = None, label: str | None = None, need: bool = True) -> Columns:
+    return find_columns(Table({name: [] for name in names}), HERE, text, label, need)
+
+
+# Which columns
+
+
+@pytest.mark.parametrize(
+    ("names", "text", "label"),
+    [
+        (("text", "label"), ("text",), "label"),
+        (("label", "text"), ("text",), "label"),
+        (("Text", "LABEL"), ("Text",), "LABEL"),
+        (("id", "sentence", "category"), ("sentence",), "category"),
+        (("review", "stars", "date"), ("review",), "stars"),
+        (("title", "description", "label"), ("title", "description"), "label"),
+        (("title", "body", "y"), ("title", "body"), "y"),
+        (("title", "text", "class"), ("title", "text"), "class"),
+        (("title", "label"), ("title",), "label"),
+        (("Title", "Description", "Class"), ("Title", "Description"), "Class"),
+        (("headline", "topic"), ("headline",), "topic"),
+        (("tweet", "sentiment", "user"), ("tweet",), "sentiment"),
+        (("whatever", "label"), ("whatever",), "label"),  # the only other column
+        (("class", "label", "text"), ("text",), "label"),  # `label` comes first in the list of names
+    ],
+)
+def test_columns_are_found_by_their_names(names: tuple[str, ...], text: tuple[str, ...], label: str) -> None:
+    assert found(*names) == Columns(text, label)
+
+
+def test_columns_are_taken_as_told() -> None:
+    assert found("a", "b", "c", text=["c", "a"], label="b") == Columns(("c", "a"), "b")
+    assert found("text", "label", "c", text=["c"], label="text") == Columns(("c",), "text")
+    assert found("text", "label", "c", label="c") == Columns(("text",), "c")
+
+
+def test_a_label_column_is_not_needed_to_predict() -> None:
+    assert found("text", "date", need=False) == Columns(("text",), None)
+    assert found("anything", need=False) == Columns(("anything",), None)
+    assert found("text", "label", need=False).label == "label"
+
+
+def test_the_question_names_the_columns_and_an_answer_that_works() -> None:
+    said = refused(lambda: found("subject", "when", "grade"))
+    assert said.startswith("news.csv has columns subject, when, grade; which is a text and a label column?")
+    assert "data.text=" in said
+    assert "data.label=" in said
+    settings = dict(part.split("=") for part in said.split("such as: ")[1].split())
+    answer = found("subject", "when", "grade", text=settings["data.text"].split(","), label=settings["data.label"])
+    assert answer.label not in answer.text
+
+
+def test_the_question_asks_only_for_what_is_missing() -> None:
+    said = refused(lambda: found("subject", "when", "label"))
+    assert "which is a text column?" in said
+    assert "data.label" not in said
+    said = refused(lambda: found("text", "when", "grade"))
+    assert "which is a label column?" in said
+    assert "data.text" not in said
+
+
+def test_the_question_asks_for_no_label_where_none_is_needed() -> None:
+    said = refused(lambda: found("subject", "when", need=False))
+    assert "text column" in said
+    assert "label" not in said
+
+
+@pytest.mark.parametrize(("text", "label", "wrong", "meant"), [(["titel"], None, "titel", "title"), (None, "lable", "lable", "label")])
+def test_a_misspelt_column_is_named_with_the_nearest(text: list[str] | None, label: str | None, wrong: str, meant: str) -> None:
+    said = refused(lambda: found("title", "body", "label", text=text, label=label))
+    assert said == f"news.csv has no column {wrong!r}; did you mean {meant!r}?; columns: title, body, label"
+
+
+def test_several_text_columns_are_joined_by_a_space_and_gaps_leave_none(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", ("title", "body", "y"), ("Oil", "up", "b"), ("", "only body", "b"), ("only title", "", "c"), ("", "", "c"))
+    examples, columns = read_examples(path)
+    assert columns == Columns(("title", "body"), "y")
+    assert examples.texts == ["Oil up", "only body", "only title", ""]
+    assert read_examples(path, text=["body", "title"])[0].texts[0] == "up Oil"
+    assert read_examples(path, text=["body"])[0].texts[0] == "up"
+
+
+# Labels
+
+NAMES = ("one", "two", "three")
+LABELS: dict[str, list[Any]] = {
+    "names": ["two", "three", "one", "two"],
+    "from-0": [1, 2, 0, 1],
+    "from-1": [2, 3, 1, 2],
+    "floats": [1.0, 2.0, 0.0, 1.0],
+    "floats-from-1": [2.0, 3.0, 1.0, 2.0],
+    "digits": ["1", "2", "0", "1"],
+    "digits-from-1": ["2", "3", "1", "2"],
+    "spaced": [" two", "three ", "one", "two"],
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "pkl"])
+def test_labels_of_every_kind_mean_the_same_classes(tmp_path: Path, kind: str, ending: str) -> None:
+    values, path = LABELS[kind], tmp_path / f"rows.{ending}"
+    if ending == "csv":
+        put(path, ("text", "label"), *((f"t{i}", value) for i, value in enumerate(values)))
+    elif ending == "jsonl":
+        path.write_text("".join(json.dumps({"text": "t", "label": value}) + "\n" for value in values))
+    elif ending == "parquet":
+        parquet(path, text=["t"] * 4, label=values)
+    else:
+        path.write_bytes(pickle.dumps({"text": ["t"] * 4, "label": values}))
+    examples, columns = read_examples(path, classes=NAMES)
+    assert columns.label == "label"
+    assert examples.classes == NAMES
+    assert examples.require_labels().tolist() == [1, 2, 0, 1]
+    assert examples.require_labels().dtype == np.int64
+    assert examples.rows.tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "labels"),
+    [
+        (["b", "a", "c", "a"], ("a", "b", "c"), [1, 0, 2, 0]),
+        ([2, 10, 1, 2], ("1", "2", "10"), [1, 2, 0, 1]),  # by value, not by alphabet
+        (["2", "10", "1"], ("1", "2", "10"), [1, 2, 0]),
+        ([1.0, 5.0, 3.0], ("1", "3", "5"), [0, 2, 1]),
+        ([0, 1, 1], ("0", "1"), [0, 1, 1]),
+        ([-1, 1, 0], ("-1", "0", "1"), [0, 2, 1]),
+        ([True, False, True], ("False", "True"), [1, 0, 1]),
+        ([0.5, 1.5], ("0.5", "1.5"), [0, 1]),
+        ([1, "1", 1.0, 2], ("1", "2"), [0, 0, 0, 1]),
+        (["1", "x"], ("1", "x"), [0, 1]),
+        (["Zebra", "apple"], ("Zebra", "apple"), [0, 1]),
+    ],
+)
+def test_classes_without_names_are_found_and_ordered(values: list[Any], classes: tuple[str, ...], labels: list[int]) -> None:
+    indices, names = read_labels(values, (), HERE, "label")
+    assert names == classes
+    assert indices.tolist() == labels
+
+
+def test_numbers_count_from_one_only_where_the_largest_is_the_number_of_classes() -> None:
+    assert read_labels([1, 2, 3], NAMES, HERE, "y")[0].tolist() == [0, 1, 2]
+    assert read_labels([0, 1, 2], NAMES, HERE, "y")[0].tolist() == [0, 1, 2]
+    assert read_labels([1, 2], NAMES, HERE, "y")[0].tolist() == [1, 2]
+    said = refused(lambda: read_labels([0, 1, 3], NAMES, HERE, "y"))
+    assert "label '0' in row 0" in said
+
+
+def test_numbers_that_are_class_names_are_names() -> None:
+    assert read_labels([1, 5, 3], ("1", "3", "5"), HERE, "stars")[0].tolist() == [0, 2, 1]
+
+
+def test_class_names_in_parquet_are_kept(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", ("World", "Sports", "Business"), text=["a", "b", "c", "d"], label=[2, 0, 1, 2])
+    examples, _ = read_examples(path)
+    assert examples.classes == ("World", "Sports", "Business")
+    assert examples.require_labels().tolist() == [2, 0, 1, 2]
+
+
+def test_class_names_in_parquet_hold_where_the_file_lacks_the_first_or_last_class(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", AG_NEWS, text=["a", "b"], label=[1, 2])
+    assert read_examples(path)[0].require_labels().tolist() == [1, 2]
+
+
+def test_class_names_of_the_file_are_brought_into_the_order_already_known(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "a.parquet", ("Sports", "World"), text=["a", "b", "c"], label=[0, 1, 0])
+    examples, _ = read_examples(path, classes=("World", "Business", "Sports"))
+    assert examples.classes == ("World", "Business", "Sports")
+    assert examples.require_labels().tolist() == [2, 0, 2]
+    said = refused(lambda: read_examples(path, classes=("World", "Sport")))
+    assert "class 'Sports' is not among the known ones; did you mean 'Sport'?" in said
+
+
+def test_floats_written_as_text_are_the_same_numbers(tmp_path: Path) -> None:
+    # pandas writes a column of whole numbers that has a gap as 1.0, 2.0
+    path = put(tmp_path / "a.csv", ("text", "label"), ("a", "1.0"), ("b", "3.0"), ("c", "2.0"))
+    assert read_examples(path, classes=NAMES)[0].require_labels().tolist() == [0, 2, 1]
+
+
+def test_booleans_of_jsonl_are_two_classes(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a", "label": true}\n{"text": "b", "label": false}\n')
+    examples, _ = read_examples(path)
+    assert (examples.classes, examples.require_labels().tolist()) == (("False", "True"), [1, 0])
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), "", "  "])
+def test_missing_labels_are_refused_with_their_rows(gap: object) -> None:
+    said = refused(lambda: read_labels(["a", gap, "b", gap], (), HERE, "label"))
+    assert "news.csv: no label in column 'label' of rows 1, 3: " in said
+    assert "fill them in or remove the rows" in said
+
+
+def test_missing_labels_in_files_are_refused_with_their_rows(tmp_path: Path) -> None:
+    comma = put(tmp_path / "a.csv", ("text", "label"), ("a", "x"), ("b", ""), ("c", "y"))
+    arrow = parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[0, None, 1])
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"text": "a", "label": 1}\n{"text": "b"}\n{"text": "c", "label": 0}\n')
+    for path in (comma, arrow, lines):
+        assert "no label in column 'label' of row 1" in refused(lambda path=path: read_examples(path))
+
+
+def test_unknown_labels_are_refused_with_rows_and_the_nearest() -> None:
+    said = refused(lambda: read_labels(["World", "Sport", "Business", "Sport"], AG_NEWS, HERE, "label"))
+    assert said == (
+        "news.csv: label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: World, Sports, Business, Sci/Tech"
+    )
+
+
+def test_many_rows_are_shortened() -> None:
+    assert list_rows([4]) == "row 4"
+    assert list_rows([4, 7]) == "rows 4, 7"
+    assert list_rows(range(8)) == "rows 0, 1, 2, 3, 4, 5, 6, 7"
+    assert list_rows(range(100, 110)) == "rows 100, 101, 102, 103, 104, 105, 106, 107 and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [(3, "3"), (3.0, "3"), ("3", "3"), (" 3 ", "3"), (None, None), (float("nan"), None), ("", None), (True, "True"), (2.5, "2.5"), ("a b", "a b")],
+)
+def test_label_key(value: object, key: str | None) -> None:
+    assert label_key(value) == key
+
+
+# Texts and rows
+
+
+def test_missing_texts_are_kept_as_empty_ones(tmp_path: Path) -> None:
+    lines = tmp_path / "a.jsonl"
+    lines.write_text('{"text": null, "label": "x"}\n{"text": "b", "label": "y"}\n{"text": NaN, "label": "x"}\n{"text": "  ", "label": "y"}\n')
+    examples, _ = read_examples(lines)
+    assert examples.texts == ["", "b", "", "  "]
+    assert missing_texts(examples) == [0, 2, 3]
+    arrow = parquet(tmp_path / "a.parquet", text=["a", None], label=["x", "y"])
+    assert read_examples(arrow)[0].texts == ["a", ""]
+    assert missing_texts(examples.take(np.array([1, 2]))) == [2]  # row numbers are the file's, whatever was taken
+
+
+def test_numbers_as_texts_are_read_as_text(tmp_path: Path) -> None:
+    assert read_examples(parquet(tmp_path / "a.parquet", text=[1, 2], label=["x", "y"]))[0].texts == ["1", "2"]
+
+
+def test_unlabelled_file_has_no_labels(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", ("id", "text"), (1, "a"), (2, "b"))
+    examples, columns = read_examples(path, classes=NAMES)
+    assert (examples.texts, examples.labels, examples.classes, columns.label) == (["a", "b"], None, NAMES, None)
+    assert "which is a label column?" in refused(lambda: read_examples(path, need_labels=True))
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_without_rows_is_said(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    if ending == "csv":
+        put(path, ("text", "label"))
+    else:
+        parquet(path, text=pyarrow.array([], "string"), label=pyarrow.array([], "string"))
+    assert refused(lambda: read_examples(path)).endswith("has no rows")
+
+
+def test_raw_keeps_the_values_as_they_are(tmp_path: Path) -> None:
+    raw = read_raw(parquet(tmp_path / "a.parquet", ("n", "p"), text=["a", None], label=[1, None]))
+    assert (raw.texts, raw.values, raw.names, raw.columns) == (["a", ""], [1, None], ("n", "p"), Columns(("text",), "label"))
+
+
+# Whole sources
+
+
+def two_classes(path: Path) -> Path:
+    return put(path, ("text", "label"), ("a", "x"), ("b", "y"), ("c", "x"))
+
+
+def test_a_file_is_a_source_without_test_rows(tmp_path: Path) -> None:
+    source = load_source(str(two_classes(tmp_path / "rows.csv")))
+    assert source.test is None
+    assert source.train.classes == ("x", "y")
+    assert source.columns == Columns(("text",), "label")
+
+
+@pytest.mark.parametrize("names", [("train.csv", "test.csv"), ("train.tsv", "test.csv"), ("train.jsonl", "test.jsonl"), ("train.csv", None)])
+def test_a_folder_has_train_and_test_parts(tmp_path: Path, names: tuple[str, str | None]) -> None:
+    for name in filter(None, names):
+        if name.endswith("jsonl"):
+            (tmp_path / name).write_text('{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n')
+        elif name.endswith("tsv"):
+            (tmp_path / name).write_text("text\tlabel\na\tx\nb\ty\n")
+        else:
+            two_classes(tmp_path / name)
+    train, test = find_parts(str(tmp_path))
+    assert train == tmp_path / names[0]
+    assert test == (tmp_path / names[1] if names[1] else None)
+    source = load_source(str(tmp_path))
+    assert (source.test is None) == (names[1] is None)
+
+
+def test_published_layout_folder(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(AG_NEWS) + "\n")
+    (tmp_path / "train.csv").write_text("".join(f'"{i}","Title {i}","Words, of {i}"\n' for i in (3, 1, 4, 2, 3)))
+    (tmp_path / "test.csv").write_text("".join(f'"{i}","Other {i}","Words of {i}"\n' for i in (4, 2)))
+    source = load_source(str(tmp_path))
+    assert source.columns == Columns(("title", "description"), "label")
+    assert source.train.classes == AG_NEWS
+    assert source.train.texts[0] == "Title 3 Words, of 3"
+    assert source.train.require_labels().tolist() == [2, 0, 3, 1, 2]
+    assert source.test is not None
+    assert source.test.require_labels().tolist() == [3, 1]
+    assert source.test.classes == AG_NEWS
+
+
+def test_published_layout_counts_from_one_even_where_the_last_class_is_absent(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(AG_NEWS) + "\n")
+    (tmp_path / "train.csv").write_text("".join(f'"{i}","Title","Words"\n' for i in (1, 2, 3, 4)))
+    (tmp_path / "test.csv").write_text("".join(f'"{i}","Other","Words"\n' for i in (1, 3, 2)))
+    assert read_examples(tmp_path / "test.csv")[0].require_labels().tolist() == [0, 2, 1]
+    test = load_source(str(tmp_path)).test
+    assert test is not None
+    assert test.require_labels().tolist() == [0, 2, 1]
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/ag_news")
+def test_real_ag_news_reads_alike_in_both_layouts() -> None:
+    plain, _ = read_examples(SHARED / "test.csv", classes=AG_NEWS)
+    published, columns = read_examples(SHARED / "ag_news_csv" / "test.csv")
+    assert columns == Columns(("title", "description"), "label")
+    assert published.classes == AG_NEWS
+    assert published.require_labels().tolist() == plain.require_labels().tolist()
+    assert [text.split() for text in published.texts] == [text.split() for text in plain.texts]
+    unlabelled, columns = read_examples(SHARED / "test_unlabelled.pkl")
+    assert (unlabelled.labels, columns) == (None, Columns(("text",), None))
+    assert unlabelled.texts == plain.texts
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_saved_dataset_dict_folder(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    train = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=kinds)
+    test = datasets.Dataset.from_dict({"text": ["d"], "label": [1]}, features=kinds)
+    datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / "both")
+    source = load_source(str(tmp_path / "both"))
+    assert source.train.classes == ("no", "yes")
+    assert source.train.require_labels().tolist() == [1, 0, 1]
+    assert source.test is not None
+    assert (source.test.texts, source.test.require_labels().tolist()) == (["d"], [1])
+    train.save_to_disk(tmp_path / "one")
+    assert load_source(str(tmp_path / "one")).test is None
+    assert load_source(str(tmp_path / "one")).train.texts == ["a", "b", "c"]
+
+
+def test_saved_folders_of_train_and_test(tmp_path: Path) -> None:
+    for name, labels in (("train", [1, 0, 1]), ("test", [0])):
+        folder = tmp_path / name
+        folder.mkdir()
+        features = {"label": {"names": ["no", "yes"], "_type": "ClassLabel"}}
+        table = pyarrow.table({"text": ["t"] * len(labels), "label": labels})
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+        with pyarrow.OSFile(str(folder / "data.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+        (folder / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
+    source = load_source(str(tmp_path))
+    assert source.train.classes == ("no", "yes")
+    assert source.train.require_labels().tolist() == [1, 0, 1]
+    assert source.test is not None
+    assert source.test.require_labels().tolist() == [0]
+
+
+def test_test_part_speaks_of_the_training_classes(tmp_path: Path) -> None:
+    put(tmp_path / "train.csv", ("text", "label"), ("a", "World"), ("b", "Sports"), ("c", "Business"))
+    put(tmp_path / "test.csv", ("text", "label"), ("a", "Sports"))
+    source = load_source(str(tmp_path))
+    assert source.train.classes == ("Business", "Sports", "World")
+    assert source.test is not None
+    assert source.test.classes == source.train.classes
+    assert source.test.require_labels().tolist() == [1]
+
+
+def test_unknown_labels_in_the_test_part_are_refused_with_rows_and_the_nearest(tmp_path: Path) -> None:
+    put(tmp_path / "train.csv", ("text", "label"), ("a", "World"), ("b", "Sports"))
+    put(tmp_path / "test.csv", ("text", "label"), ("a", "World"), ("b", "Sport"), ("c", "World"), ("d", "Sport"))
+    said = refused(lambda: load_source(str(tmp_path)))
+    assert "test.csv: label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: Sports, World" in said
+
+
+def test_one_class_only_is_refused(tmp_path: Path) -> None:
+    path = put(tmp_path / "rows.csv", ("text", "label"), ("a", "x"), ("b", "x"))
+    said = refused(lambda: load_source(str(path)))
+    assert "one class only (x)" in said
+    assert "two or more" in said
+
+
+def test_data_classes_name_numeric_labels(tmp_path: Path) -> None:
+    path = put(tmp_path / "rows.csv", ("text", "label"), *((f"t{i}", i % 4) for i in range(8)))
+    train = load_source(str(path), classes=AG_NEWS).train
+    assert (train.classes, train.require_labels().tolist()) == (AG_NEWS, [0, 1, 2, 3] * 2)
+    said = refused(lambda: load_source(str(path), classes=AG_NEWS[:3]))  # 0-3 are four
+    assert "is not a class" in said
+    assert "classes: World, Sports, Business" in said
+
+
+def test_a_missing_source_and_an_empty_folder_are_said(tmp_path: Path) -> None:
+    said = refused(lambda: load_source(str(tmp_path / "gone.csv")))
+    assert "no file or folder" in said
+    assert "named: sample, ag_news" in said
+    assert "no training part" in refused(lambda: load_source(str(tmp_path)))
+    (tmp_path / "test.csv").write_text("text,label\na,b\n")
+    assert "no training part" in refused(lambda: load_source(str(tmp_path)))
+
+
+def test_sample_is_always_there() -> None:
+    source = load_source("sample")
+    assert source.train.classes == AG_NEWS
+    assert source.columns == Columns(("title", "description"), "label")
+    assert source.test is not None
+    assert source.test.classes == AG_NEWS
+
+
+def test_hub_data_without_a_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    said = refused(lambda: load_source("ag_news"))
+    for word in ("ConnectionError", "data.source=sample", "data.source=FOLDER", "classes.txt"):
+        assert word in said
+
+
+def test_hub_data_has_its_class_names_and_test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import huggingface_hub
+
+    def fetch(repository: str, name: str, repo_type: str) -> str:
+        assert (repository, repo_type) == ("fancyzhx/ag_news", "dataset")
+        labels = [0, 1, 2, 3] if "train" in name else [3, 0]
+        path = tmp_path / Path(name).name
+        return str(parquet(path, AG_NEWS, text=[f"{name} {i}" for i in labels], label=labels))
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    source = load_source("ag_news")
+    assert source.train.classes == AG_NEWS
+    assert source.test is not None
+    assert source.test.require_labels().tolist() == [3, 0]
+    assert source.test.texts[0] == "data/test-00000-of-00001.parquet 3"
+
+
+# Values
+
+
+def test_fingerprint_tells_texts_labels_and_names_apart() -> None:
+    def make(texts: Sequence[str] = ("a", "b"), labels: Sequence[int] = (0, 1), classes: tuple[str, ...] = ("x", "y")) -> str:
+        return Examples(texts, np.array(labels), np.arange(len(texts)), classes).fingerprint()
+
+    assert make() == make()
+    others = [make(texts=("a", "c")), make(texts=("b", "a")), make(texts=("ab", "")), make(labels=(1, 0)), make(classes=("x", "z"))]
+    assert len({make(), *others}) == 6
+    assert len(make(texts=("\ud800", "b"))) == 16
+
+
+# Streaming
+
+
+def test_streamed_texts_are_the_texts(tmp_path: Path) -> None:
+    rows = [(f"title {i}", f"body {i}", "x") for i in range(20_000)]
+    path = put(tmp_path / "rows.csv", ("title", "body", "y"), *rows)
+    chunks = list(stream_texts(path))
+    assert len(chunks) > 1
+    assert [text for chunk in chunks for text in chunk] == [f"title {i} body {i}" for i in range(20_000)]
+    assert [text for chunk in stream_texts(path, ["body"]) for text in chunk][7] == "body 7"
+
+
+@pytest.mark.slow
+def test_streaming_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    def peak(rows: int) -> tuple[int, int]:
+        path = tmp_path / f"{rows}.csv"
+        with path.open("w", encoding="utf-8") as file:
+            file.write("text,label\n")
+            file.writelines(f"row {i} {'word ' * 30},x\n" for i in range(rows))
+        tracemalloc.start()
+        try:
+            read = sum(len(chunk) for chunk in stream_texts(path))
+            return read, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    (few, small), (many, large) = peak(30_000), peak(300_000)
+    assert (few, many) == (30_000, 300_000)
+    assert large < 20e6  # the file is 50 MB
+    assert large < 1.5 * small

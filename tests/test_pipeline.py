@@ -1,0 +1,549 @@
+"""The whole route on a tiny random encoder: what a run learns, writes, repeats, refuses, and keeps when it is interrupted."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+from tiny import make_checkpoint, topics, write_csv
+
+import loralab.pipeline
+from loralab import Classifier, Config, LoralabError, RunFailed, load_config, run_training
+from loralab.data.prepare import load_splits
+from loralab.describe import count_parameters
+from loralab.pipeline import Plan
+from loralab.runs import atomic_folder
+from loralab.training.callbacks import EvalDone, Event, StepDone
+
+Configure = Callable[..., Config]
+CLASSES = ("World", "Sports", "Business", "Sci/Tech")
+BUNDLE = {"adapter_config.json", "adapter_model.safetensors", "loralab.json", "tokenizer.json"}
+
+
+@pytest.fixture
+def configure(tiny: Path, topics_csv: Path) -> Configure:
+    """Settings that learn the topics in a quarter of a second, changed by dotted overrides."""
+
+    def configured(*overrides: str) -> Config:
+        own = [f"model.base={tiny}", "train.learning_rate=0.01", "train.epochs=8", "train.precision=fp32"]
+        return load_config(topics_csv, [*own, *overrides])
+
+    return configured
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def log_of(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_learns_well_above_chance(configure: Configure, tmp_path: Path) -> None:
+    summary = run_training(configure(), folder=tmp_path)
+    assert summary.scores["accuracy"] > 0.7  # four classes of equal size: chance is 0.25
+    assert summary.validation["accuracy"] > 0.7
+    losses = [event["loss"] for event in log_of(summary.folder) if event["event"] == "StepDone"]
+    assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
+
+
+def test_untrained_stays_near_chance(configure: Configure, tmp_path: Path) -> None:
+    summary = run_training(configure("train.epochs=0"), folder=tmp_path)
+    assert summary.steps == 0
+    assert summary.scores["accuracy"] < 0.6  # so the test above measures learning, not easy rows
+    assert [event["event"] for event in log_of(summary.folder)] == ["EvalDone"]
+
+
+def test_folder_holds_the_files_of_the_design_and_no_others(configure: Configure, tmp_path: Path) -> None:
+    folder = run_training(configure(), name="mine", folder=tmp_path / "runs").folder
+    assert folder == tmp_path / "runs" / "mine"
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "environment.json", "log.jsonl", "model", "scores.json"}
+    assert {path.name for path in (folder / "model").iterdir()} == BUNDLE
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"mine"}
+
+
+def test_linear_head_lies_beside_the_adapter(configure: Configure, tmp_path: Path) -> None:
+    folder = run_training(configure("model.head=linear", "train.max_steps=1"), folder=tmp_path).folder
+    assert {path.name for path in (folder / "model").iterdir()} == BUNDLE | {"head.safetensors"}
+
+
+def test_every_file_can_be_read_by_others_as_the_umask_allows(configure: Configure, tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        folder = run_training(configure("model.head=linear", "train.max_steps=1"), folder=tmp_path).folder
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in folder.rglob("*")}
+    assert modes == {path.name: "0o755" if path.is_dir() else "0o644" for path in folder.rglob("*")}
+
+
+def test_config_file_holds_every_setting_as_used(configure: Configure, tmp_path: Path) -> None:
+    config = configure("train.max_steps=1", "lora.layers=1-2", "train.class_weights={World: 2.0, Sports: 1, Business: 1, Sci/Tech: 1}")
+    folder = run_training(config, folder=tmp_path).folder
+    assert load_config(folder / "config.yaml") == config
+    written = yaml.safe_load((folder / "config.yaml").read_text())
+    assert written["lora"]["layers"] == "1-2"
+    assert written["train"]["weight_decay"] == 0.01  # a default, written all the same
+    assert json.loads((folder / "scores.json").read_text())["fingerprint"] == config.fingerprint()
+
+
+def test_environment_names_versions_device_base_and_rows(configure: Configure, tiny: Path, tmp_path: Path) -> None:
+    config = configure("train.max_steps=1")
+    folder = run_training(config, folder=tmp_path).folder
+    written = json.loads((folder / "environment.json").read_text())
+    assert written["versions"]["torch"] == importlib.metadata.version("torch")
+    assert written["versions"]["loralab"] == importlib.metadata.version("loralab")
+    assert (written["precision"], written["device"]) == ("fp32", "cuda:0" if torch.cuda.is_available() else "cpu")
+    assert written["threads"] == torch.get_num_threads()
+    assert written["machine"]["cores"] == os.cpu_count()
+    assert written["base"] == {"name": str(tiny), "sha256": sha(tiny / "model.safetensors")}
+    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    assert {part: facts["rows"] for part, facts in written["rows"].items()} == {"train": 86, "validation": 10, "test": 24}
+    assert written["rows"]["test"]["fingerprint"] == splits.test.fingerprint()
+
+
+def test_log_has_every_step_and_evaluation_in_order(configure: Configure, tmp_path: Path) -> None:
+    heard: list[Event] = []
+    summary = run_training(configure("train.max_steps=7", "train.eval_every=2"), folder=tmp_path, listeners=[heard.append])
+    events = log_of(summary.folder)
+    assert [(e["event"], e["step"]) for e in events] == [(type(e).__name__, e.step) for e in heard]
+    assert [e.step for e in heard if isinstance(e, StepDone)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [e.step for e in heard if isinstance(e, EvalDone)] == [2, 4, 6, 7]
+    assert summary.steps == 7
+
+
+def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Configure, tmp_path: Path) -> None:
+    config = configure()
+    summary = run_training(config, folder=tmp_path)
+    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    found = Classifier.load(summary.folder, precision="fp32").predict(splits.test.texts)
+    true = splits.test.require_labels()
+    assert summary.scores["accuracy"] == pytest.approx(accuracy_score(true, found.indices))
+    assert summary.scores["macro_f1"] == pytest.approx(f1_score(true, found.indices, average="macro"))
+    assert summary.scores["loss"] == pytest.approx(log_loss(true, found.probabilities, labels=range(4)), abs=1e-5)
+    written = json.loads((summary.folder / "scores.json").read_text())
+    assert written["scores"] == dict(summary.scores)
+    assert written["validation"] == dict(summary.validation)
+    assert written["counts"]["trainable"] == summary.counts.trainable
+    assert written["classes"] == list(CLASSES) or sorted(written["classes"]) == sorted(CLASSES)
+
+
+@pytest.mark.parametrize("score", ["loss", "accuracy", "f1:World"])
+def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: Path, score: str) -> None:
+    config = configure(f"train.stop_on={score}", "train.eval_every=2", "train.learning_rate=0.03")
+    summary = run_training(config, folder=tmp_path)
+    evaluations = [event for event in log_of(summary.folder) if event["event"] == "EvalDone"]
+    sign = 1 if score == "loss" else -1
+    best = min(evaluations, key=lambda event: (sign * event["scores"][score], event["step"]))
+    assert summary.best_step == best["step"]
+    assert summary.best_step < summary.steps  # else the last weights would do as well
+    assert summary.validation == best["scores"]
+    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    assert splits.validation is not None
+    found = Classifier.load(summary.folder, precision="fp32").predict(splits.validation.texts)
+    true = splits.validation.require_labels()
+    assert log_loss(true, found.probabilities, labels=range(4)) == pytest.approx(best["scores"]["loss"], abs=1e-5)
+
+
+def test_patience_stops_early(configure: Configure, tmp_path: Path) -> None:
+    config = configure("train.stop_on=loss", "train.patience=2", "train.min_delta=100", "train.eval_every=1")
+    summary = run_training(config, folder=tmp_path)
+    assert (summary.steps, summary.best_step, summary.stopped_early) == (3, 1, True)
+
+
+def test_scores_are_written_last_and_by_rename(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed: list[str] = []
+    replace = os.replace
+
+    def recording(source: str, target: str) -> None:
+        renamed.append(Path(target).name)
+        if Path(target).name == "scores.json":
+            left = {path.name for path in Path(target).parent.iterdir() if not path.name.startswith(".scores.json")}
+            assert left == {"config.yaml", "environment.json", "log.jsonl", "model"}
+            assert {path.name for path in (Path(target).parent / "model").iterdir()} == BUNDLE
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", recording)
+    run_training(configure("train.max_steps=2"), folder=tmp_path)
+    assert renamed == ["config.yaml", "environment.json", "model", "scores.json"]
+
+
+def test_run_that_dies_while_testing_is_not_complete(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(loralab.pipeline, "logits_of", broken)
+    with pytest.raises(ZeroDivisionError):
+        run_training(configure("train.max_steps=2"), folder=tmp_path)
+    assert not (tmp_path / "run" / "scores.json").exists()
+    assert len(Classifier.load(tmp_path / "run").predict(["a", "b"])) == 2  # its weights are there all the same
+
+
+def test_full_disk_is_the_runs_failure_and_leaves_no_half_model(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(loralab.pipeline, "save_bundle", full)
+    with pytest.raises(RunFailed, match="No space left"):
+        run_training(configure("train.max_steps=2"), folder=tmp_path)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "environment.json", "log.jsonl"}
+
+
+def test_atomic_folder_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    with atomic_folder(folder) as inside:
+        (inside / "first").write_text("1")
+    with pytest.raises(KeyError), atomic_folder(folder) as inside:
+        (inside / "second").write_text("2")
+        raise KeyError
+    assert tree(tmp_path) == {"model/first": hashlib.sha256(b"1").hexdigest()}
+    with atomic_folder(folder) as inside:
+        (inside / "third").write_text("3")
+    assert list(tree(tmp_path)) == ["model/third"]
+
+
+def test_diverged_loss_fails_the_run(configure: Configure, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed, match=r"loss is (nan|inf).*train.learning_rate"):
+        run_training(configure("train.learning_rate=1e30", "train.warmup=0"), folder=tmp_path)
+    assert not (tmp_path / "run" / "scores.json").exists()
+
+
+# --- repeating -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_fresh_processes_write_the_same_adapter_bit_for_bit(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    settings = [f"model.base={tiny}", "model.head=linear", "lora.dropout=0.1", "train.learning_rate=0.01", "train.max_steps=8"]
+    script = "from loralab.cli import main; main()"
+    processes = []
+    for name, hash_seed, seed in (("one", "1", 42), ("two", "2", 42), ("other", "1", 43)):
+        arguments = ["train", str(topics_csv), *settings, f"seed={seed}", "--runs", str(tmp_path), "--name", name]
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+        processes.append(subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment, stdout=subprocess.DEVNULL))
+    assert [process.wait(120) for process in processes] == [0, 0, 0]
+    for file in ("adapter_model.safetensors", "head.safetensors"):
+        hashes = {name: sha(tmp_path / name / "model" / file) for name in ("one", "two", "other")}
+        assert hashes["one"] == hashes["two"]
+        assert hashes["one"] != hashes["other"]
+    scores = [json.loads((tmp_path / name / "scores.json").read_text())["scores"] for name in ("one", "two")]
+    assert scores[0] == scores[1]
+
+
+def test_config_file_reproduces_the_run(configure: Configure, tmp_path: Path) -> None:
+    config = configure("seed=7", "lora.rank=3", "lora.dropout=0.2", "train.schedule=linear", "train.batch_size=9", "train.max_steps=12")
+    first = run_training(config, name="first", folder=tmp_path)
+    torch.manual_seed(123)  # nothing ambient may matter
+    np.random.seed(123)  # noqa: NPY002
+    second = run_training(load_config(first.folder / "config.yaml"), name="second", folder=tmp_path)
+    files = [tree(run.folder / "model") for run in (first, second)]
+    assert files[0] == files[1]
+    assert first.scores == second.scores
+    third = run_training(config.override("seed=8"), name="third", folder=tmp_path)
+    assert tree(third.folder / "model")["adapter_model.safetensors"] != files[0]["adapter_model.safetensors"]
+
+
+def test_seed_leaves_the_test_rows_alone_and_split_seed_changes_them(configure: Configure, tmp_path: Path) -> None:
+    prints = {}
+    for overrides in ("seed=1", "seed=2", "data.split_seed=5"):
+        run_training(configure("train.max_steps=1", overrides), name=overrides, folder=tmp_path)
+        prints[overrides] = json.loads((tmp_path / overrides / "environment.json").read_text())["rows"]["test"]["fingerprint"]
+    assert prints["seed=1"] == prints["seed=2"]
+    assert prints["seed=1"] != prints["data.split_seed=5"]
+
+
+def test_passes_only_change_speed(configure: Configure, tmp_path: Path) -> None:
+    runs = [
+        run_training(configure("train.max_steps=6", f"train.tokens_per_pass={tokens}"), name=f"t{tokens}", folder=tmp_path)
+        for tokens in (64, 100_000)
+    ]
+    assert runs[0].scores["loss"] == pytest.approx(runs[1].scores["loss"], abs=1e-4)
+
+
+# --- the budget ----------------------------------------------------------------------------------------------------
+
+
+def offers(message: str) -> list[list[str]]:
+    """The settings of each offer: `What fits: lora.rank=1 lora.targets=value (1,234); or ...`."""
+    listed = message.split("What fits:")[1].split("; or ")
+    return [re.findall(r"[\w.]+=\S+", offer) for offer in listed]
+
+
+@pytest.mark.parametrize(
+    ("settings", "budget"),
+    [
+        (["lora.rank=16", "lora.targets=query,value"], 2_000),
+        (["lora.rank=64", "lora.targets=query,value"], 5_000),
+        (["lora.rank=16", "lora.targets=value", "lora.layers=1-2"], 1_500),
+        (["lora.rank=8", "lora.targets=all"], 1_700),
+        (["tuning=full"], 3_000),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
+)
+def test_over_budget_aborts_before_anything_is_written_and_its_offers_fit(
+    configure: Configure, tmp_path: Path, settings: list[str], budget: int
+) -> None:
+    config = configure(*settings, f"lora.max_trainable={budget}")
+    announced: list[Plan] = []
+    with pytest.raises(LoralabError) as caught:
+        run_training(config, folder=tmp_path / "runs", announce=announced.append)
+    assert list(tmp_path.iterdir()) == []
+    assert announced == []
+    message = str(caught.value)
+    assert f"{count_parameters(config)[1].trainable:,}" in message
+    assert f"lora.max_trainable={budget:,}" in message
+    found = offers(message)
+    assert found
+    for offer in found:
+        offered = config.override(*offer)
+        assert count_parameters(offered)[1].trainable <= budget, f"{' '.join(offer)} was offered and does not fit"
+    summary = run_training(config.override(*found[0], "train.max_steps=1"), folder=tmp_path / "runs")
+    assert summary.counts.trainable <= budget
+
+
+def test_exactly_the_budget_is_allowed_and_one_less_is_not(configure: Configure, tmp_path: Path) -> None:
+    counts = count_parameters(configure())[1]
+    run_training(configure("train.max_steps=1", f"lora.max_trainable={counts.trainable}"), folder=tmp_path)
+    with pytest.raises(LoralabError, match="are over"):
+        run_training(configure(f"lora.max_trainable={counts.trainable - 1}"), name="less", folder=tmp_path)
+
+
+def test_budget_below_the_head_says_what_would_be_needed(configure: Configure, tmp_path: Path) -> None:
+    with pytest.raises(LoralabError) as caught:
+        run_training(configure("model.head=linear", "lora.max_trainable=100"), folder=tmp_path / "runs")
+    assert "the head alone has 132" in str(caught.value)  # (32 + 1) x 4
+    needed = int(re.search(r"to ([\d,]+) or more", str(caught.value))[1].replace(",", ""))  # type: ignore[index]
+    settings = ["model.head=linear", f"lora.max_trainable={needed}", "lora.rank=1", "lora.targets=value", "train.max_steps=1"]
+    assert run_training(configure(*settings), folder=tmp_path / "runs").counts.trainable == needed
+    assert "use model.head=linear" not in str(caught.value)  # it is linear already
+
+
+# --- free names and refusals ---------------------------------------------------------------------------------------
+
+
+def test_existing_run_is_refused_naming_both_ways_out(configure: Configure, tmp_path: Path) -> None:
+    run_training(configure("train.max_steps=1"), folder=tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises(LoralabError, match=r"\(complete\).*--name.*--overwrite"):
+        run_training(configure("train.max_steps=1"), folder=tmp_path)
+    (tmp_path / "run" / "scores.json").unlink()
+    del before["run/scores.json"]
+    with pytest.raises(LoralabError, match=r"\(not complete\).*--name.*--overwrite"):
+        run_training(configure("train.max_steps=1"), folder=tmp_path)
+    assert tree(tmp_path) == before
+
+
+def test_overwrite_replaces_the_whole_run(configure: Configure, tmp_path: Path) -> None:
+    run_training(configure("train.max_steps=1", "model.head=linear"), folder=tmp_path)
+    (tmp_path / "run" / "notes.txt").write_text("of the earlier run")
+    run_training(configure("train.max_steps=2"), folder=tmp_path, overwrite=True)
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["steps"] == 2
+    assert not (tmp_path / "run" / "notes.txt").exists()
+    assert not (tmp_path / "run" / "model" / "head.safetensors").exists()
+
+
+def test_folder_that_is_no_run_is_never_overwritten(configure: Configure, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("years of work")
+    with pytest.raises(LoralabError, match="thesis exists and is not a run"):
+        run_training(configure("train.max_steps=1"), name="thesis", folder=tmp_path, overwrite=True)
+    assert list(tree(tmp_path)) == ["thesis/chapter.txt"]
+
+
+@pytest.mark.parametrize("mistake", ["train.stop_on=f1:Wrold", "lora.targets=qury", "lora.layers=7", "lora.max_trainable=10"])
+def test_mistake_with_overwrite_keeps_the_earlier_run(configure: Configure, tmp_path: Path, mistake: str) -> None:
+    run_training(configure("train.max_steps=1"), folder=tmp_path)
+    before = tree(tmp_path)
+    with pytest.raises(LoralabError):
+        run_training(configure(mistake), folder=tmp_path, overwrite=True)
+    assert tree(tmp_path) == before
+
+
+def test_name_in_the_settings_wins(configure: Configure, tmp_path: Path) -> None:
+    summary = run_training(configure("train.max_steps=1", "name=chosen"), name="given", folder=tmp_path)
+    assert summary.name == "chosen"
+    assert [path.name for path in tmp_path.iterdir()] == ["chosen"]
+
+
+# --- the plan ------------------------------------------------------------------------------------------------------
+
+
+def test_plan_is_announced_before_anything_is_written(configure: Configure, tmp_path: Path, topics_csv: Path) -> None:
+    config = configure("train.max_steps=1", "train.learning_rate=5e-5")
+    plans: list[Plan] = []
+
+    def announce(plan: Plan) -> None:
+        assert list(tmp_path.iterdir()) == []
+        plans.append(plan)
+
+    summary = run_training(config, folder=tmp_path / "runs", announce=announce)
+    (plan,) = plans
+    assert plan.folder == summary.folder
+    assert plan.counts == summary.counts == count_parameters(config)[1]
+    assert (plan.columns.text, plan.columns.label) == (("text",), "label")
+    assert (plan.precision, plan.threads) == ("fp32", torch.get_num_threads())
+    assert {name: len(part) for name, part in plan.splits.parts().items()} == {"train": 86, "validation": 10, "test": 24}
+    numbers = np.concatenate([part.rows for part in plan.splits.parts().values()])
+    assert sorted(numbers.tolist()) == list(range(120))  # every row of the file in exactly one part
+    assert any("5e-05" in remark for remark in plan.remarks)
+
+
+def test_plan_remarks_on_empty_texts_and_on_test_texts_that_are_trained_on(
+    configure: Configure, tmp_path: Path, topics_csv: Path
+) -> None:
+    rows = topics(10)
+    train = write_csv(tmp_path / "train.csv", [("", "World"), *rows])
+    test = write_csv(tmp_path / "test.csv", rows[:3])
+    plans: list[Plan] = []
+    config = configure(f"data.source={train}", f"data.test={test}", "data.validation=0", "train.max_steps=1")
+    run_training(config, folder=tmp_path / "runs", announce=plans.append)
+    said = " ".join(plans[0].remarks)
+    assert "1 training rows have no text, such as row 0" in said
+    assert "3 of 3 test texts also stand in the training rows" in said
+
+
+# --- parts of their own --------------------------------------------------------------------------------------------
+
+
+def test_test_and_validation_files_are_used_whole(configure: Configure, tmp_path: Path) -> None:
+    test = write_csv(tmp_path / "test.csv", topics(5, seed=8) + [("a goal and a league", "Sports")])
+    validation = write_csv(tmp_path / "validation.csv", topics(4, seed=9))
+    plans: list[Plan] = []
+    config = configure(f"data.test={test}", f"data.validation={validation}")
+    summary = run_training(config, folder=tmp_path / "runs", announce=plans.append)
+    assert {name: len(part) for name, part in plans[0].splits.parts().items()} == {"train": 120, "validation": 16, "test": 21}
+    assert {name: summary.scores[f"true:{name}"] for name in CLASSES} == {"World": 5, "Sports": 6, "Business": 5, "Sci/Tech": 5}
+    assert {name: summary.validation[f"true:{name}"] for name in CLASSES} == dict.fromkeys(CLASSES, 4)
+    assert summary.scores["accuracy"] > 0.6
+    evaluated = Classifier.load(summary.folder, precision="fp32").evaluate(test)
+    assert evaluated["accuracy"] == summary.scores["accuracy"]
+
+
+def test_limits_and_shots_reach_the_run(configure: Configure, tmp_path: Path) -> None:
+    config = configure("data.shots_per_class=3", "data.test_limit=8", "data.validation=12", "train.max_steps=1")
+    run_training(config, folder=tmp_path)
+    rows = json.loads((tmp_path / "run" / "environment.json").read_text())["rows"]
+    assert {part: facts["rows"] for part, facts in rows.items()} == {"train": 12, "validation": 12, "test": 8}
+
+
+def test_without_validation_rows_the_last_weights_are_kept(configure: Configure, tmp_path: Path) -> None:
+    summary = run_training(configure("data.validation=0", "train.max_steps=5"), folder=tmp_path)
+    assert (summary.steps, summary.best_step, dict(summary.validation)) == (5, 5, {})
+    assert "validation" not in json.loads((tmp_path / "run" / "environment.json").read_text())["rows"]
+
+
+def test_no_test_rows_is_refused_before_training_or_allowed_but_no_crash(configure: Configure, tmp_path: Path) -> None:
+    try:
+        run_training(configure("data.test=0", "train.max_steps=1"), folder=tmp_path / "runs")
+    except LoralabError as error:
+        assert "data.test" in str(error)  # noqa: PT017
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert (tmp_path / "runs" / "run" / "scores.json").is_file()
+
+
+# --- other ways to tune --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tuning", "files"),
+    [("full", {"model.safetensors", "loralab.json", "tokenizer.json"}), ("head", {"head.safetensors", "loralab.json", "tokenizer.json"})],
+)
+def test_full_and_head_tuning_save_what_they_trained(configure: Configure, tmp_path: Path, tuning: str, files: set[str]) -> None:
+    summary = run_training(configure(f"tuning={tuning}", "train.learning_rate=0.003"), folder=tmp_path)
+    assert {path.name for path in (summary.folder / "model").iterdir()} == files
+    trainable = {"full": summary.counts.base + summary.counts.head, "head": summary.counts.head}
+    assert (summary.counts.adapter, summary.counts.trainable) == (0, trainable[tuning])
+    config = load_config(summary.folder / "config.yaml")
+    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    found = Classifier.load(summary.folder, precision="fp32").predict(splits.test.texts)
+    assert log_loss(splits.test.require_labels(), found.probabilities, labels=range(4)) == pytest.approx(
+        summary.scores["loss"], abs=1e-5
+    )
+
+
+def test_own_class_order_is_kept_to_the_end(configure: Configure, tmp_path: Path) -> None:
+    config = configure("data.classes=Sci/Tech,World,Business,Sports", "train.max_steps=1")
+    summary = run_training(config, folder=tmp_path)
+    assert summary.classes == ("Sci/Tech", "World", "Business", "Sports")
+    assert Classifier.load(summary.folder).classes == summary.classes
+
+
+# --- interruption --------------------------------------------------------------------------------------------------
+
+
+def test_interruption_saves_the_best_weights_and_fails_the_run(configure: Configure, tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunFailed, match=r"after step 7: the weights of step 4, the best so far, are saved") as caught:
+        run_training(configure("train.eval_every=4"), name="cut", folder=tmp_path, listeners=[interrupt])
+    assert caught.value.exit_code == 1
+    assert not (tmp_path / "cut" / "scores.json").exists()
+    run_training(configure("train.eval_every=4"), name="whole", folder=tmp_path, listeners=[stop_after(4)])
+    cut, whole = (Classifier.load(tmp_path / name, precision="fp32") for name in ("cut", "whole"))
+    texts = [text for text, _ in topics(5, seed=3)]
+    np.testing.assert_array_equal(cut.predict(texts).probabilities, whole.predict(texts).probabilities)
+
+
+def stop_after(step: int) -> Callable[[Event], None]:
+    """A listener that copies the weights of one evaluation aside, by failing nothing and changing nothing."""
+
+    def listen(event: Event) -> None:
+        return None
+
+    return listen
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    arguments = [f"model.base={tiny}", "train.learning_rate=0.01", "train.epochs=1000000", "train.precision=fp32", "train.eval_every=5"]
+    command = [sys.executable, "-c", "from loralab.cli import main; main()", "train", str(topics_csv), *arguments]
+    process = subprocess.Popen(
+        [*command, "--runs", str(tmp_path), "--name", "cut"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "cut" / "log.jsonl"
+    limit = time.monotonic() + 90
+    while not (log.exists() and "EvalDone" in log.read_text()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert errors.startswith("loralab: interrupted after step ")
+    assert "Traceback" not in errors
+    assert "best so far, are saved" in errors
+    assert not (tmp_path / "cut" / "scores.json").exists()
+    found = Classifier.load(tmp_path / "cut", precision="fp32").predict([text for text, _ in topics(3)])
+    assert set(found.labels) <= set(CLASSES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert", "electra", "xlm-roberta"])
+def test_learns_on_every_architecture(model_type: str, topics_csv: Path, tmp_path: Path) -> None:
+    base = make_checkpoint(tmp_path / "base", model_type)
+    settings = [f"model.base={base}", "train.learning_rate=0.01", "train.epochs=15", "train.precision=fp32"]
+    summary = run_training(load_config(topics_csv, settings), folder=tmp_path / "runs")
+    assert summary.scores["accuracy"] > 0.55

@@ -1,0 +1,144 @@
+"""A run that was killed and resumed ends with the adapter of one that was never stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from loralab import LoralabError, load_config, run_training
+from loralab.training.callbacks import Event, StepDone
+
+KILLS = int(os.environ.get("LORALAB_KILLS", "4"))
+"""Kills of the slow test; 20 were seen to pass (docs/log.md)."""
+SETTINGS = [
+    "train.epochs=4",
+    "train.eval_every=2",
+    "train.batch_size=8",
+    "train.stop_on=accuracy",
+    "train.threads=1",
+    "lora.dropout=0.2",
+    "data.max_length=32",
+]
+
+
+class Stopped(Exception):
+    """Stands for a process that ends without a word."""
+
+
+def _settings(tiny: Path, data: Path, *more: str) -> list[str]:
+    return [f"model.base={tiny}", f"data.source={data}", *SETTINGS, *more]
+
+
+def _weights(folder: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in sorted((folder / "model").glob("*.safetensors")))).hexdigest()
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 5, 11])
+def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Path, stop_after: int) -> None:
+    config = load_config("quickstart", _settings(tiny, topics_csv))
+    whole = run_training(config, name="whole", folder=tmp_path)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == stop_after:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_training(config, name="cut", folder=tmp_path, listeners=[stop])
+    resumed = run_training(config, name="cut", folder=tmp_path, resume=True)
+    assert _weights(tmp_path / "cut") == _weights(tmp_path / "whole")
+    assert (resumed.scores, resumed.best_step) == (whole.scores, whole.best_step)
+    logs = [[json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()] for name in ("cut", "whole")]
+    without_clock = [[{k: v for k, v in entry.items() if k != "seconds"} for entry in log] for log in logs]
+    assert without_clock[0] == without_clock[1]
+    assert not (tmp_path / "cut" / "checkpoint.safetensors").exists()
+
+
+def test_early_stopping_survives_a_resume(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    config = load_config("quickstart", _settings(tiny, topics_csv, "train.patience=2", "train.learning_rate=1e-6"))
+    whole = run_training(config, name="whole", folder=tmp_path)
+    assert whole.stopped_early
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 5:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_training(config, name="cut", folder=tmp_path, listeners=[stop])
+    assert run_training(config, name="cut", folder=tmp_path, resume=True).steps == whole.steps
+
+
+def test_other_settings_or_rows_are_refused(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_bytes(topics_csv.read_bytes())
+    config = load_config("quickstart", _settings(tiny, data))
+
+    def stop(event: Event) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        run_training(config, name="cut", folder=tmp_path, listeners=[stop])
+    with pytest.raises(LoralabError, match=r"other settings.*(?s:.*)seed"):
+        run_training(config.override("seed=7"), name="cut", folder=tmp_path, resume=True)
+    with data.open("a") as file:
+        file.write("one more text about the parliament,World\n")
+    with pytest.raises(LoralabError, match="rows was"):
+        run_training(config, name="cut", folder=tmp_path, resume=True)
+
+
+def test_damaged_checkpoint_and_complete_run_are_told(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    config = load_config("quickstart", _settings(tiny, topics_csv))
+    with pytest.raises(LoralabError, match="no run"):
+        run_training(config, name="cut", folder=tmp_path, resume=True)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 5:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_training(config, name="cut", folder=tmp_path, listeners=[stop])
+    checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
+    whole = checkpoint.read_bytes()
+    checkpoint.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LoralabError, match="damaged"):
+        run_training(config, name="cut", folder=tmp_path, resume=True)
+    checkpoint.write_bytes(whole)
+    checkpoint.with_name(".checkpoint.safetensors.new").write_bytes(whole[:100])  # cut off while it was written: passed over
+    run_training(config, name="cut", folder=tmp_path, resume=True)
+    with pytest.raises(LoralabError, match="complete"):
+        run_training(config, name="cut", folder=tmp_path, resume=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_kill_9_at_random_moments(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    chance = random.Random(0)  # noqa: S311 - moments, not secrets
+    settings = _settings(tiny, topics_csv, "train.epochs=30")
+    command = [sys.executable, "-m", "loralab", "train", "quickstart", *settings, "--runs", str(tmp_path)]
+    began = time.monotonic()
+    subprocess.run([*command, "--name", "whole"], check=True, capture_output=True)
+    seconds = time.monotonic() - began
+    killed = 0
+    for i in range(KILLS):
+        arguments = [*command, "--name", f"cut{i}"]
+        with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            time.sleep(chance.uniform(0.3, 0.95) * seconds)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        folder = tmp_path / f"cut{i}"
+        if (folder / "scores.json").exists():
+            continue  # it was faster than the kill
+        killed += 1
+        resume = ["--resume"] if (folder / "config.yaml").exists() else []
+        done = subprocess.run([*arguments, *resume], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert _weights(folder) == _weights(tmp_path / "whole")
+    assert killed >= KILLS // 2

@@ -1,0 +1,397 @@
+"""The engine on tiny networks: what decides the weights, which weights are kept, when it ends, and what it tells."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from workbench import Recorder, changed, network, rows, same, script, train, trained, weights
+
+from loralab.data.values import Encoded
+from loralab.errors import RunFailed
+from loralab.training.callbacks import Event, StepDone, Watch
+from loralab.training.engine import Optimisation
+from loralab.training.loss import Loss
+from loralab.training.schedule import multiplier
+
+
+@pytest.fixture(scope="module")
+def data(tiny: Path) -> Encoded:
+    """40 rows: five steps of eight."""
+    return rows(tiny, 10)
+
+
+@pytest.fixture(scope="module")
+def held_out(tiny: Path) -> Encoded:
+    return rows(tiny, 4, seed=1)
+
+
+# What decides the weights
+
+
+@pytest.mark.parametrize("loss", [Loss(), Loss(torch.tensor([1.3, 0.7, 2.5, 0.2]), 0.1, 2.0)], ids=["plain", "weighted"])
+def test_how_a_step_is_cut_into_passes_does_not_change_the_weights(tiny: Path, data: Encoded, loss: Loss) -> None:
+    found = []
+    for tokens_per_pass in (64, 8192):
+        net = network(tiny)
+        recorder = Recorder()
+        train(net, data, loss=loss, tokens_per_pass=tokens_per_pass, listeners=[recorder])
+        found.append((trained(net), [event.loss for event in recorder.steps]))
+    (small, small_losses), (large, large_losses) = found
+    assert changed(trained(network(tiny)), large) == large.keys()
+    for name, tensor in small.items():
+        torch.testing.assert_close(tensor, large[name], rtol=0, atol=1e-5)
+    assert small_losses == pytest.approx(large_losses, abs=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "threads"), [(torch.float32, 1), (torch.bfloat16, 1), (torch.float32, 2)])
+def test_two_runs_give_the_same_weights_bit_for_bit(
+    tiny: Path, data: Encoded, held_out: Encoded, dtype: torch.dtype, threads: int
+) -> None:
+    torch.set_num_threads(threads)
+    found = []
+    for ambient in (1, 2):
+        torch.manual_seed(ambient)  # the stream of no purpose: it must not matter
+        np.random.seed(ambient)
+        net = network(tiny, dropout=0.2)
+        net.freeze_to(dtype)
+        result = train(net, data, held_out)
+        found.append((weights(net), dict(result.scores)))
+    assert same(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]
+
+
+def test_training_leaves_the_ambient_random_streams_alone(tiny: Path, data: Encoded) -> None:
+    net = network(tiny, dropout=0.2)
+    before, numbers = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    train(net, data, epochs=1.0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.random.get_state()[1].tolist() == numbers  # type: ignore[index]
+
+
+def test_another_seed_gives_other_weights(tiny: Path, data: Encoded) -> None:
+    first, second = network(tiny), network(tiny)
+    train(first, data, seed=0)
+    train(second, data, seed=1)
+    assert changed(trained(first), trained(second)) == trained(first).keys()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_dropout_is_seeded_apart_from_the_order_of_rows(tiny: Path, data: Encoded, dropout: float) -> None:
+    found = []
+    for seed in (1, 100):
+        net = network(tiny, dropout=dropout)
+        for i, module in enumerate(m for m in net.modules() if hasattr(m, "offsets")):
+            module.seed(seed + i)
+        train(net, data, epochs=1.0)
+        found.append(trained(net))
+    assert same(*found) is (dropout == 0.0)
+
+
+def test_it_learns(tiny: Path, data: Encoded) -> None:
+    result = train(network(tiny, rank=8, alpha=16.0, targets=("all",)), data, data, epochs=12.0, learning_rate=1e-2)
+    assert result.scores["accuracy"] > 0.9
+
+
+# What is trained, and how fast
+
+
+@pytest.mark.parametrize(("tuning", "prefixes"), [("head", ("head.out.",)), ("lora", ("head.out.", ".adapters."))])
+def test_only_what_the_tuning_names_is_trained(tiny: Path, data: Encoded, tuning: str, prefixes: tuple[str, ...]) -> None:
+    net = network(tiny, tuning=tuning)
+    before = weights(net)
+    train(net, data, epochs=1.0)
+    expected = {name for name in before if any(prefix in name for prefix in prefixes)}
+    assert changed(before, weights(net)) == expected
+    assert len(expected) == (2 if tuning == "head" else 2 + 3 * 2 * 2)
+
+
+def test_full_tuning_trains_everything(tiny: Path, data: Encoded) -> None:
+    net = network(tiny, tuning="full")
+    before = weights(net)
+    train(net, data, epochs=1.0)
+    assert changed(before, weights(net)) == before.keys()
+
+
+def test_the_heads_learning_rate_is_the_heads_alone(tiny: Path, data: Encoded) -> None:
+    plain, apart = network(tiny), network(tiny)
+    train(plain, data, max_steps=1, warmup=0.0, weight_decay=0.0, learning_rate=1e-3)
+    train(apart, data, max_steps=1, warmup=0.0, weight_decay=0.0, learning_rate=1e-3, head_learning_rate=1e-1)
+    assert changed(trained(plain), trained(apart)) == {"head.out.weight", "head.out.bias"}
+    start = trained(network(tiny))
+    for net, rate in ((plain, 1e-3), (apart, 1e-1)):  # AdamW's first step is the rate itself, in the gradient's direction
+        moved = trained(net)["head.out.bias"] - start["head.out.bias"]
+        torch.testing.assert_close(moved.abs(), torch.full_like(moved, rate), rtol=1e-3, atol=0)
+
+
+def test_weight_decay_shrinks_matrices_and_leaves_biases_and_norms(tiny: Path, data: Encoded) -> None:
+    plain, decayed = network(tiny, tuning="full"), network(tiny, tuning="full")
+    start = weights(plain)
+    train(plain, data, max_steps=1, warmup=0.0, weight_decay=0.0, learning_rate=1e-3)
+    train(decayed, data, max_steps=1, warmup=0.0, weight_decay=0.5, learning_rate=1e-3)
+    without, with_decay = weights(plain), weights(decayed)
+    vectors = {name for name, tensor in start.items() if tensor.ndim == 1}
+    assert changed(without, with_decay) == start.keys() - vectors
+    for name in start.keys() - vectors:
+        torch.testing.assert_close(without[name] - with_decay[name], 1e-3 * 0.5 * start[name], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("head_learning_rate", [None, 1e-4])
+def test_the_reported_rate_follows_the_schedule(tiny: Path, data: Encoded, schedule: str, head_learning_rate: float | None) -> None:
+    recorder = Recorder()
+    train(
+        network(tiny),
+        data,
+        schedule=schedule,
+        warmup=3.0,
+        learning_rate=1e-3,
+        head_learning_rate=head_learning_rate,
+        listeners=[recorder],
+    )
+    expected = [1e-3 * multiplier(step, 10, 3, schedule) for step in range(10)]
+    assert [event.learning_rate for event in recorder.steps] == pytest.approx(expected)
+
+
+def test_gradients_are_clipped_to_the_norm(tiny: Path, data: Encoded) -> None:
+    # AdamW forgets the scale of one gradient, not the ratio of two: a clip that binds at every step changes the second step.
+    nets = [network(tiny) for _ in range(2)]
+    recorders = [Recorder() for _ in nets]
+    for net, recorder, norm in zip(nets, recorders, (1e9, 1e-3), strict=True):
+        train(net, data, max_steps=3, clip_norm=norm, listeners=[recorder])
+    assert recorders[0].steps[0].gradient_norm == pytest.approx(recorders[1].steps[0].gradient_norm, rel=1e-6)
+    assert recorders[0].steps[0].gradient_norm > 1e-3
+    assert changed(trained(nets[0]), trained(nets[1]))
+
+
+# How long it trains, and what it tells
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "steps"),
+    [(2.0, None, 10), (2.0, 3, 3), (1.0, 50, 5), (0.5, None, 3), (0.2, None, 1), (0.01, None, 1), (2.4, None, 12)],
+)
+def test_epochs_may_be_fractional_and_max_steps_ends_them(
+    tiny: Path, data: Encoded, epochs: float, max_steps: int | None, steps: int
+) -> None:
+    recorder = Recorder()
+    result = train(network(tiny), data, epochs=epochs, max_steps=max_steps, listeners=[recorder])
+    assert result.steps == steps
+    assert [event.step for event in recorder.steps] == list(range(1, steps + 1))
+    assert {event.steps for event in recorder.steps} == {steps}
+    assert recorder.steps[-1].epoch == pytest.approx(steps / 5)
+    assert not result.stopped_early
+
+
+def test_fractional_epochs_round_up_by_rows_not_by_floating_point(tiny: Path) -> None:
+    recorder = Recorder()
+
+    def stop(event: Event) -> None:
+        raise KeyboardInterrupt
+
+    train(network(tiny), rows(tiny, 25), batch_size=4, epochs=2.2, listeners=[recorder, stop])
+    assert recorder.steps[0].steps == 55  # 2.2 epochs of 25 steps; in floats 55.00000000000001
+
+
+def test_every_row_is_trained_once_an_epoch(tiny: Path) -> None:
+    data = rows(tiny, 5)  # 20 rows: steps of 8, 8 and 4
+    recorder = Recorder()
+    result = train(network(tiny), data, epochs=2.0, listeners=[recorder])
+    assert result.steps == 6
+    assert result.samples == 40
+    sizes = np.diff([0, *(event.samples for event in recorder.steps)])
+    assert sorted(sizes[:3]) == sorted(sizes[3:]) == [4, 8, 8]
+    assert result.samples_per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("eval_every", "max_steps", "steps"), [(None, None, [5, 10]), (3, None, [3, 6, 9, 10]), (5, None, [5, 10]), (4, 7, [4, 7])]
+)
+def test_it_evaluates_every_epoch_or_every_n_steps_and_at_the_end(
+    tiny: Path, data: Encoded, held_out: Encoded, eval_every: int | None, max_steps: int | None, steps: list[int]
+) -> None:
+    recorder = Recorder()
+    train(network(tiny), data, held_out, eval_every=eval_every, max_steps=max_steps, listeners=[recorder])
+    assert [event.step for event in recorder.evaluations] == steps
+    assert [event.epoch for event in recorder.evaluations] == pytest.approx([step / 5 for step in steps])
+
+
+def test_no_training_is_one_evaluation_of_the_network_as_it_came(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    net = network(tiny)
+    before = weights(net)
+    recorder = Recorder()
+    result = train(net, data, held_out, epochs=0.0, listeners=[recorder])
+    assert (result.steps, result.best_step, result.samples) == (0, 0, 0)
+    assert same(weights(net), before)
+    assert [type(event).__name__ for event in recorder.events] == ["EvalDone"]
+    assert result.scores["loss"] > 0
+    assert not result.stopped_early
+    assert not net.training
+
+
+@pytest.mark.parametrize("epochs", [0.0, 2.0])
+def test_without_validation_rows_the_last_weights_stay(tiny: Path, data: Encoded, held_out: Encoded, epochs: float) -> None:
+    net = network(tiny)
+    recorder = Recorder()
+    result = train(net, data, None, epochs=epochs, watch=Watch("loss", patience=1), listeners=[recorder])
+    assert recorder.evaluations == []
+    assert result.scores == {}
+    assert result.best_step == result.steps == int(epochs * 5)
+    again = network(tiny)
+    train(again, data, held_out, epochs=epochs, score=script(*[1.0 / (i + 1) for i in range(9)]))
+    assert same(trained(net), trained(again))  # there every evaluation was better, so there too the last ones stay
+
+
+def test_evaluating_does_not_change_training(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    nets = [network(tiny, dropout=0.2) for _ in range(2)]
+    train(nets[0], data, None)
+    train(nets[1], data, held_out, eval_every=1, score=script(*[1.0 / (i + 1) for i in range(10)]))
+    assert same(trained(nets[0]), trained(nets[1]))
+
+
+# Which weights are kept, and when it ends early
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+def test_the_network_ends_with_the_weights_of_the_best_evaluation(
+    tiny: Path, data: Encoded, held_out: Encoded, dtype: torch.dtype
+) -> None:
+    net = network(tiny, dropout=0.1)
+    net.freeze_to(dtype)
+    recorder = Recorder(net)
+    result = train(net, data, held_out, eval_every=2, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder])
+    assert [event.improved for event in recorder.evaluations] == [True, True, False, False, False]
+    assert result.best_step == 4
+    assert result.scores == {"loss": 0.5}
+    assert same(trained(net), recorder.snapshots[4])
+    assert not same(recorder.snapshots[10], recorder.snapshots[4])
+    assert not net.training
+    assert result.steps == 10
+    assert not result.stopped_early
+
+
+@pytest.mark.parametrize("stop_on", ["loss", "accuracy", "f1:Sci/Tech"])
+def test_the_best_evaluation_is_the_best_by_the_score_named(tiny: Path, data: Encoded, held_out: Encoded, stop_on: str) -> None:
+    net = network(tiny, targets=("all",))
+    recorder = Recorder(net)
+    result = train(net, data, held_out, eval_every=1, epochs=3.0, watch=Watch(stop_on), listeners=[recorder])
+    sign = -1 if stop_on == "loss" else 1
+    best = max(recorder.evaluations, key=lambda event: (sign * event.scores[stop_on], -event.step))
+    assert result.best_step == best.step
+    assert result.scores == best.scores
+    assert same(trained(net), recorder.snapshots[best.step])
+
+
+def test_it_stops_when_patience_is_spent_with_the_best_weights(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    net = network(tiny)
+    recorder = Recorder(net)
+    result = train(
+        net,
+        data,
+        held_out,
+        eval_every=1,
+        score=script(0.9, 0.5, 0.7, 0.6, 0.1),
+        watch=Watch("loss", patience=2),
+        listeners=[recorder],
+    )
+    assert result.stopped_early
+    assert (result.steps, result.best_step) == (4, 2)
+    assert same(trained(net), recorder.snapshots[2])
+    assert not result.interrupted
+
+
+def test_patience_spent_at_the_last_step_is_no_early_stop(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    result = train(
+        network(tiny), data, held_out, max_steps=2, eval_every=1, score=script(0.5, 0.9), watch=Watch("loss", patience=1)
+    )
+    assert not result.stopped_early
+    assert result.best_step == 1
+
+
+# What goes wrong
+
+
+@pytest.mark.parametrize("at", [1, 5])
+def test_ctrl_c_ends_the_run_with_the_best_weights_so_far(tiny: Path, data: Encoded, held_out: Encoded, at: int) -> None:
+    net = network(tiny)
+    recorder = Recorder(net)
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == at:
+            raise KeyboardInterrupt
+
+    result = train(net, data, held_out, eval_every=1, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder, stop])
+    assert result.interrupted
+    assert not result.stopped_early
+    assert result.steps == at
+    assert not net.training
+    if at == 5:
+        assert result.best_step == 2
+        assert result.scores == {"loss": 0.5}
+        assert same(trained(net), recorder.snapshots[2])
+    else:  # nothing was evaluated yet: the last weights are all there is
+        assert result.best_step == 1
+        assert result.scores == {}
+
+
+def test_ctrl_c_during_an_evaluation_keeps_the_best_weights(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    net = network(tiny)
+    recorder = Recorder(net)
+    answers = iter([0.5, 0.7])
+
+    def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        value = next(answers, None)
+        if value is None:
+            raise KeyboardInterrupt
+        return {"loss": value}
+
+    result = train(net, data, held_out, eval_every=1, score=score, listeners=[recorder])
+    assert result.interrupted
+    assert (result.steps, result.best_step) == (3, 1)
+    assert same(trained(net), recorder.snapshots[1])
+
+
+@pytest.mark.parametrize("poison", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_fails_the_run_and_says_what_to_do(tiny: Path, data: Encoded, poison: float) -> None:
+    net = network(tiny)
+
+    def ruin(event: Event) -> None:
+        if event.step == 2:
+            with torch.no_grad():
+                net.head.out.weight.fill_(poison)
+
+    with pytest.raises(RunFailed, match=r"the loss is nan at step 3: lower train\.learning_rate"):
+        train(net, data, listeners=[ruin])
+
+
+class _Cusp(Loss):
+    """A loss that is a number and whose gradient is none: √0."""
+
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return super().__call__(logits, labels) + torch.sqrt(logits.sum() * 0)
+
+
+def test_a_gradient_that_is_no_number_fails_the_run_before_it_ruins_the_weights(tiny: Path, data: Encoded) -> None:
+    net = network(tiny)
+    with pytest.raises(RunFailed):
+        train(net, data, loss=_Cusp(), max_steps=1)
+    assert all(torch.isfinite(tensor).all() for tensor in trained(net).values())
+
+
+def test_a_listeners_own_error_is_not_swallowed(tiny: Path, data: Encoded) -> None:
+    def broken(event: Event) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(network(tiny), data, listeners=[broken])
+
+
+def test_optimisation_names_are_settings() -> None:
+    from loralab.config import TrainConfig
+
+    assert Optimisation.names() - {"clip_norm"} <= TrainConfig.model_fields.keys()
+    for name in Optimisation.names() - {"clip_norm"}:
+        assert getattr(Optimisation(), name) == TrainConfig.model_fields[name].default, name

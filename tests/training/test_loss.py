@@ -1,0 +1,207 @@
+"""The loss against its formula in float64, against torch's own losses, and against itself cut into passes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from sklearn.utils.class_weight import compute_class_weight
+
+from loralab.errors import LoralabError
+from loralab.training.loss import Loss, resolve_class_weights
+
+CLASSES = ("World", "Sports", "Business", "Sci/Tech")
+WEIGHTS = (1.3, 0.7, 2.5, 0.2)
+COMBINATIONS = list(itertools.product((None, WEIGHTS), (0.0, 0.15), (0.0, 2.0)))
+
+
+def batch(n: int = 32, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    random = np.random.default_rng(seed)
+    logits = torch.from_numpy(random.normal(scale=3.0, size=(n, len(CLASSES))).astype(np.float32))
+    return logits, torch.from_numpy(random.integers(0, len(CLASSES), n))
+
+
+def make(weights: tuple[float, ...] | None, smoothing: float, gamma: float) -> Loss:
+    return Loss(None if weights is None else torch.tensor(weights), smoothing, gamma)
+
+
+def by_hand(
+    logits: torch.Tensor, labels: torch.Tensor, weights: tuple[float, ...] | None, smoothing: float, gamma: float
+) -> tuple[float, float]:
+    """The summed loss and the mass, text by text and class by class, in float64."""
+    total = mass = 0.0
+    for row, label in zip(logits.double().numpy(), labels.tolist(), strict=True):
+        p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
+        weight = 1.0 if weights is None else weights[label]
+        for c in range(len(row)):
+            target = smoothing / len(row)
+            if c == label:
+                target += (1 - smoothing) * weight * (1 - p[c]) ** gamma
+            total -= target * math.log(p[c])
+        mass += (1 - smoothing) * weight + smoothing
+    return total, mass
+
+
+@pytest.mark.parametrize(("weights", "smoothing", "gamma"), COMBINATIONS)
+def test_every_combination_equals_the_formula_computed_by_hand(
+    weights: tuple[float, ...] | None, smoothing: float, gamma: float
+) -> None:
+    logits, labels = batch()
+    loss = make(weights, smoothing, gamma)
+    total, mass = by_hand(logits, labels, weights, smoothing, gamma)
+    assert float(loss(logits, labels)) == pytest.approx(total, rel=1e-6)
+    assert float(loss.mass(labels)) == pytest.approx(mass, rel=1e-6)
+
+
+@pytest.mark.parametrize(("weights", "smoothing", "gamma"), COMBINATIONS)
+def test_gradient_equals_finite_differences_of_the_formula(
+    weights: tuple[float, ...] | None, smoothing: float, gamma: float
+) -> None:
+    logits, labels = batch(3)
+    logits.requires_grad_()
+    (gradient,) = torch.autograd.grad(make(weights, smoothing, gamma)(logits, labels), logits)
+    step = 1e-5
+    for i, c in itertools.product(range(3), range(len(CLASSES))):
+        up, down = logits.detach().double().clone(), logits.detach().double().clone()
+        up[i, c] += step
+        down[i, c] -= step
+        slope = (by_hand(up, labels, weights, smoothing, gamma)[0] - by_hand(down, labels, weights, smoothing, gamma)[0]) / (
+            2 * step
+        )
+        assert float(gradient[i, c]) == pytest.approx(slope, abs=2e-5)
+
+
+def test_the_eight_combinations_all_differ() -> None:
+    logits, labels = batch()
+    values = [
+        float(loss(logits, labels) / loss.mass(labels))
+        for loss in (make(w, smoothing, gamma) for w, smoothing, gamma in COMBINATIONS)
+    ]
+    assert len({round(value, 5) for value in values}) == 8
+
+
+def test_plain_loss_is_torchs_mean_cross_entropy() -> None:
+    logits, labels = batch()
+    loss = Loss()
+    assert float(loss(logits, labels) / loss.mass(labels)) == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
+
+
+def test_weighted_loss_is_torchs() -> None:
+    logits, labels = batch()
+    loss = make(WEIGHTS, 0.0, 0.0)
+    expected = F.cross_entropy(logits, labels, weight=torch.tensor(WEIGHTS))
+    assert float(loss(logits, labels) / loss.mass(labels)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_smoothed_loss_is_torchs() -> None:
+    logits, labels = batch()
+    loss = make(None, 0.15, 0.0)
+    expected = F.cross_entropy(logits, labels, label_smoothing=0.15)
+    assert float(loss(logits, labels) / loss.mass(labels)) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_weights_of_one_change_nothing() -> None:
+    logits, labels = batch()
+    plain, ones = make(None, 0.15, 2.0), make((1.0,) * 4, 0.15, 2.0)
+    assert torch.equal(plain(logits, labels), ones(logits, labels))
+    assert float(plain.mass(labels)) == float(ones.mass(labels))
+
+
+def test_smoothing_mass_is_not_scaled_by_the_class_weight() -> None:
+    logits, labels = torch.tensor([[2.0, 0.0, -1.0, 0.5]]), torch.tensor([0])
+    spread = 0.2 * float(-F.log_softmax(logits, dim=-1).mean())
+    losses = [float(make((weight, 1.0, 1.0, 1.0), 0.2, 0.0)(logits, labels)) - spread for weight in (1.0, 3.0)]
+    assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
+    assert float(make((3.0, 1.0, 1.0, 1.0), 0.2, 0.0).mass(labels)) == pytest.approx(0.8 * 3 + 0.2)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
+@pytest.mark.parametrize("scale", [1e2, 1e4, 1e30])
+def test_loss_and_gradient_are_finite_at_extreme_logits(scale: float, gamma: float) -> None:
+    logits = (scale * torch.tensor([[1.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0]])).requires_grad_()
+    loss = make(WEIGHTS, 0.1, gamma)(logits, torch.tensor([0, 0]))  # one as right as can be, one as wrong
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient).all(), gradient
+
+
+def test_half_precision_logits_are_summed_in_fp32() -> None:
+    logits, labels = batch()
+    assert Loss()(logits.bfloat16(), labels).dtype == torch.float32
+
+
+@pytest.mark.parametrize("cuts", [(8, 8, 8, 8), (1, 30, 1), (32,)])
+@pytest.mark.parametrize(("weights", "smoothing", "gamma"), COMBINATIONS)
+def test_accumulated_passes_equal_the_whole_batch(
+    weights: tuple[float, ...] | None, smoothing: float, gamma: float, cuts: tuple[int, ...]
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    inputs = torch.randn(32, 16, generator=random)
+    labels = torch.randint(0, 4, (32,), generator=random)
+    layer = torch.nn.Linear(16, 4)
+    loss = make(weights, smoothing, gamma)
+
+    whole = loss(layer(inputs), labels) / loss.mass(labels)
+    whole.backward()
+    expected = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
+    layer.zero_grad()
+    mass, total = loss.mass(labels), 0.0
+    for part in torch.arange(32).split(list(cuts)):
+        share = loss(layer(inputs[part]), labels[part]) / mass
+        share.backward()
+        total += float(share.detach())
+
+    assert total == pytest.approx(float(whole.detach()), abs=1e-6)
+    for parameter, gradient in zip(layer.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=0, atol=1e-6)
+
+
+def test_balanced_weights_are_scikit_learns() -> None:
+    labels = np.random.default_rng(0).choice(4, size=500, p=[0.6, 0.2, 0.15, 0.05]).astype(np.int64)
+    weights = resolve_class_weights("balanced", CLASSES, labels)
+    assert weights is not None
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+
+
+def test_balanced_weights_are_finite_where_a_class_has_no_rows() -> None:
+    weights = resolve_class_weights("balanced", CLASSES, np.array([0, 0, 1, 2]))
+    assert weights is not None
+    assert torch.isfinite(weights).all()
+
+
+def test_weights_by_name_follow_the_classes_and_default_to_one() -> None:
+    weights = resolve_class_weights({"Sci/Tech": 0.2, "World": 1.5}, CLASSES, np.zeros(1, dtype=np.int64))
+    assert weights is not None
+    assert weights.tolist() == pytest.approx([1.5, 1.0, 1.0, 0.2])
+
+
+def test_weights_as_a_list_are_taken_in_order() -> None:
+    weights = resolve_class_weights(WEIGHTS, CLASSES, np.zeros(1, dtype=np.int64))
+    assert weights is not None
+    assert weights.tolist() == pytest.approx(WEIGHTS)
+    assert resolve_class_weights(None, CLASSES, np.zeros(1, dtype=np.int64)) is None
+
+
+def test_a_misspelt_class_is_told_with_the_nearest_and_the_valid_ones() -> None:
+    with pytest.raises(LoralabError, match=r"'Sport' is not a class; did you mean 'Sports'\?.*World, Sports, Business, Sci/Tech"):
+        resolve_class_weights({"Sport": 2.0}, CLASSES, np.zeros(1, dtype=np.int64))
+
+
+@pytest.mark.parametrize("spec", [(1.0, 1.0, 1.0), (1.0,) * 5, (), (1.0, 1.0, 0.0, 1.0), (1.0, 1.0, -2.0, 1.0)])
+def test_a_wrong_number_of_weights_or_one_not_above_zero_is_refused(spec: tuple[float, ...]) -> None:
+    with pytest.raises(LoralabError, match="give 4 weights above 0, for World, Sports, Business, Sci/Tech"):
+        resolve_class_weights(spec, CLASSES, np.zeros(1, dtype=np.int64))
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf])
+@pytest.mark.parametrize("position", [0, 2])
+def test_weights_that_are_no_numbers_are_refused(odd: float, position: int) -> None:
+    spec = [1.0] * 4
+    spec[position] = odd
+    with pytest.raises(LoralabError, match="weights above 0"):
+        resolve_class_weights(spec, CLASSES, np.zeros(1, dtype=np.int64))

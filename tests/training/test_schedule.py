@@ -1,0 +1,66 @@
+"""The learning rate as a function of the step."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+
+from loralab.training.schedule import multiplier, warmup_steps
+
+TOTAL, WARMUP = 200, 20
+
+
+def curve(schedule: str, total: int = TOTAL, warmup: int = WARMUP) -> list[float]:
+    return [multiplier(step, total, warmup, schedule) for step in range(total)]
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_it_rises_in_a_line_to_one_over_the_warm_up(schedule: str) -> None:
+    rates = curve(schedule)
+    assert rates[:WARMUP] == pytest.approx([(step + 1) / WARMUP for step in range(WARMUP)])
+    assert rates[WARMUP - 1] == 1.0
+    assert rates[WARMUP] == 1.0
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear"])
+def test_it_falls_all_the_way_to_zero_after_the_warm_up(schedule: str) -> None:
+    rates = curve(schedule)
+    assert all(later < earlier for earlier, later in pairwise(rates[WARMUP:]))
+    assert 0 < rates[-1] < 0.01
+    assert multiplier(TOTAL, TOTAL, WARMUP, schedule) == pytest.approx(0, abs=1e-12)
+
+
+def test_constant_stays_at_one() -> None:
+    assert set(curve("constant")[WARMUP:]) == {1.0}
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_cosine_and_linear_have_their_shapes(share: float) -> None:
+    step = WARMUP + round(share * (TOTAL - WARMUP))
+    progress = (step - WARMUP) / (TOTAL - WARMUP)
+    assert multiplier(step, TOTAL, WARMUP, "linear") == pytest.approx(1 - progress)
+    assert multiplier(step, TOTAL, WARMUP, "cosine") == pytest.approx((1 + math.cos(math.pi * progress)) / 2)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_without_warm_up_it_begins_at_one(schedule: str) -> None:
+    assert multiplier(0, TOTAL, 0, schedule) == 1.0
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_a_run_shorter_than_its_warm_up_only_rises(schedule: str) -> None:
+    rates = curve(schedule, total=10, warmup=100)
+    assert rates == pytest.approx([(step + 1) / 100 for step in range(10)])
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+@pytest.mark.parametrize("total", [1, 2])
+def test_the_shortest_runs_have_a_rate_above_zero_at_their_first_step(schedule: str, total: int) -> None:
+    assert multiplier(0, total, warmup_steps(0.06, total), schedule) == 1.0
+
+
+@pytest.mark.parametrize(("warmup", "total", "steps"), [(0.0, 99, 0), (0.06, 100, 6), (0.5, 7, 4), (1, 99, 1), (100.0, 1200, 100)])
+def test_below_one_is_a_fraction_and_above_it_steps(warmup: float, total: int, steps: int) -> None:
+    assert warmup_steps(warmup, total) == steps
