@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,15 @@ def configure(tiny: Path, topics_csv: Path) -> Configure:
         return load_config(topics_csv, [*own, *overrides])
 
     return configured
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks train ten times as fast on one thread as on two that share their cores with another process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def sha(path: Path) -> str:
@@ -117,7 +126,7 @@ def test_environment_names_versions_device_base_and_rows(configure: Configure, t
     assert written["machine"]["cores"] == os.cpu_count()
     assert written["base"] == {"name": str(tiny), "sha256": sha(tiny / "model.safetensors")}
     splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
-    assert {part: facts["rows"] for part, facts in written["rows"].items()} == {"train": 86, "validation": 10, "test": 24}
+    assert {part: facts["count"] for part, facts in written["rows"].items()} == {"train": 86, "validation": 10, "test": 24}
     assert written["rows"]["test"]["fingerprint"] == splits.test.fingerprint()
 
 
@@ -144,7 +153,7 @@ def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Confi
     assert written["scores"] == dict(summary.scores)
     assert written["validation"] == dict(summary.validation)
     assert written["counts"]["trainable"] == summary.counts.trainable
-    assert written["classes"] == list(CLASSES) or sorted(written["classes"]) == sorted(CLASSES)
+    assert written["classes"] == sorted(CLASSES)
 
 
 @pytest.mark.parametrize("score", ["loss", "accuracy", "f1:World"])
@@ -178,13 +187,13 @@ def test_scores_are_written_last_and_by_rename(configure: Configure, tmp_path: P
         renamed.append(Path(target).name)
         if Path(target).name == "scores.json":
             left = {path.name for path in Path(target).parent.iterdir() if not path.name.startswith(".scores.json")}
-            assert left == {"config.yaml", "environment.json", "log.jsonl", "model"}
+            assert left == {"config.yaml", "environment.json", "log.jsonl", "model", "checkpoint.safetensors"}
             assert {path.name for path in (Path(target).parent / "model").iterdir()} == BUNDLE
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", recording)
     run_training(configure("train.max_steps=2"), folder=tmp_path)
-    assert renamed == ["config.yaml", "environment.json", "model", "scores.json"]
+    assert renamed == ["config.yaml", "environment.json", "checkpoint.safetensors", "model", "scores.json"]
 
 
 def test_run_that_dies_while_testing_is_not_complete(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +216,8 @@ def test_full_disk_is_the_runs_failure_and_leaves_no_half_model(
     monkeypatch.setattr(loralab.pipeline, "save_bundle", full)
     with pytest.raises(RunFailed, match="No space left"):
         run_training(configure("train.max_steps=2"), folder=tmp_path)
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.yaml", "environment.json", "log.jsonl"}
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"config.yaml", "environment.json", "log.jsonl", "checkpoint.safetensors"}
 
 
 def test_atomic_folder_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -235,12 +245,11 @@ def test_diverged_loss_fails_the_run(configure: Configure, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_two_fresh_processes_write_the_same_adapter_bit_for_bit(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     settings = [f"model.base={tiny}", "model.head=linear", "lora.dropout=0.1", "train.learning_rate=0.01", "train.max_steps=8"]
-    script = "from loralab.cli import main; main()"
     processes = []
     for name, hash_seed, seed in (("one", "1", 42), ("two", "2", 42), ("other", "1", 43)):
         arguments = ["train", str(topics_csv), *settings, f"seed={seed}", "--runs", str(tmp_path), "--name", name]
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        processes.append(subprocess.Popen([sys.executable, "-c", script, *arguments], env=environment, stdout=subprocess.DEVNULL))
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
+        processes.append(subprocess.Popen([sys.executable, "-m", "loralab", *arguments], env=environment, stdout=subprocess.DEVNULL))
     assert [process.wait(120) for process in processes] == [0, 0, 0]
     for file in ("adapter_model.safetensors", "head.safetensors"):
         hashes = {name: sha(tmp_path / name / "model" / file) for name in ("one", "two", "other")}
@@ -273,8 +282,8 @@ def test_seed_leaves_the_test_rows_alone_and_split_seed_changes_them(configure: 
 
 
 def test_passes_only_change_speed(configure: Configure, tmp_path: Path) -> None:
-    runs = [
-        run_training(configure("train.max_steps=6", f"train.tokens_per_pass={tokens}"), name=f"t{tokens}", folder=tmp_path)
+    runs = [  # dropout draws its masks by pass, so it is off here
+        run_training(configure("model.dropout=0", "train.max_steps=6", f"train.tokens_per_pass={tokens}"), name=f"t{tokens}", folder=tmp_path)
         for tokens in (64, 100_000)
     ]
     assert runs[0].scores["loss"] == pytest.approx(runs[1].scores["loss"], abs=1e-4)
@@ -443,7 +452,7 @@ def test_limits_and_shots_reach_the_run(configure: Configure, tmp_path: Path) ->
     config = configure("data.shots_per_class=3", "data.test_limit=8", "data.validation=12", "train.max_steps=1")
     run_training(config, folder=tmp_path)
     rows = json.loads((tmp_path / "run" / "environment.json").read_text())["rows"]
-    assert {part: facts["rows"] for part, facts in rows.items()} == {"train": 12, "validation": 12, "test": 8}
+    assert {part: facts["count"] for part, facts in rows.items()} == {"train": 12, "validation": 12, "test": 8}
 
 
 def test_without_validation_rows_the_last_weights_are_kept(configure: Configure, tmp_path: Path) -> None:
@@ -452,7 +461,7 @@ def test_without_validation_rows_the_last_weights_are_kept(configure: Configure,
     assert "validation" not in json.loads((tmp_path / "run" / "environment.json").read_text())["rows"]
 
 
-def test_no_test_rows_is_refused_before_training_or_allowed_but_no_crash(configure: Configure, tmp_path: Path) -> None:
+def test_run_without_test_rows_is_refused_before_training_or_completes(configure: Configure, tmp_path: Path) -> None:
     try:
         run_training(configure("data.test=0", "train.max_steps=1"), folder=tmp_path / "runs")
     except LoralabError as error:
@@ -501,27 +510,30 @@ def test_interruption_saves_the_best_weights_and_fails_the_run(configure: Config
         run_training(configure("train.eval_every=4"), name="cut", folder=tmp_path, listeners=[interrupt])
     assert caught.value.exit_code == 1
     assert not (tmp_path / "cut" / "scores.json").exists()
-    run_training(configure("train.eval_every=4"), name="whole", folder=tmp_path, listeners=[stop_after(4)])
-    cut, whole = (Classifier.load(tmp_path / name, precision="fp32") for name in ("cut", "whole"))
-    texts = [text for text, _ in topics(5, seed=3)]
-    np.testing.assert_array_equal(cut.predict(texts).probabilities, whole.predict(texts).probabilities)
+    step_4 = next(event["scores"] for event in log_of(tmp_path / "cut") if (event["event"], event["step"]) == ("EvalDone", 4))
+    splits, _ = load_splits(**configure().data.model_dump(exclude={"clean", "max_length"}))
+    assert splits.validation is not None
+    found = Classifier.load(tmp_path / "cut", precision="fp32").predict(splits.validation.texts)
+    true = splits.validation.require_labels()
+    assert log_loss(true, found.probabilities, labels=range(4)) == pytest.approx(step_4["loss"], abs=1e-5)
 
 
-def stop_after(step: int) -> Callable[[Event], None]:
-    """A listener that copies the weights of one evaluation aside, by failing nothing and changing nothing."""
+def test_interruption_before_the_first_evaluation_saves_the_weights_there_are(configure: Configure, tmp_path: Path) -> None:
+    def interrupt(event: Event) -> None:
+        raise KeyboardInterrupt
 
-    def listen(event: Event) -> None:
-        return None
-
-    return listen
+    with pytest.raises(RunFailed, match="interrupted after step 1"):
+        run_training(configure(), folder=tmp_path, listeners=[interrupt])
+    assert len(Classifier.load(tmp_path / "run").predict(["a"])) == 1
+    assert not (tmp_path / "run" / "scores.json").exists()
 
 
 @pytest.mark.slow
 def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     arguments = [f"model.base={tiny}", "train.learning_rate=0.01", "train.epochs=1000000", "train.precision=fp32", "train.eval_every=5"]
-    command = [sys.executable, "-c", "from loralab.cli import main; main()", "train", str(topics_csv), *arguments]
+    command = [sys.executable, "-m", "loralab", "train", str(topics_csv), *arguments, "--runs", str(tmp_path), "--name", "cut"]
     process = subprocess.Popen(
-        [*command, "--runs", str(tmp_path), "--name", "cut"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     log = tmp_path / "cut" / "log.jsonl"
     limit = time.monotonic() + 90
@@ -541,7 +553,7 @@ def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model_type", ["roberta", "distilbert", "electra", "xlm-roberta"])
+@pytest.mark.parametrize("model_type", ["roberta", "distilbert", "electra"])
 def test_learns_on_every_architecture(model_type: str, topics_csv: Path, tmp_path: Path) -> None:
     base = make_checkpoint(tmp_path / "base", model_type)
     settings = [f"model.base={base}", "train.learning_rate=0.01", "train.epochs=15", "train.precision=fp32"]

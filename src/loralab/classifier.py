@@ -76,9 +76,8 @@ class Classifier:
         tokenizer = load_tokenizer(
             folder if has_tokenizer else Path(manifest.base_folder), min(manifest.max_length, manifest.dims.longest)
         )
-        device.set_threads(threads)
         merge(network)
-        device.place(network, precision)
+        device.place(network, precision, threads)
         return cls(network, manifest, tokenizer)
 
     @property

@@ -51,7 +51,7 @@ class TrainingView:
 
     def announce(self, plan: Plan) -> None:
         """Print what was found and what is about to happen, then start the bar."""
-        counts, splits, config = plan.counts, plan.splits, self.config
+        counts, splits, config, where = plan.counts, plan.splits, self.config, plan.setting
         rows = "  ".join(f"{len(part):,} {name}" for name, part in splits.parts().items())
         label = f", label: {plan.columns.label}" if plan.columns.label else ""
         show_facts(
@@ -60,7 +60,7 @@ class TrainingView:
                 "data": f"{config.data.source}  (text: {' + '.join(plan.columns.text)}{label})",
                 "rows": rows,
                 "classes": _shorten([str(name) for name in splits.train.classes]),
-                "encoder": f"{config.model.base}, {config.tuning}, {plan.precision} on {plan.device} ({plan.threads} threads)",
+                "encoder": f"{config.model.base}, {config.tuning}, {where.precision} on {where.device}, {where.threads} threads",
                 "parameters": counts_line(counts),
             }
         )

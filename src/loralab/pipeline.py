@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from loralab.model import device
 from loralab.model.build import Lora, build_network, check_counts
 from loralab.model.bundle import Manifest, save_bundle
 from loralab.model.counts import Counts
-from loralab.model.storage import resolve_base
-from loralab.training.callbacks import Event, Listener, Watch
+from loralab.model.network import Network
+from loralab.model.storage import Base, resolve_base
+from loralab.training.callbacks import Listener, Watch
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Optimisation, fit
 from loralab.training.loss import Loss, resolve_class_weights
@@ -37,9 +37,7 @@ class Plan:
     splits: Splits
     columns: Columns
     counts: Counts
-    device: str
-    precision: str
-    threads: int
+    setting: device.Setting
     remarks: tuple[str, ...]
 
 
@@ -81,41 +79,20 @@ def run_training(
     runs.check_free(target, overwrite, resume)
     check_steps(config.data.clean)
     splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
-    classes, labels = splits.train.classes, splits.train.require_labels()
-    metrics.check_stop_on(config.train.stop_on, classes)
-    loss = Loss(
-        resolve_class_weights(config.train.class_weights, classes, labels), config.train.label_smoothing, config.train.focal_gamma
-    )
-    score = partial(metrics.scores, classes=classes, also=config.train.stop_on)
+    loss, score = choose_loss_and_score(config, splits)
 
     base = resolve_base(config.model.base)
     tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
     tokenize = partial(encode, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
-    lora = Lora(**config.lora.model_dump(exclude={"max_trainable"}))
-    network = build_network(
-        base,
-        len(classes),
-        **config.model.model_dump(exclude={"base"}),
-        tuning=config.tuning,
-        lora=lora,
-        init_seed=config.stream("init"),
-        dropout_seed=config.stream("dropout"),
-    )
-    counts = check_counts(network, tuning=config.tuning, lora=lora, max_trainable=config.lora.max_trainable)
-    threads = device.set_threads(config.train.threads)
-    where, precision = device.place(network, config.train.precision)
+    network, counts = make_network(config, base, len(splits.classes))
+    setting = device.place(network, config.train.precision, config.train.threads)
 
-    announce(Plan(target, splits, columns, counts, where, precision, threads, (*remarks(splits), *config.remarks())))
-    identity = base.identity()
-    facts = {
-        "device": where,
-        "precision": precision,
-        "threads": threads,
-        "base": {"name": base.name, "sha256": identity},
-        "rows": {part: {"count": len(rows), "fingerprint": rows.fingerprint()} for part, rows in splits.parts().items()},
-    }
+    announce(Plan(target, splits, columns, counts, setting, (*remarks(splits), *config.remarks())))
+    manifest = describe_model(config, base, network, splits.classes)
+    facts = {**asdict(setting), "base": {"name": base.name, "sha256": manifest.base_sha256}, "rows": splits.fingerprints()}
     run = runs.reopen(target, config, facts) if resume else runs.create(target, config, facts, overwrite)
-    checkpoint = last_checkpoint(run)
+    checkpoint = Checkpoint.load_if_any(run.checkpoint)
+    run.rewind_log(checkpoint.step if checkpoint else 0)
     result = fit(
         network,
         tokenize(splits.train),
@@ -125,14 +102,44 @@ def run_training(
         watch=Watch(config.train.stop_on, config.train.patience, config.train.min_delta),
         seed=config.stream("shuffle"),
         optimisation=Optimisation(**config.train.model_dump(include=Optimisation.names())),
-        listeners=(partial(log_event, run), *listeners),
+        listeners=(run.log, *listeners),
         resume=checkpoint,
-        keep=partial(keep_checkpoint, run),
+        keep=run.keep_checkpoint,
     )
-    manifest = Manifest(
+    with runs.atomic_folder(run.model) as model_folder:
+        save_bundle(model_folder, network, manifest, tokenizer.to_str())
+    stop_if_interrupted(result, target)
+    scores = score(logits_of(network, tokenize(splits.test)), splits.test.require_labels())
+    outcome = {key: getattr(result, key) for key in ("steps", "best_step", "stopped_early", "samples_per_second")}
+    seconds = time.perf_counter() - began
+    summary = RunSummary(target.name, target, scores, result.scores, splits.classes, counts, seconds=seconds, **outcome)
+    run.write_scores({**asdict(summary), "folder": str(target), "fingerprint": config.fingerprint()})
+    return summary
+
+
+def choose_loss_and_score(config: Config, splits: Splits) -> tuple[Loss, Callable[..., dict[str, float]]]:
+    """Check what to train for and what to stop on, before anything costs time."""
+    metrics.check_stop_on(config.train.stop_on, splits.classes)
+    weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.train.require_labels())
+    loss = Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
+    return loss, partial(metrics.scores, classes=splits.classes, also=config.train.stop_on)
+
+
+def make_network(config: Config, base: Base, classes: int) -> tuple[Network, Counts]:
+    """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
+    lora = Lora(**config.lora.model_dump(exclude={"max_trainable"}))
+    shape = config.model.model_dump(exclude={"base"})
+    init, dropout = config.stream("init"), config.stream("dropout")
+    network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
+    return network, check_counts(network, tuning=config.tuning, lora=lora, max_trainable=config.lora.max_trainable)
+
+
+def describe_model(config: Config, base: Base, network: Network, classes: tuple[str, ...]) -> Manifest:
+    """Write down what the weights alone do not say."""
+    return Manifest(
         base=base.name,
         base_folder=str(base.folder.resolve()),
-        base_sha256=identity,
+        base_sha256=base.identity(),
         dims=base.dims,
         classes=classes,
         pooling=network.pooling,
@@ -140,51 +147,14 @@ def run_training(
         tuning=config.tuning,
         clean=config.data.clean,
         max_length=config.data.max_length,
-        lora=dataclasses.asdict(lora),
+        lora=config.lora.model_dump(mode="json", exclude={"max_trainable"}),
     )
-    with runs.atomic_folder(run.model) as model_folder:
-        save_bundle(model_folder, network, manifest, tokenizer.to_str())
-    stop_if_interrupted(result, run)
-    scores = score(logits_of(network, tokenize(splits.test)), splits.test.require_labels())
-    summary = RunSummary(
-        name=target.name,
-        folder=target,
-        scores=scores,
-        validation=result.scores,
-        classes=classes,
-        counts=counts,
-        steps=result.steps,
-        best_step=result.best_step,
-        stopped_early=result.stopped_early,
-        seconds=time.perf_counter() - began,
-        samples_per_second=result.samples_per_second,
-    )
-    run.write_scores({**dataclasses.asdict(summary), "folder": str(target), "fingerprint": config.fingerprint()})
-    return summary
 
 
-def last_checkpoint(run: runs.Run) -> Checkpoint | None:
-    """Read the state to go on from, if there is one, and rewind the log to it."""
-    checkpoint = Checkpoint.load(run.checkpoint) if run.checkpoint.is_file() else None
-    run.rewind_log(checkpoint.values["step"] if checkpoint else 0)
-    return checkpoint
-
-
-def keep_checkpoint(run: runs.Run, checkpoint: Checkpoint) -> None:
-    """Replace the run's checkpoint."""
-    with run.writing():
-        checkpoint.save(run.checkpoint)
-
-
-def log_event(run: runs.Run, event: Event) -> None:
-    """Write one event into the run's log."""
-    run.log({"event": type(event).__name__, **dataclasses.asdict(event)})
-
-
-def stop_if_interrupted(result: Fit, run: runs.Run) -> None:
+def stop_if_interrupted(result: Fit, target: Path) -> None:
     """After Ctrl-C the best weights are saved by now; say so, and leave the run incomplete."""
     if result.interrupted:
         raise RunFailed(
             f"interrupted after step {result.steps}: the weights of step {result.best_step}, the best so far, are saved.\n"
-            f"  Use them: loralab predict {run.folder} --input TEXT\n  Go on: the same command with --resume"
+            f"  Use them: loralab predict {target} --input TEXT\n  Go on: the same command with --resume"
         )

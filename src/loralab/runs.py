@@ -11,6 +11,7 @@ scores.json              written last: where it stands, the run is complete
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import platform
@@ -20,13 +21,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from loralab.config import Config
 from loralab.errors import LoralabError, RunFailed
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = "config.yaml", "environment.json", "log.jsonl", "model", "scores.json"
 CHECKPOINT = "checkpoint.safetensors"
+
+
+class Saved(Protocol):
+    """Anything that writes itself into a file, whole or not at all."""
+
+    def save(self, path: Path) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -43,19 +50,19 @@ class Run:
     def checkpoint(self) -> Path:
         return self.folder / CHECKPOINT
 
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn a full or read-only disk into a RunFailed that says so."""
-        with _says_disk(self.folder):
-            yield
+    def keep_checkpoint(self, checkpoint: Saved) -> None:
+        """Replace the checkpoint."""
+        with _says_disk(self.checkpoint):
+            checkpoint.save(self.checkpoint)
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """Complete the run."""
         write_json(self.folder / SCORES, scores)
         self.checkpoint.unlink(missing_ok=True)
 
-    def log(self, entry: Mapping[str, Any]) -> None:
-        """Append one event; each is on the disk when this returns, so a killed run keeps its log."""
+    def log(self, event: Any) -> None:
+        """Append one event, a dataclass; each is written when this returns, so a killed run keeps its log."""
+        entry = {"event": type(event).__name__, **dataclasses.asdict(event)}
         with _says_disk(self.folder), (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 

@@ -163,7 +163,8 @@ LABELS: dict[str, list[Any]] = {
 def test_labels_of_every_kind_mean_the_same_classes(tmp_path: Path, kind: str, ending: str) -> None:
     values, path = LABELS[kind], tmp_path / f"rows.{ending}"
     if ending == "csv":
-        put(path, ("text", "label"), *((f"t{i}", value) for i, value in enumerate(values)))
+        whole = [int(value) if isinstance(value, float) else value for value in values]
+        put(path, ("text", "label"), *((f"t{i}", value) for i, value in enumerate(whole)))
     elif ending == "jsonl":
         path.write_text("".join(json.dumps({"text": "t", "label": value}) + "\n" for value in values))
     elif ending == "parquet":

@@ -152,13 +152,15 @@ def bundle(folder: Path, network: Network, base: Path, *, tuning: str, lora: Lor
     return folder
 
 
-def peft_classifier(folder: Path, kind: str, roles: Sequence[str], layers: Sequence[int], seed: int = 3, **settings: Any) -> Any:
-    """Transformers' classifier with peft's adapters on the roles of the layers; A, B and the trained head drawn at random."""
+def peft_classifier(
+    folder: Path, kind: str, roles: Sequence[str], layers: Sequence[int], *, head: bool = True, seed: int = 3, **settings: Any
+) -> Any:
+    """Transformers' classifier with peft's adapters on the roles of the layers; A and B drawn at random, the head too if wanted."""
     from peft import LoraConfig, get_peft_model
 
     names = "|".join(re.escape(module_name(kind, role, layer)) for layer in layers for role in roles)
     model: Any = copy.deepcopy(transformers_classifier(folder))
-    config = LoraConfig(task_type="SEQ_CLS", target_modules=rf"(.*\.)?({names})", **settings)
+    config = LoraConfig(task_type="SEQ_CLS" if head else None, target_modules=rf"(.*\.)?({names})", **settings)
     return randomise_peft(get_peft_model(model, config), seed).eval()
 
 

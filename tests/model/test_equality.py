@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from reference import hidden_of, largest_difference, logits_of, ours, padded_batch, randomise, transformers_classifier, transformers_encoder
+from reference import (
+    hidden_of,
+    largest_difference,
+    logits_of,
+    ours,
+    padded_batch,
+    randomise,
+    transformers_classifier,
+    transformers_encoder,
+)
 from tiny import MODEL_TYPES, make_checkpoint
 
 from loralab.errors import LoralabError
@@ -143,6 +152,7 @@ def test_fully_tuned_weights_stay_fp32_when_computing_in_bf16(checkpoints: dict[
     assert {g.dtype for g in gradients.values()} == {torch.float32}
 
 
+@pytest.mark.slow
 def test_minilm_equals_transformers() -> None:
     from loralab.model.storage import resolve_base
 

@@ -23,6 +23,14 @@ class Splits:
     validation: Examples | None
     test: Examples
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.train.classes
+
+    def fingerprints(self) -> dict[str, dict[str, int | str]]:
+        """Rows and fingerprint of each part."""
+        return {name: {"count": len(rows), "fingerprint": rows.fingerprint()} for name, rows in self.parts().items()}
+
     def parts(self) -> dict[str, Examples]:
         """The parts that are there, by name."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}

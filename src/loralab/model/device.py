@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 
 from loralab.errors import LoralabError
@@ -27,17 +29,21 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if setting == "bf16" or (setting == "auto" and fast_in_bf16(device)) else torch.float32
 
 
-def set_threads(threads: int | None) -> int:
-    """Use so many processor threads (None: leave torch's own choice, one per core) and return the number in use."""
+@dataclass(frozen=True)
+class Setting:
+    """Where a network computes: device (cpu, cuda), precision (bf16, fp32), processor threads."""
+
+    device: str
+    precision: str
+    threads: int
+
+
+def place(network: Network, precision: str = "auto", threads: int | None = None) -> Setting:
+    """Move a network to the device, its frozen weights to the precision, and use so many threads (None: one per core)."""
     if threads is not None:
         torch.set_num_threads(threads)
-    return torch.get_num_threads()
-
-
-def place(network: Network, precision: str) -> tuple[str, str]:
-    """Move a network to the device and its frozen weights to the precision; return the names of both."""
     where = choose_device()
     dtype = choose_precision(precision, where)
     network.to(where)
     network.freeze_to(dtype)
-    return str(where), "bf16" if dtype == torch.bfloat16 else "fp32"
+    return Setting(str(where), "bf16" if dtype == torch.bfloat16 else "fp32", torch.get_num_threads())

@@ -34,6 +34,16 @@ class Checkpoint:
             os.fsync(file.fileno())
         os.replace(beside, path)
 
+    @property
+    def step(self) -> int:
+        """The step it was taken after."""
+        return int(self.values["step"])
+
+    @classmethod
+    def load_if_any(cls, path: Path) -> Checkpoint | None:
+        """Read a checkpoint where there is one."""
+        return cls.load(path) if path.is_file() else None
+
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
         """Read a checkpoint. Raises LoralabError when it is damaged."""

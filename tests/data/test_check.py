@@ -1,0 +1,228 @@
+"""`loralab data` finds each thing that is wrong, names its rows, says what to do, and finds nothing where nothing is."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from typer.testing import CliRunner
+
+from loralab.cli import app
+from loralab.data.check import FEW, LONG, Finding, Report, check_source
+from loralab.data.sources import Columns
+from loralab.errors import LoralabError
+
+Row = tuple[str, str]
+
+
+def good(each: int = 12, classes: Sequence[str] = ("World", "Sports")) -> list[Row]:
+    return [(f"text {i} of {name}", name) for i in range(each) for name in classes]
+
+
+def put(path: Path, rows: Sequence[Row]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("text", "label"))
+        table.writerows(rows)
+    return path
+
+
+def check(tmp_path: Path, rows: Sequence[Row], test: Sequence[Row] | None = None) -> list[Report]:
+    path = put(tmp_path / "rows.csv", rows)
+    return check_source(str(path), test=str(put(tmp_path / "other.csv", test)) if test is not None else None)
+
+
+def only(report: Report) -> Finding:
+    (finding,) = report.findings
+    assert finding.fix
+    return finding
+
+
+def test_nothing_is_wrong_with_the_sample() -> None:
+    reports = check_source("sample")
+    assert [report.rows for report in reports] == [800, 400]
+    for report, each in zip(reports, (200, 100), strict=True):
+        assert report.findings == ()
+        assert report.classes == dict.fromkeys(("Business", "Sci/Tech", "Sports", "World"), each)
+        assert report.columns == Columns(("title", "description"), "label")
+        assert report.words[2] <= 60
+
+
+def test_contents_are_counted(tmp_path: Path) -> None:
+    rows = [*good(10), *((f"{'word ' * 19}{i}", "World") for i in range(2)), ("one", "Sports")]
+    (report,) = check(tmp_path, rows)
+    assert report.path == tmp_path / "rows.csv"
+    assert report.rows == 23
+    assert report.classes == {"Sports": 11, "World": 12}
+    assert report.words == (4, 18, 20)  # 20 texts of 4 words, 2 of 20, 1 of 1; the 95 % point lies at position 20.9 of 0-22
+    assert report.findings == ()
+
+
+def test_missing_texts(tmp_path: Path) -> None:
+    rows = good()
+    rows[3], rows[20] = ("", "World"), ("  \n ", "Sports")
+    finding = only(check(tmp_path, rows)[0])
+    assert (finding.what, finding.rows) == ("no text", (3, 20))
+    assert "empty texts" in finding.fix
+
+
+def test_missing_labels(tmp_path: Path) -> None:
+    rows = good()
+    rows[0], rows[23] = ("a text", ""), ("b text", "  ")
+    report = check(tmp_path, rows)[0]
+    finding = only(report)
+    assert (finding.what, finding.rows) == ("no label", (0, 23))
+    assert "refuses" in finding.fix
+    assert report.classes == {"Sports": 11, "World": 11}
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    finding = only(check(tmp_path, good(classes=("World",)))[0])
+    assert finding.what == "one class only (World)"
+    assert "two or more" in finding.fix
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("Sport", "Sports"), ("sports", "Sports"), ("SPORTS", "Sports"), ("Worlds", "World")])
+def test_labels_that_look_like_another(tmp_path: Path, typed: str, meant: str) -> None:
+    rows = good(15)
+    rows[5], rows[8] = ("x", typed), ("y", typed)
+    finding = only(check(tmp_path, rows)[0])
+    assert (finding.what, finding.rows) == (f"label {typed!r} looks like {meant!r}", (5, 8))
+    assert repr(meant) in finding.fix
+
+
+def test_numbers_are_not_taken_for_misspelt_numbers(tmp_path: Path) -> None:
+    rows = [(f"text {i}", str(1000000 + i % 2)) for i in range(24)] + [(f"more {i}", "1000000") for i in range(5)]
+    assert check(tmp_path, rows)[0].findings == ()
+
+
+def test_classes_with_too_few_rows(tmp_path: Path) -> None:
+    rows = [*good(), *((f"rare {i}", "Weather") for i in range(FEW - 1)), *((f"enough {i}", "Business") for i in range(FEW))]
+    finding = only(check(tmp_path, rows)[0])
+    assert (finding.what, finding.rows) == (f"class 'Weather' has {FEW - 1} rows", tuple(range(24, 24 + FEW - 1)))
+    assert f"at least {FEW}" in finding.fix
+
+
+def test_repeats_name_the_later_rows(tmp_path: Path) -> None:
+    rows = [*good(), ("Oil  UP again", "World"), ("oil up\nagain", "World"), ("OIL UP AGAIN", "World")]
+    finding = only(check(tmp_path, rows)[0])
+    assert (finding.what, finding.rows) == ("repeats an earlier row", (25, 26))
+    assert "remove" in finding.fix
+
+
+def test_one_text_with_different_labels_names_every_row(tmp_path: Path) -> None:
+    rows = [("oil up", "Sports"), *good(), ("Oil up", "World")]
+    finding = only(check(tmp_path, rows)[0])
+    assert (finding.what, finding.rows) == ("one text with different labels", (0, 25))
+    assert "decide" in finding.fix
+
+
+def test_empty_texts_are_no_repeats(tmp_path: Path) -> None:
+    rows = [*good(), ("", "World"), ("", "Sports"), (" ", "World")]
+    assert only(check(tmp_path, rows)[0]).what == "no text"
+
+
+def test_long_texts(tmp_path: Path) -> None:
+    rows = [*good(), ("word " * LONG, "World"), ("wort " * (LONG + 1), "World")]
+    finding = only(check(tmp_path, rows)[0])
+    assert finding.what.startswith(f"over {LONG} words")
+    assert finding.rows == (25,)
+    assert "data.max_length=256" in finding.fix
+
+
+def test_texts_shared_with_the_test_rows(tmp_path: Path) -> None:
+    test = [(f"test {i} {name}", name) for i in range(12) for name in ("World", "Sports")]
+    test[4] = ("TEXT 3  of World", "World")
+    train, other = check(tmp_path, good(), test)
+    assert train.findings == ()
+    finding = only(other)
+    assert (finding.what, finding.rows) == ("also stands in the training rows", (4,))
+    assert "remove" in finding.fix
+
+
+def test_labels_that_only_the_test_rows_have(tmp_path: Path) -> None:
+    test = [(f"test {i} {name}", name) for i in range(12) for name in ("World", "Weather")]
+    finding = only(check(tmp_path, good(), test)[1])
+    assert (finding.what, finding.rows) == ("label is not in the training rows", tuple(range(1, 24, 2)))
+    assert finding.fix
+
+
+def test_a_folder_is_checked_in_both_parts(tmp_path: Path) -> None:
+    put(tmp_path / "train.csv", good())
+    put(tmp_path / "test.csv", [("text 0 of World", "World"), *((f"t {i}", "World") for i in range(11)), *good()[1:24:2]])
+    reports = check_source(str(tmp_path))
+    assert [report.path.name for report in reports] == ["train.csv", "test.csv"]
+    assert only(reports[1]).rows == (0, *range(12, 24))
+
+
+def test_several_things_at_once_are_all_found(tmp_path: Path) -> None:
+    rows = [*good(), ("", "World"), ("x", ""), ("y", "Sport"), ("z", "Weather"), *good()[:1], ("text 1 of World", "Sports")]
+    whats = [finding.what for finding in check(tmp_path, rows)[0].findings]
+    for part in ("no text", "no label", "'Sport' looks like 'Sports'", "'Weather' has 1 row", "repeats", "different labels"):
+        assert any(part in what for what in whats), part
+    assert len(whats) == 6
+
+
+def test_unlabelled_files_are_checked_too(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text\n" + "".join(f"text {i}\n" for i in range(5)) + "text 2\n")
+    (report,) = check_source(str(path))
+    assert report.classes == {}
+    assert report.columns == Columns(("text",), None)
+    assert (only(report).what, only(report).rows) == ("repeats an earlier row", (5,))
+
+
+def test_classes_are_called_by_the_names_the_file_brings(tmp_path: Path) -> None:
+    features = {"label": {"names": ["World", "Sports", "Weather"], "_type": "ClassLabel"}}
+    labels = [0, 1] * 12 + [2]
+    table = pyarrow.table({"text": [f"text {i}" for i in range(25)], "label": labels})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pyarrow.parquet.write_table(table, tmp_path / "rows.parquet")
+    (report,) = check_source(str(tmp_path / "rows.parquet"))
+    assert report.classes == {"World": 12, "Sports": 12, "Weather": 1}
+    assert "'Weather'" in only(report).what
+
+
+def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LoralabError, match="no file or folder"):
+        check_source(str(tmp_path / "gone.csv"))
+    with pytest.raises(LoralabError, match="there is no file"):
+        check(tmp_path, good()) and check_source(str(tmp_path / "rows.csv"), test=str(tmp_path / "gone.csv"))
+    with pytest.raises(LoralabError, match="has no column 'body'"):
+        check_source(str(tmp_path / "rows.csv"), text=["body"])
+
+
+@pytest.mark.timeout(30)
+def test_a_column_of_numbers_taken_for_labels_does_not_take_for_ever(tmp_path: Path) -> None:
+    rows = [(f"text {i}", f"{i * 0.37:.4f}") for i in range(20_000)]
+    began = time.perf_counter()
+    (report,) = check(tmp_path, rows)
+    assert time.perf_counter() - began < 5
+    assert report.findings
+
+
+def test_the_command_prints_rows_and_fixes(tmp_path: Path) -> None:
+    rows = good()
+    rows[3] = ("", "World")
+    path = put(tmp_path / "rows.csv", rows)
+    result = CliRunner().invoke(app, ["data", str(path)])
+    assert result.exit_code == 0, result.output
+    assert "no text: rows 3" in result.output
+    assert "fix: fill in or remove" in result.output
+    assert "24" in result.output
+    result = CliRunner().invoke(app, ["data", str(path), "--json"])
+    (report,) = json.loads(result.output)
+    assert report["findings"] == [{"what": "no text", "rows": [3], "fix": "fill in or remove; training keeps them as empty texts"}]
+    assert path.read_bytes() == put(tmp_path / "again.csv", rows).read_bytes()  # it changes nothing
+
+
+def test_the_command_says_when_nothing_is_wrong() -> None:
+    result = CliRunner().invoke(app, ["data", "sample"])
+    assert result.exit_code == 0
+    assert result.output.count("nothing wrong found") == 2

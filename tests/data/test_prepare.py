@@ -1,0 +1,168 @@
+"""From settings to the rows of one run, and what a careful colleague would notice about them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from loralab.config import load_config
+from loralab.data.prepare import load_splits, remarks
+from loralab.data.select import Splits
+from loralab.data.sources import Columns
+from loralab.data.values import Examples
+from loralab.errors import LoralabError
+
+Row = tuple[str, str]
+
+
+def put(path: Path, rows: Sequence[Row], header: Sequence[str] = ("text", "label")) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(header)
+        table.writerows(rows)
+    return path
+
+
+def rows(each: int = 50, prefix: str = "text", classes: Sequence[str] = ("World", "Sports")) -> list[Row]:
+    return [(f"{prefix} {i} {name}", name) for i in range(each) for name in classes]
+
+
+def load(source: str | Path, *overrides: str) -> tuple[Splits, Columns]:
+    """Through the real settings, as the pipeline does it."""
+    config = load_config("quickstart", [f"data.source={source}", *overrides])
+    return load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+
+
+def sizes(splits: Splits) -> dict[str, int]:
+    return {name: len(part) for name, part in splits.parts().items()}
+
+
+def refused(*arguments: Any) -> str:
+    with pytest.raises(LoralabError) as error:
+        load(*arguments)
+    return str(error.value)
+
+
+def test_the_sample_keeps_its_own_test_rows() -> None:
+    splits, columns = load("sample")
+    assert sizes(splits) == {"train": 720, "validation": 80, "test": 400}
+    assert columns == Columns(("title", "description"), "label")
+    assert splits.test.rows.tolist() == list(range(400))
+    assert remarks(splits) == []
+
+
+def test_a_file_without_test_rows_gives_a_fifth(tmp_path: Path) -> None:
+    splits, _ = load(put(tmp_path / "a.csv", rows()))
+    assert sizes(splits) == {"train": 72, "validation": 8, "test": 20}
+    for part in splits.parts().values():
+        counts = np.bincount(part.require_labels())
+        assert counts[0] == counts[1]
+
+
+def test_settings_reach_the_split(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", rows())
+    splits, _ = load(path, "data.test=0.3", "data.validation=10", "data.train_limit=20", "data.test_limit=8")
+    assert sizes(splits) == {"train": 20, "validation": 10, "test": 8}
+    assert sizes(load(path, "data.shots_per_class=3")[0])["train"] == 6
+    assert sizes(load(path, "data.validation=0")[0]) == {"train": 80, "test": 20}
+    one, same, other = (load(path, f"data.split_seed={seed}")[0] for seed in (1, 1, 2))
+    assert one.test.rows.tolist() == same.test.rows.tolist() != other.test.rows.tolist()
+
+
+def test_the_seed_of_the_run_does_not_move_the_split(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", rows())
+    assert load(path, "seed=1")[0].test.rows.tolist() == load(path, "seed=2")[0].test.rows.tolist()
+
+
+def test_columns_and_classes_are_taken_as_told(tmp_path: Path) -> None:
+    numbered = [(f"text {i}", str(i % 3)) for i in range(60)]
+    path = put(tmp_path / "a.csv", numbered, ("subject", "grade"))
+    splits, columns = load(path, "data.text=subject", "data.label=grade", "data.classes=low,middle,high")
+    assert columns == Columns(("subject",), "grade")
+    assert splits.train.classes == splits.test.classes == ("low", "middle", "high")
+
+
+def test_parts_of_their_own_speak_of_the_training_classes(tmp_path: Path) -> None:
+    train = put(tmp_path / "a.csv", rows(20, classes=("World", "Sports", "Business")))
+    test = put(tmp_path / "b.csv", [("x", "Sports"), ("y", "Sports")])
+    validation = put(tmp_path / "c.csv", [("v", "World"), ("w", "Sports")])
+    splits, _ = load(train, f"data.test={test}", f"data.validation={validation}")
+    assert sizes(splits) == {"train": 60, "validation": 2, "test": 2}
+    assert splits.train.classes == ("Business", "Sports", "World")
+    assert splits.test.require_labels().tolist() == [1, 1]
+    assert splits.validation is not None
+    assert splits.validation.require_labels().tolist() == [2, 1]
+
+
+def test_a_test_file_wins_over_the_source_s_own_test_rows(tmp_path: Path) -> None:
+    put(tmp_path / "train.csv", rows(20))
+    put(tmp_path / "test.csv", rows(5, "own"))
+    other = put(tmp_path / "other.csv", rows(3, "other"))
+    assert len(load(tmp_path)[0].test) == 10
+    assert list(load(tmp_path, f"data.test={other}")[0].test.texts) == [text for text, _ in rows(3, "other")]
+    held_out = load(tmp_path, "data.test=0.25")[0]
+    assert sizes(held_out) == {"train": 27, "validation": 3, "test": 10}
+    assert all(text.startswith("text") for text in held_out.test.texts)
+
+
+@pytest.mark.parametrize("part", ["test", "validation"])
+def test_unknown_labels_in_a_part_are_refused_with_rows_and_the_nearest(tmp_path: Path, part: str) -> None:
+    train = put(tmp_path / "a.csv", rows())
+    other = put(tmp_path / "b.csv", [("x", "Sports"), ("y", "Sport"), ("z", "Sport")])
+    said = refused(train, f"data.{part}={other}")
+    assert "b.csv: label 'Sport' in rows 1, 2 is not a class; did you mean 'Sports'?; classes: Sports, World" in said
+
+
+@pytest.mark.parametrize("part", ["test", "validation", "indices"])
+def test_missing_parts_are_named(tmp_path: Path, part: str) -> None:
+    assert "gone.csv" in refused(put(tmp_path / "a.csv", rows()), f"data.{part}={tmp_path / 'gone.csv'}")
+
+
+def test_unlabelled_parts_are_refused(tmp_path: Path) -> None:
+    train = put(tmp_path / "a.csv", rows())
+    test = put(tmp_path / "b.csv", [("x", "1")], ("text", "date"))
+    assert "which is a label column?" in refused(train, f"data.test={test}")
+
+
+def test_index_file_chooses_training_rows(tmp_path: Path) -> None:
+    path = put(tmp_path / "a.csv", rows())
+    whole = load(path)[0].train.rows
+    chosen = tmp_path / "rows.txt"
+    chosen.write_text("5\n0\n2\n1\n")
+    splits, _ = load(path, f"data.indices={chosen}")
+    assert splits.train.rows.tolist() == whole[[0, 1, 2, 5]].tolist()
+    chosen.write_text("5\n72\n")
+    assert "row 72; the training rows are 0-71" in refused(path, f"data.indices={chosen}")
+
+
+def test_remarks_count_missing_texts_and_shared_ones() -> None:
+    def part(*texts: str, first: int = 0) -> Examples:
+        return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(first, first + len(texts)), ("x", "y"))
+
+    splits = Splits(part("a", "", " ", "Oil up", first=10), None, part("b", "oil  UP", "\t"))
+    found = remarks(splits)
+    assert found[0] == "2 training rows have no text, such as row 11; they are kept, as empty texts"
+    assert found[1] == "1 test rows have no text, such as row 2; they are kept, as empty texts"
+    assert len(found) == 3
+    assert "of 3 test texts also stand in the training rows" in found[2]
+
+
+def test_empty_texts_do_not_count_as_shared() -> None:
+    def part(*texts: str) -> Examples:
+        return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(len(texts)), ("x", "y"))
+
+    found = remarks(Splits(part("a", ""), None, part("b", "")))
+    assert [remark for remark in found if "also stand" in remark] == []
+
+
+def test_training_texts_that_are_validated_on_are_noticed() -> None:
+    def part(*texts: str) -> Examples:
+        return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(len(texts)), ("x", "y"))
+
+    found = remarks(Splits(part("a", "b"), part("a"), part("c")))
+    assert any("validation" in remark for remark in found)

@@ -1,0 +1,557 @@
+"""Settings: recipes, files and overrides, what is refused and how, and what stays equal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from loralab.config import (
+    MAX_YAML_BYTES,
+    Config,
+    default_name,
+    describe_settings,
+    list_recipes,
+    load_config,
+    setting_names,
+)
+from loralab.errors import LoralabError
+
+RECIPES = (
+    "distilbert-baseline",
+    "distilbert-study",
+    "quickstart",
+    "roberta-class-weights",
+    "roberta-latent-layers",
+    "roberta-million-budget",
+    "roberta-search",
+)
+OTHER: dict[str, str] = {
+    "seed": "7",
+    "data.source": "reviews.csv",
+    "data.text": "title,body",
+    "data.label": "stars",
+    "data.classes": "bad,good",
+    "data.test": "0.3",
+    "data.validation": "240",
+    "data.split_seed": "1",
+    "data.train_limit": "100",
+    "data.test_limit": "100",
+    "data.shots_per_class": "8",
+    "data.indices": "rows.txt",
+    "data.clean": "html",
+    "data.max_length": "64",
+    "model.base": "roberta-base",
+    "model.pooling": "cls",
+    "model.head": "own",
+    "model.dropout": "0.2",
+    "tuning": "full",
+    "lora.rank": "4",
+    "lora.alpha": "4",
+    "lora.dropout": "0.1",
+    "lora.targets": "key",
+    "lora.layers": "9-11",
+    "lora.variant": "rslora",
+    "lora.max_trainable": "1000000",
+    "train.epochs": "1",
+    "train.max_steps": "10",
+    "train.batch_size": "8",
+    "train.tokens_per_pass": "4096",
+    "train.learning_rate": "2e-4",
+    "train.head_learning_rate": "1e-3",
+    "train.weight_decay": "0.03",
+    "train.schedule": "linear",
+    "train.warmup": "100",
+    "train.class_weights": "balanced",
+    "train.label_smoothing": "0.2",
+    "train.focal_gamma": "2",
+    "train.eval_every": "50",
+    "train.stop_on": "macro_f1",
+    "train.patience": "3",
+    "train.min_delta": "0.001",
+    "train.precision": "fp32",
+    "train.threads": "2",
+}
+"""Every setting but the name, with a value that is not its default."""
+
+
+def get(config: Config, name: str) -> Any:
+    value: Any = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(*arguments: Any) -> str:
+    with pytest.raises(LoralabError) as caught:
+        load_config(*arguments)
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+# Recipes and sources
+
+
+def test_the_recipes_are_those_shipped() -> None:
+    recipes = list_recipes()
+    assert tuple(recipe.name for recipe in recipes) == RECIPES
+    assert all(recipe.summary and recipe.source and recipe.claim for recipe in recipes)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_loads_and_is_its_differences_from_the_defaults(name: str) -> None:
+    config = load_config(name)
+    recipe = next(recipe for recipe in list_recipes() if recipe.name == name)
+    said = {f"{section}.{key}" for section, inner in recipe.settings.items() if isinstance(inner, dict) for key in inner}
+    said |= {key for key, value in recipe.settings.items() if not isinstance(value, dict)}
+    default = Config()
+    differing = {key for key in setting_names() if get(config, key) != get(default, key)}
+    assert differing <= said
+
+
+def test_golden_settings_of_a_recipe() -> None:
+    config = load_config("roberta-class-weights")
+    assert config.model.base == "roberta-base"
+    assert (config.lora.rank, config.lora.alpha, config.lora.targets) == (8, 16.0, ("query", "value"))
+    assert config.train.class_weights == {"World": 1.3, "Sports": 1.3, "Business": 1.2, "Sci/Tech": 0.2}
+    assert config.train.stop_on == "f1:Business"
+    assert load_config("roberta-latent-layers").lora.layers == "9-11"
+    assert load_config("roberta-million-budget").lora.max_trainable == 1_000_000
+
+
+def test_a_data_file_is_quickstart_on_it(tmp_path: Path) -> None:
+    file = write(tmp_path / "reviews.csv", "text,label\n")
+    config = load_config(file)
+    assert config == load_config("quickstart", [f"data.source={file}"])
+    assert load_config("sample") == load_config("quickstart")
+
+
+def test_a_settings_file_is_read_and_its_about_left_out(tmp_path: Path) -> None:
+    file = write(
+        tmp_path / "mine.yaml", "about: {summary: s, source: t, claim: u}\nlora: {rank: 4}\ntrain: {learning_rate: 2e-4}\n"
+    )
+    config = load_config(file, ["lora.alpha=4"])
+    assert (config.lora.rank, config.lora.alpha, config.train.learning_rate) == (4, 4.0, 2e-4)
+    assert load_config(str(file)).lora.alpha == 16.0
+
+
+def test_an_empty_settings_file_is_the_defaults(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path / "a.yaml", "")) == Config()
+    assert load_config(write(tmp_path / "b.yml", "# only a remark\n")) == Config()
+
+
+def test_an_unknown_recipe_is_told_with_the_nearest_and_all() -> None:
+    message = refused("roberta-searhc")
+    assert "'roberta-searhc' is neither a recipe nor a file; did you mean 'roberta-search'?" in message
+    assert all(name in message for name in RECIPES)
+
+
+def test_a_missing_file_is_told() -> None:
+    assert "nowhere.yaml" in refused("nowhere.yaml")
+    assert "nowhere.csv" in refused("nowhere.csv")
+
+
+# Overrides and their values
+
+
+def test_every_setting_can_be_overridden() -> None:
+    assert {*OTHER, "name"} == set(setting_names())
+    assert dict(describe_settings()).keys() == set(setting_names())
+    default = Config()
+    for name, value in OTHER.items():
+        assert get(default.override(f"{name}={value}"), name) != get(default, name), name
+
+
+@pytest.mark.parametrize(
+    ("assignment", "expected"),
+    [
+        ("train.learning_rate=2e-4", 2e-4),
+        ("train.learning_rate=2.0e-4", 2e-4),
+        ("train.learning_rate=1", 1.0),
+        ("train.warmup=100", 100.0),
+        ("data.text=title,body", ("title", "body")),
+        ("data.text=title, body", ("title", "body")),
+        ("data.text=[title, body]", ("title", "body")),
+        ("data.text=title", ("title",)),
+        ("data.label=2", "2"),
+        ("data.clean=", ()),
+        ("data.clean=[]", ()),
+        ("data.clean=html,urls", ("html", "urls")),
+        ("data.validation=held_out.csv", "held_out.csv"),
+        ("data.validation=0.1", 0.1),
+        ("data.validation=240", 240.0),
+        ("data.test=null", None),
+        ("lora.layers=9-11", "9-11"),
+        ("lora.layers=9", "9"),
+        ("lora.layers=0,5,9-11", "0,5,9-11"),
+        ("lora.layers=[9, 10]", "9,10"),
+        ("lora.layers=", None),
+        ("lora.targets=all", ("all",)),
+        ("train.class_weights=1.3,1.3,1.2,0.2", (1.3, 1.3, 1.2, 0.2)),
+        ("train.class_weights=1,1,2,2e-1", (1.0, 1.0, 2.0, 0.2)),
+        ("train.class_weights=[1, 1.5]", (1.0, 1.5)),
+        ("train.class_weights={World: 1.3, Sci/Tech: 2}", {"World": 1.3, "Sci/Tech": 2.0}),
+        ("train.class_weights=balanced", "balanced"),
+        ("train.class_weights=null", None),
+        ("train.stop_on=balance:Business/Sci-Tech", "balance:Business/Sci-Tech"),
+        ("name=mine", "mine"),
+    ],
+)
+def test_values_are_read_as_meant(assignment: str, expected: object) -> None:
+    name = assignment.partition("=")[0]
+    found = get(load_config("quickstart", [assignment]), name)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "nearest"),
+    [
+        ("lora.rnak=4", "lora.rank"),
+        ("rank=4", "lora.rank"),
+        ("learning_rate=1e-3", "train.learning_rate"),
+        ("batch_size=4", "train.batch_size"),
+        ("max_lenght=4", "data.max_length"),
+        ("train.rank=4", "lora.rank"),
+        ("Seed=4", "seed"),
+        ("model.bsae=minilm", "model.base"),
+    ],
+)
+def test_an_unknown_setting_is_told_with_the_nearest(assignment: str, nearest: str) -> None:
+    key = assignment.partition("=")[0]
+    assert f"unknown setting {key!r}; did you mean {nearest!r}?" in refused("quickstart", [assignment])
+
+
+@pytest.mark.parametrize(("text", "key"), [("lora: {rnak: 4}", "lora.rnak"), ("train: {ranks: 4}", "train.ranks")])
+def test_an_unknown_setting_in_a_file_is_told_the_same_way(tmp_path: Path, text: str, key: str) -> None:
+    message = refused(write(tmp_path / "a.yaml", text))
+    assert f"unknown setting {key!r}; did you mean 'lora.rank'?" in message
+
+
+def test_every_unknown_setting_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+    message = refused(write(tmp_path / "a.yaml", "lora: {rnak: 4, alhpa: 2}\nsede: 1\n"))
+    assert all(key in message for key in ("'lora.rnak'", "'lora.alhpa'", "'sede'", "'lora.rank'", "'lora.alpha'", "'seed'"))
+
+
+def test_a_setting_like_no_other_is_told_with_the_whole_list() -> None:
+    message = refused("quickstart", ["zzzzzz=1"])
+    assert all(name in message for name in setting_names())
+
+
+def test_an_override_without_a_value_sign_is_told() -> None:
+    assert "write key=value" in refused("quickstart", ["lora.rank"])
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "lora.rank=0",
+        "lora.rank=-1",
+        "lora.rank=abc",
+        "lora.rank=8.5",
+        "lora.rank=true",
+        "lora.rank=",
+        "lora.alpha=0",
+        "lora.dropout=1",
+        "lora.dropout=-0.1",
+        "lora.variant=dora",
+        "lora.targets=",
+        "lora.layers=2001-01-01",
+        "seed=-1",
+        "seed=1.5",
+        "seed=yes",
+        "tuning=none",
+        "model.pooling=max",
+        "model.head=big",
+        "model.dropout=1.0",
+        "data.max_length=4",
+        "data.max_length=513",
+        "data.train_limit=0",
+        "train.learning_rate=0",
+        "train.learning_rate=-1e-3",
+        "train.learning_rate=fast",
+        "train.learning_rate=nan",
+        "train.epochs=-1",
+        "train.epochs=true",
+        "train.max_steps=0",
+        "train.batch_size=0",
+        "train.schedule=step",
+        "train.label_smoothing=1",
+        "train.focal_gamma=-1",
+        "train.eval_every=0",
+        "train.patience=0",
+        "train.min_delta=-0.1",
+        "train.precision=fp16",
+        "train.class_weights=equal",
+        "train.class_weights=a,b",
+        "train.class_weights={World: heavy}",
+        "train.class_weights=2",
+        "train.stop_on=",
+        "data.text={a: b}",
+    ],
+)
+def test_a_value_out_of_range_or_of_another_kind_is_told_with_its_name_and_value(assignment: str) -> None:
+    name = assignment.partition("=")[0]
+    message = refused("quickstart", [assignment])
+    assert f"{name} = " in message
+    assert "recipe quickstart" in message
+    assert len(message) < 1000
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "train.learning_rate=inf",
+        "train.learning_rate=.inf",
+        "lora.alpha=inf",
+        "train.epochs=inf",
+        "train.warmup=inf",
+        "train.class_weights=nan,1,1,1",
+        "train.class_weights=inf,1,1,1",
+        "train.class_weights={World: .nan}",
+        "data.validation=.inf",
+    ],
+)
+def test_infinity_and_not_a_number_are_refused(assignment: str) -> None:
+    refused("quickstart", [assignment])
+
+
+@pytest.mark.parametrize("assignment", ["lora.rank=[", "name='a", "name={a", "seed=*x"])
+def test_a_value_that_is_no_yaml_is_told(assignment: str) -> None:
+    assert "cannot be read" in refused("quickstart", [assignment])
+
+
+@pytest.mark.parametrize("key", ["lora", "train", "data"])
+def test_a_whole_section_is_no_setting(key: str) -> None:
+    assert f"unknown setting {key!r}" in refused("quickstart", [f"{key}=3"])
+
+
+@pytest.mark.parametrize("text", ["lora: 3", "lora: [rank]", "lora: rank", "data:"])
+def test_a_section_that_is_no_mapping_is_told_with_overrides_too(tmp_path: Path, text: str) -> None:
+    section = text[:4]
+    key = "lora.rank=4" if section == "lora" else "data.split_seed=1"
+    for overrides in ([], [key]):
+        assert f"{section} = " in refused(write(tmp_path / "a.yaml", text), overrides)
+
+
+# Files that are no settings
+
+
+@pytest.mark.parametrize(
+    ("text", "what"), [("- 1\n- 2", "list"), ("abc", "str"), ("3", "int"), ("2001-01-01", "date"), ("true", "bool")]
+)
+def test_a_file_that_holds_no_mapping_is_told(tmp_path: Path, text: str, what: str) -> None:
+    assert f"holds a {what}" in refused(write(tmp_path / "a.yaml", text))
+
+
+def test_a_file_too_large_is_not_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "# " + "x" * MAX_YAML_BYTES)
+    assert "that is not a settings file" in refused(file)
+    assert load_config(write(tmp_path / "b.yaml", "# " + "x" * (MAX_YAML_BYTES - 2))) == Config()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"lora: {rank",
+        b"\xff\xfe\x00lora",
+        b"name: \x00",
+        b"a: 1\n---\nb: 2",
+        b"lora: !!python/object/apply:os.system ['true']",
+        b"seed: *nothing",
+        b"? [a]\n: 1\n",
+        b"name: 2001-99-99",
+        b"seed: " + b"9" * 5000,
+        b"lora: " + b"[" * 20000,
+        b"{a: " * 5000,
+    ],
+    ids=["cut", "binary", "nul", "two", "tag", "anchor", "key", "date", "digits", "brackets", "braces"],
+)
+def test_damaged_and_hostile_yaml_is_one_message(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.yaml").write_bytes(content)
+    assert "a.yaml" in refused(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize("value", ["2001-99-99", "9" * 5000, "[" * 20000], ids=["date", "digits", "brackets"])
+def test_hostile_yaml_in_an_override_is_one_message(value: str) -> None:
+    assert "seed" in refused("quickstart", [f"seed={value}"])
+
+
+@pytest.mark.parametrize("text", ["1: 2", "lora: {1: 2}", "~: 2", "lora: &a {rank: *a}", "data: {text: &a [*a]}"])
+def test_odd_keys_and_loops_are_one_message(tmp_path: Path, text: str) -> None:
+    assert len(refused(write(tmp_path / "a.yaml", text))) < 1000
+
+
+BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10))
+READ = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+from loralab.config import load_config
+from loralab.errors import LoralabError
+try:
+    load_config(sys.argv[1])
+except LoralabError as error:
+    print(len(str(error)))
+"""
+
+
+@pytest.mark.parametrize("place", ["lora: {rank: *a9}", "data: {text: *a9}", "train: {class_weights: *a9}", "lora: {layers: *a9}"])
+def test_a_yaml_bomb_is_refused_in_seconds_with_a_short_message(tmp_path: Path, place: str) -> None:
+    file = write(tmp_path / "a.yaml", BOMB + place + "\n")
+    done = subprocess.run([sys.executable, "-c", READ, str(file)], capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, done.stderr[-500:]
+    assert int(done.stdout) < 100_000
+
+
+def test_a_long_value_is_told_in_a_short_message(tmp_path: Path) -> None:
+    assert len(refused(write(tmp_path / "a.yaml", f"lora: {{rank: {'x' * 500_000}}}"))) < 10_000
+
+
+# What stays equal
+
+
+def test_a_config_is_frozen_and_an_override_makes_another() -> None:
+    config = load_config("quickstart")
+    with pytest.raises(ValidationError):
+        config.seed = 3  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        config.lora.rank = 3  # type: ignore[misc]
+    other = config.override("lora.rank=3", "seed=1")
+    assert (other.lora.rank, other.seed) == (3, 1)
+    assert (config.lora.rank, config.seed) == (16, 42)
+    assert other.override(f"lora.rank={config.lora.rank}", f"seed={config.seed}") == config
+
+
+def test_class_weights_by_name_are_frozen_too() -> None:
+    config = Config().override("train.class_weights={World: 2}")
+    before = config.fingerprint()
+    with pytest.raises(TypeError):
+        config.train.class_weights["World"] = 3.0  # type: ignore[index]
+    assert config.fingerprint() == before
+
+
+def test_an_override_is_validated_like_a_file() -> None:
+    with pytest.raises(LoralabError, match="lora.rank = 0"):
+        Config().override("lora.rank=0")
+    with pytest.raises(LoralabError, match=r"did you mean 'lora\.rank'"):
+        Config().override("rank=0")
+
+
+def test_the_fingerprint_is_equal_for_equal_settings_and_differs_for_each() -> None:
+    default = Config()
+    prints = {name: default.override(f"{name}={value}").fingerprint() for name, value in OTHER.items()}
+    prints["default"] = default.fingerprint()
+    assert len(set(prints.values())) == len(OTHER) + 1
+    for name, value in OTHER.items():
+        assert Config().override(f"{name}={value}").fingerprint() == prints[name]
+
+
+def test_the_fingerprint_ignores_the_name_and_how_a_value_was_written() -> None:
+    default = Config()
+    assert default.override("name=other").fingerprint() == default.fingerprint()
+    one, other = (
+        default.override(f"train.class_weights={text}") for text in ("{World: 2, Sports: 3}", "{Sports: 3.0, World: 2.0}")
+    )
+    assert one == other
+    assert one.fingerprint() == other.fingerprint()
+    assert default.override("data.text=a,b").fingerprint() == default.override("data.text=[a, b]").fingerprint()
+    assert default.override("lora.alpha=16").fingerprint() == default.fingerprint()
+
+
+def test_the_fingerprint_is_the_same_in_another_process() -> None:
+    code = "from loralab.config import load_config; print(load_config('roberta-class-weights').fingerprint())"
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+        ).stdout.strip()
+        for seed in ("1", "2")
+    }
+    assert found == {load_config("roberta-class-weights").fingerprint()}
+
+
+def test_streams_differ_by_purpose_and_seed_and_stay() -> None:
+    purposes, seeds = ("init", "shuffle", "dropout"), range(20)
+    found = {(purpose, seed): Config(seed=seed).stream(purpose) for purpose in purposes for seed in seeds}
+    assert len(set(found.values())) == len(found)
+    assert all(0 <= value < 2**56 for value in found.values())
+    assert Config(seed=3, name="x").stream("init") == found["init", 3]
+    assert Config(seed=3).override("data.split_seed=9").stream("init") == found["init", 3]
+
+
+def test_neighbouring_streams_are_far_apart() -> None:
+    # Each dropout module takes the stream's seed plus its number: streams must not overlap.
+    values = sorted(Config(seed=seed).stream(purpose) for purpose in ("init", "shuffle", "dropout") for seed in range(200))
+    assert min(b - a for a, b in zip(values, values[1:], strict=False)) > 10_000
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_yaml_gives_the_same_settings_back(tmp_path: Path, name: str) -> None:
+    config = load_config(name)
+    again = load_config(write(tmp_path / "a.yaml", config.to_yaml()))
+    assert again == config
+    assert again.fingerprint() == config.fingerprint()
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+reals = st.floats(1e-12, 1e6)
+trees = st.builds(
+    dict,
+    seed=st.integers(0, 2**63),
+    name=st.none() | names,
+    data=st.fixed_dictionaries(
+        {"source": names, "label": st.none() | names, "text": st.none() | st.lists(names, min_size=1, max_size=3)},
+        optional={"validation": st.floats(0, 1), "clean": st.lists(names, max_size=2), "classes": st.lists(names, max_size=3)},
+    ),
+    lora=st.fixed_dictionaries({"alpha": reals, "rank": st.integers(1, 512), "layers": st.none() | names}),
+    train=st.fixed_dictionaries(
+        {
+            "learning_rate": reals,
+            "stop_on": names,
+            "class_weights": st.none()
+            | st.just("balanced")
+            | st.lists(reals, min_size=1, max_size=4)
+            | st.dictionaries(names, reals, max_size=3),
+        }
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None, database=None)
+@given(tree=trees)
+def test_yaml_and_overrides_lose_nothing(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]) -> None:
+    file = tmp_path_factory.getbasetemp() / "tree.yaml"
+    config = load_config(write(file, json.dumps(tree, ensure_ascii=True)))
+    assert (config.seed, config.name) == (tree["seed"], tree["name"])
+    assert config.train.stop_on == tree["train"]["stop_on"]
+    again = load_config(write(file, config.to_yaml()))
+    assert again == config
+    assert again.fingerprint() == config.fingerprint()
+    assert config.override() == config
+    assert config.override("tuning=full").override(f"tuning={config.tuning}") == config
+
+
+def test_a_low_rate_is_remarked_for_lora_only() -> None:
+    low = Config().override("train.learning_rate=2e-5")
+    assert "train.learning_rate=2e-05" in low.remarks()[0]
+    assert low.override("tuning=full").remarks() == []
+    assert Config().remarks() == []
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [("quickstart", "quickstart-s42"), ("data/my reviews.csv.gz", "my-reviews-s42"), ("../x.csv", "x-s42"), (".csv", "run-s42")],
+)
+def test_a_runs_default_name_is_a_plain_word(source: str, name: str) -> None:
+    assert default_name(source, 42) == name

@@ -1,0 +1,134 @@
+"""Scores against scikit-learn's own, and the names that early stopping may use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_score, recall_score
+
+from loralab.errors import LoralabError
+from loralab.metrics import balance, balance_pair, check_stop_on, scores, table
+
+CLASSES = ("World", "Sports", "Business", "Sci/Tech")
+
+
+def guesses(n: int, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, classes, n)
+    logits = random.normal(size=(n, classes)).astype(np.float32)
+    logits[np.arange(n), labels] += 1.0
+    return logits, labels
+
+
+@pytest.mark.parametrize(("n", "classes", "seed"), [(500, 4, 0), (37, 2, 1), (200, 9, 2), (12, 9, 3), (1, 4, 4)])
+def test_scores_are_scikit_learns(n: int, classes: int, seed: int) -> None:
+    names = tuple(f"class {i}" for i in range(classes))
+    logits, labels = guesses(n, classes, seed)
+    predicted, numbers = logits.argmax(axis=1), list(range(classes))
+    found = scores(logits, labels, names)
+    probabilities = np.exp(logits.astype(np.float64))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    assert found["loss"] == pytest.approx(log_loss(labels, probabilities, labels=numbers), rel=1e-9)
+    assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, labels=numbers, average="macro", zero_division=0))
+    matrix = confusion_matrix(labels, predicted, labels=numbers)
+    for kind, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
+        expected = score(labels, predicted, labels=numbers, average=None, zero_division=0)
+        assert [found[f"{kind}:{name}"] for name in names] == pytest.approx(expected.tolist())
+    assert [found[f"true:{name}"] for name in names] == matrix.sum(axis=1).tolist()
+    assert [found[f"predicted:{name}"] for name in names] == matrix.sum(axis=0).tolist()
+    assert len(found) == 3 + 5 * classes
+    assert all(type(value) is float for value in found.values())
+
+
+def test_scores_of_three_rows_by_hand() -> None:
+    logits = np.log(np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25]], dtype=np.float32))
+    found = scores(logits, np.array([0, 1, 1]), ("a", "b", "c"))
+    assert found["loss"] == pytest.approx((2 * np.log(2) + np.log(4)) / 3)
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert (found["precision:a"], found["recall:a"], found["f1:a"]) == pytest.approx((1 / 2, 1, 2 / 3))
+    assert (found["precision:b"], found["recall:b"], found["f1:b"]) == pytest.approx((1, 1 / 2, 2 / 3))
+    assert (found["precision:c"], found["recall:c"], found["f1:c"]) == (0, 0, 0)  # neither true nor predicted
+    assert found["macro_f1"] == pytest.approx(4 / 9)
+
+
+def test_the_loss_is_finite_where_the_logits_are_extreme() -> None:
+    found = scores(np.array([[1e30, -1e30]], dtype=np.float32), np.array([0]), ("a", "b"))
+    assert found["loss"] == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("name", ["balance:Business/Sci/Tech", "balance:Sci-Tech/Business", "balance:business-sci-tech"])
+def test_balance_is_the_smaller_f1_over_the_larger(name: str) -> None:
+    logits, labels = guesses(300, 4, 0)
+    found = scores(logits, labels, CLASSES, also=name)
+    low, high = sorted((found["f1:Business"], found["f1:Sci/Tech"]))
+    assert 0 < low < high
+    assert found[name] == pytest.approx(low / high)
+    assert name not in scores(logits, labels, CLASSES)
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), [(0.8, 0.4, 0.5), (0.4, 0.8, 0.5), (0.0, 0.5, 0.0), (0.0, 0.0, 1.0)])
+def test_balance_by_hand(first: float, second: float, expected: float) -> None:
+    assert balance({"f1:a": first, "f1:b": second}, "a", "b") == expected
+
+
+@pytest.mark.parametrize("classes", [CLASSES, ("a-b", "c", "d/e-f", "g h"), ("1", "2"), ("no", "Läden", "f1:x", "loss")])
+def test_every_score_and_every_pair_may_be_named(classes: tuple[str, ...]) -> None:
+    logits, labels = guesses(50, len(classes), 0)
+    pairs = [f"balance:{a}/{b}" for a in classes for b in classes if a != b]
+    kinds = [f"{kind}:{name}" for kind in ("precision", "recall", "f1") for name in classes]
+    for name in ("loss", "accuracy", "macro_f1", *kinds, *pairs):
+        check_stop_on(name, classes)
+        assert name in scores(logits, labels, classes, also=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "pair"),
+    [
+        ("balance:a-b/c", ("a-b", "c")),
+        ("balance:a-b-c", ("a-b", "c")),
+        ("balance:c-a/b", ("c", "a-b")),
+        ("balance:d/e/a-b", ("d/e", "a-b")),
+        ("balance:a-b/a-b", None),
+        ("balance:c", None),
+        ("balance:", None),
+        ("f1:c", None),
+        ("balance", None),
+    ],
+)
+def test_a_pair_is_read_though_its_names_hold_slashes_and_hyphens(name: str, pair: tuple[str, str] | None) -> None:
+    assert balance_pair(name, ("a-b", "c", "d/e")) == pair
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("acuracy", "accuracy"),
+        ("macro-f1", "macro_f1"),
+        ("f1:Bussiness", "f1:Business"),
+        ("recall:Wrold", "recall:World"),
+        ("los", "loss"),
+    ],
+)
+def test_a_misspelt_score_is_told_with_the_nearest_and_the_valid_ones(name: str, nearest: str) -> None:
+    with pytest.raises(LoralabError) as caught:
+        check_stop_on(name, CLASSES)
+    message = str(caught.value)
+    assert f"there is no score {name!r}; did you mean {nearest!r}?" in message
+    for word in ("loss", "accuracy", "macro_f1", "precision:NAME", "recall:NAME", "f1:NAME", "balance:NAME/NAME", *CLASSES):
+        assert word in message
+
+
+@pytest.mark.parametrize("name", ["", "f1", "f1:", "true:World", "eval_loss", "balance:World/World", "balance:World", "f1:world "])
+def test_what_is_no_score_is_refused(name: str) -> None:
+    with pytest.raises(LoralabError, match="train.stop_on"):
+        check_stop_on(name, CLASSES)
+
+
+def test_the_table_has_a_row_for_each_class_in_order() -> None:
+    logits, labels = guesses(100, 4, 0)
+    found = scores(logits, labels, CLASSES)
+    rows = table(found, CLASSES)
+    assert [row["class"] for row in rows] == list(CLASSES)
+    assert [row["f1"] for row in rows] == [found[f"f1:{name}"] for name in CLASSES]
+    assert sum(row["true"] for row in rows) == sum(row["predicted"] for row in rows) == 100
