@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+import yaml
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -234,7 +235,7 @@ def test_an_unknown_setting_is_told_with_the_nearest(assignment: str, nearest: s
     assert f"unknown setting {key!r}; did you mean {nearest!r}?" in refused("quickstart", [assignment])
 
 
-@pytest.mark.parametrize(("text", "key"), [("lora: {rnak: 4}", "lora.rnak"), ("train: {ranks: 4}", "train.ranks")])
+@pytest.mark.parametrize(("text", "key"), [("lora: {rnak: 4}", "lora.rnak"), ("train: {rank: 4}", "train.rank")])
 def test_an_unknown_setting_in_a_file_is_told_the_same_way(tmp_path: Path, text: str, key: str) -> None:
     message = refused(write(tmp_path / "a.yaml", text))
     assert f"unknown setting {key!r}; did you mean 'lora.rank'?" in message
@@ -400,19 +401,22 @@ import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 from loralab.config import load_config
 from loralab.errors import LoralabError
-try:
-    load_config(sys.argv[1])
-except LoralabError as error:
-    print(len(str(error)))
+for file in sys.argv[1:]:
+    try:
+        load_config(file)
+    except LoralabError as error:
+        print(len(str(error)))
 """
 
 
-@pytest.mark.parametrize("place", ["lora: {rank: *a9}", "data: {text: *a9}", "train: {class_weights: *a9}", "lora: {layers: *a9}"])
-def test_a_yaml_bomb_is_refused_in_seconds_with_a_short_message(tmp_path: Path, place: str) -> None:
-    file = write(tmp_path / "a.yaml", BOMB + place + "\n")
-    done = subprocess.run([sys.executable, "-c", READ, str(file)], capture_output=True, text=True, timeout=20, check=False)
+def test_a_yaml_bomb_is_refused_at_once_with_a_short_message(tmp_path: Path) -> None:
+    places = ("lora: {rank: *a9}", "data: {text: *a9}", "train: {class_weights: *a9}", "lora: {layers: *a9}", "*a9 : 1")
+    files = [write(tmp_path / f"{i}.yaml", f"{BOMB}{place}\n") for i, place in enumerate(places)]
+    done = subprocess.run([sys.executable, "-c", READ, *map(str, files)], capture_output=True, text=True, timeout=10, check=False)
     assert done.returncode == 0, done.stderr[-500:]
-    assert int(done.stdout) < 100_000
+    lengths = [int(line) for line in done.stdout.split()]
+    assert len(lengths) == len(places)
+    assert max(lengths) < 100_000
 
 
 def test_a_long_value_is_told_in_a_short_message(tmp_path: Path) -> None:
@@ -434,16 +438,8 @@ def test_a_config_is_frozen_and_an_override_makes_another() -> None:
     assert other.override(f"lora.rank={config.lora.rank}", f"seed={config.seed}") == config
 
 
-def test_class_weights_by_name_are_frozen_too() -> None:
-    config = Config().override("train.class_weights={World: 2}")
-    before = config.fingerprint()
-    with pytest.raises(TypeError):
-        config.train.class_weights["World"] = 3.0  # type: ignore[index]
-    assert config.fingerprint() == before
-
-
 def test_an_override_is_validated_like_a_file() -> None:
-    with pytest.raises(LoralabError, match="lora.rank = 0"):
+    with pytest.raises(LoralabError, match=r"lora\.rank = 0"):
         Config().override("lora.rank=0")
     with pytest.raises(LoralabError, match=r"did you mean 'lora\.rank'"):
         Config().override("rank=0")
@@ -493,7 +489,7 @@ def test_streams_differ_by_purpose_and_seed_and_stay() -> None:
 def test_neighbouring_streams_are_far_apart() -> None:
     # Each dropout module takes the stream's seed plus its number: streams must not overlap.
     values = sorted(Config(seed=seed).stream(purpose) for purpose in ("init", "shuffle", "dropout") for seed in range(200))
-    assert min(b - a for a, b in zip(values, values[1:], strict=False)) > 10_000
+    assert min(b - a for a, b in pairwise(values)) > 10_000
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -528,13 +524,13 @@ trees = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=40, deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
 @given(tree=trees)
 def test_yaml_and_overrides_lose_nothing(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]) -> None:
     file = tmp_path_factory.getbasetemp() / "tree.yaml"
-    config = load_config(write(file, json.dumps(tree, ensure_ascii=True)))
-    assert (config.seed, config.name) == (tree["seed"], tree["name"])
-    assert config.train.stop_on == tree["train"]["stop_on"]
+    config = load_config(write(file, yaml.safe_dump(tree)))
+    assert (config.seed, config.name, config.data.source) == (tree["seed"], tree["name"], tree["data"]["source"])
+    assert (config.train.stop_on, config.train.learning_rate) == (tree["train"]["stop_on"], tree["train"]["learning_rate"])
     again = load_config(write(file, config.to_yaml()))
     assert again == config
     assert again.fingerprint() == config.fingerprint()

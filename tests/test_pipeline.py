@@ -40,13 +40,13 @@ def configure(tiny: Path, topics_csv: Path) -> Configure:
     """Settings that learn the topics in a quarter of a second, changed by dotted overrides."""
 
     def configured(*overrides: str) -> Config:
-        own = [f"model.base={tiny}", "train.learning_rate=0.01", "train.epochs=8", "train.precision=fp32"]
+        own = [f"model.base={tiny}", "train.learning_rate=0.01", "train.epochs=6", "train.precision=fp32"]
         return load_config(topics_csv, [*own, *overrides])
 
     return configured
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Iterator[None]:
     """Tiny networks train ten times as fast on one thread as on two that share their cores with another process."""
     threads = torch.get_num_threads()
@@ -106,7 +106,9 @@ def test_every_file_can_be_read_by_others_as_the_umask_allows(configure: Configu
 
 
 def test_config_file_holds_every_setting_as_used(configure: Configure, tmp_path: Path) -> None:
-    config = configure("train.max_steps=1", "lora.layers=1-2", "train.class_weights={World: 2.0, Sports: 1, Business: 1, Sci/Tech: 1}")
+    config = configure(
+        "train.max_steps=1", "lora.layers=1-2", "train.class_weights={World: 2.0, Sports: 1, Business: 1, Sci/Tech: 1}"
+    )
     folder = run_training(config, folder=tmp_path).folder
     assert load_config(folder / "config.yaml") == config
     written = yaml.safe_load((folder / "config.yaml").read_text())
@@ -156,7 +158,7 @@ def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Confi
     assert written["classes"] == sorted(CLASSES)
 
 
-@pytest.mark.parametrize("score", ["loss", "accuracy", "f1:World"])
+@pytest.mark.parametrize("score", ["loss", "f1:World"])
 def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: Path, score: str) -> None:
     config = configure(f"train.stop_on={score}", "train.eval_every=2", "train.learning_rate=0.03")
     summary = run_training(config, folder=tmp_path)
@@ -224,9 +226,14 @@ def test_atomic_folder_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     with atomic_folder(folder) as inside:
         (inside / "first").write_text("1")
-    with pytest.raises(KeyError), atomic_folder(folder) as inside:
-        (inside / "second").write_text("2")
-        raise KeyError
+
+    def fail_half_way() -> None:
+        with atomic_folder(folder) as inside:
+            (inside / "second").write_text("2")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
     assert tree(tmp_path) == {"model/first": hashlib.sha256(b"1").hexdigest()}
     with atomic_folder(folder) as inside:
         (inside / "third").write_text("3")
@@ -244,26 +251,34 @@ def test_diverged_loss_fails_the_run(configure: Configure, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_two_fresh_processes_write_the_same_adapter_bit_for_bit(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
-    settings = [f"model.base={tiny}", "model.head=linear", "lora.dropout=0.1", "train.learning_rate=0.01", "train.max_steps=8"]
+    settings = [f"model.base={tiny}", "model.head=linear", "lora.targets=query", "lora.dropout=0.1", "train.max_steps=8"]
     processes = []
-    for name, hash_seed, seed in (("one", "1", 42), ("two", "2", 42), ("other", "1", 43)):
-        arguments = ["train", str(topics_csv), *settings, f"seed={seed}", "--runs", str(tmp_path), "--name", name]
+    for name, hash_seed in (("one", "1"), ("two", "2")):
+        arguments = ["train", str(topics_csv), *settings, "--runs", str(tmp_path), "--name", name]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": "1"}
-        processes.append(subprocess.Popen([sys.executable, "-m", "loralab", *arguments], env=environment, stdout=subprocess.DEVNULL))
-    assert [process.wait(120) for process in processes] == [0, 0, 0]
-    for file in ("adapter_model.safetensors", "head.safetensors"):
-        hashes = {name: sha(tmp_path / name / "model" / file) for name in ("one", "two", "other")}
-        assert hashes["one"] == hashes["two"]
-        assert hashes["one"] != hashes["other"]
+        processes.append(
+            subprocess.Popen([sys.executable, "-m", "loralab", *arguments], env=environment, stdout=subprocess.DEVNULL)
+        )
+    assert [process.wait(120) for process in processes] == [0, 0]
+    assert tree(tmp_path / "one" / "model") == tree(tmp_path / "two" / "model")
+    assert {"adapter_model.safetensors", "head.safetensors"} <= set(tree(tmp_path / "one" / "model"))
     scores = [json.loads((tmp_path / name / "scores.json").read_text())["scores"] for name in ("one", "two")]
     assert scores[0] == scores[1]
 
 
 def test_config_file_reproduces_the_run(configure: Configure, tmp_path: Path) -> None:
-    config = configure("seed=7", "lora.rank=3", "lora.dropout=0.2", "train.schedule=linear", "train.batch_size=9", "train.max_steps=12")
+    config = configure(
+        "seed=7",
+        "lora.rank=3",
+        "lora.targets=query",
+        "lora.dropout=0.2",
+        "train.schedule=linear",
+        "train.batch_size=9",
+        "train.max_steps=12",
+    )
     first = run_training(config, name="first", folder=tmp_path)
     torch.manual_seed(123)  # nothing ambient may matter
-    np.random.seed(123)  # noqa: NPY002
+    np.random.seed(123)
     second = run_training(load_config(first.folder / "config.yaml"), name="second", folder=tmp_path)
     files = [tree(run.folder / "model") for run in (first, second)]
     assert files[0] == files[1]
@@ -283,7 +298,9 @@ def test_seed_leaves_the_test_rows_alone_and_split_seed_changes_them(configure: 
 
 def test_passes_only_change_speed(configure: Configure, tmp_path: Path) -> None:
     runs = [  # dropout draws its masks by pass, so it is off here
-        run_training(configure("model.dropout=0", "train.max_steps=6", f"train.tokens_per_pass={tokens}"), name=f"t{tokens}", folder=tmp_path)
+        run_training(
+            configure("model.dropout=0", "train.max_steps=6", f"train.tokens_per_pass={tokens}"), name=f"t{tokens}", folder=tmp_path
+        )
         for tokens in (64, 100_000)
     ]
     assert runs[0].scores["loss"] == pytest.approx(runs[1].scores["loss"], abs=1e-4)
@@ -410,7 +427,7 @@ def test_plan_is_announced_before_anything_is_written(configure: Configure, tmp_
     assert plan.folder == summary.folder
     assert plan.counts == summary.counts == count_parameters(config)[1]
     assert (plan.columns.text, plan.columns.label) == (("text",), "label")
-    assert (plan.precision, plan.threads) == ("fp32", torch.get_num_threads())
+    assert (plan.setting.precision, plan.setting.threads) == ("fp32", torch.get_num_threads())
     assert {name: len(part) for name, part in plan.splits.parts().items()} == {"train": 86, "validation": 10, "test": 24}
     numbers = np.concatenate([part.rows for part in plan.splits.parts().values()])
     assert sorted(numbers.tolist()) == list(range(120))  # every row of the file in exactly one part
@@ -435,7 +452,7 @@ def test_plan_remarks_on_empty_texts_and_on_test_texts_that_are_trained_on(
 
 
 def test_test_and_validation_files_are_used_whole(configure: Configure, tmp_path: Path) -> None:
-    test = write_csv(tmp_path / "test.csv", topics(5, seed=8) + [("a goal and a league", "Sports")])
+    test = write_csv(tmp_path / "test.csv", [*topics(5, seed=8), ("a goal and a league", "Sports")])
     validation = write_csv(tmp_path / "validation.csv", topics(4, seed=9))
     plans: list[Plan] = []
     config = configure(f"data.test={test}", f"data.validation={validation}")
@@ -476,7 +493,10 @@ def test_run_without_test_rows_is_refused_before_training_or_completes(configure
 
 @pytest.mark.parametrize(
     ("tuning", "files"),
-    [("full", {"model.safetensors", "loralab.json", "tokenizer.json"}), ("head", {"head.safetensors", "loralab.json", "tokenizer.json"})],
+    [
+        ("full", {"model.safetensors", "loralab.json", "tokenizer.json"}),
+        ("head", {"head.safetensors", "loralab.json", "tokenizer.json"}),
+    ],
 )
 def test_full_and_head_tuning_save_what_they_trained(configure: Configure, tmp_path: Path, tuning: str, files: set[str]) -> None:
     summary = run_training(configure(f"tuning={tuning}", "train.learning_rate=0.003"), folder=tmp_path)
@@ -530,7 +550,13 @@ def test_interruption_before_the_first_evaluation_saves_the_weights_there_are(co
 
 @pytest.mark.slow
 def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
-    arguments = [f"model.base={tiny}", "train.learning_rate=0.01", "train.epochs=1000000", "train.precision=fp32", "train.eval_every=5"]
+    arguments = [
+        f"model.base={tiny}",
+        "train.learning_rate=0.01",
+        "train.epochs=1000000",
+        "train.precision=fp32",
+        "train.eval_every=5",
+    ]
     command = [sys.executable, "-m", "loralab", "train", str(topics_csv), *arguments, "--runs", str(tmp_path), "--name", "cut"]
     process = subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

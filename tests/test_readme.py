@@ -38,9 +38,15 @@ def _tracked() -> list[str]:
 
 def test_every_source_file_has_its_line_in_the_tree() -> None:
     listed = _listed()
-    missing = [path for path in _tracked() if path.startswith("src/") and path not in listed and not path.endswith("__init__.py")
-               and not any(path.startswith(entry) for entry in listed if entry.endswith("/"))
-               and (ROOT / path).exists()]
+    missing = [
+        path
+        for path in _tracked()
+        if path.startswith("src/")
+        and path not in listed
+        and not path.endswith("__init__.py")
+        and not any(path.startswith(entry) for entry in listed if entry.endswith("/"))
+        and (ROOT / path).exists()
+    ]
     assert missing == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import util
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -45,9 +46,8 @@ def test_passes_hold_every_example_once_within_the_tokens_longest_first(lengths:
         assert padded <= budget or len(part) == 1
     in_order = lengths[np.concatenate(passes)]
     assert (np.diff(in_order) <= 0).all()
-    for part, after in zip(passes, passes[1:], strict=False):  # none is cut shorter than it need be
+    for part in passes[:-1]:  # none is cut shorter than it need be
         assert (len(part) + 1) * int(lengths[part].max()) > budget
-        assert len(after)
 
 
 def test_passes_of_nothing_are_none() -> None:
@@ -117,7 +117,7 @@ def test_gather_without_labels() -> None:
 def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -> None:
     texts = [[100 * i + j for j in range(length)] for i, length in enumerate(lengths)]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    encoded = Encoded(np.array(sum(texts, []), dtype=np.int32), starts, None, pad_id=-1)
+    encoded = Encoded(np.array([*chain.from_iterable(texts)], dtype=np.int32), starts, None, pad_id=-1)
     positions = data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=15))
     batch = gather(encoded, np.array(positions))
     assert batch.tokens.shape == batch.mask.shape == (len(positions), max(lengths[i] for i in positions))

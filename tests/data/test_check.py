@@ -198,12 +198,12 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
         check_source(str(tmp_path / "rows.csv"), text=["body"])
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(10)
 def test_a_column_of_numbers_taken_for_labels_does_not_take_for_ever(tmp_path: Path) -> None:
-    rows = [(f"text {i}", f"{i * 0.37:.4f}") for i in range(20_000)]
+    rows = [(f"text {i}", f"{i * 0.37:.4f}") for i in range(12_000)]
     began = time.perf_counter()
     (report,) = check(tmp_path, rows)
-    assert time.perf_counter() - began < 5
+    assert time.perf_counter() - began < 3
     assert report.findings
 
 

@@ -170,7 +170,7 @@ def test_no_texts_are_no_tokens(minilm: Path) -> None:
 
 
 def test_half_a_surrogate_pair_is_no_crash(minilm: Path) -> None:
-    # JSON may hold one ("\ud83d" of a cut emoji); Transformers' tokenizers refuse it too
+    # JSON may hold one: "\ud83d" is what is left of an emoji that was cut
     encoded = encode(examples(["cut \ud83d emoji", "next"]), tokenizer=load_tokenizer(minilm, 16), clean=(), pad_id=0)
     assert pieces(encoded)[1] == ours(minilm, ["next"], 16)[0]
 

@@ -158,11 +158,3 @@ def test_empty_texts_do_not_count_as_shared() -> None:
 
     found = remarks(Splits(part("a", ""), None, part("b", "")))
     assert [remark for remark in found if "also stand" in remark] == []
-
-
-def test_training_texts_that_are_validated_on_are_noticed() -> None:
-    def part(*texts: str) -> Examples:
-        return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(len(texts)), ("x", "y"))
-
-    found = remarks(Splits(part("a", "b"), part("a"), part("c")))
-    assert any("validation" in remark for remark in found)

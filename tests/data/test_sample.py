@@ -147,6 +147,7 @@ def test_loralab_reads_all_of_it(parts: Mapping[str, list[Row]]) -> None:
         assert [CLASSES[i] for i in found.require_labels()] == [row["label"] for row in parts[name]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/ag_news")
 def test_no_brief_is_from_ag_news(briefs: list[Row]) -> None:
     theirs = []

@@ -109,7 +109,15 @@ def test_same_seed_same_rows_and_another_seed_others() -> None:
         assert rows(part) != rows(other.parts()[name])
 
 
-@pytest.mark.parametrize(("test", "validation", "sizes"), [(0.2, 0.1, (72, 8, 20)), (20.0, 8.0, (72, 8, 20)), (0.5, 0.0, (50, 0, 50))])
+def test_validation_rows_follow_the_seed_where_test_rows_are_given() -> None:
+    source, test = examples([50, 30, 20]), examples([3, 3, 3])
+    first, again, other = (divide(source, test=test, seed=seed) for seed in (0, 0, 1))
+    assert rows(first.validation) == rows(again.validation) != rows(other.validation)
+
+
+@pytest.mark.parametrize(
+    ("test", "validation", "sizes"), [(0.2, 0.1, (72, 8, 20)), (20.0, 8.0, (72, 8, 20)), (0.5, 0.0, (50, 0, 50))]
+)
 def test_fractions_and_numbers_of_rows(test: float, validation: float, sizes: tuple[int, int, int]) -> None:
     parts = divide(examples([60, 40]), test=test, validation=validation)
     assert (len(parts.train), len(rows(parts.validation)), len(parts.test)) == sizes

@@ -128,14 +128,23 @@ def test_the_question_asks_for_no_label_where_none_is_needed() -> None:
     assert "label" not in said
 
 
-@pytest.mark.parametrize(("text", "label", "wrong", "meant"), [(["titel"], None, "titel", "title"), (None, "lable", "lable", "label")])
+@pytest.mark.parametrize(
+    ("text", "label", "wrong", "meant"), [(["titel"], None, "titel", "title"), (None, "lable", "lable", "label")]
+)
 def test_a_misspelt_column_is_named_with_the_nearest(text: list[str] | None, label: str | None, wrong: str, meant: str) -> None:
     said = refused(lambda: found("title", "body", "label", text=text, label=label))
     assert said == f"news.csv has no column {wrong!r}; did you mean {meant!r}?; columns: title, body, label"
 
 
 def test_several_text_columns_are_joined_by_a_space_and_gaps_leave_none(tmp_path: Path) -> None:
-    path = put(tmp_path / "a.csv", ("title", "body", "y"), ("Oil", "up", "b"), ("", "only body", "b"), ("only title", "", "c"), ("", "", "c"))
+    path = put(
+        tmp_path / "a.csv",
+        ("title", "body", "y"),
+        ("Oil", "up", "b"),
+        ("", "only body", "b"),
+        ("only title", "", "c"),
+        ("", "", "c"),
+    )
     examples, columns = read_examples(path)
     assert columns == Columns(("title", "body"), "y")
     assert examples.texts == ["Oil up", "only body", "only title", ""]
@@ -279,7 +288,18 @@ def test_many_rows_are_shortened() -> None:
 
 @pytest.mark.parametrize(
     ("value", "key"),
-    [(3, "3"), (3.0, "3"), ("3", "3"), (" 3 ", "3"), (None, None), (float("nan"), None), ("", None), (True, "True"), (2.5, "2.5"), ("a b", "a b")],
+    [
+        (3, "3"),
+        (3.0, "3"),
+        ("3", "3"),
+        (" 3 ", "3"),
+        (None, None),
+        (float("nan"), None),
+        ("", None),
+        (True, "True"),
+        (2.5, "2.5"),
+        ("a b", "a b"),
+    ],
 )
 def test_label_key(value: object, key: str | None) -> None:
     assert label_key(value) == key
@@ -290,7 +310,9 @@ def test_label_key(value: object, key: str | None) -> None:
 
 def test_missing_texts_are_kept_as_empty_ones(tmp_path: Path) -> None:
     lines = tmp_path / "a.jsonl"
-    lines.write_text('{"text": null, "label": "x"}\n{"text": "b", "label": "y"}\n{"text": NaN, "label": "x"}\n{"text": "  ", "label": "y"}\n')
+    lines.write_text(
+        '{"text": null, "label": "x"}\n{"text": "b", "label": "y"}\n{"text": NaN, "label": "x"}\n{"text": "  ", "label": "y"}\n'
+    )
     examples, _ = read_examples(lines)
     assert examples.texts == ["", "b", "", "  "]
     assert missing_texts(examples) == [0, 2, 3]
@@ -339,7 +361,9 @@ def test_a_file_is_a_source_without_test_rows(tmp_path: Path) -> None:
     assert source.columns == Columns(("text",), "label")
 
 
-@pytest.mark.parametrize("names", [("train.csv", "test.csv"), ("train.tsv", "test.csv"), ("train.jsonl", "test.jsonl"), ("train.csv", None)])
+@pytest.mark.parametrize(
+    "names", [("train.csv", "test.csv"), ("train.tsv", "test.csv"), ("train.jsonl", "test.jsonl"), ("train.csv", None)]
+)
 def test_a_folder_has_train_and_test_parts(tmp_path: Path, names: tuple[str, str | None]) -> None:
     for name in filter(None, names):
         if name.endswith("jsonl"):

@@ -113,7 +113,7 @@ def ours(
     ).eval()
 
 
-def randomise(network: Network, seed: int = 7, std: float = 0.2) -> Network:
+def randomise(network: Network, seed: int = 7, std: float = 0.1) -> Network:
     """Move everything that would be trained away from where it started, B included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

@@ -11,8 +11,9 @@ import torch
 from workbench import Recorder, changed, network, rows, same, script, train, trained, weights
 
 from loralab.data.values import Encoded
-from loralab.errors import RunFailed
+from loralab.errors import LoralabError, RunFailed
 from loralab.training.callbacks import Event, StepDone, Watch
+from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Optimisation
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier
@@ -61,7 +62,7 @@ def test_two_runs_give_the_same_weights_bit_for_bit(
         np.random.seed(ambient)
         net = network(tiny, dropout=0.2)
         net.freeze_to(dtype)
-        result = train(net, data, held_out)
+        result = train(net, data, held_out, max_steps=10 if threads == 1 else 4)
         found.append((weights(net), dict(result.scores)))
     assert same(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
@@ -398,3 +399,62 @@ def test_optimisation_names_are_settings() -> None:
     assert Optimisation.names() - {"clip_norm"} <= TrainConfig.model_fields.keys()
     for name in Optimisation.names() - {"clip_norm"}:
         assert getattr(Optimisation(), name) == TrainConfig.model_fields[name].default, name
+
+
+# Going on where it stopped
+
+
+def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bit(
+    tiny: Path, data: Encoded, held_out: Encoded, tmp_path: Path
+) -> None:
+    losses = [0.9, 0.5, 0.7, 0.6, 0.8]
+    checkpoints: list[Checkpoint] = []
+    whole, recorder = network(tiny, dropout=0.2), Recorder()
+    result = train(whole, data, held_out, eval_every=2, score=script(*losses), listeners=[recorder], keep=checkpoints.append)
+    assert [checkpoint.step for checkpoint in checkpoints] == [2, 4, 6, 8, 10]
+    for number, checkpoint in enumerate(checkpoints, start=1):
+        checkpoint.save(tmp_path / "checkpoint.safetensors")
+        resumed, again = network(tiny, dropout=0.2), Recorder()
+        found = train(
+            resumed,
+            data,
+            held_out,
+            eval_every=2,
+            score=script(*losses[number:]),
+            listeners=[again],
+            resume=Checkpoint.load(tmp_path / "checkpoint.safetensors"),
+        )
+        assert same(weights(resumed), weights(whole))
+        assert (found.steps, found.best_step, found.scores) == (result.steps, result.best_step, result.scores)
+        assert found.samples == result.samples
+        assert [event.loss for event in again.steps] == [event.loss for event in recorder.steps if event.step > checkpoint.step]
+    assert list(tmp_path.iterdir()) == [tmp_path / "checkpoint.safetensors"]
+
+
+def test_a_resumed_run_keeps_its_patience(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    checkpoints: list[Checkpoint] = []
+    whole, resumed, ended = (network(tiny) for _ in range(3))
+    settings = {"eval_every": 1, "max_steps": 9}
+    train(whole, data, held_out, score=script(0.5, 0.9, 0.9), watch=Watch("loss", 2), keep=checkpoints.append, **settings)
+    again = train(resumed, data, held_out, score=script(0.9), watch=Watch("loss", 2), resume=checkpoints[1], **settings)
+    assert (again.steps, again.best_step, again.stopped_early) == (3, 1, True)
+    assert same(trained(resumed), trained(whole))
+    last = train(ended, data, held_out, score=script(), watch=Watch("loss", 2), resume=checkpoints[2], **settings)
+    assert (last.steps, last.best_step, last.stopped_early) == (3, 1, True)
+    assert same(trained(ended), trained(whole))
+
+
+def test_keeping_checkpoints_does_not_change_training(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    nets = [network(tiny, dropout=0.2) for _ in range(2)]
+    checkpoints: list[Checkpoint] = []
+    train(nets[0], data, held_out)
+    train(nets[1], data, held_out, keep=checkpoints.append)
+    assert same(weights(nets[0]), weights(nets[1]))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    checkpoints: list[Checkpoint] = []
+    train(network(tiny), data, held_out, keep=checkpoints.append)
+    for other in (network(tiny, rank=2), network(tiny, targets=("all",)), network(tiny, dropout=0.1)):
+        with pytest.raises(LoralabError, match="the checkpoint is not of this run"):
+            train(other, data, held_out, resume=checkpoints[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from loralab.model.build import Lora, build_network
 from loralab.model.network import Network
 from loralab.model.storage import resolve_base
 from loralab.training.callbacks import EvalDone, Event, Listener, StepDone, Watch
+from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Optimisation, fit
 from loralab.training.loss import Loss
 
@@ -58,6 +59,8 @@ def train(
     watch: Watch | None = None,
     seed: int = 0,
     listeners: Sequence[Listener] = (),
+    resume: Checkpoint | None = None,
+    keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
     **settings: Any,
 ) -> Fit:
     return fit(
@@ -70,6 +73,8 @@ def train(
         seed=seed,
         optimisation=Optimisation(**{"batch_size": 8, "epochs": 2.0, "learning_rate": 5e-3, **settings}),
         listeners=listeners,
+        resume=resume,
+        keep=keep,
     )
 
 

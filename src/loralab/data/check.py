@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from loralab.data.sources import Columns, Raw, class_names, find_parts, label_key, read_raw
+from loralab.data.sources import Columns, Raw, class_names, class_numbers, find_parts, label_key, read_raw
 
 FEW = 10
 """Rows below which a class can hardly be learned and be in every split."""
+MANY = 100
+"""Different labels above which the column is hardly one of classes."""
 LONG = 96
 """Words that about fill `data.max_length=128` tokens of news."""
 
@@ -48,18 +50,26 @@ def check_source(
     """
     first, second = find_parts(source)
     second = Path(test) if test else second
-    raw = read_raw(first, text=text, label=label)
+    raw = _with_names(read_raw(first, text=text, label=label))
     reports = [_report(first, raw, _findings(raw))]
     if second is not None:
-        other = read_raw(second, text=text, label=label)
+        other = _with_names(read_raw(second, text=text, label=label))
         reports.append(_report(second, other, [*_findings(other), *_across(raw, other)]))
     return reports
+
+
+def _with_names(raw: Raw) -> Raw:
+    """Replace label numbers by the class names that the file brings along."""
+    keys = [label_key(value) for value in raw.values]
+    numbers = class_numbers({key for key in keys if key is not None}, raw.names) if raw.names else {}
+    return replace(raw, values=[raw.names[numbers[key]] if key in numbers else key for key in keys])
 
 
 def _report(path: Path, raw: Raw, findings: list[Finding]) -> Report:
     words = np.array([len(text.split()) for text in raw.texts])
     counts = Counter(key for key in map(label_key, raw.values) if key is not None)
-    classes = {name: counts[name] for name in class_names(counts)}
+    classes = {name: counts[name] for name in raw.names or class_names(counts)}
+    classes |= {name: count for name, count in counts.items() if name not in classes}
     return Report(
         path,
         len(raw.texts),
@@ -81,17 +91,12 @@ def _findings(raw: Raw) -> list[Finding]:
     counts = Counter(key for key in keys if key is not None)
     if len(counts) == 1:
         found.append(Finding(f"one class only ({next(iter(counts))})", (), "a classifier needs two or more"))
-    for name, count in counts.items():
-        rows = tuple(row for row, key in enumerate(keys) if key == name)
-        larger = [other for other in counts if counts[other] > count]
-        twin = difflib.get_close_matches(name.casefold(), [other.casefold() for other in larger], n=1, cutoff=0.85)
-        if twin and not name.isdecimal():
-            meant = next(other for other in larger if other.casefold() == twin[0])
-            found.append(Finding(f"label {name!r} looks like {meant!r}", rows, f"write {meant!r} if it is the same class"))
-        elif count < FEW:
-            found.append(
-                Finding(f"class {name!r} has {count} rows", rows, f"add rows (at least {FEW}), merge the class or leave it out")
-            )
+    if len(counts) > MANY:
+        found.append(
+            Finding(f"{len(counts):,} different labels in {len(keys):,} rows", (), "is this the label column? Say it: --label NAME")
+        )
+    else:
+        found += _odd_classes(keys, counts)
     found += _duplicates(raw.texts, keys)
     words = [len(text.split()) for text in raw.texts]
     if long := [row for row, count in enumerate(words) if count > LONG]:
@@ -102,6 +107,23 @@ def _findings(raw: Raw) -> list[Finding]:
                 "data.max_length=256 reads further, at twice the time",
             )
         )
+    return found
+
+
+def _odd_classes(keys: Sequence[str | None], counts: Counter[str]) -> list[Finding]:
+    """Classes that look like another's misspelling, and classes with too few rows."""
+    found = []
+    for name, count in counts.items():
+        larger = {other.casefold(): other for other in counts if counts[other] > count}
+        twin = difflib.get_close_matches(name.casefold(), larger, n=1, cutoff=0.85)
+        rows = tuple(row for row, key in enumerate(keys) if key == name) if twin or count < FEW else ()
+        if twin and not name.isdecimal():
+            meant = larger[twin[0]]
+            found.append(Finding(f"label {name!r} looks like {meant!r}", rows, f"write {meant!r} if it is the same class"))
+        elif count < FEW:
+            found.append(
+                Finding(f"class {name!r} has {count} rows", rows, f"add rows (at least {FEW}), merge the class or leave it out")
+            )
     return found
 
 

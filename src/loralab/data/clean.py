@@ -8,31 +8,56 @@ from collections.abc import Callable, Mapping, Sequence
 
 from loralab.errors import LoralabError, nearest
 
-_ENTITY = re.compile(r"&(#\d{2,6}|#[xX][0-9a-fA-F]{2,5}|[a-zA-Z][a-zA-Z0-9]{1,30});")
+_ENTITY = re.compile(r"&(#[0-9]{2,6}|#[xX][0-9a-fA-F]{2,5}|[a-zA-Z][a-zA-Z0-9]{1,30});$")
 # AG News lost its ampersands to spaces: `&quot;` became ` quot;`, so the space belongs to the entity.
-_DAMAGED_ENTITY = re.compile(r"(?: |(?<![&\w]))(#\d{2,5}|#x[0-9a-fA-F]{2,4}|quot|amp|lt|gt|nbsp|apos|hellip|[mn]dash);")
+_DAMAGED_ENTITY = re.compile(r"(?: |(?<![&\w]))(#[0-9]{2,5}|#x[0-9a-fA-F]{2,4}|quot|amp|lt|gt|nbsp|apos|hellip|[mn]dash);$")
+_REACH = 34
+"""Characters that decide whether a `;` ends an entity: the longest name, its `&` and `;`, and what stands before."""
 _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"']+", re.IGNORECASE)
-_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>|<!--.{0,2000}?-->", re.DOTALL)
+_TAG = re.compile(r"</?[a-zA-Z][^<>]{0,500}>|<!--.{0,2000}-->", re.DOTALL)
+_LONGEST_TAG = 2007
 _SPACE = re.compile(r"\s+")
 
 
 def escapes(text: str) -> str:
     """Restore HTML entities, also AG News's damaged ones (`#39;`, `quot;`, `lt;b gt;`), and turn backslashes into spaces."""
-    while True:  # every round that changes anything shortens the text or uses up a backslash, so this ends
-        repaired = _ENTITY.sub(_restore, _DAMAGED_ENTITY.sub(_restore, text)).replace("\\", " ")
-        if repaired == text:
-            return text
-        text = repaired
+    first, *rest = text.replace("\\", " ").split(";")
+    done = list(first)
+    # One pass, because what is restored may complete another entity: after each `;` only the end of what is done can be one.
+    for part in rest:
+        done.append(";")
+        while done and done[-1] == ";":
+            tail = "".join(done[-_REACH:])
+            match = _ENTITY.search(tail) or _DAMAGED_ENTITY.search(tail)
+            character = html.unescape(f"&{match[1]};") if match else ""
+            if match is None or len(character) > 2:
+                break  # a character is one code point or two; what is longer is no entity, left as it was
+            del done[-len(match[0]) :]
+            done.extend(character.replace("\\", " "))
+        done.extend(part)
+    return "".join(done)
 
 
 def urls(text: str) -> str:
     """Remove web addresses."""
-    return _until_stable(lambda t: _URL.sub(" ", t), text)
+    return _URL.sub(" ", text)
 
 
 def html_tags(text: str) -> str:
     """Remove HTML tags and comments, keeping what stands between them."""
-    return _until_stable(lambda t: _TAG.sub(" ", t), text)
+    if ">" not in text:
+        return text
+    # One pass with a stack of "<", so that a tag inside a tag is removed first and nothing is read twice.
+    done: list[str] = []
+    opened: list[int] = []
+    for character in text:
+        if character == "<":
+            opened.append(len(done))
+        done.append(character)
+        if character == ">" and opened and len(done) - opened[-1] <= _LONGEST_TAG and _TAG.fullmatch("".join(done[opened[-1] :])):
+            del done[opened.pop() :]
+            done.append(" ")
+    return "".join(done)
 
 
 def whitespace(text: str) -> str:
@@ -64,15 +89,3 @@ def show_steps(text: str, steps: Sequence[str]) -> list[tuple[str, str]]:
     for step in steps:
         shown.append((step, STEPS[step](shown[-1][1])))
     return shown
-
-
-def _restore(match: re.Match[str]) -> str:
-    """The character of an entity, or the text as it was when there is no such entity."""
-    character = html.unescape(f"&{match[1]};")
-    return match[0] if character.startswith("&") and len(character) > 1 else character
-
-
-def _until_stable(step: Callable[[str], str], text: str) -> str:
-    while (changed := step(text)) != text:
-        text = changed
-    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
         if path.is_file():
             tokenizer = Tokenizer.from_file(str(path))
         elif vocabulary.is_file():
-            tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary)).to_str())
+            tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary), lowercase=_lower_case(folder)).to_str())
         else:
             raise LoralabError(f"{folder} has no tokenizer.json (and no vocab.txt): copy the checkpoint's tokenizer there")
     except LoralabError:
@@ -43,13 +44,20 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
+def _lower_case(folder: Path) -> bool:
+    """Whether a BERT vocabulary is for lower-case texts: what tokenizer_config.json says, else yes."""
+    note = folder / "tokenizer_config.json"
+    return bool(json.loads(note.read_text(encoding="utf-8")).get("do_lower_case", True)) if note.is_file() else True
+
+
 def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pad_id: int) -> Encoded:
     """Clean and tokenize texts, in chunks so that memory stays at a few times the tokens themselves."""
     texts = examples.texts
     pieces: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
     lengths: list[int] = []
     for start in range(0, len(texts), CHUNK):
-        batch = [clean_text(text, clean) for text in texts[start : start + CHUNK]]
+        # Half a surrogate pair, which JSON can carry, is no character to the tokenizer: it becomes a question mark.
+        batch = [clean_text(text, clean).encode("utf-8", "replace").decode() for text in texts[start : start + CHUNK]]
         for encoding in tokenizer.encode_batch_fast(batch):
             pieces.append(np.asarray(encoding.ids, dtype=np.int32))
             lengths.append(len(encoding.ids))

@@ -54,25 +54,28 @@ def split(
     Held-out rows are taken before the limits, so runs with different limits share them. `indices` are positions among the
     rows left for training. Raises LoralabError when a class is left without training rows or a fraction takes everything.
     """
-    random = np.random.default_rng(seed)
+    # One stream for each draw: a limit on one part must not move the rows of another.
+    for_test, for_validation, for_train, for_test_limit = np.random.default_rng(seed).spawn(4)
     rest = np.arange(len(source))
     held = np.zeros(0, dtype=np.int64)
     if isinstance(test, float):
-        rest, held = _hold_out(source, rest, test, random, "data.test")
+        rest, held = _hold_out(source, rest, test, for_test, "data.test")
+        if not len(held):
+            raise LoralabError("data.test=0: a run needs test rows; give a fraction, a number of rows, or a file")
     test_rows = source.take(held) if isinstance(test, float) else test
     kept = np.zeros(0, dtype=np.int64)
     if isinstance(validation, float):
-        rest, kept = _hold_out(source, rest, validation, random, "data.validation")
+        rest, kept = _hold_out(source, rest, validation, for_validation, "data.validation")
     validation_rows = source.take(kept) if isinstance(validation, float) else validation
     if indices is not None:
         rest = _pick(rest, indices)
     train = source.take(rest)
     if shots_per_class is not None:
-        train = train.take(_shots(train, shots_per_class, random))
+        train = train.take(_shots(train, shots_per_class, for_train))
     if train_limit is not None and train_limit < len(train):
-        train = train.take(stratified(train.require_labels(), train_limit, random))
+        train = train.take(stratified(train.require_labels(), train_limit, for_train))
     if test_limit is not None and test_limit < len(test_rows):
-        test_rows = test_rows.take(stratified(test_rows.require_labels(), test_limit, random))
+        test_rows = test_rows.take(stratified(test_rows.require_labels(), test_limit, for_test_limit))
     present = set(train.require_labels().tolist())
     if absent := [name for i, name in enumerate(source.classes) if i not in present]:
         raise LoralabError(
@@ -100,7 +103,7 @@ def read_indices(path: Path) -> list[int]:
     except (OSError, UnicodeDecodeError) as error:
         raise LoralabError(f"data.indices: cannot read {path}: {error}") from error
     for number, line in enumerate(lines, 1):
-        if not line.isdecimal():
+        if not line.isdecimal() or len(line) > 18:
             raise LoralabError(f"data.indices: {path}, entry {number}: {line!r} is not a row number")
     return [int(line) for line in lines]
 
@@ -108,12 +111,12 @@ def read_indices(path: Path) -> list[int]:
 def overlap(first: Examples, second: Examples) -> int:
     """How many texts of `second` also stand in `first`, spaces and case aside."""
     seen = {" ".join(text.casefold().split()) for text in first.texts}
-    return sum(" ".join(text.casefold().split()) in seen for text in second.texts)
+    return sum(" ".join(text.casefold().split()) in seen for text in second.texts if text.strip())
 
 
 def _hold_out(source: Examples, rest: Ints, fraction: float, random: np.random.Generator, name: str) -> tuple[Ints, Ints]:
     """Divide positions into (kept, held out), classes in proportion. A number from 1 up is a number of rows."""
-    if fraction < 0:
+    if not 0 <= fraction < float("inf"):
         raise LoralabError(f"{name}={fraction:g}: give a fraction below 1, a number of rows, or a file")
     size = round(fraction * len(rest)) if fraction < 1 else int(fraction)
     few = len(source.classes)
@@ -136,10 +139,9 @@ def _shots(train: Examples, shots: int, random: np.random.Generator) -> Ints:
 
 
 def _pick(rest: Ints, indices: Sequence[int]) -> Ints:
-    if not indices or max(indices) >= len(rest):
-        raise LoralabError(
-            f"data.indices: {'no row' if not indices else f'row {max(indices)}'}; the training rows are 0-{len(rest) - 1}"
-        )
+    if not indices or max(indices) >= len(rest) or min(indices) < 0:
+        odd = next((i for i in indices if not 0 <= i < len(rest)), "none")
+        raise LoralabError(f"data.indices: row {odd} is not among the training rows 0-{len(rest) - 1}")
     if len(set(indices)) < len(indices):
         raise LoralabError("data.indices names a row twice")
     picked: Ints = rest[np.asarray(sorted(indices))]

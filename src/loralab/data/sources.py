@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -98,7 +98,7 @@ def read_raw(path: Path, *, text: Sequence[str] | None = None, label: str | None
     names: tuple[str, ...] = ()
     for chunk in read_chunks(path):
         columns = columns or find_columns(chunk, path, text, label, need_labels)
-        texts += _texts(chunk, columns)
+        texts += _texts(chunk, columns, path)
         if columns.label is not None:
             values += chunk.columns[columns.label]
             names = names or chunk.class_names.get(columns.label, ())
@@ -114,7 +114,7 @@ def stream_texts(path: Path, text: Sequence[str] | None = None) -> Iterator[list
     columns: Columns | None = None
     for chunk in read_chunks(path):
         columns = columns or find_columns(chunk, path, text, None, need_labels=False)
-        yield _texts(chunk, columns)
+        yield _texts(chunk, columns, path)
 
 
 def find_columns(chunk: Table, path: Path, text: Sequence[str] | None, label: str | None, need_labels: bool) -> Columns:
@@ -133,24 +133,11 @@ def find_columns(chunk: Table, path: Path, text: Sequence[str] | None, label: st
             others = [name for name in have if name != found_label]
             named = [by_name[name] for name in _TEXT_NAMES if name in by_name]
             found_text = (named[0],) if named else (others[0],) if len(others) == 1 else ()
-    if not found_text or (need_labels and found_label is None):
-        missing = (
-            "a text and a label column"
-            if not found_text and found_label is None
-            else "a text column"
-            if not found_text
-            else "a label column"
-        )
-        example = " ".join(
-            filter(
-                None,
-                (
-                    "data.text=" + ",".join(have[:1]) if not found_text else "",
-                    f"data.label={have[-1]}" if found_label is None else "",
-                ),
-            )
-        )
-        raise LoralabError(f"{path} has columns {', '.join(have)}; which is {missing}? Say it, such as: {example}")
+    wanted = [("text", not found_text, have[0]), ("label", need_labels and found_label is None, have[-1])]
+    if missing := [(kind, column) for kind, absent, column in wanted if absent]:
+        kinds = " and a ".join(kind for kind, _ in missing)
+        example = " ".join(f"data.{kind}={column}" for kind, column in missing)
+        raise LoralabError(f"{path} has columns {', '.join(have)}; which is a {kinds} column? Say it, such as: {example}")
     return Columns(found_text, found_label)
 
 
@@ -165,16 +152,23 @@ def read_labels(values: Sequence[object], names: tuple[str, ...], path: Path, co
         raise LoralabError(f"{path}: no label in column {column!r} of {list_rows(missing)}: fill them in or remove the rows")
     present = {str(key) for key in keys}
     names = names or class_names(present)
-    index = {name: i for i, name in enumerate(names)}
-    if not present <= set(index) and all(_is_number(key) for key in present):
-        first = 1 if max(map(int, present)) == len(names) else 0
-        index = {str(i + first): i for i in range(len(names))}
+    # The published layout counts from 1, also where a part lacks the last class.
+    published = column == PUBLISHED[0] and "0" not in present and class_file(path) == names
+    index = class_numbers(present, names, published)
     if unknown := [row for row, key in enumerate(keys) if key not in index]:
         label = str(keys[unknown[0]])
         raise LoralabError(
             f"{path}: label {label!r} in {list_rows(unknown)} is not a class{nearest(label, names)}; classes: {', '.join(names)}"
         )
     return np.array([index[str(key)] for key in keys], dtype=np.int64), names
+
+
+def class_numbers(present: Collection[str], names: Sequence[str], from_one: bool = False) -> dict[str, int]:
+    """Return the index of each label value: by name, or by number, from 0, or from 1 when the largest is the number of classes."""
+    if not set(present) <= set(names) and all(map(_is_number, present)):
+        first = 1 if from_one or max(map(int, present)) == len(names) else 0
+        return {str(i + first): i for i in range(len(names))}
+    return {name: i for i, name in enumerate(names)}
 
 
 def class_names(present: Iterable[str]) -> tuple[str, ...]:
@@ -228,8 +222,13 @@ def _fetch_ag_news(part: str) -> Path:
         ) from error
 
 
-def _texts(chunk: Table, columns: Columns) -> list[str]:
-    parts = [[_text(value) for value in chunk.columns[name]] for name in columns.text]
+def _texts(chunk: Table, columns: Columns, path: Path) -> list[str]:
+    parts = []
+    for name in columns.text:
+        values = chunk.columns[name]
+        if odd := next((value for value in values if isinstance(value, (list, tuple, dict, bytes))), None):
+            raise LoralabError(f"{path}: text column {name!r} holds a {type(odd).__name__}, {str(odd)[:60]!r}, not texts")
+        parts.append([_text(value) for value in values])
     return parts[0] if len(parts) == 1 else [" ".join(filter(None, row)) for row in zip(*parts, strict=True)]
 
 
@@ -241,7 +240,9 @@ def label_key(value: Any) -> str | None:
     """The label as text: 3, 3.0 and "3" are one label; None where there is none."""
     if isinstance(value, float):
         return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    return (str(value).strip() or None) if value is not None else None
+    text = "" if value is None else str(value).strip()
+    whole = text.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
+    return (whole if _is_number(whole) else text) or None
 
 
 def _is_number(key: str) -> bool:

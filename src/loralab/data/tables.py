@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,10 @@ def class_file(path: Path) -> tuple[str, ...] | None:
     names = path.parent / PUBLISHED_CLASSES
     if not names.is_file() or names.stat().st_size > MAX_FIELD:
         return None
-    return tuple(line.strip() for line in names.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        return tuple(line.strip() for line in names.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    except UnicodeDecodeError as error:
+        raise LoralabError(f"{names} is not UTF-8: save it as UTF-8") from error
 
 
 def _ending(path: Path) -> str:
@@ -65,16 +69,16 @@ def _open_text(path: Path) -> Iterator[IO[str]]:
             yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
     except UnicodeDecodeError as error:
         raise LoralabError(f"{path} is not UTF-8 (byte {error.start} of a block): save it as UTF-8") from error
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise LoralabError(f"cannot read {path}: {error}") from error
 
 
 def _read_csv(path: Path) -> Iterator[Table]:
     csv.field_size_limit(MAX_FIELD)
     with _open_text(path) as file:
-        reader = csv.reader(file, delimiter="\t" if _ending(path) == ".tsv" else ",")
+        reader = csv.reader(file, delimiter="\t" if _ending(path) == ".tsv" else ",", strict=True)
         try:
-            first = next(reader, None)
+            first = next(filter(None, reader), None)
             if first is None:
                 raise LoralabError(f"{path} is empty")
             published = _is_published(first, path)
@@ -151,10 +155,13 @@ def _read_parquet(path: Path) -> Iterator[Table]:
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            if len(set(columns)) < len(columns):
+                raise LoralabError(f"{path}: two columns have one name: {', '.join(columns)}")
             names = _feature_names(file.schema_arrow.metadata)
             for batch in file.iter_batches(batch_size=CHUNK):
                 yield _from_arrow(batch, names)
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
         raise LoralabError(f"{path} cannot be read as Parquet: {error}") from error
 
 
@@ -187,7 +194,7 @@ def _feature_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, 
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {name: tuple(f["names"]) for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, AttributeError):
         return {}
 
 

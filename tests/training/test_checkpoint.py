@@ -1,0 +1,72 @@
+"""The file of a training run's state: whole or not at all, and refused when damaged."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from loralab import runs
+from loralab.errors import LoralabError, RunFailed
+from loralab.training.checkpoint import Checkpoint
+
+TENSORS = {"weight.0": torch.arange(6.0).view(2, 3), "random.0": torch.Generator().get_state()}
+VALUES = {"step": 7, "scores": {"f1:Läden": 0.1 + 0.2}, "watch": {"best": None, "waited": 0}}
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    assert Checkpoint.load_if_any(path) is None
+    Checkpoint(TENSORS, VALUES).save(path)
+    found = Checkpoint.load_if_any(path)
+    assert found is not None
+    assert found.values == VALUES
+    assert found.step == 7
+    assert found.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("size", [0, 4, 20, -8])
+def test_a_damaged_checkpoint_is_told_with_what_to_do(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.safetensors"
+    Checkpoint(TENSORS, VALUES).save(path)
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(LoralabError, match=r"a\.safetensors is damaged.*--overwrite"):
+        Checkpoint.load(path)
+
+
+def test_a_file_without_a_state_is_told(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file(TENSORS, tmp_path / "a.safetensors")
+    with pytest.raises(LoralabError, match="is damaged"):
+        Checkpoint.load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    run = runs.Run(tmp_path)
+    run.keep_checkpoint(Checkpoint(TENSORS, VALUES))
+    before = run.checkpoint.read_bytes()
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(RunFailed, match="No space left"):
+        run.keep_checkpoint(Checkpoint(TENSORS, {**VALUES, "step": 8}))
+    assert run.checkpoint.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [run.checkpoint]
+
+
+def test_a_checkpoint_that_cannot_be_written_is_the_runs_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(RunFailed, match="cannot write"):
+        runs.Run(tmp_path / "file").keep_checkpoint(Checkpoint(TENSORS, VALUES))
