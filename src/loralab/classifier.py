@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loralab import runs
+from loralab.data.clean import check_steps
 from loralab.data.encode import encode, load_tokenizer
 from loralab.data.sources import read_examples, stream_texts
 from loralab.data.values import Examples
@@ -72,6 +73,7 @@ class Classifier:
         """
         folder = runs.model_folder(Path(path))
         network, manifest = load_bundle(folder, base)
+        check_steps(manifest.clean)
         has_tokenizer = (folder / "tokenizer.json").is_file()  # a folder that peft saved may have none
         tokenizer = load_tokenizer(
             folder if has_tokenizer else Path(manifest.base_folder), min(manifest.max_length, manifest.dims.longest)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,6 +19,15 @@ from loralab.errors import LoralabError, nearest
 
 NAMED_SOURCES = ("sample", "ag_news")
 MAX_YAML_BYTES = 1 << 20
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: ten lines of them can stand for a terabyte, and no settings need any."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("aliases (*name) are not supported")
+        return super().compose_node(parent, index)
 
 
 def _number(value: object) -> object:
@@ -60,10 +70,10 @@ def _part(value: object) -> object:
     return _number(value)
 
 
-Real = Annotated[float, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
 Positive = Annotated[int, Field(gt=0)]
-Part = Annotated[float | str, BeforeValidator(_part)]
+Part = Annotated[Annotated[float, Field(allow_inf_nan=False)] | str, BeforeValidator(_part)]
 
 
 class _Section(BaseModel):
@@ -245,8 +255,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise LoralabError(f"{path} is over {MAX_YAML_BYTES} bytes: that is not a settings file")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LoralabError(f"cannot read the settings file {path}: {error}") from error
     if content is None:
         content = {}
@@ -267,9 +277,9 @@ def _merge(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
         if key not in names:
             raise LoralabError(f"unknown setting {key!r}{_nearest_setting(key, names)}")
         try:
-            parsed = yaml.safe_load(value) if value else None
-        except yaml.YAMLError as error:
-            raise LoralabError(f"{key}: {value!r} cannot be read: {error}") from error
+            parsed = yaml.load(value, _Loader) if value else None  # noqa: S506 - a SafeLoader
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
+            raise LoralabError(f"{key}: {reprlib.repr(value)} cannot be read: {error}") from error
         section, dot, name = key.partition(".")
         if not dot:
             merged[section] = parsed
@@ -301,6 +311,6 @@ def _validate(settings: Mapping[str, Any], origin: str) -> Config:
             if problem["type"] == "extra_forbidden":
                 lines.append(f"unknown setting {key!r}{_nearest_setting(key, names)}")
             else:
-                lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
+                lines.append(f"{key} = {reprlib.repr(problem['input'])}: {problem['msg']}")
         unique = list(dict.fromkeys(lines))
         raise LoralabError(f"{origin}: " + "\n  ".join(unique)) from error

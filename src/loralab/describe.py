@@ -16,7 +16,7 @@ from loralab.data.sources import AG_NEWS_CLASSES, load_source
 from loralab.errors import LoralabError
 from loralab.model.backbone import Dimensions, parse_layers, resolve_targets
 from loralab.model.counts import Counts, Fit, count, what_fits
-from loralab.model.storage import base_dimensions, is_sentence_encoder
+from loralab.model.storage import base_dimensions, choose_head
 
 
 def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def budget(recipe: str, overrides: Sequence[str], max_trainable: int) -> list[Fit]:
     """Return what fits a budget of trainable parameters on a recipe's encoder, head and classes."""
     config = load_config(recipe, overrides)
-    dims, head = base_dimensions(config.model.base), _head(config)
+    dims, head = base_dimensions(config.model.base), choose_head(config.model.head, config.model.base)
     return what_fits(dims, class_count(config), head=head, max_trainable=max_trainable, layers=config.lora.layers)
 
 
@@ -51,7 +51,7 @@ def count_parameters(config: Config) -> tuple[Dimensions, Counts]:
     counts = count(
         dims,
         class_count(config),
-        head=_head(config),
+        head=choose_head(config.model.head, config.model.base),
         tuning=config.tuning,
         rank=lora.rank,
         targets=lora.targets,
@@ -110,12 +110,6 @@ def _configuration(config: Config) -> dict[str, Any]:
         left = config.lora.max_trainable - counts.trainable
         facts["parameters"]["budget"] = f"{config.lora.max_trainable:,} ({f'{left:,} left' if left >= 0 else f'{-left:,} OVER'})"
     return facts
-
-
-def _head(config: Config) -> str:
-    if config.model.head != "auto":
-        return config.model.head
-    return "linear" if is_sentence_encoder(config.model.base) else "own"
 
 
 def _version(package: str) -> str:

@@ -88,7 +88,7 @@ def check_free(folder: Path, overwrite: bool, resume: bool = False) -> None:
     if resume:
         check_resumable(folder)
         return
-    if folder.exists() and not (folder / CONFIG).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not _is_run(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise LoralabError(f"{folder} exists and is not a run: choose another --name or --runs")
     if (folder / CONFIG).is_file() and not overwrite:
         state = "complete" if (folder / SCORES).is_file() else "not complete"
@@ -115,7 +115,12 @@ def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> Run:
         raise LoralabError(
             f"the run {folder} was started with other settings; resume it with the same ones\n  " + "\n  ".join(changed)
         )
-    environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8")) if (folder / ENVIRONMENT).is_file() else {}
+    try:
+        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        if not isinstance(environment, dict):
+            raise ValueError(f"it holds a {type(environment).__name__}")
+    except (OSError, ValueError) as error:
+        raise LoralabError(f"{folder / ENVIRONMENT} is damaged ({error}): start again with --overwrite") from error
     for name, now_is in facts.items():
         if name in environment and environment[name] != now_is:
             raise LoralabError(
@@ -191,15 +196,19 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of `folder` when everything in it was written."""
     with _says_disk(folder):
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        old = temporary.with_name(f"{temporary.name}.old")
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
             if folder.exists():
-                shutil.rmtree(folder)
+                os.replace(folder, old)
             os.replace(temporary, folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
             raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -221,6 +230,16 @@ def _says_disk(path: Path) -> Iterator[None]:
 def _writable(folder: Path) -> bool:
     existing = next((parent for parent in (folder, *folder.parents) if parent.exists()), Path("/"))
     return existing.is_dir() and os.access(existing, os.W_OK)
+
+
+def _is_run(folder: Path) -> bool:
+    """True when there are settings that load, and nothing that no run writes: `--overwrite` deletes the folder."""
+    names = {CONFIG, ENVIRONMENT, LOG, MODEL, SCORES, CHECKPOINT}
+    try:
+        read_config(folder)
+    except LoralabError:
+        return False
+    return all(path.name in names or path.name.startswith(tuple(f".{name}." for name in names)) for path in folder.iterdir())
 
 
 def _umask() -> int:

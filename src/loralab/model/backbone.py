@@ -9,7 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StrictInt, ValidationError
+from pydantic.dataclasses import dataclass as validated
 
 from loralab.errors import LoralabError, nearest
 
@@ -101,22 +104,33 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
-@dataclass(frozen=True)
+Size = Annotated[StrictInt, Field(gt=0, lt=1 << 31)]
+Pooling = Literal["cls", "mean"]
+HeadKind = Literal["own", "linear"]
+ModelType = Literal["bert", "roberta", "xlm-roberta", "electra", "distilbert"]
+Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Dimensions:
     """The sizes that decide every parameter count. `token_types` is 0 where the encoder has no segment embedding."""
 
-    model_type: str
-    layers: int
-    width: int
-    heads: int
-    ffn_width: int
-    vocabulary: int
-    positions: int
-    token_types: int
-    embedding_width: int
-    pad_id: int = 0
-    norm_eps: float = 1e-12
-    activation: str = "gelu"
+    model_type: ModelType
+    layers: Size
+    width: Size
+    heads: Size
+    ffn_width: Size
+    vocabulary: Size
+    positions: Size
+    token_types: Annotated[StrictInt, Field(ge=0)]
+    embedding_width: Size
+    pad_id: Annotated[StrictInt, Field(ge=0)] = 0
+    norm_eps: Annotated[float, Field(gt=0)] = 1e-12
+    activation: Activation = "gelu"
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be divided among {self.heads} heads")
 
     @property
     def architecture(self) -> Architecture:
@@ -141,7 +155,7 @@ class Dimensions:
 
 def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions:
     """Read a Hugging Face `config.json`. Raises LoralabError for an architecture outside the family or with odd parts."""
-    kind = str(config.get("model_type"))
+    kind: Any = config.get("model_type")
     if kind not in ARCHITECTURES:
         raise LoralabError(f"{origin}: architecture {kind!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
     if config.get("position_embedding_type", "absolute") != "absolute":
@@ -180,6 +194,10 @@ def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions:
             )
     except KeyError as error:
         raise LoralabError(f"{origin}: config.json has no {error.args[0]!r}; is the checkpoint complete?") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        raise LoralabError(f"{origin}: config.json has {problem['input']!r} for {place}: {problem['msg']}") from error
     return dims
 
 
@@ -209,7 +227,7 @@ EMBEDDINGS = {
 def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
     """Return roles in their fixed order; `all` is every role. Raises LoralabError for a name outside the vocabulary."""
     wanted = set(ROLES) if "all" in targets else set(targets)
-    unknown = sorted(wanted - set(ROLES))
+    unknown = sorted((wanted | set(targets)) - {*ROLES, "all"})
     if unknown or not wanted:
         word = unknown[0] if unknown else ""
         raise LoralabError(f"lora.targets: {word!r} is not a target{nearest(word, ROLES)}; valid: {', '.join(ROLES)}, all")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from loralab.errors import LoralabError
-from loralab.model.backbone import Dimensions
+from loralab.model.backbone import Dimensions, HeadKind, Pooling
 from loralab.model.counts import Counts, count, what_fits
 from loralab.model.dropout import Dropout
 from loralab.model.lora import adapters, attach_lora, freeze_encoder
 from loralab.model.network import Network, initialise_head
-from loralab.model.storage import Base, is_sentence_encoder, load_pretrained
+from loralab.model.storage import Base, choose_head, choose_pooling, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,8 @@ def build_network(
     base: Base,
     classes: int,
     *,
-    pooling: str,
-    head: str,
+    pooling: Pooling | Literal["auto"],
+    head: HeadKind | Literal["auto"],
     dropout: float,
     tuning: str,
     lora: Lora,
@@ -65,16 +66,6 @@ def build_network(
     return network
 
 
-def choose_pooling(pooling: str, base: str) -> str:
-    """auto: mean for a sentence encoder, which was trained so, else cls."""
-    return pooling if pooling != "auto" else "mean" if is_sentence_encoder(base) else "cls"
-
-
-def choose_head(head: str, base: str) -> str:
-    """auto: one linear map on a sentence encoder, else the architecture's own head."""
-    return head if head != "auto" else "linear" if is_sentence_encoder(base) else "own"
-
-
 def live_counts(network: Network) -> Counts:
     """Count the parameters of the network as it stands."""
     adapter = sum(p.numel() for _, _, pair in adapters(network) for p in pair.parameters())
@@ -101,8 +92,12 @@ def check_budget(counts: Counts, dims: Dimensions, classes: int, *, head: str, l
         return
     fits = what_fits(dims, classes, head=head, max_trainable=max_trainable, layers=lora.layers)
     same = [fit for fit in fits if set(fit.targets) == set(lora.targets)]
-    offers = [f"lora.rank={f.rank} lora.targets={','.join(f.targets)} ({f.trainable:,})" for f in (*same, *fits)[:2]]
+    offers = []
+    for fit in (*same[:1], *fits[:1]):
+        layers = f" lora.layers={fit.layers}" if fit.layers and fit.layers != lora.layers else ""
+        offers.append(f"lora.rank={fit.rank} lora.targets={','.join(fit.targets)}{layers} ({fit.trainable:,})")
+    tuning = "" if counts.adapter else "tuning=lora with "
     raise LoralabError(
         f"{counts.trainable:,} trainable parameters (adapter {counts.adapter:,} + head {counts.head:,}) are over "
-        f"lora.max_trainable={max_trainable:,}.\n  What fits: {'; or '.join(dict.fromkeys(offers))}"
+        f"lora.max_trainable={max_trainable:,}.\n  What fits: {tuning}{'; or '.join(dict.fromkeys(offers))}"
     )

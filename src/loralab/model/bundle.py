@@ -11,19 +11,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StrictInt, TypeAdapter
+from pydantic.dataclasses import dataclass as validated
 
 from loralab.errors import LoralabError
 from loralab.model import storage
-from loralab.model.backbone import Dimensions, parse_layers, resolve_targets
+from loralab.model.backbone import Dimensions, HeadKind, Pooling, parse_layers, resolve_targets
+from loralab.model.lora import adapters
 from loralab.model.network import Network
 
 MANIFEST, FORMAT = "loralab.json", 1
 
 
-@dataclass(frozen=True)
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Manifest:
     """What a bundle says of itself."""
 
@@ -31,12 +34,12 @@ class Manifest:
     base_folder: str
     base_sha256: str
     dims: Dimensions
-    classes: tuple[str, ...]
-    pooling: str
-    head: str
-    tuning: str
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    pooling: Pooling
+    head: HeadKind
+    tuning: Literal["lora", "full", "head"]
     clean: tuple[str, ...]
-    max_length: int
+    max_length: Annotated[StrictInt, Field(gt=0)]
     lora: dict[str, Any]
 
 
@@ -62,10 +65,8 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("format") != FORMAT:
-            raise LoralabError(f"{path} was written by a later loralab: upgrade to read it")
-        content["dims"] = Dimensions(**content["dims"])
-        content["classes"], content["clean"] = tuple(content["classes"]), tuple(content["clean"])
-        return Manifest(**content)
+            raise LoralabError(f"{path} is of another format than {FORMAT}: was it written by a later loralab?")
+        return TypeAdapter(Manifest).validate_python(content)
     except FileNotFoundError as error:
         raise LoralabError(f"{folder} holds neither a run nor a bundle: there is no {MANIFEST}") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -78,7 +79,7 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
     Raises LoralabError when it holds no classification head.
     """
     config = storage.read_adapter_config(folder)
-    name = base or str(config.get("base_model_name_or_path"))
+    name = base or str(config.base_model_name_or_path)
     found = storage.resolve_base(name)
     classes = storage.head_rows(found.dims, folder)
     return Manifest(
@@ -118,10 +119,27 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[Network, Manifes
         storage.load_head(network, folder)
     else:
         storage.load_adapter(network, folder)
+        if not foreign:
+            _check_complete(network, manifest, folder)
     return network.eval(), manifest
 
 
+def _check_complete(network: Network, manifest: Manifest, folder: Path) -> None:
+    """Raise LoralabError when an adapter that was saved is not there: what is left would classify otherwise."""
+    lora = manifest.lora
+    layers = parse_layers(lora.get("layers"), network.dims.layers)
+    saved = {(layer, role) for layer in layers for role in resolve_targets(lora.get("targets", ()))}
+    if missing := saved ^ {(layer, role) for layer, role, _ in adapters(network)}:
+        layer, role = min(missing)
+        raise LoralabError(f"{folder}: the adapter of {role} in layer {layer} is missing or was never trained: the file is damaged")
+
+
 def _find_base(manifest: Manifest, base: str | None) -> storage.Base:
-    if base is None and manifest.base != "minilm" and Path(manifest.base_folder).is_dir():
+    if base is not None:
+        return storage.resolve_base(base)
+    if manifest.base != "minilm" and Path(manifest.base_folder).is_dir():
         return storage.resolve_base(manifest.base_folder)
-    return storage.resolve_base(base or manifest.base)
+    try:
+        return storage.resolve_base(manifest.base)
+    except LoralabError as error:
+        raise LoralabError(f"{error}\n  If the base encoder has moved, say where it lies: --base FOLDER") from error

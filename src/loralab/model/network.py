@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loralab.errors import LoralabError
-from loralab.model.backbone import Dimensions
+from loralab.model.backbone import Dimensions, HeadKind, Pooling
 from loralab.model.dropout import Dropout
 from loralab.model.lora import Projection
 
@@ -128,10 +127,10 @@ class Network(nn.Module):
     `pooling` is `cls` (the first token) or `mean` (over real tokens); `head` is `own` (the architecture's) or `linear`.
     """
 
-    def __init__(self, dims: Dimensions, classes: int, *, pooling: str = "cls", head: str = "own", dropout: float = 0.1) -> None:
+    def __init__(
+        self, dims: Dimensions, classes: int, *, pooling: Pooling = "cls", head: HeadKind = "own", dropout: float = 0.1
+    ) -> None:
         super().__init__()
-        if dims.activation not in (*_ACTIVATIONS, "relu"):
-            raise LoralabError(f"activation {dims.activation!r} is not supported; supported: relu, {', '.join(_ACTIVATIONS)}")
         self.dims = dims
         self.pooling = pooling
         self.head_kind = head

@@ -8,10 +8,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as validated
 
 from loralab.errors import LoralabError
-from loralab.model.backbone import EMBEDDINGS, KNOWN, Dimensions, canonical_name, parse_role_path, read_dimensions, role_path
+from loralab.model.backbone import (
+    EMBEDDINGS,
+    KNOWN,
+    Dimensions,
+    HeadKind,
+    Pooling,
+    canonical_name,
+    parse_role_path,
+    read_dimensions,
+    role_path,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,6 +71,20 @@ def base_dimensions(name: str) -> Dimensions:
 def is_sentence_encoder(name: str) -> bool:
     """True for a base laid out by sentence-transformers: trained with mean pooling and no head of its own."""
     return name == "minilm" or name.startswith("sentence-transformers/") or (Path(name) / "modules.json").is_file()
+
+
+def choose_pooling(pooling: Pooling | Literal["auto"], base: str) -> Pooling:
+    """auto: mean for a sentence encoder, which was trained so, else cls."""
+    if pooling == "auto":
+        return "mean" if is_sentence_encoder(base) else "cls"
+    return pooling
+
+
+def choose_head(head: HeadKind | Literal["auto"], base: str) -> HeadKind:
+    """auto: one linear map on a sentence encoder, else the architecture's own head."""
+    if head == "auto":
+        return "linear" if is_sentence_encoder(base) else "own"
+    return head
 
 
 def load_pretrained(network: Network, base: Base) -> None:
@@ -141,70 +168,99 @@ def save_adapter(network: Network, folder: Path, *, base: str, settings: Mapping
 
 
 def load_adapter(network: Network, folder: Path) -> None:
-    """Attach the adapter of a peft folder, ours or peft's, and load its weights and, where it has one, its head.
+    """Attach the adapter of a peft folder, ours or peft's, and load its weights and its head.
 
-    Raises LoralabError for a variant that is not plain LoRA or rsLoRA, and for any tensor that has no place here.
+    Raises LoralabError for a variant that is not plain LoRA or rsLoRA, and for any tensor that is missing or has no place here.
     """
     from loralab.model.lora import adapters, attach_lora
 
-    dims = network.dims
     config = read_adapter_config(folder)
+    pairs, head = _sort_adapter_tensors(network, folder)
+    layers, roles = sorted({layer for layer, _ in pairs}), sorted({role for _, role in pairs})
+    if not pairs or len(pairs) != len(layers) * len(roles):
+        raise LoralabError(f"{folder}: its layers are not adapted alike; only the same targets in every adapted layer work")
+    attach_lora(
+        network,
+        rank=config.r,
+        alpha=config.lora_alpha,
+        dropout=config.lora_dropout,
+        targets=roles,
+        layers=",".join(map(str, layers)),
+        variant="rslora" if config.use_rslora else "lora",
+    )
+    for layer, role, adapter in adapters(network):
+        places = [(f"{role} {layer} {part}", getattr(adapter, part)) for part in "ab"]
+        _copy(places, {f"{role} {layer} {part}": tensor for part, tensor in pairs[layer, role].items()}, str(folder))
+    # BERT's pooler belongs to the base: it is there only when somebody trained it.
+    pooler = network.dims.architecture.prefix + "."
+    wanted = [(name, target) for name, target in head_tensors(network) if name in head or not name.startswith(pooler)]
+    if strange := sorted(set(head) - {name for name, _ in wanted}):
+        raise LoralabError(f"{folder}: tensor {strange[0]!r} has no place here: only adapters and the head may be trained")
+    _copy(wanted, head, str(folder))
+
+
+def _sort_adapter_tensors(network: Network, folder: Path) -> tuple[dict[tuple[int, str], dict[str, Tensor]], dict[str, Tensor]]:
+    """Sort a peft folder's tensors into adapter pairs by (layer, role) and the rest, which is the head's."""
     tensors = _load(folder / ADAPTER_WEIGHTS)
     if (folder / HEAD_WEIGHTS).is_file():
         tensors |= {_PEFT_PREFIX + name: tensor for name, tensor in _load(folder / HEAD_WEIGHTS).items()}
-    places: dict[tuple[int, str], dict[str, Tensor]] = {}
+    pairs: dict[tuple[int, str], dict[str, Tensor]] = {}
     head: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        path, _, part = name.removesuffix(".weight").rpartition(".lora_")
-        place = parse_role_path(dims, path)
+        path, found, part = name.removesuffix(".weight").rpartition(".lora_")
+        place = parse_role_path(network.dims, path)
         if place and part in ("A", "B"):
-            places.setdefault(place, {})[part.lower()] = tensor
-        elif not part or ".lora_" not in name:
-            head[name.removeprefix(_PEFT_PREFIX).replace(".modules_to_save.default.", ".").replace(".original_module.", ".")] = (
-                tensor
-            )
+            pairs.setdefault(place, {})[part.lower()] = tensor
+        elif found:
+            raise LoralabError(f"{folder}: adapter tensor {name!r} has no place in a {network.dims.model_type} encoder")
         else:
-            raise LoralabError(f"{folder}: adapter tensor {name!r} has no place in a {dims.model_type} encoder")
-    layers = sorted({layer for layer, _ in places})
-    roles = sorted({role for _, role in places})
-    if len(places) != len(layers) * len(roles):
-        raise LoralabError(
-            f"{folder}: its layers are not adapted alike; only the same targets in every adapted layer are supported"
-        )
-    if places:
-        attach_lora(
-            network,
-            rank=int(config["r"]),
-            alpha=float(config["lora_alpha"]),
-            dropout=float(config.get("lora_dropout") or 0),
-            targets=roles,
-            layers=",".join(map(str, layers)),
-            variant="rslora" if config.get("use_rslora") else "lora",
-        )
-    for layer, role, adapter in adapters(network):
-        _copy(
-            [(f"{role} {layer} {part}", getattr(adapter, part)) for part in "ab"],
-            {f"{role} {layer} {part}": tensor for part, tensor in places[layer, role].items()},
-            str(folder),
-        )
-    optional = network.dims.architecture.prefix + "."
-    _copy([(n, t) for n, t in head_tensors(network) if n in head or not n.startswith(optional)], head, str(folder))
+            head[name.removeprefix(_PEFT_PREFIX).replace(".modules_to_save.default.", ".")] = tensor
+    return pairs, head
 
 
-def read_adapter_config(folder: Path) -> dict[str, Any]:
+@validated(config=ConfigDict(extra="ignore"))
+class AdapterConfig:
+    """What decides an adapter's arithmetic in peft's adapter_config.json."""
+
+    peft_type: str
+    r: Annotated[StrictInt, Field(gt=0)]
+    lora_alpha: Annotated[float, Field(allow_inf_nan=False)]
+    base_model_name_or_path: str | None = None
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    use_rslora: bool = False
+    bias: str = "none"
+
+
+_UNSUPPORTED = (
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "layer_replication",
+    "lora_bias",
+    "fan_in_fan_out",
+    "trainable_token_indices",
+)
+_KEEPS_BASE = (True, False, None, "gaussian", "eva")
+"""Initialisations that leave the base's weights alone; others, such as pissa, take the adapter's start out of them."""
+
+
+def read_adapter_config(folder: Path) -> AdapterConfig:
     """Read adapter_config.json. Raises LoralabError for anything but plain LoRA or rsLoRA without biases or patterns."""
-    config = _read_json(folder / ADAPTER_CONFIG)
-    if config.get("peft_type") != "LORA":
-        raise LoralabError(f"{folder}: peft type {config.get('peft_type')!r} is not supported; supported: LORA")
-    for key in ("use_dora", "rank_pattern", "alpha_pattern", "layer_replication", "lora_bias", "fan_in_fan_out"):
-        if config.get(key):
-            raise LoralabError(f"{folder}: an adapter with {key}={config[key]!r} is not supported")
-    if config.get("bias", "none") != "none":
-        raise LoralabError(f"{folder}: an adapter with bias={config['bias']!r} is not supported; only 'none' is")
-    missing = [key for key in ("r", "lora_alpha") if key not in config]
-    if missing:
-        raise LoralabError(f"{folder / ADAPTER_CONFIG} has no {missing[0]!r}; is it complete?")
-    return config
+    content = _read_json(folder / ADAPTER_CONFIG)
+    if content.get("peft_type") != "LORA":
+        raise LoralabError(f"{folder}: peft type {content.get('peft_type')!r} is not supported; supported: LORA")
+    for key in _UNSUPPORTED:
+        if content.get(key):
+            raise LoralabError(f"{folder}: an adapter with {key}={content[key]!r} is not supported")
+    if content.get("bias", "none") != "none":
+        raise LoralabError(f"{folder}: an adapter with bias={content['bias']!r} is not supported; only 'none' is")
+    if (start := content.get("init_lora_weights")) not in _KEEPS_BASE:
+        raise LoralabError(f"{folder}: an adapter with init_lora_weights={start!r} changed its base and is not supported")
+    try:
+        return TypeAdapter(AdapterConfig).validate_python(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        raise LoralabError(f"{folder / ADAPTER_CONFIG}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
 
 
 def head_rows(dims: Dimensions, folder: Path) -> int:
@@ -298,7 +354,12 @@ def _load(path: Path) -> dict[str, Tensor]:
 
 def _shards(folder: Path) -> list[Path]:
     index = folder / f"{WEIGHTS}.index.json"
-    names = sorted(set(_read_json(index)["weight_map"].values())) if index.is_file() else [WEIGHTS]
+    names = [WEIGHTS]
+    if index.is_file():
+        places = _read_json(index).get("weight_map")
+        names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+        if not names:
+            raise LoralabError(f"{index} has no weight_map: the checkpoint is damaged")
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             raise LoralabError(f"{folder} has no {name}: loralab loads safetensors only; convert older checkpoints first")
@@ -328,14 +389,17 @@ def _hub_folder(name: str, patterns: tuple[str, ...] = ("*.json", "*.safetensors
     from huggingface_hub.errors import HFValidationError
 
     arguments: dict[str, Any] = {"allow_patterns": list(patterns)}
+    weights = patterns != ("config.json",)
     try:
         try:
             folder = Path(snapshot_download(name, local_files_only=True, **arguments))
-            if any((folder / file).is_file() for file in (WEIGHTS, f"{WEIGHTS}.index.json")) or patterns == ("config.json",):
-                return folder
         except OSError:
-            pass  # not in the cache: ask the hub
-        return Path(snapshot_download(name, **arguments))
+            folder = Path(snapshot_download(name, **arguments))  # not in the cache: ask the hub
+        if weights and not any((folder / file).is_file() for file in (WEIGHTS, f"{WEIGHTS}.index.json")):
+            folder = Path(snapshot_download(name, **arguments))  # only a part is in the cache
+            if not any((folder / file).is_file() for file in (WEIGHTS, f"{WEIGHTS}.index.json")):
+                raise FileNotFoundError(WEIGHTS)
+        return folder
     except HFValidationError as error:
         raise LoralabError(f"model.base={name!r} is neither a folder here nor a hub id") from error
     except Exception as error:  # the hub's client raises errors of several libraries when there is no network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -48,7 +49,7 @@ class Watch:
     def improved(self, scores: Mapping[str, float]) -> bool:
         """Take note of an evaluation; True when it is better than the best by more than `min_delta`."""
         score = scores[self.stop_on] * (-1 if self.stop_on == "loss" else 1)
-        if self.best is None or score > self.best + self.min_delta:
+        if not math.isnan(score) and (self.best is None or score > self.best + self.min_delta):
             self.best, self.waited = score, 0
             return True
         self.waited += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,10 +30,16 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write the file whole or not at all: beside its place, flushed, then renamed."""
         beside = path.with_name(f".{path.name}.new")
-        save_file(dict(self.tensors), beside, metadata={_STATE: json.dumps(self.values)})
-        with beside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        try:
+            save_file(dict(self.tensors), beside, metadata={_STATE: json.dumps(self.values)})
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(beside, path)
+        except SafetensorError as error:  # a full disk, by the name that the Rust library gives it
+            raise OSError(str(error)) from error
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
 
     @property
     def step(self) -> int:

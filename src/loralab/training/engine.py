@@ -115,7 +115,7 @@ class _Loop:
         self.optimizer = _optimizer(network, optimisation)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_per_epoch = math.ceil(len(train) / optimisation.batch_size)
-        total = math.ceil(optimisation.epochs * self.steps_per_epoch)
+        total = math.ceil(round(optimisation.epochs * self.steps_per_epoch, 6))
         self.total = min(total, optimisation.max_steps or total)
         self.warmup = warmup_steps(optimisation.warmup, self.total)
         self.step = self.samples = self.best_step = 0
@@ -176,6 +176,8 @@ class _Loop:
         if not math.isfinite(total):
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm, foreach=True))
+        if not math.isfinite(norm):
+            raise RunFailed(f"the gradient is {norm} at step {self.step + 1}: lower train.learning_rate")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1

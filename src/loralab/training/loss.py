@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,8 @@ class Loss:
         own = log_p.gather(1, labels[:, None])[:, 0]
         loss = -own
         if self.focal_gamma:
-            loss = loss * (1 - own.exp()).clamp_min(0) ** self.focal_gamma
+            # kept above 0, where a power below 1 is infinitely steep: γ = 0.5 gave NaN gradients on texts with p = 1
+            loss = loss * (-torch.expm1(own)).clamp_min(1e-12) ** self.focal_gamma
         if self.weights is not None:
             loss = loss * self.weights.to(labels.device)[labels]
         return ((1 - self.smoothing) * loss - self.smoothing * log_p.mean(dim=-1)).sum()
@@ -64,6 +66,6 @@ def resolve_class_weights(
         weights = [float(spec.get(name, 1.0)) for name in classes]
     else:
         weights = [float(weight) for weight in spec]
-    if len(weights) != len(classes) or min(weights) <= 0:
+    if len(weights) != len(classes) or not all(0 < weight < math.inf for weight in weights):
         raise LoralabError(f"train.class_weights={weights}: give {len(classes)} weights above 0, for {', '.join(classes)}")
     return torch.tensor(weights)
