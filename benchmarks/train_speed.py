@@ -133,7 +133,7 @@ def theirs(base: Base, rows: Encoded, classes: int, fair: bool) -> Outcome:
             seed=0,
         )
         clock = Clock()
-        trainer = Trainer(model=adapted, args=arguments, train_dataset=items, data_collator=collate, callbacks=[clock])  # type: ignore[arg-type]
+        trainer = Trainer(adapted, arguments, collate, items, callbacks=[clock])  # type: ignore[arg-type]
         result = trainer.train()
     return Outcome(clock.ended - clock.began, result.training_loss)
 

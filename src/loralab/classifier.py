@@ -73,7 +73,10 @@ class Classifier:
         """
         folder = runs.model_folder(Path(path))
         network, manifest = load_bundle(folder, base)
-        check_steps(manifest.clean)
+        try:
+            check_steps(manifest.clean)
+        except LoralabError as error:
+            raise LoralabError(f"{folder}: {error}") from error
         has_tokenizer = (folder / "tokenizer.json").is_file()  # a folder that peft saved may have none
         tokenizer = load_tokenizer(
             folder if has_tokenizer else Path(manifest.base_folder), min(manifest.max_length, manifest.dims.longest)
@@ -90,8 +93,8 @@ class Classifier:
         """Classify texts, in their order. Raises LoralabError for a value that is not a text."""
         if isinstance(texts, str):
             raise LoralabError("predict takes a list of texts, not one text: write predict([text])")
-        if odd := next((text for text in texts if not isinstance(text, str)), None):
-            raise LoralabError(f"predict takes texts, not {type(odd).__name__}: {odd!r}")
+        if odd := [text for text in texts if not isinstance(text, str)]:
+            raise LoralabError(f"predict takes texts, not {type(odd[0]).__name__}: {odd[0]!r}")
         if not texts:
             return Predictions([], np.zeros((0, len(self.classes)), dtype=np.float32), self.classes)
         logits = self._logits(Examples(texts, None, np.arange(len(texts)), self.classes))
@@ -124,8 +127,12 @@ class Classifier:
         target = Path(out)
         if not target.parent.is_dir():
             raise LoralabError(f"there is no folder {target.parent} to write {target.name} into")
+        if target.is_dir():
+            raise LoralabError(f"{target} is a folder: name a file for the predictions")
+        if target.exists() and Path(path).exists() and target.samefile(path):
+            raise LoralabError(f"{target} is the file to be classified: name another one for the predictions")
         done = 0
-        with runs.atomic(target) as file:
+        with runs.says_disk(target), runs.atomic(target) as file:
             write = _writer(file, form, self.classes)
             for texts in stream_texts(Path(path), text):
                 write(done, texts, self.predict(texts))

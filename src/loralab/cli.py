@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from loralab.errors import LoralabError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="loralab",
@@ -33,9 +36,11 @@ def main() -> None:
     except LoralabError as error:
         print(f"loralab: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("loralab: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(1)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # click's code for Ctrl-C; ours is that of every run that did not end well
+            print("loralab: interrupted", file=sys.stderr)
+            sys.exit(1)
+        raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output, such as head, has gone: no error of ours
         sys.exit(0)
@@ -174,7 +179,7 @@ def budget(
     from loralab.describe import budget as solve
 
     found = solve(recipe, settings or [], max_trainable)
-    _print_json(found) if as_json else console.show_budget(found, max_trainable)
+    _print_json([asdict(fit) for fit in found]) if as_json else console.show_budget(found, max_trainable)
 
 
 @app.command()
@@ -230,8 +235,6 @@ def data(
     loralab data reviews.csv
     loralab data train.csv --test test.csv
     """
-    from dataclasses import asdict
-
     from loralab import console
     from loralab.data.check import check_source
 

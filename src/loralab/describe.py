@@ -23,9 +23,14 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Describe a run's folder or a recipe: base, settings of the adapter, counts apart; of a complete run its scores too."""
     folder = Path(target)
     if not (folder / runs.CONFIG).is_file():
-        return _configuration(load_config(target, overrides))
+        config = load_config(target, overrides)
+        return _configuration(config, class_count(config))
+    if overrides:
+        raise LoralabError(f"{target} is a run, whose settings are what they were: describe a recipe with {overrides[0]}")
     config = runs.read_config(folder)
-    facts = {"run": target, **_configuration(config)}
+    known = (folder / runs.ENVIRONMENT).is_file()
+    classes = len(runs.read_environment(folder).get("classes", ())) if known else class_count(config)
+    facts = {"run": target, **_configuration(config, classes)}
     if (folder / runs.SCORES).is_file():
         found = runs.read_scores(folder)
         try:
@@ -45,12 +50,12 @@ def budget(recipe: str, overrides: Sequence[str], max_trainable: int) -> list[Fi
     return what_fits(dims, class_count(config), head=head, max_trainable=max_trainable, layers=config.lora.layers)
 
 
-def count_parameters(config: Config) -> tuple[Dimensions, Counts]:
-    """Count what a configuration trains, by the closed formula."""
+def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimensions, Counts]:
+    """Count what a configuration trains, by the closed formula. `classes` None: as many as its data has."""
     dims, lora = base_dimensions(config.model.base), config.lora
     counts = count(
         dims,
-        class_count(config),
+        classes or class_count(config),
         head=choose_head(config.model.head, config.model.base),
         tuning=config.tuning,
         rank=lora.rank,
@@ -92,8 +97,8 @@ def examine_machine() -> dict[str, Any]:
     return facts
 
 
-def _configuration(config: Config) -> dict[str, Any]:
-    dims, counts = count_parameters(config)
+def _configuration(config: Config, classes: int) -> dict[str, Any]:
+    dims, counts = count_parameters(config, classes)
     facts: dict[str, Any] = {
         "base": f"{config.model.base} ({dims.model_type}, {dims.layers} layers, width {dims.width})",
         "data": config.data.source,

@@ -89,7 +89,12 @@ def run_training(
 
     announce(Plan(target, splits, columns, counts, setting, (*remarks(splits), *config.remarks())))
     manifest = describe_model(config, base, network, splits.classes)
-    facts = {**asdict(setting), "base": {"name": base.name, "sha256": manifest.base_sha256}, "rows": splits.fingerprints()}
+    facts = {
+        **asdict(setting),
+        "base": {"name": base.name, "sha256": manifest.base_sha256},
+        "classes": [*splits.classes],
+        "rows": splits.fingerprints(),
+    }
     run = runs.reopen(target, config, facts) if resume else runs.create(target, config, facts, overwrite)
     checkpoint = Checkpoint.load_if_any(run.checkpoint)
     run.rewind_log(checkpoint.step if checkpoint else 0)

@@ -28,6 +28,8 @@ from loralab.errors import LoralabError, RunFailed
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = "config.yaml", "environment.json", "log.jsonl", "model", "scores.json"
 CHECKPOINT = "checkpoint.safetensors"
+END = "...\n"
+"""YAML's mark for the end of a document: settings without it were cut off."""
 
 
 class Saved(Protocol):
@@ -52,7 +54,7 @@ class Run:
 
     def keep_checkpoint(self, checkpoint: Saved) -> None:
         """Replace the checkpoint."""
-        with _says_disk(self.checkpoint):
+        with says_disk(self.checkpoint):
             checkpoint.save(self.checkpoint)
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
@@ -63,7 +65,7 @@ class Run:
     def log(self, event: Any) -> None:
         """Append one event, a dataclass; each is written when this returns, so a killed run keeps its log."""
         entry = {"event": type(event).__name__, **dataclasses.asdict(event)}
-        with _says_disk(self.folder), (self.folder / LOG).open("a", encoding="utf-8") as file:
+        with says_disk(self.folder), (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def rewind_log(self, step: int) -> None:
@@ -72,14 +74,14 @@ class Run:
         if not path.exists():
             return
         kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] > step:
                     break
             except (ValueError, KeyError, TypeError):
                 break
             kept.append(line + "\n")
-        with _says_disk(path), atomic(path) as file:
+        with says_disk(path), atomic(path) as file:
             file.writelines(kept)
 
 
@@ -115,12 +117,7 @@ def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> Run:
         raise LoralabError(
             f"the run {folder} was started with other settings; resume it with the same ones\n  " + "\n  ".join(changed)
         )
-    try:
-        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-        if not isinstance(environment, dict):
-            raise ValueError(f"it holds a {type(environment).__name__}")
-    except (OSError, ValueError) as error:
-        raise LoralabError(f"{folder / ENVIRONMENT} is damaged ({error}): start again with --overwrite") from error
+    environment = read_environment(folder)
     for name, now_is in facts.items():
         if name in environment and environment[name] != now_is:
             raise LoralabError(
@@ -132,12 +129,12 @@ def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> Run:
 def create(folder: Path, config: Config, facts: Mapping[str, Any], overwrite: bool) -> Run:
     """Make the folder, replacing an earlier run only when told to, and write down settings, versions, machine and `facts`."""
     check_free(folder, overwrite)
-    with _says_disk(folder):
+    with says_disk(folder):
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
         with atomic(folder / CONFIG) as file:
-            file.write(config.to_yaml())
+            file.write(config.to_yaml() + END)
     versions = {package: metadata.version(package) for package in ("loralab", "torch", "tokenizers", "safetensors", "numpy")}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
     write_json(folder / ENVIRONMENT, {"versions": versions, "machine": machine, **facts})
@@ -168,9 +165,27 @@ def read_config(folder: Path) -> Config:
     """Read a run's settings. Raises LoralabError when the file is missing or damaged."""
     from loralab.config import load_config
 
-    if not (folder / CONFIG).is_file():
+    path = folder / CONFIG
+    if not path.is_file():
         raise LoralabError(f"{folder} is not a run: it has no {CONFIG}")
-    return load_config(folder / CONFIG)
+    try:
+        whole = path.read_text(encoding="utf-8").endswith(END)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoralabError(f"{path} is damaged: {error}") from error
+    if not whole:
+        raise LoralabError(f"{path} is cut off: its last line is not {END.strip()!r}; restore it from a copy or train again")
+    return load_config(path)
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Read what a run wrote down of its data and machine. Raises LoralabError when it is missing or damaged."""
+    try:
+        content = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoralabError(f"{folder / ENVIRONMENT} is damaged ({error}): start again with --overwrite") from error
+    if not isinstance(content, dict):
+        raise LoralabError(f"{folder / ENVIRONMENT} is damaged: it holds a {type(content).__name__}; start again with --overwrite")
+    return content
 
 
 @contextlib.contextmanager
@@ -194,12 +209,14 @@ def atomic(path: Path) -> Iterator[IO[str]]:
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Give an empty folder to fill; it takes the place of `folder` when everything in it was written."""
-    with _says_disk(folder):
+    with says_disk(folder):
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         old = temporary.with_name(f"{temporary.name}.old")
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
+            for path in temporary.iterdir():
+                os.chmod(path, 0o666 & ~_umask())  # safetensors writes files that nobody else may read
             if folder.exists():
                 os.replace(folder, old)
             os.replace(temporary, folder)
@@ -213,13 +230,13 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON atomically."""
-    with _says_disk(path), atomic(path) as file:
+    with says_disk(path), atomic(path) as file:
         json.dump(content, file, indent=2)
         file.write("\n")
 
 
 @contextlib.contextmanager
-def _says_disk(path: Path) -> Iterator[None]:
+def says_disk(path: Path) -> Iterator[None]:
     """A full or read-only disk is the run's failure, told in one line."""
     try:
         yield

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from tiny import CLASSES, topics
 
@@ -63,19 +64,22 @@ def train(
     keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
     **settings: Any,
 ) -> Fit:
-    return fit(
-        net,
-        data,
-        validation,
-        loss=loss or Loss(),
-        score=score,
-        watch=watch or Watch("loss"),
-        seed=seed,
-        optimisation=Optimisation(**{"batch_size": 8, "epochs": 2.0, "learning_rate": 5e-3, **settings}),
-        listeners=listeners,
-        resume=resume,
-        keep=keep,
-    )
+    try:
+        return fit(
+            net,
+            data,
+            validation,
+            loss=loss or Loss(),
+            score=score,
+            watch=watch or Watch("loss"),
+            seed=seed,
+            optimisation=Optimisation(**{"batch_size": 8, "epochs": 2.0, "learning_rate": 5e-3, **settings}),
+            listeners=listeners,
+            resume=resume,
+            keep=keep,
+        )
+    except KeyboardInterrupt:  # pytest would end the whole session
+        pytest.fail("an interruption escaped from the engine")
 
 
 def trained(net: torch.nn.Module) -> dict[str, torch.Tensor]:

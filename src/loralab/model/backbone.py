@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, StrictInt, ValidationError
 from pydantic.dataclasses import dataclass as validated
@@ -108,7 +108,7 @@ Size = Annotated[StrictInt, Field(gt=0, lt=1 << 31)]
 Pooling = Literal["cls", "mean"]
 HeadKind = Literal["own", "linear"]
 ModelType = Literal["bert", "roberta", "xlm-roberta", "electra", "distilbert"]
-Activation = Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu"]
+Activation = Literal["relu", "gelu", "gelu_new", "gelu_pytorch_tanh"]
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
@@ -153,6 +153,31 @@ class Dimensions:
         return (self.width, self.ffn_width) if role == "ffn_out" else (self.width, self.width)
 
 
+_CONFIG_KEYS = {
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "ffn_width": "intermediate_size",
+    "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings",
+    "token_types": "type_vocab_size",
+    "embedding_width": "embedding_size",
+    "pad_id": "pad_token_id",
+    "norm_eps": "layer_norm_eps",
+    "activation": "hidden_act",
+}
+_DISTILBERT_KEYS = {
+    "layers": "n_layers",
+    "width": "dim",
+    "heads": "n_heads",
+    "ffn_width": "hidden_dim",
+    "vocabulary": "vocab_size",
+    "positions": "max_position_embeddings",
+    "pad_id": "pad_token_id",
+    "activation": "activation",
+}
+
+
 def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions:
     """Read a Hugging Face `config.json`. Raises LoralabError for an architecture outside the family or with odd parts."""
     kind: Any = config.get("model_type")
@@ -160,45 +185,24 @@ def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions:
         raise LoralabError(f"{origin}: architecture {kind!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise LoralabError(f"{origin}: only absolute position embeddings are supported, not {config['position_embedding_type']!r}")
+    keys = _DISTILBERT_KEYS if kind == "distilbert" else _CONFIG_KEYS
+    found = {name: config[key] for name, key in keys.items() if config.get(key) is not None}
+    found.setdefault("token_types", 0 if kind == "distilbert" else 2)
+    found.setdefault("pad_id", 1 if ARCHITECTURES[kind].positions_from_padding else 0)
+    if "width" in found:
+        found.setdefault("embedding_width", found["width"])
     try:
-        if kind == "distilbert":
-            dims = Dimensions(
-                kind,
-                config["n_layers"],
-                config["dim"],
-                config["n_heads"],
-                config["hidden_dim"],
-                config["vocab_size"],
-                config["max_position_embeddings"],
-                0,
-                config["dim"],
-                config.get("pad_token_id") or 0,
-                1e-12,
-                config.get("activation", "gelu"),
-            )
-        else:
-            pad = config.get("pad_token_id")
-            dims = Dimensions(
-                kind,
-                config["num_hidden_layers"],
-                config["hidden_size"],
-                config["num_attention_heads"],
-                config["intermediate_size"],
-                config["vocab_size"],
-                config["max_position_embeddings"],
-                config.get("type_vocab_size", 2),
-                config.get("embedding_size", config["hidden_size"]),
-                (1 if ARCHITECTURES[kind].positions_from_padding else 0) if pad is None else pad,
-                config.get("layer_norm_eps", 1e-12),
-                config.get("hidden_act", "gelu"),
-            )
-    except KeyError as error:
-        raise LoralabError(f"{origin}: config.json has no {error.args[0]!r}; is the checkpoint complete?") from error
+        return Dimensions(model_type=kind, **found)
     except ValidationError as error:
         problem = error.errors()[0]
-        place = ".".join(map(str, problem["loc"]))
-        raise LoralabError(f"{origin}: config.json has {problem['input']!r} for {place}: {problem['msg']}") from error
-    return dims
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        key = keys.get(name, name)
+        if problem["type"] == "missing":
+            raise LoralabError(f"{origin}: config.json has no {key!r}; is the checkpoint complete?") from error
+        if name == "activation":
+            valid = ", ".join(get_args(Activation))
+            raise LoralabError(f"{origin}: activation {problem['input']!r} is not supported; supported: {valid}") from error
+        raise LoralabError(f"{origin}: config.json: {key or 'its sizes'}: {problem['msg']}") from error
 
 
 KNOWN: Mapping[str, Dimensions] = {

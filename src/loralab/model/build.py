@@ -95,9 +95,9 @@ def check_budget(counts: Counts, dims: Dimensions, classes: int, *, head: str, l
     offers = []
     for fit in (*same[:1], *fits[:1]):
         layers = f" lora.layers={fit.layers}" if fit.layers and fit.layers != lora.layers else ""
-        offers.append(f"lora.rank={fit.rank} lora.targets={','.join(fit.targets)}{layers} ({fit.trainable:,})")
-    tuning = "" if counts.adapter else "tuning=lora with "
+        tuning = "" if counts.adapter else "tuning=lora "
+        offers.append(f"{tuning}lora.rank={fit.rank} lora.targets={','.join(fit.targets)}{layers} ({fit.trainable:,})")
     raise LoralabError(
         f"{counts.trainable:,} trainable parameters (adapter {counts.adapter:,} + head {counts.head:,}) are over "
-        f"lora.max_trainable={max_trainable:,}.\n  What fits: {tuning}{'; or '.join(dict.fromkeys(offers))}"
+        f"lora.max_trainable={max_trainable:,}.\n  What fits: {'; or '.join(dict.fromkeys(offers))}"
     )

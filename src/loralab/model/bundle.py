@@ -114,6 +114,8 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[Network, Manifes
             f"{folder} was trained on {manifest.base} with weights {manifest.base_sha256[:12]}, "
             f"but {found.folder} holds {identity[:12]}: give the same weights with --base FOLDER"
         )
+    if found.dims != manifest.dims:
+        raise LoralabError(f"{folder / MANIFEST} is damaged: its sizes are not those of {found.folder}")
     storage.load_pretrained(network, found)
     if manifest.tuning == "head":
         storage.load_head(network, folder)

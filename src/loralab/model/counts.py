@@ -94,10 +94,10 @@ def what_fits(dims: Dimensions, classes: int, *, head: str, max_trainable: int, 
                 rank = min(rank, smallest_side)
                 fits.append(Fit(targets, span, rank, top + adapter_size(dims, rank, targets, span)))
     if not fits:
+        smaller = f", or use model.head=linear ({head_size(dims, classes, 'linear'):,})" if head == "own" else ""
         raise LoralabError(
             f"no adapter fits {max_trainable:,} trainable parameters: the head alone has {top:,}. "
-            f"Raise the budget to {top + adapter_size(dims, 1, ('value',), layers):,} or more, or use model.head=linear "
-            f"({head_size(dims, classes, 'linear'):,})"
+            f"Raise the budget to {top + adapter_size(dims, 1, ('value',), layers):,} or more{smaller}"
         )
     return sorted(fits, key=lambda fit: -fit.trainable)
 
