@@ -149,7 +149,7 @@ def gemm_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
 
 
 def floor_flops(dims: Dimensions, tokens: float) -> float:
-    """Matrix FLOPs one training sample needs at least (all layers adapted, query and value): forward, and backward for activations."""
+    """Matrix FLOPs that one training sample needs at least, all layers adapted: forward, and backward for activations."""
     d, s, layers = dims.width, tokens, dims.layers
     forward, backward = 24 * d * d * s + 4 * d * s * s, 24 * d * d * s + 8 * d * s * s
     return layers * forward + (layers - 1) * backward + backward - 6 * d * d * s - 2 * d * s * s

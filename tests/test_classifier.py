@@ -288,6 +288,17 @@ def test_labels_may_be_numbers_from_zero_or_one(classifier: Classifier, tmp_path
     assert classifier.evaluate(write_csv(tmp_path / "numbered.csv", numbered)) == named
 
 
+def test_numbers_are_read_by_the_names_a_file_brings_along(classifier: Classifier, tmp_path: Path) -> None:
+    from datasets import ClassLabel, Dataset, Features, Value
+
+    rows = topics(6, seed=21)
+    order = ["Sports", "World", "Sci/Tech", "Business"]  # not the run's
+    columns = {"text": [text for text, _ in rows], "label": [order.index(label) for _, label in rows]}
+    features = Features({"text": Value("string"), "label": ClassLabel(names=order)})
+    Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "numbered.parquet")
+    assert classifier.evaluate(tmp_path / "numbered.parquet") == classifier.evaluate(write_csv(tmp_path / "named.csv", rows))
+
+
 def test_columns_can_be_told(classifier: Classifier, tmp_path: Path) -> None:
     rows = topics(3, seed=2)
     plain = write_csv(tmp_path / "plain.csv", rows)

@@ -524,7 +524,7 @@ trees = st.builds(
 )
 
 
-@settings(max_examples=40, deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=25, deadline=None, database=None, phases=[Phase.explicit, Phase.generate])
 @given(tree=trees)
 def test_yaml_and_overrides_lose_nothing(tmp_path_factory: pytest.TempPathFactory, tree: dict[str, Any]) -> None:
     file = tmp_path_factory.getbasetemp() / "tree.yaml"

@@ -40,7 +40,7 @@ TABLE: Mapping[str, May] = {
     "runs": May(top=("config",)),
     "pipeline": May(top=("config", "data", "metrics", "model", "runs", "training")),
     "classifier": May(
-        top=("data.encode", "data.sources", "data.values", "model", "runs", "training.scoring"),
+        top=("data.clean", "data.encode", "data.sources", "data.values", "model", "runs", "training.scoring"),
         lazily=("metrics",),
         types=("config",),
     ),
@@ -69,7 +69,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "typer": ("cli",),
     "rich": ("console",),
     "yaml": ("config",),
-    "pydantic": ("config",),
+    "pydantic": ("config", "model"),
     "sklearn": ("metrics",),
     "pyarrow": ("data",),
 }
