@@ -132,7 +132,7 @@ def test_several_wrong_settings_are_all_named(here: Path) -> None:
         (b"\xff\xfe\x00", "cannot read the settings file"),
         (b"lora: 8\n", "lora = 8"),
         (b"x: " + b"y" * (1 << 20), "bytes: that is not a settings file"),
-        (b"a: &a [*a]\n", "unknown setting 'a'"),
+        (b"a: &a [*a]\n", "aliases (*name) are not supported"),
         (b"!!python/object/apply:os.system ['touch pwned']\n", "cannot read the settings file"),
     ],
     ids=["broken", "list", "text", "binary", "flat", "large", "alias", "code"],
@@ -275,7 +275,7 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     "indices no numbers": (_indices("1\ntwo\n"), ["rows.txt, entry 2: 'two' is not a row number"]),
     "indices beyond": (_indices("0\n1\n999\n"), ["row 999", "0-"]),
     "indices twice": (_indices("0\n1\n1\n"), ["names a row twice"]),
-    "indices none": (_indices(""), ["data.indices", "no row"]),
+    "indices none": (_indices(""), ["data.indices", "the training rows"]),
     "ragged row": (_write("r.csv", "text,label\na,x\nb,y,z\n"), ["r.csv: row 1 (line 3) has 3 fields, not 2", "double quotes"]),
     "open quote": (_write("q.csv", 'text,label\n"a,x\n' + "b,y\n" * 300_000), ["q.csv", "quote never closed"]),
     "two columns of one name": (_write("d.csv", "text,text\na,b\n"), ["two columns have one name"]),
@@ -782,6 +782,7 @@ def test_run_stopped_before_its_first_evaluation(here: Path, run: Path) -> None:
     assert "the run mine holds no trained model yet" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["config.yaml", "environment.json", "log.jsonl", "checkpoint.safetensors"])
 @pytest.mark.parametrize("damage", ["half", "garbage"])
 def test_resume_of_a_damaged_run_is_told_or_does_not_matter(

@@ -333,7 +333,8 @@ def test_settings_in_json_and_words() -> None:
     found = json.loads(done("settings", "--json"))
     assert list(found) == setting_names()
     assert found["lora.rank"].startswith("8")
-    assert all(name in done("settings") for name in found)
+    out = done("settings")
+    assert all(name in out for name in found)
 
 
 def test_clean_shows_each_step() -> None:

@@ -75,7 +75,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
 }
 """Packages that only these modules of ours may import."""
 
-TORCH_AT_THE_TOP = ("model.build", "model.device", "model.dropout", "model.lora", "model.network", "training")
+TORCH_AT_THE_TOP = ("model.build", "model.device", "model.dropout", "model.lora", "model.network", "model.peft_files", "training")
 """Importing any other module must not load torch by itself; inside functions all may."""
 
 DYNAMIC = ("__init__", "errors")

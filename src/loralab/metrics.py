@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax
-from sklearn.metrics import precision_recall_fscore_support
 
 from loralab.errors import LoralabError, nearest
 
@@ -22,6 +20,9 @@ def scores(logits: Logits, labels: Labels, classes: Sequence[str], also: str = "
     logits: (n, classes); labels: (n,). `loss` is the plain mean cross entropy, whatever loss was trained. A class without
     predictions has precision 0. `also` may name a `balance:A/B` to be added.
     """
+    from scipy.special import log_softmax  # here, because both take a second to import and listing recipes needs neither
+    from sklearn.metrics import precision_recall_fscore_support
+
     predicted = logits.argmax(axis=1)
     numbers = np.arange(len(classes))
     precision, recall, f1, true = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)

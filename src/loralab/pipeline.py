@@ -89,13 +89,7 @@ def run_training(
 
     announce(Plan(target, splits, columns, counts, setting, (*remarks(splits), *config.remarks())))
     manifest = describe_model(config, base, network, splits.classes)
-    facts = {
-        **asdict(setting),
-        "base": {"name": base.name, "sha256": manifest.base_sha256},
-        "classes": [*splits.classes],
-        "rows": splits.fingerprints(),
-    }
-    run = runs.reopen(target, config, facts) if resume else runs.create(target, config, facts, overwrite)
+    run = open_run(config, target, splits, setting, manifest, overwrite, resume)
     checkpoint = Checkpoint.load_if_any(run.checkpoint)
     run.rewind_log(checkpoint.step if checkpoint else 0)
     result = fit(
@@ -154,6 +148,15 @@ def describe_model(config: Config, base: Base, network: Network, classes: tuple[
         max_length=config.data.max_length,
         lora=config.lora.model_dump(mode="json", exclude={"max_trainable"}),
     )
+
+
+def open_run(
+    config: Config, target: Path, splits: Splits, setting: device.Setting, manifest: Manifest, overwrite: bool, resume: bool
+) -> runs.Run:
+    """Make the run's folder, or reopen it when its settings, rows, base and setting are the same."""
+    base = {"name": manifest.base, "sha256": manifest.base_sha256}
+    facts = {**asdict(setting), "base": base, "classes": [*splits.classes], "rows": splits.fingerprints()}
+    return runs.reopen(target, config, facts) if resume else runs.create(target, config, facts, overwrite)
 
 
 def stop_if_interrupted(result: Fit, target: Path) -> None:

