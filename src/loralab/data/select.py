@@ -140,8 +140,8 @@ def _shots(train: Examples, shots: int, random: np.random.Generator) -> Ints:
 
 def _pick(rest: Ints, indices: Sequence[int]) -> Ints:
     if not indices or max(indices) >= len(rest) or min(indices) < 0:
-        odd = next((i for i in indices if not 0 <= i < len(rest)), "none")
-        raise LoralabError(f"data.indices: row {odd} is not among the training rows 0-{len(rest) - 1}")
+        odd = next((f"row {i}" for i in indices if not 0 <= i < len(rest)), "no row")
+        raise LoralabError(f"data.indices: {odd}; the training rows are 0-{len(rest) - 1}")
     if len(set(indices)) < len(indices):
         raise LoralabError("data.indices names a row twice")
     picked: Ints = rest[np.asarray(sorted(indices))]
