@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,15 +44,6 @@ def configure(tiny: Path, topics_csv: Path) -> Configure:
         return load_config(topics_csv, [*own, *overrides])
 
     return configured
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Tiny networks train ten times as fast on one thread as on two that share their cores with another process."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def sha(path: Path) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from test_cli import done
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 
@@ -34,12 +33,9 @@ GOLDEN = {  # adapter, head, trainable, total: the exact arithmetic of the desig
 
 @pytest.fixture(autouse=True, scope="module")
 def small() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     pool, dropout.POOL = dropout.POOL, 1 << 16  # masks for a tiny encoder: what they hold does not matter here
     yield
     dropout.POOL = pool
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

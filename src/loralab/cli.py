@@ -66,12 +66,13 @@ def train(
     `loralab recipes` lists the recipes, `loralab settings` every setting.
     """
     from loralab.config import default_name, load_config
-    from loralab.console import TrainingView
-    from loralab.pipeline import run_training
 
     if resume and overwrite:
         raise LoralabError("--resume goes on with a run and --overwrite replaces it: choose one")
-    config = load_config(recipe, settings or [])
+    config = load_config(recipe, settings or [])  # before the slow imports: a misspelt setting is told at once
+    from loralab.console import TrainingView
+    from loralab.pipeline import run_training
+
     with TrainingView(config) as view:
         summary = run_training(
             config,

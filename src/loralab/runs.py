@@ -23,7 +23,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from loralab.config import Config
+from loralab.config import Config, load_config
 from loralab.errors import LoralabError, RunFailed
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = "config.yaml", "environment.json", "log.jsonl", "model", "scores.json"
@@ -152,19 +152,16 @@ def model_folder(path: Path) -> Path:
 
 def read_scores(folder: Path) -> dict[str, Any]:
     """Read a complete run's scores. Raises LoralabError when there are none or they are damaged."""
-    try:
-        content = json.loads((folder / SCORES).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoralabError(f"{folder} has no readable {SCORES}: the run is not complete") from error
-    if not isinstance(content, dict):
-        raise LoralabError(f"{folder / SCORES} is damaged: it holds a {type(content).__name__}")
-    return content
+    return _read_object(folder / SCORES, "the run is not complete, or its scores are damaged: train it again")
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """Read what a run wrote down of its data and machine. Raises LoralabError when it is missing or damaged."""
+    return _read_object(folder / ENVIRONMENT, "it is damaged: start again with --overwrite")
 
 
 def read_config(folder: Path) -> Config:
     """Read a run's settings. Raises LoralabError when the file is missing or damaged."""
-    from loralab.config import load_config
-
     path = folder / CONFIG
     if not path.is_file():
         raise LoralabError(f"{folder} is not a run: it has no {CONFIG}")
@@ -175,17 +172,6 @@ def read_config(folder: Path) -> Config:
     if not whole:
         raise LoralabError(f"{path} is cut off: its last line is not {END.strip()!r}; restore it from a copy or train again")
     return load_config(path)
-
-
-def read_environment(folder: Path) -> dict[str, Any]:
-    """Read what a run wrote down of its data and machine. Raises LoralabError when it is missing or damaged."""
-    try:
-        content = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise LoralabError(f"{folder / ENVIRONMENT} is damaged ({error}): start again with --overwrite") from error
-    if not isinstance(content, dict):
-        raise LoralabError(f"{folder / ENVIRONMENT} is damaged: it holds a {type(content).__name__}; start again with --overwrite")
-    return content
 
 
 @contextlib.contextmanager
@@ -242,6 +228,16 @@ def says_disk(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunFailed(f"cannot write {path}: {error.strerror or error}; what was saved before is intact") from error
+
+
+def _read_object(path: Path, what_now: str) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (OSError, ValueError) as error:
+        raise LoralabError(f"cannot read {path} ({error}): {what_now}") from error
+    return content
 
 
 def _writable(folder: Path) -> bool:

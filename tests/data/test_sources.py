@@ -506,7 +506,7 @@ def test_hub_data_without_a_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
     def unreachable(*_: object, **__: object) -> str:
         raise ConnectionError("no route to host")
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     said = refused(lambda: load_source("ag_news"))
     for word in ("ConnectionError", "data.source=sample", "data.source=FOLDER", "classes.txt"):
         assert word in said
@@ -515,13 +515,17 @@ def test_hub_data_without_a_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
 def test_hub_data_has_its_class_names_and_test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import huggingface_hub
 
-    def fetch(repository: str, name: str, repo_type: str) -> str:
+    def fetch(repository: str, repo_type: str, allow_patterns: list[str], local_files_only: bool = False) -> str:
         assert (repository, repo_type) == ("fancyzhx/ag_news", "dataset")
-        labels = [0, 1, 2, 3] if "train" in name else [3, 0]
-        path = tmp_path / Path(name).name
-        return str(parquet(path, AG_NEWS, text=[f"{name} {i}" for i in labels], label=labels))
+        if local_files_only:
+            raise FileNotFoundError("not in the cache")
+        (tmp_path / "data").mkdir(exist_ok=True)
+        for name in allow_patterns:
+            labels = [0, 1, 2, 3] if "train" in name else [3, 0]
+            parquet(tmp_path / name, AG_NEWS, text=[f"{name} {i}" for i in labels], label=labels)
+        return str(tmp_path)
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     source = load_source("ag_news")
     assert source.train.classes == AG_NEWS
     assert source.test is not None

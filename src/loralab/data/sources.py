@@ -209,11 +209,19 @@ def _part(folder: Path, name: str) -> Path | None:
 
 
 def _fetch_ag_news(part: str) -> Path:
-    from huggingface_hub import hf_hub_download
+    """The hub's file of one part: from the local cache if it is there, else from the hub."""
+    from huggingface_hub import snapshot_download
 
     repository, files = AG_NEWS_HUB
+    wanted: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(files.values())}
     try:
-        return Path(hf_hub_download(repository, files[part], repo_type="dataset"))
+        try:
+            path = Path(snapshot_download(repository, local_files_only=True, **wanted)) / files[part]
+            if path.is_file():
+                return path
+        except OSError:
+            pass  # not in the cache: ask the hub
+        return Path(snapshot_download(repository, **wanted)) / files[part]
     except Exception as error:  # the hub's client raises errors of several libraries when there is no network
         raise LoralabError(
             f"data.source=ag_news is not on this disk and the hub did not answer ({type(error).__name__}).\n"

@@ -62,7 +62,7 @@ def build_network(
     elif tuning == "head":
         freeze_encoder(network)
     for index, module in enumerate(m for m in network.modules() if isinstance(m, Dropout)):
-        module.seed(dropout_seed + index)
+        module.seed(dropout_seed, index)
     return network
 
 

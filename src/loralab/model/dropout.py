@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -12,8 +14,8 @@ POOL = 1 << 22
 class Dropout(nn.Module):
     """Zero a share `p` of the values and scale the rest by 1 / (1 - p), when training.
 
-    A mask is a random slice of one pool of Bernoulli draws: a copy-free view where fresh draws cost a quarter of an fp32
-    step on a CPU. `seed` must be called before training; two runs with one seed take the same masks. Which mask a call takes
+    A mask is a random slice of a pool of Bernoulli draws: a copy-free view where fresh draws cost a quarter of an fp32 step
+    on a CPU. `seed` must be called before training; two runs with one seed take the same masks. Which mask a call takes
     depends on its size and the state of `offsets` alone, so a resumed run takes the masks of one that was never stopped.
     """
 
@@ -21,26 +23,24 @@ class Dropout(nn.Module):
         super().__init__()
         self.p = p
         self.offsets = torch.Generator()
-        self.pools: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
         self.pool_seed = 0
 
-    def seed(self, seed: int) -> None:
-        self.offsets.manual_seed(seed)
+    def seed(self, seed: int, stream: int = 0) -> None:
+        """Take masks from the pool of `seed`, which modules share, at places of this module's own `stream`."""
+        self.offsets.manual_seed(seed + stream)
         self.pool_seed = seed
-        self.pools.clear()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.p == 0 or not self.training:
             return x
-        pool = self._pool(x.numel(), x.dtype, x.device)
-        offset = int(torch.randint(pool.numel() - x.numel() + 1, (), generator=self.offsets))
+        size = max(POOL, 1 << (2 * x.numel() - 1).bit_length())
+        pool = _pool(self.pool_seed, self.p, size, x.dtype, x.device)
+        offset = int(torch.randint(size - x.numel() + 1, (), generator=self.offsets))
         return x * pool[offset : offset + x.numel()].view(x.shape)
 
-    def _pool(self, needed: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        size = max(POOL, 1 << (2 * needed - 1).bit_length())
-        pool = self.pools.get((size, dtype, device))
-        if pool is None:
-            generator = torch.Generator().manual_seed(self.pool_seed)
-            keep = torch.empty(size).bernoulli_(1 - self.p, generator=generator)
-            pool = self.pools[size, dtype, device] = keep.div_(1 - self.p).to(dtype).to(device)
-        return pool
+
+@lru_cache(maxsize=4)
+def _pool(seed: int, p: float, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Draw a pool: `size` values, 0 with probability p, else 1 / (1 - p)."""
+    keep = torch.empty(size).bernoulli_(1 - p, generator=torch.Generator().manual_seed(seed))
+    return keep.div_(1 - p).to(dtype).to(device)
