@@ -125,7 +125,9 @@ class TrainConfig(_Section):
     epochs: Annotated[Real, Field(ge=0, description="may be fractional; 0 trains nothing")] = 3.0
     max_steps: Positive | None = Field(None, description="stop after this many steps, whatever epochs says")
     batch_size: Positive = Field(16, description="examples per optimiser step")
-    tokens_per_pass: Positive = Field(8192, description="most padded tokens in one pass; changes speed, and results only by which dropout masks are drawn")
+    tokens_per_pass: Positive = Field(
+        8192, description="most padded tokens in one pass; changes speed, and results only by which dropout masks are drawn"
+    )
     learning_rate: Real = Field(1e-3, gt=0)
     head_learning_rate: Real | None = Field(None, gt=0, description="default: learning_rate")
     weight_decay: Real = Field(0.01, ge=0)
