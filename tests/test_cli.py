@@ -446,3 +446,10 @@ def test_reader_that_leaves_early_is_no_error() -> None:
     answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
     assert answer.stdout.startswith("seed")
     assert answer.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "describe", "budget", "clean", "data"])
+def test_help_shows_its_examples_a_line_each(command: str) -> None:
+    shown = [line.strip() for line in done(command, "--help").splitlines()]
+    assert any(line.startswith(f"loralab {command} ") for line in shown)
+    assert not any("\\b" in line for line in shown)

@@ -52,10 +52,10 @@ def train(
     settings: Settings = None,
     name: Annotated[str | None, typer.Option(help="The run's name; default: the recipe's and the seed.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-    resume: Annotated[bool, typer.Option(help="Go on with a run that was stopped, to the same result.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run of this name.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped, to the same result.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run of this name.")] = False,
 ) -> None:
-    r"""Fine-tune an encoder and test it.
+    """Fine-tune an encoder and test it.
 
     \b
     loralab train quickstart                       minilm on the built-in sample
@@ -94,10 +94,10 @@ def predict(
     out: Annotated[Path | None, typer.Option(help="Where the file's predictions go.")] = None,
     format_: Annotated[str, typer.Option("--format", help="csv, jsonl or submission (ID,Label).")] = "csv",
     text: Annotated[str | None, typer.Option(help="Text column or columns, such as title,body.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace --out when it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out when it exists.")] = False,
     base: Annotated[str | None, typer.Option(help="Where the base encoder lies, when it has moved.")] = None,
 ) -> None:
-    r"""Classify texts, or every row of a file.
+    """Classify texts, or every row of a file.
 
     \b
     loralab predict runs/quickstart-s42 --input "Oil slips below $50" --input "Cup final goes to penalties"
@@ -132,7 +132,7 @@ def evaluate(
     base: Annotated[str | None, typer.Option(help="Where the base encoder lies, when it has moved.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Score a run on a labelled file.
+    """Score a run on a labelled file.
 
     \b
     loralab evaluate runs/quickstart-s42 --file held_out.csv
@@ -151,7 +151,7 @@ def describe(
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Count parameters (base, adapter, head, trainable) of a run or a recipe; needs no weights.
+    """Count parameters (base, adapter, head, trainable) of a run or a recipe; needs no weights.
 
     \b
     loralab describe roberta-class-weights
@@ -171,7 +171,7 @@ def budget(
     settings: Settings = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Solve the budget: the largest rank for each choice of targets and layers.
+    """Solve the budget: the largest rank for each choice of targets and layers.
 
     \b
     loralab budget roberta-million-budget --max-trainable 1000000
@@ -211,7 +211,7 @@ def clean(
     text: Annotated[str, typer.Argument(help="A text.")],
     steps: Annotated[str, typer.Option(help="Steps, in order.")] = "escapes,html,urls,whitespace",
 ) -> None:
-    r"""Show a text before and after each cleaning step.
+    """Show a text before and after each cleaning step.
 
     \b
     loralab clean 'Oil #39;s high: lt;b gt;$50 lt;/b gt; see http://example.org'
@@ -230,7 +230,7 @@ def data(
     label: Annotated[str | None, typer.Option(help="Label column.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    r"""Tell what is in a file and what is wrong with it: row numbers (from 0) and the fix. Changes nothing.
+    """Tell what is in a file and what is wrong with it: row numbers (from 0) and the fix. Changes nothing.
 
     \b
     loralab data reviews.csv

@@ -100,10 +100,10 @@ class TrainingView:
 
 
 def counts_line(counts: Counts) -> str:
-    """Base, adapter, head and trainable apart."""
+    """Base, adapter, head and trainable apart, on two lines that fit 80 columns."""
     return (
-        f"{counts.trainable:,} trainable of {counts.total:,} ({counts.share:.2%}): "
-        f"adapter {counts.adapter:,} + head {counts.head:,}; base {counts.base:,}"
+        f"{counts.trainable:,} trainable of {counts.total:,} ({counts.share:.2%})\n"
+        f"{'':<12}adapter {counts.adapter:,} + head {counts.head:,}; base {counts.base:,}"
     )
 
 
