@@ -146,7 +146,7 @@ def model_folder(path: Path) -> Path:
     if not path.is_dir():
         raise LoralabError(f"there is no run {path}: `loralab train` makes one")
     if (path / CONFIG).is_file() and not (path / MODEL).is_dir():
-        raise LoralabError(f"the run {path} holds no trained model yet: it was stopped before its first evaluation; train it again")
+        raise LoralabError(f"the run {path} holds no trained model yet: it was stopped before it ended; go on with --resume")
     return path / MODEL if (path / MODEL).is_dir() else path
 
 
