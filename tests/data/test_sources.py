@@ -533,6 +533,18 @@ def test_hub_data_has_its_class_names_and_test_rows(monkeypatch: pytest.MonkeyPa
     assert source.test.texts[0] == "data/test-00000-of-00001.parquet 3"
 
 
+def test_numbers_that_could_count_from_zero_or_one_are_refused_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "part.csv"
+    path.write_text("text,label\na,1\nb,3\nc,2\n")
+    said = refused(lambda: read_examples(path, classes=AG_NEWS))
+    assert "from 0 or from 1" in said
+    assert "labels 1, 2, 3 of 4 classes" in said
+    path.write_text("text,label\na,1\nb,4\nc,2\n")
+    assert read_examples(path, classes=AG_NEWS)[0].require_labels().tolist() == [0, 3, 1]
+    path.write_text("text,label\na,1\nb,0\nc,2\n")
+    assert read_examples(path, classes=AG_NEWS)[0].require_labels().tolist() == [1, 0, 2]
+
+
 # Values
 
 

@@ -71,6 +71,8 @@ def read_examples(
     Without labels in the file, `labels` is None, or with `need_labels` an error. A missing text becomes an empty one.
     """
     raw = read_raw(path, text=text, label=label, need_labels=need_labels)
+    if raw.columns.label is not None and classes and not raw.names:
+        _refuse_ambiguous(raw, classes, path)
     rows = np.arange(len(raw.texts))
     if raw.columns.label is None:
         return Examples(raw.texts, None, rows, tuple(classes)), raw.columns
@@ -169,6 +171,18 @@ def class_numbers(present: Collection[str], names: Sequence[str], from_one: bool
         first = 1 if from_one or max(map(int, present)) == len(names) else 0
         return {str(i + first): i for i in range(len(names))}
     return {name: i for i, name in enumerate(names)}
+
+
+def _refuse_ambiguous(raw: Raw, classes: Sequence[str], path: Path) -> None:
+    """Raise LoralabError for numbers that hold neither 0 nor the number of classes: they could count from 0 or from 1."""
+    present = {key for key in map(label_key, raw.values) if key is not None}
+    if present and not present <= set(classes) and all(map(_is_number, present)):
+        numbers = sorted(map(int, present))
+        if numbers[0] > 0 and numbers[-1] < len(classes):
+            raise LoralabError(
+                f"{path}: labels {', '.join(map(str, numbers))} of {len(classes)} classes could count from 0 or from 1: "
+                f"write the class names into column {raw.columns.label!r}"
+            )
 
 
 def class_names(present: Iterable[str]) -> tuple[str, ...]:
