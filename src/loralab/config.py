@@ -105,6 +105,10 @@ class ModelConfig(_Section):
     pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: mean for minilm, else cls")
     head: Literal["auto", "own", "linear"] = Field("auto", description="own: the architecture's; auto: linear for minilm, else own")
     dropout: Real = Field(0.1, ge=0, lt=1, description="dropout inside the classification head")
+    freeze: Annotated[str | None, BeforeValidator(_layers)] = Field(
+        None, description="tuning=full: what is not trained, such as embeddings or embeddings,0-2"
+    )
+    quantize: Literal["none", "8bit"] = Field("none", description="8bit: frozen weights in 8 bits (bitsandbytes, CUDA only)")
 
 
 class LoraConfig(_Section):
@@ -114,8 +118,13 @@ class LoraConfig(_Section):
     alpha: Real = Field(16.0, gt=0, description="scale: alpha / rank, or alpha / sqrt(rank) with variant rslora")
     dropout: Real = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
     targets: Words = Field(("query", "value"), description="query, key, value, output, ffn_in, ffn_out, or all")
-    layers: Annotated[str | None, BeforeValidator(_layers)] = Field(None, description="9-11 or 0,5,9-11, from 0; default: all")
-    variant: Literal["lora", "rslora"] = "lora"
+    layers: Annotated[str | None, BeforeValidator(_layers)] = Field(
+        None, description="9-11 or 0,5,9-11, from 0, or top3; default: all"
+    )
+    variant: Literal["lora", "rslora", "loraplus", "pissa", "dora", "adalora", "vera", "ia3"] = Field(
+        "lora", description="lora, rslora, loraplus, pissa natively; dora, adalora, vera, ia3 through peft (slower)"
+    )
+    plus_ratio: Real = Field(16.0, ge=1, description="loraplus: the learning rate of B over that of A")
     max_trainable: Positive | None = Field(None, description="refuse to train more parameters than this")
 
 
@@ -142,7 +151,13 @@ class TrainConfig(_Section):
     stop_on: str = Field("loss", description="validation score that picks the best weights: loss, accuracy, macro_f1, f1:NAME, ...")
     patience: Positive | None = Field(None, description="stop after so many evaluations without a better score")
     min_delta: Real = Field(0.0, ge=0, description="how much better is better")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where the processor is fast in it")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 where the processor is fast in it")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory, more time")
+    cache: Literal["auto", "memory", "disk", "off"] = Field(
+        "auto",
+        description="keep the hidden states below the lowest trained layer: auto: on disk where they fit, and for later runs",
+    )
+    cache_gb: Real = Field(8.0, gt=0, description="most GB that kept hidden states may take, in memory or on disk")
     threads: Positive | None = Field(None, description="processor threads; default: one per core")
 
 
