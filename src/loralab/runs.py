@@ -5,13 +5,18 @@ environment.json         versions, machine, device, data
 log.jsonl                one event a line
 model/                   the bundle that `Classifier.load` reads
 checkpoint.safetensors   the state at the last evaluation, while the run is not complete
-scores.json              written last: where it stands, the run is complete
+predictions.csv          every test row: its number, class, prediction, confidence, logits, text
+scores.json              written last of what training writes: where it stands, the run is complete
+diagnosis.json           what `loralab diagnose` found
+report.html, README.md, training_log.txt, model_description.txt and .json, metrics.csv, figures/
+                         made from the files above by `loralab report`, and made again at any time
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -27,7 +32,13 @@ from loralab.config import Config, load_config
 from loralab.errors import LoralabError, RunFailed
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = "config.yaml", "environment.json", "log.jsonl", "model", "scores.json"
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT, PREDICTIONS, DIAGNOSIS = "checkpoint.safetensors", "predictions.csv", "diagnosis.json"
+REPORT, CARD, TRAINING_LOG, METRICS, FIGURES = "report.html", "README.md", "training_log.txt", "metrics.csv", "figures"
+DESCRIPTION_TEXT, DESCRIPTION = "model_description.txt", "model_description.json"
+_WRITTEN = (CONFIG, ENVIRONMENT, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DIAGNOSIS)
+_DERIVED = (REPORT, CARD, TRAINING_LOG, METRICS, FIGURES, DESCRIPTION_TEXT, DESCRIPTION)
+NAMES = frozenset((*_WRITTEN, *_DERIVED))
+"""Everything that may lie in a run folder: `--overwrite` deletes nothing else."""
 END = "...\n"
 """YAML's mark for the end of a document: settings without it were cut off."""
 
@@ -73,16 +84,9 @@ class Run:
         path = self.folder / LOG
         if not path.exists():
             return
-        kept = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                if json.loads(line)["step"] > step:
-                    break
-            except (ValueError, KeyError, TypeError):
-                break
-            kept.append(line + "\n")
+        kept = itertools.takewhile(lambda event: event["step"] <= step, read_log(self.folder))
         with says_disk(path), atomic(path) as file:
-            file.writelines(kept)
+            file.writelines(json.dumps(event) + "\n" for event in kept)
 
 
 def check_free(folder: Path, overwrite: bool, resume: bool = False) -> None:
@@ -153,6 +157,22 @@ def model_folder(path: Path) -> Path:
 def read_scores(folder: Path) -> dict[str, Any]:
     """Read a complete run's scores. Raises LoralabError when there are none or they are damaged."""
     return _read_object(folder / SCORES, "the run is not complete, or its scores are damaged: train it again")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """Read a run's events in order, up to a line that was cut off; none where there is no log."""
+    events: list[dict[str, Any]] = []
+    path = folder / LOG
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            break
+        if not isinstance(event, dict) or not {"event", "step"} <= set(event):
+            break
+        events.append(event)
+    return events
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
@@ -247,12 +267,11 @@ def _writable(folder: Path) -> bool:
 
 def _is_run(folder: Path) -> bool:
     """True when there are settings that load, and nothing that no run writes: `--overwrite` deletes the folder."""
-    names = {CONFIG, ENVIRONMENT, LOG, MODEL, SCORES, CHECKPOINT}
     try:
         read_config(folder)
     except LoralabError:
         return False
-    return all(path.name in names or path.name.startswith(tuple(f".{name}." for name in names)) for path in folder.iterdir())
+    return all(path.name in NAMES or path.name.startswith(tuple(f".{name}." for name in NAMES)) for path in folder.iterdir())
 
 
 def _umask() -> int:
