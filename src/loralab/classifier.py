@@ -34,7 +34,10 @@ SUBMISSION_HEADER = ("ID", "Label")
 
 @dataclass(frozen=True)
 class Predictions:
-    """One row a text, in input order. labels: class names; probabilities: (n, classes) fp32, rows sum to 1."""
+    """One row a text, in input order. labels: class names; probabilities: (n, classes) fp32, rows sum to 1.
+
+    The probabilities are those at the temperature that was fitted on the run's validation rows.
+    """
 
     labels: list[str]
     probabilities: npt.NDArray[np.float32]
@@ -97,7 +100,7 @@ class Classifier:
             raise LoralabError(f"predict takes texts, not {type(odd[0]).__name__}: {odd[0]!r}")
         if not texts:
             return Predictions([], np.zeros((0, len(self.classes)), dtype=np.float32), self.classes)
-        logits = self._logits(Examples(texts, None, np.arange(len(texts)), self.classes))
+        logits = self._logits(Examples(texts, None, np.arange(len(texts)), self.classes)) / np.float32(self.manifest.temperature)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = shifted / shifted.sum(axis=1, keepdims=True)
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)

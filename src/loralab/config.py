@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from loralab.errors import LoralabError, nearest
 
@@ -172,6 +172,13 @@ class Config(_Section):
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
 
+    @model_validator(mode="after")
+    def _agrees(self) -> Config:
+        """A setting that would do nothing is refused."""
+        if self.model.freeze and self.tuning != "full":
+            raise ValueError(f"model.freeze={self.model.freeze} is for tuning=full: tuning={self.tuning} freezes the whole encoder")
+        return self
+
     def override(self, *assignments: str) -> Config:
         """Return a copy with dotted `key=value` settings changed, validated like a file."""
         return _validate(_merge(self.model_dump(mode="json"), assignments), "the overrides")
@@ -327,6 +334,8 @@ def _validate(settings: Mapping[str, Any], origin: str) -> Config:
             key = ".".join(str(part) for part in problem["loc"][:2])
             if problem["type"] == "extra_forbidden":
                 lines.append(f"unknown setting {key!r}{_nearest_setting(key, names)}")
+            elif not key:  # a rule between settings, not of one
+                lines.append(problem["msg"].removeprefix("Value error, "))
             else:
                 lines.append(f"{key} = {reprlib.repr(problem['input'])}: {problem['msg']}")
         unique = list(dict.fromkeys(lines))

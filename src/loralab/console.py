@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loralab.model.counts import Counts, Fit
     from loralab.pipeline import Plan, RunSummary
     from loralab.training.callbacks import Event
+    from loralab.training.prefix_cache import PrefixCache
 
 _SHOWN_ROWS = 8
 console = Console(highlight=False)
@@ -33,14 +34,15 @@ class TrainingView:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.progress = Progress(
-            TextColumn("training"),
+            TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  {task.fields[rate]:.0f} samples/s  left"),
+            TextColumn("{task.fields[note]}  left"),
             TimeRemainingColumn(),
             console=console,
         )
-        self.task = self.progress.add_task("training", total=None, loss=float("nan"), rate=0.0, visible=False)
+        self.keeping = self.progress.add_task("frozen layers, tokens", total=None, note="", visible=False)
+        self.task = self.progress.add_task("training", total=None, note="", visible=False)
         self.smoothed: float | None = None
 
     def __enter__(self) -> TrainingView:
@@ -62,6 +64,7 @@ class TrainingView:
                 "classes": _shorten([str(name) for name in splits.train.classes]),
                 "encoder": f"{config.model.base}, {config.tuning}, {where.precision} on {where.device}, {where.threads} threads",
                 "parameters": counts_line(counts),
+                "cache": cache_line(plan.cache),
             }
         )
         for remark in plan.remarks:
@@ -71,12 +74,16 @@ class TrainingView:
 
     def listen(self, event: Event) -> None:
         """Show one event of the engine."""
-        from loralab.training.callbacks import StepDone
+        from loralab.training.callbacks import Keeping, StepDone
 
+        if isinstance(event, Keeping):
+            self.progress.update(self.keeping, visible=event.done < event.tokens, total=event.tokens, completed=event.done)
+            return
         if isinstance(event, StepDone):
             self.smoothed = event.loss if self.smoothed is None else 0.95 * self.smoothed + 0.05 * event.loss
             rate = event.samples / event.seconds
-            self.progress.update(self.task, total=event.steps, completed=event.step, loss=self.smoothed, rate=rate)
+            note = f"loss {self.smoothed:.3f}  {rate:.0f} samples/s"
+            self.progress.update(self.task, total=event.steps, completed=event.step, note=note)
             return
         shown = ["loss", "accuracy"]
         if self.config.train.stop_on not in shown:
@@ -105,6 +112,15 @@ def counts_line(counts: Counts) -> str:
         f"{counts.trainable:,} trainable of {counts.total:,} ({counts.share:.2%})\n"
         f"{'':<12}adapter {counts.adapter:,} + head {counts.head:,}; base {counts.base:,}"
     )
+
+
+def cache_line(cache: PrefixCache) -> str:
+    """Say what is kept of the frozen layers, how much it is and where."""
+    if cache.place == "off":
+        return f"off: {cache.reason}"
+    where = f"in {cache.folder}" if cache.place == "disk" else "in memory"
+    found = f", {cache.found / 1e9:.2f} GB of them found" if cache.found else ""
+    return f"{cache.reason}: their hidden states, {cache.size / 1e9:.2f} GB, are kept {where}{found}"
 
 
 def show_scores(scores: Mapping[str, float], classes: Sequence[str]) -> None:

@@ -61,6 +61,7 @@ def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimens
         rank=lora.rank,
         targets=lora.targets,
         layers=lora.layers,
+        freeze=config.model.freeze,
     )
     return dims, counts
 

@@ -12,24 +12,32 @@ from loralab.errors import LoralabError, nearest
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
+
+_OVERALL = ("loss", "accuracy", "macro_f1", "mcc", "kappa", "ece", "brier")
+_PER_CLASS = ("precision", "recall", "f1")
 
 
 def scores(logits: Logits, labels: Labels, classes: Sequence[str], also: str = "loss") -> dict[str, float]:
-    """Return every score by name: loss, accuracy, macro_f1, and per class precision:, recall:, f1:, true:, predicted:.
+    """Return every score by name: loss, ece, brier, accuracy, macro_f1, mcc, kappa, and per class precision:, recall:, f1:,
+    true:, predicted:.
 
-    logits: (n, classes); labels: (n,). `loss` is the plain mean cross entropy, whatever loss was trained. A class without
-    predictions has precision 0. `also` may name a `balance:A/B` to be added.
+    logits: (n, classes); labels: (n,). `loss` is the plain mean cross entropy, whatever loss was trained; mcc is Matthews'
+    correlation, kappa Cohen's. A class without predictions has precision 0. `also` may name a `balance:A/B` to be added.
     """
-    from scipy.special import log_softmax  # here, because both take a second to import and listing recipes needs neither
-    from sklearn.metrics import precision_recall_fscore_support
+    # here, because it takes a second to import and listing recipes needs none of it
+    from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
 
     predicted = logits.argmax(axis=1)
     numbers = np.arange(len(classes))
     precision, recall, f1, true = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
+    one_sided = len(np.union1d(labels, predicted)) < 2  # a single class throughout: nothing to agree on beyond chance
     found = {
-        "loss": float(-log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels].mean()),
+        **probability_scores(logits, labels),
         "accuracy": float((predicted == labels).mean()),
         "macro_f1": float(f1.mean()),
+        "mcc": 0.0 if one_sided else float(matthews_corrcoef(labels, predicted)),
+        "kappa": 0.0 if one_sided else float(cohen_kappa_score(labels, predicted)),
     }
     for i, name in enumerate(classes):
         found |= {f"precision:{name}": float(precision[i]), f"recall:{name}": float(recall[i]), f"f1:{name}": float(f1[i])}
@@ -37,6 +45,57 @@ def scores(logits: Logits, labels: Labels, classes: Sequence[str], also: str = "
     if pair := balance_pair(also, classes):
         found[also] = balance(found, *pair)
     return found
+
+
+def probability_scores(logits: Logits, labels: Labels, temperature: float = 1.0) -> dict[str, float]:
+    """Return what depends on the probabilities, not only on which is the largest: loss (nats), ece, brier."""
+    from scipy.special import log_softmax
+
+    log_p = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    probabilities = np.exp(log_p)
+    return {
+        "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
+        "ece": expected_calibration_error(probabilities, labels),
+        "brier": brier(probabilities, labels),
+    }
+
+
+def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
+    """logits: (n, classes) → probabilities (n, classes) float64, of logits divided by `temperature`."""
+    from scipy.special import softmax as of_rows
+
+    found: Probabilities = of_rows(logits.astype(np.float64) / temperature, axis=1)
+    return found
+
+
+def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 15) -> float:
+    """Mean distance of confidence from accuracy over equal-width bins of confidence, by their rows (Guo et al. 2017)."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(number, weights=confidence - right, minlength=bins)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def brier(probabilities: Probabilities, labels: Labels) -> float:
+    """Mean squared distance of the probabilities from the truth, summed over classes: 0 to 2 (Brier 1950)."""
+    own = probabilities[np.arange(len(labels)), labels]
+    return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
+
+
+def fit_temperature(logits: Logits, labels: Labels) -> float:
+    """Return the temperature that minimises the cross entropy of logits / temperature (Guo et al. 2017), from 0.05 to 20.
+
+    To be fitted on validation rows only. It changes no prediction, only how sure it says it is.
+    """
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(
+        lambda log_t: probability_scores(logits, labels, float(np.exp(log_t)))["loss"],
+        bounds=(np.log(0.05), np.log(20.0)),
+        method="bounded",
+        options={"xatol": 1e-5},
+    )
+    return float(np.exp(found.x))
 
 
 def balance(found: Mapping[str, float], first: str, second: str) -> float:
@@ -55,16 +114,18 @@ def balance_pair(name: str, classes: Sequence[str]) -> tuple[str, str] | None:
 
 def check_stop_on(name: str, classes: Sequence[str]) -> None:
     """Raise LoralabError, with the valid names, when no such score exists. Called before training."""
-    valid = ["loss", "accuracy", "macro_f1", *(f"{kind}:{c}" for kind in ("precision", "recall", "f1") for c in classes)]
+    valid = [*_OVERALL, *(f"{kind}:{c}" for kind in _PER_CLASS for c in classes)]
     if name in valid or balance_pair(name, classes):
         return
-    listed = f"loss, accuracy, macro_f1, precision:NAME, recall:NAME, f1:NAME, balance:NAME/NAME with NAME of {', '.join(classes)}"
-    raise LoralabError(f"train.stop_on: there is no score {name!r}{nearest(name, valid)}; valid: {listed}")
+    listed = ", ".join((*_OVERALL, *(f"{kind}:NAME" for kind in _PER_CLASS), "balance:NAME/NAME"))
+    raise LoralabError(
+        f"train.stop_on: there is no score {name!r}{nearest(name, valid)}; valid: {listed} with NAME of {', '.join(classes)}"
+    )
 
 
 def table(found: Mapping[str, float], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Return one row a class: class, precision, recall, f1, true, predicted."""
-    kinds = ("precision", "recall", "f1", "true", "predicted")
+    kinds = (*_PER_CLASS, "true", "predicted")
     return [{"class": name, **{kind: found[f"{kind}:{name}"] for kind in kinds}} for name in classes]
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib import metadata
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from loralab import metrics, runs
 from loralab.config import Config
@@ -15,6 +19,7 @@ from loralab.data.encode import encode, load_tokenizer
 from loralab.data.prepare import load_splits, remarks
 from loralab.data.select import Splits
 from loralab.data.sources import Columns
+from loralab.data.values import Encoded, Examples
 from loralab.errors import RunFailed
 from loralab.model import device
 from loralab.model.build import Lora, build_network, check_counts
@@ -22,10 +27,12 @@ from loralab.model.bundle import Manifest, save_bundle
 from loralab.model.counts import Counts
 from loralab.model.network import Network
 from loralab.model.storage import Base, resolve_base
+from loralab.training import prefix_cache
 from loralab.training.callbacks import Listener, Watch
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Optimisation, fit
 from loralab.training.loss import Loss, resolve_class_weights
+from loralab.training.prefix_cache import PrefixCache
 from loralab.training.scoring import logits_of
 
 
@@ -38,17 +45,24 @@ class Plan:
     columns: Columns
     counts: Counts
     setting: device.Setting
+    cache: PrefixCache
     remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to: plain data. `scores` are on the test rows, `validation` on the rows that chose the weights."""
+    """What a run came to: plain data. `scores` are on the test rows, `validation` on the rows that chose the weights.
+
+    `temperature` was fitted on the validation rows; `calibrated` are the test rows' loss, ece and brier with it. None without
+    validation rows.
+    """
 
     name: str
     folder: Path
     scores: Mapping[str, float]
     validation: Mapping[str, float]
+    temperature: float | None
+    calibrated: Mapping[str, float] | None
     classes: tuple[str, ...]
     counts: Counts
     steps: int
@@ -87,31 +101,49 @@ def run_training(
     network, counts = make_network(config, base, len(splits.classes))
     setting = device.place(network, config.train.precision, config.train.threads)
 
-    announce(Plan(target, splits, columns, counts, setting, (*remarks(splits), *config.remarks())))
     manifest = describe_model(config, base, network, splits.classes)
+    parts = {name: tokenize(rows) for name, rows in splits.parts().items()}
+    cache = plan_cache(config, network, parts, manifest, setting)
+
+    announce(Plan(target, splits, columns, counts, setting, cache, (*remarks(splits), *config.remarks())))
     run = open_run(config, target, splits, setting, manifest, overwrite, resume)
     checkpoint = Checkpoint.load_if_any(run.checkpoint)
     run.rewind_log(checkpoint.step if checkpoint else 0)
+    parts = {name: cache.keep(network, part, listeners) for name, part in parts.items()}
     result = fit(
         network,
-        tokenize(splits.train),
-        tokenize(splits.validation) if splits.validation else None,
+        parts["train"],
+        parts.get("validation"),
         loss=loss,
         score=score,
         watch=Watch(config.train.stop_on, config.train.patience, config.train.min_delta),
         seed=config.stream("shuffle"),
-        optimisation=Optimisation(**config.train.model_dump(include=Optimisation.names())),
+        optimisation=choose_optimisation(config),
         listeners=(run.log, *listeners),
         resume=checkpoint,
         keep=run.keep_checkpoint,
     )
+    temperature = calibrate(network, parts.get("validation"))
     with runs.atomic_folder(run.model) as model_folder:
-        save_bundle(model_folder, network, manifest, tokenizer.to_str())
+        save_bundle(model_folder, network, replace(manifest, temperature=temperature or 1.0), tokenizer.to_str())
     stop_if_interrupted(result, target)
-    scores = score(logits_of(network, tokenize(splits.test)), splits.test.require_labels())
-    outcome = {key: getattr(result, key) for key in ("steps", "best_step", "stopped_early", "samples_per_second")}
-    seconds = time.perf_counter() - began
-    summary = RunSummary(target.name, target, scores, result.scores, splits.classes, counts, seconds=seconds, **outcome)
+    logits = logits_of(network, parts["test"])
+    run.write_predictions(*prediction_rows(splits.test, logits, temperature or 1.0))
+    summary = RunSummary(
+        name=target.name,
+        folder=target,
+        scores=score(logits, splits.test.require_labels()),
+        validation=result.scores,
+        temperature=temperature,
+        calibrated=metrics.probability_scores(logits, splits.test.require_labels(), temperature) if temperature else None,
+        classes=splits.classes,
+        counts=counts,
+        steps=result.steps,
+        best_step=result.best_step,
+        stopped_early=result.stopped_early,
+        seconds=time.perf_counter() - began,
+        samples_per_second=result.samples_per_second,
+    )
     run.write_scores({**asdict(summary), "folder": str(target), "fingerprint": config.fingerprint()})
     return summary
 
@@ -124,13 +156,23 @@ def choose_loss_and_score(config: Config, splits: Splits) -> tuple[Loss, Callabl
     return loss, partial(metrics.scores, classes=splits.classes, also=config.train.stop_on)
 
 
+def choose_optimisation(config: Config) -> Optimisation:
+    """Pick the engine's settings out of the configuration."""
+    ratio = config.lora.plus_ratio if config.tuning == "lora" and config.lora.variant == "loraplus" else 1.0
+    return Optimisation(**config.train.model_dump(include=Optimisation.names()), plus_ratio=ratio)
+
+
 def make_network(config: Config, base: Base, classes: int) -> tuple[Network, Counts]:
     """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
-    lora = Lora(**config.lora.model_dump(exclude={"max_trainable"}))
-    shape = config.model.model_dump(exclude={"base"})
+    lora = Lora(**config.lora.model_dump(exclude={"max_trainable", "plus_ratio"}))
+    shape = config.model.model_dump(exclude={"base", "quantize"})
     init, dropout = config.stream("init"), config.stream("dropout")
     network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
-    return network, check_counts(network, tuning=config.tuning, lora=lora, max_trainable=config.lora.max_trainable)
+    network.gradient_checkpointing = config.train.gradient_checkpointing
+    counts = check_counts(
+        network, tuning=config.tuning, lora=lora, freeze=config.model.freeze, max_trainable=config.lora.max_trainable
+    )
+    return network, counts
 
 
 def describe_model(config: Config, base: Base, network: Network, classes: tuple[str, ...]) -> Manifest:
@@ -147,6 +189,43 @@ def describe_model(config: Config, base: Base, network: Network, classes: tuple[
         clean=config.data.clean,
         max_length=config.data.max_length,
         lora=config.lora.model_dump(mode="json", exclude={"max_trainable"}),
+    )
+
+
+def plan_cache(
+    config: Config, network: Network, parts: Mapping[str, Encoded], manifest: Manifest, setting: device.Setting
+) -> PrefixCache:
+    """Decide what is kept of the frozen layers below the lowest trained one."""
+    return prefix_cache.plan(
+        network,
+        list(parts.values()),
+        setting=config.train.cache,
+        limit=config.train.cache_gb * 1e9,
+        epochs=config.train.epochs,
+        folder=prefix_cache.default_folder(),
+        identity=f"{manifest.base_sha256}/{setting}/{metadata.version('torch')}",
+    )
+
+
+def calibrate(network: Network, validation: Encoded | None) -> float | None:
+    """Fit the temperature on the validation rows, with the best weights; None where there are none."""
+    if validation is None or validation.labels is None:
+        return None
+    return metrics.fit_temperature(logits_of(network, validation), validation.labels)
+
+
+def prediction_rows(
+    test: Examples, logits: npt.NDArray[np.float32], temperature: float
+) -> tuple[list[str], Iterator[list[object]]]:
+    """The header and the lines of predictions.csv."""
+    header = ["row", "true", "predicted", "confidence", *(f"logit:{name}" for name in test.classes), "text"]
+    probabilities = metrics.softmax(logits, temperature)
+    facts = zip(
+        test.rows, test.require_labels(), probabilities.argmax(axis=1), probabilities.max(axis=1), logits, test.texts, strict=True
+    )
+    return header, (
+        [row, test.classes[true], test.classes[found], f"{sure:.5f}", *(f"{value:.4f}" for value in values), text]
+        for row, true, found, sure, values, text in facts
     )
 
 

@@ -15,6 +15,7 @@ report.html, README.md, training_log.txt, model_description.txt and .json, metri
 from __future__ import annotations
 
 import contextlib
+import csv
 import dataclasses
 import itertools
 import json
@@ -22,7 +23,7 @@ import os
 import platform
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -67,6 +68,13 @@ class Run:
         """Replace the checkpoint."""
         with says_disk(self.checkpoint):
             checkpoint.save(self.checkpoint)
+
+    def write_predictions(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+        """Write one line a test row."""
+        with says_disk(self.folder), atomic(self.folder / PREDICTIONS) as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(header)
+            table.writerows(rows)
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """Complete the run."""

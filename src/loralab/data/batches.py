@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from loralab.data.values import Encoded, Ints
+from loralab.data.values import Encoded, Hidden, Ints
 
 WINDOW = 16
 """Steps' worth of shuffled examples that are sorted by length together."""
@@ -20,11 +20,15 @@ WINDOW = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """One pass: tokens (batch, time) int64, padded; mask (batch, time), True on real tokens; labels (batch,) or None."""
+    """One pass: inputs, padded; mask (batch, time), True on real tokens; labels (batch,) or None.
 
-    tokens: npt.NDArray[np.int64]
+    inputs: tokens (batch, time) int64, or kept hidden states (batch, time, width) that enter the network at layer `start`.
+    """
+
+    inputs: npt.NDArray[np.int64] | Hidden
     mask: npt.NDArray[np.bool_]
     labels: Ints | None
+    start: int | None = None
 
 
 def training_steps(lengths: Ints, batch_size: int, random: np.random.Generator) -> list[Ints]:
@@ -56,9 +60,16 @@ def gather(encoded: Encoded, positions: Ints) -> Batch:
     lengths = encoded.lengths[positions]
     time = int(lengths.max())
     mask = np.arange(time) < lengths[:, None]
-    tokens = np.full((len(positions), time), encoded.pad_id, dtype=np.int64)
-    tokens[mask] = np.concatenate([encoded.tokens[encoded.starts[i] : encoded.starts[i + 1]] for i in positions])
-    return Batch(tokens, mask, None if encoded.labels is None else encoded.labels[positions])
+    labels = None if encoded.labels is None else encoded.labels[positions]
+    spans = [slice(encoded.starts[i], encoded.starts[i + 1]) for i in positions]
+    if encoded.hidden is not None:
+        hidden = np.zeros((*mask.shape, encoded.hidden.shape[1]), dtype=encoded.hidden.dtype)
+        for row, span, length in zip(hidden, spans, lengths, strict=True):
+            row[:length] = encoded.hidden[span]
+        return Batch(hidden, mask, labels, encoded.start)
+    tokens = np.full(mask.shape, encoded.pad_id, dtype=np.int64)
+    tokens[mask] = np.concatenate([encoded.tokens[span] for span in spans])
+    return Batch(tokens, mask, labels)
 
 
 def padding_factor(lengths: Ints, passes: Sequence[Ints]) -> float:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Hidden = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,18 @@ class Examples:
 
 @dataclass(frozen=True)
 class Encoded:
-    """n tokenized texts laid end to end. tokens: int32[total]; starts: int64[n + 1]; labels: int64[n] or None."""
+    """n tokenized texts laid end to end. tokens: int32[total]; starts: int64[n + 1]; labels: int64[n] or None.
+
+    `hidden`, where it is kept: the hidden state of each token below layer `start`, (total, width) fp32, fp16, or bf16 as its
+    bits in uint16, for which numpy has no type.
+    """
 
     tokens: npt.NDArray[np.int32]
     starts: Ints
     labels: Ints | None
     pad_id: int
+    hidden: Hidden | None = None
+    start: int | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -238,20 +238,34 @@ def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
     return tuple(role for role in ROLES if role in wanted)
 
 
-def parse_layers(spec: str | None, layers: int) -> tuple[int, ...]:
-    """Read `9-11`, `0,5,9-11` or None (all) as layer numbers from 0. Raises LoralabError for a layer that is not there."""
+def parse_layers(spec: str | None, layers: int, setting: str = "lora.layers") -> tuple[int, ...]:
+    """Read `9-11`, `0,5,9-11`, `top3` or None (all) as layer numbers from 0. Raises LoralabError for a layer that is not there."""
     if spec is None:
         return tuple(range(layers))
     chosen: set[int] = set()
     for part in spec.split(","):
+        if top := re.fullmatch(r"\s*top(\d{1,4})\s*", part):
+            if not 0 < int(top[1]) <= layers:
+                raise LoralabError(f"{setting}: {part.strip()} of an encoder of {layers} layers; valid: top1 to top{layers}")
+            chosen.update(range(layers - int(top[1]), layers))
+            continue
         match = re.fullmatch(r"\s*(\d{1,4})\s*(?:-\s*(\d{1,4})\s*)?", part)
         if match is None:
-            raise LoralabError(f"lora.layers: {part!r} is neither a layer nor a range; write 9-11 or 0,5,9-11")
+            raise LoralabError(f"{setting}: {part!r} is neither a layer nor a range; write 9-11, 0,5,9-11 or top3")
         first, last = int(match[1]), int(match[2] or match[1])
         if first > last or last >= layers:
-            raise LoralabError(f"lora.layers: {part.strip()} is outside this encoder's layers 0-{layers - 1}")
+            raise LoralabError(f"{setting}: {part.strip()} is outside this encoder's layers 0-{layers - 1}")
         chosen.update(range(first, last + 1))
     return tuple(sorted(chosen))
+
+
+def parse_frozen(spec: str | None, layers: int) -> tuple[bool, tuple[int, ...]]:
+    """Read `embeddings,0-2` as what is frozen: the embeddings or not, and layers."""
+    if spec is None:
+        return False, ()
+    parts = [part.strip() for part in spec.split(",")]
+    numbers = ",".join(part for part in parts if part != "embeddings")
+    return "embeddings" in parts, parse_layers(numbers, layers, "model.freeze") if numbers else ()
 
 
 def role_path(dims: Dimensions, layer: int, role: str) -> str:

@@ -12,7 +12,7 @@ from loralab.errors import LoralabError
 from loralab.model.backbone import Dimensions, HeadKind, Pooling
 from loralab.model.counts import Counts, count, what_fits
 from loralab.model.dropout import Dropout
-from loralab.model.lora import adapters, attach_lora, freeze_encoder
+from loralab.model.lora import adapters, attach_lora, freeze_encoder, freeze_parts
 from loralab.model.network import Network, initialise_head
 from loralab.model.storage import Base, choose_head, choose_pooling, load_pretrained
 
@@ -38,10 +38,14 @@ def build_network(
     dropout: float,
     tuning: str,
     lora: Lora,
+    freeze: str | None = None,
     init_seed: int,
     dropout_seed: int,
 ) -> Network:
-    """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head."""
+    """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head.
+
+    `freeze` names what full tuning leaves out.
+    """
     generator = torch.Generator().manual_seed(init_seed)
     network = Network(
         base.dims, classes, pooling=choose_pooling(pooling, base.name), head=choose_head(head, base.name), dropout=dropout
@@ -61,6 +65,8 @@ def build_network(
         )
     elif tuning == "head":
         freeze_encoder(network)
+    elif freeze:
+        freeze_parts(network, freeze)
     for index, module in enumerate(m for m in network.modules() if isinstance(m, Dropout)):
         module.seed(dropout_seed, index)
     return network
@@ -76,11 +82,12 @@ def live_counts(network: Network) -> Counts:
     return Counts(total - adapter - head, adapter, head, sum(p.numel() for p in network.parameters() if p.requires_grad))
 
 
-def check_counts(network: Network, *, tuning: str, lora: Lora, max_trainable: int | None) -> Counts:
+def check_counts(network: Network, *, tuning: str, lora: Lora, max_trainable: int | None, freeze: str | None = None) -> Counts:
     """Return the live counts. Raises LoralabError over the budget; a difference from the closed formula is a bug."""
     dims, head, classes = network.dims, network.head_kind, network.classes
     counts = live_counts(network)
-    formula = count(dims, classes, head=head, tuning=tuning, rank=lora.rank, targets=lora.targets, layers=lora.layers)
+    rank, targets, layers = lora.rank, lora.targets, lora.layers
+    formula = count(dims, classes, head=head, tuning=tuning, rank=rank, targets=targets, layers=layers, freeze=freeze)
     assert counts == formula, f"live counts {counts} differ from the formula's {formula}"
     check_budget(counts, dims, classes, head=head, lora=lora, max_trainable=max_trainable)
     return counts

@@ -4,7 +4,7 @@ adapter_config.json, adapter_model.safetensors    peft's (tuning=lora)
 head.safetensors                                  the head, where peft's file cannot hold it
 model.safetensors                                 all weights (tuning=full)
 tokenizer.json                                    the base's tokenizer
-loralab.json                                      class names, cleaning, pooling, head, the base's identity and sizes
+loralab.json                                      class names, cleaning, pooling, head, temperature, the base's identity and sizes
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class Manifest:
     clean: tuple[str, ...]
     max_length: Annotated[StrictInt, Field(gt=0)]
     lora: dict[str, Any]
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
 def save_bundle(folder: Path, network: Network, manifest: Manifest, tokenizer_json: str) -> None:

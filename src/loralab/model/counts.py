@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from loralab.errors import LoralabError
-from loralab.model.backbone import ROLES, Dimensions, parse_layers, resolve_targets
+from loralab.model.backbone import ROLES, Dimensions, parse_frozen, parse_layers, resolve_targets
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,14 @@ class Counts:
 
 def base_size(dims: Dimensions, head: str) -> int:
     """Parameters of the encoder: embeddings, layers, and BERT's pooler where the head is the architecture's own."""
-    embeddings = (dims.vocabulary + dims.positions + dims.token_types + 2) * dims.embedding_width
-    if dims.embedding_width != dims.width:
-        embeddings += (dims.embedding_width + 1) * dims.width
-    linear = sum((inputs + 1) * outputs for outputs, inputs in map(dims.shape_of, ROLES))
     pooler = _dense(dims) if head == "own" and dims.architecture.pooler_in_base else 0
-    return embeddings + dims.layers * (linear + 4 * dims.width) + pooler
+    return _embeddings_size(dims) + dims.layers * _layer_size(dims) + pooler
+
+
+def frozen_size(dims: Dimensions, freeze: str | None) -> int:
+    """Parameters of the embeddings and layers that `model.freeze` names."""
+    embeddings, layers = parse_frozen(freeze, dims.layers)
+    return _embeddings_size(dims) * embeddings + _layer_size(dims) * len(layers)
 
 
 def head_size(dims: Dimensions, classes: int, head: str) -> int:
@@ -55,12 +57,20 @@ def adapter_size(dims: Dimensions, rank: int, targets: Sequence[str], layers: st
 
 
 def count(
-    dims: Dimensions, classes: int, *, head: str, tuning: str, rank: int, targets: Sequence[str], layers: str | None
+    dims: Dimensions,
+    classes: int,
+    *,
+    head: str,
+    tuning: str,
+    rank: int,
+    targets: Sequence[str],
+    layers: str | None,
+    freeze: str | None = None,
 ) -> Counts:
-    """Count what a configuration trains: `tuning` is lora, full or head."""
+    """Count what a configuration trains: `tuning` is lora, full (all but `freeze`) or head."""
     base, top = base_size(dims, head), head_size(dims, classes, head)
     adapter = adapter_size(dims, rank, targets, layers) if tuning == "lora" else 0
-    return Counts(base, adapter, top, base + top if tuning == "full" else adapter + top)
+    return Counts(base, adapter, top, base - frozen_size(dims, freeze) + top if tuning == "full" else adapter + top)
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,15 @@ def what_fits(dims: Dimensions, classes: int, *, head: str, max_trainable: int, 
             f"Raise the budget to {top + adapter_size(dims, 1, ('value',), layers):,} or more{smaller}"
         )
     return sorted(fits, key=lambda fit: -fit.trainable)
+
+
+def _embeddings_size(dims: Dimensions) -> int:
+    size = (dims.vocabulary + dims.positions + dims.token_types + 2) * dims.embedding_width
+    return size + ((dims.embedding_width + 1) * dims.width if dims.embedding_width != dims.width else 0)
+
+
+def _layer_size(dims: Dimensions) -> int:
+    return sum((inputs + 1) * outputs for outputs, inputs in map(dims.shape_of, ROLES)) + 4 * dims.width
 
 
 def _dense(dims: Dimensions) -> int:

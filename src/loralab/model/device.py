@@ -9,6 +9,8 @@ import torch
 from loralab.errors import LoralabError
 from loralab.model.network import Network
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
 
 def choose_device() -> torch.device:
     """The first CUDA device, else the processor."""
@@ -23,15 +25,17 @@ def fast_in_bf16(device: torch.device) -> bool:
 
 
 def choose_precision(setting: str, device: torch.device) -> torch.dtype:
-    """Read auto, bf16 or fp32. A forced bf16 works everywhere, slowly where the processor has none."""
-    if setting not in ("auto", "bf16", "fp32"):
-        raise LoralabError(f"precision {setting!r} is not known; valid: auto, bf16, fp32")
-    return torch.bfloat16 if setting == "bf16" or (setting == "auto" and fast_in_bf16(device)) else torch.float32
+    """Read auto, fp32, bf16 or fp16. What is asked for works everywhere, slowly where the processor has none of it."""
+    if setting == "auto":
+        setting = "bf16" if fast_in_bf16(device) else "fp32"
+    if setting not in PRECISIONS:
+        raise LoralabError(f"precision {setting!r} is not known; valid: auto, {', '.join(PRECISIONS)}")
+    return PRECISIONS[setting]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a network computes: device (cpu, cuda), precision (bf16, fp32), processor threads."""
+    """Where a network computes: device (cpu, cuda), precision (fp32, bf16, fp16), processor threads."""
 
     device: str
     precision: str
@@ -46,4 +50,4 @@ def place(network: Network, precision: str = "auto", threads: int | None = None)
     dtype = choose_precision(precision, where)
     network.to(where)
     network.freeze_to(dtype)
-    return Setting(str(where), "bf16" if dtype == torch.bfloat16 else "fp32", torch.get_num_threads())
+    return Setting(str(where), next(name for name, kind in PRECISIONS.items() if kind == dtype), torch.get_num_threads())

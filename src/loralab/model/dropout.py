@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 POOL = 1 << 22
 """Mask values in a pool: 4 M, several times the largest activation of a usual pass."""
@@ -37,6 +39,32 @@ class Dropout(nn.Module):
         pool = _pool(self.pool_seed, self.p, size, x.dtype, x.device)
         offset = int(torch.randint(size - x.numel() + 1, (), generator=self.offsets))
         return x * pool[offset : offset + x.numel()].view(x.shape)
+
+
+def recomputed(layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+    """Run a layer whose activations are computed again in the backward pass (Chen et al. 2016), under the same dropout masks."""
+    streams = [module.offsets for module in layer.modules() if isinstance(module, Dropout)]
+    before = [stream.get_state() for stream in streams]
+    again = False
+
+    def run(hidden: Tensor) -> Tensor:
+        nonlocal again
+        now = [stream.get_state() for stream in streams]
+        if again:
+            _set(streams, before)
+        output: Tensor = layer(hidden, mask)
+        if again:
+            _set(streams, now)
+        again = True
+        return output
+
+    found: Tensor = checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
+    return found
+
+
+def _set(streams: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
+    for stream, state in zip(streams, states, strict=True):
+        stream.set_state(state)
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,8 @@
 """Low-rank adapters on the network's linear maps: attach, merge, unmerge.
 
-Hu et al. 2021 (LoRA): y = Wx + s·BAx with A drawn, B zero, s = alpha / rank; Kalajdzievski 2023 (rsLoRA): s = alpha / √rank.
+Hu et al. 2021 (LoRA): y = Wx + s·BAx with A drawn, B zero, s = alpha / rank; Kalajdzievski 2023 (rsLoRA): s = alpha / √rank;
+Hayou et al. 2024 (LoRA+): B learns faster than A, which is the optimiser's affair; Meng et al. 2024 (PiSSA): A and B begin as the
+principal part of W, and what is left of W is frozen.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loralab.model.backbone import parse_layers, resolve_targets
+from loralab.errors import LoralabError
+from loralab.model.backbone import parse_frozen, parse_layers, resolve_targets
 from loralab.model.dropout import Dropout
 
 if TYPE_CHECKING:
@@ -30,10 +33,29 @@ class Adapter(nn.Module):
         self.a = nn.Parameter(torch.empty(rank, inputs))
         self.b = nn.Parameter(torch.zeros(outputs, rank))
         self.scale = scale
+        self.principal: tuple[Tensor, Tensor] | None = None  # where PiSSA began: W is what was given less their product
 
     def delta(self) -> Tensor:
         """The update of the weight: (outputs, inputs) fp32."""
         return self.scale * (self.b @ self.a)
+
+    def take_principal(self, weight: Tensor) -> None:
+        """Begin as the `rank` largest singular directions of `weight` (outputs, inputs), and take them out of it."""
+        left, values, right = torch.linalg.svd(weight.detach().float(), full_matrices=False)
+        rank = len(self.a)
+        root = (values[:rank] / self.scale).sqrt()
+        with torch.no_grad():
+            self.a.copy_(root[:, None] * right[:rank])
+            self.b.copy_(left[:, :rank] * root)
+            self.principal = self.a.clone(), self.b.clone()
+            weight -= self.delta()
+
+    def pair(self) -> tuple[Tensor, Tensor]:
+        """A and B of the update to the pretrained weight. PiSSA's has twice the rank: what it is now less what it was at first."""
+        if self.principal is None:
+            return self.a, self.b
+        a, b = (tensor.to(self.a.device) for tensor in self.principal)
+        return torch.cat([self.a, a]), torch.cat([self.b, -b], dim=1)
 
 
 class Projection(nn.Module):
@@ -129,8 +151,8 @@ def attach_lora(
 ) -> None:
     """Freeze the encoder and put fresh adapters on the chosen roles of the chosen layers.
 
-    A is drawn as peft draws it, from U(-1/√inputs, 1/√inputs); B is zero, so the logits do not change.
-    Raises LoralabError for an unknown target or layer.
+    A is drawn as peft draws it, from U(-1/√inputs, 1/√inputs), and B is zero, or both are the weight's principal part (variant
+    pissa): either way the logits do not change. Raises LoralabError for an unknown target or layer.
     """
     roles = resolve_targets(targets)
     scale = alpha / (math.sqrt(rank) if variant == "rslora" else rank)
@@ -140,10 +162,27 @@ def attach_lora(
             for role in projection.roles:
                 if role in roles:
                     adapter = Adapter(projection.outputs, projection.weight.shape[1], rank, scale)
-                    nn.init.kaiming_uniform_(adapter.a, a=math.sqrt(5), generator=generator)
+                    if variant == "pissa":
+                        _check_rank(rank, projection)
+                        adapter.take_principal(projection.weight[projection.rows(role)])
+                    else:
+                        nn.init.kaiming_uniform_(adapter.a, a=math.sqrt(5), generator=generator)
                     projection.adapters[role] = adapter
             if projection.adapters:
                 projection.dropout = Dropout(dropout) if dropout else None
+
+
+def _check_rank(rank: int, projection: Projection) -> None:
+    if rank > (most := min(projection.outputs, projection.weight.shape[1])):
+        raise LoralabError(f"lora.rank={rank}: with variant pissa this encoder's {projection.roles[0]} has ranks up to {most}")
+
+
+def freeze_parts(network: Network, spec: str) -> None:
+    """Freeze the embeddings or layers named, as in `embeddings,0-2`. Raises LoralabError for a layer that is not there."""
+    embeddings, layers = parse_frozen(spec, network.dims.layers)
+    network.embeddings.requires_grad_(not embeddings)
+    for index in layers:
+        network.layer(index).requires_grad_(False)
 
 
 def freeze_encoder(network: Network) -> None:

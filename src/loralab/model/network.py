@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loralab.model.backbone import Dimensions, HeadKind, Pooling
-from loralab.model.dropout import Dropout
+from loralab.model.dropout import Dropout, recomputed
 from loralab.model.lora import Projection
 
 _HEAD_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
@@ -139,6 +139,7 @@ class Network(nn.Module):
         activation = dims.architecture.head_activation if head == "own" else None
         self.head = Head(dims.width, classes, activation, dropout)
         self.compute_dtype = torch.float32
+        self.gradient_checkpointing = False
 
     def layer(self, index: int) -> Layer:
         layer = self.layers[index]
@@ -149,16 +150,29 @@ class Network(nn.Module):
     def classes(self) -> int:
         return self.head.out.out_features
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """tokens: (batch, time) int; mask: (batch, time) bool, True on real tokens → logits (batch, classes) fp32."""
-        return self.classify(self.encode(self.embeddings(tokens, self.compute_dtype), mask), mask)
+    def forward(self, inputs: Tensor, mask: Tensor, start: int | None = None) -> Tensor:
+        """mask: (batch, time) bool, True on real tokens → logits (batch, classes) fp32.
+
+        inputs: tokens (batch, time) int, or with `start` hidden states (batch, time, width) that have passed the layers below it.
+        """
+        hidden = self.embeddings(inputs, self.compute_dtype) if start is None else inputs
+        return self.classify(self.encode(hidden, mask, start or 0), mask)
 
     def encode(self, hidden: Tensor, mask: Tensor, start: int = 0, stop: int | None = None) -> Tensor:
         """Run layers[start:stop] on hidden states (batch, time, width) that have passed the layers below `start`."""
         bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device).masked_fill_(~mask, -1e4)[:, None, None, :]
         for index in range(start, self.dims.layers if stop is None else stop):
-            hidden = self.layer(index)(hidden, bias)
+            layer = self.layer(index)
+            recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
+            hidden = recomputed(layer, hidden, bias) if recompute else layer(hidden, bias)
         return hidden
+
+    def first_trained(self) -> int | None:
+        """The lowest layer that trains; the number of layers where only the head does; None where the embeddings train."""
+        if any(p.requires_grad for p in self.embeddings.parameters()):
+            return None
+        layers = (i for i, layer in enumerate(self.layers) if any(p.requires_grad for p in layer.parameters()))
+        return next(layers, self.dims.layers)
 
     def classify(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """hidden: (batch, time, width) → logits (batch, classes) fp32."""

@@ -34,7 +34,7 @@ def save_adapter(network: Network, folder: Path, *, base: str, settings: Mapping
     tensors: dict[str, Tensor] = {}
     for index, role, adapter in adapters(network):
         path = prefix + role_path(dims, index, role)
-        tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = adapter.a, adapter.b
+        tensors[f"{path}.lora_A.weight"], tensors[f"{path}.lora_B.weight"] = adapter.pair()
     head = {name: tensor for name, tensor in head_tensors(network) if not name.startswith(f"{dims.architecture.prefix}.")}
     if whole:
         tensors |= {_PEFT_PREFIX + name: tensor for name, tensor in head.items()}
@@ -150,13 +150,14 @@ def head_rows(dims: Dimensions, folder: Path) -> int:
 
 def _peft_config(dims: Dimensions, base: str, settings: Mapping[str, Any], whole: bool) -> dict[str, Any]:
     architecture = dims.architecture
+    twice = 2 if settings["variant"] == "pissa" else 1  # a plain adapter of the pretrained weight, of twice the rank
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if whole else "FEATURE_EXTRACTION",
         "base_model_name_or_path": base,
         "inference_mode": True,
-        "r": settings["rank"],
-        "lora_alpha": settings["alpha"],
+        "r": twice * settings["rank"],
+        "lora_alpha": twice * settings["alpha"],
         "lora_dropout": settings["dropout"],
         "use_rslora": settings["variant"] == "rslora",
         # Whole module paths, because a bare "output.dense" would also match "attention.output.dense".

@@ -23,22 +23,37 @@ class StepDone:
 
 @dataclass(frozen=True)
 class EvalDone:
-    """One evaluation on the validation rows. `improved`: these are the best weights so far by `stop_on`."""
+    """One evaluation on the validation rows. `improved`: these are the best weights so far by `stop_on`.
+
+    memory: process_mb, and gpu_mb or None.
+    """
 
     step: int
     epoch: float
     scores: Mapping[str, float]
     improved: bool
     seconds: float
+    memory: Mapping[str, float | None] = field(default_factory=dict)
 
 
-Event = StepDone | EvalDone
+@dataclass(frozen=True)
+class Keeping:
+    """The hidden states of `done` of `tokens` tokens are kept by now: work before the first step."""
+
+    done: int
+    tokens: int
+
+
+Event = StepDone | EvalDone | Keeping
 Listener = Callable[[Event], None]
+
+LOWER_IS_BETTER = ("loss", "ece", "brier")
+"""Of the scores in `loralab.metrics`."""
 
 
 @dataclass
 class Watch:
-    """Early stopping on one score: lower is better for `loss`, higher for every other."""
+    """Early stopping on one score: lower is better for loss, ece and brier, higher for every other."""
 
     stop_on: str
     patience: int | None = None
@@ -48,7 +63,7 @@ class Watch:
 
     def improved(self, scores: Mapping[str, float]) -> bool:
         """Take note of an evaluation; True when it is better than the best by more than `min_delta`."""
-        score = scores[self.stop_on] * (-1 if self.stop_on == "loss" else 1)
+        score = scores[self.stop_on] * (-1 if self.stop_on in LOWER_IS_BETTER else 1)
         if not math.isnan(score) and (self.best is None or score > self.best + self.min_delta):
             self.best, self.waited = score, 0
             return True

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
+import psutil
 import torch
 from torch import Tensor, nn
 
@@ -19,14 +20,14 @@ from loralab.training.callbacks import EvalDone, Event, Listener, StepDone, Watc
 from loralab.training.checkpoint import Checkpoint, pack, random_states, unpack
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier, warmup_steps
-from loralab.training.scoring import logits_of
+from loralab.training.scoring import logits_of, run_batch
 
 Score = Callable[[npt.NDArray[np.float32], Ints], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class Optimisation:
-    """How to train: the settings of the same names (see `loralab.config.TrainConfig`)."""
+    """How to train: the settings of the same names (see `loralab.config.TrainConfig`); B learns at `plus_ratio` times A's rate."""
 
     epochs: float = 3.0
     max_steps: int | None = None
@@ -39,6 +40,7 @@ class Optimisation:
     warmup: float = 0.06
     eval_every: int | None = None
     clip_norm: float = 1.0
+    plus_ratio: float = 1.0
 
     @classmethod
     def names(cls) -> set[str]:
@@ -113,6 +115,8 @@ class _Loop:
         self.device = next(network.parameters()).device
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = _optimizer(network, optimisation)
+        half = getattr(network, "compute_dtype", None) == torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)  # fp16 alone needs its gradients scaled
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_per_epoch = math.ceil(len(train) / optimisation.batch_size)
         total = math.ceil(round(optimisation.epochs * self.steps_per_epoch, 6))
@@ -167,18 +171,18 @@ class _Loop:
         mass = self.loss.mass(torch.from_numpy(self.train.labels[positions]).to(self.device))
         total = 0.0
         for part in cut_into_passes(positions, self.train.lengths, self.settings.tokens_per_pass):
-            batch = gather(self.train, part)
             labels = torch.from_numpy(self.train.labels[part]).to(self.device)
-            logits = self.network(torch.from_numpy(batch.tokens).to(self.device), torch.from_numpy(batch.mask).to(self.device))
-            loss = self.loss(logits, labels) / mass
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = self.loss(run_batch(self.network, gather(self.train, part), self.device), labels) / mass
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
         if not math.isfinite(total):
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
+        self.scaler.unscale_(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm, foreach=True))
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() > 1):
             raise RunFailed(f"the gradient is {norm} at step {self.step + 1}: lower train.learning_rate")
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)  # in fp16 a step whose gradient overflowed is left out, and the next one scaled by half
+        self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.samples += len(positions)
@@ -201,7 +205,7 @@ class _Loop:
             self.best = [parameter.detach().clone() for parameter in self.trained]
             self.best_step, self.scores = self.step, scores
         self.evaluation_seconds += time.perf_counter() - began
-        self._tell(EvalDone(self.step, self._epoch(), scores, improved, self._seconds()))
+        self._tell(EvalDone(self.step, self._epoch(), scores, improved, self._seconds(), memory_in_use(self.device)))
         if self.step:
             self.keep(self.checkpoint())
 
@@ -211,7 +215,9 @@ class _Loop:
         tensors |= {f"random.{i}": generator.get_state() for i, generator in enumerate(random_states(self.network))}
         names = ("step", "samples", "best_step", "scores", "evaluation_seconds")
         values = {name: getattr(self, name) for name in names}
-        return Checkpoint(tensors, {**values, "watch": self.watch.state(), "seconds": self._seconds()})
+        return Checkpoint(
+            tensors, {**values, "watch": self.watch.state(), "scaler": self.scaler.state_dict(), "seconds": self._seconds()}
+        )
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a state. Raises LoralabError when it is not of this network."""
@@ -223,6 +229,7 @@ class _Loop:
             self.step, self.samples, self.best_step = values["step"], values["samples"], values["best_step"]
             self.scores, self.evaluation_seconds = values["scores"], values["evaluation_seconds"]
             self.watch.restore(**values["watch"])
+            self.scaler.load_state_dict(values["scaler"])
             self.began -= values["seconds"]
         except (KeyError, TypeError, RuntimeError) as error:
             raise LoralabError(f"the checkpoint is not of this run ({error!r}): start again with --overwrite") from error
@@ -238,13 +245,20 @@ class _Loop:
             listener(event)
 
 
+def memory_in_use(device: torch.device) -> dict[str, float | None]:
+    """What this process holds now and, at its highest, on the GPU: process_mb, gpu_mb (None without one), in MB of 10⁶ bytes."""
+    gpu = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
+    return {"process_mb": psutil.Process().memory_info().rss / 1e6, "gpu_mb": gpu}
+
+
 def _optimizer(network: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019): the head with its own rate, no decay on biases and norms."""
+    """AdamW (Loshchilov & Hutter 2019): the head with its own rate, LoRA+'s B with its own, no decay on biases and norms."""
     head_rate = settings.head_learning_rate or settings.learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         if parameter.requires_grad:
-            rate = head_rate if name.startswith("head.") else settings.learning_rate
+            plus = settings.plus_ratio if ".adapters." in name and name.endswith(".b") else 1.0
+            rate = head_rate if name.startswith("head.") else settings.learning_rate * plus
             decay = settings.weight_decay if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
     ordered = sorted(groups.items(), key=lambda item: item[0][0] != settings.learning_rate)  # the first group's rate is reported

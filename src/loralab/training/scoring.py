@@ -5,12 +5,23 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from loralab.data.batches import cut_into_passes, gather
+from loralab.data.batches import Batch, cut_into_passes, gather
 from loralab.data.values import Encoded
 
 TOKENS_PER_PASS = 4096
+
+
+def run_batch(network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+    """Return the logits (batch, classes) fp32 of one pass, from its tokens or its kept hidden states."""
+    inputs = torch.from_numpy(batch.inputs).to(device)
+    mask = torch.from_numpy(batch.mask).to(device)
+    if batch.start is None:
+        logits: Tensor = network(inputs, mask)
+    else:
+        logits = network(inputs.view(torch.bfloat16) if inputs.dtype == torch.uint16 else inputs, mask, batch.start)
+    return logits
 
 
 def logits_of(network: nn.Module, encoded: Encoded, tokens_per_pass: int = TOKENS_PER_PASS) -> npt.NDArray[np.float32]:
@@ -23,9 +34,7 @@ def logits_of(network: nn.Module, encoded: Encoded, tokens_per_pass: int = TOKEN
     logits: npt.NDArray[np.float32] | None = None
     with torch.inference_mode():
         for positions in cut_into_passes(np.arange(len(encoded)), encoded.lengths, tokens_per_pass):
-            batch = gather(encoded, positions)
-            tokens, mask = torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.mask).to(device)
-            found = network(tokens, mask).float().cpu().numpy()
+            found = run_batch(network, gather(encoded, positions), device).float().cpu().numpy()
             if logits is None:
                 logits = np.empty((len(encoded), found.shape[1]), dtype=np.float32)
             logits[positions] = found
