@@ -1,6 +1,4 @@
-"""Fixtures that every test may use. Tests import helpers as `atexit.register(shutil.rmtree, os.environ["LORALAB_CACHE"], ignore_errors=True)
-
-from tiny import ...`: pytest puts this folder on the path."""
+"""Fixtures that every test may use. Tests import helpers as `from tiny import ...`: pytest puts this folder on the path."""
 
 from __future__ import annotations
 
@@ -16,10 +14,12 @@ import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test waits for a hub
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ["LORALAB_CACHE"] = tempfile.mkdtemp(prefix="loralab-cache-")  # no test reads what another run kept, or leaves files behind
+os.environ["LORALAB_CACHE"] = tempfile.mkdtemp(prefix="loralab-cache-")  # no test reads what another run kept, or leaves it behind
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warning when a test starts a process
 
 from tiny import make_checkpoint, topics, write_csv
+
+atexit.register(shutil.rmtree, os.environ["LORALAB_CACHE"], ignore_errors=True)
 
 # Tiny networks train ten times as fast on one thread as on two that share their cores with another process.
 torch.set_num_threads(1)

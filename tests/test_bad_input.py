@@ -91,13 +91,13 @@ def check(answer: Answer) -> None:
         ("train.learning_rate=fast", ["train.learning_rate", "'fast'"]),
         ("train.batch_size=-1", ["train.batch_size", "-1"]),
         ("train.epochs=-1", ["train.epochs", "-1"]),
-        ("train.precision=fp16", ["train.precision", "'fp16'", "'auto', 'fp32' or 'bf16'"]),
+        ("train.precision=fp8", ["train.precision", "'fp8'", "'auto', 'fp32', 'bf16' or 'fp16'"]),
         ("data.max_length=4", ["data.max_length", "4", "greater than or equal to 8"]),
         ("seed=-1", ["seed", "-1"]),
         ("seed=true", ["seed", "True"]),
         ("tuning=lorra", ["tuning", "'lorra'", "'lora', 'full' or 'head'"]),
         ("model.pooling=max", ["model.pooling", "'max'"]),
-        ("lora.variant=dora", ["lora.variant", "'dora'"]),
+        ("lora.variant=dorra", ["lora.variant", "'dorra'"]),
     ],
 )
 def test_wrong_setting(here: Path, topics_csv: Path, tiny: Path, setting: str, said: list[str]) -> None:
@@ -609,6 +609,7 @@ FILES = [
     "config.yaml",
     "environment.json",
     "log.jsonl",
+    "predictions.csv",
     "scores.json",
     "model/adapter_config.json",
     "model/adapter_model.safetensors",

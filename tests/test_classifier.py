@@ -121,7 +121,10 @@ def test_merged_equals_unmerged(run: Path, classifier: Classifier) -> None:
     tokenizer = load_tokenizer(run / "model", manifest.max_length)
     examples = Examples(TEXTS, None, np.arange(len(TEXTS)))
     logits = logits_of(network, encode(examples, tokenizer=tokenizer, clean=manifest.clean, pad_id=manifest.dims.pad_id))
-    np.testing.assert_allclose(classifier.predict(TEXTS).probabilities, softmax(logits, axis=1), atol=1e-5)
+    np.testing.assert_allclose(classifier.logits(TEXTS), logits, atol=1e-5)
+    assert manifest.temperature != 1.0
+    calibrated = softmax(logits / manifest.temperature, axis=1)
+    np.testing.assert_allclose(classifier.predict(TEXTS).probabilities, calibrated, atol=1e-5)
 
 
 def test_bf16_agrees_with_fp32(run: Path, classifier: Classifier) -> None:
@@ -263,7 +266,9 @@ def test_evaluate_equals_the_metrics_of_predict(classifier: Classifier, tmp_path
     precision, recall, f1, _ = precision_recall_fscore_support(true, found.indices, labels=range(4), zero_division=0)
     assert scores["accuracy"] == pytest.approx(accuracy_score(true, found.indices))
     assert scores["macro_f1"] == pytest.approx(f1_score(true, found.indices, average="macro"))
-    assert scores["loss"] == pytest.approx(log_loss(true, found.probabilities, labels=range(4)), abs=1e-5)
+    assert scores["loss"] == pytest.approx(
+        log_loss(true, softmax(classifier.logits([text for text, _ in rows]), axis=1), labels=range(4)), abs=1e-5
+    )
     for i, name in enumerate(classifier.classes):
         assert scores[f"precision:{name}"] == pytest.approx(precision[i])
         assert scores[f"recall:{name}"] == pytest.approx(recall[i])

@@ -53,6 +53,8 @@ OTHER: dict[str, str] = {
     "model.pooling": "cls",
     "model.head": "own",
     "model.dropout": "0.2",
+    "model.freeze": "embeddings",
+    "model.quantize": "8bit",
     "tuning": "full",
     "lora.rank": "4",
     "lora.alpha": "4",
@@ -60,6 +62,7 @@ OTHER: dict[str, str] = {
     "lora.targets": "key",
     "lora.layers": "9-11",
     "lora.variant": "rslora",
+    "lora.plus_ratio": "4",
     "lora.max_trainable": "1000000",
     "train.epochs": "1",
     "train.max_steps": "10",
@@ -67,6 +70,7 @@ OTHER: dict[str, str] = {
     "train.tokens_per_pass": "4096",
     "train.learning_rate": "2e-4",
     "train.head_learning_rate": "1e-3",
+    "train.warm_start": "true",
     "train.weight_decay": "0.03",
     "train.schedule": "linear",
     "train.warmup": "100",
@@ -78,6 +82,9 @@ OTHER: dict[str, str] = {
     "train.patience": "3",
     "train.min_delta": "0.001",
     "train.precision": "fp32",
+    "train.gradient_checkpointing": "true",
+    "train.cache": "off",
+    "train.cache_gb": "2",
     "train.threads": "2",
 }
 """Every setting but the name, with a value that is not its default."""
@@ -167,12 +174,22 @@ def test_a_missing_file_is_told() -> None:
 # Overrides and their values
 
 
+def changed(config: Config, name: str, value: str) -> Config:
+    needed = ["tuning=full"] if name == "model.freeze" else []  # refused where it would do nothing
+    return config.override(*needed, f"{name}={value}")
+
+
 def test_every_setting_can_be_overridden() -> None:
     assert {*OTHER, "name"} == set(setting_names())
     assert dict(describe_settings()).keys() == set(setting_names())
     default = Config()
     for name, value in OTHER.items():
-        assert get(default.override(f"{name}={value}"), name) != get(default, name), name
+        assert get(changed(default, name, value), name) != get(default, name), name
+
+
+def test_freezing_is_refused_where_it_would_do_nothing() -> None:
+    with pytest.raises(LoralabError, match=r"model\.freeze=0-2 is for tuning=full: tuning=lora freezes the whole encoder"):
+        Config().override("model.freeze=0-2")
 
 
 @pytest.mark.parametrize(
@@ -267,7 +284,7 @@ def test_an_override_without_a_value_sign_is_told() -> None:
         "lora.alpha=0",
         "lora.dropout=1",
         "lora.dropout=-0.1",
-        "lora.variant=dora",
+        "lora.variant=dorra",
         "lora.targets=",
         "lora.layers=2001-01-01",
         "seed=-1",
@@ -294,7 +311,7 @@ def test_an_override_without_a_value_sign_is_told() -> None:
         "train.eval_every=0",
         "train.patience=0",
         "train.min_delta=-0.1",
-        "train.precision=fp16",
+        "train.precision=fp8",
         "train.class_weights=equal",
         "train.class_weights=a,b",
         "train.class_weights={World: heavy}",
@@ -447,11 +464,11 @@ def test_an_override_is_validated_like_a_file() -> None:
 
 def test_the_fingerprint_is_equal_for_equal_settings_and_differs_for_each() -> None:
     default = Config()
-    prints = {name: default.override(f"{name}={value}").fingerprint() for name, value in OTHER.items()}
+    prints = {name: changed(default, name, value).fingerprint() for name, value in OTHER.items()}
     prints["default"] = default.fingerprint()
     assert len(set(prints.values())) == len(OTHER) + 1
     for name, value in OTHER.items():
-        assert Config().override(f"{name}={value}").fingerprint() == prints[name]
+        assert changed(Config(), name, value).fingerprint() == prints[name]
 
 
 def test_the_fingerprint_ignores_the_name_and_how_a_value_was_written() -> None:

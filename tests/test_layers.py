@@ -50,7 +50,7 @@ TABLE: Mapping[str, May] = {
     "console": May(
         top=("metrics",),
         lazily=("training.callbacks",),
-        types=("classifier", "config", "data.check", "model.counts", "pipeline", "training.callbacks"),
+        types=("classifier", "config", "data.check", "model.counts", "pipeline", "training.callbacks", "training.prefix_cache"),
     ),
     "cli": May(lazily=("",)),
 }
@@ -70,7 +70,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "rich": ("console",),
     "yaml": ("config",),
     "pydantic": ("config", "model"),
-    "sklearn": ("metrics",),
+    "sklearn": ("metrics", "training.warm_start"),
     "pyarrow": ("data",),
 }
 """Packages that only these modules of ours may import."""

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss, precision_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    cohen_kappa_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    precision_score,
+    recall_score,
+)
 
 from loralab.errors import LoralabError
 from loralab.metrics import balance, balance_pair, check_stop_on, scores, table
@@ -37,7 +46,11 @@ def test_scores_are_scikit_learns(n: int, classes: int, seed: int) -> None:
         assert [found[f"{kind}:{name}"] for name in names] == pytest.approx(expected.tolist())
     assert [found[f"true:{name}"] for name in names] == matrix.sum(axis=1).tolist()
     assert [found[f"predicted:{name}"] for name in names] == matrix.sum(axis=0).tolist()
-    assert len(found) == 3 + 5 * classes
+    assert found["mcc"] == pytest.approx(matthews_corrcoef(labels, predicted) if n > 1 else 0.0)
+    assert found["kappa"] == pytest.approx(cohen_kappa_score(labels, predicted, labels=numbers) if n > 1 else 0.0)
+    hot = np.eye(classes)[labels]
+    assert found["brier"] == pytest.approx(((probabilities - hot) ** 2).sum(axis=1).mean())
+    assert len(found) == 7 + 5 * classes
     assert all(type(value) is float for value in found.values())
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from tiny import make_checkpoint, topics, write_csv
 
@@ -32,6 +33,7 @@ from loralab.training.callbacks import EvalDone, Event, StepDone
 
 Configure = Callable[..., Config]
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
+FILES = {"config.yaml", "environment.json", "log.jsonl", "model", "predictions.csv", "scores.json"}
 BUNDLE = {"adapter_config.json", "adapter_model.safetensors", "loralab.json", "tokenizer.json"}
 
 
@@ -76,7 +78,7 @@ def test_untrained_stays_near_chance(configure: Configure, tmp_path: Path) -> No
 def test_folder_holds_the_files_of_the_design_and_no_others(configure: Configure, tmp_path: Path) -> None:
     folder = run_training(configure(), name="mine", folder=tmp_path / "runs").folder
     assert folder == tmp_path / "runs" / "mine"
-    assert {path.name for path in folder.iterdir()} == {"config.yaml", "environment.json", "log.jsonl", "model", "scores.json"}
+    assert {path.name for path in folder.iterdir()} == FILES
     assert {path.name for path in (folder / "model").iterdir()} == BUNDLE
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"mine"}
 
@@ -137,11 +139,13 @@ def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Confi
     config = configure()
     summary = run_training(config, folder=tmp_path)
     splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
-    found = Classifier.load(summary.folder, precision="fp32").predict(splits.test.texts)
+    classifier = Classifier.load(summary.folder, precision="fp32")
+    found = classifier.predict(splits.test.texts)
+    plain = softmax(classifier.logits(splits.test.texts), axis=1)
     true = splits.test.require_labels()
     assert summary.scores["accuracy"] == pytest.approx(accuracy_score(true, found.indices))
     assert summary.scores["macro_f1"] == pytest.approx(f1_score(true, found.indices, average="macro"))
-    assert summary.scores["loss"] == pytest.approx(log_loss(true, found.probabilities, labels=range(4)), abs=1e-5)
+    assert summary.scores["loss"] == pytest.approx(log_loss(true, plain, labels=range(4)), abs=1e-5)
     written = json.loads((summary.folder / "scores.json").read_text())
     assert written["scores"] == dict(summary.scores)
     assert written["validation"] == dict(summary.validation)
@@ -161,9 +165,10 @@ def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: 
     assert summary.validation == best["scores"]
     splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
     assert splits.validation is not None
-    found = Classifier.load(summary.folder, precision="fp32").predict(splits.validation.texts)
+    classifier = Classifier.load(summary.folder, precision="fp32")
+    plain = softmax(classifier.logits(splits.validation.texts), axis=1)
     true = splits.validation.require_labels()
-    assert log_loss(true, found.probabilities, labels=range(4)) == pytest.approx(best["scores"]["loss"], abs=1e-5)
+    assert log_loss(true, plain, labels=range(4)) == pytest.approx(best["scores"]["loss"], abs=1e-5)
 
 
 def test_patience_stops_early(configure: Configure, tmp_path: Path) -> None:
@@ -180,13 +185,13 @@ def test_scores_are_written_last_and_by_rename(configure: Configure, tmp_path: P
         renamed.append(Path(target).name)
         if Path(target).name == "scores.json":
             left = {path.name for path in Path(target).parent.iterdir() if not path.name.startswith(".scores.json")}
-            assert left == {"config.yaml", "environment.json", "log.jsonl", "model", "checkpoint.safetensors"}
+            assert left == FILES - {"scores.json"} | {"checkpoint.safetensors"}
             assert {path.name for path in (Path(target).parent / "model").iterdir()} == BUNDLE
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", recording)
     run_training(configure("train.max_steps=2"), folder=tmp_path)
-    assert renamed == ["config.yaml", "environment.json", "checkpoint.safetensors", "model", "scores.json"]
+    assert renamed == ["config.yaml", "environment.json", "checkpoint.safetensors", "model", "predictions.csv", "scores.json"]
 
 
 def test_run_that_dies_while_testing_is_not_complete(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -504,10 +509,9 @@ def test_full_and_head_tuning_save_what_they_trained(configure: Configure, tmp_p
     assert (summary.counts.adapter, summary.counts.trainable) == (0, trainable[tuning])
     config = load_config(summary.folder / "config.yaml")
     splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
-    found = Classifier.load(summary.folder, precision="fp32").predict(splits.test.texts)
-    assert log_loss(splits.test.require_labels(), found.probabilities, labels=range(4)) == pytest.approx(
-        summary.scores["loss"], abs=1e-5
-    )
+    classifier = Classifier.load(summary.folder, precision="fp32")
+    plain = softmax(classifier.logits(splits.test.texts), axis=1)
+    assert log_loss(splits.test.require_labels(), plain, labels=range(4)) == pytest.approx(summary.scores["loss"], abs=1e-5)
 
 
 def test_own_class_order_is_kept_to_the_end(configure: Configure, tmp_path: Path) -> None:
@@ -532,9 +536,10 @@ def test_interruption_saves_the_best_weights_and_fails_the_run(configure: Config
     step_4 = next(event["scores"] for event in log_of(tmp_path / "cut") if (event["event"], event["step"]) == ("EvalDone", 4))
     splits, _ = load_splits(**configure().data.model_dump(exclude={"clean", "max_length"}))
     assert splits.validation is not None
-    found = Classifier.load(tmp_path / "cut", precision="fp32").predict(splits.validation.texts)
+    classifier = Classifier.load(tmp_path / "cut", precision="fp32")
+    plain = softmax(classifier.logits(splits.validation.texts), axis=1)
     true = splits.validation.require_labels()
-    assert log_loss(true, found.probabilities, labels=range(4)) == pytest.approx(step_4["loss"], abs=1e-5)
+    assert log_loss(true, plain, labels=range(4)) == pytest.approx(step_4["loss"], abs=1e-5)
 
 
 def test_interruption_before_the_first_evaluation_saves_the_weights_there_are(configure: Configure, tmp_path: Path) -> None:

@@ -290,7 +290,15 @@ def test_each_event_is_on_the_disk_when_it_is_logged(tmp_path: Path) -> None:
     run.log(EvalDone(3, 1.0, {"f1:Läden": 0.5}, True, 0.7))
     first, last = logged(run)[0], logged(run)[-1]
     assert first == {"event": "StepDone", **dataclasses.asdict(STEP)}
-    assert last == {"event": "EvalDone", "step": 3, "epoch": 1.0, "scores": {"f1:Läden": 0.5}, "improved": True, "seconds": 0.7}
+    assert last == {
+        "event": "EvalDone",
+        "step": 3,
+        "epoch": 1.0,
+        "scores": {"f1:Läden": 0.5},
+        "improved": True,
+        "seconds": 0.7,
+        "memory": {},
+    }
 
 
 def test_a_log_is_rewound_to_a_step_and_a_line_cut_off_is_dropped(tmp_path: Path) -> None:

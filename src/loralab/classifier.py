@@ -100,10 +100,14 @@ class Classifier:
             raise LoralabError(f"predict takes texts, not {type(odd[0]).__name__}: {odd[0]!r}")
         if not texts:
             return Predictions([], np.zeros((0, len(self.classes)), dtype=np.float32), self.classes)
-        logits = self._logits(Examples(texts, None, np.arange(len(texts)), self.classes)) / np.float32(self.manifest.temperature)
+        logits = self.logits(texts) / np.float32(self.manifest.temperature)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = shifted / shifted.sum(axis=1, keepdims=True)
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
+
+    def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """What the network says of each text, before temperature and softmax: (n, classes) fp32."""
+        return self._logits(Examples(texts, None, np.arange(len(texts)), self.classes))
 
     def evaluate(self, path: str | Path, *, text: Sequence[str] | None = None, label: str | None = None) -> dict[str, float]:
         """Score a labelled file: see `loralab.metrics.scores`. Raises LoralabError for labels that are not this run's."""

@@ -54,6 +54,11 @@ def _layers(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+def _off(value: object) -> object:
+    """YAML 1.1 reads `off` as false; the word is meant."""
+    return "off" if value is False else value
+
+
 def _text(value: object) -> object:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
@@ -139,6 +144,7 @@ class TrainConfig(_Section):
     )
     learning_rate: Real = Field(1e-3, gt=0)
     head_learning_rate: Real | None = Field(None, gt=0, description="default: learning_rate")
+    warm_start: bool = Field(False, description="begin with a head fitted to the untuned encoder by logistic regression")
     weight_decay: Real = Field(0.01, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Real = Field(0.06, ge=0, description="steps, or a fraction of all steps when below 1")
@@ -153,7 +159,7 @@ class TrainConfig(_Section):
     min_delta: Real = Field(0.0, ge=0, description="how much better is better")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 where the processor is fast in it")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory, more time")
-    cache: Literal["auto", "memory", "disk", "off"] = Field(
+    cache: Annotated[Literal["auto", "memory", "disk", "off"], BeforeValidator(_off)] = Field(
         "auto",
         description="keep the hidden states below the lowest trained layer: auto: on disk where they fit, and for later runs",
     )

@@ -8,9 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from loralab import metrics, runs
 from loralab.config import Config
@@ -34,6 +32,10 @@ from loralab.training.engine import Fit, Optimisation, fit
 from loralab.training.loss import Loss, resolve_class_weights
 from loralab.training.prefix_cache import PrefixCache
 from loralab.training.scoring import logits_of
+from loralab.training.warm_start import warm_start
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,18 @@ class RunSummary:
     samples_per_second: float
 
 
+@dataclass(frozen=True)
+class Ready:
+    """All that a run is made of, before its first step. `parts`: the splits' rows as tokens, by the splits' names."""
+
+    plan: Plan
+    network: Network
+    tokenizer: Tokenizer
+    parts: Mapping[str, Encoded]
+    loss: Loss
+    manifest: Manifest
+
+
 def run_training(
     config: Config,
     *,
@@ -91,31 +105,21 @@ def run_training(
     began = time.perf_counter()
     target = Path(folder) / (config.name or name)
     runs.check_free(target, overwrite, resume)
-    check_steps(config.data.clean)
-    splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
-    loss, score = choose_loss_and_score(config, splits)
+    ready = prepare(config, target)
+    announce(ready.plan)
 
-    base = resolve_base(config.model.base)
-    tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
-    tokenize = partial(encode, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
-    network, counts = make_network(config, base, len(splits.classes))
-    setting = device.place(network, config.train.precision, config.train.threads)
-
-    manifest = describe_model(config, base, network, splits.classes)
-    parts = {name: tokenize(rows) for name, rows in splits.parts().items()}
-    cache = plan_cache(config, network, parts, manifest, setting)
-
-    announce(Plan(target, splits, columns, counts, setting, cache, (*remarks(splits), *config.remarks())))
-    run = open_run(config, target, splits, setting, manifest, overwrite, resume)
+    run = open_run(config, ready, overwrite, resume)
     checkpoint = Checkpoint.load_if_any(run.checkpoint)
     run.rewind_log(checkpoint.step if checkpoint else 0)
-    parts = {name: cache.keep(network, part, listeners) for name, part in parts.items()}
+    network = ready.network
+    parts = {name: ready.plan.cache.keep(network, part, listeners) for name, part in ready.parts.items()}
+    start_head(config, network, parts["train"])
     result = fit(
         network,
         parts["train"],
         parts.get("validation"),
-        loss=loss,
-        score=score,
+        loss=ready.loss,
+        score=partial(score_validation, classes=ready.manifest.classes, also=config.train.stop_on),
         watch=Watch(config.train.stop_on, config.train.patience, config.train.min_delta),
         seed=config.stream("shuffle"),
         optimisation=choose_optimisation(config),
@@ -123,37 +127,52 @@ def run_training(
         resume=checkpoint,
         keep=run.keep_checkpoint,
     )
-    temperature = calibrate(network, parts.get("validation"))
+    temperature = result.scores.get("temperature")
     with runs.atomic_folder(run.model) as model_folder:
-        save_bundle(model_folder, network, replace(manifest, temperature=temperature or 1.0), tokenizer.to_str())
+        save_bundle(model_folder, network, replace(ready.manifest, temperature=temperature or 1.0), ready.tokenizer.to_str())
     stop_if_interrupted(result, target)
     logits = logits_of(network, parts["test"])
-    run.write_predictions(*prediction_rows(splits.test, logits, temperature or 1.0))
-    summary = RunSummary(
-        name=target.name,
-        folder=target,
-        scores=score(logits, splits.test.require_labels()),
-        validation=result.scores,
-        temperature=temperature,
-        calibrated=metrics.probability_scores(logits, splits.test.require_labels(), temperature) if temperature else None,
-        classes=splits.classes,
-        counts=counts,
-        steps=result.steps,
-        best_step=result.best_step,
-        stopped_early=result.stopped_early,
-        seconds=time.perf_counter() - began,
-        samples_per_second=result.samples_per_second,
-    )
+    run.write_predictions(*prediction_rows(ready.plan.splits.test, logits, temperature or 1.0))
+    summary = summarise(config, ready, result, logits, temperature, time.perf_counter() - began)
     run.write_scores({**asdict(summary), "folder": str(target), "fingerprint": config.fingerprint()})
     return summary
 
 
-def choose_loss_and_score(config: Config, splits: Splits) -> tuple[Loss, Callable[..., dict[str, float]]]:
+def prepare(config: Config, target: Path) -> Ready:
+    """Read the rows, load and adapt the encoder, and decide what to do, writing nothing."""
+    check_steps(config.data.clean)
+    splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    loss = choose_loss(config, splits)
+
+    base = resolve_base(config.model.base)
+    tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
+    network, counts = make_network(config, base, len(splits.classes))
+    setting = device.place(network, config.train.precision, config.train.threads)
+    manifest = describe_model(config, base, network, splits.classes)
+
+    tokenize = partial(encode, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
+    parts = {name: tokenize(rows) for name, rows in splits.parts().items()}
+    cache = plan_cache(config, network, parts, manifest, setting)
+    plan = Plan(target, splits, columns, counts, setting, cache, (*remarks(splits), *config.remarks()))
+    return Ready(plan, network, tokenizer, parts, loss, manifest)
+
+
+def choose_loss(config: Config, splits: Splits) -> Loss:
     """Check what to train for and what to stop on, before anything costs time."""
     metrics.check_stop_on(config.train.stop_on, splits.classes)
     weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.train.require_labels())
-    loss = Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
-    return loss, partial(metrics.scores, classes=splits.classes, also=config.train.stop_on)
+    return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
+
+
+def score_validation(logits: metrics.Logits, labels: metrics.Labels, *, classes: Sequence[str], also: str) -> dict[str, float]:
+    """Score an evaluation, and fit the temperature that a run which keeps these weights will use."""
+    return {**metrics.scores(logits, labels, classes, also), "temperature": metrics.fit_temperature(logits, labels)}
+
+
+def start_head(config: Config, network: Network, train: Encoded) -> None:
+    """Fit the head before the first step, where it is wanted and something will be trained."""
+    if config.train.warm_start and config.train.epochs:
+        warm_start(network, train, network.head.out)
 
 
 def choose_optimisation(config: Config) -> Optimisation:
@@ -207,16 +226,7 @@ def plan_cache(
     )
 
 
-def calibrate(network: Network, validation: Encoded | None) -> float | None:
-    """Fit the temperature on the validation rows, with the best weights; None where there are none."""
-    if validation is None or validation.labels is None:
-        return None
-    return metrics.fit_temperature(logits_of(network, validation), validation.labels)
-
-
-def prediction_rows(
-    test: Examples, logits: npt.NDArray[np.float32], temperature: float
-) -> tuple[list[str], Iterator[list[object]]]:
+def prediction_rows(test: Examples, logits: metrics.Logits, temperature: float) -> tuple[list[str], Iterator[list[object]]]:
     """The header and the lines of predictions.csv."""
     header = ["row", "true", "predicted", "confidence", *(f"logit:{name}" for name in test.classes), "text"]
     probabilities = metrics.softmax(logits, temperature)
@@ -229,13 +239,12 @@ def prediction_rows(
     )
 
 
-def open_run(
-    config: Config, target: Path, splits: Splits, setting: device.Setting, manifest: Manifest, overwrite: bool, resume: bool
-) -> runs.Run:
+def open_run(config: Config, ready: Ready, overwrite: bool, resume: bool) -> runs.Run:
     """Make the run's folder, or reopen it when its settings, rows, base and setting are the same."""
+    plan, manifest = ready.plan, ready.manifest
     base = {"name": manifest.base, "sha256": manifest.base_sha256}
-    facts = {**asdict(setting), "base": base, "classes": [*splits.classes], "rows": splits.fingerprints()}
-    return runs.reopen(target, config, facts) if resume else runs.create(target, config, facts, overwrite)
+    facts = {**asdict(plan.setting), "base": base, "classes": [*manifest.classes], "rows": plan.splits.fingerprints()}
+    return runs.reopen(plan.folder, config, facts) if resume else runs.create(plan.folder, config, facts, overwrite)
 
 
 def stop_if_interrupted(result: Fit, target: Path) -> None:
@@ -245,3 +254,26 @@ def stop_if_interrupted(result: Fit, target: Path) -> None:
             f"interrupted after step {result.steps}: the weights of step {result.best_step}, the best so far, are saved.\n"
             f"  Use them: loralab predict {target} --input TEXT\n  Go on: the same command with --resume"
         )
+
+
+def summarise(
+    config: Config, ready: Ready, result: Fit, logits: metrics.Logits, temperature: float | None, seconds: float
+) -> RunSummary:
+    """Score the test rows and gather what the run came to."""
+    plan, classes = ready.plan, ready.manifest.classes
+    labels = plan.splits.test.require_labels()
+    return RunSummary(
+        name=plan.folder.name,
+        folder=plan.folder,
+        scores=metrics.scores(logits, labels, classes, config.train.stop_on),
+        validation=result.scores,
+        temperature=temperature,
+        calibrated=metrics.probability_scores(logits, labels, temperature) if temperature else None,
+        classes=classes,
+        counts=plan.counts,
+        steps=result.steps,
+        best_step=result.best_step,
+        stopped_early=result.stopped_early,
+        seconds=seconds,
+        samples_per_second=result.samples_per_second,
+    )

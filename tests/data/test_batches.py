@@ -94,17 +94,17 @@ def encoded_by_hand() -> Encoded:
 
 def test_gather_lays_texts_out_as_by_hand() -> None:
     batch = gather(encoded_by_hand(), np.array([2, 0, 1]))
-    assert batch.tokens.tolist() == [[31, 32, 9], [11, 12, 13], [21, 9, 9]]
+    assert batch.inputs.tolist() == [[31, 32, 9], [11, 12, 13], [21, 9, 9]]
     assert batch.mask.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
     assert batch.labels is not None
     assert batch.labels.tolist() == [1, 2, 0]
-    assert batch.tokens.dtype == np.int64
+    assert batch.inputs.dtype == np.int64
     assert batch.mask.dtype == np.bool_
 
 
 def test_gather_is_no_wider_than_its_longest() -> None:
     batch = gather(encoded_by_hand(), np.array([1, 2]))
-    assert batch.tokens.tolist() == [[21, 9], [31, 32]]
+    assert batch.inputs.tolist() == [[21, 9], [31, 32]]
 
 
 def test_gather_without_labels() -> None:
@@ -120,8 +120,8 @@ def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -
     encoded = Encoded(np.array([*chain.from_iterable(texts)], dtype=np.int32), starts, None, pad_id=-1)
     positions = data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=15))
     batch = gather(encoded, np.array(positions))
-    assert batch.tokens.shape == batch.mask.shape == (len(positions), max(lengths[i] for i in positions))
-    for row, mask, position in zip(batch.tokens, batch.mask, positions, strict=True):
+    assert batch.inputs.shape == batch.mask.shape == (len(positions), max(lengths[i] for i in positions))
+    for row, mask, position in zip(batch.inputs, batch.mask, positions, strict=True):
         assert row[mask].tolist() == texts[position]
         assert (row[~mask] == -1).all()
 

@@ -97,6 +97,7 @@ def ours(
     lora: Lora | None = None,
     classes: int = 4,
     dropout: float = 0.0,
+    freeze: str | None = None,
     seed: int = 0,
 ) -> Network:
     """Build our network on a checkpoint, in eval mode."""
@@ -108,6 +109,7 @@ def ours(
         dropout=dropout,
         tuning=tuning,
         lora=lora or Lora(),
+        freeze=freeze,
         init_seed=seed,
         dropout_seed=seed + 1,
     ).eval()

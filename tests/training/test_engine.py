@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -396,8 +397,8 @@ def test_a_listeners_own_error_is_not_swallowed(tiny: Path, data: Encoded) -> No
 def test_optimisation_names_are_settings() -> None:
     from loralab.config import TrainConfig
 
-    assert Optimisation.names() - {"clip_norm"} <= TrainConfig.model_fields.keys()
-    for name in Optimisation.names() - {"clip_norm"}:
+    assert Optimisation.names() - {"clip_norm", "plus_ratio"} <= TrainConfig.model_fields.keys()
+    for name in Optimisation.names() - {"clip_norm", "plus_ratio"}:
         assert getattr(Optimisation(), name) == TrainConfig.model_fields[name].default, name
 
 
@@ -458,3 +459,49 @@ def test_a_checkpoint_of_another_network_is_refused(tiny: Path, data: Encoded, h
     for other in (network(tiny, rank=2), network(tiny, targets=("all",)), network(tiny, dropout=0.1)):
         with pytest.raises(LoralabError, match="the checkpoint is not of this run"):
             train(other, data, held_out, resume=checkpoints[0])
+
+
+def test_lora_plus_gives_b_its_own_rate(tiny: Path, data: Encoded) -> None:
+    """After one step of Adam every weight has moved by its rate: B by 8 times as much as A would."""
+    plain, plus = network(tiny), network(tiny)
+    before = weights(plain)
+    settings = {"max_steps": 1, "warmup": 0.0, "schedule": "constant", "weight_decay": 0.0, "learning_rate": 1e-3}
+    train(plain, data, **settings)
+    train(plus, data, plus_ratio=8.0, **settings)
+    for name, start in before.items():
+        moved = [float((net.get_parameter(name).detach() - start).abs().max()) for net in (plain, plus)]
+        if name.endswith(".b"):
+            assert moved[1] == pytest.approx(8 * moved[0], rel=1e-3)
+            assert moved[0] > 0
+        else:
+            assert moved[1] == moved[0]
+
+
+def test_fp16_learns_and_resumes_bit_for_bit(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    whole, resumed = network(tiny), network(tiny)
+    for net in (whole, resumed):
+        net.freeze_to(torch.float16)
+    checkpoints: list[Checkpoint] = []
+    settings: dict[str, Any] = {"epochs": 6.0, "learning_rate": 1e-2}
+    result = train(whole, data, held_out, keep=checkpoints.append, **settings)
+    assert result.scores["accuracy"] > 0.6
+    assert checkpoints[0].values["scaler"]["scale"] > 1
+    train(resumed, data, held_out, resume=checkpoints[1], **settings)
+    assert same(trained(whole), trained(resumed))
+
+
+def test_a_gradient_that_overflows_in_fp16_skips_the_step_and_halves_the_scale(tiny: Path, data: Encoded) -> None:
+    net = network(tiny)
+    net.freeze_to(torch.float16)
+    recorder = Recorder()
+    train(net, data, loss=Loss(torch.full((4,), 1e4)), max_steps=3, listeners=[recorder])
+    assert all(math.isfinite(event.loss) for event in recorder.steps)
+    assert all(bool(torch.isfinite(weight).all()) for weight in trained(net).values())
+
+
+def test_an_evaluation_tells_the_memory_in_use(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+    recorder = Recorder()
+    train(network(tiny), data, held_out, listeners=[recorder])
+    memory = recorder.evaluations[0].memory
+    assert memory["gpu_mb"] is None
+    assert 50 < memory["process_mb"] < 20_000

@@ -27,7 +27,16 @@ from loralab.training.loss import Loss
 ALL_SCORES = partial(metrics.scores, classes=CLASSES)
 
 
-def network(folder: Path, *, tuning: str = "lora", dropout: float = 0.0, seed: int = 0, head: str = "own", **lora: Any) -> Network:
+def network(
+    folder: Path,
+    *,
+    tuning: str = "lora",
+    dropout: float = 0.0,
+    seed: int = 0,
+    head: str = "own",
+    freeze: str | None = None,
+    **lora: Any,
+) -> Network:
     """A network on a tiny checkpoint; `dropout` is both the head's and the adapters'."""
     return build_network(
         resolve_base(str(folder)),
@@ -37,6 +46,7 @@ def network(folder: Path, *, tuning: str = "lora", dropout: float = 0.0, seed: i
         dropout=dropout,
         tuning=tuning,
         lora=Lora(**{"rank": 4, "alpha": 8.0, "dropout": dropout, **lora}),
+        freeze=freeze,
         init_seed=seed,
         dropout_seed=seed + 1,
     )

@@ -78,7 +78,8 @@ def plan(
     """
     start = network.first_trained() if hasattr(network, "first_trained") else None
     if setting == "off" or not start or epochs == 0:
-        return PrefixCache("off", "train.cache=off" if setting == "off" else "no layer below the lowest trained one is frozen")
+        reason = "no layer below the lowest trained one is frozen" if not start else "nothing is trained"
+        return PrefixCache("off", "train.cache=off" if setting == "off" else reason)
     itemsize = np.dtype(_STORED[network.compute_dtype]).itemsize
     sizes = {
         _path(folder, network, start, part, identity): len(part.tokens) * network.dims.width * itemsize
@@ -128,7 +129,7 @@ def _fill(target: Hidden, network: Any, part: Encoded, start: int, listeners: Se
 
 def _load(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> Hidden | None:
     """Map an earlier run's file, and mark it as used; None when there is none that fits."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, EOFError):
         kept: Hidden = np.load(path, mmap_mode="r", allow_pickle=False)
         if kept.shape == shape and kept.dtype == dtype:
             os.utime(path)

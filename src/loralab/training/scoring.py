@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from loralab.data.batches import Batch, cut_into_passes, gather
-from loralab.data.values import Encoded
+from loralab.data.values import Encoded, Ints
 
 TOKENS_PER_PASS = 4096
 
@@ -24,19 +24,22 @@ def run_batch(network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     return logits
 
 
-def logits_of(network: nn.Module, encoded: Encoded, tokens_per_pass: int = TOKENS_PER_PASS) -> npt.NDArray[np.float32]:
-    """Return logits (n, classes) fp32, row i for text i. The network is left in the mode it was in."""
+def logits_of(
+    network: nn.Module, encoded: Encoded, tokens_per_pass: int = TOKENS_PER_PASS, rows: Ints | None = None
+) -> npt.NDArray[np.float32]:
+    """Return logits (n, classes) fp32, row i for text i, or for text rows[i]. The network is left in the mode it was in."""
     device = next(network.parameters()).device
-    if len(encoded) == 0:
+    rows = np.arange(len(encoded)) if rows is None else rows
+    if len(rows) == 0:
         raise ValueError("there are no texts to score")
     was_training = network.training
     network.eval()
     logits: npt.NDArray[np.float32] | None = None
     with torch.inference_mode():
-        for positions in cut_into_passes(np.arange(len(encoded)), encoded.lengths, tokens_per_pass):
-            found = run_batch(network, gather(encoded, positions), device).float().cpu().numpy()
+        for positions in cut_into_passes(np.arange(len(rows)), encoded.lengths[rows], tokens_per_pass):
+            found = run_batch(network, gather(encoded, rows[positions]), device).float().cpu().numpy()
             if logits is None:
-                logits = np.empty((len(encoded), found.shape[1]), dtype=np.float32)
+                logits = np.empty((len(rows), found.shape[1]), dtype=np.float32)
             logits[positions] = found
     network.train(was_training)
     assert logits is not None

@@ -1,0 +1,205 @@
+"""Training over kept hidden states is training without them; the files are found again, bounded, whole or not there."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from workbench import Recorder, network, rows, same, train, trained
+
+from loralab.data.values import Encoded
+from loralab.errors import LoralabError, RunFailed
+from loralab.model.network import Network
+from loralab.training import prefix_cache
+from loralab.training.callbacks import Keeping
+from loralab.training.prefix_cache import PrefixCache, plan
+from loralab.training.scoring import logits_of
+
+
+def planned(net: Network, folder: Path, *parts: Encoded, setting: str = "disk", limit: float = 1e9, **changes: Any) -> PrefixCache:
+    settings = {"setting": setting, "limit": limit, "epochs": 1.0, "folder": folder, "identity": "tiny", **changes}
+    return plan(net, parts, **settings)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+@pytest.mark.parametrize("setting", ["memory", "disk"])
+@pytest.mark.parametrize(("layers", "dropout"), [("top1", 0.0), ("1-2", 0.2)])
+def test_losses_and_weights_are_those_of_training_without_it(
+    tiny: Path, tmp_path: Path, setting: str, layers: str, dropout: float
+) -> None:
+    plain, cached = (network(tiny, layers=layers, dropout=dropout) for _ in range(2))
+    data, held_out = rows(tiny), rows(tiny, 5, seed=9)
+    cache = planned(cached, tmp_path, data, held_out, setting=setting)
+    heard = Recorder(), Recorder()
+    train(plain, data, held_out, listeners=[heard[0]])
+    train(cached, cache.keep(cached, data), cache.keep(cached, held_out), listeners=[heard[1]])
+    losses = [[event.loss for event in recorder.steps] for recorder in heard]
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
+    assert heard[0].evaluations[-1].scores["loss"] == pytest.approx(heard[1].evaluations[-1].scores["loss"], abs=1e-5)
+    for name, weight in trained(plain).items():
+        torch.testing.assert_close(weight, trained(cached)[name], atol=1e-4, rtol=1e-4)
+
+
+def test_in_bf16_the_losses_are_the_same_within_rounding(tiny: Path, tmp_path: Path) -> None:
+    heard = []
+    for setting in ("off", "disk"):
+        net, data = network(tiny, layers="2"), rows(tiny)
+        net.freeze_to(torch.bfloat16)
+        kept = planned(net, tmp_path, data, setting=setting).keep(net, data)
+        assert (kept.hidden is not None) == (setting == "disk")
+        recorder = Recorder()
+        train(net, kept, listeners=[recorder])
+        heard.append([event.loss for event in recorder.steps])
+    np.testing.assert_allclose(heard[0], heard[1], atol=2e-2)
+
+
+def test_logits_from_kept_states_are_those_from_tokens_in_order(tiny: Path, tmp_path: Path) -> None:
+    for tuning, layers in (("lora", "2"), ("head", None)):
+        net, data = network(tiny, tuning=tuning, layers=layers), rows(tiny)
+        cache = planned(net, tmp_path, data)
+        assert cache.start == (2 if tuning == "lora" else 3)
+        np.testing.assert_allclose(logits_of(net, cache.keep(net, data)), logits_of(net, data), atol=1e-5)
+
+
+def test_full_tuning_above_frozen_layers_uses_it_too(tiny: Path, tmp_path: Path) -> None:
+    net = network(tiny, tuning="full", freeze="embeddings,0-1")
+    assert planned(net, tmp_path, rows(tiny)).start == 2
+    assert planned(network(tiny, tuning="full", freeze="0-1"), tmp_path, rows(tiny)).place == "off"  # the embeddings train
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"setting": "off"}, "train.cache=off"),
+        ({"epochs": 0.0, "setting": "auto"}, "nothing is trained"),
+        ({"limit": 1000.0, "setting": "auto"}, "0.00 GB of hidden states are more than train.cache_gb=1e-06"),
+    ],
+)
+def test_it_is_off_and_says_why(tiny: Path, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    cache = planned(network(tiny, layers="2"), tmp_path, rows(tiny), **changes)
+    assert cache.place == "off"
+    assert reason in cache.reason
+    data = rows(tiny)
+    assert cache.keep(network(tiny), data) is data
+    assert files(tmp_path) == []
+
+
+def test_it_is_off_where_nothing_below_is_frozen(tiny: Path, tmp_path: Path) -> None:
+    for net in (network(tiny), network(tiny, layers="0,2"), network(tiny, tuning="full")):
+        cache = planned(net, tmp_path, rows(tiny))
+        assert (cache.place, cache.reason) == ("off", "no layer below the lowest trained one is frozen")
+
+
+def test_a_place_that_was_asked_for_and_is_too_small_is_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, data = network(tiny, layers="2"), rows(tiny)
+    with pytest.raises(LoralabError, match=r"train\.cache=memory: .* more than train\.cache_gb=1e-06; use train\.cache=off"):
+        planned(net, tmp_path, data, setting="memory", limit=1000)
+    monkeypatch.setattr(prefix_cache, "_free", lambda folder: 1000)
+    with pytest.raises(LoralabError, match=r"train\.cache=disk: .* more than what is free under"):
+        planned(net, tmp_path, data)
+    assert planned(net, tmp_path, data, setting="auto").place == "off"
+    assert planned(net, tmp_path, data, setting="memory").place == "memory"
+
+
+def test_a_later_run_finds_the_files_and_computes_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, data = network(tiny, layers="2"), rows(tiny)
+    told: list[Keeping] = []
+    first = planned(net, tmp_path, data).keep(net, data, [told.append])
+    assert [told[-1].done, told[-1].tokens] == [len(data.tokens)] * 2
+    assert len(files(tmp_path)) == 1
+    again = network(tiny, layers="2", seed=5, rank=2)  # another seed and adapter: the frozen layers are the same
+    monkeypatch.setattr(Network, "encode", None)
+    cache = planned(again, tmp_path, data)
+    assert cache.found == cache.size > 0
+    kept = cache.keep(again, data)
+    assert kept.hidden is not None
+    np.testing.assert_array_equal(kept.hidden, first.hidden)
+
+
+def test_every_part_of_the_key_matters(tiny: Path, tmp_path: Path) -> None:
+    data = rows(tiny)
+    planned(network(tiny, layers="2"), tmp_path, data).keep(network(tiny, layers="2"), data)
+    half = network(tiny, layers="2")
+    half.freeze_to(torch.bfloat16)
+    shorter = Encoded(data.tokens[:-1], np.append(data.starts[:-1], data.starts[-1] - 1), data.labels, data.pad_id)
+    others = [
+        planned(network(tiny, layers="1-2"), tmp_path, data),
+        planned(network(tiny, layers="2"), tmp_path, data, identity="another base"),
+        planned(half, tmp_path, data),
+        planned(network(tiny, layers="2"), tmp_path, shorter),
+    ]
+    assert planned(network(tiny, layers="2"), tmp_path, data).found > 0
+    assert [cache.found for cache in others] == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"half"])
+def test_a_damaged_file_is_made_again(tiny: Path, tmp_path: Path, damage: bytes) -> None:
+    net, data = network(tiny, layers="2"), rows(tiny)
+    first = planned(net, tmp_path, data).keep(net, data).hidden
+    assert first is not None
+    whole = np.array(first)
+    (path,) = tmp_path.iterdir()
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2] if damage == b"half" else damage)
+    again = planned(net, tmp_path, data).keep(net, data).hidden
+    assert again is not None
+    np.testing.assert_array_equal(again, whole)
+
+
+def test_the_least_recently_used_files_make_room(tiny: Path, tmp_path: Path) -> None:
+    net = network(tiny, layers="2")
+    parts = [rows(tiny, 10, seed) for seed in range(3)]
+    size = planned(net, tmp_path, parts[0]).size
+    for age, part in zip((100, 300, 200), parts, strict=True):  # the second was used longest ago
+        before = set(tmp_path.iterdir())
+        planned(net, tmp_path, part).keep(net, part)
+        (path,) = set(tmp_path.iterdir()) - before
+        os.utime(path, (path.stat().st_mtime - age,) * 2)
+    (tmp_path / "somebody's notes.txt").write_text("not ours")
+    new = rows(tiny, 10, seed=7)
+    planned(net, tmp_path, new, limit=3.5 * size).keep(net, new)
+    found = [planned(net, tmp_path, part).found > 0 for part in (*parts, new)]
+    assert found == [True, False, True, True]
+    assert "somebody's notes.txt" in files(tmp_path)
+
+
+def test_a_build_that_is_broken_off_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+    net, data = network(tiny, layers="2"), rows(tiny)
+
+    def stop(event: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        planned(net, tmp_path, data).keep(net, data, [stop])
+    assert files(tmp_path) == []
+
+
+def test_a_disk_that_is_full_after_all_fails_the_run_in_one_line(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    net, data = network(tiny, layers="2"), rows(tiny)
+    with pytest.raises(RunFailed, match=r"No space left on device; use train\.cache=off"):
+        planned(net, tmp_path, data).keep(net, data)
+    assert files(tmp_path) == []
+
+
+def test_keeping_leaves_the_network_as_it_was(tiny: Path, tmp_path: Path) -> None:
+    net, data = network(tiny, layers="2", dropout=0.3), rows(tiny)
+    net.train()
+    before = trained(net)
+    planned(net, tmp_path, data).keep(net, data)
+    assert net.training
+    assert same(before, trained(net))
