@@ -52,6 +52,7 @@ TABLE: Mapping[str, May] = {
         lazily=("training.callbacks",),
         types=("classifier", "config", "data.check", "model.counts", "pipeline", "training.callbacks", "training.prefix_cache"),
     ),
+    "track": May(top=("runs",), lazily=("training.callbacks",), types=("config", "pipeline", "training.callbacks")),
     "cli": May(lazily=("",)),
 }
 
@@ -72,6 +73,9 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "pydantic": ("config", "model"),
     "sklearn": ("metrics", "training.warm_start"),
     "pyarrow": ("data",),
+    "tensorboard": ("track",),
+    "wandb": ("track",),
+    "mlflow": ("track",),
 }
 """Packages that only these modules of ours may import."""
 

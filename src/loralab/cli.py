@@ -54,6 +54,7 @@ def train(
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped, to the same result.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run of this name.")] = False,
+    track: Annotated[list[str] | None, typer.Option(help="Also show it in tensorboard, wandb or mlflow; repeat for more.")] = None,
 ) -> None:
     """Fine-tune an encoder and test it.
 
@@ -70,19 +71,24 @@ def train(
     if resume and overwrite:
         raise LoralabError("--resume goes on with a run and --overwrite replaces it: choose one")
     config = load_config(recipe, settings or [])  # before the slow imports: a misspelt setting is told at once
+    from loralab.track import open_trackers
+
+    name = config.name or name or default_name(recipe, config.seed)
+    trackers = open_trackers(track or [], config, runs / name)
     from loralab.console import TrainingView
     from loralab.pipeline import run_training
 
-    with TrainingView(config) as view:
+    with TrainingView(config) as view, trackers:
         summary = run_training(
             config,
-            name=name or default_name(recipe, config.seed),
+            name=name,
             folder=runs,
             overwrite=overwrite,
             resume=resume,
             announce=view.announce,
-            listeners=[view.listen],
+            listeners=[view.listen, *trackers.listeners],
         )
+        trackers.finish(summary)
     view.summarise(summary)
 
 

@@ -1,0 +1,383 @@
+"""Trackers: what TensorBoard, Weights & Biases and MLflow kept, read back with their own readers; and trackers that fail."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import struct
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loralab import LoralabError, load_config, run_training, runs, track
+from loralab.config import Config
+from loralab.pipeline import RunSummary
+from loralab.track import KINDS, Session, open_trackers
+from loralab.training.callbacks import EvalDone, Event, StepDone
+
+ALL = ("tensorboard", "wandb", "mlflow")
+STEP = StepDone(1, 10, 0.1, 1.5, 1e-3, 2.0, 16, 0.5)
+SETTINGS = ["train.epochs=1", "train.eval_every=3", "train.batch_size=8", "train.threads=1", "train.stop_on=f1:Sci/Tech"]
+VARIABLES = ("WANDB_MODE", "WANDB_ERROR_REPORTING", "MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI")
+Kept = dict[str, dict[int, float]]
+
+
+class Stopped(Exception):
+    """Stands for whatever ends a run in its middle."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_settings_of_theirs() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in VARIABLES:
+            patch.setenv(variable, "")  # so that it is put back as it was
+            patch.delenv(variable)
+        yield
+
+
+# --- reading back --------------------------------------------------------------------------------------------------
+
+
+def read_tensorboard(folder: Path) -> Kept:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / "tensorboard"), size_guidance={"scalars": 0})
+    found.Reload()
+    kept: Kept = {}
+    for tag in found.Tags()["scalars"]:
+        events = found.Scalars(tag)
+        kept[tag] = {event.step: event.value for event in events}
+        assert len(kept[tag]) == len(events), f"{tag} has a step twice"
+    return kept
+
+
+def wandb_records(path: Path) -> list[Any]:
+    """The records of an offline run that has ended; wandb's own process may write the last of them a moment after that."""
+    for _ in range(50):
+        records = list(parse_wandb(path.read_bytes()))
+        if records and records[-1].WhichOneof("record_type") in ("exit", "footer"):
+            break
+        time.sleep(0.1)
+    return records
+
+
+def parse_wandb(content: bytes) -> Iterator[Any]:
+    """Yield the records of wandb's file: LevelDB's log format (blocks of 32 KiB, fragments) after a header of 7 bytes."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    place, whole = 7, b""
+    assert content[:4] == b":W&B"
+    while place + 7 <= len(content):
+        if (left := 32768 - place % 32768) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        whole += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last fragment
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def wandb_files(folder: Path) -> list[Path]:
+    return sorted((folder / "wandb").glob("offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+
+
+def read_wandb(folder: Path) -> Kept:
+    kept: Kept = {}
+    for path in wandb_files(folder):
+        for record in wandb_records(path):
+            if record.WhichOneof("record_type") == "history":
+                row = {item.key or item.nested_key[0]: json.loads(item.value_json) for item in record.history.item}
+                for name, value in row.items():
+                    if not name.startswith("_"):
+                        kept.setdefault(name, {})[row["_step"]] = value
+    return kept
+
+
+def mlflow_run(folder: Path) -> tuple[Any, Any]:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient((folder / "mlflow" / "store").as_uri())
+    experiment = client.get_experiment_by_name("loralab")
+    (run,) = client.search_runs([experiment.experiment_id])
+    return client, run
+
+
+def read_mlflow(folder: Path) -> Kept:
+    client, run = mlflow_run(folder)
+    kept: Kept = {}
+    for name in run.data.metrics:
+        history = client.get_metric_history(run.info.run_id, name)
+        kept[name] = {metric.step: metric.value for metric in history}
+        assert len(kept[name]) == len(history), f"{name} has a step twice"
+    return kept
+
+
+READERS = {"tensorboard": read_tensorboard, "wandb": read_wandb, "mlflow": read_mlflow}
+
+
+# --- what is kept --------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Tracked:
+    """A run that was cut at step 5, after the checkpoint of step 3, and resumed; all three tools on."""
+
+    config: Config
+    folder: Path
+    summary: RunSummary
+    status_after_the_cut: str
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture(scope="module")
+def tracked(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Tracked:
+    config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", *SETTINGS])
+    folder = tmp_path_factory.mktemp("runs")
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 5:
+            raise Stopped
+
+    with pytest.raises(Stopped), open_trackers(ALL, config, folder / "a") as trackers:
+        run_training(config, name="a", folder=folder, listeners=[*trackers.listeners, stop])
+    status = mlflow_run(folder / "a" / "track")[1].info.status
+    with open_trackers(ALL, config, folder / "a") as trackers:
+        summary = run_training(config, name="a", folder=folder, resume=True, listeners=trackers.listeners)
+        trackers.finish(summary)
+    return Tracked(config, folder / "a", summary, status)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_each_tool_keeps_every_step_and_score_once_though_the_run_was_resumed(tracked: Tracked, name: str) -> None:
+    kept = READERS[name](tracked.folder / "track")
+    steps = {entry["step"]: entry for entry in tracked.log if entry["event"] == "StepDone"}
+    evaluations = {entry["step"]: entry for entry in tracked.log if entry["event"] == "EvalDone"}
+    assert len(steps) == 11
+    for score in ("loss", "learning_rate", "gradient_norm"):
+        assert kept[f"train/{score}"] == pytest.approx({step: entry[score] for step, entry in steps.items()})
+    assert kept["train/samples_per_second"].keys() == steps.keys()
+    assert all(0 < rate < 1e6 for rate in kept["train/samples_per_second"].values())
+    for score, shown in {"accuracy": "accuracy", "f1:Sci/Tech": "f1_Sci-Tech", "recall:World": "recall_World"}.items():
+        assert kept[f"validation/{shown}"] == pytest.approx({step: entry["scores"][score] for step, entry in evaluations.items()})
+        assert kept[f"test/{shown}"] == pytest.approx({11: tracked.summary.scores[score]})
+    assert len([key for key in kept if key.startswith("validation/")]) == len(evaluations[3]["scores"])
+    assert len([key for key in kept if key.startswith("test/")]) == len(tracked.summary.scores)
+    assert kept["memory/process_mb"].keys() == evaluations.keys()
+    assert kept["parameters/trainable"] == {11: tracked.summary.counts.trainable}
+    assert kept["run/best_step"] == {11: tracked.summary.best_step}
+
+
+@pytest.mark.slow
+def test_mlflow_keeps_the_settings_and_how_the_run_ended(tracked: Tracked) -> None:
+    _, run = mlflow_run(tracked.folder / "track")
+    assert (run.info.run_name, run.info.status, tracked.status_after_the_cut) == ("a", "FINISHED", "FAILED")
+    assert run.data.params["lora.rank"] == str(tracked.config.lora.rank)
+    assert run.data.params["lora.targets"] == json.dumps(list(tracked.config.lora.targets))
+    assert run.data.params["seed"] == "42"
+
+
+@pytest.mark.slow
+def test_tensorboard_keeps_the_settings(tracked: Tracked) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    found = EventAccumulator(str(tracked.folder / "track" / "tensorboard"))
+    found.Reload()
+    content = found.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["lora.rank"].number_value == tracked.config.lora.rank
+    assert settings["train.stop_on"].string_value == "f1:Sci/Tech"
+
+
+@pytest.mark.slow
+def test_wandb_keeps_the_settings_under_one_id(tracked: Tracked) -> None:
+    first, second = wandb_files(tracked.folder / "track")
+    assert first.name == second.name  # run-ID.wandb
+    records = [wandb_records(path) for path in (first, second)]
+    (run,) = [record.run for record in records[0] if record.WhichOneof("record_type") == "run"]
+    settings = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert (run.project, run.display_name) == ("loralab", "a")
+    assert (settings["seed"], settings["lora"]["rank"]) == (42, tracked.config.lora.rank)
+    ended = [record.exit.exit_code for file in records for record in file if record.WhichOneof("record_type") == "exit"]
+    assert ended == [1, 0]
+
+
+@pytest.mark.slow
+def test_a_tracked_run_can_be_replaced(tracked: Tracked) -> None:
+    assert {path.name for path in (tracked.folder / "track").iterdir()} == set(ALL)
+    with pytest.raises(LoralabError, match="replace it with --overwrite"):
+        runs.check_free(tracked.folder, overwrite=False)
+    runs.check_free(tracked.folder, overwrite=True)
+
+
+ODD = ("f1:C++", "f1:C--", "f1:C__", "f1:../../x", "f1:" + "é" * 300, "f1:" + "界" * 300, "f1:", "f1: a", "f1:a:b/c\\d\n", "f1://")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_any_class_name_is_made_acceptable_and_stays_apart(tmp_path: Path, name: str) -> None:
+    with open_trackers([name], Config(), tmp_path / "a") as trackers:
+        trackers.listen(EvalDone(4, 1.0, {key: float(i) for i, key in enumerate(ODD)}, True, 1.0, {"gpu_mb": None}))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    kept = READERS[name](tmp_path / "a" / "track")
+    assert sorted(value for steps in kept.values() for value in steps.values()) == list(range(len(ODD)))
+    assert all(key.isprintable() and key.count("/") == 1 and ":" not in key for key in kept)
+
+
+def test_mlflow_goes_where_the_user_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "all" / "mlflow" / "store").as_uri())
+    with open_trackers(["mlflow"], Config(), tmp_path / "a") as trackers:
+        trackers.listen(STEP)
+    assert read_mlflow(tmp_path / "all")["train/loss"] == {1: 1.5}
+
+
+def test_variables_the_user_set_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with open_trackers(["wandb"], Config(), tmp_path / "a") as trackers:
+        trackers.listen(STEP)
+    assert os.environ["WANDB_MODE"] == "disabled"
+    assert wandb_files(tmp_path / "a" / "track") == []
+
+
+# --- refused before training ---------------------------------------------------------------------------------------
+
+
+def test_an_unknown_tracker_is_told_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(
+        LoralabError, match=r"no tracker 'tensorbord'; did you mean 'tensorboard'\?; valid: tensorboard, wandb, mlflow"
+    ):
+        open_trackers(["mlflow", "tensorbord"], Config(), tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_missing_package_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(LoralabError, match=rf"needs the package '{name}': pip install 'loralab\[track\]'"):
+        open_trackers([name], Config(), tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_checks_trackers_first(tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from loralab.cli import app
+
+    answer = CliRunner().invoke(app, ["train", "quickstart", "--runs", str(tmp_path / "runs"), "--track", "wandbd"])
+    assert isinstance(answer.exception, LoralabError)
+    assert "did you mean 'wandb'?" in str(answer.exception)
+    assert not (tmp_path / "runs").exists()
+
+
+# --- trackers that fail --------------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """A tracker in memory. Fails at `fails_at`: open, a number of sends, or close; sends wait for `gate`."""
+
+    fails_at: Any = None
+    gate = threading.Event()
+    opened: list[Recorder]
+
+    def __init__(self, session: Session) -> None:
+        self.sent: list[tuple[Mapping[str, float], int]] = []
+        self.ended: bool | None = None
+        self.opened.append(self)
+        self._fail_if("open")
+
+    def send(self, values: Mapping[str, float], step: int) -> None:
+        self.gate.wait(20)
+        self._fail_if(len(self.sent))
+        self.sent.append((values, step))
+
+    def close(self, complete: bool) -> None:
+        self.ended = complete
+        self._fail_if("close")
+
+    def _fail_if(self, moment: object) -> None:
+        if self.fails_at == moment:
+            raise RuntimeError(f"no {moment}\nand more")
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
+    kind = type("Fresh", (Recorder,), {"opened": [], "gate": threading.Event()})
+    kind.gate.set()
+    monkeypatch.setattr(track, "KINDS", {**KINDS, "json": (kind, {})})  # by the name of a package that is there
+    return kind
+
+
+@pytest.mark.parametrize("moment", ["open", 2, "close"])
+def test_a_tracker_that_fails_is_told_once_and_the_run_ends_the_same(
+    tiny: Path, topics_csv: Path, tmp_path: Path, recorder: Any, capsys: pytest.CaptureFixture[str], moment: object
+) -> None:
+    config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", *SETTINGS, "train.max_steps=6"])
+    recorder.fails_at = moment
+    with open_trackers(["json"], config, tmp_path / "a") as trackers:
+        trackers.finish(run_training(config, name="a", folder=tmp_path, listeners=trackers.listeners))
+    assert capsys.readouterr().err == f"loralab: json failed and is switched off, the run goes on (RuntimeError: no {moment})\n"
+    assert len(recorder.opened) == 1
+    assert recorder.opened[0].ended == {"open": None, 2: False, "close": False}[moment]
+    run_training(config, name="b", folder=tmp_path)
+    a, b = ((tmp_path / name / "model" / "adapter_model.safetensors").read_bytes() for name in "ab")
+    assert a == b
+
+
+def test_training_never_waits_for_a_tracker_and_its_end_not_for_ever(
+    tmp_path: Path, recorder: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(track, "_SECONDS_TO_END", 0.2)
+    recorder.gate.clear()
+    trackers = open_trackers(["json"], Config(), tmp_path / "a")
+    began = time.monotonic()
+    with trackers:
+        for step in range(1, 200):
+            trackers.listen(dataclasses.replace(STEP, step=step))
+    assert time.monotonic() - began < 10  # each send waits for 20 s
+    assert "json is still busy" in capsys.readouterr().err
+    recorder.gate.set()
+    trackers._workers[0].thread.join()
+    assert [step for _, step in recorder.opened[0].sent] == list(range(1, 200))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_tracker_is_closed_when_the_run_fails(tmp_path: Path, recorder: Any, error: type[BaseException]) -> None:
+    trackers = open_trackers(["json"], Config(), tmp_path / "a")
+
+    def run() -> None:
+        with trackers:
+            trackers.listen(STEP)
+            raise error
+
+    with pytest.raises(error):
+        run()
+    assert recorder.opened[0].ended is False
+    assert not trackers._workers[0].thread.is_alive()
+
+
+def test_nothing_is_opened_before_the_first_event(tmp_path: Path, recorder: Any) -> None:
+    with open_trackers(["json", "json"], Config(), tmp_path / "a"):
+        pass
+    assert recorder.opened == []
+    assert open_trackers([], Config(), tmp_path / "a").listeners == []
+
+
+def test_a_full_disk_ends_the_tracker_and_not_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "track").write_text("a file where the folder belongs")
+    with open_trackers(ALL, Config(), tmp_path / "a") as trackers:
+        trackers.listen(STEP)
+        trackers.listen(STEP)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 3
+    assert all(" failed and is switched off" in line for line in told)
