@@ -22,6 +22,7 @@ import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -42,6 +43,8 @@ _WRITTEN = (CONFIG, ENVIRONMENT, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DI
 _DERIVED = (REPORT, CARD, TRAINING_LOG, METRICS, FIGURES, DESCRIPTION_TEXT, DESCRIPTION)
 NAMES = frozenset((*_WRITTEN, *_DERIVED))
 """Everything that may lie in a run folder: `--overwrite` deletes nothing else."""
+_OF_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
+"""Names under which safetensors writes before it renames: a killed run leaves one behind."""
 END = "...\n"
 """YAML's mark for the end of a document: settings without it were cut off."""
 
@@ -73,7 +76,8 @@ class Run:
 
     def write_predictions(self, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """Write one line a test row."""
-        with says_disk(self.folder), atomic(self.folder / PREDICTIONS) as file:
+        path = self.folder / PREDICTIONS
+        with says_disk(path), atomic(path) as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(header)
             table.writerows(rows)
@@ -81,12 +85,14 @@ class Run:
     def write_scores(self, scores: Mapping[str, Any]) -> None:
         """Complete the run."""
         write_json(self.folder / SCORES, scores)
-        self.checkpoint.unlink(missing_ok=True)
+        with says_disk(self.checkpoint):
+            self.checkpoint.unlink(missing_ok=True)
 
     def log(self, event: Any) -> None:
         """Append one event, a dataclass; each is written when this returns, so a killed run keeps its log."""
         entry = {"event": type(event).__name__, **dataclasses.asdict(event)}
-        with says_disk(self.folder), (self.folder / LOG).open("a", encoding="utf-8") as file:
+        path = self.folder / LOG
+        with says_disk(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 
     def rewind_log(self, step: int) -> None:
@@ -110,6 +116,8 @@ def check_free(folder: Path, overwrite: bool, resume: bool = False) -> None:
         state = "complete" if (folder / SCORES).is_file() else "not complete"
         go_on = "" if state == "complete" else "go on with --resume, "
         raise LoralabError(f"the run {folder} exists ({state}): {go_on}choose another --name, or replace it with --overwrite")
+    if folder.is_symlink():
+        raise LoralabError(f"{folder} is a link: give the --name and --runs of the folder that it leads to")
     if not _writable(folder.parent):
         raise LoralabError(f"{folder.parent} cannot be written to: choose another --runs folder")
 
@@ -141,17 +149,19 @@ def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> Run:
 
 
 def create(folder: Path, config: Config, facts: Mapping[str, Any], overwrite: bool) -> Run:
-    """Make the folder, replacing an earlier run only when told to, and write down settings, versions, machine and `facts`."""
+    """Make the folder, replacing an earlier run only when told to, and write down settings, versions, machine and `facts`.
+
+    It appears with all of these in it or not at all, so that whatever is there can be resumed.
+    """
     check_free(folder, overwrite)
-    with says_disk(folder):
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        with atomic(folder / CONFIG) as file:
-            file.write(config.to_yaml() + END)
     versions = {package: metadata.version(package) for package in ("loralab", "torch", "tokenizers", "safetensors", "numpy")}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
-    write_json(folder / ENVIRONMENT, {"versions": versions, "machine": machine, **facts})
+    environment = {"versions": versions, "machine": machine, **facts}
+    with says_disk(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as new:
+        (new / CONFIG).write_text(config.to_yaml() + END, encoding="utf-8")
+        (new / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
     return Run(folder)
 
 
@@ -233,6 +243,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             os.chmod(temporary, 0o777 & ~_umask())
             for path in temporary.iterdir():
                 os.chmod(path, 0o666 & ~_umask())  # safetensors writes files that nobody else may read
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())  # a network's disk may say only now that it is full
             if folder.exists():
                 os.replace(folder, old)
             os.replace(temporary, folder)
@@ -281,7 +293,9 @@ def _is_run(folder: Path) -> bool:
         read_config(folder)
     except LoralabError:
         return False
-    return all(path.name in NAMES or path.name.startswith(tuple(f".{name}." for name in NAMES)) for path in folder.iterdir())
+    half_written = tuple(f".{name}." for name in NAMES)
+    names = [path.name for path in folder.iterdir()]
+    return all(name in NAMES or name.startswith(half_written) or _OF_SAFETENSORS.fullmatch(name) for name in names)
 
 
 def _umask() -> int:

@@ -188,10 +188,15 @@ def copy_tensors(targets: Any, tensors: Mapping[str, Tensor], origin: str) -> No
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors as safetensors, in fp32."""
+    """Write tensors as safetensors, in fp32. Raises OSError when the disk is full or read-only."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    save_file({name: t.detach().float().cpu().contiguous().clone() for name, t in tensors.items()}, path, metadata={"format": "pt"})
+    plain = {name: t.detach().float().cpu().contiguous().clone() for name, t in tensors.items()}
+    try:
+        save_file(plain, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # a full disk, by the name that the Rust library gives it
+        raise OSError(str(error)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
