@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from loralab import LoralabError, load_config, run_training, runs, track
+from loralab.cli import app
 from loralab.config import Config
 from loralab.pipeline import RunSummary
 from loralab.track import KINDS, Session, open_trackers
@@ -239,6 +241,7 @@ def test_mlflow_goes_where_the_user_says(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "all" / "mlflow" / "store").as_uri())
     with open_trackers(["mlflow"], Config(), tmp_path / "a") as trackers:
         trackers.listen(STEP)
+    assert trackers.look() == [f"MLflow at {os.environ['MLFLOW_TRACKING_URI']}"]
     assert read_mlflow(tmp_path / "all")["train/loss"] == {1: 1.5}
 
 
@@ -269,14 +272,26 @@ def test_a_missing_package_is_told_before_training(tmp_path: Path, monkeypatch: 
 
 
 def test_the_command_checks_trackers_first(tmp_path: Path) -> None:
-    from typer.testing import CliRunner
-
-    from loralab.cli import app
-
     answer = CliRunner().invoke(app, ["train", "quickstart", "--runs", str(tmp_path / "runs"), "--track", "wandbd"])
     assert isinstance(answer.exception, LoralabError)
     assert "did you mean 'wandb'?" in str(answer.exception)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_command_says_how_to_look(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    settings = [f"model.base={tiny}", f"data.source={topics_csv}", "train.max_steps=2", "name=a"]
+    options = ["--runs", str(tmp_path), *(word for name in ALL for word in ("--track", name))]
+    answer = CliRunner().invoke(app, ["train", "quickstart", *settings, *options], catch_exceptions=False)
+    kept = tmp_path / "a" / "track"
+    assert [line for line in answer.output.splitlines() if line.startswith("tracked")] == [
+        f"tracked     tensorboard --logdir {kept}/tensorboard",
+        f"tracked     wandb sync {kept}/wandb/offline-run-*",
+        f"tracked     MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {kept}/mlflow/store",
+    ]
+    for name in ALL:
+        assert READERS[name](kept)["train/loss"].keys() == {1, 2}
+        assert "test/accuracy" in READERS[name](kept)
 
 
 # --- trackers that fail --------------------------------------------------------------------------------------------
@@ -380,4 +395,5 @@ def test_a_full_disk_ends_the_tracker_and_not_the_run(tmp_path: Path, capsys: py
         trackers.listen(STEP)
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 3
+    assert trackers.look() == []
     assert all(" failed and is switched off" in line for line in told)

@@ -63,6 +63,7 @@ def train(
     loralab train reviews.csv                      quickstart on your rows; columns are guessed and said
     loralab train reviews.csv data.text=title,body data.label=stars
     loralab train roberta-million-budget seed=1    under a million trainable parameters
+    loralab train quickstart --track tensorboard   and --track wandb, --track mlflow: offline, in the run's folder
     \b
     `loralab recipes` lists the recipes, `loralab settings` every setting.
     """
@@ -90,6 +91,8 @@ def train(
         )
         trackers.finish(summary)
     view.summarise(summary)
+    for line in trackers.look():
+        print(f"tracked     {line}")
 
 
 @app.command()

@@ -69,6 +69,11 @@ class Tracker(Protocol):
 
     def close(self, complete: bool) -> None: ...
 
+    @staticmethod
+    def look(folder: Path) -> str:
+        """How to see what was kept."""
+        ...
+
 
 class TensorBoard:
     """Event files. Written here, because TensorBoard's own writer ends with a traceback on a full disk."""
@@ -94,6 +99,10 @@ class TensorBoard:
 
     def close(self, complete: bool) -> None:
         self.file.close()
+
+    @staticmethod
+    def look(folder: Path) -> str:
+        return f"tensorboard --logdir {folder}"
 
     def _write(self, **content: Any) -> None:
         self.writer.write(self.event(wall_time=time.time(), **content).SerializeToString())
@@ -123,6 +132,11 @@ class Wandb:
     def close(self, complete: bool) -> None:
         self.run.finish(exit_code=0 if complete else 1)
 
+    @staticmethod
+    def look(folder: Path) -> str:
+        mode = os.environ["WANDB_MODE"]
+        return f"wandb sync {folder}/offline-run-*" if mode == "offline" else f"wandb, WANDB_MODE={mode}"
+
 
 class Mlflow:
     """A run of MLflow, in the experiment MLFLOW_EXPERIMENT_NAME or `loralab`; values go in batches, a server being far."""
@@ -151,6 +165,12 @@ class Mlflow:
     def close(self, complete: bool) -> None:
         self._send_waiting()
         self.client.set_terminated(self.run, "FINISHED" if complete else "FAILED")
+
+    @staticmethod
+    def look(folder: Path) -> str:
+        if where := os.environ.get("MLFLOW_TRACKING_URI"):
+            return f"MLflow at {where}"
+        return f"MLFLOW_ALLOW_FILE_STORE=true mlflow ui --backend-store-uri {folder / 'store'}"
 
     def _create(self, name: str) -> str:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "loralab")
@@ -226,6 +246,10 @@ class Trackers:
         self._send(summary.steps, test=summary.scores, parameters=asdict(summary.counts), run=kept)
         self._complete = True
 
+    def look(self) -> list[str]:
+        """How to see what each tracker kept, a line each; those that failed have said so."""
+        return [worker.tracker.look(worker.folder) for worker in self._workers if worker.thread and not worker.failed]
+
     def __enter__(self) -> Trackers:
         return self
 
@@ -260,7 +284,8 @@ class _Worker:
     """The thread of one tracker. It starts with the first values, when the run's folder is there."""
 
     def __init__(self, name: str, tracker: type[Tracker], run_folder: Path, settings: Mapping[str, Any]) -> None:
-        self.name, self.tracker, self.run_folder, self.settings = name, tracker, run_folder, settings
+        self.name, self.tracker, self.run_name, self.settings = name, tracker, run_folder.name, settings
+        self.folder = run_folder / TRACK / name
         self.queue: SimpleQueue[tuple[Values, int] | bool] = SimpleQueue()
         self.thread: threading.Thread | None = None
         self.failed = False
@@ -283,7 +308,7 @@ class _Worker:
     def _work(self, first_step: int) -> None:
         tracker = None
         try:
-            tracker = self.tracker(Session(self.run_folder / TRACK / self.name, self.run_folder.name, self.settings, first_step))
+            tracker = self.tracker(Session(self.folder, self.run_name, self.settings, first_step))
             while not isinstance(item := self.queue.get(), bool):
                 tracker.send(*item)
             tracker.close(item)
