@@ -98,4 +98,4 @@ def legend_below(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure = axes.get_figure(root=True)
     assert figure
-    figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(labels) > 3 else 3)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3 if len("".join(labels)) < 36 else 2)
