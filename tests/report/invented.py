@@ -27,14 +27,14 @@ TEMPERATURE = 0.5
 def invent_run(
     folder: Path, classes: Sequence[str] = CLASSES, *, rows: int = 200, seed: int = 0, text: str = "some text", **settings: str
 ) -> Path:
-    """Write what a complete run of 40 steps and 4 evaluations leaves, with a diagnosis; about a fifth of its rows are wrong.
+    """Write what a complete run of 40 steps and 4 evaluations leaves, with a diagnosis; about a quarter of its rows are wrong.
 
     `settings`: overrides with __ for the dot, such as data__source="x.csv".
     """
     random = np.random.default_rng(seed)
     labels = np.arange(rows) % len(classes)
     logits = random.normal(size=(rows, len(classes))).astype(np.float32)
-    logits[np.arange(rows), labels] += 2.5
+    logits[np.arange(rows), labels] += 1.5
     logits = logits.round(4)
     config = Config().override(*(f"{key.replace('__', '.')}={value}" for key, value in settings.items()))
     (folder / "model").mkdir(parents=True)

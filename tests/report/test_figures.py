@@ -70,7 +70,7 @@ def test_every_figure_says_how_many_rows_are_behind_it(tmp_path: Path) -> None:
 
 
 def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
-    names = ["$x_{", "_hidden", "a<b>&c", "日本語", 'q"q']
+    names = ["$x_{$", "_hidden", "a<b>&c", "日本語", 'q"q']
     drawings = {drawing.name: drawing for drawing in draw(read_tables(invent_run(tmp_path / "run", names)))}
     for kind in ("confusion", "f1_by_class"):
         save_png(drawings[kind], tmp_path / f"{kind}.png")

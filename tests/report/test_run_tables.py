@@ -69,7 +69,8 @@ def test_predictions_equal_sklearn_and_the_formula(run: Path, monkeypatch: pytes
     found = read_predictions(run, CLASSES)
     assert found
     np.testing.assert_array_equal(found.confusion, confusion_matrix(labels, logits.argmax(axis=1)))
-    assert found.errors == (labels != logits.argmax(axis=1)).sum() > 10
+    assert found.errors == (labels != logits.argmax(axis=1)).sum() > 2 * predictions.MISTAKES
+    assert all(b.low < b.confidence <= b.high for b in (*found.before, *found.after))
     assert gaps(found.before) == pytest.approx(ece_by_hand(softmax(logits), labels), abs=1e-9)
     assert gaps(found.after) == pytest.approx(ece_by_hand(softmax(logits / TEMPERATURE), labels), abs=1e-4)
     sure = softmax(logits / TEMPERATURE).max(axis=1)
@@ -82,6 +83,13 @@ def test_predictions_equal_sklearn_and_the_formula(run: Path, monkeypatch: pytes
     np.testing.assert_array_equal(in_pieces.confusion, found.confusion)
     assert (in_pieces.mistakes, in_pieces.rows) == (found.mistakes, found.rows)
     assert gaps(in_pieces.before) == pytest.approx(gaps(found.before))
+
+
+def test_a_text_may_be_longer_than_pythons_csv_expects(run: Path) -> None:
+    (run / runs.PREDICTIONS).write_text("row,true,predicted,confidence,text\n0,World,Sports,0.5," + "x" * 200_000 + "\n")
+    found = read_predictions(run, CLASSES)
+    assert found
+    assert len(found.mistakes[0].text) == 200_000
 
 
 def test_pairs_come_by_rows_with_the_share_of_their_class() -> None:

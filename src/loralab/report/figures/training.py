@@ -117,6 +117,7 @@ def _one() -> tuple[Figure, Axes]:
 
 def _finish(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6))  # not as many as fit, which the layout would find out too late
     axes.margins(x=0.03, y=0.08)
     legend_below(axes)
 
