@@ -97,9 +97,8 @@ def main() -> None:
     for way, found in outcomes.items():
         rates = [outcome.samples_per_second for outcome in found]
         spread = f"{min(rates):.0f}-{max(rates):.0f}"
-        print(
-            f"{way:<8}{speed[way]:>10.1f}{spread:>16}{loss[way]:>9.4f}{speed[way] / speed['top']:>8.2f}{speed[way] / speed['all']:>8.2f}"
-        )
+        ratios = f"{speed[way] / speed['top']:>8.2f}{speed[way] / speed['all']:>8.2f}"
+        print(f"{way:<8}{speed[way]:>10.1f}{spread:>16}{loss[way]:>9.4f}{ratios}")
     if options.json:
         options.json.write_text(
             json.dumps({way: [asdict(outcome) for outcome in found] for way, found in outcomes.items()}, indent=2)

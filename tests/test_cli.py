@@ -22,7 +22,7 @@ from loralab import Classifier
 from loralab.cli import main
 from loralab.config import list_recipes, load_config, setting_names
 
-COMMANDS = {"train", "predict", "evaluate", "describe", "budget", "recipes", "settings", "clean", "data", "doctor"}
+COMMANDS = {"train", "predict", "evaluate", "describe", "budget", "recipes", "settings", "clean", "data", "doctor", "report"}
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,14 @@ def process(*arguments: object, **options: object) -> subprocess.CompletedProces
 
 @pytest.fixture(scope="module")
 def settings(tiny: Path) -> list[str]:
-    return [f"model.base={tiny}", "train.learning_rate=0.01", "train.precision=fp32"]
+    return [f"model.base={tiny}", "train.learning_rate=0.01", "train.precision=fp32", "--no-report"]
 
 
 @pytest.fixture(scope="module")
 def run(settings: list[str], topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs = tmp_path_factory.mktemp("runs")
-    done("train", topics_csv, *settings, "train.epochs=6", "--runs", runs, "--name", "topics")
+    out = done("train", topics_csv, *settings, "train.epochs=6", "--runs", runs, "--name", "topics", "--report")
+    assert "report.html" in out
     return runs / "topics"
 
 
@@ -285,6 +286,30 @@ def test_describe_does_not_ignore_settings_given_for_a_run(run: Path) -> None:
     before = json.loads(done("describe", run, "--json"))
     answer = invoke("describe", run, "lora.rank=2", "--json")
     assert answer.code == 2 or json.loads(answer.out)["parameters"]["adapter"] != before["parameters"]["adapter"]
+
+
+# --- report --------------------------------------------------------------------------------------------------------
+
+
+def test_train_leaves_a_report_and_report_makes_it_again(run: Path) -> None:
+    page = run / "report.html"
+    first = page.read_bytes()
+    page.unlink()
+    assert done("report", run).split() == ["report", str(page)]
+    assert page.read_bytes() == first
+
+
+def test_train_leaves_no_report_where_none_is_wanted(settings: list[str], topics_csv: Path, tmp_path: Path) -> None:
+    out = done("train", topics_csv, *settings, "train.max_steps=1", "--runs", tmp_path, "--name", "plain")
+    assert (tmp_path / "plain" / "scores.json").is_file()
+    assert "report.html" not in out
+    assert not (tmp_path / "plain" / "report.html").exists()
+
+
+def test_report_of_something_else_is_refused(tmp_path: Path) -> None:
+    answer = invoke("report", tmp_path)
+    assert (answer.code, answer.out) == (2, "")
+    assert "is not a run" in answer.err
 
 
 # --- budget, recipes, settings, clean, data, doctor ----------------------------------------------------------------

@@ -47,6 +47,7 @@ TABLE: Mapping[str, May] = {
     "describe": May(
         top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"), lazily=("model.device",)
     ),
+    "report": May(top=("config", "metrics", "runs")),
     "console": May(
         top=("metrics",),
         lazily=("training.callbacks",),
@@ -59,7 +60,8 @@ TABLE: Mapping[str, May] = {
 FENCES: Mapping[str, tuple[str, ...]] = {
     "pandas": ("data.sources",),
     "datasets": ("data.sources",),
-    "matplotlib": (),
+    "matplotlib": ("report.figures",),
+    "jinja2": ("report.page",),
     "ray": (),
     "optuna": (),
     "fastapi": (),
@@ -311,7 +313,10 @@ INJECTIONS = [
     ("imports", "__init__.py", "from loralab.config import Config"),
     ("imports", "runs.py", "from loralab import load_config"),
     ("imports", "utils.py", "from pathlib import Path"),
-    ("imports", "report/tables.py", "from pathlib import Path"),
+    ("imports", "serve/app.py", "from pathlib import Path"),
+    ("imports", "report/tables.py", "from loralab.model.counts import Counts"),
+    ("fences", "report/tables.py", "import torch"),
+    ("fences", "report/page.py", "from matplotlib.figure import Figure"),
     ("fences", "data/select.py", "import pandas as pd"),
     ("fences", "data/select.py", "def f():\n    from datasets import Dataset"),
     ("fences", "console.py", "import matplotlib.pyplot as plt"),

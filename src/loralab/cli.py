@@ -55,6 +55,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped, to the same result.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run of this name.")] = False,
     track: Annotated[list[str] | None, typer.Option(help="Also show it in tensorboard, wandb or mlflow; repeat for more.")] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the run's report at its end.")] = True,
 ) -> None:
     """Fine-tune an encoder and test it.
 
@@ -91,8 +92,14 @@ def train(
         )
         trackers.finish(summary)
     view.summarise(summary)
+    page = None
+    if report:
+        from loralab.report.write import write_report
+
+        page = write_report(summary.folder)
     for line in trackers.look():
         print(f"tracked     {line}")
+    view.point_on(summary.folder, page)
 
 
 @app.command()
@@ -171,6 +178,18 @@ def describe(
 
     facts = describe_target(target, settings or [])
     _print_json(facts) if as_json else console.show_facts(facts)
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Make a run's report from its files: page, figures, model card, tables, log as text. A run that was stopped has one too.
+
+    \b
+    loralab report runs/quickstart-s42
+    """
+    from loralab.report.write import write_report
+
+    print(f"report      {write_report(run)}")
 
 
 @app.command()

@@ -14,6 +14,7 @@ from rich.table import Table
 from loralab.metrics import table as score_rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from loralab.classifier import Predictions
@@ -93,7 +94,7 @@ class TrainingView:
         self.progress.console.print(f"epoch {event.epoch:<4.3g} step {event.step:<5} validation  {escape(scores)}{best}")
 
     def summarise(self, summary: RunSummary) -> None:
-        """Print the test scores, where the run lies, and what one would type next."""
+        """Print the test scores and the counts."""
         how = ", stopped early" if summary.stopped_early else ""
         console.print(
             f"\n{summary.steps} steps in {summary.seconds:.0f} s ({summary.samples_per_second:.0f} samples/s in training){how}; "
@@ -101,9 +102,14 @@ class TrainingView:
         )
         show_scores(summary.scores, summary.classes)
         console.print(f"parameters  {counts_line(summary.counts)}", soft_wrap=True)
-        console.print(f"the run     {summary.folder}\n", soft_wrap=True)
-        console.print("next        " + escape(f'loralab predict {summary.folder} --input "a text"'), soft_wrap=True)
-        console.print("            " + escape(f"loralab evaluate {summary.folder} --file labelled.csv"), soft_wrap=True)
+
+    def point_on(self, folder: Path, report: Path | None) -> None:
+        """Print where the run and its report lie, and what one would type next."""
+        console.print(f"the run     {folder}", soft_wrap=True)
+        if report:
+            console.print(f"            {report}", soft_wrap=True)
+        console.print("\nnext        " + escape(f'loralab predict {folder} --input "a text"'), soft_wrap=True)
+        console.print("            " + escape(f"loralab evaluate {folder} --file labelled.csv"), soft_wrap=True)
 
 
 def counts_line(counts: Counts) -> str:

@@ -1,0 +1,1 @@
+"""Rows → figures: the only modules with ink."""

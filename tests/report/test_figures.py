@@ -1,0 +1,119 @@
+"""Figures: every text lies on the canvas, none over another, whatever the classes are called and however many there are."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from invented import HOSTILE, invent_run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from loralab import runs
+from loralab.report.figures.draw import draw
+from loralab.report.figures.ink import save_png, style, to_svg
+from loralab.report.figures.result import spokes
+from loralab.report.tables import read_tables
+
+NAMES = ("confusion", "f1_by_class", "radar", "reliability", "learning_curve", "loss", "accuracy", "all_metrics")
+
+
+def class_names(n: int) -> list[str]:
+    return [f"card_payment_not_recognised_{i}" if i % 2 else f"World {i}" for i in range(n)]
+
+
+def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> tuple[FigureCanvasAgg, list[Text]]:
+    """Draw a figure and return the texts that were drawn: ticks beyond an axis's limits exist and are not."""
+    drawn: list[Text] = []
+    plain = Text.draw
+    with style(), monkeypatch.context() as patch:
+        patch.setattr(Text, "draw", lambda text, *args, **kwargs: (drawn.append(text), plain(text, *args, **kwargs))[1])
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return canvas, [text for text in dict.fromkeys(drawn) if text.get_visible() and text.get_text().strip()]
+
+
+@pytest.mark.parametrize("n", [2, 4, 12, 33, pytest.param(60, marks=pytest.mark.slow), 0])
+def test_no_text_leaves_the_canvas_or_covers_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    """0 classes stand for a run of 4 that was stopped."""
+    complete, n = bool(n), n or 4
+    run = invent_run(tmp_path / "run", class_names(n), rows=20 * n)
+    if not complete:
+        (run / runs.SCORES).unlink()
+        (run / runs.PREDICTIONS).unlink()
+    drawings = draw(read_tables(run))
+    assert [drawing.name for drawing in drawings] == [*(NAMES if complete else NAMES[4:])]
+    for drawing in drawings:
+        canvas, texts = drawn_texts(drawing.figure, monkeypatch)
+        width, height = canvas.get_width_height()
+        boxes = [(text, text.get_window_extent(canvas.get_renderer())) for text in texts]
+        assert len(boxes) > 4
+        for text, box in boxes:
+            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
+            assert inside, (drawing.name, text, box)
+        upright = [(text, box) for text, box in boxes if text.get_rotation() in (0, 90)]
+        for (a, first), (b, second) in itertools.combinations(upright, 2):
+            across = min(first.x1, second.x1) - max(first.x0, second.x0)
+            down = min(first.y1, second.y1) - max(first.y0, second.y0)
+            assert across < 1.5 or down < 1.5, (drawing.name, a, b)
+
+
+def test_every_figure_says_how_many_rows_are_behind_it(tmp_path: Path) -> None:
+    for drawing in draw(read_tables(invent_run(tmp_path / "run"))):
+        assert re.match(r"(200 test rows|40 steps|4 evaluations on 200 validation rows)", drawing.rows), drawing
+
+
+def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
+    names = ["$x_{$", "_hidden", "a<b>&c", "日本語", 'q"q']
+    drawings = {drawing.name: drawing for drawing in draw(read_tables(invent_run(tmp_path / "run", names)))}
+    for kind in ("confusion", "f1_by_class"):
+        save_png(drawings[kind], tmp_path / f"{kind}.png")
+        svg = ElementTree.fromstring(to_svg(drawings[kind]))
+        texts = {text.text.removesuffix(" (40)") for text in svg.iter("{http://www.w3.org/2000/svg}text") if text.text}
+        assert set(names) <= texts
+
+
+def test_hostile_names_can_be_drawn(tmp_path: Path) -> None:
+    for drawing in draw(read_tables(invent_run(tmp_path / "run", HOSTILE)))[:2]:
+        ElementTree.fromstring(to_svg(drawing))
+
+
+def test_of_many_classes_those_with_most_mistakes_are_shown(tmp_path: Path) -> None:
+    drawings = {d.name: d for d in draw(read_tables(invent_run(tmp_path / "run", class_names(60), rows=600)))}
+    assert "the 40 of 60 classes with the most mistakes" in drawings["confusion"].rows
+    assert "the 40 of 60 classes with the lowest F1" in drawings["f1_by_class"].rows
+
+
+def test_every_spoke_of_the_radar_is_better_outward() -> None:
+    good = {"accuracy": 1.0, "macro_f1": 1.0, "mcc": 1.0, "kappa": 1.0, "ece": 0.0, "brier": 0.0}
+    bad = {"accuracy": 0.0, "macro_f1": 0.0, "mcc": -0.5, "kappa": -0.5, "ece": 1.0, "brier": 2.0}
+    assert set(spokes(good | {"precision:a": 1.0, "recall:a": 1.0}, ["a"]).values()) == {1.0}
+    assert set(spokes(bad | {"precision:a": 0.0, "recall:a": 0.0}, ["a"]).values()) == {0.0}
+
+
+def test_the_same_run_gives_the_same_svg(tmp_path: Path) -> None:
+    tables = read_tables(invent_run(tmp_path / "run"))
+    assert to_svg(draw(tables)[3]) == to_svg(draw(tables)[3])
+
+
+def test_a_report_loads_neither_torch_nor_pyplot_and_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
+    run = invent_run(tmp_path / "run")
+    program = f"""
+import sys, matplotlib
+settings = lambda: {{k: v for k, v in matplotlib.rcParams.copy().items() if k != "backend"}}  # asking for the backend loads it
+before = settings()
+from loralab.report.write import write_report
+from pathlib import Path
+write_report(Path({str(run)!r}))
+assert settings() == before
+print([name for name in ("torch", "matplotlib.pyplot", "sklearn", "transformers") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert (run / runs.REPORT).is_file()
