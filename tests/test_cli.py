@@ -22,7 +22,7 @@ from loralab import Classifier
 from loralab.cli import main
 from loralab.config import list_recipes, load_config, setting_names
 
-COMMANDS = {"train", "predict", "evaluate", "describe", "budget", "recipes", "settings", "clean", "data", "doctor"}
+COMMANDS = {"train", "predict", "evaluate", "diagnose", "describe", "budget", "recipes", "settings", "clean", "data", "doctor"}
 
 
 @dataclass(frozen=True)

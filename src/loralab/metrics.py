@@ -12,6 +12,7 @@ from loralab.errors import LoralabError, nearest
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
 
 
 def scores(logits: Logits, labels: Labels, classes: Sequence[str], also: str = "loss") -> dict[str, float]:
@@ -37,6 +38,28 @@ def scores(logits: Logits, labels: Labels, classes: Sequence[str], also: str = "
     if pair := balance_pair(also, classes):
         found[also] = balance(found, *pair)
     return found
+
+
+def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
+    """logits: (n, classes) → probabilities (n, classes) float64, of logits divided by `temperature`."""
+    from scipy.special import softmax as of_rows
+
+    found: Probabilities = of_rows(logits.astype(np.float64) / temperature, axis=1)
+    return found
+
+
+def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 15) -> float:
+    """Mean distance of confidence from accuracy over equal-width bins of confidence, by their rows (Guo et al. 2017)."""
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    gap = np.bincount(number, weights=confidence - right, minlength=bins)
+    return float(np.abs(gap).sum() / len(labels))
+
+
+def brier(probabilities: Probabilities, labels: Labels) -> float:
+    """Mean squared distance of the probabilities from the truth, summed over classes: 0 to 2 (Brier 1950)."""
+    own = probabilities[np.arange(len(labels)), labels]
+    return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
 
 
 def balance(found: Mapping[str, float], first: str, second: str) -> float:
