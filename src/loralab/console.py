@@ -221,14 +221,17 @@ def show_diagnosis(found: Diagnosis, where: Path) -> None:
     for each in found.attributions:
         truly = f", truly {each.true}" if each.true is not None else ""
         console.print(f"[bold]{escape(each.predicted)} {each.confidence:.3f}{escape(truly)}[/]")
-        console.print(Padding(_coloured(each), (0, 0, 0, 4)))
+        console.print(Padding(_coloured(each), (0, 0, 0, 4), expand=False))
         ordered = sorted(((value, word.strip()) for word, value in each.tokens), reverse=True)
         speaks = {
             "for": [each for each in ordered[:5] if each[0] > 0],
             "against": [each for each in ordered[:-4:-1] if each[0] < 0],
         }
-        lines = [f"{name} it: " + ", ".join(f"{word} {value:+.2f}" for value, word in words) for name, words in speaks.items()]
-        console.print(Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 4)))
+        lines = [
+            f"{name} it: " + (", ".join(f"{word} {value:+.2f}" for value, word in words) or "nothing")
+            for name, words in speaks.items()
+        ]
+        console.print(Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 4), expand=False))
     console.print(f"all of it   {where}", soft_wrap=True)
 
 
@@ -246,13 +249,13 @@ def _show_table(section: Section) -> None:
             table.add_row(*map(escape, row))
         console.print(table)
         return
-    widths = [max(map(len, column)) for column in zip(section.columns, *cells, strict=True)][:-1]
-    for row in ([*section.columns], *cells):
-        short = (
-            cell.rjust(width) if number else cell.ljust(width) for cell, width, number in zip(row, widths, numeric, strict=False)
-        )
-        console.print(Text("  ".join(short).rstrip(), style="bold"), soft_wrap=True)
-        console.print(Padding(Text(row[-1]), (0, 0, 0, 4)))
+    widths = [max(map(len, column)) for column in zip(section.columns, *cells, strict=True)]
+    for i, row in enumerate([[*section.columns], *cells]):
+        aligned = [cell.rjust(w) if number else cell.ljust(w) for cell, w, number in zip(row, widths, numeric, strict=True)]
+        line = "  ".join(aligned[:-1]) + (f"  / {row[-1]}" if i == 0 else "")
+        console.print(Text(line.rstrip(), style="none" if i == 0 else "bold"), soft_wrap=True)
+        if i > 0:
+            console.print(Padding(Text(row[-1]), (0, 0, 0, 4), expand=False))
 
 
 def _coloured(each: Explained) -> Text:

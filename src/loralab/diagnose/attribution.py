@@ -103,6 +103,8 @@ def join_words(text: str, encoding: Encoding, values: list[float]) -> list[tuple
             sums.append(0.0)
         sums[-1] += value
         last, end = word, max(end, stop)
+    if not starts:
+        return [(text, 0.0)] if text else []
     bounds = [*starts[1:], end if text[end:].strip() else len(text)]
     joined = [(text[start:stop], value) for start, stop, value in zip(starts, bounds, sums, strict=True)]
-    return [*joined, (" …", 0.0)] if starts and text[end:].strip() else joined
+    return [*joined, (" …", 0.0)] if text[end:].strip() else joined

@@ -22,7 +22,7 @@ SHOWN_WORDS = 10
 _TINY, _BY_CHANCE = "there, but too small to matter", "not to be told from chance"
 
 
-def compare(train: Examples, rows: Judged, own: Judged | None, what: str) -> tuple[list[Section], Reason]:
+def compare(train: Examples, rows: Judged, own: Judged | None) -> tuple[list[Section], Reason]:
     """Compare `rows` with the training rows, and their confidences with those on the run's `own` test rows where there are any."""
     texts = rows.examples.texts
     vocabulary = drift.compare_vocabulary(train.texts, texts)
@@ -56,16 +56,13 @@ def compare(train: Examples, rows: Judged, own: Judged | None, what: str) -> tup
         means = f"means {own.confidence.mean():.3f}, {rows.confidence.mean():.3f} against the test rows"
         table.append(("confidence: KS distance D", found.effect, means, found.p, _read(found)))
     matters = [str(row[0]).split(":")[0] for row in table if row[-1] not in (_TINY, _BY_CHANCE)]
-    said = (
-        f"{what} differs from the training rows in: {', '.join(matters)}"
-        if matters
-        else f"{what} and the training rows do not differ in anything that matters"
-    )
+    differing = f"different in {', '.join(matters)}" if matters else "no difference that matters"
+    said = f"Against the training rows: {differing}"
     link = _unseen_words_cost(train, rows) if rows.examples.labels is not None else ""
     supported = YES if any(str(row[-1]).startswith("large") for row in table) else UNSURE if matters else NO
     measures = Section(
         "Drift",
-        f"{said[:1].upper()}{said[1:]}. {link}".strip(),
+        f"{said}. {link}".strip(),
         ("measure", "value", "normal, or both sides", "p", "reading"),
         tuple(table),
         "Normal: the median and 95th percentile when all texts are divided at random into sides of these sizes. Under 0.1 D and V "
@@ -73,7 +70,7 @@ def compare(train: Examples, rows: Judged, own: Judged | None, what: str) -> tup
         "caused mistakes.",
     )
     return [measures, _words(train.texts, texts)], Reason(
-        "drift: the rows are not like the training rows", supported, "; ".join([said, *evidence])
+        "drift: the rows are not like the training rows", supported, "; ".join([differing, *evidence])
     )
 
 
@@ -105,7 +102,7 @@ def _prior_explains(rows: Judged, own: Judged | None) -> list[str]:
     if any(recall is None and share for recall, share in zip(recalls, shares, strict=True)):
         return []
     expected = sum(share * recall for share, recall in zip(shares, recalls, strict=True) if recall is not None)
-    return [f"their classes' shares alone would make the accuracy {expected:.4f} of {own.right.mean():.4f}"]
+    return [f"by its classes' shares alone the accuracy would be {expected:.4f}, on the test rows it is {own.right.mean():.4f}"]
 
 
 def _unseen_words_cost(train: Examples, rows: Judged) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,9 @@ ROWS = 2000
 """Rows that are damaged for the robustness: each costs seven more predictions."""
 MISTAKES, RIGHT = 6, 2
 ALIKE = 0.5
+"""Share of a row's five-word runs in one training row from which it counts as its copy."""
+HELD_OUT = "the run's test rows were not trained on"
+TAKEN_AS_HELD_OUT = "the file's rows are taken as not trained on (see the near-duplicates)"
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ def diagnose(
     splits = _same_rows(folder)
     given = None if file is None else _read_file(Path(file), splits.classes, text, label)
     progress("loading the classifier")
-    classifier = Classifier.load(folder, base=base)
+    # As the run was tested, so that its scores are met again; `loralab predict` takes what is fast here.
+    precision = runs.read_environment(folder).get("precision", "auto")
+    classifier = Classifier.load(folder, base=base, precision=precision)
     progress(f"classifying {len(splits.test) if given is None else len(splits.test) + len(given):,} rows")
     own = Judged(splits.test, classifier.logits(splits.test.texts))
     judged = own if given is None else Judged(given, classifier.logits(given.texts))
@@ -86,11 +91,12 @@ def diagnose(
         own if given is not None else None,
         splits.train,
         classifier.logits,
-        what,
-        scores.get("temperature"),
-        rows,
-        seed,
-        progress,
+        what=what,
+        clean=classifier.manifest.clean,
+        temperature=scores.get("temperature"),
+        rows=rows,
+        seed=seed,
+        progress=progress,
     )
     progress("explaining texts")
     explained, table = _explain(folder, base, classifier, judged, inputs)
@@ -104,7 +110,9 @@ def examine(
     own: Judged | None,
     train: Examples,
     logits_of: Callable[[Sequence[str]], sections.Logits],
+    *,
     what: str,
+    clean: Sequence[str],
     temperature: float | None,
     rows: int,
     seed: int,
@@ -112,26 +120,27 @@ def examine(
 ) -> list[Section]:
     """Return every section but the attributions. own: the run's test rows where `judged` are others."""
     labelled = judged.examples.labels is not None
+    train, read = _as_read(train, clean), Judged(_as_read(judged.examples, clean), judged.logits)
     found: list[Section] = []
     reasons = []
     progress("comparing with the training rows")
-    drifted, reason = drift_sections.compare(train, judged, own, what)
+    drifted, reason = drift_sections.compare(train, read, own)
     reasons.append(reason)
-    pairs = find_duplicates(train.texts, judged.examples.texts, ALIKE)
-    copies, reason = sections.duplicates(judged, train, pairs, ALIKE)
+    pairs = find_duplicates(train.texts, read.examples.texts, ALIKE)
+    copies, reason = sections.duplicates(read, train, pairs, ALIKE)
     reasons.append(reason)
     if labelled:
         calibrated, reason = sections.calibrate(judged, temperature)
         found += calibrated
         reasons.append(reason)
-        suspects, reason = sections.label_errors(judged, what)
+        suspects, reason = sections.label_errors(read, HELD_OUT if own is None else TAKEN_AS_HELD_OUT)
         reasons.append(reason)
-    clean = _sample(judged, rows, seed)
+    sample = _sample(judged, rows, seed)
     damaged = {}
     for kind in perturb.KINDS:
-        progress(f"damaging {len(clean):,} texts: {kind}")
-        damaged[kind] = logits_of(perturb.perturb_all(clean.examples.texts, kind, seed))
-    fragile, reason = sections.robustness(clean, damaged)
+        progress(f"damaging {len(sample):,} texts: {kind}")
+        damaged[kind] = logits_of(perturb.perturb_all(sample.examples.texts, kind, seed))
+    fragile, reason = sections.robustness(sample, damaged)
     reasons.append(reason)
     found += [fragile, *([suspects] if labelled else []), copies, *drifted]
     return [sections.conclude(judged, own, what, reasons), *found]
@@ -152,6 +161,11 @@ def _same_rows(folder: Path) -> Splits:
 
 def _read_file(path: Path, classes: tuple[str, ...], text: Sequence[str] | None, label: str | None) -> Examples:
     return read_examples(path, text=text, label=label, classes=classes, need_labels=label is not None)[0]
+
+
+def _as_read(examples: Examples, clean: Sequence[str]) -> Examples:
+    """The texts as the network reads them: what cleaning takes away can neither drift nor be copied."""
+    return replace(examples, texts=[clean_text(text, clean) for text in examples.texts])
 
 
 def _sample(judged: Judged, rows: int, seed: int) -> Judged:
@@ -184,7 +198,7 @@ def _explain(
     texts = [*inputs, *(examples.texts[i] for i in chosen)]
     truths = [*([None] * len(inputs)), *(None if examples.labels is None else classes[examples.labels[i]] for i in chosen)]
     answers = classifier.predict(texts)
-    exact = Classifier.load(folder, base=base, precision="fp32")
+    exact = Classifier.load(folder, base=base, precision="fp32") if texts else classifier
     explained, found = [], []
     for i, text in enumerate(texts):
         read = clean_text(text, exact.manifest.clean).encode("utf-8", "replace").decode()
@@ -209,6 +223,7 @@ def _completeness(explained: Sequence[Explained], found: Sequence[Attribution]) 
             (each.predicted, each.true or "", a.change, a.residual, a.steps, sections.shorten(each.text))
             for each, a in zip(explained, found, strict=True)
         ),
-        "Logit change: of the predicted class, from the same text with every word blanked (padding) to the text. The words' "
-        "attributions add up to it but for the residual, at most 1 % (Sundararajan et al. 2017). Computed in fp32.",
+        "Logit change: of the predicted class, from the same text with every word blanked (padding) to the text; near or below 0 "
+        "the blank text alone speaks for that class. The words' attributions add up to it but for the residual, at most 1 % of it "
+        "(Sundararajan et al. 2017).",
     )
