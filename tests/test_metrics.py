@@ -143,6 +143,21 @@ def test_softmax_is_scipys_at_any_temperature() -> None:
     assert softmax(np.array([[1e30, 0.0]], dtype=np.float32)).tolist() == [[1.0, 0.0]]
 
 
+@pytest.mark.parametrize("bins", [15, 4])
+def test_calibration_error_is_the_sum_over_equal_bins(bins: int) -> None:
+    logits, labels = guesses(800, 4, 5)
+    probabilities = softmax(logits)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    expected = 0.0
+    for i in range(bins):
+        inside = (confidence > i / bins) & (confidence <= (i + 1) / bins)
+        expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean()) if inside.any() else 0.0
+    found = (
+        expected_calibration_error(probabilities, labels) if bins == 15 else expected_calibration_error(probabilities, labels, bins)
+    )
+    assert found == pytest.approx(expected)
+
+
 def test_calibration_error_and_brier_by_hand() -> None:
     """Two rows of confidence 0.9, one right; two of 0.55, both right: gaps of 0.4 and 0.45, in bins of half the rows."""
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.45, 0.55], [0.45, 0.55]])

@@ -15,7 +15,7 @@ from loralab.diagnose.attribution import Attribution, attribute, integrate, join
 from loralab.model.network import Network
 from loralab.model.storage import load_pretrained, resolve_base
 
-TEXTS = ["The bank's profit, a merger!", "goal", "", "Unknownish wörds 日本 #39;s satellite  again"]
+TEXTS = ["The bank's profit, a merger!", "goal", "", "Unknownish wörds 日本 #39;s satellite  again", "  goal "]
 
 
 @pytest.fixture(scope="module", params=MODEL_TYPES)
@@ -110,9 +110,14 @@ def test_words_put_together_are_the_text(base: Path) -> None:
         joined = join_words(text, encoding, values)
         assert "".join(word for word, _ in joined) == text
         assert sum(value for _, value in joined) == sum(values)
-    assert [word for word, _ in join_words(TEXTS[0], tokenizer.encode(TEXTS[0]), [0.0] * len(tokenizer.encode(TEXTS[0])))] == [
-        "The ", "bank", "'", "s ", "profit", ", ", "a ", "merger", "!"
-    ]  # fmt: skip
+    words = {
+        text: [word for word, _ in join_words(text, found, [0.0] * len(found))]
+        for text in TEXTS
+        for found in [tokenizer.encode(text)]
+    }
+    assert words[TEXTS[0]] == ["The ", "bank", "'", "s ", "profit", ", ", "a ", "merger", "!"]
+    assert words[TEXTS[3]][0] == "Unknownish "  # ten pieces
+    assert words[TEXTS[4]] == ["  goal "]
 
 
 def test_what_was_cut_off_becomes_an_ellipsis(tiny: Path) -> None:

@@ -12,7 +12,7 @@ from tiny import topics
 
 from loralab.data.values import Examples
 from loralab.diagnose import drift
-from loralab.diagnose.drift_sections import compare
+from loralab.diagnose.drift_sections import _above, compare
 from loralab.diagnose.sections import NO, YES, Judged
 
 
@@ -51,6 +51,17 @@ def test_words_of_another_source_are_told_apart() -> None:
     expected = sum(n for word, n in counted.items() if word not in known) / counted.total()
     assert found.unseen.value == pytest.approx(expected)
     assert found.unseen.value > 0.5 > found.unseen.upper
+
+
+def test_a_word_seen_once_is_seen() -> None:
+    found = drift.compare_vocabulary(["one two"], ["one two three", "One, four!"])
+    assert found.unseen.value == pytest.approx(2 / 5)
+
+
+def test_only_what_lies_above_normal_counts() -> None:
+    assert _above(drift.Against(0.30, 0.29, 0.295, 0.001)) == "there, but too small to matter"
+    assert _above(drift.Against(0.30, 0.25, 0.26, 0.001)) == "moderate: may matter"
+    assert _above(drift.Against(0.30, 0.10, 0.31, 0.060)) == "not to be told from chance"
 
 
 def test_log_odds_by_hand() -> None:

@@ -57,6 +57,12 @@ def test_suspects_are_cleanlabs_where_a_class_has_no_label_and_one_is_rare() -> 
     assert 2 not in found.likely
 
 
+@pytest.mark.parametrize("n", range(1, 30))
+def test_a_probability_equal_to_its_threshold_reaches_it_though_the_mean_is_rounded(n: int) -> None:
+    found = find_suspects(np.tile([0.7, 0.2, 0.1], (n, 1)), np.zeros(n, dtype=np.int64))
+    assert found.joint.tolist() == [[n, 0, 0], [0, 0, 0], [0, 0, 0]]
+
+
 def test_planted_errors_are_found_and_lead_the_list() -> None:
     probabilities, labels, planted = guesses(2000, 4, 0.05, 1, sharpness=5.0)
     found = find_suspects(probabilities, labels)

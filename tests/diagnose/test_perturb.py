@@ -45,6 +45,7 @@ def test_a_fifth_of_the_longer_words_gets_one_error_each(kind: str, seed: int) -
         assert edits(a, b) == 1
         assert sum(letter.isalpha() for letter in a) >= 4
         assert len(b) - len(a) == {"typos": 0, "dropped letters": -1, "doubled letters": 1}[kind]
+        assert kind != "dropped letters" or a[0] == b[0]
     if kind == "doubled letters":
         assert all(not Counter(a) - Counter(b) for a, b in changed)
 
@@ -55,6 +56,10 @@ def test_texts_with_nothing_to_damage_do_no_harm(text: str, kind: str) -> None:
     found = perturb(text, kind)
     if kind == "typos" and text not in ("aaaa", "日本の天気"):
         assert found == text
+
+
+def test_a_typo_never_swaps_equal_letters() -> None:
+    assert all(perturb("bookkeepers", "typos", seed) != "bookkeepers" for seed in range(60))
 
 
 def test_typos_hit_keys_that_lie_beside_the_right_one() -> None:

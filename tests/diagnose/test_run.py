@@ -10,8 +10,10 @@ import pytest
 from tiny import topics, write_csv
 
 from loralab import Classifier, LoralabError, load_config, run_training
-from loralab.diagnose.perturb import KINDS
-from loralab.diagnose.run import diagnose
+from loralab.data.encode import load_tokenizer
+from loralab.diagnose.attribution import attribute
+from loralab.diagnose.perturb import KINDS, perturb_all
+from loralab.diagnose.run import _same_rows, diagnose
 from loralab.runs import read_scores, write_json
 
 SECTIONS = ["What the numbers support", "Calibration", "Reliability", "Robustness", "Suspected label errors"]
@@ -46,6 +48,25 @@ def test_the_runs_own_rows(run: Path) -> None:
     assert len(found.sections[0].rows) == 5
     assert sum("damaging" in stage for stage in stages) == len(KINDS)
     assert diagnose(run, inputs=["goal for the bank", ""]).as_dict() == found.as_dict()
+
+
+def test_each_damage_is_scored_against_its_own_rows_label(run: Path) -> None:
+    test, classifier = _same_rows(run).test, Classifier.load(run, precision="fp32")
+    found = {row[0]: row[1] for row in diagnose(run).sections[3].rows}
+    for kind in KINDS:
+        right = classifier.predict(perturb_all(test.texts, kind)).indices == test.require_labels()
+        assert found[kind] == pytest.approx(right.mean())
+
+
+def test_the_words_speak_for_the_predicted_class(run: Path) -> None:
+    classifier, tokenizer = Classifier.load(run, precision="fp32"), load_tokenizer(run / "model", 128)
+    explained = diagnose(run).attributions
+    assert len({each.predicted for each in explained}) > 1
+    for each in explained:
+        encoding, target = tokenizer.encode(each.text), classifier.classes.index(each.predicted)
+        special = [bool(flag) for flag in encoding.special_tokens_mask]
+        expected = sum(attribute(classifier.network, encoding.ids, special, target).values)
+        assert sum(value for _, value in each.tokens) == pytest.approx(expected, abs=1e-4)
 
 
 def test_explained_texts_are_the_most_confident_mistakes_and_the_users(run: Path) -> None:
