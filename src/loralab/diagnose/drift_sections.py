@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -75,8 +74,7 @@ def compare(train: Examples, rows: Judged, own: Judged | None) -> tuple[list[Sec
 
 
 def _words(train: Sequence[str], texts: Sequence[str]) -> Section:
-    first, second = (sum((drift.count_words(text) for text in each), Counter()) for each in (train, texts))
-    found = drift.over_represented(first, second)
+    found = drift.over_represented(drift.count_all_words(train), drift.count_all_words(texts))
     certain = beyond_chance(len(found))
     here = [word for word in found[:SHOWN_WORDS] if word.z > certain]
     there = [word for word in found[::-1][:SHOWN_WORDS] if word.z < -certain]
@@ -107,7 +105,7 @@ def _prior_explains(rows: Judged, own: Judged | None) -> list[str]:
 
 def _unseen_words_cost(train: Examples, rows: Judged) -> str:
     """Compare the accuracy on the rows with more unseen words than the middle row with that on the others."""
-    known = {word for text in train.texts for word in drift.count_words(text)}
+    known = drift.count_all_words(train.texts)
     counted = [drift.count_words(text) for text in rows.examples.texts]
     shares = np.array([sum(n for w, n in words.items() if w not in known) / max(1, words.total()) for words in counted])
     many = shares > np.median(shares)
