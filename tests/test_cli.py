@@ -22,7 +22,20 @@ from loralab import Classifier
 from loralab.cli import main
 from loralab.config import list_recipes, load_config, setting_names
 
-COMMANDS = {"train", "predict", "evaluate", "describe", "budget", "recipes", "settings", "clean", "data", "doctor", "report"}
+COMMANDS = {
+    "train",
+    "predict",
+    "evaluate",
+    "describe",
+    "budget",
+    "recipes",
+    "settings",
+    "clean",
+    "data",
+    "doctor",
+    "report",
+    "diagnose",
+}
 
 
 @dataclass(frozen=True)
@@ -310,6 +323,28 @@ def test_report_of_something_else_is_refused(tmp_path: Path) -> None:
     answer = invoke("report", tmp_path)
     assert (answer.code, answer.out) == (2, "")
     assert "is not a run" in answer.err
+
+
+# --- diagnose ------------------------------------------------------------------------------------------------------
+
+
+def test_diagnose_says_what_the_numbers_support_and_explains_texts(run: Path, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "other.csv", topics(8, seed=3), header=("body", "topic"))
+    out = done(
+        "diagnose", run, "--file", path, "--text", "body", "--label", "topic", "--rows", 20, "--input", "[goal] for the bank"
+    )
+    for line in ("What the numbers support", "Robustness", "On 20 texts", "[goal] for the bank", "for it:", "against it:"):
+        assert line in out
+    assert str(run / "diagnosis.json") in out.replace("\n", "")
+    found = json.loads(done("diagnose", run, "--json"))
+    assert found == json.loads((run / "diagnosis.json").read_text(encoding="utf-8"))
+    assert found["sections"][0]["title"] == "What the numbers support"
+
+
+def test_diagnose_of_what_is_no_run_is_one_message(tmp_path: Path) -> None:
+    answer = invoke("diagnose", tmp_path)
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.startswith("loralab: cannot read")
 
 
 # --- budget, recipes, settings, clean, data, doctor ----------------------------------------------------------------

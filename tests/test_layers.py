@@ -34,6 +34,7 @@ TABLE: Mapping[str, May] = {
     "errors": May(),
     "config": May(),
     "metrics": May(),
+    "stats": May(),
     "data": May(),
     "model": May(),
     "training": May(top=("data.values", "data.batches")),
@@ -44,6 +45,7 @@ TABLE: Mapping[str, May] = {
         lazily=("metrics",),
         types=("config",),
     ),
+    "diagnose": May(top=("classifier", "data", "metrics", "runs", "stats"), types=("model.network",)),
     "describe": May(
         top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"), lazily=("model.device",)
     ),
@@ -51,7 +53,16 @@ TABLE: Mapping[str, May] = {
     "console": May(
         top=("metrics",),
         lazily=("training.callbacks",),
-        types=("classifier", "config", "data.check", "model.counts", "pipeline", "training.callbacks", "training.prefix_cache"),
+        types=(
+            "classifier",
+            "config",
+            "data.check",
+            "diagnose",
+            "model.counts",
+            "pipeline",
+            "training.callbacks",
+            "training.prefix_cache",
+        ),
     ),
     "track": May(top=("runs",), lazily=("training.callbacks",), types=("config", "pipeline", "training.callbacks")),
     "cli": May(lazily=("",)),
@@ -81,7 +92,16 @@ FENCES: Mapping[str, tuple[str, ...]] = {
 }
 """Packages that only these modules of ours may import."""
 
-TORCH_AT_THE_TOP = ("model.build", "model.device", "model.dropout", "model.lora", "model.network", "model.peft_files", "training")
+TORCH_AT_THE_TOP = (
+    "diagnose.attribution",
+    "model.build",
+    "model.device",
+    "model.dropout",
+    "model.lora",
+    "model.network",
+    "model.peft_files",
+    "training",
+)
 """Importing any other module must not load torch by itself; inside functions all may."""
 
 DYNAMIC = ("__init__", "errors")

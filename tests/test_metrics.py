@@ -16,7 +16,7 @@ from sklearn.metrics import (
 )
 
 from loralab.errors import LoralabError
-from loralab.metrics import balance, balance_pair, check_stop_on, scores, table
+from loralab.metrics import balance, balance_pair, brier, check_stop_on, expected_calibration_error, scores, softmax, table
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 
@@ -145,3 +145,37 @@ def test_the_table_has_a_row_for_each_class_in_order() -> None:
     assert [row["class"] for row in rows] == list(CLASSES)
     assert [row["f1"] for row in rows] == [found[f"f1:{name}"] for name in CLASSES]
     assert sum(row["true"] for row in rows) == sum(row["predicted"] for row in rows) == 100
+
+
+def test_softmax_is_scipys_at_any_temperature() -> None:
+    from scipy.special import softmax as theirs
+
+    logits, _ = guesses(50, 4, 0)
+    for temperature in (0.5, 1.0, 3.0):
+        np.testing.assert_allclose(softmax(logits, temperature), theirs(logits.astype(np.float64) / temperature, axis=1))
+    assert softmax(np.array([[1e30, 0.0]], dtype=np.float32)).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize("bins", [15, 4])
+def test_calibration_error_is_the_sum_over_equal_bins(bins: int) -> None:
+    logits, labels = guesses(800, 4, 5)
+    probabilities = softmax(logits)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    expected = 0.0
+    for i in range(bins):
+        inside = (confidence > i / bins) & (confidence <= (i + 1) / bins)
+        expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean()) if inside.any() else 0.0
+    found = (
+        expected_calibration_error(probabilities, labels) if bins == 15 else expected_calibration_error(probabilities, labels, bins)
+    )
+    assert found == pytest.approx(expected)
+
+
+def test_calibration_error_and_brier_by_hand() -> None:
+    """Two rows of confidence 0.9, one right; two of 0.55, both right: gaps of 0.4 and 0.45, in bins of half the rows."""
+    probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.45, 0.55], [0.45, 0.55]])
+    labels = np.array([0, 1, 1, 1])
+    assert expected_calibration_error(probabilities, labels) == pytest.approx(0.5 * 0.4 + 0.5 * 0.45)
+    assert expected_calibration_error(probabilities, labels, bins=1) == pytest.approx(0.025)
+    assert brier(probabilities, labels) == pytest.approx((2 * 0.01 + 2 * 0.81 + 4 * 0.2025) / 4)
+    assert (brier(np.eye(3), np.arange(3)), brier(np.eye(3), (np.arange(3) + 1) % 3)) == (0, 2)

@@ -94,27 +94,29 @@ class Classifier:
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Classify texts, in their order. Raises LoralabError for a value that is not a text."""
-        if isinstance(texts, str):
-            raise LoralabError("predict takes a list of texts, not one text: write predict([text])")
-        if odd := [text for text in texts if not isinstance(text, str)]:
-            raise LoralabError(f"predict takes texts, not {type(odd[0]).__name__}: {odd[0]!r}")
-        if not texts:
-            return Predictions([], np.zeros((0, len(self.classes)), dtype=np.float32), self.classes)
         logits = self.logits(texts) / np.float32(self.manifest.temperature)
         shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
         probabilities = shifted / shifted.sum(axis=1, keepdims=True)
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """What the network says of each text, before temperature and softmax: (n, classes) fp32."""
-        return self._logits(Examples(texts, None, np.arange(len(texts)), self.classes))
+        """Return what the network says of each text, before temperature and softmax: (n, classes) fp32. Raises as `predict` does."""
+        if isinstance(texts, str):
+            raise LoralabError("predict takes a list of texts, not one text: write predict([text])")
+        if odd := [text for text in texts if not isinstance(text, str)]:
+            raise LoralabError(f"predict takes texts, not {type(odd[0]).__name__}: {odd[0]!r}")
+        if not texts:
+            return np.zeros((0, len(self.classes)), dtype=np.float32)
+        examples = Examples(texts, None, np.arange(len(texts)), self.classes)
+        encoded = encode(examples, tokenizer=self.tokenizer, clean=self.manifest.clean, pad_id=self.manifest.dims.pad_id)
+        return logits_of(self.network, encoded)
 
     def evaluate(self, path: str | Path, *, text: Sequence[str] | None = None, label: str | None = None) -> dict[str, float]:
         """Score a labelled file: see `loralab.metrics.scores`. Raises LoralabError for labels that are not this run's."""
         from loralab.metrics import scores
 
         examples, _ = read_examples(Path(path), text=text, label=label, classes=self.classes, need_labels=True)
-        return scores(self._logits(examples), examples.require_labels(), self.classes)
+        return scores(self.logits(examples.texts), examples.require_labels(), self.classes)
 
     def predict_file(
         self,
@@ -151,10 +153,6 @@ class Classifier:
                 file.flush()
                 check_submission(Path(file.name), done, len(self.classes))
         return done
-
-    def _logits(self, examples: Examples) -> npt.NDArray[np.float32]:
-        encoded = encode(examples, tokenizer=self.tokenizer, clean=self.manifest.clean, pad_id=self.manifest.dims.pad_id)
-        return logits_of(self.network, encoded)
 
 
 def check_submission(path: Path, rows: int, classes: int) -> None:

@@ -162,6 +162,43 @@ def evaluate(
 
 
 @app.command()
+def diagnose(
+    run: RunFolder,
+    file: Annotated[Path | None, typer.Option(help="Look at this file's rows, not at the run's test rows.")] = None,
+    text: Annotated[str | None, typer.Option(help="The file's text column or columns.")] = None,
+    label: Annotated[str | None, typer.Option(help="The file's label column; without labels less can be said.")] = None,
+    input_: Annotated[list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain this text too; repeatable.")] = None,
+    rows: Annotated[int, typer.Option(help="Most rows to damage for the robustness.", min=1)] = 2000,
+    base: Annotated[str | None, typer.Option(help="Where the base encoder lies, when it has moved.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what a score comes from: calibration, fragility, wrong labels, copies of training rows, drift; explain mistakes.
+
+    \b
+    loralab diagnose runs/quickstart-s42
+    loralab diagnose runs/quickstart-s42 --file competition.csv --label label
+    loralab diagnose runs/quickstart-s42 --input "Oil slips below $50"
+    """
+    from loralab import console
+    from loralab.diagnose.run import diagnose as diagnose_run
+    from loralab.runs import DIAGNOSIS
+
+    with console.working() as progress:
+        found = diagnose_run(
+            run,
+            file=file,
+            text=text.split(",") if text else None,
+            label=label,
+            inputs=input_ or (),
+            rows=rows,
+            base=base,
+            progress=progress,
+        )
+    # The run's report shows the diagnosis: this is the place to make it again.
+    _print_json(found.as_dict()) if as_json else console.show_diagnosis(found, run / DIAGNOSIS)
+
+
+@app.command()
 def describe(
     target: Annotated[str, typer.Argument(metavar="RUN|RECIPE", help="A run's folder, a recipe, or a settings file.")],
     settings: Settings = None,

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from loralab.metrics import table as score_rows
 
@@ -20,12 +22,16 @@ if TYPE_CHECKING:
     from loralab.classifier import Predictions
     from loralab.config import Config, Recipe
     from loralab.data.check import Report
+    from loralab.diagnose.run import Diagnosis, Explained
+    from loralab.diagnose.sections import Section
     from loralab.model.counts import Counts, Fit
     from loralab.pipeline import Plan, RunSummary
     from loralab.training.callbacks import Event
     from loralab.training.prefix_cache import PrefixCache
 
 _SHOWN_ROWS = 8
+_LONG = 40
+"""Characters from which a table's last cell goes under its row."""
 console = Console(highlight=False)
 
 
@@ -224,6 +230,73 @@ def show_data(reports: Sequence[Report]) -> None:
         )
 
 
+def show_diagnosis(found: Diagnosis, where: Path) -> None:
+    """Print each section under its summary, then the explained texts, each word in the colour of what it speaks for."""
+    for section in found.sections:
+        console.print(f"[bold]{escape(section.title)}[/]")
+        console.print(escape(section.summary))
+        _show_table(section)
+        if section.note:
+            console.print(f"[dim]{escape(section.note)}[/]")
+        console.print()
+    for each in found.attributions:
+        truly = f", truly {each.true}" if each.true is not None else ""
+        console.print(f"[bold]{escape(each.predicted)} {each.confidence:.3f}{escape(truly)}[/]")
+        console.print(Padding(_coloured(each), (0, 0, 0, 4), expand=False))
+        ordered = sorted(((value, word.strip()) for word, value in each.tokens), reverse=True)
+        speaks = {
+            "for": [each for each in ordered[:5] if each[0] > 0],
+            "against": [each for each in ordered[:-4:-1] if each[0] < 0],
+        }
+        lines = [
+            f"{name} it: " + (", ".join(f"{word} {value:+.2f}" for value, word in words) or "nothing")
+            for name, words in speaks.items()
+        ]
+        console.print(Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 4), expand=False))
+    console.print(f"all of it   {where}", soft_wrap=True)
+
+
+def _show_table(section: Section) -> None:
+    """Print the rows; where the last column holds long texts, each under its row."""
+    if not section.rows:
+        return
+    cells = [[_cell(value) for value in row] for row in section.rows]
+    numeric = [all(isinstance(row[i], int | float) for row in section.rows) for i in range(len(section.columns))]
+    if max(len(row[-1]) for row in cells) <= _LONG:
+        table = Table(box=None, pad_edge=False)
+        for name, number in zip(section.columns, numeric, strict=True):
+            table.add_column(escape(name), justify="right" if number else "left", no_wrap=number)
+        for row in cells:
+            table.add_row(*map(escape, row))
+        console.print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(section.columns, *cells, strict=True)]
+    for i, row in enumerate([[*section.columns], *cells]):
+        aligned = [cell.rjust(w) if number else cell.ljust(w) for cell, w, number in zip(row, widths, numeric, strict=True)]
+        line = "  ".join(aligned[:-1]) + (f"  / {row[-1]}" if i == 0 else "")
+        console.print(Text(line.rstrip(), style="none" if i == 0 else "bold"), soft_wrap=True)
+        if i > 0:
+            console.print(Padding(Text(row[-1]), (0, 0, 0, 4), expand=False))
+
+
+def _coloured(each: Explained) -> Text:
+    """The text with its words coloured by their attribution, relative to its strongest word."""
+    line = Text()
+    strongest = max((abs(value) for _, value in each.tokens), default=0.0) or 1.0
+    for word, value in each.tokens:
+        weight = value / strongest
+        colour = "green" if weight > 0 else "red"
+        line.append(word, style="none" if abs(weight) < 0.1 else f"bold {colour}" if abs(weight) > 0.5 else colour)
+    return line
+
+
+@contextmanager
+def working() -> Iterator[Callable[[str], None]]:
+    """Show what is being done now, on stderr, so that what is printed stays clean."""
+    with Console(stderr=True).status("starting") as status:
+        yield lambda stage: status.update(escape(stage))
+
+
 @contextmanager
 def counting(what: str) -> Iterator[Callable[[int], None]]:
     """Show a running count of rows with their rate."""
@@ -238,6 +311,16 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
 def _shorten(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN_ROWS:,} more" if len(names) > _SHOWN_ROWS else ""
     return ", ".join(names[:_SHOWN_ROWS]) + more
+
+
+def _cell(value: str | int | float) -> str:
+    return (
+        f"{value:.4g}"
+        if isinstance(value, float) and abs(value) < 0.001
+        else f"{value:.4f}"
+        if isinstance(value, float)
+        else str(value)
+    )
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,81 @@
+"""Intervals against SciPy's own, published examples and simulated coverage."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+
+from loralab.stats import beyond_chance, difference_of_shares, paired_bootstrap, wilson
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 3), (81, 263), (7204, 7600)])
+def test_wilson_is_scipys(successes: int, n: int) -> None:
+    found = wilson(successes, n)
+    expected = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert found == pytest.approx((expected.low, successes / n, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [((56, 70), (48, 80), (0.0524, 0.2, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.6, 0.8090)), ((10, 10), (0, 10), (0.6075, 1, 1))],
+)
+def test_differences_are_newcombes_published_ones(
+    first: tuple[int, int], second: tuple[int, int], expected: tuple[float, float, float]
+) -> None:
+    """Newcombe 1998, table II, method 10."""
+    assert difference_of_shares(first, second) == pytest.approx(expected, abs=5e-5)
+
+
+def test_the_paired_bootstrap_is_scipys_on_the_differences() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.random(400) < 0.8, random.random(400) < 0.7
+    found = paired_bootstrap(a, b, rounds=4000)
+    expected = scipy_stats.bootstrap(
+        ((a.astype(float) - b),), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    assert found.estimate == pytest.approx(a.mean() - b.mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.006)
+
+
+def test_pairing_takes_out_what_both_sides_share() -> None:
+    random = np.random.default_rng(0)
+    a = random.random(500) < 0.5
+    b = a.copy()
+    b[:5] = ~b[:5]
+    found = paired_bootstrap(a, b)
+    assert found.high - found.low < 0.03  # two separate samples of 500 would give 0.12
+    assert paired_bootstrap(a, a) == (0, 0, 0)
+
+
+def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for trial in range(300):
+        a, b = random.normal(0.3, 1, 80), random.normal(0, 1, 80)
+        found = paired_bootstrap(a, b, rounds=500, seed=trial)
+        hits += found.low <= 0.3 <= found.high
+    assert 0.90 <= hits / 300 <= 0.98
+
+
+def test_large_inputs_are_drawn_in_parts_and_seeds_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = np.random.default_rng(0).random((2, 100))
+    whole = paired_bootstrap(a, b, rounds=100, seed=3)
+    monkeypatch.setattr("loralab.stats._DRAWS_AT_ONCE", 1100)
+    assert paired_bootstrap(a, b, rounds=100, seed=3) == whole
+    assert paired_bootstrap(a, b, rounds=100, seed=4) != whole
+
+
+def test_the_largest_of_many_draws_seldom_goes_beyond_chance() -> None:
+    draws = np.random.default_rng(0).normal(size=(2000, 200))
+    assert np.mean(np.abs(draws).max(axis=1) > beyond_chance(200)) == pytest.approx(0.05, abs=0.015)
+    assert beyond_chance(1) == pytest.approx(1.959964, abs=1e-6)
+
+
+def test_what_is_no_sample_is_refused() -> None:
+    for a, b in (([], []), ([1.0], [1.0, 2.0]), ([[1.0]], [[1.0]])):
+        with pytest.raises(ValueError, match="paired rows"):
+            paired_bootstrap(a, b)
+    for successes, n in ((0, 0), (3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match="not a share"):
+            wilson(successes, n)
