@@ -20,6 +20,7 @@ from loralab.model import device
 from loralab.model.build import Lora, build_network, check_counts
 from loralab.model.bundle import Manifest, save_bundle
 from loralab.model.counts import Counts
+from loralab.model.generic import GenericNetwork
 from loralab.model.network import Network
 from loralab.model.storage import Base, resolve_base
 from loralab.training.callbacks import Listener, Watch
@@ -124,16 +125,16 @@ def choose_loss_and_score(config: Config, splits: Splits) -> tuple[Loss, Callabl
     return loss, partial(metrics.scores, classes=splits.classes, also=config.train.stop_on)
 
 
-def make_network(config: Config, base: Base, classes: int) -> tuple[Network, Counts]:
+def make_network(config: Config, base: Base, classes: int) -> tuple[Network | GenericNetwork, Counts]:
     """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
     lora = Lora(**config.lora.model_dump(exclude={"max_trainable"}))
-    shape = config.model.model_dump(exclude={"base"})
+    shape = config.model.model_dump(exclude={"base", "freeze"})
     init, dropout = config.stream("init"), config.stream("dropout")
     network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
     return network, check_counts(network, tuning=config.tuning, lora=lora, max_trainable=config.lora.max_trainable)
 
 
-def describe_model(config: Config, base: Base, network: Network, classes: tuple[str, ...]) -> Manifest:
+def describe_model(config: Config, base: Base, network: Network | GenericNetwork, classes: tuple[str, ...]) -> Manifest:
     """Write down what the weights alone do not say."""
     return Manifest(
         base=base.name,
@@ -147,6 +148,7 @@ def describe_model(config: Config, base: Base, network: Network, classes: tuple[
         clean=config.data.clean,
         max_length=config.data.max_length,
         lora=config.lora.model_dump(mode="json", exclude={"max_trainable"}),
+        quantize=config.model.quantize,
     )
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from loralab.data.batches import cut_into_passes, gather, training_steps
 from loralab.data.values import Encoded, Ints
 from loralab.errors import LoralabError, RunFailed
-from loralab.training.callbacks import EvalDone, Event, Listener, StepDone, Watch
+from loralab.training.callbacks import Allocating, EvalDone, Event, Listener, StepDone, Watch
 from loralab.training.checkpoint import Checkpoint, pack, random_states, unpack
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier, warmup_steps
@@ -112,6 +112,7 @@ class _Loop:
         self.random = np.random.default_rng(seed)
         self.device = next(network.parameters()).device
         self.trained = [p for p in network.parameters() if p.requires_grad]
+        self.allocation: Allocating | None = getattr(network, "allocation", None)
         self.optimizer = _optimizer(network, optimisation)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_per_epoch = math.ceil(len(train) / optimisation.batch_size)
@@ -175,10 +176,14 @@ class _Loop:
             total += float(loss.detach())
         if not math.isfinite(total):
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
+        if self.allocation is not None:
+            self.allocation.penalty().backward()  # type: ignore[no-untyped-call]
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm, foreach=True))
         if not math.isfinite(norm):
             raise RunFailed(f"the gradient is {norm} at step {self.step + 1}: lower train.learning_rate")
         self.optimizer.step()
+        if self.allocation is not None:
+            self.allocation.after_step(self.step + 1, self.total)
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.samples += len(positions)
@@ -209,6 +214,8 @@ class _Loop:
         """The state after the present step."""
         tensors = pack(self.optimizer, self.trained, self.best)
         tensors |= {f"random.{i}": generator.get_state() for i, generator in enumerate(random_states(self.network))}
+        if self.allocation is not None:
+            tensors |= {f"allocation/{name}": tensor.cpu() for name, tensor in self.allocation.state().items()}
         names = ("step", "samples", "best_step", "scores", "evaluation_seconds")
         values = {name: getattr(self, name) for name in names}
         return Checkpoint(tensors, {**values, "watch": self.watch.state(), "seconds": self._seconds()})
@@ -219,6 +226,9 @@ class _Loop:
         try:
             for i, generator in enumerate(random_states(self.network)):
                 generator.set_state(tensors.pop(f"random.{i}"))
+            allocation = {name: tensors.pop(name) for name in list(tensors) if name.startswith("allocation/")}
+            if self.allocation is not None:
+                self.allocation.restore({name.partition("/")[2]: tensor for name, tensor in allocation.items()})
             self.best = unpack(tensors, self.optimizer, self.trained)
             self.step, self.samples, self.best_step = values["step"], values["samples"], values["best_step"]
             self.scores, self.evaluation_seconds = values["scores"], values["evaluation_seconds"]
