@@ -45,7 +45,8 @@ TABLE: Mapping[str, May] = {
         types=("config",),
     ),
     "describe": May(
-        top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"), lazily=("model.build", "model.device")
+        top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"),
+        lazily=("model.build", "model.device"),
     ),
     "console": May(
         top=("metrics",),

@@ -73,7 +73,7 @@ def _count(config: Config, classes: int) -> tuple[Dimensions | Sizes, Counts, li
     from loralab.model.build import Lora, count_generic
 
     settings = Lora(**lora.model_dump(exclude={"max_trainable"}))
-    head_settings = config.model.model_dump(include={"pooling", "head"})
+    head_settings = config.model.model_dump(include={"pooling", "head", "freeze"})
     return dims, *count_generic(name, dims, classes, **head_settings, tuning=tuning, lora=settings)
 
 

@@ -128,7 +128,7 @@ def choose_loss_and_score(config: Config, splits: Splits) -> tuple[Loss, Callabl
 def make_network(config: Config, base: Base, classes: int) -> tuple[Network | GenericNetwork, Counts]:
     """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
     lora = Lora(**config.lora.model_dump(exclude={"max_trainable"}))
-    shape = config.model.model_dump(exclude={"base", "freeze"})
+    shape = config.model.model_dump(exclude={"base"})
     init, dropout = config.stream("init"), config.stream("dropout")
     network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
     return network, check_counts(network, tuning=config.tuning, lora=lora, max_trainable=config.lora.max_trainable)

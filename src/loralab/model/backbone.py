@@ -179,12 +179,12 @@ FOREIGN_LAYERS: Mapping[str, Mapping[str, str]] = {
     },
     "modernbert": {**dict.fromkeys(ROLES[:3], "attn.Wqkv"), "output": "attn.Wo", "ffn_in": "mlp.Wi", "ffn_out": "mlp.Wo"},
     "albert": {
-        "query": "attention.query",
-        "key": "attention.key",
-        "value": "attention.value",
-        "output": "attention.dense",
-        "ffn_in": "ffn",
-        "ffn_out": "ffn_output",
+        "query": "albert_layers.0.attention.query",
+        "key": "albert_layers.0.attention.key",
+        "value": "albert_layers.0.attention.value",
+        "output": "albert_layers.0.attention.dense",
+        "ffn_in": "albert_layers.0.ffn",
+        "ffn_out": "albert_layers.0.ffn_output",
     },
     "mpnet": {
         "query": "attention.attn.q",

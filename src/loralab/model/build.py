@@ -42,6 +42,7 @@ def build_network(
     lora: Lora,
     init_seed: int,
     dropout_seed: int,
+    freeze: str | None = None,
     quantize: str = "none",
 ) -> Network | GenericNetwork:
     """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head.
@@ -62,7 +63,7 @@ def build_network(
     if is_native(base.dims, tuning=tuning, variant=lora.variant, quantize=quantize):
         network = _build_native(base, classes, **shape)
     else:
-        network = build_generic(base, classes, **shape, quantize=quantize)
+        network = build_generic(base, classes, **shape, freeze=freeze, quantize=quantize)
     for index, module in enumerate(m for m in network.modules() if isinstance(m, Dropout)):
         module.seed(dropout_seed, index)
     return network
@@ -121,9 +122,10 @@ def count_generic(
     head: HeadKind | Literal["auto"],
     tuning: str,
     lora: Lora,
+    freeze: str | None = None,
 ) -> tuple[Counts, list[str]]:
     """Count without weights what the native formulas do not cover; return the names of the adapted maps too."""
-    network = empty_generic(name, dims, classes, pooling=pooling, head=head, tuning=tuning, lora=lora)
+    network = empty_generic(name, dims, classes, pooling=pooling, head=head, tuning=tuning, lora=lora, freeze=freeze)
     return network.counts(), network.maps
 
 

@@ -57,7 +57,7 @@ class Manifest:
 def save_bundle(folder: Path, network: Network | GenericNetwork, manifest: Manifest, tokenizer_json: str) -> None:
     """Fill an empty folder. `manifest.lora` holds rank, alpha, dropout, targets, layers and variant."""
     if isinstance(network, GenericNetwork):
-        save_generic(network, folder, base=manifest.base, tuning=manifest.tuning)
+        save_generic(network, folder, base=manifest.base, tuning=manifest.tuning, classes=manifest.classes)
     elif manifest.tuning == "full":
         storage.save_network(network, folder)
     elif manifest.tuning == "head":

@@ -10,18 +10,19 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from loralab.errors import LoralabError, need
 from loralab.model.backbone import Dimensions, HeadKind, Pooling, Sizes, to_config
 from loralab.model.counts import Counts
 from loralab.model.dropout import Dropout
 from loralab.model.network import Head
-from loralab.model.peft_methods import Allocation, choose_maps, method_config
+from loralab.model.peft_methods import Allocation, choose_maps, in_layers, method_config
 from loralab.model.storage import Base, base_settings, check_minilm, choose_head, choose_pooling, read_json
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ class GenericNetwork(nn.Module):
         self.allocation: Allocation | None = None
         self.maps: list[str] = []
         prefix = str(model.base_model_prefix) if head == "own" else ""
+        self.encoder: Any = getattr(model, prefix) if prefix else model
+        _replace_dropouts(self.encoder, 0.0)
+        _replace_dropouts(model, dropout)
         self.head: nn.Module  # registered before the model, so that its parameters bear its name
         if head == "own":
             self.head = nn.ModuleDict({name: child for name, child in model.named_children() if name != prefix})
@@ -55,18 +59,19 @@ class GenericNetwork(nn.Module):
             if getattr(model, "pooler", None) is not None:
                 model.pooler = None  # it would be counted, and trained by nothing
         self.model: Any = model
-        self.encoder: Any = getattr(model, prefix) if prefix else model
         self.prefix = f"{prefix}." if prefix else ""
         self.base_parameters = _size(self.encoder)
-        _replace_dropouts(self.head, dropout)
-        _replace_dropouts(self.encoder, 0.0)
 
     def adapt(self, lora: Lora, seed: int) -> None:
         """Freeze the encoder and put the adapters of `lora.variant` on it, with peft."""
         peft = need("peft", "generic")
         linear = [f"{self.prefix}{name}" for name, module in self.encoder.named_modules() if isinstance(module, nn.Linear)]
         self.maps = choose_maps(linear, self.dims, lora.targets, lora.layers)
-        self.model = peft.get_peft_model(self.model, method_config(lora, self.maps, self.dims, seed))
+        config = method_config(lora, self.maps, self.dims, seed)
+        try:
+            self.model = peft.get_peft_model(self.model, config)
+        except (ValueError, TypeError) as error:
+            raise LoralabError(f"lora.variant={lora.variant} does not fit {self.dims.model_type}: peft says: {error}") from error
         if lora.variant == "adalora":
             self.allocation = Allocation(self.model.base_model)
         _replace_dropouts(self.model, None)
@@ -94,6 +99,37 @@ class GenericNetwork(nn.Module):
                     if not parameter.requires_grad and parameter.is_floating_point():
                         parameter.data = parameter.data.to(dtype)
 
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass (Chen et al. 2016), under the same dropout masks."""
+        return bool(self.encoder.is_gradient_checkpointing)
+
+    @gradient_checkpointing.setter
+    def gradient_checkpointing(self, wanted: bool) -> None:
+        if wanted and not self.encoder.supports_gradient_checkpointing:
+            raise LoralabError(f"train.gradient_checkpointing: {self.dims.model_type} does not offer it in Transformers")
+        if wanted != self.gradient_checkpointing:
+            self.encoder._set_gradient_checkpointing(enable=wanted, gradient_checkpointing_func=self._recomputed)
+
+    def _recomputed(self, layer: Callable[..., Any], *inputs: Any) -> Any:
+        """Run a layer now and once more in the backward pass, drawing its dropout masks from where it drew them now."""
+        streams = [module.offsets for module in self.modules() if isinstance(module, Dropout)]
+        first = [stream.get_state() for stream in streams]
+        again = False
+
+        def run(*inputs: Any) -> Any:
+            nonlocal again
+            now = [stream.get_state() for stream in streams]
+            _set(streams, first if again else now)
+            try:
+                return layer(*inputs)
+            finally:  # torch leaves by an exception of its own as soon as it has recomputed what it needs
+                if again:
+                    _set(streams, now)
+                again = True
+
+        return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
+
     def counts(self) -> Counts:
         """Count the parameters as they stand. AdaLoRA's are those it begins with; VeRA's shared matrices are drawn, not counted."""
         head, trainable = _size(self.head), sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -110,6 +146,7 @@ def build_generic(
     tuning: str,
     lora: Lora,
     init_seed: int,
+    freeze: str | None = None,
     quantize: str = "none",
 ) -> GenericNetwork:
     """Load the encoder through Transformers, draw what is new from `init_seed`, and choose what is trained."""
@@ -119,7 +156,7 @@ def build_generic(
     with _seeded(init_seed), _quiet():
         model = _load(base, _configuration(settings, classes, base.name), kind, quantize)
         network = GenericNetwork(model, base.dims, classes, pooling=_pooling(pooling, kind, base.name), head=kind, dropout=dropout)
-        _choose_trained(network, tuning, lora, init_seed)
+        _choose_trained(network, tuning, lora, init_seed, freeze)
     return network
 
 
@@ -132,6 +169,7 @@ def empty_generic(
     head: HeadKind | Literal["auto"],
     tuning: str,
     lora: Lora,
+    freeze: str | None = None,
     settings: Mapping[str, Any] | None = None,
     device: str = "meta",
 ) -> GenericNetwork:
@@ -139,18 +177,27 @@ def empty_generic(
     kind = choose_head(head, name)
     found = settings or (to_config(dims) if isinstance(dims, Dimensions) else base_settings(name))
     with _quiet(), torch.device(device):
-        model = _automatic(kind).from_config(_configuration(found, classes, name))
+        model = _automatic(kind).from_config(_configuration(found, classes, name), **_attention())
         network = GenericNetwork(model, dims, classes, pooling=_pooling(pooling, kind, name), head=kind, dropout=0.0)
-        _choose_trained(network, tuning, lora, 0)
+        _choose_trained(network, tuning, lora, 0, freeze)
     return network
 
 
-def _choose_trained(network: GenericNetwork, tuning: str, lora: Lora, seed: int) -> None:
+def _choose_trained(network: GenericNetwork, tuning: str, lora: Lora, seed: int, freeze: str | None) -> None:
+    """`freeze` is for tuning=full: `embeddings`, layers such as `0-2`, or both, joined by commas."""
     if tuning == "lora":
         network.adapt(lora, seed)
     elif tuning == "head":
         network.requires_grad_(False)
         network.head.requires_grad_(True)
+    elif freeze:
+        parts = [part.strip() for part in freeze.split(",")]
+        if layers := ",".join(part for part in parts if part != "embeddings"):
+            names = [name for name, _ in network.encoder.named_parameters()]
+            for name in in_layers(names, network.dims, layers, "model.freeze"):
+                network.encoder.get_parameter(name).requires_grad_(False)
+        if "embeddings" in parts:
+            network.encoder.embeddings.requires_grad_(False)
 
 
 def _pooling(pooling: Pooling | Literal["auto"], head: HeadKind, name: str) -> Pooling:
@@ -182,14 +229,14 @@ def _configuration(settings: Mapping[str, Any], classes: int, name: str) -> Any:
     for key, value in vars(config).items():
         if "drop" in key and isinstance(value, int | float) and not isinstance(value, bool):
             setattr(config, key, 0.0)
+    if getattr(config, "use_cache", False):
+        config.use_cache = False  # it is for generation
     return config
 
 
 def _load(base: Base, config: Any, head: HeadKind, quantize: str) -> Any:
     """Load safetensors. Raises LoralabError when one of the encoder's is missing or misshapen; a head is drawn where it is."""
     arguments: dict[str, Any] = {"quantization_config": _eight_bits(), "device_map": {"": 0}} if quantize == "8bit" else {}
-    if not torch.cuda.is_available():
-        arguments["attn_implementation"] = "eager"  # at news length the CPU's flash kernel is slower: docs/log.md
     try:
         model, report = _automatic(head).from_pretrained(
             base.folder,
@@ -200,6 +247,7 @@ def _load(base: Base, config: Any, head: HeadKind, quantize: str) -> Any:
             ignore_mismatched_sizes=True,
             output_loading_info=True,
             dtype=torch.float32,
+            **_attention(),
             **arguments,
         )
     except Exception as error:  # Transformers, safetensors and the hub's client each raise their own
@@ -211,6 +259,11 @@ def _load(base: Base, config: Any, head: HeadKind, quantize: str) -> Any:
         hint = ": use model.head=linear" if ".pooler." in lost[0] else "; is the file complete?"
         raise LoralabError(f"{base.name}: the checkpoint has no tensor {lost[0]!r} of the shape its config.json says{hint}")
     return model
+
+
+def _attention() -> dict[str, str]:
+    """At news length the CPU's flash kernel is slower than plain products (docs/log.md)."""
+    return {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
 
 
 def _eight_bits() -> Any:
@@ -226,6 +279,11 @@ def _replace_dropouts(module: nn.Module, p: float | None) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout):
                 setattr(parent, name, Dropout(child.p if p is None else p))
+
+
+def _set(streams: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
+    for stream, state in zip(streams, states, strict=True):
+        stream.set_state(state)
 
 
 def _compute_in_fp32(module: nn.Module) -> None:

@@ -7,6 +7,7 @@ The head stands in head.safetensors wherever it is not in these: tuning=head, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ CONFIG = "config.json"
 _PREFIX = "base_model.model."
 
 
-def save_generic(network: GenericNetwork, folder: Path, *, base: str, tuning: str) -> None:
+def save_generic(network: GenericNetwork, folder: Path, *, base: str, tuning: str, classes: Sequence[str]) -> None:
     """Write what was trained. A classifier with its own head is saved whole, as peft's SEQ_CLS or Transformers' classifier."""
     whole = network.head_kind == "own"
     if tuning == "lora":
@@ -30,6 +31,7 @@ def save_generic(network: GenericNetwork, folder: Path, *, base: str, tuning: st
         _save_config(network, folder, base, whole)
     elif tuning == "full":
         save_tensors(network.model.state_dict(), folder / WEIGHTS)
+        network.model.config.id2label = dict(enumerate(classes))
         network.model.config.save_pretrained(folder)
     if not whole or tuning == "head":
         save_tensors(_head(network), folder / HEAD_WEIGHTS)
@@ -68,7 +70,7 @@ def _save_config(network: GenericNetwork, folder: Path, base: str, whole: bool) 
     config: Any = network.model.peft_config[ADAPTER]
     config.base_model_name_or_path = base
     config.target_modules = set(network.maps)  # peft may have shortened them
-    config.modules_to_save = [name for name, _ in network.head.named_children()] if whole else None
+    config.modules_to_save = [name for name, part in network.head.named_children() if [*part.parameters()]] if whole else None
     config.task_type = "SEQ_CLS" if whole else "FEATURE_EXTRACTION"
     before, config.inference_mode = config.inference_mode, True
     config.save_pretrained(str(folder))

@@ -34,32 +34,34 @@ def choose_maps(linear: Sequence[str], dims: Dimensions | Sizes, targets: Sequen
     Raises LoralabError for a target that is not there, a role that is computed together with others which are not named, and
     a choice among layers that share their weights.
     """
-    places = {name: place for name in linear if (place := _place(name)) is not None}
-    chosen = _choose_layers(places, dims, layers)
+    places = _places(linear if layers is None else in_layers(linear, dims, layers, "lora.layers"))
     wanted = _all_paths(places) if "all" in targets else set().union(*(_paths(t, targets, places, dims) for t in targets))
-    return [name for name, (layer, path) in places.items() if path in wanted and (chosen is None or layer in chosen)]
+    return [name for name, (_, path) in places.items() if path in wanted]
+
+
+def in_layers(names: Sequence[str], dims: Dimensions | Sizes, layers: str, setting: str) -> list[str]:
+    """Return those names that lie in the layers chosen. Raises LoralabError where the layers share their weights."""
+    places = _places(names)
+    if {layer for layer, _ in places.values()} != set(range(dims.layers)):
+        raise LoralabError(
+            f"{setting}={layers}: the {dims.layers} layers of {dims.model_type} share their weights; leave {setting} out for all"
+        )
+    chosen = parse_layers(layers, dims.layers)
+    return [name for name, (layer, _) in places.items() if layer in chosen]
+
+
+def _places(names: Sequence[str]) -> dict[str, tuple[int, str]]:
+    return {name: place for name in names if (place := _place(name)) is not None}
 
 
 def _place(name: str) -> tuple[int, str] | None:
     """Split `deberta.encoder.layer.3.output.dense` into 3 and `output.dense`; None outside the layers."""
-    match = re.fullmatch(r"(?:.*\.)?(\d+)\.([^0-9].*)", name)
+    match = re.match(r"(?:[^0-9.][^.]*\.)*(\d+)\.(.+)", name)
     return (int(match[1]), match[2]) if match else None
 
 
 def _all_paths(places: Mapping[str, tuple[int, str]]) -> set[str]:
     return {path for _, path in places.values()}
-
-
-def _choose_layers(places: Mapping[str, tuple[int, str]], dims: Dimensions | Sizes, layers: str | None) -> set[int] | None:
-    numbers = {layer for layer, _ in places.values()}
-    if layers is None:
-        return None
-    if numbers != set(range(dims.layers)):
-        raise LoralabError(
-            f"lora.layers={layers}: the {dims.layers} layers of {dims.model_type} share their weights: "
-            f"they can be adapted all together only; leave lora.layers out"
-        )
-    return set(parse_layers(layers, dims.layers))
 
 
 def _paths(target: str, targets: Sequence[str], places: Mapping[str, tuple[int, str]], dims: Dimensions | Sizes) -> set[str]:
@@ -168,10 +170,14 @@ class Allocation:
         self.config.rank_pattern = pattern or None
 
     def settle(self) -> None:
-        """Tell peft which ranks the present weights have, so that it saves those alone: what is left out is exactly 0."""
+        """Tell peft which ranks the present weights have, so that it saves those alone: what is left out is exactly 0.
+
+        A map that has lost all keeps one, which is 0: peft takes an empty tensor for a damaged one.
+        """
         kept = self._kept()
-        cut = any(mask.any() for mask in kept.values()) and not all(mask.all() for mask in kept.values())
-        self.config.rank_pattern = {name: mask.tolist() for name, mask in kept.items()} if cut else None
+        for mask in kept.values():
+            mask[0] |= not mask.any()
+        self.config.rank_pattern = {name: mask.tolist() for name, mask in kept.items()}
 
     def _kept(self) -> dict[str, Tensor]:
         return {n: (p != 0).view(-1) for n, p in self.tuner.model.named_parameters() if "lora_E" in n}
