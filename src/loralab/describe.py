@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -131,8 +132,8 @@ def _configuration(config: Config, classes: int) -> dict[str, Any]:
 
 
 def _ends(maps: Sequence[str]) -> str:
-    """The last parts of the names, once each, in order."""
-    return ", ".join(dict.fromkeys(".".join(name.split(".")[-2:]) for name in maps))
+    """The names below the layer, once each, in order."""
+    return ", ".join(dict.fromkeys(re.sub(r"^.*?\.\d+\.", "", name) for name in maps))
 
 
 def _version(package: str) -> str:
