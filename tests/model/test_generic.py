@@ -173,7 +173,7 @@ def test_frozen_maps_in_bf16_leave_head_and_trained_in_fp32(foreign: dict[str, P
         assert any(p.dtype == torch.bfloat16 for p in network.parameters())
 
 
-def test_recomputed_activations_give_the_same_gradients(tiny: Path) -> None:
+def test_recomputed_activations_give_the_same_gradients(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
     tokens = torch.randint(5, 60, (3, 9), generator=torch.Generator().manual_seed(1))
     mask = torch.ones_like(tokens, dtype=torch.bool)
     gradients = []
@@ -186,6 +186,7 @@ def test_recomputed_activations_give_the_same_gradients(tiny: Path) -> None:
             network(tokens, mask).square().sum().backward()
         gradients.append([p.grad for p in network.parameters() if p.requires_grad])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert caplog.records == []
 
 
 def test_frozen_parts_of_a_full_tuning(foreign: dict[str, Path]) -> None:
