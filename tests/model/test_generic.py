@@ -297,6 +297,18 @@ def test_a_checkpoint_that_is_not_whole_is_refused(foreign: dict[str, Path], tmp
         generic(folder, "modernbert")
 
 
+def test_a_head_is_taken_over_where_it_fits_and_drawn_where_it_does_not(foreign: dict[str, Path]) -> None:
+    base, lora = resolve_base(str(foreign["deberta-v2"])), Lora(targets=("query",))
+    shape: dict[str, Any] = {"pooling": "cls", "head": "own", "dropout": 0.0, "tuning": "lora", "lora": lora, "init_seed": 0}
+    saved = load_file(foreign["deberta-v2"] / "model.safetensors")
+    fitting, other = build_generic(base, 4, **shape), build_generic(base, 9, **shape)
+    assert torch.equal(fitting.head.get_parameter("classifier.weight"), saved["classifier.weight"])
+    assert torch.equal(other.head.get_parameter("pooler.dense.weight"), saved["pooler.dense.weight"])
+    drawn = other.head.get_parameter("classifier.weight").detach()
+    assert drawn.shape == (9, 32)
+    assert 0.015 < float(drawn.std()) < 0.025
+
+
 def test_code_of_a_checkpoint_is_never_run(foreign: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(foreign["modernbert"], tmp_path / "copy"))
     witness = tmp_path / "it ran"
