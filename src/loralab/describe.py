@@ -59,13 +59,14 @@ def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimens
 
     `classes` None: as many as its data has.
     """
-    dims, counts, _ = _count(config, classes or class_count(config))
+    dims, counts, _ = _count(config, classes)
     return dims, counts
 
 
-def _count(config: Config, classes: int) -> tuple[Dimensions | Sizes, Counts, list[str]]:
+def _count(config: Config, classes: int | None) -> tuple[Dimensions | Sizes, Counts, list[str]]:
     """The sizes, the counts, and the maps that peft adapts, none where the network is native."""
     name, lora, tuning = config.model.base, config.lora, config.tuning
+    classes = classes or class_count(config)
     dims = base_dimensions(name)
     if isinstance(dims, Dimensions) and is_native(dims, tuning=tuning, variant=lora.variant, quantize=config.model.quantize):
         head = choose_head(config.model.head, name)
