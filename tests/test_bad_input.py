@@ -423,7 +423,7 @@ BAD_BASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "config without a size": (_edit_base(hidden_size=None), ["config.json has no 'hidden_size'"]),
     "config with another size": (_edit_base(intermediate_size=65), ["shape"]),
     "config with a size in words": (_edit_base(hidden_size="large"), ["hidden_size"]),
-    "another architecture": (_edit_base(model_type="gpt2"), ["architecture 'gpt2' is not supported", "roberta"]),
+    "another architecture": (_edit_base(model_type="parrot"), ["architecture 'parrot' is not one that Transformers"]),
     "odd positions": (_edit_base(position_embedding_type="relative_key"), ["position", "'relative_key'"]),
     "odd activation": (_edit_base(hidden_act="swish"), ["activation 'swish' is not supported", "gelu"]),
     "a tensor missing": (_lose_a_tensor, ["no tensor 'encoder.layer.1.output.dense.weight'"]),

@@ -47,7 +47,8 @@ TABLE: Mapping[str, May] = {
     ),
     "diagnose": May(top=("classifier", "data", "metrics", "runs", "stats"), types=("model.network",)),
     "describe": May(
-        top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"), lazily=("model.device",)
+        top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"),
+        lazily=("model.build", "model.device"),
     ),
     "report": May(top=("config", "metrics", "runs")),
     "console": May(
@@ -76,8 +77,8 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "ray": (),
     "optuna": (),
     "fastapi": (),
-    "transformers": (),
-    "peft": (),
+    "transformers": ("model.generic",),
+    "peft": ("model.generic", "model.generic_files", "model.peft_methods"),
     "pickle": ("data.pickle_machine", "data.safe_pickle"),
     "huggingface_hub": ("data.sources", "model.storage"),
     "typer": ("cli",),
@@ -97,9 +98,12 @@ TORCH_AT_THE_TOP = (
     "model.build",
     "model.device",
     "model.dropout",
+    "model.generic",
+    "model.generic_files",
     "model.lora",
     "model.network",
     "model.peft_files",
+    "model.peft_methods",
     "training",
 )
 """Importing any other module must not load torch by itself; inside functions all may."""
@@ -181,6 +185,8 @@ def _imports(module: str, text: str, known: frozenset[str], packages: frozenset[
             called = named or getattr(node.func, "attr", "")
             if called in ("import_module", "__import__") or named in ("exec", "eval"):
                 yield Import(module, f"<{called}>", False, where, node.lineno)
+            elif named == "need" and node.args and isinstance(node.args[0], ast.Constant):  # errors.need imports what it names
+                yield Import(module, str(node.args[0].value), False, where, node.lineno)
         for child in ast.iter_child_nodes(node):
             yield from visit(child, where)
 
@@ -345,6 +351,7 @@ INJECTIONS = [
     ("fences", "cli.py", "import fastapi"),
     ("fences", "model/storage.py", "def f():\n    from transformers import AutoModel"),
     ("fences", "model/lora.py", "if TYPE_CHECKING:\n    import peft"),
+    ("fences", "model/storage.py", "def f():\n    return need('transformers', 'generic')"),
     ("fences", "data/sources.py", "import pickle"),
     ("fences", "describe.py", "import torch"),
     ("fences", "data/batches.py", "from torch import Tensor"),

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 MODEL_TYPES = ("bert", "roberta", "xlm-roberta", "electra", "distilbert")
+FOREIGN_TYPES = ("deberta-v2", "modernbert", "albert")
+"""Architectures that run through Transformers."""
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 WIDTH, HEADS, FFN, POSITIONS = 32, 4, 64, 160
 
@@ -109,8 +111,13 @@ def _sizes(model_type: str, layers: int, vocabulary: int, specials: list[str]) -
         "type_vocab_size": 1 if roberta else 2,
         "layer_norm_eps": 1e-5 if roberta else 1e-12,
     }
-    if model_type == "electra":
+    if model_type in ("electra", "albert"):
         sizes["embedding_size"] = WIDTH // 2
+    if model_type == "deberta-v2":  # as the third version is: positions are relative, and shared among the layers
+        sizes |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "norm_rel_ebd": "layer_norm"}
+        sizes |= {"share_att_key": True, "position_biased_input": False, "type_vocab_size": 0, "max_relative_positions": -1}
+    if model_type == "modernbert":
+        sizes |= {"cls_token_id": ids["bos_token_id"], "sep_token_id": ids["eos_token_id"], "local_attention": 8}
     return {**ids, **sizes}
 
 

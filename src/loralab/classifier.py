@@ -20,6 +20,7 @@ from loralab.data.values import Examples
 from loralab.errors import LoralabError
 from loralab.model import device
 from loralab.model.bundle import Manifest, load_bundle
+from loralab.model.generic import GenericNetwork
 from loralab.model.lora import merge
 from loralab.training.scoring import logits_of
 
@@ -60,9 +61,9 @@ class Predictions:
 
 
 class Classifier:
-    """A trained network with its tokenizer, cleaning and class names, the adapter merged."""
+    """A trained network with its tokenizer, cleaning and class names; the adapter is merged where the network is native."""
 
-    def __init__(self, network: Network, manifest: Manifest, tokenizer: Tokenizer) -> None:
+    def __init__(self, network: Network | GenericNetwork, manifest: Manifest, tokenizer: Tokenizer) -> None:
         self.network = network
         self.manifest = manifest
         self.tokenizer = tokenizer
@@ -84,7 +85,8 @@ class Classifier:
         tokenizer = load_tokenizer(
             folder if has_tokenizer else Path(manifest.base_folder), min(manifest.max_length, manifest.dims.longest)
         )
-        merge(network)
+        if not isinstance(network, GenericNetwork):  # not every method of peft's can be merged into every encoder
+            merge(network)
         device.place(network, precision, threads)
         return cls(network, manifest, tokenizer)
 
@@ -100,7 +102,7 @@ class Classifier:
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-        """Return what the network says of each text, before temperature and softmax: (n, classes) fp32. Raises as `predict` does."""
+        """Return what the network says of each text, before temperature and softmax: (n, classes) fp32."""
         if isinstance(texts, str):
             raise LoralabError("predict takes a list of texts, not one text: write predict([text])")
         if odd := [text for text in texts if not isinstance(text, str)]:

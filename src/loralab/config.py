@@ -81,6 +81,13 @@ Positive = Annotated[int, Field(gt=0)]
 Part = Annotated[Annotated[float, Field(allow_inf_nan=False)] | str, BeforeValidator(_part)]
 
 
+_UNUSED = {
+    "ia3": "it has neither rank nor alpha: lora.rank and lora.alpha are not used",
+    "vera": "it has no alpha, and wants a learning rate about ten times LoRA's: lora.alpha is not used",
+    "adalora": "it starts with 1.5 times lora.rank and ends with lora.rank on average; the budget counts the start",
+}
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
@@ -200,9 +207,12 @@ class Config(_Section):
 
     def remarks(self) -> list[str]:
         """Say which settings are allowed but seldom meant."""
+        found = []
         if self.tuning == "lora" and self.train.learning_rate < 1e-4:
-            return [f"train.learning_rate={self.train.learning_rate:g} suits full fine-tuning; LoRA usually wants 2e-4 to 1e-3"]
-        return []
+            found = [f"train.learning_rate={self.train.learning_rate:g} suits full fine-tuning; LoRA usually wants 2e-4 to 1e-3"]
+        if self.tuning == "lora" and self.lora.variant in _UNUSED:
+            found.append(f"lora.variant={self.lora.variant}: {_UNUSED[self.lora.variant]}")
+        return found
 
     def to_yaml(self) -> str:
         """Every setting, defaults included, as YAML that `load_config` reads back."""

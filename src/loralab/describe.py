@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
@@ -14,7 +15,7 @@ from loralab import runs
 from loralab.config import NAMED_SOURCES, Config, load_config
 from loralab.data.sources import AG_NEWS_CLASSES, load_source
 from loralab.errors import LoralabError
-from loralab.model.backbone import Dimensions, parse_layers, resolve_targets
+from loralab.model.backbone import Dimensions, Sizes, family, is_native, parse_layers, resolve_targets
 from loralab.model.counts import Counts, Fit, count, what_fits
 from loralab.model.storage import base_dimensions, choose_head
 
@@ -46,24 +47,37 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def budget(recipe: str, overrides: Sequence[str], max_trainable: int) -> list[Fit]:
     """Return what fits a budget of trainable parameters on a recipe's encoder, head and classes."""
     config = load_config(recipe, overrides)
-    dims, head = base_dimensions(config.model.base), choose_head(config.model.head, config.model.base)
-    return what_fits(dims, class_count(config), head=head, max_trainable=max_trainable, layers=config.lora.layers)
+    name, lora = config.model.base, config.lora
+    dims, head = family(base_dimensions(name), f"loralab budget: {name}"), choose_head(config.model.head, name)
+    if not is_native(dims, tuning="lora", variant=lora.variant, quantize="none"):
+        raise LoralabError(f"loralab budget solves for LoRA; of lora.variant={lora.variant}, `loralab describe` counts one choice")
+    return what_fits(dims, class_count(config), head=head, max_trainable=max_trainable, layers=lora.layers)
 
 
-def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimensions, Counts]:
-    """Count what a configuration trains, by the closed formula. `classes` None: as many as its data has."""
-    dims, lora = base_dimensions(config.model.base), config.lora
-    counts = count(
-        dims,
-        classes or class_count(config),
-        head=choose_head(config.model.head, config.model.base),
-        tuning=config.tuning,
-        rank=lora.rank,
-        targets=lora.targets,
-        layers=lora.layers,
-        freeze=config.model.freeze,
-    )
+def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimensions | Sizes, Counts]:
+    """Count what a configuration trains, by the closed formula, or off the BERT family from a network without weights.
+
+    `classes` None: as many as its data has.
+    """
+    dims, counts, _ = _count(config, classes)
     return dims, counts
+
+
+def _count(config: Config, classes: int | None) -> tuple[Dimensions | Sizes, Counts, list[str]]:
+    """The sizes, the counts, and the maps that peft adapts, none where the network is native."""
+    name, lora, tuning = config.model.base, config.lora, config.tuning
+    classes = classes or class_count(config)
+    dims = base_dimensions(name)
+    if isinstance(dims, Dimensions) and is_native(dims, tuning=tuning, variant=lora.variant, quantize=config.model.quantize):
+        head = choose_head(config.model.head, name)
+        adapted = {"targets": lora.targets, "layers": lora.layers, "freeze": config.model.freeze}
+        counts = count(dims, classes, head=head, tuning=tuning, rank=lora.rank, **adapted)
+        return dims, counts, []
+    from loralab.model.build import Lora, count_generic
+
+    settings = Lora(**lora.model_dump(exclude={"max_trainable", "plus_ratio"}))
+    head_settings = config.model.model_dump(include={"pooling", "head", "freeze"})
+    return dims, *count_generic(name, dims, classes, **head_settings, tuning=tuning, lora=settings)
 
 
 def class_count(config: Config) -> int:
@@ -99,7 +113,7 @@ def examine_machine() -> dict[str, Any]:
 
 
 def _configuration(config: Config, classes: int) -> dict[str, Any]:
-    dims, counts = count_parameters(config, classes)
+    dims, counts, maps = _count(config, classes)
     facts: dict[str, Any] = {
         "base": f"{config.model.base} ({dims.model_type}, {dims.layers} layers, width {dims.width})",
         "data": config.data.source,
@@ -108,14 +122,20 @@ def _configuration(config: Config, classes: int) -> dict[str, Any]:
     if config.tuning == "lora":
         facts["lora"] = {
             **config.lora.model_dump(mode="json", exclude={"max_trainable"}),
-            "targets": ", ".join(resolve_targets(config.lora.targets)),
+            "targets": ", ".join(config.lora.targets if maps else resolve_targets(config.lora.targets)),
             "layers": ", ".join(map(str, parse_layers(config.lora.layers, dims.layers))),
+            **({"adapted maps": f"{len(maps)}: {_ends(maps)}"} if maps else {}),
         }
     facts["parameters"] = {**asdict(counts), "total": counts.total, "share": f"{counts.share:.4%}"}
     if config.lora.max_trainable is not None:
         left = config.lora.max_trainable - counts.trainable
         facts["parameters"]["budget"] = f"{config.lora.max_trainable:,} ({f'{left:,} left' if left >= 0 else f'{-left:,} OVER'})"
     return facts
+
+
+def _ends(maps: Sequence[str]) -> str:
+    """The names below the layer, once each, in order."""
+    return ", ".join(dict.fromkeys(re.sub(r"^.*?\.\d+\.", "", name) for name in maps))
 
 
 def _version(package: str) -> str:

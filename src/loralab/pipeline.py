@@ -23,6 +23,7 @@ from loralab.model import device
 from loralab.model.build import Lora, build_network, check_counts
 from loralab.model.bundle import Manifest, save_bundle
 from loralab.model.counts import Counts
+from loralab.model.generic import GenericNetwork
 from loralab.model.network import Network
 from loralab.model.storage import Base, resolve_base
 from loralab.training import prefix_cache
@@ -32,7 +33,7 @@ from loralab.training.engine import Fit, Optimisation, fit
 from loralab.training.loss import Loss, resolve_class_weights
 from loralab.training.prefix_cache import PrefixCache
 from loralab.training.scoring import logits_of
-from loralab.training.warm_start import warm_start
+from loralab.training.warm_start import last_linear, warm_start
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -79,7 +80,7 @@ class Ready:
     """All that a run is made of, before its first step. `parts`: the splits' rows as tokens, by the splits' names."""
 
     plan: Plan
-    network: Network
+    network: Network | GenericNetwork
     tokenizer: Tokenizer
     parts: Mapping[str, Encoded]
     loss: Loss
@@ -169,10 +170,10 @@ def score_validation(logits: metrics.Logits, labels: metrics.Labels, *, classes:
     return {**metrics.scores(logits, labels, classes, also), "temperature": metrics.fit_temperature(logits, labels)}
 
 
-def start_head(config: Config, network: Network, train: Encoded) -> None:
+def start_head(config: Config, network: Network | GenericNetwork, train: Encoded) -> None:
     """Fit the head before the first step, where it is wanted and something will be trained."""
     if config.train.warm_start and config.train.epochs:
-        warm_start(network, train, network.head.out)
+        warm_start(network, train, last_linear(network.head))
 
 
 def choose_optimisation(config: Config) -> Optimisation:
@@ -181,10 +182,10 @@ def choose_optimisation(config: Config) -> Optimisation:
     return Optimisation(**config.train.model_dump(include=Optimisation.names()), plus_ratio=ratio)
 
 
-def make_network(config: Config, base: Base, classes: int) -> tuple[Network, Counts]:
+def make_network(config: Config, base: Base, classes: int) -> tuple[Network | GenericNetwork, Counts]:
     """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
     lora = Lora(**config.lora.model_dump(exclude={"max_trainable", "plus_ratio"}))
-    shape = config.model.model_dump(exclude={"base", "quantize"})
+    shape = config.model.model_dump(exclude={"base"})
     init, dropout = config.stream("init"), config.stream("dropout")
     network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
     network.gradient_checkpointing = config.train.gradient_checkpointing
@@ -194,7 +195,7 @@ def make_network(config: Config, base: Base, classes: int) -> tuple[Network, Cou
     return network, counts
 
 
-def describe_model(config: Config, base: Base, network: Network, classes: tuple[str, ...]) -> Manifest:
+def describe_model(config: Config, base: Base, network: Network | GenericNetwork, classes: tuple[str, ...]) -> Manifest:
     """Write down what the weights alone do not say."""
     return Manifest(
         base=base.name,
@@ -208,11 +209,16 @@ def describe_model(config: Config, base: Base, network: Network, classes: tuple[
         clean=config.data.clean,
         max_length=config.data.max_length,
         lora=config.lora.model_dump(mode="json", exclude={"max_trainable"}),
+        quantize=config.model.quantize,
     )
 
 
 def plan_cache(
-    config: Config, network: Network, parts: Mapping[str, Encoded], manifest: Manifest, setting: device.Setting
+    config: Config,
+    network: Network | GenericNetwork,
+    parts: Mapping[str, Encoded],
+    manifest: Manifest,
+    setting: device.Setting,
 ) -> PrefixCache:
     """Decide what is kept of the frozen layers below the lowest trained one."""
     return prefix_cache.plan(

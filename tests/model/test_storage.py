@@ -17,7 +17,7 @@ from tiny import MODEL_TYPES, make_checkpoint
 
 from loralab.errors import LoralabError
 from loralab.model import storage
-from loralab.model.backbone import KNOWN
+from loralab.model.backbone import KNOWN, Sizes
 from loralab.model.storage import base_dimensions, is_sentence_encoder, resolve_base
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # published with all-MiniLM-L6-v2
@@ -268,9 +268,11 @@ def test_a_head_of_other_shape_is_drawn_afresh(base: Path) -> None:
 
 def test_an_unsupported_architecture_names_the_supported(base: Path) -> None:
     change_config(base, model_type="deberta-v2")
+    assert resolve_base(str(base)).dims == Sizes("deberta-v2", 2, 32, 160, 0)  # Transformers knows the rest
+    change_config(base, hidden_size=None)
     with pytest.raises(LoralabError) as caught:
         resolve_base(str(base))
-    assert [kind for kind in ("deberta-v2", *MODEL_TYPES) if kind not in str(caught.value)] == []
+    assert [kind for kind in ("deberta-v2", "hidden_size", *MODEL_TYPES) if kind not in str(caught.value)] == []
 
 
 @pytest.mark.parametrize(

@@ -192,7 +192,11 @@ def _explain(
 ) -> tuple[list[Explained], Section]:
     """Explain the user's own texts and a few of the rows, in fp32, with a second copy of the network."""
     from loralab.diagnose.attribution import attribute, join_words
+    from loralab.model.network import Network
 
+    if not isinstance(classifier.network, Network):
+        said = "An encoder that runs through Transformers cannot be explained yet: integrated gradients need the native network."
+        return [], Section("Words that decided (integrated gradients)", said, (), ())
     examples, classes = judged.examples, classifier.classes
     chosen = _choose(judged)
     texts = [*inputs, *(examples.texts[i] for i in chosen)]
@@ -204,6 +208,7 @@ def _explain(
         read = clean_text(text, exact.manifest.clean).encode("utf-8", "replace").decode()
         encoding = exact.tokenizer.encode(read)
         special = [bool(flag) for flag in encoding.special_tokens_mask]
+        assert isinstance(exact.network, Network)
         attribution = attribute(exact.network, encoding.ids, special, int(answers.indices[i]))
         tokens = join_words(read, encoding, attribution.values)
         explained.append(Explained(read, truths[i], answers.labels[i], float(answers.confidence[i]), tokens))

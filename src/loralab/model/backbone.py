@@ -1,7 +1,8 @@
 """The BERT family in one table: the only file that knows Hugging Face's names inside checkpoints and configs.
 
 Every architecture here is the post-norm encoder of Devlin et al. (2018); they differ in names, in the embeddings, and in
-the classification head. A new member of the family is one more row of `ARCHITECTURES`.
+the classification head. A new member of the family is one more row of `ARCHITECTURES`. Of encoders outside the family, which run
+through Transformers, only the names of their linear maps stand here (`FOREIGN_LAYERS`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from loralab.errors import LoralabError, nearest
 
 ROLES = ("query", "key", "value", "output", "ffn_in", "ffn_out")
 """The places in a layer that LoRA can adapt, by one name for every architecture."""
+
+PEFT_VARIANTS = ("dora", "adalora", "vera", "ia3")
+"""The values of lora.variant that peft computes."""
 
 _BERT_LAYER = {
     "query": "attention.self.query",
@@ -153,6 +157,55 @@ class Dimensions:
         return (self.width, self.ffn_width) if role == "ffn_out" else (self.width, self.width)
 
 
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class Sizes:
+    """What others must know of an encoder outside the family; Transformers knows the rest. `longest`: most tokens of a text."""
+
+    model_type: Annotated[str, Field(min_length=1)]
+    layers: Size
+    width: Size
+    longest: Size
+    pad_id: Annotated[StrictInt, Field(ge=0)]
+
+
+FOREIGN_LAYERS: Mapping[str, Mapping[str, str]] = {
+    "deberta-v2": {
+        "query": "attention.self.query_proj",
+        "key": "attention.self.key_proj",
+        "value": "attention.self.value_proj",
+        "output": "attention.output.dense",
+        "ffn_in": "intermediate.dense",
+        "ffn_out": "output.dense",
+    },
+    "modernbert": {**dict.fromkeys(ROLES[:3], "attn.Wqkv"), "output": "attn.Wo", "ffn_in": "mlp.Wi", "ffn_out": "mlp.Wo"},
+    "albert": {
+        "query": "albert_layers.0.attention.query",
+        "key": "albert_layers.0.attention.key",
+        "value": "albert_layers.0.attention.value",
+        "output": "albert_layers.0.attention.dense",
+        "ffn_in": "albert_layers.0.ffn",
+        "ffn_out": "albert_layers.0.ffn_output",
+    },
+    "mpnet": {
+        "query": "attention.attn.q",
+        "key": "attention.attn.k",
+        "value": "attention.attn.v",
+        "output": "attention.attn.o",
+        "ffn_in": "intermediate.dense",
+        "ffn_out": "output.dense",
+    },
+    "camembert": {role: _BERT_LAYER[role] for role in ROLES},
+}
+"""Where the roles lie below a layer in encoders outside the family; roles of one path are computed by one map."""
+
+_FOREIGN_KEYS = {
+    "layers": ("num_hidden_layers", "n_layers", "num_layers"),
+    "width": ("hidden_size", "dim", "d_model"),
+    "longest": ("max_position_embeddings",),
+    "pad_id": ("pad_token_id",),
+}
+_POSITIONS_FROM_PADDING = ("camembert", "mpnet", "longformer", "xlm-roberta-xl", "roberta-prelayernorm", "data2vec-text", "xmod")
+
 _CONFIG_KEYS = {
     "layers": "num_hidden_layers",
     "width": "hidden_size",
@@ -178,11 +231,14 @@ _DISTILBERT_KEYS = {
 }
 
 
-def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions:
-    """Read a Hugging Face `config.json`. Raises LoralabError for an architecture outside the family or with odd parts."""
+def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions | Sizes:
+    """Read a Hugging Face `config.json`: all sizes of a member of the family, the few of another encoder.
+
+    Raises LoralabError where one is missing or odd.
+    """
     kind: Any = config.get("model_type")
     if kind not in ARCHITECTURES:
-        raise LoralabError(f"{origin}: architecture {kind!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
+        return _read_sizes(config, kind, origin)
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise LoralabError(f"{origin}: only absolute position embeddings are supported, not {config['position_embedding_type']!r}")
     keys = _DISTILBERT_KEYS if kind == "distilbert" else _CONFIG_KEYS
@@ -203,6 +259,48 @@ def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions:
             valid = ", ".join(get_args(Activation))
             raise LoralabError(f"{origin}: activation {problem['input']!r} is not supported; supported: {valid}") from error
         raise LoralabError(f"{origin}: config.json: {key or 'its sizes'}: {problem['msg']}") from error
+
+
+def _read_sizes(config: Mapping[str, Any], kind: Any, origin: str) -> Sizes:
+    found: dict[str, Any] = {
+        name: next((config[key] for key in keys if config.get(key) is not None), None) for name, keys in _FOREIGN_KEYS.items()
+    }
+    try:
+        if kind in _POSITIONS_FROM_PADDING:
+            found["longest"] -= found["pad_id"] + 1
+        return Sizes(model_type=kind, **found)
+    except (ValidationError, TypeError) as error:
+        missing = [_FOREIGN_KEYS[name][0] for name, value in found.items() if value is None]
+        lacks = f" and its config.json has no {missing[0]!r}" if missing else ""
+        raise LoralabError(
+            f"{origin}: architecture {kind!r} is not one of {', '.join(ARCHITECTURES)}{lacks}; "
+            f"of other architectures, encoders that Transformers can classify with are supported"
+        ) from error
+
+
+def family(dims: Dimensions | Sizes, origin: str) -> Dimensions:
+    """Return the sizes of a member of the family. Raises LoralabError for any other encoder."""
+    if isinstance(dims, Dimensions):
+        return dims
+    raise LoralabError(f"{origin}: architecture {dims.model_type!r} is not supported here; supported: {', '.join(ARCHITECTURES)}")
+
+
+def is_native(dims: Dimensions | Sizes, *, tuning: str, variant: str, quantize: str) -> bool:
+    """True where the native network computes it all; else Transformers and peft do (`model.generic`)."""
+    return isinstance(dims, Dimensions) and quantize == "none" and (tuning != "lora" or variant not in PEFT_VARIANTS)
+
+
+def to_config(dims: Dimensions) -> dict[str, Any]:
+    """The `config.json` of an encoder of the family, as far as its sizes go."""
+    keys = _DISTILBERT_KEYS if dims.model_type == "distilbert" else _CONFIG_KEYS
+    return {"model_type": dims.model_type, **{key: getattr(dims, name) for name, key in keys.items()}}
+
+
+def layer_paths(model_type: str) -> Mapping[str, str]:
+    """Return where each role lies below a layer; nothing for an encoder that is not in the tables."""
+    if model_type in ARCHITECTURES:
+        return {role: ARCHITECTURES[model_type].layer[role] for role in ROLES}
+    return FOREIGN_LAYERS.get(model_type, {})
 
 
 KNOWN: Mapping[str, Dimensions] = {

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from loralab.errors import LoralabError
-from loralab.model.backbone import Dimensions, HeadKind, Pooling
+from loralab.model.backbone import Dimensions, HeadKind, Pooling, Sizes, family, is_native
 from loralab.model.counts import Counts, count, what_fits
 from loralab.model.dropout import Dropout
+from loralab.model.generic import GenericNetwork, build_generic, empty_generic
 from loralab.model.lora import adapters, attach_lora, freeze_encoder, freeze_parts
 from loralab.model.network import Network, initialise_head
 from loralab.model.storage import Base, choose_head, choose_pooling, load_pretrained
@@ -38,18 +39,50 @@ def build_network(
     dropout: float,
     tuning: str,
     lora: Lora,
-    freeze: str | None = None,
     init_seed: int,
     dropout_seed: int,
-) -> Network:
+    freeze: str | None = None,
+    quantize: str = "none",
+) -> Network | GenericNetwork:
     """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head.
 
-    `freeze` names what full tuning leaves out.
+    The network is the native one where it can be (`backbone.is_native`), else Transformers' and peft's.
     """
+    if quantize != "none" and tuning == "full":
+        raise LoralabError(f"model.quantize={quantize} keeps the encoder frozen: use tuning=lora or tuning=head")
+    shape: dict[str, Any] = {
+        "pooling": pooling,
+        "head": head,
+        "dropout": dropout,
+        "tuning": tuning,
+        "lora": lora,
+        "init_seed": init_seed,
+    }
+    network: Network | GenericNetwork
+    if is_native(base.dims, tuning=tuning, variant=lora.variant, quantize=quantize):
+        network = _build_native(base, classes, **shape, freeze=freeze)
+    else:
+        network = build_generic(base, classes, **shape, freeze=freeze, quantize=quantize)
+    for index, module in enumerate(m for m in network.modules() if isinstance(m, Dropout)):
+        module.seed(dropout_seed, index)
+    return network
+
+
+def _build_native(
+    base: Base,
+    classes: int,
+    *,
+    pooling: Pooling | Literal["auto"],
+    head: HeadKind | Literal["auto"],
+    dropout: float,
+    tuning: str,
+    lora: Lora,
+    init_seed: int,
+    freeze: str | None,
+) -> Network:
     generator = torch.Generator().manual_seed(init_seed)
-    network = Network(
-        base.dims, classes, pooling=choose_pooling(pooling, base.name), head=choose_head(head, base.name), dropout=dropout
-    )
+    dims = family(base.dims, base.name)
+    network = Network(dims, classes, pooling=choose_pooling(pooling, base.name), head=choose_head(head, base.name), dropout=dropout)
     initialise_head(network, generator)
     load_pretrained(network, base)
     if tuning == "lora":
@@ -67,13 +100,13 @@ def build_network(
         freeze_encoder(network)
     elif freeze:
         freeze_parts(network, freeze)
-    for index, module in enumerate(m for m in network.modules() if isinstance(m, Dropout)):
-        module.seed(dropout_seed, index)
     return network
 
 
-def live_counts(network: Network) -> Counts:
+def live_counts(network: Network | GenericNetwork) -> Counts:
     """Count the parameters of the network as it stands."""
+    if isinstance(network, GenericNetwork):
+        return network.counts()
     adapter = sum(p.numel() for _, _, pair in adapters(network) for p in pair.parameters())
     head = sum(p.numel() for p in network.head.parameters())
     if network.head.dense is not None and network.dims.architecture.pooler_in_base:
@@ -82,10 +115,34 @@ def live_counts(network: Network) -> Counts:
     return Counts(total - adapter - head, adapter, head, sum(p.numel() for p in network.parameters() if p.requires_grad))
 
 
-def check_counts(network: Network, *, tuning: str, lora: Lora, max_trainable: int | None, freeze: str | None = None) -> Counts:
+def count_generic(
+    name: str,
+    dims: Dimensions | Sizes,
+    classes: int,
+    *,
+    pooling: Pooling | Literal["auto"],
+    head: HeadKind | Literal["auto"],
+    tuning: str,
+    lora: Lora,
+    freeze: str | None = None,
+) -> tuple[Counts, list[str]]:
+    """Count without weights what the native formulas do not cover; return the names of the adapted maps too."""
+    network = empty_generic(name, dims, classes, pooling=pooling, head=head, tuning=tuning, lora=lora, freeze=freeze)
+    return network.counts(), network.maps
+
+
+def check_counts(
+    network: Network | GenericNetwork, *, tuning: str, lora: Lora, max_trainable: int | None, freeze: str | None = None
+) -> Counts:
     """Return the live counts. Raises LoralabError over the budget; a difference from the closed formula is a bug."""
-    dims, head, classes = network.dims, network.head_kind, network.classes
     counts = live_counts(network)
+    if isinstance(network, GenericNetwork):
+        if max_trainable is not None and counts.trainable > max_trainable:
+            raise LoralabError(
+                f"{_over(counts, max_trainable)}.\n  A lower lora.rank, fewer lora.targets or lora.layers need fewer"
+            )
+        return counts
+    dims, head, classes = network.dims, network.head_kind, network.classes
     rank, targets, layers = lora.rank, lora.targets, lora.layers
     formula = count(dims, classes, head=head, tuning=tuning, rank=rank, targets=targets, layers=layers, freeze=freeze)
     assert counts == formula, f"live counts {counts} differ from the formula's {formula}"
@@ -104,7 +161,11 @@ def check_budget(counts: Counts, dims: Dimensions, classes: int, *, head: str, l
         layers = f" lora.layers={fit.layers}" if fit.layers and fit.layers != lora.layers else ""
         tuning = "" if counts.adapter else "tuning=lora "
         offers.append(f"{tuning}lora.rank={fit.rank} lora.targets={','.join(fit.targets)}{layers} ({fit.trainable:,})")
-    raise LoralabError(
+    raise LoralabError(f"{_over(counts, max_trainable)}.\n  What fits: {'; or '.join(dict.fromkeys(offers))}")
+
+
+def _over(counts: Counts, max_trainable: int) -> str:
+    return (
         f"{counts.trainable:,} trainable parameters (adapter {counts.adapter:,} + head {counts.head:,}) are over "
-        f"lora.max_trainable={max_trainable:,}.\n  What fits: {'; or '.join(dict.fromkeys(offers))}"
+        f"lora.max_trainable={max_trainable:,}"
     )

@@ -4,6 +4,7 @@ adapter_config.json, adapter_model.safetensors    peft's (tuning=lora)
 head.safetensors                                  the head, where peft's file cannot hold it
 model.safetensors                                 all weights (tuning=full)
 tokenizer.json                                    the base's tokenizer
+config.json                                       the architecture, beside all weights of one outside the BERT family
 loralab.json                                      class names, cleaning, pooling, head, temperature, the base's identity and sizes
 """
 
@@ -19,7 +20,10 @@ from pydantic.dataclasses import dataclass as validated
 
 from loralab.errors import LoralabError
 from loralab.model import peft_files, storage
-from loralab.model.backbone import Dimensions, HeadKind, Pooling, parse_layers, resolve_targets
+from loralab.model.backbone import Dimensions, HeadKind, Pooling, Sizes, family, is_native, parse_layers, resolve_targets
+from loralab.model.build import Lora
+from loralab.model.generic import GenericNetwork, build_generic, empty_generic
+from loralab.model.generic_files import CONFIG, load_generic, save_generic
 from loralab.model.lora import adapters
 from loralab.model.network import Network
 
@@ -33,7 +37,7 @@ class Manifest:
     base: str
     base_folder: str
     base_sha256: str
-    dims: Dimensions
+    dims: Dimensions | Sizes
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     pooling: Pooling
     head: HeadKind
@@ -41,12 +45,21 @@ class Manifest:
     clean: tuple[str, ...]
     max_length: Annotated[StrictInt, Field(gt=0)]
     lora: dict[str, Any]
+    quantize: Literal["none", "8bit"] = "none"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
+    @property
+    def native(self) -> bool:
+        """Whether the native network computes it."""
+        variant = str(self.lora.get("variant", "lora"))
+        return is_native(self.dims, tuning=self.tuning, variant=variant, quantize=self.quantize)
 
-def save_bundle(folder: Path, network: Network, manifest: Manifest, tokenizer_json: str) -> None:
+
+def save_bundle(folder: Path, network: Network | GenericNetwork, manifest: Manifest, tokenizer_json: str) -> None:
     """Fill an empty folder. `manifest.lora` holds rank, alpha, dropout, targets, layers and variant."""
-    if manifest.tuning == "full":
+    if isinstance(network, GenericNetwork):
+        save_generic(network, folder, base=manifest.base, tuning=manifest.tuning, classes=manifest.classes)
+    elif manifest.tuning == "full":
         storage.save_network(network, folder)
     elif manifest.tuning == "head":
         storage.save_head(network, folder)
@@ -82,41 +95,37 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
     config = peft_files.read_adapter_config(folder)
     name = base or str(config.base_model_name_or_path)
     found = storage.resolve_base(name)
-    classes = peft_files.head_rows(found.dims, folder)
+    dims = family(found.dims, f"{folder}: a folder that peft saved")
+    classes = peft_files.head_rows(dims, folder)
     return Manifest(
         base=name,
         base_folder=str(found.folder),
         base_sha256=found.identity(),
-        dims=found.dims,
+        dims=dims,
         classes=tuple(map(str, range(classes))),
         pooling="cls",
         head="own",
         tuning="lora",
         clean=(),
-        max_length=found.dims.longest,
+        max_length=dims.longest,
         lora={},
     )
 
 
-def load_bundle(folder: Path, base: str | None = None) -> tuple[Network, Manifest]:
+def load_bundle(folder: Path, base: str | None = None) -> tuple[Network | GenericNetwork, Manifest]:
     """Build the trained network in fp32, adapters attached and not merged.
 
     `base` names the base's present place when it has moved. Raises LoralabError when the base is not the one trained on.
     """
     foreign = not (folder / MANIFEST).is_file() and (folder / peft_files.ADAPTER_CONFIG).is_file()
     manifest = read_peft_folder(folder, base) if foreign else read_manifest(folder)
-    network = Network(manifest.dims, len(manifest.classes), pooling=manifest.pooling, head=manifest.head)
-    if manifest.tuning == "full":
+    found = _find_same_base(manifest, folder, base) if manifest.tuning != "full" else None
+    if not manifest.native:
+        return _load_generic(folder, manifest, found).eval(), manifest
+    network = Network(family(manifest.dims, str(folder)), len(manifest.classes), pooling=manifest.pooling, head=manifest.head)
+    if found is None:
         storage.load_network(network, folder)
         return network.eval(), manifest
-    found = _find_base(manifest, base)
-    if (identity := found.identity()) != manifest.base_sha256:
-        raise LoralabError(
-            f"{folder} was trained on {manifest.base} with weights {manifest.base_sha256[:12]}, "
-            f"but {found.folder} holds {identity[:12]}: give the same weights with --base FOLDER"
-        )
-    if found.dims != manifest.dims:
-        raise LoralabError(f"{folder / MANIFEST} is damaged: its sizes are not those of {found.folder}")
     storage.load_pretrained(network, found)
     if manifest.tuning == "head":
         storage.load_head(network, folder)
@@ -127,6 +136,22 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[Network, Manifes
     return network.eval(), manifest
 
 
+def _load_generic(folder: Path, manifest: Manifest, found: storage.Base | None) -> GenericNetwork:
+    try:
+        lora = Lora(**manifest.lora)
+    except TypeError as error:
+        raise LoralabError(f"{folder / MANIFEST} is damaged ({error}): restore the run from a copy or train it again") from error
+    classes, tuning = len(manifest.classes), manifest.tuning
+    shape: dict[str, Any] = {"pooling": manifest.pooling, "head": manifest.head, "tuning": tuning, "lora": lora}
+    if found is None:
+        settings = storage.read_json(folder / CONFIG)
+        network = empty_generic(manifest.base, manifest.dims, classes, **shape, settings=settings, device="cpu")
+    else:
+        network = build_generic(found, classes, **shape, dropout=0.0, init_seed=0, quantize=manifest.quantize)
+    load_generic(network, folder, tuning=tuning)
+    return network
+
+
 def _check_complete(network: Network, manifest: Manifest, folder: Path) -> None:
     """Raise LoralabError when an adapter that was saved is not there: what is left would classify otherwise."""
     lora = manifest.lora
@@ -135,6 +160,18 @@ def _check_complete(network: Network, manifest: Manifest, folder: Path) -> None:
     if missing := saved ^ {(layer, role) for layer, role, _ in adapters(network)}:
         layer, role = min(missing)
         raise LoralabError(f"{folder}: the adapter of {role} in layer {layer} is missing or was never trained: the file is damaged")
+
+
+def _find_same_base(manifest: Manifest, folder: Path, base: str | None) -> storage.Base:
+    found = _find_base(manifest, base)
+    if (identity := found.identity()) != manifest.base_sha256:
+        raise LoralabError(
+            f"{folder} was trained on {manifest.base} with weights {manifest.base_sha256[:12]}, "
+            f"but {found.folder} holds {identity[:12]}: give the same weights with --base FOLDER"
+        )
+    if found.dims != manifest.dims:
+        raise LoralabError(f"{folder / MANIFEST} is damaged: its sizes are not those of {found.folder}")
+    return found
 
 
 def _find_base(manifest: Manifest, base: str | None) -> storage.Base:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from loralab.errors import LoralabError
+from loralab.model.generic import GenericNetwork
 from loralab.model.network import Network
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,7 +43,7 @@ class Setting:
     threads: int
 
 
-def place(network: Network, precision: str = "auto", threads: int | None = None) -> Setting:
+def place(network: Network | GenericNetwork, precision: str = "auto", threads: int | None = None) -> Setting:
     """Move a network to the device, its frozen weights to the precision, and use so many threads (None: one per core)."""
     if threads is not None:
         torch.set_num_threads(threads)

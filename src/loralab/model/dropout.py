@@ -49,13 +49,16 @@ def recomputed(layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
 
     def run(hidden: Tensor) -> Tensor:
         nonlocal again
+        if not again:
+            again = True
+            output: Tensor = layer(hidden, mask)
+            return output
         now = [stream.get_state() for stream in streams]
-        if again:
-            _set(streams, before)
-        output: Tensor = layer(hidden, mask)
-        if again:
+        _set(streams, before)
+        try:  # the second time it is left by an exception, as soon as it has what it was run for
+            output = layer(hidden, mask)
+        finally:
             _set(streams, now)
-        again = True
         return output
 
     found: Tensor = checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)

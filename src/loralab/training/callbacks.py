@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,22 @@ Listener = Callable[[Event], None]
 
 LOWER_IS_BETTER = ("loss", "ece", "brier")
 """Of the scores in `loralab.metrics`."""
+
+
+class Allocating(Protocol):
+    """What AdaLoRA does to training: a network has it as `allocation`, or None there (`loralab.model.peft_methods.Allocation`)."""
+
+    def penalty(self) -> Tensor:
+        """What is added to the loss of a step."""
+
+    def after_step(self, step: int, steps: int) -> None:
+        """Take and give ranks after step `step` of `steps`, while the gradients are still there."""
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of it."""
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from a checkpoint."""
 
 
 @dataclass

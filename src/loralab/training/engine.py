@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from loralab.data.batches import cut_into_passes, gather, training_steps
 from loralab.data.values import Encoded, Ints
 from loralab.errors import LoralabError, RunFailed
-from loralab.training.callbacks import EvalDone, Event, Listener, StepDone, Watch
+from loralab.training.callbacks import Allocating, EvalDone, Event, Listener, StepDone, Watch
 from loralab.training.checkpoint import Checkpoint, pack, random_states, unpack
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier, warmup_steps
@@ -114,6 +114,7 @@ class _Loop:
         self.random = np.random.default_rng(seed)
         self.device = next(network.parameters()).device
         self.trained = [p for p in network.parameters() if p.requires_grad]
+        self.allocation: Allocating | None = getattr(network, "allocation", None)
         self.optimizer = _optimizer(network, optimisation)
         half = getattr(network, "compute_dtype", None) == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)  # fp16 alone needs its gradients scaled
@@ -177,11 +178,15 @@ class _Loop:
             total += float(loss.detach())
         if not math.isfinite(total):
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
+        if self.allocation is not None:
+            self.scaler.scale(self.allocation.penalty()).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
         norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm, foreach=True))
         if not math.isfinite(norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() > 1):
             raise RunFailed(f"the gradient is {norm} at step {self.step + 1}: lower train.learning_rate")
         self.scaler.step(self.optimizer)  # in fp16 a step whose gradient overflowed is left out, and the next one scaled by half
+        if self.allocation is not None:
+            self.allocation.after_step(self.step + 1, self.total)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
@@ -213,6 +218,8 @@ class _Loop:
         """The state after the present step."""
         tensors = pack(self.optimizer, self.trained, self.best)
         tensors |= {f"random.{i}": generator.get_state() for i, generator in enumerate(random_states(self.network))}
+        if self.allocation is not None:
+            tensors |= {f"allocation/{name}": tensor.cpu() for name, tensor in self.allocation.state().items()}
         names = ("step", "samples", "best_step", "scores", "evaluation_seconds")
         values = {name: getattr(self, name) for name in names}
         return Checkpoint(
@@ -225,6 +232,9 @@ class _Loop:
         try:
             for i, generator in enumerate(random_states(self.network)):
                 generator.set_state(tensors.pop(f"random.{i}"))
+            allocation = {name: tensors.pop(name) for name in list(tensors) if name.startswith("allocation/")}
+            if self.allocation is not None:
+                self.allocation.restore({name.partition("/")[2]: tensor for name, tensor in allocation.items()})
             self.best = unpack(tensors, self.optimizer, self.trained)
             self.step, self.samples, self.best_step = values["step"], values["samples"], values["best_step"]
             self.scores, self.evaluation_seconds = values["scores"], values["evaluation_seconds"]

@@ -76,7 +76,9 @@ def plan(
     `setting` is auto, memory, disk or off; `limit` is in bytes. Off, and why, when nothing below is frozen or nothing is trained,
     and with auto when they would not fit. Raises LoralabError when a place that was asked for is too small.
     """
-    start = network.first_trained() if hasattr(network, "first_trained") else None
+    if not hasattr(network, "first_trained"):
+        return PrefixCache("off", "this encoder runs through Transformers, which starts at the first layer")
+    start = network.first_trained()
     if setting == "off" or not start or epochs == 0:
         reason = "no layer below the lowest trained one is frozen" if not start else "nothing is trained"
         return PrefixCache("off", "train.cache=off" if setting == "off" else reason)

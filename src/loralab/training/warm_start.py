@@ -17,6 +17,11 @@ MOST_ROWS = 10_000
 """Rows that the regression sees: more of them take minutes, and it is only where training starts."""
 
 
+def last_linear(head: nn.Module) -> nn.Linear:
+    """The linear map that gives the logits."""
+    return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+
+
 def warm_start(network: nn.Module, train: Encoded, out: nn.Linear) -> None:
     """Set `out`, the network's last linear map, to the regression's weights; a class without rows keeps what was drawn."""
     from sklearn.linear_model import LogisticRegression
