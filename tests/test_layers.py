@@ -45,7 +45,7 @@ TABLE: Mapping[str, May] = {
         lazily=("metrics",),
         types=("config",),
     ),
-    "diagnose": May(top=("classifier", "data", "metrics", "runs", "stats"), types=("model.network",)),
+    "diagnose": May(top=("classifier", "data", "metrics", "runs", "stats"), lazily=("model.network",), types=("model.network",)),
     "describe": May(
         top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"),
         lazily=("model.build", "model.device"),

@@ -191,7 +191,7 @@ def test_scores_are_written_last_and_by_rename(configure: Configure, tmp_path: P
 
     monkeypatch.setattr(os, "replace", recording)
     run_training(configure("train.max_steps=2"), folder=tmp_path)
-    assert renamed == ["config.yaml", "environment.json", "checkpoint.safetensors", "model", "predictions.csv", "scores.json"]
+    assert renamed == ["run", "checkpoint.safetensors", "model", "predictions.csv", "scores.json"]
 
 
 def test_run_that_dies_while_testing_is_not_complete(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -181,6 +181,7 @@ def diagnose(
     """
     from loralab import console
     from loralab.diagnose.run import diagnose as diagnose_run
+    from loralab.report.write import write_report
     from loralab.runs import DIAGNOSIS
 
     with console.working() as progress:
@@ -194,8 +195,8 @@ def diagnose(
             base=base,
             progress=progress,
         )
-    # The run's report shows the diagnosis: this is the place to make it again.
-    _print_json(found.as_dict()) if as_json else console.show_diagnosis(found, run / DIAGNOSIS)
+    page = write_report(run)  # it shows the diagnosis
+    _print_json(found.as_dict()) if as_json else console.show_diagnosis(found, run / DIAGNOSIS, page)
 
 
 @app.command()

@@ -230,7 +230,7 @@ def show_data(reports: Sequence[Report]) -> None:
         )
 
 
-def show_diagnosis(found: Diagnosis, where: Path) -> None:
+def show_diagnosis(found: Diagnosis, where: Path, page: Path) -> None:
     """Print each section under its summary, then the explained texts, each word in the colour of what it speaks for."""
     for section in found.sections:
         console.print(f"[bold]{escape(section.title)}[/]")
@@ -253,7 +253,7 @@ def show_diagnosis(found: Diagnosis, where: Path) -> None:
             for name, words in speaks.items()
         ]
         console.print(Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 4), expand=False))
-    console.print(f"all of it   {where}", soft_wrap=True)
+    console.print(f"all of it   {where}\nreport      {page}", soft_wrap=True)
 
 
 def _show_table(section: Section) -> None:

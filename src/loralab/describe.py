@@ -70,8 +70,10 @@ def _count(config: Config, classes: int | None) -> tuple[Dimensions | Sizes, Cou
     dims = base_dimensions(name)
     if isinstance(dims, Dimensions) and is_native(dims, tuning=tuning, variant=lora.variant, quantize=config.model.quantize):
         head = choose_head(config.model.head, name)
-        adapted = {"targets": lora.targets, "layers": lora.layers, "freeze": config.model.freeze}
-        counts = count(dims, classes, head=head, tuning=tuning, rank=lora.rank, **adapted)
+        freeze = config.model.freeze
+        counts = count(
+            dims, classes, head=head, tuning=tuning, rank=lora.rank, targets=lora.targets, layers=lora.layers, freeze=freeze
+        )
         return dims, counts, []
     from loralab.model.build import Lora, count_generic
 

@@ -208,7 +208,7 @@ def describe_model(config: Config, base: Base, network: Network | GenericNetwork
         tuning=config.tuning,
         clean=config.data.clean,
         max_length=config.data.max_length,
-        lora=config.lora.model_dump(mode="json", exclude={"max_trainable"}),
+        lora=config.lora.model_dump(mode="json", exclude={"max_trainable", "plus_ratio"}),
         quantize=config.model.quantize,
     )
 

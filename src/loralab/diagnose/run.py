@@ -20,6 +20,7 @@ from loralab.diagnose import drift_sections, perturb, sections
 from loralab.diagnose.duplicates import find_duplicates
 from loralab.diagnose.sections import Judged, Section
 from loralab.errors import LoralabError
+from loralab.metrics import softmax
 
 if TYPE_CHECKING:
     from loralab.diagnose.attribution import Attribution
@@ -178,9 +179,9 @@ def _sample(judged: Judged, rows: int, seed: int) -> Judged:
     return Judged(judged.examples.take(chosen), judged.logits[chosen])
 
 
-def _choose(judged: Judged) -> list[int]:
+def _choose(judged: Judged, temperature: float) -> list[int]:
     """The most confident mistakes and right answers; without labels the least and the most confident answers."""
-    by_confidence = np.argsort(-judged.confidence, kind="stable")
+    by_confidence = np.argsort(-softmax(judged.logits, temperature).max(axis=1), kind="stable")
     if judged.examples.labels is None:
         return [*by_confidence[::-1][:MISTAKES].tolist(), *by_confidence[:RIGHT].tolist()]
     right = judged.right[by_confidence]
@@ -198,7 +199,7 @@ def _explain(
         said = "An encoder that runs through Transformers cannot be explained yet: integrated gradients need the native network."
         return [], Section("Words that decided (integrated gradients)", said, (), ())
     examples, classes = judged.examples, classifier.classes
-    chosen = _choose(judged)
+    chosen = _choose(judged, classifier.manifest.temperature)
     texts = [*inputs, *(examples.texts[i] for i in chosen)]
     truths = [*([None] * len(inputs)), *(None if examples.labels is None else classes[examples.labels[i]] for i in chosen)]
     answers = classifier.predict(texts)
