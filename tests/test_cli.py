@@ -479,7 +479,7 @@ def test_ctrl_c_outside_training_exits_with_1_in_one_line(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loralab.pipeline.load_splits", interrupted)
+    monkeypatch.setattr("loralab.ready.load_splits", interrupted)
     answer = invoke("train", topics_csv, *settings, "--runs", tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
     assert answer.code == 1

@@ -39,7 +39,8 @@ TABLE: Mapping[str, May] = {
     "model": May(),
     "training": May(top=("data.values", "data.batches")),
     "runs": May(top=("config",)),
-    "pipeline": May(top=("config", "data", "metrics", "model", "runs", "training")),
+    "ready": May(top=("config", "data", "metrics", "model", "training")),
+    "pipeline": May(top=("config", "data.values", "metrics", "model", "ready", "runs", "training")),
     "classifier": May(
         top=("data.clean", "data.encode", "data.sources", "data.values", "model", "runs", "training.scoring"),
         lazily=("metrics",),

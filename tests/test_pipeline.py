@@ -27,7 +27,7 @@ import loralab.pipeline
 from loralab import Classifier, Config, LoralabError, RunFailed, load_config, run_training
 from loralab.data.prepare import load_splits
 from loralab.describe import count_parameters
-from loralab.pipeline import Plan
+from loralab.ready import Plan
 from loralab.runs import atomic_folder
 from loralab.training.callbacks import EvalDone, Event, StepDone
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from loralab.diagnose.run import Diagnosis, Explained
     from loralab.diagnose.sections import Section
     from loralab.model.counts import Counts, Fit
-    from loralab.pipeline import Plan, RunSummary
+    from loralab.pipeline import RunSummary
+    from loralab.ready import Plan
     from loralab.training.callbacks import Event
     from loralab.training.prefix_cache import PrefixCache
 

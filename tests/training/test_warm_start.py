@@ -14,7 +14,7 @@ from workbench import network, rows, weights
 from loralab.data.values import Ints
 from loralab.training import warm_start as module
 from loralab.training.scoring import logits_of
-from loralab.training.warm_start import warm_start
+from loralab.training.warm_start import STRENGTH, warm_start
 
 
 @pytest.mark.parametrize("head", ["own", "linear"])
@@ -28,12 +28,12 @@ def test_it_classifies_as_the_regression_does_and_changes_the_last_map_only(tiny
     pooled = torch.cat(features).numpy()
     warm_start(net, data, net.head.out)
     assert data.labels is not None
-    scale = pooled.std()
-    reference = LogisticRegression(max_iter=500).fit(pooled / scale, data.labels[order])
+    scale = np.linalg.norm(pooled, axis=1).mean()
+    reference = LogisticRegression(C=STRENGTH, max_iter=500).fit(pooled / scale, data.labels[order])
     found = logits_of(net, data)
     expected = reference.decision_function(pooled / scale)
     np.testing.assert_allclose(found[order], expected, atol=0.05)
-    assert (found.argmax(axis=1) == data.labels).mean() > 0.8  # random features
+    assert (found.argmax(axis=1) == data.labels).mean() > 0.6  # of random features, where chance gives 0.25
     assert {name for name, weight in weights(net).items() if not torch.equal(weight, before[name])} == {
         "head.out.weight",
         "head.out.bias",

@@ -1,0 +1,133 @@
+"""What a run is made of before its first step: rows, tokens, network, loss, cache. Nothing is written yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from loralab import metrics
+from loralab.config import Config
+from loralab.data.clean import check_steps
+from loralab.data.encode import encode, load_tokenizer
+from loralab.data.prepare import load_splits, remarks
+from loralab.data.select import Splits
+from loralab.data.sources import Columns
+from loralab.data.values import Encoded
+from loralab.model import device
+from loralab.model.build import Lora, build_network, check_counts
+from loralab.model.bundle import Manifest
+from loralab.model.counts import Counts
+from loralab.model.generic import GenericNetwork
+from loralab.model.network import Network
+from loralab.model.storage import Base, resolve_base
+from loralab.training import prefix_cache
+from loralab.training.loss import Loss, resolve_class_weights
+from loralab.training.prefix_cache import PrefixCache
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is about to do, told before step 1."""
+
+    folder: Path
+    splits: Splits
+    columns: Columns
+    counts: Counts
+    setting: device.Setting
+    cache: PrefixCache
+    remarks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """All that a run is made of, before its first step. `parts`: the splits' rows as tokens, by the splits' names."""
+
+    plan: Plan
+    network: Network | GenericNetwork
+    tokenizer: Tokenizer
+    parts: Mapping[str, Encoded]
+    loss: Loss
+    manifest: Manifest
+
+
+def prepare(config: Config, target: Path) -> Ready:
+    """Read the rows, load and adapt the encoder, and decide what to do, writing nothing."""
+    check_steps(config.data.clean)
+    splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    loss = choose_loss(config, splits)
+
+    base = resolve_base(config.model.base)
+    tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
+    network, counts = make_network(config, base, len(splits.classes))
+    setting = device.place(network, config.train.precision, config.train.threads)
+    manifest = describe_model(config, base, network, splits.classes)
+
+    tokenize = partial(encode, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
+    parts = {name: tokenize(rows) for name, rows in splits.parts().items()}
+    cache = plan_cache(config, network, parts, manifest, setting)
+    plan = Plan(target, splits, columns, counts, setting, cache, (*remarks(splits), *config.remarks()))
+    return Ready(plan, network, tokenizer, parts, loss, manifest)
+
+
+def choose_loss(config: Config, splits: Splits) -> Loss:
+    """Check what to train for and what to stop on, before anything costs time."""
+    metrics.check_stop_on(config.train.stop_on, splits.classes)
+    weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.train.require_labels())
+    return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
+
+
+def make_network(config: Config, base: Base, classes: int) -> tuple[Network | GenericNetwork, Counts]:
+    """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
+    lora = Lora(**config.lora.model_dump(exclude={"max_trainable", "plus_ratio"}))
+    shape = config.model.model_dump(exclude={"base"})
+    init, dropout = config.stream("init"), config.stream("dropout")
+    network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
+    network.gradient_checkpointing = config.train.gradient_checkpointing
+    counts = check_counts(
+        network, tuning=config.tuning, lora=lora, freeze=config.model.freeze, max_trainable=config.lora.max_trainable
+    )
+    return network, counts
+
+
+def describe_model(config: Config, base: Base, network: Network | GenericNetwork, classes: tuple[str, ...]) -> Manifest:
+    """Write down what the weights alone do not say."""
+    return Manifest(
+        base=base.name,
+        base_folder=str(base.folder.resolve()),
+        base_sha256=base.identity(),
+        dims=base.dims,
+        classes=classes,
+        pooling=network.pooling,
+        head=network.head_kind,
+        tuning=config.tuning,
+        clean=config.data.clean,
+        max_length=config.data.max_length,
+        lora=config.lora.model_dump(mode="json", exclude={"max_trainable", "plus_ratio"}),
+        quantize=config.model.quantize,
+    )
+
+
+def plan_cache(
+    config: Config,
+    network: Network | GenericNetwork,
+    parts: Mapping[str, Encoded],
+    manifest: Manifest,
+    setting: device.Setting,
+) -> PrefixCache:
+    """Decide what is kept of the frozen layers below the lowest trained one."""
+    return prefix_cache.plan(
+        network,
+        list(parts.values()),
+        setting=config.train.cache,
+        limit=config.train.cache_gb * 1e9,
+        epochs=config.train.epochs,
+        folder=prefix_cache.default_folder(),
+        identity=f"{manifest.base_sha256}/{setting}/{metadata.version('torch')}",
+    )
