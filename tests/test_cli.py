@@ -513,3 +513,7 @@ def test_help_shows_its_examples_a_line_each(command: str) -> None:
     shown = [line.strip() for line in done(command, "--help").splitlines()]
     assert any(line.startswith(f"loralab {command} ") for line in shown)
     assert not any("\\b" in line for line in shown)
+
+
+def test_the_training_log_is_told_again_from_the_run(run: Path) -> None:
+    assert done("describe", run, "--log") == (run / "training_log.txt").read_text(encoding="utf-8")

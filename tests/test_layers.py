@@ -51,7 +51,7 @@ TABLE: Mapping[str, May] = {
         top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"),
         lazily=("model.build", "model.device"),
     ),
-    "report": May(top=("config", "metrics", "runs")),
+    "report": May(top=("config", "metrics", "runs", "stats")),
     "console": May(
         top=("metrics",),
         lazily=("training.callbacks",),
@@ -62,6 +62,7 @@ TABLE: Mapping[str, May] = {
             "diagnose",
             "model.counts",
             "pipeline",
+            "ready",
             "training.callbacks",
             "training.prefix_cache",
         ),

@@ -203,6 +203,7 @@ def diagnose(
 def describe(
     target: Annotated[str, typer.Argument(metavar="RUN|RECIPE", help="A run's folder, a recipe, or a settings file.")],
     settings: Settings = None,
+    log: Annotated[bool, typer.Option("--log", help="Print a run's whole training log as text.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Count parameters (base, adapter, head, trainable) of a run or a recipe; needs no weights.
@@ -210,9 +211,17 @@ def describe(
     \b
     loralab describe roberta-class-weights
     loralab describe roberta-class-weights lora.rank=22 lora.targets=value
+    loralab describe runs/quickstart-s42 --log
     """
     from loralab import console
     from loralab.describe import describe as describe_target
+
+    if log:
+        from loralab.report.tables import read_tables
+        from loralab.report.texts import training_log
+
+        print(training_log(read_tables(Path(target))), end="")
+        return
 
     facts = describe_target(target, settings or [])
     _print_json(facts) if as_json else console.show_facts(facts)

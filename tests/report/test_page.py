@@ -12,8 +12,8 @@ from invented import CLASSES, HOSTILE, edit, invent_run
 
 from loralab import runs
 from loralab.report.page import _column
-from loralab.report.tables import wilson
 from loralab.report.write import write_report
+from loralab.stats import wilson
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -100,7 +100,8 @@ def test_nothing_is_fetched(hostile: str, folder: Path) -> None:
 
 def test_the_headline_is_the_test_accuracy_with_its_interval(page: Page, folder: Path) -> None:
     accuracy = runs.read_scores(folder)["scores"]["accuracy"]
-    low, high = wilson(round(accuracy * 200), 200)
+    interval = wilson(round(accuracy * 200), 200)
+    low, high = interval.low, interval.high
     header = " ".join(page.by_tag["header"][0].split())
     assert f"{100 * accuracy:.1f} %" in header
     assert f"{round(accuracy * 200)} of 200 test rows are classified right" in header

@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from invented import CLASSES, TEMPERATURE, ece_by_hand, edit, invent_run, read_rows, softmax
-from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix
 
 from loralab import runs
 from loralab.errors import LoralabError
 from loralab.report import predictions
 from loralab.report.predictions import Bin, Predictions, read_predictions
-from loralab.report.tables import Step, read_events, read_tables, shorten, thin, wilson
+from loralab.report.tables import Step, read_events, read_tables, shorten, thin
 
 
 @pytest.fixture
@@ -26,12 +25,6 @@ def run(tmp_path: Path) -> Path:
 
 def gaps(bins: tuple[Bin, ...]) -> float:
     return sum(b.rows * abs(b.accuracy - b.confidence) for b in bins) / sum(b.rows for b in bins)
-
-
-@pytest.mark.parametrize(("successes", "n"), [(0, 5), (5, 5), (388, 400), (1, 2), (70_000, 100_000)])
-def test_wilson_equals_scipy(successes: int, n: int) -> None:
-    expected = binomtest(successes, n).proportion_ci(method="wilson")
-    assert wilson(successes, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_an_evaluation_knows_the_training_loss_since_the_one_before() -> None:

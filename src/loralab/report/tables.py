@@ -13,6 +13,7 @@ from loralab import metrics, runs
 from loralab.config import Config, describe_settings
 from loralab.errors import LoralabError
 from loralab.report.predictions import Predictions, read_predictions
+from loralab.stats import wilson
 
 OVERALL = ("accuracy", "macro_f1", "mcc", "kappa", "loss", "ece", "brier")
 """The scores that are not of one class, in the order they are shown; older runs lack some."""
@@ -120,7 +121,8 @@ class RunTables:
 
     def interval(self) -> tuple[float, float]:
         """The 95 % interval of the test accuracy."""
-        return wilson(self.right(), self.test_rows)
+        found = wilson(self.right(), self.test_rows)
+        return found.low, found.high
 
     def majority(self) -> tuple[str, float]:
         """The commonest class of the test rows, and the accuracy of always saying it."""
@@ -201,14 +203,6 @@ def thin(steps: Sequence[Step], most: int) -> list[Step]:
 def rows_scored(scores: Mapping[str, float]) -> int:
     """Rows behind a set of scores: the sum of its true:NAME."""
     return int(sum(value for name, value in scores.items() if name.startswith("true:")))
-
-
-def wilson(successes: int, n: int) -> tuple[float, float]:
-    """Return the 95 % score interval of the share successes / n (Wilson 1927), which also holds near 0 and 1."""
-    z, share = 1.959963984540054, successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    reach = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
 
 
 def one_line(text: str) -> str:
