@@ -224,11 +224,11 @@ def test_run_gives_what_peft_and_transformers_give_with_it(run: Path, base: Path
 
     model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=4)
     model = PeftModel.from_pretrained(model, run / "model").eval()
-    for text, row in zip(TEXTS[3:5], classifier.predict(TEXTS[3:5]).probabilities, strict=True):
+    for text, row in zip(TEXTS[3:5], classifier.logits(TEXTS[3:5]), strict=True):
         ids = classifier.tokenizer.encode(" ".join(text.split())).ids
         with torch.no_grad():
             logits = model(input_ids=torch.tensor([ids])).logits
-        np.testing.assert_allclose(row, torch.softmax(logits, dim=1)[0].numpy(), atol=1e-5)
+        np.testing.assert_allclose(row, logits[0].numpy(), atol=1e-4)
 
 
 @pytest.mark.slow

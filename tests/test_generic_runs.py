@@ -35,7 +35,7 @@ CASES = {
     "dora": ("bert", "train.learning_rate=0.01", DROPOUT),
     "adalora": ("bert", "train.learning_rate=0.02", DROPOUT),
     "vera": ("bert", "train.learning_rate=0.1", DROPOUT, "lora.rank=16"),
-    "ia3": ("bert", "train.learning_rate=0.05", "lora.targets=key,value,ffn_out"),
+    "ia3": ("bert", "train.learning_rate=0.05", "lora.targets=key,value,ffn_out", "lora.dropout=0"),
     "deberta-v2": ("deberta-v2", "train.learning_rate=0.01", DROPOUT, "lora.variant=lora"),
     "modernbert": ("modernbert", "train.learning_rate=0.01", DROPOUT, "lora.variant=lora", "lora.targets=query,key,value"),
     "albert": ("albert", "train.learning_rate=0.003", DROPOUT, "lora.variant=pissa", "lora.targets=all"),
