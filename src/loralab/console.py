@@ -196,7 +196,7 @@ def show_recipes(recipes: Sequence[Recipe]) -> None:
 def show_settings(settings: Mapping[str, str]) -> None:
     """Print every setting with default and meaning."""
     for name, meaning in settings.items():
-        console.print(f"[bold]{name:<26}[/] {escape(meaning)}")
+        console.print(f"[bold]{name:<28}[/] {escape(meaning)}")
 
 
 def show_cleaning(steps: Sequence[tuple[str, str]]) -> None:
