@@ -43,6 +43,7 @@ OTHER: dict[str, str] = {
     "data.test": "0.3",
     "data.validation": "240",
     "data.split_seed": "1",
+    "data.draw_seed": "1",
     "data.train_limit": "100",
     "data.test_limit": "100",
     "data.shots_per_class": "8",

@@ -240,6 +240,50 @@ def report(run: RunFolder) -> None:
 
 
 @app.command()
+def experiment(
+    kind: Annotated[str, typer.Argument(metavar="KIND", help="What to ask; see below.")],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE[,RECIPE]", help="A recipe, a settings file or a data file; or several.")],
+    settings: Settings = None,
+    points: Annotated[list[str] | None, typer.Option(metavar="SETTING=A,B,...", help="What to vary; again for more.")] = None,
+    seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="The seeds of every point.")] = None,
+    where: Annotated[str | None, typer.Option(help="here, processes or ray; default: processes where there are cores.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Trials at a time; default: one per core.", min=1)] = None,
+    name: Annotated[str | None, typer.Option(help="The experiment's name; default: kind and recipe.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier experiment of this name.")] = False,
+) -> None:
+    """Ask a question that takes many runs. A second call goes on where the first was stopped.
+
+    \b
+    seeds       how much of a score is luck; recipes compared
+    grid        every combination: learning rate x weight decay, or your --points
+    ablation    one setting at a time around the recipe's own
+    layers      which top layers suffice
+    few-shot    what a few rows of each class buy
+    scaling     what more rows would buy: a power law
+    \b
+    loralab experiment seeds distilbert-study --seeds 42,123,456
+    loralab experiment grid quickstart --points lora.rank=4,16 --points lora.targets=value,query+value
+    loralab experiment scaling reviews.csv --points data.train_limit=100,200,400,800
+    """
+    from loralab.experiments.kinds import find_kind
+    from loralab.experiments.plans import make_plan, parse_points, parse_seeds
+
+    plan = make_plan(
+        find_kind(kind), recipe.split(","), settings or [], parse_points(points or []), parse_seeds(seeds) if seeds else None
+    )
+    from loralab.console import ExperimentView
+    from loralab.experiments.execute import choose_where
+    from loralab.experiments.run import run_experiment
+
+    folder = runs / (name or f"{kind}-{Path(recipe.split(',')[0]).stem}")
+    place = choose_where(where)
+    with ExperimentView(folder, place) as view:
+        summary = run_experiment(plan, folder, where=place, jobs=jobs, overwrite=overwrite, announce=view.announce, tell=view.tell)
+    view.summarise(summary)
+
+
+@app.command()
 def budget(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="A recipe or a settings file.")],
     max_trainable: Annotated[int, typer.Option(help="Most trainable parameters.", min=1)],

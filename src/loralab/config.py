@@ -48,7 +48,9 @@ def _words(value: object) -> object:
 
 
 def _layers(value: object) -> object:
-    """`9-11`, `9,10,11`, `9` or a list: kept as text, because the number of layers is the encoder's to know."""
+    """`9-11`, `9,10,11`, `9` or a list: kept as text, because the number of layers is the encoder's to know; `all` is None."""
+    if value == "all":
+        return None
     if isinstance(value, list):
         return ",".join(str(part) for part in value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -102,6 +104,9 @@ class DataConfig(_Section):
     test: Part | None = Field(None, description="test file, or the fraction or rows held out; default: the source's own, else 0.2")
     validation: Part = Field(0.1, description="validation file, or the fraction or number of training rows held out")
     split_seed: int = Field(0, description="seed of every split; apart from `seed`, so that seeds share their test rows")
+    draw_seed: int | None = Field(
+        None, description="seed of the rows that train_limit and shots_per_class draw; default: split_seed"
+    )
     train_limit: Positive | None = Field(None, description="train on this many rows, classes in proportion")
     test_limit: Positive | None = Field(None, description="test on this many rows, classes in proportion")
     shots_per_class: Positive | None = Field(None, description="train on this many rows of each class")

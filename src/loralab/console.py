@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from loralab.data.check import Report
     from loralab.diagnose.run import Diagnosis, Explained
     from loralab.diagnose.sections import Section
+    from loralab.experiments.execute import Outcome
+    from loralab.experiments.run import ExperimentSummary
     from loralab.model.counts import Counts, Fit
     from loralab.pipeline import RunSummary
     from loralab.ready import Plan
     from loralab.training.callbacks import Event
     from loralab.training.prefix_cache import PrefixCache
+    from loralab.trials import Question, Trial
 
 _SHOWN_ROWS = 8
 _LONG = 40
@@ -117,6 +120,67 @@ class TrainingView:
             console.print(f"            {report}", soft_wrap=True)
         console.print("\nnext        " + escape(f'loralab predict {folder} --input "a text"'), soft_wrap=True)
         console.print("            " + escape(f"loralab evaluate {folder} --file labelled.csv"), soft_wrap=True)
+
+
+class ExperimentView:
+    """What an experiment varies and holds, a bar over its trials with the time left, and a line for each that ends."""
+
+    def __init__(self, folder: Path, where: str) -> None:
+        self.folder, self.where = folder, where
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        )
+        self.task = self.progress.add_task("trials", total=0)
+        self.announced = False
+
+    def __enter__(self) -> ExperimentView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def announce(self, question: Question, trials: Sequence[Trial]) -> None:
+        """Print the question once, and add a round of trials to the bar."""
+        if not self.announced:
+            facts = {
+                "experiment": f"{question.kind}: {question.asks}",
+                "folder": str(self.folder),
+                "recipes": ", ".join(question.recipes),
+                "varied": "\n            ".join(
+                    f"{name}: {_shorten([str(p) for p in points])}" for name, points in question.varied.items()
+                ),
+                "held": ", ".join(question.held) or "the recipe's own settings",
+                "where": self.where,
+            }
+            show_facts(facts)
+            self.progress.start()
+            self.announced = True
+        self.progress.update(self.task, total=(self.progress.tasks[self.task].total or 0) + len(trials))
+
+    def tell(self, outcome: Outcome) -> None:
+        """Show how a trial ended."""
+        from loralab.runs import read_scores
+        from loralab.trials import trial_folder
+
+        what = "  ".join(f"{name.rpartition('.')[2]} {value}" for name, value in outcome.trial.factors.items())
+        if outcome.failure is not None:
+            end = f"[red]failed[/]: {escape(outcome.failure)}"
+        else:
+            scores = read_scores(trial_folder(self.folder, outcome.trial.name))["scores"]
+            end = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]found[/]" if outcome.found else "")
+        self.progress.console.print(f"{escape(what):<52} {end}", soft_wrap=True)
+        self.progress.advance(self.task)
+
+    def summarise(self, summary: ExperimentSummary) -> None:
+        """Say where everything lies."""
+        done = len(summary.outcomes) - len(summary.failures)
+        console.print(f"{done} of {len(summary.outcomes)} trials have a result")
+        console.print(f"the experiment  {summary.folder}", soft_wrap=True)
 
 
 def counts_line(counts: Counts) -> str:

@@ -20,6 +20,10 @@ class RunFailed(LoralabError):
     exit_code = 1
 
 
+class Interrupted(RunFailed):
+    """Ctrl-C: what was running can be resumed."""
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Return `"; did you mean 'rank'?"` for the closest of `valid`, or an empty string when none is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)

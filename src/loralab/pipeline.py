@@ -11,7 +11,7 @@ from pathlib import Path
 from loralab import metrics, runs
 from loralab.config import Config
 from loralab.data.values import Encoded, Examples
-from loralab.errors import RunFailed
+from loralab.errors import Interrupted
 from loralab.model.bundle import save_bundle
 from loralab.model.counts import Counts
 from loralab.model.generic import GenericNetwork
@@ -140,7 +140,7 @@ def open_run(config: Config, ready: Ready, overwrite: bool, resume: bool) -> run
 def stop_if_interrupted(result: Fit, target: Path) -> None:
     """After Ctrl-C the best weights are saved by now; say so, and leave the run incomplete."""
     if result.interrupted:
-        raise RunFailed(
+        raise Interrupted(
             f"interrupted after step {result.steps}: the weights of step {result.best_step}, the best so far, are saved.\n"
             f"  Use them: loralab predict {target} --input TEXT\n  Go on: the same command with --resume"
         )

@@ -43,6 +43,7 @@ def split(
     test: Examples | float,
     validation: Examples | float,
     seed: int,
+    draw_seed: int | None = None,
     train_limit: int | None = None,
     test_limit: int | None = None,
     shots_per_class: int | None = None,
@@ -51,11 +52,14 @@ def split(
     """Divide a labelled source. `test` and `validation` are rows of their own, or what to hold out, classes in proportion:
     a fraction below 1, else a number of rows.
 
-    Held-out rows are taken before the limits, so runs with different limits share them. `indices` are positions among the
+    Held-out rows are taken before the limits, so runs with different limits share them; `draw_seed` draws other training rows
+    within the limits and leaves the held-out ones. `indices` are positions among the
     rows left for training. Raises LoralabError when a class is left without training rows or a fraction takes everything.
     """
     # One stream for each draw: a limit on one part must not move the rows of another.
     for_test, for_validation, for_train, for_test_limit = np.random.default_rng(seed).spawn(4)
+    if draw_seed is not None:
+        for_train = np.random.default_rng([seed, draw_seed])
     rest = np.arange(len(source))
     held = np.zeros(0, dtype=np.int64)
     if isinstance(test, float):

@@ -1,0 +1,1 @@
+"""Many runs as one question: plans over one Config, and where their trials run."""

@@ -1,0 +1,122 @@
+"""Experiment folders: the only file that knows the names inside one.
+
+experiment.json   the question: kind, recipes, what is varied and held, every trial with its factors
+trials/NAME/      one ordinary run folder a trial
+trials.csv, tables/, figures/, report.html
+                  made from the files above by `loralab report`, and made again at any time
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from loralab import runs
+from loralab.config import Config
+from loralab.errors import LoralabError
+
+EXPERIMENT, TRIALS = "experiment.json", "trials"
+TABLE, TABLES, FIGURES, REPORT = "trials.csv", "tables", "figures", "report.html"
+NAMES = frozenset((EXPERIMENT, TRIALS, TABLE, TABLES, FIGURES, REPORT))
+"""Everything that may lie in an experiment's folder: `--overwrite` deletes nothing else."""
+
+Factor = str | int | float | bool | None
+"""A value that sets trials apart, as it is told to people."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of an experiment: its folder's name, its settings, and what sets it apart, such as {"lora.rank": 4, "seed": 1}."""
+
+    name: str
+    config: Config
+    factors: Mapping[str, Factor]
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an experiment asks. `varied`: each factor with its points; `held`: settings changed in all trials alike."""
+
+    kind: str
+    asks: str
+    recipes: tuple[str, ...]
+    held: tuple[str, ...]
+    varied: Mapping[str, Sequence[Factor]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A trial as its experiment's file tells it; `failure` is why it has no result, where there is a reason."""
+
+    name: str
+    factors: Mapping[str, Factor]
+    fingerprint: str
+    failure: str | None = None
+
+    @classmethod
+    def of(cls, trial: Trial, failure: str | None = None) -> Entry:
+        """What is written down of a trial."""
+        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The contents of experiment.json."""
+
+    question: Question
+    entries: tuple[Entry, ...]
+
+
+def trial_folder(folder: Path, name: str) -> Path:
+    """Return a trial's run folder."""
+    return folder / TRIALS / name
+
+
+def is_experiment(folder: Path) -> bool:
+    """True where an experiment lies."""
+    return (folder / EXPERIMENT).is_file()
+
+
+def remove_experiment(folder: Path) -> None:
+    """Delete an experiment with its trials. Raises LoralabError where something lies there that no experiment made."""
+    if not is_experiment(folder):
+        return
+    if strange := sorted(path.name for path in folder.iterdir() if path.name not in NAMES):
+        raise LoralabError(f"{folder} holds {strange[0]}, which no experiment made: move it, or choose another --name")
+    for path in folder.glob(f"{TRIALS}/*"):
+        if not (path / runs.CONFIG).is_file():
+            raise LoralabError(f"{path} is not a run: move it, or choose another --name")
+    shutil.rmtree(folder)
+
+
+def write_experiment(folder: Path, question: Question, entries: Iterable[Entry]) -> None:
+    """Write down the question and every trial planned so far, whole or not at all."""
+    content = {
+        "kind": question.kind,
+        "asks": question.asks,
+        "recipes": [*question.recipes],
+        "held": [*question.held],
+        "varied": {name: [*points] for name, points in question.varied.items()},
+        "trials": [asdict(entry) for entry in entries],
+    }
+    with runs.says_disk(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    runs.write_json(folder / EXPERIMENT, content)
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """Read an experiment. Raises LoralabError when there is none or its file is damaged."""
+    path = folder / EXPERIMENT
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+        question = Question(found["kind"], found["asks"], tuple(found["recipes"]), tuple(found["held"]), dict(found["varied"]))
+        entries = tuple(Entry(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"]) for t in found["trials"])
+    except FileNotFoundError as error:
+        raise LoralabError(f"{folder} is not an experiment: it has no {EXPERIMENT}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LoralabError(f"{path} is damaged ({error!r}): run the experiment again, its finished trials are kept") from error
+    return Experiment(question, entries)
