@@ -41,7 +41,7 @@ class Dropout(nn.Module):
         return x * pool[offset : offset + x.numel()].view(x.shape)
 
 
-def recomputed(layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+def recomputed(layer: nn.Module, hidden: Tensor, mask: Tensor, rows: int | None = None) -> Tensor:
     """Run a layer whose activations are computed again in the backward pass (Chen et al. 2016), under the same dropout masks."""
     streams = [module.offsets for module in layer.modules() if isinstance(module, Dropout)]
     before = [stream.get_state() for stream in streams]
@@ -51,12 +51,12 @@ def recomputed(layer: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
         nonlocal again
         if not again:
             again = True
-            output: Tensor = layer(hidden, mask)
+            output: Tensor = layer(hidden, mask, rows)
             return output
         now = [stream.get_state() for stream in streams]
         _set(streams, before)
         try:  # the second time it is left by an exception, as soon as it has what it was run for
-            output = layer(hidden, mask)
+            output = layer(hidden, mask, rows)
         finally:
             _set(streams, now)
         return output
