@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,10 @@ from loralab.data.sources import read_examples, stream_texts
 from loralab.data.values import Examples
 from loralab.errors import LoralabError
 from loralab.model import device
-from loralab.model.bundle import Manifest, load_bundle
+from loralab.model.bundle import Manifest, load_bundle, read_manifest
 from loralab.model.generic import GenericNetwork
 from loralab.model.lora import merge
+from loralab.model.onnx_network import ONNX, OnnxNetwork
 from loralab.training.scoring import logits_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from loralab.model.network import Network
 
+Backend = Literal["auto", "native", "onnx", "onnx-int8"]
 FORMATS = ("csv", "jsonl", "submission")
 SUBMISSION_HEADER = ("ID", "Label")
 
@@ -60,22 +62,50 @@ class Predictions:
         return numbers
 
 
+def choose_folder(path: Path, backend: Backend = "auto") -> Path:
+    """Return the folder that a backend reads: the run's bundle, one of its exports, or the path itself where it is one of these."""
+    if backend not in get_args(Backend):
+        raise LoralabError(f"there is no backend {backend!r}; valid: {', '.join(get_args(Backend))}")
+    if backend == "native" or (path / ONNX).is_file():
+        return runs.model_folder(path)
+    exported = path / runs.EXPORTS / ("onnx" if backend == "auto" else backend)
+    if backend == "auto":
+        slow = (exported / ONNX).is_file() and not device.fast_in_bf16(device.choose_device())
+        return exported if slow else runs.model_folder(path)
+    if not (exported / ONNX).is_file():
+        raise LoralabError(f"{path} has no {backend} export yet: loralab export {path} --to {backend}")
+    return exported
+
+
 class Classifier:
     """A trained network with its tokenizer, cleaning and class names; the adapter is merged where the network is native."""
 
-    def __init__(self, network: Network | GenericNetwork, manifest: Manifest, tokenizer: Tokenizer) -> None:
+    def __init__(self, network: Network | GenericNetwork | OnnxNetwork, manifest: Manifest, tokenizer: Tokenizer) -> None:
         self.network = network
         self.manifest = manifest
         self.tokenizer = tokenizer
 
     @classmethod
-    def load(cls, path: str | Path, *, base: str | None = None, precision: str = "auto", threads: int | None = None) -> Classifier:
-        """Load a run, a bundle, or a folder that peft saved; offline where the base is on this disk.
+    def load(
+        cls,
+        path: str | Path,
+        *,
+        base: str | None = None,
+        precision: str = "auto",
+        threads: int | None = None,
+        backend: Backend = "auto",
+    ) -> Classifier:
+        """Load a run, a bundle, an export, or a folder that peft saved; offline where the base is on this disk.
 
-        `base` says where the base lies when it has moved. Raises LoralabError for a missing or damaged folder, and for a base
-        that is not the one trained on.
+        `base` says where the base lies when it has moved. `backend`: native; onnx or onnx-int8, where `loralab export` wrote it;
+        auto: native, but onnx where it was written and the processor is slow in bf16. Raises LoralabError for a missing or
+        damaged folder, and for a base that is not the one trained on.
         """
-        folder = runs.model_folder(Path(path))
+        folder = choose_folder(Path(path), backend)
+        if (folder / ONNX).is_file():
+            manifest = read_manifest(folder)
+            tokenizer = load_tokenizer(folder, min(manifest.max_length, manifest.dims.longest))
+            return cls(OnnxNetwork(folder / ONNX, threads), manifest, tokenizer)
         network, manifest = load_bundle(folder, base)
         try:
             check_steps(manifest.clean)

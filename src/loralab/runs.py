@@ -8,6 +8,7 @@ checkpoint.safetensors   the state at the last evaluation, while the run is not 
 predictions.csv          every test row: its number, class, prediction, confidence, logits, text
 scores.json              written last of what training writes: where it stands, the run is complete
 diagnosis.json           what `loralab diagnose` found
+exports/FORM/            what `loralab export` wrote, with export.json, its check
 track/                   what `loralab train --track` kept for other tools
 report.html, README.md, training_log.txt, model_description.txt and .json, metrics.csv, figures/
                          made from the files above by `loralab report`, and made again at any time
@@ -38,8 +39,8 @@ CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = "config.yaml", "environment.json", "lo
 CHECKPOINT, PREDICTIONS, DIAGNOSIS = "checkpoint.safetensors", "predictions.csv", "diagnosis.json"
 REPORT, CARD, TRAINING_LOG, METRICS, FIGURES = "report.html", "README.md", "training_log.txt", "metrics.csv", "figures"
 DESCRIPTION_TEXT, DESCRIPTION = "model_description.txt", "model_description.json"
-TRACK = "track"
-_WRITTEN = (CONFIG, ENVIRONMENT, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DIAGNOSIS, TRACK)
+TRACK, EXPORTS, EXPORT_CHECK = "track", "exports", "export.json"
+_WRITTEN = (CONFIG, ENVIRONMENT, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DIAGNOSIS, TRACK, EXPORTS)
 _DERIVED = (REPORT, CARD, TRAINING_LOG, METRICS, FIGURES, DESCRIPTION_TEXT, DESCRIPTION)
 NAMES = frozenset((*_WRITTEN, *_DERIVED))
 """Everything that may lie in a run folder: `--overwrite` deletes nothing else."""
@@ -193,6 +194,15 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
             break
         events.append(event)
     return events
+
+
+def test_texts(folder: Path, most: int) -> list[str]:
+    """Return the first texts that a run was tested on; none where it is not complete."""
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return [row["text"] for row in itertools.islice(csv.DictReader(file), most)]
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,137 @@
+"""An export answers as the run does, opens where it is said to open, and is not kept where it does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import make_checkpoint
+from torch import nn
+
+from loralab import Classifier, LoralabError, load_config, run_training
+from loralab import export as module
+from loralab.errors import RunFailed
+from loralab.export import check, export_run
+from loralab.runs import EXPORT_CHECK
+
+TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot", "border treaty"]
+
+
+def train(folder: Path, data: Path, base: Path, *more: str) -> Path:
+    settings = [f"model.base={base}", "train.learning_rate=0.01", "train.epochs=6", "train.precision=fp32", *more]
+    return run_training(load_config(data, settings), folder=folder).folder
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tmp_path_factory.mktemp("runs"), topics_csv, tiny)
+
+
+def logits(path: Path) -> np.ndarray:
+    return Classifier.load(path, precision="fp32").logits(TEXTS)
+
+
+def test_merged_opens_in_loralab_without_its_base_and_in_transformers_with_its_class_names(
+    topics_csv: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerFast
+
+    base = make_checkpoint(tmp_path / "base", "roberta")
+    run = train(tmp_path / "runs", topics_csv, base)
+    expected = logits(run)
+    found = export_run(run, "merged", tmp_path / "merged")
+    (base / "model.safetensors").unlink()
+    assert found.largest_difference < 1e-5
+    assert found.agreement == 1
+    assert found.rows == len((run / "predictions.csv").read_text().splitlines()) - 1
+    np.testing.assert_allclose(logits(found.folder), expected, atol=1e-5)
+    theirs = AutoModelForSequenceClassification.from_pretrained(found.folder)
+    assert theirs.config.id2label == dict(enumerate(Classifier.load(found.folder).classes))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(found.folder / "tokenizer.json"), pad_token="[PAD]")
+    batch = tokenizer(TEXTS, return_tensors="pt", padding=True, return_token_type_ids=False)
+    with torch.no_grad():
+        np.testing.assert_allclose(theirs(**batch).logits.numpy(), expected, atol=1e-5)
+
+
+def test_a_fully_tuned_run_can_be_merged_and_has_no_adapter_to_export(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    run = train(
+        tmp_path / "runs", topics_csv, tiny, "tuning=full", "train.learning_rate=1e-3", "model.pooling=mean", "model.head=linear"
+    )
+    np.testing.assert_allclose(logits(export_run(run, "merged").folder), logits(run), atol=1e-5)
+    with pytest.raises(LoralabError, match=r"no adapter.*--to merged"):
+        export_run(run, "peft")
+
+
+def test_peft_opens_it(run: Path, tiny: Path, tmp_path: Path) -> None:
+    from peft import AutoPeftModelForSequenceClassification
+
+    found = export_run(run, "peft", tmp_path / "peft")
+    theirs = AutoPeftModelForSequenceClassification.from_pretrained(found.folder, num_labels=4).eval()
+    tokens = torch.tensor([[2, 7, 9, 11, 3]])
+    with torch.no_grad():
+        ours = Classifier.load(run, precision="fp32").network(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        torch.testing.assert_close(theirs(input_ids=tokens).logits, ours, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_onnx_answers_at_any_batch_and_length_and_its_8_bits_nearly(run: Path) -> None:
+    whole = export_run(run, "onnx")
+    np.testing.assert_allclose(logits(whole.folder), logits(run), atol=1e-4)
+    np.testing.assert_allclose(Classifier.load(run, backend="onnx").logits(TEXTS), logits(run), atol=1e-4)
+    eight = export_run(run, "onnx-int8")
+    assert eight.megabytes < whole.megabytes
+    assert eight.agreement >= 0.99
+    assert 0 < eight.largest_difference < 1
+    assert Classifier.load(run, backend="onnx-int8").predict(TEXTS[:2]).labels == Classifier.load(run).predict(TEXTS[:2]).labels
+    written = json.loads((eight.folder / EXPORT_CHECK).read_text())
+    assert (written["form"], written["agreement"]) == ("onnx-int8", eight.agreement)
+
+
+@pytest.mark.parametrize(("form", "shift"), [("merged", 2e-5), ("onnx", 2e-4), ("onnx-int8", 5.0), ("onnx", float("nan"))])
+def test_an_export_that_answers_otherwise_is_refused(run: Path, form: str, shift: float) -> None:
+    classifier = Classifier.load(run, precision="fp32")
+
+    class Shifted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = classifier.network
+
+        def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.network(tokens, mask) + torch.tensor([shift, 0, 0, 0])
+
+    encoded = module._encoded(classifier, TEXTS * 20)
+    assert check(classifier.network, classifier.network, encoded, form)[1] == 1
+    with pytest.raises(RunFailed, match="nothing was kept"):
+        check(classifier.network, Shifted(), encoded, form)
+
+
+def test_nothing_is_left_of_a_refused_export(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.CLOSE, "merged", -1.0)
+    with pytest.raises(RunFailed):
+        export_run(run, "merged", tmp_path / "out")
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_is_there_is_not_replaced_unasked(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export_run(run, "merged", out)
+    with pytest.raises(LoralabError, match="--overwrite"):
+        export_run(run, "merged", out)
+    export_run(run, "peft", out, overwrite=True)
+    assert not (out / "model.safetensors").exists()
+    (out / EXPORT_CHECK).unlink()
+    with pytest.raises(LoralabError, match="not an export"):
+        export_run(run, "merged", out, overwrite=True)
+    with pytest.raises(LoralabError, match="did you mean 'onnx-int8'"):
+        export_run(run, "onnx-int4")
+
+
+def test_a_backend_that_was_not_exported_says_how(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    run = train(tmp_path, topics_csv, tiny, "train.max_steps=1")
+    with pytest.raises(LoralabError, match=r"loralab export .* --to onnx-int8"):
+        Classifier.load(run, backend="onnx-int8")
+    with pytest.raises(LoralabError, match="no backend 'onxx'"):
+        Classifier.load(run, backend="onxx")  # type: ignore[arg-type]
