@@ -79,7 +79,8 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "ray": (),
     "optuna": (),
     "fastapi": (),
-    "transformers": ("model.generic",),
+    "transformers": ("model.generic", "model.translate"),
+    "nltk": (),
     "peft": ("model.generic", "model.generic_files", "model.peft_methods"),
     "pickle": ("data.pickle_machine", "data.safe_pickle"),
     "huggingface_hub": ("data.sources", "model.storage"),
@@ -106,6 +107,7 @@ TORCH_AT_THE_TOP = (
     "model.network",
     "model.peft_files",
     "model.peft_methods",
+    "model.translate",
     "training",
 )
 """Importing any other module must not load torch by itself; inside functions all may."""
