@@ -317,6 +317,8 @@ def augment(
     pair = [name.strip() for name in back_translation.split(",") if name.strip()]
     techniques = technique or (TECHNIQUES if pair else TECHNIQUES[:-1])
     check_techniques(techniques)
+    if len(pair) != (2 if "back_translation" in techniques else 0):
+        raise LoralabError("the technique back_translation goes with --back-translation THERE,BACK: two Marian checkpoints")
     console.show_augmentation(show_techniques(text, load_rewrites(techniques, strength, pair), seed))
 
 

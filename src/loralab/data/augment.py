@@ -9,6 +9,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
 
 import numpy as np
 
@@ -60,7 +61,12 @@ def word_rewrites(names: Collection[str], strength: float, synonyms: Synonyms | 
 
     Words are what stands between spaces; line breaks and tabs become spaces.
     """
-    look_up = synonyms or (lambda word: ())
+
+    @cache
+    def look_up(word: str) -> list[str]:
+        """Without names for a word without a capital: `prices` would find the singer Mary Leontyne Price."""
+        return [other for other in synonyms(word) if word[0].isupper() or not other[0].isupper()] if synonyms else []
+
     changes: dict[str, Callable[[Words, random.Random], Words]] = {
         "synonym": lambda words, source: _replace(words, _share(words, strength), look_up, source),
         "insertion": lambda words, source: _insert(words, _share(words, strength), look_up, source),
@@ -151,7 +157,8 @@ def _on_texts(change: Callable[[Words, random.Random], Words]) -> Rewrite:
     """Each text has a stream of its own: what becomes of it does not depend on the rows beside it."""
 
     def rewrite(texts: Sequence[str], key: str) -> list[str]:
-        sources = (random.Random(f"{key}/{text}") for text in texts)  # noqa: S311 - no secret hangs on it
+        seeds = (f"{key}/{text}".encode("utf-8", "surrogatepass") for text in texts)  # JSON can carry half a character
+        sources = (random.Random(seed) for seed in seeds)  # noqa: S311 - no secret hangs on it
         return [" ".join(change(text.split(), source)) for text, source in zip(texts, sources, strict=True)]
 
     return rewrite
@@ -163,17 +170,10 @@ def _share(words: Words, strength: float) -> int:
 
 
 def _known_words(words: Words, synonyms: Synonyms) -> list[tuple[int, re.Match[str], Sequence[str]]]:
-    """(place, word, its synonyms) of every word that is no stop word, has two letters or more and has synonyms.
-
-    A name is no synonym of a word without a capital: `prices` would find the singer Mary Leontyne Price.
-    """
-
-    def fitting(word: str) -> list[str]:
-        return [other for other in synonyms(word) if word[0].isupper() or not other[0].isupper()]
-
+    """(place, word, its synonyms) of every word that is no stop word, has two letters or more and has synonyms."""
     matches = ((i, _WORD.fullmatch(word)) for i, word in enumerate(words))
     content = ((i, match) for i, match in matches if match and len(match[2]) > 1 and match[2].lower() not in STOP_WORDS)
-    return [(i, match, others) for i, match in content if (others := fitting(match[2]))]
+    return [(i, match, others) for i, match in content if (others := synonyms(match[2]))]
 
 
 def _replace(words: Words, count: int, synonyms: Synonyms, source: random.Random) -> Words:

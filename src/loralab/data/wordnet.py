@@ -1,6 +1,6 @@
 """WordNet's synonyms (Miller 1995), read from its own files (wndb(5WN)): Debian's, NLTK's or any other copy; no package is needed.
 
-NLTK's reader cannot open Debian's copy, which lacks two of the files it asks for; with those made up its synonyms are equal (tests).
+NLTK's reader cannot open Debian's copy, which lacks two of the files it asks for; with those made up its synonyms are equal.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Folder = Path | zipfile.Path
 
 
 class WordNet:
-    """Every set of synonyms, by the words in it: about 60,000 sets of two words or more. Loading takes a second or so."""
+    """Every set of synonyms, by the words in it: 117,659 in version 3.0, read in less than a second."""
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
@@ -93,17 +93,16 @@ def _lines(file: Folder) -> Iterator[str]:
 
 
 def _read_sets(lines: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """data.*: `offset file type COUNT word id word id ...`, the count in hexadecimal → the companions of each word."""
+    """data.*: `offset file type COUNT word id word id ...`, COUNT in hexadecimal → each word and those it shares a set with."""
     found: dict[str, tuple[str, ...]] = {}
     for line in lines:
         fields = line.split(" ", 4)
         count = int(fields[3], 16)
-        if count > 1:
-            # An adjective may bear where it may stand: `galore(ip)`.
-            words = tuple(word.partition("(")[0] for word in fields[4].split(" ", 2 * count)[: 2 * count : 2])
-            for word in words:
-                lemma = word.lower()
-                found[lemma] = (*found.get(lemma, ()), *words)
+        # An adjective may bear where it may stand: `galore(ip)`.
+        words = tuple(word.partition("(")[0] for word in fields[4].split(" ", 2 * count)[: 2 * count : 2])
+        for word in words:
+            lemma = word.lower()
+            found[lemma] = (*found.get(lemma, ()), *words)
     return found
 
 
