@@ -169,6 +169,11 @@ def test_where_one_technique_can_do_nothing_the_next_has_its_turn_then_another_r
     new, made = augment(train, {"swap": first, "synonym": second}, ratio=0.5, seed=0)
     # one row of each class is asked for: `swap` can change "a" alone, `synonym` "d" alone, and nothing changes "b" and "e"
     assert (list(new.texts), made) == (["A", "D"], {"swap": 1, "synonym": 1})
+    train = examples(list("abcdefgh"), [0] * 8, 1)
+    rewrites = {"swap": scripted({t: t * 2 for t in "abcdef"}, []), "synonym": scripted({t: t * 3 for t in "gh"}, [])}
+    new, made = augment(train, rewrites, ratio=1, seed=0)  # every row, each by the one technique that can
+    assert list(new.texts) == ["aa", "bb", "cc", "dd", "ee", "ff", "ggg", "hhh"]
+    assert made == {"swap": 6, "synonym": 2}
 
 
 def test_rows_that_cannot_be_made_are_fewer_and_said() -> None:
