@@ -31,6 +31,7 @@ COMMANDS = {
     "recipes",
     "settings",
     "clean",
+    "augment",
     "data",
     "doctor",
     "report",
@@ -396,6 +397,23 @@ def test_clean_shows_each_step() -> None:
     assert done("clean", "a  b", "--steps", "whitespace").splitlines()[-1].split(maxsplit=1)[1] == repr("a b")
 
 
+def test_augment_shows_what_each_technique_makes_of_a_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    command = ["augment", "Oil prices [up] again", "--technique", "deletion", "--technique", "swap", "--strength", "0.3"]
+    lines = [line.split(maxsplit=1) for line in done(*command).splitlines()]
+    assert [line[0] for line in lines] == ["before", "deletion", "swap"]
+    assert lines[0][1] == "Oil prices [up] again"
+    assert set(lines[1][1].split()) < set(lines[0][1].split())
+    assert sorted(lines[2][1].split()) == sorted(lines[0][1].split())
+    assert lines == [line.split(maxsplit=1) for line in done(*command).splitlines()]
+    assert any(done(*command) != done(*command, "--seed", str(seed)) for seed in range(3))
+    assert "did you mean 'swap'?" in invoke("augment", "a b", "--technique", "swop").err
+    monkeypatch.setattr("loralab.data.wordnet._places", lambda: iter([tmp_path]))
+    answer = invoke("augment", "a b")
+    assert (answer.code, "wordnet-base" in answer.err) == (2, True)
+    answer = invoke("augment", "a b", "--technique", "back_translation")
+    assert (answer.code, "--back-translation" in answer.err) == (2, True)
+
+
 def test_data_reports_in_json_and_words(tmp_path: Path) -> None:
     rows = [*topics(12), ("", "World"), ("a goal", "Sports"), ("a goal", "Sports"), ("profit", "Busines")]
     path = write_csv(tmp_path / "rows.csv", rows)
@@ -508,7 +526,7 @@ def test_reader_that_leaves_early_is_no_error() -> None:
     assert answer.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "describe", "budget", "clean", "data"])
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "describe", "budget", "clean", "augment", "data"])
 def test_help_shows_its_examples_a_line_each(command: str) -> None:
     shown = [line.strip() for line in done(command, "--help").splitlines()]
     assert any(line.startswith(f"loralab {command} ") for line in shown)

@@ -50,6 +50,10 @@ OTHER: dict[str, str] = {
     "data.indices": "rows.txt",
     "data.clean": "html",
     "data.max_length": "64",
+    "data.augment": "swap",
+    "data.augment_ratio": "0.5",
+    "data.augment_strength": "0.2",
+    "data.back_translation": "en-fr,fr-en",
     "model.base": "roberta-base",
     "model.pooling": "cls",
     "model.head": "own",
@@ -176,8 +180,13 @@ def test_a_missing_file_is_told() -> None:
 
 
 def changed(config: Config, name: str, value: str) -> Config:
-    needed = ["tuning=full"] if name == "model.freeze" else []  # refused where it would do nothing
-    return config.override(*needed, f"{name}={value}")
+    needed = {  # refused where it would do nothing
+        "model.freeze": "tuning=full",
+        "data.augment_ratio": "data.augment=swap",
+        "data.augment_strength": "data.augment=swap",
+        "data.back_translation": "data.augment=back_translation",
+    }
+    return config.override(*([needed[name]] if name in needed else []), f"{name}={value}")
 
 
 def test_every_setting_can_be_overridden() -> None:
@@ -191,6 +200,30 @@ def test_every_setting_can_be_overridden() -> None:
 def test_freezing_is_refused_where_it_would_do_nothing() -> None:
     with pytest.raises(LoralabError, match=r"model\.freeze=0-2 is for tuning=full: tuning=lora freezes the whole encoder"):
         Config().override("model.freeze=0-2")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (["data.augment_ratio=0.5"], "data.augment_ratio=0.5 is for data.augment, which names no technique"),
+        (["data.augment_strength=0.3"], "data.augment_strength=0.3 is for data.augment"),
+        (["data.back_translation=a,b"], "data.augment=back_translation goes with two checkpoints"),
+        (["data.augment=swap", "data.back_translation=a,b"], "data.augment=back_translation goes with two checkpoints"),
+        (["data.augment=back_translation"], "such as data.back_translation=Helsinki-NLP/opus-mt-en-fr,"),
+        (["data.augment=back_translation", "data.back_translation=a"], "there and back"),
+        (["data.augment=swap", "data.augment_ratio=-1"], "data.augment_ratio = -1"),
+        (["data.augment=swap", "data.augment_strength=0"], "data.augment_strength = 0"),
+    ],
+)
+def test_augmentation_that_would_do_nothing_or_cannot_be_is_refused(assignments: list[str], said: str) -> None:
+    assert said in refused("quickstart", assignments)
+
+
+def test_no_augmentation_is_a_point_of_a_study_over_it() -> None:
+    config = Config().override("data.augment=swap,deletion", "data.augment_strength=0.3")
+    assert config.override("data.augment_ratio=0").data.augment_ratio == 0
+    assert Config().override("data.augment_ratio=0").data.augment == ()
+    assert config.override("data.augment_strength=0.1", "data.augment=").data == Config().data
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "ray": (),
     "optuna": (),
     "fastapi": (),
-    "transformers": ("model.generic",),
+    "transformers": ("model.generic", "model.translate"),
+    "nltk": (),
     "peft": ("model.generic", "model.generic_files", "model.peft_methods"),
     "pickle": ("data.pickle_machine", "data.safe_pickle"),
     "huggingface_hub": ("data.sources", "model.storage"),
@@ -119,6 +120,7 @@ TORCH_AT_THE_TOP = (
     "model.onnx_network",
     "model.peft_files",
     "model.peft_methods",
+    "model.translate",
     "training",
 )
 """Importing any other module must not load torch by itself; inside functions all may."""

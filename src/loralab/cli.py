@@ -369,6 +369,31 @@ def clean(
 
 
 @app.command()
+def augment(
+    text: Annotated[str, typer.Argument(help="A text.")],
+    technique: Annotated[list[str] | None, typer.Option(help="A technique; repeat for more. Default: all that can be.")] = None,
+    strength: Annotated[float, typer.Option(help="Share of the words changed.", min=0.0, max=1.0)] = 0.1,
+    back_translation: Annotated[str, typer.Option(metavar="THERE,BACK", help="Two Marian checkpoints.")] = "",
+    seed: Annotated[int, typer.Option(help="Another seed, other changes.", min=0)] = 42,
+) -> None:
+    """Show what each technique of data.augment makes of a text.
+
+    \b
+    loralab augment 'Oil prices fall to the lowest level of the year' --strength 0.2
+    """
+    from loralab import console
+    from loralab.data.augment import TECHNIQUES, check_techniques, show_techniques
+    from loralab.ready import load_rewrites
+
+    pair = [name.strip() for name in back_translation.split(",") if name.strip()]
+    techniques = technique or (TECHNIQUES if pair else TECHNIQUES[:-1])
+    check_techniques(techniques)
+    if len(pair) != (2 if "back_translation" in techniques else 0):
+        raise LoralabError("the technique back_translation goes with --back-translation THERE,BACK: two Marian checkpoints")
+    console.show_augmentation(show_techniques(text, load_rewrites(techniques, strength, pair), seed))
+
+
+@app.command()
 def data(
     file: Annotated[str, typer.Argument(metavar="FILE", help="A file, a folder with train and test parts, or sample.")],
     test: Annotated[str | None, typer.Option(help="A test file to compare with.")] = None,

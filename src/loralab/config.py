@@ -113,6 +113,14 @@ class DataConfig(_Section):
     indices: str | None = Field(None, description="file of training row numbers to use, one a line, from 0")
     clean: Words = Field(("escapes", "html", "urls", "whitespace"), description="cleaning steps, in order; empty for none")
     max_length: int = Field(128, ge=8, le=512, description="tokens kept of a text, special tokens included")
+    augment: Words = Field((), description="more training rows: synonym, insertion, deletion, swap, back_translation, in turns")
+    augment_ratio: Real = Field(0.25, ge=0, description="new rows for each training row; 0 for none")
+    augment_strength: Real = Field(0.1, gt=0, le=1, description="share of a text's words changed, or of those deleted")
+    back_translation: Words = Field((), description="two Marian checkpoints, there and back: folders or hub ids")
+
+    def division(self) -> dict[str, Any]:
+        """What decides which rows there are: the arguments of `load_splits`."""
+        return self.model_dump(exclude={"clean", "max_length", "augment", "augment_ratio", "augment_strength", "back_translation"})
 
 
 class ModelConfig(_Section):
@@ -195,6 +203,15 @@ class Config(_Section):
         """A setting that would do nothing is refused."""
         if self.model.freeze and self.tuning != "full":
             raise ValueError(f"model.freeze={self.model.freeze} is for tuning=full: tuning={self.tuning} freezes the whole encoder")
+        data = self.data
+        for name, idle in (("augment_ratio", (0, 0.25)), ("augment_strength", (0.1,))):
+            if not data.augment and getattr(data, name) not in idle:
+                raise ValueError(f"data.{name}={getattr(data, name):g} is for data.augment, which names no technique")
+        if len(data.back_translation) != (2 if "back_translation" in data.augment else 0):
+            raise ValueError(
+                "data.augment=back_translation goes with two checkpoints, there and back, such as "
+                "data.back_translation=Helsinki-NLP/opus-mt-en-fr,Helsinki-NLP/opus-mt-fr-en"
+            )
         return self
 
     def override(self, *assignments: str) -> Config:
@@ -207,7 +224,7 @@ class Config(_Section):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def stream(self, purpose: str) -> int:
-        """Return the seed of one purpose (init, shuffle, dropout): one stream each, so that none depends on another's use."""
+        """Return the seed of one purpose (init, shuffle, augment, ...): one stream each, so that none depends on another's use."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()[:7])
 
     def remarks(self) -> list[str]:
@@ -330,8 +347,10 @@ def _merge(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
             merged[section] = parsed
         elif isinstance(merged.setdefault(section, {}), dict):
             merged[section][name] = parsed
-    if merged.get("data", {}) and isinstance(merged["data"], dict) and merged["data"].get("clean", ()) is None:
-        merged["data"]["clean"] = ()
+    if isinstance(merged.get("data"), dict):
+        for name in ("clean", "augment", "back_translation"):  # `data.clean=` means none
+            if merged["data"].get(name, ()) is None:
+                merged["data"][name] = ()
     return merged
 
 

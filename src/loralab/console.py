@@ -284,6 +284,14 @@ def show_cleaning(steps: Sequence[tuple[str, str]]) -> None:
         before = text
 
 
+def show_augmentation(texts: Sequence[tuple[str, str]]) -> None:
+    """Print a text and what each technique makes of it; where one found nothing to change, the text is dimmed."""
+    before = texts[0][1]
+    for i, (technique, text) in enumerate(texts):
+        style = "dim" if i and text.split() == before.split() else "none"
+        console.print(f"[bold]{technique:<16}[/] {escape(text)}", style=style, soft_wrap=True)
+
+
 def show_data(reports: Sequence[Report]) -> None:
     """Print each file's contents and findings."""
     for report in reports:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from loralab import metrics
 from loralab.config import Config
+from loralab.data.augment import Rewrite, augment, check_techniques, needs_synonyms, remark, word_rewrites
 from loralab.data.clean import check_steps
 from loralab.data.encode import encode, load_tokenizer
 from loralab.data.prepare import load_splits, remarks
 from loralab.data.select import Splits
 from loralab.data.sources import Columns
 from loralab.data.values import Encoded
+from loralab.data.wordnet import find_wordnet
 from loralab.model import device
 from loralab.model.build import Lora, build_network, check_counts
 from loralab.model.bundle import Manifest
@@ -24,6 +26,7 @@ from loralab.model.counts import Counts
 from loralab.model.generic import GenericNetwork
 from loralab.model.network import Network
 from loralab.model.storage import Base, resolve_base
+from loralab.model.translate import load_back_translation
 from loralab.training import prefix_cache
 from loralab.training.loss import Loss, resolve_class_weights
 from loralab.training.prefix_cache import PrefixCache
@@ -60,7 +63,9 @@ class Ready:
 def prepare(config: Config, target: Path) -> Ready:
     """Read the rows, load and adapt the encoder, and decide what to do, writing nothing."""
     check_steps(config.data.clean)
-    splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    check_techniques(config.data.augment)
+    splits, columns = load_splits(**config.data.division())
+    splits, added = augment_rows(config, splits)
     loss = choose_loss(config, splits)
 
     base = resolve_base(config.model.base)
@@ -70,16 +75,36 @@ def prepare(config: Config, target: Path) -> Ready:
     manifest = describe_model(config, base, network, splits.classes)
 
     tokenize = partial(encode, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
-    parts = {name: tokenize(rows) for name, rows in splits.parts().items()}
+    parts = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
     cache = plan_cache(config, network, parts, manifest, setting)
-    plan = Plan(target, splits, columns, counts, setting, cache, (*remarks(splits), *config.remarks()))
+    plan = Plan(target, splits, columns, counts, setting, cache, (*added, *remarks(splits), *config.remarks()))
     return Ready(plan, network, tokenizer, parts, loss, manifest)
+
+
+def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
+    """Make more rows of the training rows, where that is wanted, and say how many."""
+    data = config.data
+    if not data.augment or not data.augment_ratio:
+        return splits, []
+    rewrites = load_rewrites(data.augment, data.augment_strength, data.back_translation)
+    ratio, seed = data.augment_ratio, config.stream("augment")
+    rows, made = augment(splits.train, rewrites, ratio=ratio, seed=seed, clean=data.clean)
+    return replace(splits, augmented=rows), [remark(made, round(ratio * len(splits.train)))]
+
+
+def load_rewrites(techniques: Sequence[str], strength: float, pair: Sequence[str]) -> dict[str, Rewrite]:
+    """Return the techniques by name; WordNet is read and translators are loaded where one needs them."""
+    rewrites = word_rewrites(techniques, strength, find_wordnet().synonyms if needs_synonyms(techniques) else None)
+    if "back_translation" in techniques:
+        there, back = pair
+        rewrites["back_translation"] = load_back_translation(there, back)
+    return rewrites
 
 
 def choose_loss(config: Config, splits: Splits) -> Loss:
     """Check what to train for and what to stop on, before anything costs time."""
     metrics.check_stop_on(config.train.stop_on, splits.classes)
-    weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.train.require_labels())
+    weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.merged().train.require_labels())
     return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
 
 

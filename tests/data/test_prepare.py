@@ -35,7 +35,7 @@ def rows(each: int = 50, prefix: str = "text", classes: Sequence[str] = ("World"
 def load(source: str | Path, *overrides: str) -> tuple[Splits, Columns]:
     """Through the real settings, as the pipeline does it."""
     config = load_config("quickstart", [f"data.source={source}", *overrides])
-    return load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    return load_splits(**config.data.division())
 
 
 def sizes(splits: Splits) -> dict[str, int]:

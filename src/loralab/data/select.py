@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,12 @@ HELD_OUT_TEST = 0.2
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of one run. `validation` is None only where none was asked for."""
+    """The rows of one run. `validation` is None only where none was asked for; `augmented`: rows made of the training rows."""
 
     train: Examples
     validation: Examples | None
     test: Examples
+    augmented: Examples | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -33,8 +34,12 @@ class Splits:
 
     def parts(self) -> dict[str, Examples]:
         """The parts that are there, by name."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {"train": self.train, "validation": self.validation, "test": self.test, "augmented": self.augmented}
         return {name: rows for name, rows in parts.items() if rows is not None}
+
+    def merged(self) -> Splits:
+        """The same with the augmented rows among the training rows, at their end."""
+        return self if self.augmented is None else replace(self, train=self.train.join(self.augmented), augmented=None)
 
 
 def split(

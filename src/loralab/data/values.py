@@ -40,6 +40,11 @@ class Examples:
         labels = None if self.labels is None else self.labels[positions]
         return replace(self, texts=[self.texts[i] for i in positions], labels=labels, rows=self.rows[positions])
 
+    def join(self, others: Examples) -> Examples:
+        """Return these examples and `others` after them, both labelled, with the same classes."""
+        labels = np.concatenate([self.require_labels(), others.require_labels()])
+        return replace(self, texts=[*self.texts, *others.texts], labels=labels, rows=np.concatenate([self.rows, others.rows]))
+
     def fingerprint(self) -> str:
         """Sixteen hex digits that are equal for equal texts, labels and class names in equal order."""
         digest = hashlib.sha256("\x1f".join(self.classes).encode())

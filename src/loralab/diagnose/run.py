@@ -150,9 +150,9 @@ def examine(
 def _same_rows(folder: Path) -> Splits:
     """Read the run's rows again. Raises LoralabError when they are not those it was trained and tested on."""
     config = runs.read_config(folder)
-    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    splits, _ = load_splits(**config.data.division())
     trained = runs.read_environment(folder).get("rows")
-    if trained is not None and trained != splits.fingerprints():
+    if trained is not None and {part: rows for part, rows in trained.items() if part != "augmented"} != splits.fingerprints():
         raise LoralabError(
             f"the rows of {config.data.source} are not those that {folder} was trained and tested on: "
             f"restore the file, or train again"

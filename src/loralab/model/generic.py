@@ -153,7 +153,7 @@ def build_generic(
     check_minilm(base)
     kind = choose_head(head, base.name)
     settings = read_json(base.folder / "config.json")
-    with _seeded(init_seed), _quiet():
+    with _seeded(init_seed), quiet():
         model = _load(base, _configuration(settings, classes, base.name), kind, quantize)
         network = GenericNetwork(model, base.dims, classes, pooling=_pooling(pooling, kind, base.name), head=kind, dropout=dropout)
         _choose_trained(network, tuning, lora, init_seed, freeze)
@@ -176,7 +176,7 @@ def empty_generic(
     """Build without weights, to count or to fill: `settings` is the encoder's config.json, found by `name` when not given."""
     kind = choose_head(head, name)
     found = settings or (to_config(dims) if isinstance(dims, Dimensions) else base_settings(name))
-    with _quiet(), torch.device(device):
+    with quiet(), torch.device(device):
         model = _automatic(kind).from_config(_configuration(found, classes, name), **_attention())
         network = GenericNetwork(model, dims, classes, pooling=_pooling(pooling, kind, name), head=kind, dropout=0.0)
         _choose_trained(network, tuning, lora, 0, freeze)
@@ -310,7 +310,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Transformers' reports and progress bars off the terminal; what matters in them is checked and raised."""
     logging = need("transformers", "generic").utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()

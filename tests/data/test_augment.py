@@ -1,0 +1,262 @@
+"""Augmentation: what each technique does to a text, how many rows it makes of which, and that only training rows are touched."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import topics
+
+from loralab import LoralabError, load_config, run_training
+from loralab.data.augment import TECHNIQUES, Rewrite, augment, check_techniques, remark, show_techniques, word_rewrites
+from loralab.data.values import Examples
+from loralab.diagnose.run import _same_rows
+from loralab.training.callbacks import Event, StepDone
+
+WORDS = TECHNIQUES[:-1]
+KNOWN = {"oil": ["Petrol", "crude oil", "petroleum"], "prices": ["costs"], "great": ["big", "large"], "it": ["data processing"]}
+
+
+def synonyms(word: str) -> list[str]:
+    return KNOWN.get(word.lower(), [])
+
+
+def rewrite(name: str, text: str, strength: float = 0.1, key: str = "0") -> str:
+    return word_rewrites([name], strength, synonyms)[name]([text], key)[0]
+
+
+def outcomes(name: str, text: str, strength: float = 0.1) -> Counter[str]:
+    return Counter(rewrite(name, text, strength, str(key)) for key in range(300))
+
+
+def examples(texts: Sequence[str], labels: Sequence[int], classes: int = 2) -> Examples:
+    rows = np.arange(len(texts)) * 10 + 7  # row numbers are not places
+    return Examples(list(texts), np.array(labels, dtype=np.int64), rows, tuple("abcdefgh"[:classes]))
+
+
+def news(per_class: Sequence[int]) -> Examples:
+    texts = [" ".join(f"w{c}x{i}y{k}" for k in range(6)) for c, n in enumerate(per_class) for i in range(n)]
+    return examples(texts, [c for c, n in enumerate(per_class) for _ in range(n)], len(per_class))
+
+
+# Each technique on one text
+
+
+def test_a_synonym_takes_the_words_case_and_leaves_its_punctuation() -> None:
+    assert set(outcomes("synonym", '"Oil,"')) == {'"Petrol,"', '"Crude oil,"', '"Petroleum,"'}
+    assert set(outcomes("synonym", "OIL!")) == {"PETROL!", "CRUDE OIL!", "PETROLEUM!"}
+    # a name is no synonym of a word without a capital
+    assert set(outcomes("synonym", "oil")) == {"crude oil", "petroleum"}
+
+
+def test_stop_words_numbers_and_joined_words_are_left_by_synonyms() -> None:
+    text = "It 50 a oil's oil-rich o1l"
+    assert set(outcomes("synonym", text, 1.0)) == set(outcomes("insertion", text, 1.0)) == {text}
+
+
+def test_a_share_of_the_words_is_replaced_and_at_least_one() -> None:
+    words = ["oil"] * 10 + ["the"] * 10
+    for strength, count in ((0.01, 1), (0.1, 2), (0.17, 3), (0.5, 10), (1.0, 10)):
+        new = rewrite("synonym", " ".join(words), strength).replace("crude oil", "crude").split()
+        assert sum(a != b for a, b in zip(words, new, strict=True)) == count
+        assert new[10:] == words[10:]
+
+
+def test_insertion_puts_synonyms_anywhere_and_keeps_all_words_in_order() -> None:
+    found = outcomes("insertion", "prices of 7 fall")
+    assert set(found) == {"costs prices of 7 fall", "prices costs of 7 fall", "prices of costs 7 fall", "prices of 7 costs fall",
+                          "prices of 7 fall costs"}  # fmt: skip
+    assert min(found.values()) > 30  # 60 each are expected
+    assert len(rewrite("insertion", "prices " * 10, 0.3).split()) == 13
+
+
+def test_deletion_takes_each_word_with_the_given_chance_but_never_none_and_never_all() -> None:
+    text = " ".join(map(str, range(100)))
+    left = [len(new.split()) for new in outcomes("deletion", text, 0.3).elements()]
+    assert abs(np.mean(left) - 70) < 3 * np.sqrt(100 * 0.3 * 0.7 / 300)
+    assert set(outcomes("deletion", "a b c", 0.001)) == {"b c", "a c", "a b"}
+    assert set(outcomes("deletion", "a b c", 1.0)) == {"a", "b", "c"}
+
+
+def test_swap_keeps_the_words_and_moves_two_a_time() -> None:
+    assert set(outcomes("swap", "a b c")) == {"b a c", "c b a", "a c b"}
+    words = [str(i) for i in range(40)]
+    for new in outcomes("swap", " ".join(words)):
+        assert sorted(new.split()) == sorted(words)
+        assert 2 <= sum(a != b for a, b in zip(words, new.split(), strict=True)) <= 8
+    assert set(outcomes("swap", "x x y")) == {"y x x", "x y x"}  # never two equal words
+
+
+@pytest.mark.parametrize("name", WORDS)
+@pytest.mark.parametrize("text", ["", " \n ", "—", "x", "😀", "İ", "\ud83d", "x " * 3])
+def test_texts_with_nothing_to_change_keep_their_words(name: str, text: str) -> None:
+    words = "x x" if (name, text) == ("deletion", "x x x ") else " ".join(text.split())
+    assert rewrite(name, text, 0.3) in (words, "x")
+    assert bool(rewrite(name, text, 0.3)) == bool(words)
+
+
+def test_other_scripts_are_words_too() -> None:
+    known = {"цены": ["стоимость"]}
+    change = word_rewrites(["synonym"], 0.5, lambda word: known.get(word.lower(), []))["synonym"]
+    assert change(["«Цены»", "«цены»,"], "0") == ["«Стоимость»", "«стоимость»,"]
+    assert set(rewrite("swap", "Цены 上涨 😀").split()) == {"Цены", "上涨", "😀"}
+
+
+def test_what_becomes_of_a_text_does_not_hang_on_its_neighbours() -> None:
+    texts = [text for text, _ in topics(5)]
+    for name, change in word_rewrites(WORDS, 0.3, synonyms).items():
+        together = change(texts, "7/x")
+        assert together == [change([text], "7/x")[0] for text in texts]
+        assert change(texts, "8/x") != together or name in ("synonym", "insertion")
+
+
+# Which rows, and how many
+
+
+@pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 0.75, 1.0, 2.5])
+def test_ratio_classes_and_techniques_are_kept(ratio: float) -> None:
+    train = news([40, 24, 16])
+    new, made = augment(train, word_rewrites(["swap", "deletion"], 0.1, None), ratio=ratio, seed=1)
+    assert len(new) == 80 * ratio
+    assert np.bincount(new.require_labels(), minlength=3).tolist() == [40 * ratio, 24 * ratio, 16 * ratio]
+    assert abs(made["swap"] - made["deletion"]) <= 3 * np.ceil(ratio)  # one a class and round
+    assert set(Counter(new.rows.tolist()).values()) <= {int(np.floor(ratio)), int(np.ceil(ratio))}
+    at = {row: i for i, row in enumerate(train.rows.tolist())}
+    for text, row, label in zip(new.texts, new.rows.tolist(), new.require_labels(), strict=True):
+        source = train.texts[at[row]]
+        assert set(text.split()) <= set(source.split()), "not made of the row whose number it bears"
+        assert text != source
+        assert label == train.require_labels()[at[row]]
+    assert len(set(new.texts)) == len(new)
+
+
+def test_the_same_seed_gives_the_same_rows_and_another_seed_others() -> None:
+    train = news([30, 30])
+
+    def rows(names: Sequence[str], ratio: float, seed: int) -> set[tuple[str, int]]:
+        rewrites = word_rewrites(names, 0.2, None)
+        new, _ = augment(train, {name: rewrites[name] for name in names}, ratio=ratio, seed=seed)
+        return set(zip(new.texts, new.rows.tolist(), strict=True))
+
+    some = rows(["swap", "deletion"], 0.5, 1)
+    assert some == rows(["deletion", "swap"], 0.5, 1)
+    assert some != rows(["swap", "deletion"], 0.5, 2)
+    assert some < rows(["swap", "deletion"], 0.75, 1) < rows(["swap", "deletion"], 1.5, 1)
+
+
+def test_cleaning_comes_first() -> None:
+    train = examples(["oil lt;b gt;up lt;/b gt;", "profit &amp; loss"], [0, 1])
+    new, _ = augment(train, word_rewrites(["swap"], 0.1, None), ratio=1, seed=0, clean=("escapes", "html", "whitespace"))
+    assert {" ".join(sorted(text.split())) for text in new.texts} == {"oil up", "& loss profit"}
+
+
+def scripted(answers: Mapping[str, str], calls: list[list[str]]) -> Rewrite:
+    def change(texts: Sequence[str], key: str) -> list[str]:
+        calls.append(list(texts))
+        return [answers.get(text, text) for text in texts]
+
+    return change
+
+
+def test_where_one_technique_can_do_nothing_the_next_has_its_turn_then_another_row() -> None:
+    train = examples(["a", "b", "d", "e"], [0, 0, 1, 1])
+    first, second = scripted({"a": "A", "d": " d "}, []), scripted({"d": "D"}, [])
+    new, made = augment(train, {"swap": first, "synonym": second}, ratio=0.5, seed=0)
+    # one row of each class is asked for: `swap` can change "a" alone, `synonym` "d" alone, and nothing changes "b" and "e"
+    assert (list(new.texts), made) == (["A", "D"], {"swap": 1, "synonym": 1})
+    train = examples(list("abcdefgh"), [0] * 8, 1)
+    rewrites = {"swap": scripted({t: t * 2 for t in "abcdef"}, []), "synonym": scripted({t: t * 3 for t in "gh"}, [])}
+    new, made = augment(train, rewrites, ratio=1, seed=0)  # every row, each by the one technique that can
+    assert list(new.texts) == ["aa", "bb", "cc", "dd", "ee", "ff", "ggg", "hhh"]
+    assert made == {"swap": 6, "synonym": 2}
+
+
+def test_rows_that_cannot_be_made_are_fewer_and_said() -> None:
+    train = examples(["a", "", "b c", "d"], [0, 0, 1, 1])
+    new, made = augment(train, word_rewrites(["swap"], 0.1, None), ratio=3, seed=0)
+    assert list(new.texts) == ["c b"]  # once, though it was asked for three times
+    assert new.rows.tolist() == [27]
+    assert remark(made, 12) == (
+        "1 rows made of the training rows were added to them: 1 swap; 11 more were asked for, and no technique could make another"
+    )
+    assert remark(Counter(), 2).startswith("0 rows made of the training rows were added to them; 2 more")
+
+
+def test_a_technique_reads_all_its_rows_at_once() -> None:
+    train, calls = news([50, 50]), []
+    new, _ = augment(train, {"back_translation": scripted({t: t.upper() for t in train.texts}, calls)}, ratio=0.5, seed=0)
+    assert len(calls) == 1
+    assert sorted(t.upper() for t in calls[0]) == sorted(new.texts)
+
+
+def test_misspelt_and_repeated_techniques_are_told() -> None:
+    with pytest.raises(LoralabError, match=r"'synonims' is not a technique; did you mean 'synonym'\?.*back_translation"):
+        check_techniques(["swap", "synonims"])
+    with pytest.raises(LoralabError, match="'swap' twice"):
+        check_techniques(["swap", "deletion", "swap"])
+
+
+def test_shown_techniques_are_those_asked_for_and_follow_the_seed() -> None:
+    rewrites = word_rewrites(["deletion", "swap"], 0.2, None)
+    text = " ".join(map(str, range(20)))
+    shown = show_techniques(text, rewrites, 1)
+    assert [name for name, _ in shown] == ["before", "deletion", "swap"]
+    assert shown[0][1] == text
+    assert shown == show_techniques(text, rewrites, 1) != show_techniques(text, rewrites, 2)
+
+
+# A whole run
+
+
+SETTINGS = ("train.epochs=2", "train.batch_size=8", "train.threads=1", "data.max_length=32", "data.augment=swap,deletion")
+
+
+def test_a_run_learns_from_the_new_rows_and_holds_out_the_same(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", *SETTINGS, "train.epochs=1"])
+    said: list[tuple[str, ...]] = []
+    more = run_training(config, name="more", folder=tmp_path, announce=lambda plan: said.append(plan.remarks))
+    none = run_training(config.override("data.augment_ratio=0"), name="none", folder=tmp_path)
+    facts = [json.loads((tmp_path / name / "environment.json").read_text())["rows"] for name in ("more", "none")]
+    added = round(0.25 * facts[1]["train"]["count"])
+    assert facts[0].pop("augmented")["count"] == added
+    assert facts[0] == facts[1]  # the rows that were read, training rows included, are the same
+    assert more.steps > none.steps
+    assert more.scores != none.scores
+    assert any(line.startswith(f"{added} rows made of the training rows were added") for line in said[0])
+    assert len(_same_rows(tmp_path / "more").train) == facts[1]["train"]["count"]  # diagnose knows them again
+
+
+def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", *SETTINGS])
+    whole = run_training(config, name="whole", folder=tmp_path)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.epoch > 1:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_training(config, name="cut", folder=tmp_path, listeners=[stop])
+    monkeypatch.setattr("loralab.data.augment._swap", lambda words, count, source: words[::-1])  # as another WordNet would
+    with pytest.raises(LoralabError, match="rows was"):
+        run_training(config, name="cut", folder=tmp_path, resume=True)
+    monkeypatch.undo()
+    resumed = run_training(config, name="cut", folder=tmp_path, resume=True)
+    assert (resumed.scores, resumed.best_step) == (whole.scores, whole.best_step)
+    weights = [(tmp_path / name / "model" / "adapter_model.safetensors").read_bytes() for name in ("cut", "whole")]
+    assert weights[0] == weights[1]
+
+
+def test_global_streams_are_left_alone() -> None:
+    random.seed(1)
+    np.random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    augment(news([5, 5]), word_rewrites(WORDS, 0.2, synonyms), ratio=1, seed=0)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
