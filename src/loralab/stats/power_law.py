@@ -83,7 +83,7 @@ def law_intervals(
     """Bootstrap the law: runs (n,) are resampled within each number of rows, and the law fitted to each resample.
 
     Simulated 95 % intervals of c, b and the error at four times the rows hold the truth in about 88 % with 2 seeds a size and
-    in 90 to 95 % with 3 to 10. They count what seeds vary, not what all runs share (their test rows), nor that the form may be
+    in 89 to 95 % with 3 to 10. They count what seeds vary, not what all runs share (their test rows), nor that the form may be
     wrong: see `hold_out_last`.
     Raises LoralabError where a number of rows has one run only, and what `fit_power_law` raises.
     """
