@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -67,21 +68,30 @@ def test_the_bounds_hold() -> None:
 
 
 def test_weights_count_as_repeats_do() -> None:
-    errors = LAW.predict(SIZES) + [0.01, -0.01, 0.01, -0.01, 0.02]
+    errors = LAW.predict(SIZES) + np.array([0.01, -0.01, 0.01, -0.01, 0.02])
     twice = fit_power_law([*SIZES, 1600], [*errors, errors[-1]], np.ones(6))
     assert fit_power_law(SIZES, errors, [1, 1, 1, 1, 2]) == twice != fit_power_law(SIZES, errors, np.ones(5))
 
 
+@pytest.mark.slow
 def test_relative_residuals_predict_better_than_plain_ones() -> None:
-    """The docstring's claim, on curves of three seeds."""
-    random, far = np.random.default_rng(0), 4 * SIZES[-1]
-    off = []
-    for _ in range(300):
-        rows, errors = _curves(3, random, deviation=0.2)
-        laws = fit_power_law(rows, errors), fit_power_law(rows, errors, np.ones(len(rows)))
-        off.append([abs(float(law.predict(far) - LAW.predict(far))) for law in laws])
-    relative, plain = np.mean(off, axis=0)
-    assert relative < 0.97 * plain
+    """The figures in the docstring: 6 laws at 3 sets of sizes with 1, 3 and 5 seeds, all runs scored on the same 3,800 rows."""
+    laws = [(2.0, 0.5, 0.05), (1.0, 0.35, 0.08), (0.6, 0.2, 0.0), (3.0, 0.7, 0.1), (0.8, 0.3, 0.02), (8.0, 1.0, 0.06)]
+    grids = [[100, 200, 400, 800, 1600], [50, 200, 1000, 5000], [10, 50, 100, 500, 1000, 5000, 10000]]
+    random, off = np.random.default_rng(0), []
+    for law, sizes, seeds in itertools.product([PowerLaw(*law) for law in laws], grids, (1, 3, 5)):
+        truth, far = law.predict(sizes), 4 * sizes[-1]
+        if truth[0] > 0.75:  # worse than chance
+            continue
+        spread, rows_alike = 0.15 * (truth - law.c) + 0.03 * truth, np.sqrt(truth * (1 - truth) / 3800)
+        for _ in range(40):
+            runs = truth + random.normal(size=(seeds, len(sizes))) * spread
+            shared = (0.85 * random.normal() + 0.5 * random.normal(size=len(sizes))) * rows_alike
+            errors = np.clip(runs.mean(axis=0) + shared, 0.001, 1)
+            off.append([abs(fit_power_law(sizes, errors, w).predict(far) - law.predict(far)) for w in (None, np.ones(len(sizes)))])
+    relative, plain = 100 * np.mean(off, axis=0)
+    assert (relative, plain) == (pytest.approx(1.00, abs=0.08), pytest.approx(1.12, abs=0.08))
+    assert relative < 0.95 * plain
 
 
 def test_intervals_hold_the_law_and_keep_their_seed() -> None:
@@ -89,7 +99,7 @@ def test_intervals_hold_the_law_and_keep_their_seed() -> None:
     far = 4 * SIZES[-1]
     truth = [LAW.c, LAW.b, float(LAW.predict(far))]
     hits, gaps = [], []
-    for trial in range(100):
+    for trial in range(60):
         rows, errors = _curves(5, random)
         found = law_intervals(rows, errors, at=[far], rounds=200, seed=trial)
         hits.append([i.low <= true <= i.high for i, true in zip((found.c, found.b, *found.predictions), truth, strict=True)])
@@ -100,7 +110,7 @@ def test_intervals_hold_the_law_and_keep_their_seed() -> None:
         assert 0.85 <= share <= 0.99
     law = fit_power_law(rows, errors)
     assert (found.c.estimate, found.predictions[0].estimate) == (law.c, float(law.predict(far)))
-    assert law_intervals(rows, errors, at=[far], rounds=200, seed=99) == found != law_intervals(rows, errors, rounds=200, seed=98)
+    assert law_intervals(rows, errors, at=[far], rounds=200, seed=59) == found != law_intervals(rows, errors, rounds=200, seed=98)
 
 
 def test_the_last_point_is_held_out() -> None:
@@ -136,9 +146,9 @@ def test_doubling_gains_less_from_there_on() -> None:
 
 
 def test_what_is_no_curve_is_refused() -> None:
-    with pytest.raises(LoralabError, match="2 different numbers of training rows.*add 1"):
+    with pytest.raises(LoralabError, match=r"2 different numbers of training rows.*add 1"):
         fit_power_law([100, 200, 200], [0.3, 0.2, 0.2])
-    with pytest.raises(LoralabError, match="3 different numbers of training rows.*needs 4"):
+    with pytest.raises(LoralabError, match=r"3 different numbers of training rows.*needs 4"):
         hold_out_last([100, 200, 400], [0.3, 0.2, 0.1])
     with pytest.raises(LoralabError, match="2 seeds"):
         law_intervals(SIZES, LAW.predict(SIZES))
