@@ -153,7 +153,7 @@ def open_run(config: Config, ready: Ready, overwrite: bool, resume: bool) -> run
     plan, manifest = ready.plan, ready.manifest
     base = {"name": manifest.base, "sha256": manifest.base_sha256}
     rows = plan.splits.fingerprints()
-    facts = {**asdict(plan.setting), "processes": plan.processes, "base": base, "classes": [*manifest.classes], "rows": rows}
+    facts = {"processes": plan.processes, **asdict(plan.setting), "base": base, "classes": [*manifest.classes], "rows": rows}
     return runs.reopen(plan.folder, config, facts) if resume else runs.create(plan.folder, config, facts, overwrite)
 
 

@@ -182,7 +182,7 @@ ALONE = World()
 
 
 def tell(message: str) -> None:
-    """Print what is wrong, which all processes know, once on each host; torchrun's own report, which comes after it, ends with it."""
+    """Print what is wrong, which all processes know, once on each host; torchrun's own report, which comes later, ends with it."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
         time.sleep(_SECONDS_TO_SPEAK)  # torchrun ends all others as soon as one has ended
         return
@@ -206,5 +206,7 @@ def _in_touch() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = next(iter(str(error).splitlines()), "")
-        raise RunFailed(f"another process of this run has ended ({reason}); go on with --resume") from error
+        raise RunFailed(
+            "another process of this run has ended or cannot be reached; the same command with --resume goes on from the last "
+            f"checkpoint\n  {str(error)[:200]}"
+        ) from error
