@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(hours=2)
 """For one another: the hidden states of a large training set take the first process so long, while the others wait."""
-_SECONDS_TO_SPEAK = 1.0
+_SECONDS_TO_SPEAK = 10.0
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ ALONE = World()
 def tell(message: str) -> None:
     """Print what is wrong, which all processes know, once on each host; torchrun's own report, which comes later, ends with it."""
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        time.sleep(_SECONDS_TO_SPEAK)  # torchrun ends all others as soon as one has ended
+        time.sleep(_SECONDS_TO_SPEAK)  # torchrun ends all others, sleep or no sleep, as soon as one has ended
         return
     print(message, file=sys.stderr)
     if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
