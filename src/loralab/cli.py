@@ -91,6 +91,7 @@ def train(
     if not world.first:  # the first process alone speaks and writes
         run()
         world.leave()
+        return
     with TrainingView(config) as view, trackers:
         summary = run(announce=view.announce, listeners=[view.listen, *trackers.listeners])
         trackers.finish(summary)
