@@ -20,9 +20,10 @@ from loralab import LoralabError, load_config, run_training
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 EXACT = ["train.precision=fp32", "train.threads=1", "model.dropout=0", "lora.dropout=0", "train.learning_rate=0.01"]
 WEIGHTED = ["train.class_weights=balanced", "train.label_smoothing=0.1", "train.focal_gamma=1"]
+STOPPED = ["train.patience=2", "train.min_delta=100"]
 CASES = {
     # several passes a step; training stops early, and the best weights are not the last
-    "accumulated": [*WEIGHTED, "train.batch_size=12", "train.tokens_per_pass=48", "train.learning_rate=0.05", "train.patience=2"],
+    "accumulated": [*WEIGHTED, "train.batch_size=12", "train.tokens_per_pass=48", "train.eval_every=2", *STOPPED],
     # 86 rows: five steps of 17, and one of 1, of which one process takes nothing
     "one_left": ["train.batch_size=17", "train.eval_every=2", "train.epochs=2"],
     "cached": ["lora.layers=top1", "train.cache=disk", "train.warm_start=true", "train.max_steps=6"],
