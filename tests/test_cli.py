@@ -511,7 +511,7 @@ def test_ctrl_c_after_training_does_not_say_that_nothing_was_written(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loralab.pipeline.logits_of", interrupted)  # while the test rows are scored
+    monkeypatch.setattr("loralab.pipeline.logits_among", interrupted)  # while the test rows are scored
     answer = invoke("train", topics_csv, *settings, "train.max_steps=1", "--runs", tmp_path, "--name", "cut")
     assert answer.code == 1
     assert (tmp_path / "cut" / "model").is_dir()

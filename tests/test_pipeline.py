@@ -198,7 +198,7 @@ def test_run_that_dies_while_testing_is_not_complete(configure: Configure, tmp_p
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(loralab.pipeline, "logits_of", broken)
+    monkeypatch.setattr(loralab.pipeline, "logits_among", broken)
     with pytest.raises(ZeroDivisionError):
         run_training(configure("train.max_steps=2"), folder=tmp_path)
     assert not (tmp_path / "run" / "scores.json").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,7 +35,9 @@ def main() -> None:
     try:
         app()
     except LoralabError as error:
-        print(f"loralab: {error}", file=sys.stderr)
+        from loralab.training.together import tell
+
+        tell(f"loralab: {error}")
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # click's code for Ctrl-C; ours is that of every run that did not end well
@@ -65,6 +68,7 @@ def train(
     loralab train reviews.csv data.text=title,body data.label=stars
     loralab train roberta-million-budget seed=1    under a million trainable parameters
     loralab train quickstart --track tensorboard   and --track wandb, --track mlflow: offline, in the run's folder
+    torchrun --nproc-per-node 4 -m loralab train quickstart    one run by 4 processes, or 4 GPUs
     \b
     `loralab recipes` lists the recipes, `loralab settings` every setting.
     """
@@ -72,24 +76,24 @@ def train(
 
     if resume and overwrite:
         raise LoralabError("--resume goes on with a run and --overwrite replaces it: choose one")
-    config = load_config(recipe, settings or [])  # before the slow imports: a misspelt setting is told at once
+    from loralab.training.together import World
+
+    world = World.join()
+    config = world.each(load_config, recipe, settings or [])  # before the slow imports: a misspelt setting is told at once
     from loralab.track import open_trackers
 
     name = config.name or name or default_name(recipe, config.seed)
-    trackers = open_trackers(track or [], config, runs / name)
+    trackers = world.each(open_trackers, track or [], config, runs / name)
     from loralab.console import TrainingView
     from loralab.pipeline import run_training
 
+    run = partial(run_training, config, name=name, folder=runs, overwrite=overwrite, resume=resume, world=world)
+    if not world.first:  # the first process alone speaks and writes
+        run()
+        world.leave()
+        return
     with TrainingView(config) as view, trackers:
-        summary = run_training(
-            config,
-            name=name,
-            folder=runs,
-            overwrite=overwrite,
-            resume=resume,
-            announce=view.announce,
-            listeners=[view.listen, *trackers.listeners],
-        )
+        summary = run(announce=view.announce, listeners=[view.listen, *trackers.listeners])
         trackers.finish(summary)
     view.summarise(summary)
     page = None
@@ -100,6 +104,7 @@ def train(
     for line in trackers.look():
         print(f"tracked     {line}")
     view.point_on(summary.folder, page)
+    world.leave()
 
 
 @app.command()

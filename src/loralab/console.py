@@ -68,13 +68,14 @@ class TrainingView:
         counts, splits, config, where = plan.counts, plan.splits, self.config, plan.setting
         rows = "  ".join(f"{len(part):,} {name}" for name, part in splits.parts().items())
         label = f", label: {plan.columns.label}" if plan.columns.label else ""
+        workers = f"{plan.processes} processes x {where.threads} threads" if plan.processes > 1 else f"{where.threads} threads"
         show_facts(
             {
                 "run": str(plan.folder),
                 "data": f"{config.data.source}  (text: {' + '.join(plan.columns.text)}{label})",
                 "rows": rows,
                 "classes": _shorten([str(name) for name in splits.train.classes]),
-                "encoder": f"{config.model.base}, {config.tuning}, {where.precision} on {where.device}, {where.threads} threads",
+                "encoder": f"{config.model.base}, {config.tuning}, {where.precision} on {where.device}, {workers}",
                 "parameters": counts_line(counts),
                 "cache": cache_line(plan.cache),
             }

@@ -20,7 +20,8 @@ from loralab.ready import Plan, Ready, prepare
 from loralab.training.callbacks import Listener, Watch
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Optimisation, fit
-from loralab.training.scoring import logits_of
+from loralab.training.scoring import logits_among
+from loralab.training.together import ALONE, World
 from loralab.training.warm_start import last_linear, warm_start
 
 
@@ -56,24 +57,29 @@ def run_training(
     resume: bool = False,
     announce: Callable[[Plan], None] = lambda plan: None,
     listeners: Sequence[Listener] = (),
+    world: World = ALONE,
 ) -> RunSummary:
     """Train, test and save one run as `folder`/`name` (`config.name` wins over `name`).
 
     `resume` goes on with a run that was stopped, from its last evaluation, to the same adapter, bit for bit on a CPU.
     `announce` is told the plan before the first step, `listeners` every step and evaluation. Raises LoralabError for
     unusable input, before anything is written, and RunFailed when the run itself fails or is interrupted.
+
+    Under torchrun every process calls this with its `World.join()`; the first one alone writes, announces and tells listeners.
     """
     began = time.perf_counter()
     target = Path(folder) / (config.name or name)
-    runs.check_free(target, overwrite, resume)
-    ready = prepare(config, target)
-    announce(ready.plan)
+    listeners = listeners if world.first else ()
+    world.once(runs.check_free, target, overwrite, resume)
+    ready = world.each(prepare, config, target, world)
+    world.check_same(settings=config.fingerprint(), base=ready.manifest.base_sha256, rows=ready.plan.splits.fingerprints())
+    world.once(announce, ready.plan)
 
-    run = open_run(config, ready, overwrite, resume)
-    checkpoint = Checkpoint.load_if_any(run.checkpoint)
-    run.rewind_log(checkpoint.step if checkpoint else 0)
+    run = world.once(open_run, config, ready, overwrite, resume)
+    checkpoint = world.once(Checkpoint.load_if_any, run.checkpoint)
+    world.once(run.rewind_log, checkpoint.step if checkpoint else 0)
     network = ready.network
-    parts = {name: ready.plan.cache.keep(network, part, listeners) for name, part in ready.parts.items()}
+    parts = world.in_turn(keep_hidden, ready, listeners)
     start_head(config, network, parts["train"])
     result = fit(
         network,
@@ -87,16 +93,29 @@ def run_training(
         listeners=(run.log, *listeners),
         resume=checkpoint,
         keep=run.keep_checkpoint,
+        world=world,
     )
     temperature = result.scores.get("temperature")
-    with runs.atomic_folder(run.model) as model_folder:
-        save_bundle(model_folder, network, replace(ready.manifest, temperature=temperature or 1.0), ready.tokenizer.to_str())
+    if world.first:
+        save_model(run, ready, temperature or 1.0)
     stop_if_interrupted(result, target)
-    logits = logits_of(network, parts["test"])
-    run.write_predictions(*prediction_rows(ready.plan.splits.test, logits, temperature or 1.0))
+    logits = logits_among(world, network, parts["test"])
     summary = summarise(config, ready, result, logits, temperature, time.perf_counter() - began)
-    run.write_scores({**asdict(summary), "folder": str(target), "fingerprint": config.fingerprint()})
+    if world.first:
+        run.write_predictions(*prediction_rows(ready.plan.splits.test, logits, temperature or 1.0))
+        run.write_scores({**asdict(summary), "folder": str(target), "fingerprint": config.fingerprint()})
     return summary
+
+
+def keep_hidden(ready: Ready, listeners: Sequence[Listener]) -> dict[str, Encoded]:
+    """The rows of every split, with their hidden states where they are kept."""
+    return {name: ready.plan.cache.keep(ready.network, part, listeners) for name, part in ready.parts.items()}
+
+
+def save_model(run: runs.Run, ready: Ready, temperature: float) -> None:
+    """Write the bundle, whole or not at all."""
+    with runs.atomic_folder(run.model) as folder:
+        save_bundle(folder, ready.network, replace(ready.manifest, temperature=temperature), ready.tokenizer.to_str())
 
 
 def score_validation(logits: metrics.Logits, labels: metrics.Labels, *, classes: Sequence[str], also: str) -> dict[str, float]:
@@ -133,7 +152,8 @@ def open_run(config: Config, ready: Ready, overwrite: bool, resume: bool) -> run
     """Make the run's folder, or reopen it when its settings, rows, base and setting are the same."""
     plan, manifest = ready.plan, ready.manifest
     base = {"name": manifest.base, "sha256": manifest.base_sha256}
-    facts = {**asdict(plan.setting), "base": base, "classes": [*manifest.classes], "rows": plan.splits.fingerprints()}
+    rows = plan.splits.fingerprints()
+    facts = {"processes": plan.processes, **asdict(plan.setting), "base": base, "classes": [*manifest.classes], "rows": rows}
     return runs.reopen(plan.folder, config, facts) if resume else runs.create(plan.folder, config, facts, overwrite)
 
 

@@ -30,6 +30,7 @@ from loralab.model.translate import load_back_translation
 from loralab.training import prefix_cache
 from loralab.training.loss import Loss, resolve_class_weights
 from loralab.training.prefix_cache import PrefixCache
+from loralab.training.together import ALONE, World
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,6 +47,7 @@ class Plan:
     setting: device.Setting
     cache: PrefixCache
     remarks: tuple[str, ...]
+    processes: int = 1
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ class Ready:
     manifest: Manifest
 
 
-def prepare(config: Config, target: Path) -> Ready:
-    """Read the rows, load and adapt the encoder, and decide what to do, writing nothing."""
+def prepare(config: Config, target: Path, world: World = ALONE) -> Ready:
+    """Read the rows, load and adapt the encoder, and decide what to do, writing nothing and waiting for nobody."""
     check_steps(config.data.clean)
     check_techniques(config.data.augment)
     splits, columns = load_splits(**config.data.division())
@@ -70,14 +72,15 @@ def prepare(config: Config, target: Path) -> Ready:
 
     base = resolve_base(config.model.base)
     tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
-    network, counts = make_network(config, base, len(splits.classes))
-    setting = device.place(network, config.train.precision, config.train.threads)
+    network, counts = make_network(config, base, len(splits.classes), world.rank)
+    setting = device.place(network, config.train.precision, config.train.threads or world.threads)
     manifest = describe_model(config, base, network, splits.classes)
 
     tokenize = partial(encode, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
     parts = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
     cache = plan_cache(config, network, parts, manifest, setting)
-    plan = Plan(target, splits, columns, counts, setting, cache, (*added, *remarks(splits), *config.remarks()))
+    notes = (*added, *remarks(splits), *config.remarks())
+    plan = Plan(target, splits, columns, counts, setting, cache, notes, world.size)
     return Ready(plan, network, tokenizer, parts, loss, manifest)
 
 
@@ -108,11 +111,11 @@ def choose_loss(config: Config, splits: Splits) -> Loss:
     return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
 
 
-def make_network(config: Config, base: Base, classes: int) -> tuple[Network | GenericNetwork, Counts]:
-    """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
+def make_network(config: Config, base: Base, classes: int, rank: int = 0) -> tuple[Network | GenericNetwork, Counts]:
+    """Load and adapt the encoder; count what will be trained, and refuse it over the budget. Each `rank` has its own dropout."""
     lora = Lora(**config.lora.model_dump(exclude={"max_trainable", "plus_ratio"}))
     shape = config.model.model_dump(exclude={"base"})
-    init, dropout = config.stream("init"), config.stream("dropout")
+    init, dropout = config.stream("init"), config.stream("dropout", rank)
     network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
     network.gradient_checkpointing = config.train.gradient_checkpointing
     counts = check_counts(

@@ -144,7 +144,8 @@ def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> Run:
     for name, now_is in facts.items():
         if name in environment and environment[name] != now_is:
             raise LoralabError(
-                f"the run {folder} cannot be resumed to the same result: {name} was {environment[name]}, is {now_is}"
+                f"the run {folder} cannot be resumed to the same result: {name} was {environment[name]}, is {now_is};\n"
+                "  resume it as it was started, or start again with --overwrite"
             )
     return Run(folder)
 

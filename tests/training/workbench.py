@@ -23,6 +23,7 @@ from loralab.training.callbacks import EvalDone, Event, Listener, StepDone, Watc
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Optimisation, fit
 from loralab.training.loss import Loss
+from loralab.training.together import ALONE, World
 
 ALL_SCORES = partial(metrics.scores, classes=CLASSES)
 
@@ -72,6 +73,7 @@ def train(
     listeners: Sequence[Listener] = (),
     resume: Checkpoint | None = None,
     keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    world: World = ALONE,
     **settings: Any,
 ) -> Fit:
     try:
@@ -87,6 +89,7 @@ def train(
             listeners=listeners,
             resume=resume,
             keep=keep,
+            world=world,
         )
     except KeyboardInterrupt:  # pytest would end the whole session
         pytest.fail("an interruption escaped from the engine")

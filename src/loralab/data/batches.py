@@ -55,6 +55,13 @@ def cut_into_passes(positions: Ints, lengths: Ints, tokens_per_pass: int) -> Ite
         start += size
 
 
+def deal(positions: Ints, lengths: Ints, hands: int) -> list[Ints]:
+    """Deal positions out to `hands`, longest first, back and forth: parts of about as many texts, and tokens, each."""
+    order = positions[np.argsort(-lengths[positions], kind="stable")]
+    turns = np.arange(len(order)) % (2 * hands)
+    return [order[(turns == hand) | (turns == 2 * hands - 1 - hand)] for hand in range(hands)]
+
+
 def gather(encoded: Encoded, positions: Ints) -> Batch:
     """Lay the texts at `positions` out as one padded rectangle."""
     lengths = encoded.lengths[positions]

@@ -20,7 +20,8 @@ from loralab.training.callbacks import Allocating, EvalDone, Event, Listener, St
 from loralab.training.checkpoint import Checkpoint, pack, random_states, unpack
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier, warmup_steps
-from loralab.training.scoring import logits_of, run_batch
+from loralab.training.scoring import logits_among, run_batch
+from loralab.training.together import ALONE, World
 
 Score = Callable[[npt.NDArray[np.float32], Ints], Mapping[str, float]]
 
@@ -79,14 +80,18 @@ def fit(
     listeners: Sequence[Listener] = (),
     resume: Checkpoint | None = None,
     keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    world: World = ALONE,
 ) -> Fit:
     """Train what requires a gradient, keep the best weights by `watch`, and stop early when it says so.
 
     Batches are drawn from `seed` alone; on a CPU, equal arguments give equal weights, bit for bit. `keep` is given the state
     after every evaluation, and `resume` goes on from such a state as if training had never stopped. Ctrl-C ends training
     with the best weights so far. Raises RunFailed when the loss is no longer finite.
+
+    With a `world` of several processes all call this with equal arguments, each takes its share of every step, and all come to
+    the same weights; `listeners` and `keep` are called in the first one alone.
     """
-    loop = _Loop(network, train, validation, loss, score, watch, seed, optimisation, listeners, keep)
+    loop = _Loop(network, train, validation, loss, score, watch, seed, optimisation, listeners, keep, world)
     if resume is not None:
         loop.restore(resume)
     return loop.run()
@@ -107,10 +112,11 @@ class _Loop:
         optimisation: Optimisation,
         listeners: Sequence[Listener],
         keep: Callable[[Checkpoint], None],
+        world: World,
     ) -> None:
         self.network, self.train, self.validation = network, train, validation
         self.loss, self.score, self.watch, self.listeners, self.keep = loss, score, watch, listeners, keep
-        self.settings = optimisation
+        self.settings, self.world = optimisation, world
         self.random = np.random.default_rng(seed)
         self.device = next(network.parameters()).device
         self.trained = [p for p in network.parameters() if p.requires_grad]
@@ -128,6 +134,7 @@ class _Loop:
         self.best: list[Tensor] | None = None
         self.began = time.perf_counter()
         self.evaluation_seconds = 0.0
+        world.copy(self.trained)
 
     def run(self) -> Fit:
         interrupted = False
@@ -164,18 +171,20 @@ class _Loop:
                     yield positions
 
     def _take(self, positions: Ints) -> None:
-        """One optimiser step: passes, clipping, AdamW."""
+        """One optimiser step: passes, other processes' passes, clipping, AdamW."""
         rate = multiplier(self.step, self.total, self.warmup, self.settings.schedule)
         for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base * rate
         assert self.train.labels is not None
         mass = self.loss.mass(torch.from_numpy(self.train.labels[positions]).to(self.device))
         total = 0.0
-        for part in cut_into_passes(positions, self.train.lengths, self.settings.tokens_per_pass):
+        mine = self.world.share(positions, self.train.lengths)
+        for part in cut_into_passes(mine, self.train.lengths, self.settings.tokens_per_pass):
             labels = torch.from_numpy(self.train.labels[part]).to(self.device)
             loss = self.loss(run_batch(self.network, gather(self.train, part), self.device), labels) / mass
             self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             total += float(loss.detach())
+        total = self.world.add_up(total, self.trained)
         if not math.isfinite(total):
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
         if self.allocation is not None:
@@ -204,7 +213,8 @@ class _Loop:
         if self.validation is None or self.validation.labels is None:
             return
         began = time.perf_counter()
-        scores = self.score(logits_of(self.network, self.validation), self.validation.labels)
+        logits = logits_among(self.world, self.network, self.validation)
+        scores = self.world.once(self.score, logits, self.validation.labels)
         improved = self.watch.improved(scores)
         if improved:
             self.best = [parameter.detach().clone() for parameter in self.trained]
@@ -212,12 +222,14 @@ class _Loop:
         self.evaluation_seconds += time.perf_counter() - began
         self._tell(EvalDone(self.step, self._epoch(), scores, improved, self._seconds(), memory_in_use(self.device)))
         if self.step:
-            self.keep(self.checkpoint())
+            streams = self.world.gather([generator.get_state() for generator in random_states(self.network)])
+            if self.world.first:
+                self.keep(self.checkpoint(streams))
 
-    def checkpoint(self) -> Checkpoint:
-        """The state after the present step."""
+    def checkpoint(self, streams: Sequence[Sequence[Tensor]]) -> Checkpoint:
+        """The state after the present step, with every process's random streams."""
         tensors = pack(self.optimizer, self.trained, self.best)
-        tensors |= {f"random.{i}": generator.get_state() for i, generator in enumerate(random_states(self.network))}
+        tensors |= {f"random.{rank}.{i}": state for rank, states in enumerate(streams) for i, state in enumerate(states)}
         if self.allocation is not None:
             tensors |= {f"allocation/{name}": tensor.cpu() for name, tensor in self.allocation.state().items()}
         names = ("step", "samples", "best_step", "scores", "evaluation_seconds")
@@ -230,8 +242,9 @@ class _Loop:
         """Go back to a state. Raises LoralabError when it is not of this network."""
         values, tensors = checkpoint.values, dict(checkpoint.tensors)
         try:
+            streams = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
             for i, generator in enumerate(random_states(self.network)):
-                generator.set_state(tensors.pop(f"random.{i}"))
+                generator.set_state(streams[f"random.{self.world.rank}.{i}"])
             allocation = {name: tensors.pop(name) for name in list(tensors) if name.startswith("allocation/")}
             if self.allocation is not None:
                 self.allocation.restore({name.partition("/")[2]: tensor for name, tensor in allocation.items()})
@@ -251,7 +264,7 @@ class _Loop:
         return time.perf_counter() - self.began
 
     def _tell(self, event: Event) -> None:
-        for listener in self.listeners:
+        for listener in self.listeners if self.world.first else ():
             listener(event)
 
 

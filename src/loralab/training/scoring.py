@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from loralab.data.batches import Batch, cut_into_passes, gather
 from loralab.data.values import Encoded, Ints
+from loralab.training.together import World
 
 TOKENS_PER_PASS = 4096
 
@@ -43,4 +44,15 @@ def logits_of(
             logits[positions] = found
     network.train(was_training)
     assert logits is not None
+    return logits
+
+
+def logits_among(world: World, network: nn.Module, encoded: Encoded) -> npt.NDArray[np.float32]:
+    """The same for the whole data set, of which each process scores its share; all get all logits."""
+    if world.size == 1:
+        return logits_of(network, encoded)
+    rows = world.share(np.arange(len(encoded)), encoded.lengths)
+    found = world.gather((rows, logits_of(network, encoded, rows=rows) if len(rows) else None))
+    order = np.concatenate([rows for rows, _ in found])
+    logits: npt.NDArray[np.float32] = np.concatenate([part for _, part in found if part is not None])[np.argsort(order)]
     return logits
