@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from loralab import metrics
 from loralab.config import Config
 from loralab.data.clean import check_steps
-from loralab.data.encode import encode, load_tokenizer
+from loralab.data.encode import encode_once, load_tokenizer
 from loralab.data.prepare import load_splits, remarks
 from loralab.data.select import Splits
 from loralab.data.sources import Columns
@@ -69,7 +69,7 @@ def prepare(config: Config, target: Path) -> Ready:
     setting = device.place(network, config.train.precision, config.train.threads)
     manifest = describe_model(config, base, network, splits.classes)
 
-    tokenize = partial(encode, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
+    tokenize = partial(encode_once, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
     parts = {name: tokenize(rows) for name, rows in splits.parts().items()}
     cache = plan_cache(config, network, parts, manifest, setting)
     plan = Plan(target, splits, columns, counts, setting, cache, (*remarks(splits), *config.remarks()))
