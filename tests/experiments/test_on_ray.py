@@ -20,7 +20,7 @@ from loralab.config import load_config
 from loralab.errors import LoralabError, RunFailed
 from loralab.experiments import on_ray
 from loralab.experiments.execute import Outcome, choose_where, run_all
-from loralab.experiments.on_ray import Share, Task, choose_share, local_paths, pack, unpack, work
+from loralab.experiments.on_ray import Share, Task, choose_share, listening, local_paths, pack, unpack, work
 from loralab.trials import Trial, trial_folder
 
 SHORT = ("train.epochs=1", "train.threads=1", "data.max_length=32")
@@ -219,3 +219,15 @@ def test_an_address_is_for_ray_alone() -> None:
     for where in (None, "here", "processes"):
         with pytest.raises(LoralabError, match=r"--ray-address 10\.0\.0\.1:6379 is for --where ray"):
             choose_where(where, "10.0.0.1:6379")
+
+
+def test_an_address_where_nothing_listens_is_told_at_once() -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert listening(address) == address
+        assert listening(f"ray://{address}") == f"ray://{address}"
+    assert listening("auto") == "auto"
+    for dead in (address, "127.0.0.1:99999"):
+        with pytest.raises(LoralabError, match=f"no Ray at {dead}: .*\n  `ray start --head` starts one"):
+            on_ray.connect(dead)

@@ -81,13 +81,13 @@ def run_on_ray(trials: Sequence[Trial], folder: Path, jobs: int | None, address:
                 except ray.exceptions.RayTaskError as error:
                     if isinstance(error.cause, Interrupted):
                         raise error.cause from error
-                    ended(Outcome(trial, failure=f"Ray could not run it: {error.cause!r}; every host needs the same loralab"))
+                    ended(Outcome(trial, failure=f"Ray could not run it: {_line(error.cause)}; every host needs this loralab"))
                 except ray.exceptions.RayError as error:  # the worker, its host or what it returned is lost
                     deaths[trial.name] += 1
                     if deaths[trial.name] < MOST_DEATHS:
                         waiting.appendleft(trial)
                     else:
-                        ended(Outcome(trial, failure=f"its worker died {MOST_DEATHS} times: {str(error).splitlines()[0]}"))
+                        ended(Outcome(trial, failure=f"its worker died {MOST_DEATHS} times: {_line(error)}"))
         except BaseException:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -100,14 +100,24 @@ def connect(address: str | None) -> Any:
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        where = {"address": "local", "include_dashboard": False} if address is None else {"address": address}
+        where = {"address": "local", "include_dashboard": False} if address is None else {"address": listening(address)}
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            said = str(error).strip().splitlines()[0]
-            message = f"no Ray at {address or 'this machine'}: {said}\n  `ray start --head` starts one, `ray status` shows it"
+            message = f"no Ray at {address or 'this machine'}: {_line(error)}\n  is its Ray of the same version, and does it want a token (RAY_AUTH_MODE)?"
             raise LoralabError(message) from error
     return ray
+
+
+def listening(address: str) -> str:
+    """Return the address. Raises LoralabError where nothing listens there: Ray itself tries for three minutes, and says little."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError) as error:
+            raise LoralabError(f"no Ray at {address}: {error}\n  `ray start --head` starts one and tells its address") from error
+    return address
 
 
 def choose_share(nodes: Sequence[Mapping[str, float]], jobs: int | None, trials: int) -> Share:
@@ -198,3 +208,8 @@ def unpack(files: Files, target: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
         runs.write_json(new / runs.SCORES, {**runs.read_scores(new), "folder": str(target)})
+
+
+def _line(error: object) -> str:
+    """The first line of what an error says: Ray's go on with traces."""
+    return (str(error).strip() or repr(error)).splitlines()[0]
