@@ -85,7 +85,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "datasets": ("data.sources",),
     "matplotlib": ("report.figures",),
     "jinja2": ("report.page",),
-    "ray": (),
+    "ray": ("experiments.on_ray",),
     "optuna": (),
     "fastapi": (),
     "transformers": ("model.generic", "model.translate"),

@@ -279,7 +279,12 @@ def experiment(
     points: Annotated[list[str] | None, typer.Option(metavar="SETTING=A,B,...", help="What to vary; again for more.")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="The seeds of every point.")] = None,
     where: Annotated[str | None, typer.Option(help="here, processes or ray; default: processes where there are cores.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Trials at a time; default: one per core.", min=1)] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Trials at a time; default: one per core, on a GPU cluster per GPU.", min=1)
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster; default: a Ray of this machine.")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The experiment's name; default: kind and recipe.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier experiment of this name.")] = False,
@@ -309,9 +314,18 @@ def experiment(
     from loralab.experiments.run import run_experiment
 
     folder = runs / (name or f"{kind}-{Path(recipe.split(',')[0]).stem}")
-    place = choose_where(where)
+    place = choose_where(where, ray_address)
     with ExperimentView(folder, place) as view:
-        summary = run_experiment(plan, folder, where=place, jobs=jobs, overwrite=overwrite, announce=view.announce, tell=view.tell)
+        summary = run_experiment(
+            plan,
+            folder,
+            where=place,
+            jobs=jobs,
+            ray_address=ray_address,
+            overwrite=overwrite,
+            announce=view.announce,
+            tell=view.tell,
+        )
     view.summarise(summary)
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from loralab.data.check import Report
     from loralab.diagnose.run import Diagnosis, Explained
     from loralab.diagnose.sections import Section
-    from loralab.experiments.execute import Outcome
+    from loralab.experiments.attempt import Outcome
     from loralab.experiments.run import ExperimentSummary
     from loralab.export import Export
     from loralab.model.counts import Counts, Fit

@@ -13,7 +13,7 @@ from loralab import metrics
 from loralab.config import Config
 from loralab.data.augment import Rewrite, augment, check_techniques, needs_synonyms, remark, word_rewrites
 from loralab.data.clean import check_steps
-from loralab.data.encode import encode, load_tokenizer
+from loralab.data.encode import encode_once, load_tokenizer
 from loralab.data.prepare import load_splits, remarks
 from loralab.data.select import Splits
 from loralab.data.sources import Columns
@@ -76,7 +76,7 @@ def prepare(config: Config, target: Path, world: World = ALONE) -> Ready:
     setting = device.place(network, config.train.precision, config.train.threads or world.threads)
     manifest = describe_model(config, base, network, splits.classes)
 
-    tokenize = partial(encode, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
+    tokenize = partial(encode_once, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
     parts = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
     cache = plan_cache(config, network, parts, manifest, setting)
     notes = (*added, *remarks(splits), *config.remarks())

@@ -252,7 +252,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         try:
             yield temporary
             os.chmod(temporary, 0o777 & ~_umask())
-            for path in temporary.iterdir():
+            for path in (path for path in temporary.rglob("*") if not path.is_dir()):
                 os.chmod(path, 0o666 & ~_umask())  # safetensors writes files that nobody else may read
                 with path.open("rb") as file:
                     os.fsync(file.fileno())  # a network's disk may say only now that it is full

@@ -87,7 +87,7 @@ def remove_experiment(folder: Path) -> None:
         return
     if strange := sorted(path.name for path in folder.iterdir() if path.name not in NAMES):
         raise LoralabError(f"{folder} holds {strange[0]}, which no experiment made: move it, or choose another --name")
-    for path in folder.glob(f"{TRIALS}/*"):
+    for path in folder.glob(f"{TRIALS}/[!.]*"):  # what a killed process leaves half written has a dot before its name
         if not (path / runs.CONFIG).is_file():
             raise LoralabError(f"{path} is not a run: move it, or choose another --name")
     shutil.rmtree(folder)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +207,86 @@ def test_keeping_leaves_the_network_as_it_was(tiny: Path, tmp_path: Path) -> Non
     planned(net, tmp_path, data).keep(net, data)
     assert net.training
     assert same(before, trained(net))
+
+
+def test_states_that_are_in_use_can_be_deleted(tiny: Path, tmp_path: Path) -> None:
+    net, data, new = network(tiny, layers="2"), rows(tiny), rows(tiny, seed=7)
+    used = planned(net, tmp_path, data).keep(net, data).hidden
+    assert used is not None
+    before = np.array(used)
+    planned(net, tmp_path, new, limit=1.1 * used.nbytes).keep(net, new)
+    assert planned(net, tmp_path, data).found == 0
+    np.testing.assert_array_equal(used, before)
+
+
+def slowly(checkpoint: Path, folder: Path, started: Path) -> None:
+    """Keep hidden states in another process, which says when it has begun and takes its time."""
+
+    def wait(event: object) -> None:
+        started.touch()
+        time.sleep(1.0)
+
+    torch.set_num_threads(1)
+    net = network(checkpoint, layers="2")
+    planned(net, folder, rows(checkpoint)).keep(net, rows(checkpoint), [wait])
+
+
+@pytest.fixture
+def another(tiny: Path, tmp_path: Path) -> Iterator[Callable[[], BaseProcess]]:
+    """Start a process that is making the states of `rows(tiny)` in tmp_path / "kept"."""
+    started: list[BaseProcess] = []
+
+    def start() -> BaseProcess:
+        begun = tmp_path / "begun"
+        process = multiprocessing.get_context("spawn").Process(target=slowly, args=(tiny, tmp_path / "kept", begun))
+        process.start()
+        started.append(process)
+        while not begun.exists():
+            assert process.is_alive()
+            time.sleep(0.01)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+        process.close()
+
+
+@pytest.mark.slow
+def test_two_processes_make_a_file_once(tiny: Path, tmp_path: Path, another: Callable[[], BaseProcess]) -> None:
+    net, data = network(tiny, layers="2"), rows(tiny)
+    process = another()
+    assert process.is_alive()
+    heard: list[object] = []
+    found = planned(net, tmp_path / "kept", data).keep(net, data, [heard.append]).hidden
+    assert heard == []  # it waited, and computed nothing
+    process.join()
+    assert process.exitcode == 0
+    assert len(files(tmp_path / "kept")) == 1
+    np.testing.assert_array_equal(found, planned(net, tmp_path / "alone", data).keep(net, data).hidden)
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_was_making_is_made_by_who_waited(
+    tiny: Path, tmp_path: Path, another: Callable[[], BaseProcess]
+) -> None:
+    net, data = network(tiny, layers="2"), rows(tiny)
+    process = another()
+    process.kill()
+    found = planned(net, tmp_path / "kept", data).keep(net, data).hidden
+    process.join()
+    assert process.exitcode == -9
+    assert len(files(tmp_path / "kept")) == 1
+    np.testing.assert_array_equal(found, planned(net, tmp_path / "alone", data).keep(net, data).hidden)
+
+
+def test_a_disk_without_locks_will_do(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    net, data = network(tiny, layers="2"), rows(tiny)
+    planned(net, tmp_path, data).keep(net, data)
+    assert len([name for name in files(tmp_path) if name.endswith(".npy")]) == 1
+    assert planned(net, tmp_path, data).found > 0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CHUNK = 4096
+KEPT_BYTES = 256 << 20
+"""Most bytes of tokens that `encode_once` keeps: about a million news briefs."""
+_kept: dict[str, Encoded] = {}
 
 
 def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
@@ -65,3 +70,21 @@ def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pa
     np.cumsum(lengths, out=starts[1:])
     tokens = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int32)
     return Encoded(tokens, starts, examples.labels, pad_id)
+
+
+def encode_once(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pad_id: int) -> Encoded:
+    """Do as `encode`; the same texts in a later run of this process, such as another seed's, are not tokenized again.
+
+    Found by content, not by file: what was changed on the disk is read and tokenized anew. The arrays cannot be written to.
+    """
+    settings = json.dumps([tokenizer.to_str(), [*clean], pad_id])  # with the tokenizer comes its limit of length
+    key = f"{examples.fingerprint()}/{hashlib.sha256(settings.encode()).hexdigest()}"
+    found = _kept.pop(key, None)
+    if found is None:
+        found = encode(examples, tokenizer=tokenizer, clean=clean, pad_id=pad_id)
+    for array in (found.tokens, found.starts):
+        array.flags.writeable = False
+    _kept[key] = replace(found, labels=None)
+    while sum(kept.tokens.nbytes + kept.starts.nbytes for kept in _kept.values()) > KEPT_BYTES:
+        del _kept[next(iter(_kept))]  # used longest ago
+    return replace(found, labels=examples.labels)

@@ -1,45 +1,35 @@
-"""Where trials run: here one after another, in processes of this machine. A finished trial is never run again."""
+"""Where trials run: here one after another, in processes of this machine, on Ray. A finished trial is never run again."""
 
 from __future__ import annotations
 
 import os
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from loralab import runs
-from loralab.errors import Interrupted, LoralabError, RunFailed
-from loralab.trials import Trial, trial_folder
+from loralab.errors import LoralabError
+from loralab.experiments.attempt import MOST_DEATHS, Outcome, Tell, attempt, is_complete
+from loralab.trials import Trial
 
 Where = Literal["here", "processes", "ray"]
-MOST_DEATHS = 3
-"""A trial whose process died this often is given up: it dies of itself, not of its neighbours."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a trial ended. found: it was complete before; failure: why it has no result, None where it has."""
-
-    trial: Trial
-    found: bool = False
-    failure: str | None = None
-
-
-Tell = Callable[[Outcome], None]
 
 
 def run_all(
-    trials: Sequence[Trial], folder: Path, *, where: Where, jobs: int | None = None, tell: Tell = lambda outcome: None
+    trials: Sequence[Trial],
+    folder: Path,
+    *,
+    where: Where,
+    jobs: int | None = None,
+    ray_address: str | None = None,
+    tell: Tell = lambda outcome: None,
 ) -> list[Outcome]:
     """Run what is not yet complete of an experiment's trials, and return how each ended, in their order.
 
-    `tell` hears of each as it ends. A trial that fails does not stop the others; Ctrl-C does, and leaves what runs to be
+    jobs: at most so many at a time; ray_address: a cluster, in the place of a Ray of this machine. `tell` hears of each as it
+    ends. A trial that fails does not stop the others; Ctrl-C does, and leaves what runs to be
     resumed by the next call. Raises LoralabError when a trial of the same name has other settings.
     """
     outcomes: dict[str, Outcome] = {}
@@ -54,17 +44,23 @@ def run_all(
             ended(Outcome(trial, found=True))
         else:
             waiting.append(trial)
-    jobs = min(jobs or _cores(), len(waiting))
-    if where == "here" or jobs <= 1:
+    at_once = min(jobs or _cores(), len(waiting))
+    if where == "ray" and waiting:
+        from loralab.experiments.on_ray import run_on_ray
+
+        run_on_ray(waiting, folder, jobs, ray_address, ended)
+    elif where == "here" or at_once <= 1:
         for trial in waiting:
             ended(attempt(trial, folder))
     else:
-        _run_in_processes(waiting, folder, jobs, ended)
+        _run_in_processes(waiting, folder, at_once, ended)
     return [outcomes[trial.name] for trial in trials]
 
 
-def choose_where(asked: str | None) -> Where:
-    """Read --where. By default processes, where there is more than one core and no GPU that they would share."""
+def choose_where(asked: str | None, ray_address: str | None = None) -> Where:
+    """Read --where and --ray-address. By default processes, where there is more than one core and no GPU that they would share."""
+    if ray_address is not None and asked != "ray":
+        raise LoralabError(f"--ray-address {ray_address} is for --where ray")
     if asked is not None:
         if asked not in get_args(Where):
             raise LoralabError(f"--where {asked}: choose one of {', '.join(get_args(Where))}")
@@ -72,44 +68,6 @@ def choose_where(asked: str | None) -> Where:
     import torch
 
     return "processes" if _cores() > 1 and not torch.cuda.is_available() else "here"
-
-
-def is_complete(trial: Trial, folder: Path) -> bool:
-    """True where the trial's result lies. Raises LoralabError where another trial's does."""
-    target = trial_folder(folder, trial.name)
-    if not (target / runs.SCORES).is_file():
-        return False
-    if runs.read_scores(target).get("fingerprint") != trial.config.fingerprint():
-        raise LoralabError(f"{target} was run with other settings: give another --name, or replace the experiment with --overwrite")
-    return True
-
-
-def attempt(trial: Trial, folder: Path) -> Outcome:
-    """Run one trial, from its last checkpoint where it was stopped, and tell how it ended. Only Ctrl-C gets through."""
-    from loralab.pipeline import run_training
-
-    target = trial_folder(folder, trial.name)
-    run = partial(run_training, trial.config, name=target.name, folder=target.parent)
-    try:
-        if is_complete(trial, folder):
-            return Outcome(trial, found=True)
-        started = (target / runs.CONFIG).is_file()
-        try:
-            run(resume=started)
-        except Interrupted:
-            raise
-        except LoralabError as error:
-            if not started or isinstance(error, RunFailed):
-                raise
-            run(overwrite=True)  # what was begun on another machine or with other threads cannot go on to the same result
-    except Interrupted:
-        raise
-    except LoralabError as error:
-        return Outcome(trial, failure=str(error))
-    except Exception as error:
-        traceback.print_exc()  # a bug of ours keeps its trace, and the other trials their chance
-        return Outcome(trial, failure=repr(error))
-    return Outcome(trial)
 
 
 def _run_in_processes(trials: Sequence[Trial], folder: Path, jobs: int, ended: Tell) -> None:

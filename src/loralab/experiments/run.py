@@ -8,7 +8,8 @@ from pathlib import Path
 
 from loralab import trials
 from loralab.errors import LoralabError
-from loralab.experiments.execute import Outcome, Tell, Where, run_all
+from loralab.experiments.attempt import Outcome, Tell
+from loralab.experiments.execute import Where, run_all
 from loralab.experiments.plans import Plan
 from loralab.trials import Entry, Question, Trial
 
@@ -32,6 +33,7 @@ def run_experiment(
     *,
     where: Where = "here",
     jobs: int | None = None,
+    ray_address: str | None = None,
     overwrite: bool = False,
     announce: Callable[[Question, Sequence[Trial]], None] = lambda question, trials: None,
     tell: Tell = lambda outcome: None,
@@ -48,7 +50,7 @@ def run_experiment(
         entries |= {trial.name: Entry.of(trial) for trial in round_}
         trials.write_experiment(folder, plan.question, entries.values())
         announce(plan.question, round_)
-        ended = run_all(round_, folder, where=where, jobs=jobs, tell=tell)
+        ended = run_all(round_, folder, where=where, jobs=jobs, ray_address=ray_address, tell=tell)
         entries |= {outcome.trial.name: Entry.of(outcome.trial, outcome.failure) for outcome in ended}
         trials.write_experiment(folder, plan.question, entries.values())
         outcomes += ended

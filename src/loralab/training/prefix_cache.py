@@ -12,7 +12,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -63,8 +63,7 @@ class PrefixCache:
             compute(hidden)
         else:
             path = _path(self.folder, network, self.start, part, self.identity)
-            found = _load(path, shape, dtype)
-            hidden = _make(path, shape, dtype, compute, self.limit) if found is None else found
+            hidden = _find_or_make(path, shape, dtype, compute, self.limit)
         return replace(part, hidden=hidden, start=self.start)
 
 
@@ -139,33 +138,84 @@ def _load(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> Hidden | 
     return None
 
 
-def _make(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, compute: Callable[[Hidden], None], limit: float) -> Hidden:
-    """Write a file that appears whole under its name or not at all, the least recently used ones making room for it."""
+def _find_or_make(
+    path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, compute: Callable[[Hidden], None], limit: float
+) -> Hidden:
+    """Return an earlier run's hidden states, those that another process is making now, or make them.
+
+    A file appears whole under its name or not at all, the least recently used ones making room for it.
+    """
+    found = _load(path, shape, dtype)
+    if found is not None:
+        return found
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path) as (handle, name):
+            found = _load(path, shape, dtype)
+            if found is None:
+                found = _make(handle, name, shape, dtype, compute, limit)
+                os.replace(name, path)
+        return found
+    except OSError as error:
+        raise RunFailed(f"cannot keep hidden states in {path.parent}: {error.strerror or error}; use train.cache=off") from error
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[tuple[int, Path]]:
+    """Give the file in which `path` is made to one process at a time; it is gone afterwards, or renamed."""
+    try:
+        handle, name = _turn(path)
+    except (ImportError, OSError):  # a system or a disk without locks: each process makes a file of its own
+        handle, own = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        name = Path(own)
+    try:
+        yield handle, name
+    finally:
+        with contextlib.suppress(OSError):
+            if _same(handle, name):
+                name.unlink()
+        os.close(handle)
+
+
+def _turn(path: Path) -> tuple[int, Path]:
+    """Open the file in which `path` is made once no other process holds it. The system takes it from one that dies."""
+    import fcntl
+
+    name = path.with_name(f".{path.name}.new")
+    while True:
+        handle = os.open(name, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _same(handle, name):
+                return handle, name
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # who held it has finished it or given it up: another has its name by now, or none
+
+
+def _same(handle: int, name: Path) -> bool:
+    """True where an open file still has this name."""
+    return name.exists() and os.path.samestat(os.fstat(handle), name.stat())
+
+
+def _make(
+    handle: int, name: Path, shape: tuple[int, int], dtype: npt.DTypeLike, compute: Callable[[Hidden], None], limit: float
+) -> Hidden:
+    """Fill an open file, whatever lay in it, and map it: it can be read to the end from here on, also when it is deleted."""
     header = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, description)
     start, total = header.tell(), header.tell() + shape[0] * shape[1] * np.dtype(dtype).itemsize
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _make_room(path.parent, limit - total)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "r+b") as file:
-                file.write(header.getvalue())
-                file.flush()
-                _reserve(handle, total)
-            target: Any = np.memmap(name, dtype=dtype, mode="r+", offset=start, shape=shape)
-            compute(target)
-            target.flush()
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-        found: Hidden = np.load(path, mmap_mode="r", allow_pickle=False)
-    except OSError as error:
-        raise RunFailed(f"cannot keep hidden states in {path.parent}: {error.strerror or error}; use train.cache=off") from error
-    return found
+    _make_room(name.parent, limit - total)
+    os.truncate(handle, 0)
+    os.write(handle, header.getvalue())
+    _reserve(handle, total)
+    target: Any = np.memmap(name, dtype=dtype, mode="r+", offset=start, shape=shape)
+    compute(target)
+    target.flush()
+    made: Hidden = np.load(name, mmap_mode="r", allow_pickle=False)
+    return made
 
 
 def _reserve(handle: int, size: int) -> None:
@@ -177,7 +227,10 @@ def _reserve(handle: int, size: int) -> None:
 
 
 def _make_room(folder: Path, limit: float) -> None:
-    """Remove the files that were used longest ago until the others take at most `limit` bytes. This run's own are the newest."""
+    """Remove the files that were used longest ago until the others take at most `limit` bytes. This run's own are the newest.
+
+    A process that has one of them mapped reads on: a deleted file's contents stay as long as it is mapped (POSIX).
+    """
     with contextlib.suppress(OSError):
         files = sorted((p.stat().st_mtime, p.stat().st_size, p) for p in folder.glob(f"*{SUFFIX}"))
         held = sum(size for _, size, _ in files)

@@ -1,0 +1,66 @@
+"""One trial, run wherever it is asked for: from its last checkpoint where it was stopped, and not at all where it is complete."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from loralab import runs
+from loralab.errors import Interrupted, LoralabError, RunFailed
+from loralab.trials import Trial, trial_folder
+
+MOST_DEATHS = 3
+"""A trial whose process died this often is given up: it dies of itself, not of its neighbours."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a trial ended. found: it was complete before; failure: why it has no result, None where it has."""
+
+    trial: Trial
+    found: bool = False
+    failure: str | None = None
+
+
+Tell = Callable[[Outcome], None]
+
+
+def is_complete(trial: Trial, folder: Path) -> bool:
+    """True where the trial's result lies. Raises LoralabError where another trial's does."""
+    target = trial_folder(folder, trial.name)
+    if not (target / runs.SCORES).is_file():
+        return False
+    if runs.read_scores(target).get("fingerprint") != trial.config.fingerprint():
+        raise LoralabError(f"{target} was run with other settings: give another --name, or replace the experiment with --overwrite")
+    return True
+
+
+def attempt(trial: Trial, folder: Path) -> Outcome:
+    """Run one trial, from its last checkpoint where it was stopped, and tell how it ended. Only Ctrl-C gets through."""
+    from loralab.pipeline import run_training
+
+    target = trial_folder(folder, trial.name)
+    run = partial(run_training, trial.config, name=target.name, folder=target.parent)
+    try:
+        if is_complete(trial, folder):
+            return Outcome(trial, found=True)
+        started = (target / runs.CONFIG).is_file()
+        try:
+            run(resume=started)
+        except Interrupted:
+            raise
+        except LoralabError as error:
+            if not started or isinstance(error, RunFailed):
+                raise
+            run(overwrite=True)  # what was begun on another machine or with other threads cannot go on to the same result
+    except Interrupted:
+        raise
+    except LoralabError as error:
+        return Outcome(trial, failure=str(error))
+    except Exception as error:
+        traceback.print_exc()  # a bug of ours keeps its trace, and the other trials their chance
+        return Outcome(trial, failure=repr(error))
+    return Outcome(trial)

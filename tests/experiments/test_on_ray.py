@@ -1,0 +1,233 @@
+"""Trials on a real Ray of this machine: the same results as here, also when workers are killed, or see none of our files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loralab import runs
+from loralab.config import load_config
+from loralab.errors import LoralabError, RunFailed
+from loralab.experiments import on_ray
+from loralab.experiments.execute import Outcome, choose_where, run_all
+from loralab.experiments.on_ray import Share, Task, choose_share, listening, local_paths, pack, unpack, work
+from loralab.trials import Trial, trial_folder
+
+SHORT = ("train.epochs=1", "train.threads=1", "data.max_length=32")
+on_a_real_ray = [pytest.mark.slow, pytest.mark.ray, pytest.mark.filterwarnings("ignore:::ray")]
+
+
+def trial(name: str, tiny: Path, data: Path | str, *settings: str) -> Trial:
+    return Trial(name, load_config("quickstart", [f"model.base={tiny}", f"data.source={data}", *SHORT, *settings]), {})
+
+
+def adapter(folder: Path) -> str:
+    return hashlib.sha256((folder / "model" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def adapters(folder: Path, trials: Sequence[Trial]) -> list[str]:
+    return [adapter(trial_folder(folder, each.name)) for each in trials]
+
+
+def failures(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    return {outcome.trial.name: outcome.failure for outcome in outcomes if outcome.failure is not None}
+
+
+@pytest.fixture(scope="module")
+def a_ray() -> Iterator[None]:
+    """A Ray as `--where ray` starts it; the tests share it."""
+    pytest.importorskip("ray")
+    ray = on_ray.connect(None)
+    yield
+    ray.shutdown()
+
+
+@contextlib.contextmanager
+def killer(name: str, due: Callable[[], bool], most: int) -> Iterator[list[int]]:
+    """Kill -9 a trial's worker when it is due, at most so often, and list those killed. Ray calls a worker after its task."""
+    killed: list[int] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while len(killed) < most and not over.wait(0.02):
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if due() and process.cmdline()[:1] == [f"ray::{name}"] and process.pid not in killed:
+                        os.kill(process.pid, signal.SIGKILL)
+                        killed.append(process.pid)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield killed
+    finally:
+        over.set()
+        thread.join()
+
+
+class TestOnRay:
+    """The same trials here and on Ray."""
+
+    pytestmark = on_a_real_ray
+
+    def test_all_results_are_there_and_those_of_here(
+        self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)  # not where Ray was started: relative paths are meant from here
+        (tmp_path / "rows.csv").write_bytes(topics_csv.read_bytes())
+        trials = [trial(f"seed-{seed}", tiny, "rows.csv", f"seed={seed}") for seed in (1, 2, 3)]
+        run_all(trials, Path("here"), where="here")
+        told: list[str] = []
+        outcomes = run_all(trials, Path("ray"), where="ray", jobs=2, tell=lambda outcome: told.append(outcome.trial.name))
+        assert failures(outcomes) == {}
+        assert sorted(told) == [outcome.trial.name for outcome in outcomes] == ["seed-1", "seed-2", "seed-3"]
+        assert adapters(Path("ray"), trials) == adapters(Path("here"), trials)
+        assert runs.read_scores(Path("ray/trials/seed-1"))["folder"] == "ray/trials/seed-1"
+        assert sorted(path.name for path in Path("ray/trials").iterdir()) == ["seed-1", "seed-2", "seed-3"]
+        assert all(outcome.found for outcome in run_all(trials, Path("ray"), where="ray"))
+
+    def test_a_trial_whose_worker_is_killed_goes_on_to_the_same_result(
+        self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path
+    ) -> None:
+        long = trial("long", tiny, topics_csv, "train.epochs=30", "train.eval_every=4")
+        trials = [long, trial("short", tiny, topics_csv)]
+        began: list[int] = []
+
+        def in_the_middle() -> bool:
+            folder = trial_folder(tmp_path / "ray", "long")
+            if (folder / runs.CHECKPOINT).is_file() and not began:
+                began.append((folder / runs.CONFIG).stat().st_ino)
+            return bool(began)
+
+        with killer("long", in_the_middle, most=1) as killed:
+            outcomes = run_all(trials, tmp_path / "ray", where="ray", jobs=2)
+        assert len(killed) == 1
+        assert failures(outcomes) == {}
+        assert (trial_folder(tmp_path / "ray", "long") / runs.CONFIG).stat().st_ino == began[0], "it began anew"
+        run_all([long], tmp_path / "here", where="here")
+        assert adapters(tmp_path / "ray", [long]) == adapters(tmp_path / "here", [long])
+
+    def test_a_trial_that_kills_its_workers_is_given_up_and_the_others_go_on(
+        self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path
+    ) -> None:
+        trials = [trial("deadly", tiny, topics_csv), trial("good", tiny, topics_csv)]
+        with killer("deadly", lambda: True, most=9) as killed:
+            outcomes = run_all(trials, tmp_path, where="ray", jobs=2)
+        assert len(killed) == 3
+        assert [*failures(outcomes)] == ["deadly"]
+        assert failures(outcomes)["deadly"].startswith("its worker died 3 times")
+
+    def test_runs_come_back_from_a_worker_that_sees_no_file_of_ours(
+        self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(on_ray, "marked", lambda folder: contextlib.nullcontext(tmp_path / "no such mark"))
+        trials = [trial("a", tiny, topics_csv), trial("b", tiny, topics_csv, "data.text=body")]
+        (tmp_path / "ray" / "trials").mkdir(parents=True)
+        outcomes = run_all(trials, tmp_path / "ray", where="ray", jobs=1)
+        assert "no column 'body'" in failures(outcomes)["b"]
+        assert [path.name for path in (tmp_path / "ray" / "trials").iterdir()] == ["a"]
+        run_all(trials[:1], tmp_path / "here", where="here")
+        assert adapters(tmp_path / "ray", trials[:1]) == adapters(tmp_path / "here", trials[:1])
+        here, there = (trial_folder(tmp_path / where, "a") for where in ("here", "ray"))
+        assert sorted(p.relative_to(there) for p in there.rglob("*")) == sorted(p.relative_to(here) for p in here.rglob("*"))
+        assert runs.read_scores(there)["folder"] == str(there)
+        assert all(outcome.found for outcome in run_all(trials[:1], tmp_path / "ray", where="ray"))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "jobs", "trials", "share"),
+    [
+        ([(2, 0)], None, 10, Share(1, 0)),
+        ([(16, 0)], 3, 10, Share(5, 0)),
+        ([(16, 0)], None, 2, Share(8, 0)),  # two trials have half of it each
+        ([(2, 0)], 8, 10, Share(1, 0)),
+        ([(4, 0), (2, 0)], 1, 10, Share(4, 0)),  # no trial spans hosts
+        ([(16, 2)], None, 10, Share(8, 1)),
+        ([(16, 2)], 4, 10, Share(4, 0.5)),
+        ([(16, 2)], 3, 10, Share(5, 0.5)),
+        ([(16, 1)], 3, 10, Share(5, 0.3333)),  # three of them fit
+        ([(16, 4)], 1, 10, Share(16, 1)),
+        ([(0, 0)], None, 10, Share(1, 0)),  # a cluster that still has to grow
+    ],
+)
+def test_a_cluster_is_divided(nodes: list[tuple[int, int]], jobs: int | None, trials: int, share: Share) -> None:
+    assert choose_share([{"CPU": cpus, **({"GPU": gpus} if gpus else {})} for cpus, gpus in nodes], jobs, trials) == share
+
+
+def test_only_settings_that_are_paths_must_be_on_a_worker(tiny: Path, topics_csv: Path) -> None:
+    assert local_paths(load_config("quickstart")) == {}
+    config = load_config("quickstart", [f"model.base={tiny}", f"data.validation={topics_csv}", "data.test=0.5"])
+    assert local_paths(config) == {"data.validation": str(topics_csv), "model.base": str(tiny)}
+    assert local_paths(load_config("roberta-search")) == {}  # names of the hub
+
+
+def test_a_worker_without_a_file_says_which_and_where(tiny: Path, tmp_path: Path) -> None:
+    task = Task(trial("a", tiny, "rows.csv"), Path("runs/x"), tmp_path / "gone", tmp_path / "mark", {"data.source": "rows.csv"}, 1)
+    outcome, files = work(task)
+    assert files == {}
+    assert outcome.failure is not None
+    assert outcome.failure.startswith(f"data.source=rows.csv is not on {socket.gethostname()}: put it at {tmp_path}/gone/rows.csv")
+
+
+def a_run(folder: Path) -> Path:
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "loralab.json").write_bytes(b"\x00\xff")
+    (folder / runs.SCORES).write_text('{"folder": "/tmp/elsewhere", "scores": {"accuracy": 1.0}}')
+    return folder
+
+
+def test_what_is_packed_is_unpacked_over_what_was_begun(tmp_path: Path) -> None:
+    source = a_run(tmp_path / "worker" / "a")
+    (source / "track").symlink_to("/etc")
+    begun = tmp_path / "trials" / "a"
+    begun.mkdir(parents=True)
+    (begun / runs.CONFIG).write_text("begun")
+    files = pack(source)
+    assert sorted(files) == ["model/loralab.json", "scores.json"]
+    unpack(files, begun)
+    assert sorted(path.name for path in begun.iterdir()) == ["model", "scores.json"]
+    assert (begun / "model" / "loralab.json").read_bytes() == b"\x00\xff"
+    assert json.loads((begun / runs.SCORES).read_text()) == {"folder": str(begun), "scores": {"accuracy": 1.0}}
+    assert [path.name for path in begun.parent.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../other/scores.json", "model/../../x", "notes.txt", ".", ""])
+def test_a_file_that_no_run_has_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RunFailed, match="which no run has"):
+        unpack({runs.SCORES: b"{}", name: b"x"}, tmp_path / "trials" / "a")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_run_that_is_too_large_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_ray, "MOST_BYTES", 10)
+    with pytest.raises(RunFailed, match="use a --runs folder that every host sees"):
+        pack(a_run(tmp_path / "a"))
+
+
+def test_an_address_is_for_ray_alone() -> None:
+    assert choose_where("ray", "10.0.0.1:6379") == "ray"
+    for where in (None, "here", "processes"):
+        with pytest.raises(LoralabError, match=r"--ray-address 10\.0\.0\.1:6379 is for --where ray"):
+            choose_where(where, "10.0.0.1:6379")
+
+
+def test_an_address_where_nothing_listens_is_told_at_once() -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert listening(address) == address
+        assert listening(f"ray://{address}") == f"ray://{address}"
+    assert listening("auto") == "auto"
+    for dead in (address, "127.0.0.1:99999"):
+        with pytest.raises(LoralabError, match=f"no Ray at {dead}: .*\n  `ray start --head` starts one"):
+            on_ray.connect(dead)
