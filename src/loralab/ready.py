@@ -13,10 +13,10 @@ from loralab import metrics
 from loralab.config import Config
 from loralab.data.clean import check_steps
 from loralab.data.encode import encode, load_tokenizer
-from loralab.data.prepare import load_splits, remarks
+from loralab.data.prepare import class_names_as_texts, load_splits, remarks
 from loralab.data.select import Splits
 from loralab.data.sources import Columns
-from loralab.data.values import Encoded
+from loralab.data.values import Encoded, Examples
 from loralab.model import device
 from loralab.model.build import Lora, build_network, check_counts
 from loralab.model.bundle import Manifest
@@ -47,12 +47,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ready:
-    """All that a run is made of, before its first step. `parts`: the splits' rows as tokens, by the splits' names."""
+    """All that a run is made of, before its first step.
+
+    `parts`: the splits' rows as tokens, by the splits' names. `names`: what the classes are called, where the head starts from it.
+    """
 
     plan: Plan
     network: Network | GenericNetwork
     tokenizer: Tokenizer
     parts: Mapping[str, Encoded]
+    names: Encoded | None
     loss: Loss
     manifest: Manifest
 
@@ -60,8 +64,8 @@ class Ready:
 def prepare(config: Config, target: Path) -> Ready:
     """Read the rows, load and adapt the encoder, and decide what to do, writing nothing."""
     check_steps(config.data.clean)
-    splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
-    loss = choose_loss(config, splits)
+    splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length", "descriptions", "template"}))
+    loss, names = choose_loss(config, splits), choose_names(config, splits)
 
     base = resolve_base(config.model.base)
     tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
@@ -73,7 +77,7 @@ def prepare(config: Config, target: Path) -> Ready:
     parts = {name: tokenize(rows) for name, rows in splits.parts().items()}
     cache = plan_cache(config, network, parts, manifest, setting)
     plan = Plan(target, splits, columns, counts, setting, cache, (*remarks(splits), *config.remarks()))
-    return Ready(plan, network, tokenizer, parts, loss, manifest)
+    return Ready(plan, network, tokenizer, parts, tokenize(names) if names else None, loss, manifest)
 
 
 def choose_loss(config: Config, splits: Splits) -> Loss:
@@ -81,6 +85,12 @@ def choose_loss(config: Config, splits: Splits) -> Loss:
     metrics.check_stop_on(config.train.stop_on, splits.classes)
     weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.train.require_labels())
     return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
+
+
+def choose_names(config: Config, splits: Splits) -> Examples | None:
+    """What the classes are called, as labelled texts, where the head is to start from it."""
+    wanted = config.train.warm_start in ("names", "both")
+    return class_names_as_texts(splits.classes, config.data.descriptions, config.data.template) if wanted else None
 
 
 def make_network(config: Config, base: Base, classes: int) -> tuple[Network | GenericNetwork, Counts]:
