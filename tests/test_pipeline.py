@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import importlib.metadata
@@ -75,6 +76,26 @@ def test_untrained_stays_near_chance(configure: Configure, tmp_path: Path) -> No
     assert [event["event"] for event in log_of(summary.folder)] == ["EvalDone"]
 
 
+def test_zero_shot_looks_at_no_label_and_a_saved_one_predicts_the_same(configure: Configure, tmp_path: Path) -> None:
+    """The rows' labels turned round leave the model as it is, bit for bit."""
+    rows = topics(30)
+    turned = write_csv(tmp_path / "turned.csv", [(text, CLASSES[(CLASSES.index(name) + 1) % 4]) for text, name in rows])
+    zero = ("train.epochs=0", "data.validation=0", f"data.classes={','.join(CLASSES)}")
+    words = "{World: [treaty, election], Sports: goal, Business: [shares, bank], Sci/Tech: [software, robot]}"
+    named = configure(*zero, "train.warm_start=names", f"data.descriptions={words}")
+    first = run_training(named, name="named", folder=tmp_path).folder
+    for other in ("train.warm_start=both", f"data.source={turned}"):
+        again = run_training(named.override(other), name="other", folder=tmp_path, overwrite=True).folder
+        assert tree(again / "model") == tree(first / "model"), other
+    drawn = run_training(configure(*zero), name="drawn", folder=tmp_path).folder
+    assert tree(drawn / "model") != tree(first / "model")
+    with (first / "predictions.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    found = Classifier.load(first).predict([row["text"] for row in written])
+    assert list(found.labels) == [row["predicted"] for row in written]
+    assert len(set(found.labels)) > 1
+
+
 def test_folder_holds_the_files_of_the_design_and_no_others(configure: Configure, tmp_path: Path) -> None:
     folder = run_training(configure(), name="mine", folder=tmp_path / "runs").folder
     assert folder == tmp_path / "runs" / "mine"
@@ -120,7 +141,7 @@ def test_environment_names_versions_device_base_and_rows(configure: Configure, t
     assert written["threads"] == torch.get_num_threads()
     assert written["machine"]["cores"] == os.cpu_count()
     assert written["base"] == {"name": str(tiny), "sha256": sha(tiny / "model.safetensors")}
-    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    splits, _ = load_splits(**config.data.selection())
     assert {part: facts["count"] for part, facts in written["rows"].items()} == {"train": 86, "validation": 10, "test": 24}
     assert written["rows"]["test"]["fingerprint"] == splits.test.fingerprint()
 
@@ -138,7 +159,7 @@ def test_log_has_every_step_and_evaluation_in_order(configure: Configure, tmp_pa
 def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Configure, tmp_path: Path) -> None:
     config = configure()
     summary = run_training(config, folder=tmp_path)
-    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    splits, _ = load_splits(**config.data.selection())
     classifier = Classifier.load(summary.folder, precision="fp32")
     found = classifier.predict(splits.test.texts)
     plain = softmax(classifier.logits(splits.test.texts), axis=1)
@@ -163,7 +184,7 @@ def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: 
     assert summary.best_step == best["step"]
     assert summary.best_step < summary.steps  # else the last weights would do as well
     assert summary.validation == best["scores"]
-    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    splits, _ = load_splits(**config.data.selection())
     assert splits.validation is not None
     classifier = Classifier.load(summary.folder, precision="fp32")
     plain = softmax(classifier.logits(splits.validation.texts), axis=1)
@@ -510,7 +531,7 @@ def test_full_and_head_tuning_save_what_they_trained(configure: Configure, tmp_p
     trainable = {"full": summary.counts.base + summary.counts.head, "head": summary.counts.head}
     assert (summary.counts.adapter, summary.counts.trainable) == (0, trainable[tuning])
     config = load_config(summary.folder / "config.yaml")
-    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    splits, _ = load_splits(**config.data.selection())
     classifier = Classifier.load(summary.folder, precision="fp32")
     plain = softmax(classifier.logits(splits.test.texts), axis=1)
     assert log_loss(splits.test.require_labels(), plain, labels=range(4)) == pytest.approx(summary.scores["loss"], abs=1e-5)
@@ -536,7 +557,7 @@ def test_interruption_saves_the_best_weights_and_fails_the_run(configure: Config
     assert caught.value.exit_code == 1
     assert not (tmp_path / "cut" / "scores.json").exists()
     step_4 = next(event["scores"] for event in log_of(tmp_path / "cut") if (event["event"], event["step"]) == ("EvalDone", 4))
-    splits, _ = load_splits(**configure().data.model_dump(exclude={"clean", "max_length"}))
+    splits, _ = load_splits(**configure().data.selection())
     assert splits.validation is not None
     classifier = Classifier.load(tmp_path / "cut", precision="fp32")
     plain = softmax(classifier.logits(splits.validation.texts), axis=1)

@@ -118,6 +118,10 @@ class DataConfig(_Section):
     template: str = Field("{}", pattern=r"\{\}", description="the text that a description is set into, such as 'News about {}.'")
     max_length: int = Field(128, ge=8, le=512, description="tokens kept of a text, special tokens included")
 
+    def selection(self) -> dict[str, Any]:
+        """The settings that choose rows, as `data.prepare.load_splits` takes them."""
+        return self.model_dump(exclude={"clean", "max_length", "descriptions", "template"})
+
 
 class ModelConfig(_Section):
     """The encoder and what stands on top of it."""

@@ -64,7 +64,7 @@ class Ready:
 def prepare(config: Config, target: Path) -> Ready:
     """Read the rows, load and adapt the encoder, and decide what to do, writing nothing."""
     check_steps(config.data.clean)
-    splits, columns = load_splits(**config.data.model_dump(exclude={"clean", "max_length", "descriptions", "template"}))
+    splits, columns = load_splits(**config.data.selection())
     loss, names = choose_loss(config, splits), choose_names(config, splits)
 
     base = resolve_base(config.model.base)

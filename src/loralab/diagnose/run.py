@@ -150,7 +150,7 @@ def examine(
 def _same_rows(folder: Path) -> Splits:
     """Read the run's rows again. Raises LoralabError when they are not those it was trained and tested on."""
     config = runs.read_config(folder)
-    splits, _ = load_splits(**config.data.model_dump(exclude={"clean", "max_length"}))
+    splits, _ = load_splits(**config.data.selection())
     trained = runs.read_environment(folder).get("rows")
     if trained is not None and trained != splits.fingerprints():
         raise LoralabError(
