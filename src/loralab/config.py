@@ -166,8 +166,8 @@ class TrainConfig(_Section):
     head_learning_rate: Real | None = Field(None, gt=0, description="default: learning_rate")
     warm_start: Annotated[Literal["none", "fit", "names", "both"], BeforeValidator(_warm_start)] = Field(
         "none",
-        description="the head begins drawn at random; fit: to the training rows by logistic regression; names: from the classes' names "
-        "or descriptions; both: fitted, drawn towards the names",
+        description="what the head begins as; none: drawn; fit: logistic regression on the training rows; names: the classes' "
+        "names or descriptions; both: the regression, drawn towards the names",
     )
     weight_decay: Real = Field(0.01, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"

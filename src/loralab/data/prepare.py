@@ -9,7 +9,7 @@ import numpy as np
 
 from loralab.data.select import HELD_OUT_TEST, Splits, overlap, read_indices, split
 from loralab.data.sources import Columns, load_source, missing_texts, read_examples
-from loralab.data.values import Examples, Ints
+from loralab.data.values import Examples
 from loralab.errors import LoralabError, nearest
 
 

@@ -27,7 +27,8 @@ STRENGTH = 3.0
 2,400 rows (docs/log.md)."""
 
 STRENGTH_TO_NAMES = 1.0
-"""The same against the pull to the names' weights, which deserve more trust than zero: best on AG News at 8, 16 and 50 rows a class."""
+"""The same against the pull to the names' weights, which deserve more trust than zero: best on AG News at 8, 16 and 50 rows
+a class (docs/log.md)."""
 
 SCALE = 10.0
 """The logit of a text that points exactly where its class does: best with STRENGTH_TO_NAMES among 5, 10, 20 and 40."""
