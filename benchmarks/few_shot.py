@@ -5,7 +5,8 @@
 
 Ours reads class descriptions that the recipe holds; SetFit has no place for any, so a row `no descriptions` shows our training
 without them too. Seconds are of training alone, from a loaded encoder and tokenized texts to a classifier. SetFit wants older
-packages than ours, hence a Python of its own: `pip install torch==2.13.0 setfit==1.2 'transformers<5'`. Run it on an otherwise idle machine.
+packages than ours, hence a Python of its own: `pip install torch==2.13.0 setfit==1.2 'transformers<5'`. Run it on an otherwise
+idle machine.
 """
 
 from __future__ import annotations
