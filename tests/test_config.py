@@ -28,6 +28,7 @@ from loralab.errors import LoralabError
 RECIPES = (
     "distilbert-baseline",
     "distilbert-study",
+    "few-shot",
     "quickstart",
     "roberta-class-weights",
     "roberta-latent-layers",
@@ -54,6 +55,8 @@ OTHER: dict[str, str] = {
     "data.augment_ratio": "0.5",
     "data.augment_strength": "0.2",
     "data.back_translation": "en-fr,fr-en",
+    "data.descriptions": "{World: [war, elections], Sports: football}",
+    "data.template": "News about {}.",
     "model.base": "roberta-base",
     "model.pooling": "cls",
     "model.head": "own",
@@ -75,7 +78,7 @@ OTHER: dict[str, str] = {
     "train.tokens_per_pass": "4096",
     "train.learning_rate": "2e-4",
     "train.head_learning_rate": "1e-3",
-    "train.warm_start": "true",
+    "train.warm_start": "both",
     "train.weight_decay": "0.03",
     "train.schedule": "linear",
     "train.warmup": "100",
@@ -602,3 +605,19 @@ def test_a_low_rate_is_remarked_for_lora_only() -> None:
 )
 def test_a_runs_default_name_is_a_plain_word(source: str, name: str) -> None:
     assert default_name(source, 42) == name
+
+
+@pytest.mark.parametrize(("said", "meant"), [("true", "fit"), ("false", "none"), ("names", "names")])
+def test_warm_start_was_a_yes_or_no_once(said: str, meant: str) -> None:
+    assert load_config("quickstart", [f"train.warm_start={said}"]).train.warm_start == meant
+
+
+def test_descriptions_that_nobody_reads_are_remarked_on() -> None:
+    described = Config().override("data.descriptions={a: [b], c: [d, e]}")
+    assert described.data.descriptions == {"a": ("b",), "c": ("d", "e")}
+    assert "train.warm_start=none" in described.remarks()[0]
+    assert described.override("train.warm_start=names").remarks() == []
+
+
+def test_a_template_without_a_place_for_the_description_is_refused() -> None:
+    assert "data.template" in refused("quickstart", ["data.template=News"])

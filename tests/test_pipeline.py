@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import importlib.metadata
@@ -73,6 +74,26 @@ def test_untrained_stays_near_chance(configure: Configure, tmp_path: Path) -> No
     assert summary.steps == 0
     assert summary.scores["accuracy"] < 0.6  # so the test above measures learning, not easy rows
     assert [event["event"] for event in log_of(summary.folder)] == ["EvalDone"]
+
+
+def test_zero_shot_looks_at_no_label_and_a_saved_one_predicts_the_same(configure: Configure, tmp_path: Path) -> None:
+    """The rows' labels turned round leave the model as it is, bit for bit."""
+    rows = topics(30)
+    turned = write_csv(tmp_path / "turned.csv", [(text, CLASSES[(CLASSES.index(name) + 1) % 4]) for text, name in rows])
+    zero = ("train.epochs=0", "data.validation=0", f"data.classes={','.join(CLASSES)}")
+    words = "{World: [treaty, election], Sports: goal, Business: [shares, bank], Sci/Tech: [software, robot]}"
+    named = configure(*zero, "train.warm_start=names", f"data.descriptions={words}")
+    first = run_training(named, name="named", folder=tmp_path).folder
+    for other in ("train.warm_start=both", f"data.source={turned}"):
+        again = run_training(named.override(other), name="other", folder=tmp_path, overwrite=True).folder
+        assert tree(again / "model") == tree(first / "model"), other
+    drawn = run_training(configure(*zero), name="drawn", folder=tmp_path).folder
+    assert tree(drawn / "model") != tree(first / "model")
+    with (first / "predictions.csv").open(newline="") as file:
+        written = list(csv.DictReader(file))
+    found = Classifier.load(first).predict([row["text"] for row in written])
+    assert list(found.labels) == [row["predicted"] for row in written]
+    assert len(set(found.labels)) > 1
 
 
 def test_folder_holds_the_files_of_the_design_and_no_others(configure: Configure, tmp_path: Path) -> None:

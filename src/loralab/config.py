@@ -61,6 +61,11 @@ def _off(value: object) -> object:
     return "off" if value is False else value
 
 
+def _warm_start(value: object) -> object:
+    """`true` and `false`, from when fitting was the only choice."""
+    return {True: "fit", False: "none"}[value] if isinstance(value, bool) else value
+
+
 def _text(value: object) -> object:
     return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
 
@@ -112,6 +117,10 @@ class DataConfig(_Section):
     shots_per_class: Positive | None = Field(None, description="train on this many rows of each class")
     indices: str | None = Field(None, description="file of training row numbers to use, one a line, from 0")
     clean: Words = Field(("escapes", "html", "urls", "whitespace"), description="cleaning steps, in order; empty for none")
+    descriptions: Annotated[Mapping[str, Words], Field(min_length=2)] | None = Field(
+        None, description="{class: [phrase, ...]} for train.warm_start=names or both; default: the classes' names"
+    )
+    template: str = Field("{}", pattern=r"\{\}", description="the text that a description is set into, such as 'News about {}.'")
     max_length: int = Field(128, ge=8, le=512, description="tokens kept of a text, special tokens included")
     augment: Words = Field((), description="more training rows: synonym, insertion, deletion, swap, back_translation, in turns")
     augment_ratio: Real = Field(0.25, ge=0, description="new rows for each training row; 0 for none")
@@ -120,7 +129,8 @@ class DataConfig(_Section):
 
     def division(self) -> dict[str, Any]:
         """What decides which rows there are: the arguments of `load_splits`."""
-        return self.model_dump(exclude={"clean", "max_length", "augment", "augment_ratio", "augment_strength", "back_translation"})
+        texts = {"clean", "max_length", "descriptions", "template"}
+        return self.model_dump(exclude={*texts, "augment", "augment_ratio", "augment_strength", "back_translation"})
 
 
 class ModelConfig(_Section):
@@ -164,7 +174,11 @@ class TrainConfig(_Section):
     )
     learning_rate: Real = Field(1e-3, gt=0)
     head_learning_rate: Real | None = Field(None, gt=0, description="default: learning_rate")
-    warm_start: bool = Field(False, description="begin with a head fitted to the untuned encoder by logistic regression")
+    warm_start: Annotated[Literal["none", "fit", "names", "both"], BeforeValidator(_warm_start)] = Field(
+        "none",
+        description="what the head begins as; none: drawn; fit: logistic regression on the training rows; names: the classes' "
+        "names or descriptions; both: the regression, drawn towards the names",
+    )
     weight_decay: Real = Field(0.01, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Real = Field(0.06, ge=0, description="steps, or a fraction of all steps when below 1")
@@ -240,6 +254,8 @@ class Config(_Section):
             found = [f"train.learning_rate={self.train.learning_rate:g} suits full fine-tuning; LoRA usually wants 2e-4 to 1e-3"]
         if self.tuning == "lora" and self.lora.variant in _UNUSED:
             found.append(f"lora.variant={self.lora.variant}: {_UNUSED[self.lora.variant]}")
+        if self.data.descriptions and self.train.warm_start not in ("names", "both"):
+            found.append(f"data.descriptions are not read with train.warm_start={self.train.warm_start}: use names or both")
         return found
 
     def to_yaml(self) -> str:

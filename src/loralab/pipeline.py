@@ -80,7 +80,7 @@ def run_training(
     world.once(run.rewind_log, checkpoint.step if checkpoint else 0)
     network = ready.network
     parts = world.in_turn(keep_hidden, ready, listeners)
-    start_head(config, network, parts["train"])
+    start_head(config, network, parts["train"], ready.names)
     result = fit(
         network,
         parts["train"],
@@ -123,10 +123,11 @@ def score_validation(logits: metrics.Logits, labels: metrics.Labels, *, classes:
     return {**metrics.scores(logits, labels, classes, also), "temperature": metrics.fit_temperature(logits, labels)}
 
 
-def start_head(config: Config, network: Network | GenericNetwork, train: Encoded) -> None:
-    """Fit the head before the first step, where it is wanted and something will be trained."""
-    if config.train.warm_start and config.train.epochs:
-        warm_start(network, train, last_linear(network.head))
+def start_head(config: Config, network: Network | GenericNetwork, train: Encoded, names: Encoded | None) -> None:
+    """Give the head something to begin with, where that is wanted. Where nothing will be trained, no label is looked at."""
+    fitted = train if config.train.warm_start in ("fit", "both") and config.train.epochs else None
+    if fitted is not None or names is not None:
+        warm_start(network, last_linear(network.head), fitted, names)
 
 
 def choose_optimisation(config: Config) -> Optimisation:

@@ -14,10 +14,10 @@ from loralab.config import Config
 from loralab.data.augment import Rewrite, augment, check_techniques, needs_synonyms, remark, word_rewrites
 from loralab.data.clean import check_steps
 from loralab.data.encode import encode_once, load_tokenizer
-from loralab.data.prepare import load_splits, remarks
+from loralab.data.prepare import class_names_as_texts, load_splits, remarks
 from loralab.data.select import Splits
 from loralab.data.sources import Columns
-from loralab.data.values import Encoded
+from loralab.data.values import Encoded, Examples
 from loralab.data.wordnet import find_wordnet
 from loralab.model import device
 from loralab.model.build import Lora, build_network, check_counts
@@ -52,12 +52,16 @@ class Plan:
 
 @dataclass(frozen=True)
 class Ready:
-    """All that a run is made of, before its first step. `parts`: the splits' rows as tokens, by the splits' names."""
+    """All that a run is made of, before its first step.
+
+    `parts`: the splits' rows as tokens, by the splits' names. `names`: what the classes are called, where the head starts from it.
+    """
 
     plan: Plan
     network: Network | GenericNetwork
     tokenizer: Tokenizer
     parts: Mapping[str, Encoded]
+    names: Encoded | None
     loss: Loss
     manifest: Manifest
 
@@ -68,7 +72,7 @@ def prepare(config: Config, target: Path, world: World = ALONE) -> Ready:
     check_techniques(config.data.augment)
     splits, columns = load_splits(**config.data.division())
     splits, added = augment_rows(config, splits)
-    loss = choose_loss(config, splits)
+    loss, names = choose_loss(config, splits), choose_names(config, splits)
 
     base = resolve_base(config.model.base)
     tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
@@ -81,7 +85,7 @@ def prepare(config: Config, target: Path, world: World = ALONE) -> Ready:
     cache = plan_cache(config, network, parts, manifest, setting)
     notes = (*added, *remarks(splits), *config.remarks())
     plan = Plan(target, splits, columns, counts, setting, cache, notes, world.size)
-    return Ready(plan, network, tokenizer, parts, loss, manifest)
+    return Ready(plan, network, tokenizer, parts, tokenize(names) if names else None, loss, manifest)
 
 
 def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
@@ -109,6 +113,12 @@ def choose_loss(config: Config, splits: Splits) -> Loss:
     metrics.check_stop_on(config.train.stop_on, splits.classes)
     weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.merged().train.require_labels())
     return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
+
+
+def choose_names(config: Config, splits: Splits) -> Examples | None:
+    """What the classes are called, as labelled texts, where the head is to start from it."""
+    wanted = config.train.warm_start in ("names", "both")
+    return class_names_as_texts(splits.classes, config.data.descriptions, config.data.template) if wanted else None
 
 
 def make_network(config: Config, base: Base, classes: int, rank: int = 0) -> tuple[Network | GenericNetwork, Counts]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from loralab.config import load_config
-from loralab.data.prepare import load_splits, remarks
+from loralab.data.prepare import class_names_as_texts, load_splits, remarks
 from loralab.data.select import Splits
 from loralab.data.sources import Columns
 from loralab.data.values import Examples
@@ -158,3 +158,17 @@ def test_empty_texts_do_not_count_as_shared() -> None:
 
     found = remarks(Splits(part("a", ""), None, part("b", "")))
     assert [remark for remark in found if "also stand" in remark] == []
+
+
+def test_descriptions_become_labelled_texts_in_the_order_of_the_classes() -> None:
+    found = class_names_as_texts(("a", "b"), {"b": ("x {y}",), "a": ("z", "z2")}, "On {}.")
+    assert (found.texts, found.require_labels().tolist()) == (["On z.", "On z2.", "On x {y}."], [0, 0, 1])
+    plain = class_names_as_texts(("a", "b"), None, "{}")
+    assert (plain.texts, plain.require_labels().tolist(), plain.classes) == (["a", "b"], [0, 1], ("a", "b"))
+
+
+def test_a_class_without_a_description_and_a_description_without_a_class_are_refused_by_name() -> None:
+    with pytest.raises(LoralabError, match="class 'Sports' has none"):
+        class_names_as_texts(("World", "Sports"), {"World": ("war",), "Sports": ()}, "{}")
+    with pytest.raises(LoralabError, match="'Sport' is not a class; did you mean 'Sports'"):
+        class_names_as_texts(("World", "Sports"), {"World": ("war",), "Sport": ("goals",)}, "{}")

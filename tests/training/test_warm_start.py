@@ -1,4 +1,4 @@
-"""The fitted head classifies before the first step; the encoder and what no row speaks of are left alone."""
+"""The head that training begins with classifies before the first step; the encoder and what no row speaks of are left alone."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from workbench import network, rows, weights
 
-from loralab.data.values import Ints
+from loralab.data.values import Encoded, Ints
+from loralab.model.network import Network
 from loralab.training import warm_start as module
 from loralab.training.scoring import logits_of
-from loralab.training.warm_start import STRENGTH, warm_start
+from loralab.training.warm_start import SCALE, STRENGTH, STRENGTH_TO_NAMES, Reals, regression, warm_start
 
 
 @pytest.mark.parametrize("head", ["own", "linear"])
@@ -26,13 +28,13 @@ def test_it_classifies_as_the_regression_does_and_changes_the_last_map_only(tiny
     logits_of(net, data, tokens_per_pass=10**9)  # one pass, longest texts first
     order = np.argsort(-data.lengths, kind="stable")
     pooled = torch.cat(features).numpy()
-    warm_start(net, data, net.head.out)
+    warm_start(net, net.head.out, data, None)
     assert data.labels is not None
     scale = np.linalg.norm(pooled, axis=1).mean()
     reference = LogisticRegression(C=STRENGTH, max_iter=500).fit(pooled / scale, data.labels[order])
     found = logits_of(net, data)
     expected = reference.decision_function(pooled / scale)
-    np.testing.assert_allclose(found[order], expected, atol=0.05)
+    np.testing.assert_allclose(found[order], expected, atol=0.05)  # scikit-learn stops earlier
     assert (found.argmax(axis=1) == data.labels).mean() > 0.6  # of random features, where chance gives 0.25
     assert {name for name, weight in weights(net).items() if not torch.equal(weight, before[name])} == {
         "head.out.weight",
@@ -45,7 +47,7 @@ def labelled(tiny: Path, *kept: int) -> tuple[torch.nn.Module, Ints]:
     net, data = network(tiny), rows(tiny, 25)
     assert data.labels is not None
     labels = np.array(kept)[data.labels % len(kept)]
-    warm_start(net, replace(data, labels=labels), net.head.out)
+    warm_start(net, net.head.out, replace(data, labels=labels), None)
     return net, labels
 
 
@@ -71,6 +73,63 @@ def test_it_sees_rows_from_all_of_a_large_set(tiny: Path, monkeypatch: pytest.Mo
     seen: list[Ints] = []
     monkeypatch.setattr(module, "logits_of", lambda net, data, rows: seen.append(rows) or logits_of(net, data, rows=rows))
     net, data = network(tiny), rows(tiny, 25)
-    warm_start(net, data, net.head.out)
+    warm_start(net, net.head.out, data, None)
     assert len(seen[0]) == 20
     assert (seen[0][0], seen[0][-1]) == (0, 99)
+
+
+def pooled(net: Network, data: Encoded) -> Reals:
+    """What the head's last map receives, text by text, in order."""
+    inputs: list[torch.Tensor] = []
+    hook = net.head.out.register_forward_pre_hook(lambda module, found: inputs.append(found[0]))
+    for i in range(len(data)):
+        logits_of(net, data, rows=np.array([i]))
+    hook.remove()
+    return torch.cat(inputs).double().numpy()
+
+
+@pytest.mark.parametrize("head", ["own", "linear"])
+def test_a_head_from_names_tells_cosines(tiny: Path, head: str) -> None:
+    net, data, names = network(tiny, head=head), rows(tiny, 5), rows(tiny, 3, seed=1)
+    assert names.labels is not None
+    said, texts = pooled(net, names), pooled(net, data)
+    warm_start(net, net.head.out, None, names)
+    for label in range(4):
+        units = [vector / np.linalg.norm(vector) for vector, own in zip(said, names.labels, strict=True) if own == label]
+        mean = np.mean(units, axis=0)
+        cosines = texts @ mean / np.linalg.norm(mean) / np.linalg.norm(texts, axis=1)
+        ratio = np.linalg.norm(texts, axis=1) / np.linalg.norm(said, axis=1).mean()
+        np.testing.assert_allclose(logits_of(net, data)[:, label], SCALE * cosines * ratio, rtol=1e-4, atol=1e-4)
+
+
+def test_both_is_the_minimum_of_what_the_formula_says(tiny: Path) -> None:
+    """At the minimum the gradient of the rows' loss and the pull to the names cancel out."""
+    net, data, names = network(tiny), rows(tiny, 5), rows(tiny, 3, seed=1)
+    warm_start(net, net.head.out, None, names)
+    texts, before = pooled(net, data), net.head.out.weight.detach().double().numpy().copy()
+    said, scale = np.linalg.norm(pooled(net, names), axis=1).mean(), np.linalg.norm(texts, axis=1).mean()
+    warm_start(net, net.head.out, data, names)
+    weight, bias = (parameter.detach().double().numpy() for parameter in (net.head.out.weight, net.head.out.bias))
+    wrong = softmax(texts @ weight.T + bias, axis=1) - np.eye(4)[data.labels]
+    np.testing.assert_allclose(weight * scale - before * said, -STRENGTH_TO_NAMES * wrong.T @ texts / scale, atol=1e-3)
+    np.testing.assert_allclose(wrong.sum(axis=0), 0, atol=1e-3)
+    assert np.abs(weight * scale - before * said).max() > 0.1  # the rows did have a say
+
+
+def test_the_more_rows_weigh_the_further_they_pull_from_the_prior() -> None:
+    random = np.random.default_rng(0)
+    features, labels, prior = random.normal(size=(20, 6)), np.arange(20) % 3, random.normal(size=(3, 6))
+    distances = [np.linalg.norm(regression(features, labels, prior, strength)[0] - prior) for strength in (1e-9, 0.1, 1.0, 10.0)]
+    assert distances[0] < 1e-6
+    assert distances == sorted(distances)
+
+
+def test_a_class_with_a_name_and_no_rows_keeps_its_name(tiny: Path) -> None:
+    net, names, data = network(tiny), rows(tiny, 3, seed=1), rows(tiny, 5)
+    assert data.labels is not None
+    warm_start(net, net.head.out, None, names)
+    named, said = net.head.out.weight[2].detach().clone(), np.linalg.norm(pooled(net, names), axis=1).mean()
+    labels = np.where(data.labels == 2, 1, data.labels)
+    warm_start(net, net.head.out, replace(data, labels=labels), names)
+    scale = np.linalg.norm(pooled(net, data), axis=1).mean()
+    torch.testing.assert_close(net.head.out.weight[2].detach(), named * said / scale)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from loralab.data.select import HELD_OUT_TEST, Splits, overlap, read_indices, split
 from loralab.data.sources import Columns, load_source, missing_texts, read_examples
 from loralab.data.values import Examples
+from loralab.errors import LoralabError, nearest
 
 
 def load_splits(
@@ -46,6 +49,22 @@ def load_splits(
         indices=read_indices(Path(indices)) if indices else None,
     )
     return splits, found.columns
+
+
+def class_names_as_texts(classes: Sequence[str], descriptions: Mapping[str, Sequence[str]] | None, template: str) -> Examples:
+    """Write what each class is called as texts labelled with it: each description set into `template`, or else the class's name.
+
+    Raises LoralabError for a class without a description, and for a description of no class.
+    """
+    if descriptions is None:
+        descriptions = {name: (name,) for name in classes}
+    if unknown := [name for name in descriptions if name not in classes]:
+        raise LoralabError(f"data.descriptions: {unknown[0]!r} is not a class{nearest(unknown[0], classes)}: {', '.join(classes)}")
+    if missing := [name for name in classes if not descriptions.get(name)]:
+        raise LoralabError(f"data.descriptions: class {missing[0]!r} has none; describe every class, or leave them all out")
+    said = [(template.replace("{}", phrase), label) for label, name in enumerate(classes) for phrase in descriptions[name]]
+    labels = np.array([label for _, label in said], dtype=np.int64)
+    return Examples([text for text, _ in said], labels, np.arange(len(said)), tuple(classes))
 
 
 def remarks(splits: Splits) -> list[str]:

@@ -1,0 +1,128 @@
+"""A few rows of each class: the few-shot recipe and SetFit (Tunstall et al. 2022) on the same encoder, draws and test rows.
+
+    python -m benchmarks.few_shot --data train.csv --test test.csv [--shots 8 50] [--draws 5] [--test-limit N]
+                                  [--setfit-python PYTHON] [--setfit-draws 5] [--json FILE] [KEY=VALUE ...]
+
+Ours reads class descriptions that the recipe holds; SetFit has no place for any, so a row `no descriptions` shows our training
+without them too. Seconds are of training alone, from a loaded encoder and tokenized texts to a classifier. SetFit wants older
+packages than ours, hence a Python of its own: `pip install torch==2.13.0 setfit==1.2 'transformers<5'`. Run it on an otherwise
+idle machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from loralab import Config, load_config, run_training
+from loralab.data.prepare import load_splits
+from loralab.model.storage import resolve_base
+from loralab.training.callbacks import Event, StepDone
+
+SETFIT = Path(__file__).with_name("setfit_draw.py")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One draw: how it was classified, accuracy on the test rows, and seconds of training."""
+
+    way: str
+    shots: int
+    draw: int
+    accuracy: float
+    seconds: float
+
+
+def ours(way: str, config: Config, folder: Path) -> Outcome:
+    """Train and test by the ordinary route; the clock runs from the plan to the last step."""
+    ticks: list[float] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepDone):
+            ticks.append(time.perf_counter())
+
+    summary = run_training(
+        config, folder=folder, overwrite=True, announce=lambda plan: ticks.append(time.perf_counter()), listeners=[listen]
+    )
+    shots = config.data.shots_per_class if config.train.epochs else 0
+    return Outcome(way, shots or 0, config.data.split_seed, summary.scores["accuracy"], ticks[-1] - ticks[0])
+
+
+def setfit(config: Config, python: str, folder: Path, threads: int | None) -> Outcome:
+    """Train and test SetFit in its own Python, on the rows that `config` draws."""
+    splits, _ = load_splits(**config.data.selection())
+    work = {
+        "encoder": str(resolve_base(config.model.base).folder),
+        "train": [list(splits.train.texts), splits.train.require_labels().tolist()],
+        "test": [list(splits.test.texts), splits.test.require_labels().tolist()],
+        "seed": config.seed,
+        "threads": threads,
+    }
+    (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
+    subprocess.run([python, str(SETFIT), str(folder / "work.json"), str(folder / "found.json")], check=True, cwd=folder)
+    found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
+    return Outcome("SetFit", config.data.shots_per_class or 0, config.data.split_seed, found["accuracy"], found["seconds"])
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """One line for each way and number of shots: the mean over draws, their spread, and each."""
+    lines = [f"{'way':<18}{'shots':>6}{'accuracy':>10}{'sd':>8}{'seconds':>9}  draws"]
+    for way, shots in dict.fromkeys((outcome.way, outcome.shots) for outcome in outcomes):
+        found = [outcome for outcome in outcomes if (outcome.way, outcome.shots) == (way, shots)]
+        scores = [outcome.accuracy for outcome in found]
+        spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
+        seconds = statistics.mean(outcome.seconds for outcome in found)
+        each = " ".join(f"{score:.4f}" for score in scores)
+        lines.append(f"{way:<18}{shots or '-':>6}{statistics.mean(scores):>10.4f}{spread:>8}{seconds:>9.1f}  {each}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--test", required=True)
+    parser.add_argument("--classes", default="World,Sports,Business,Sci/Tech", help="names, where the file numbers its labels")
+    parser.add_argument("--shots", type=int, nargs="+", default=[8, 50])
+    parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--test-limit", type=int)
+    parser.add_argument("--setfit-python")
+    parser.add_argument("--setfit-draws", type=int, help="default: as many as --draws")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+
+    limit = [f"data.test_limit={options.test_limit}"] if options.test_limit else []
+    files = [f"data.source={options.data}", f"data.test={options.test}", f"data.classes={options.classes}", *limit]
+    config = load_config("few-shot", [*files, *options.settings])
+    outcomes: list[Outcome] = []
+
+    def note(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        print(
+            f"{outcome.way}, {outcome.shots} shots, draw {outcome.draw}: {outcome.accuracy:.4f}, {outcome.seconds:.1f} s",
+            flush=True,
+        )
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        note(ours("zero-shot", config.override("train.epochs=0", "data.shots_per_class=1"), folder))
+        for shots in options.shots:
+            for draw in range(options.draws):
+                drawn = config.override(f"data.shots_per_class={shots}", f"data.split_seed={draw}", f"seed={draw}")
+                note(ours("loralab", drawn, folder))
+                note(ours("no descriptions", drawn.override("train.warm_start=fit"), folder))
+                if options.setfit_python and draw < (options.draws if options.setfit_draws is None else options.setfit_draws):
+                    note(setfit(drawn, options.setfit_python, folder, config.train.threads))
+    print("\n" + table(outcomes))
+    if options.json:
+        options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
