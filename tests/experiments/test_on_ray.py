@@ -222,7 +222,6 @@ def test_an_address_is_for_ray_alone() -> None:
 
 
 def test_an_address_where_nothing_listens_is_told_at_once() -> None:
-    pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert listening(address) == address
@@ -230,4 +229,4 @@ def test_an_address_where_nothing_listens_is_told_at_once() -> None:
     assert listening("auto") == "auto"
     for dead in (address, "127.0.0.1:99999"):
         with pytest.raises(LoralabError, match=f"no Ray at {dead}: .*\n  `ray start --head` starts one"):
-            on_ray.connect(dead)
+            listening(dead)

@@ -104,8 +104,8 @@ def connect(address: str | None) -> Any:
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            message = f"no Ray at {address or 'this machine'}: {_line(error)}\n  is its Ray of the same version, and does it want a token (RAY_AUTH_MODE)?"
-            raise LoralabError(message) from error
+            asked = "is its Ray of the same version, and does it want a token (RAY_AUTH_MODE)?"
+            raise LoralabError(f"no Ray at {address or 'this machine'}: {_line(error)}\n  {asked}") from error
     return ray
 
 
