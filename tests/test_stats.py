@@ -61,7 +61,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
 def test_large_inputs_are_drawn_in_parts_and_seeds_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = np.random.default_rng(0).random((2, 100))
     whole = paired_bootstrap(a, b, rounds=100, seed=3)
-    monkeypatch.setattr("loralab.stats._DRAWS_AT_ONCE", 1100)
+    monkeypatch.setattr("loralab.stats.intervals._DRAWS_AT_ONCE", 1100)
     assert paired_bootstrap(a, b, rounds=100, seed=3) == whole
     assert paired_bootstrap(a, b, rounds=100, seed=4) != whole
 
