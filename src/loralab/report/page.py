@@ -16,6 +16,8 @@ from loralab.report.tables import LABELS, OVERALL, RunTables, one_line
 from loralab.report.texts import shown
 
 LONGEST_TEXT, MOST_EVALUATIONS = 600, 50
+SHORT_TEXT, LONG_TEXT = 24, 40
+"""Letters of a cell: up to which it stays in one line, from which it needs the width of prose."""
 _PAINT = {
     INK: "currentColor",
     GRID: "var(--rule)",
@@ -109,7 +111,14 @@ def _section(section: Mapping[str, Any]) -> dict[str, Any]:
     columns = list(zip(*section["rows"], strict=True)) or [()] * len(section["columns"])
     shown_columns = [column(cells) for cells in columns]
     rows = list(zip(*shown_columns, strict=True))
-    return {**section, "rows": rows, "numeric": [any(map(_is_number, cells)) for cells in columns]}
+    classes = [column_class(texts, any(map(_is_number, cells))) for texts, cells in zip(shown_columns, columns, strict=True)]
+    return {**section, "rows": rows, "classes": classes}
+
+
+def column_class(texts: Sequence[str], number: bool) -> str:
+    """How a column is set: numbers to the right, short texts in one line, long ones in some width."""
+    longest = max(map(len, texts), default=0)
+    return "n" if number else "one" if longest <= SHORT_TEXT else "words" if longest > LONG_TEXT else ""
 
 
 def column(cells: Sequence[object]) -> list[str]:

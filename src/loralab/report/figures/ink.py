@@ -100,4 +100,6 @@ def legend_below(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure = axes.get_figure(root=True)
     assert figure
-    figure.legend(handles, labels, loc="outside lower center", ncols=3 if len("".join(labels)) < 36 else 2)
+    longest = max(map(len, labels), default=0)
+    columns = 3 if len("".join(labels)) < 36 else 2 if longest <= 24 else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)

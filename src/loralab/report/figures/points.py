@@ -89,9 +89,15 @@ def strips(caption: Caption, labels: Sequence[str], panels: Sequence[Panel]) -> 
 
 
 def lines(
-    caption: Caption, series: Sequence[Line], xlabel: str, ylabel: str, *, floor: float | None = None, ticks: bool = True
+    caption: Caption,
+    series: Sequence[Line],
+    xlabel: str,
+    ylabel: str,
+    *,
+    levels: Sequence[tuple[str, float]] = (),
+    ticks: bool = True,
 ) -> Drawing | None:
-    """Means along a number with the bands of their intervals; `floor` is a level to compare with, such as chance.
+    """Means along a number with the bands of their intervals; `levels` are heights to compare with, such as chance.
 
     ticks: the points themselves are the ticks, as the settings that were tried; False where they are steps.
     """
@@ -110,14 +116,16 @@ def lines(
                 axes.vlines(x, line.low, line.high, color=COLOURS[number], linewidth=1.2)
         if line.dots:
             at, values = zip(*line.dots, strict=True)
-            axes.plot([place(v) for v in at], values, MARKERS[number], color=COLOURS[number], markersize=3, alpha=0.45, linestyle="none")
+            axes.plot(
+                [place(v) for v in at], values, MARKERS[number], color=COLOURS[number], markersize=3, alpha=0.45, linestyle="none"
+            )
         axes.plot(x, line.mean, label=shorten(line.label, 34), markersize=4.5 if len(x) <= 25 else 0, **style)
-    if floor is not None:
-        axes.axhline(floor, color=INK, linewidth=0.9, linestyle=":")
+    for (label, height), dashes in zip(levels, (":", "-.", "--"), strict=False):
+        axes.axhline(height, color=INK, linewidth=1.1, linestyle=dashes, label=shorten(label, 34))
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.04, y=0.08)
-    if len(series) > 1:
+    if len(series) + len(levels) > 1:
         legend_below(axes)
     return caption.under(figure)
 
@@ -134,7 +142,9 @@ def forest(caption: Caption, rows: Sequence[tuple[str, Interval | None, float, b
         colour = GREY if not clear else BLUE if difference > 0 else VERMILLION
         if interval:
             axes.hlines(i, 100 * interval.low, 100 * interval.high, color=colour, linewidth=2)
-        axes.plot([100 * difference], [i], "D" if clear else "o", color=colour, markersize=5, markerfacecolor=colour if clear else "none")
+        axes.plot(
+            [100 * difference], [i], "D" if clear else "o", color=colour, markersize=5, markerfacecolor=colour if clear else "none"
+        )
     axes.set_yticks(range(len(rows)), [shorten(label, LONGEST_LABEL) for label, *_ in rows], fontsize=8)
     axes.set(ylim=(len(rows) - 0.45, -0.55), xlabel=what)
     axes.xaxis.set_major_locator(MaxNLocator(5))

@@ -90,7 +90,9 @@ def law(
     dense = np.geomspace(least, beyond, 120)
     if band:
         at, intervals = band
-        axes.fill_between(at, [100 * i.low for i in intervals], [100 * i.high for i in intervals], color=BLUE, alpha=0.14, linewidth=0)
+        axes.fill_between(
+            at, [100 * i.low for i in intervals], [100 * i.high for i in intervals], color=BLUE, alpha=0.14, linewidth=0
+        )
     axes.plot(rows, 100 * np.asarray(errors), "o", color=INK, markersize=3, alpha=0.45, label="one run")
     inside, outside = dense[dense <= most], dense[dense >= most]
     axes.plot(inside, 100 * fitted.predict(inside), color=BLUE, label="power law")

@@ -104,19 +104,20 @@ def to_centre(tables: LabTables, score: Score) -> Pairs:
 
 
 def to_value(wanted: Callable[[str, Factor], bool]) -> Against:
-    """Every point against the one that differs from it in a single factor, whose value there is `wanted`."""
+    """Every point against the one most like it among those that have a `wanted` value, such as all layers or no augmentation."""
 
     def pairs(tables: LabTables, score: Score) -> Pairs:
-        found = []
-        for point in tables.points:
-            for other in tables.points:
-                apart = [name for name in {**point.factors, **other.factors} if point.factors.get(name) != other.factors.get(name)]
-                if len(apart) == 1 and wanted(apart[0], other.factors.get(apart[0])):
-                    found.append((point, other))
-                    break
-        return found
+        bases = [point for point in tables.points if any(wanted(name, value) for name, value in point.factors.items())]
+        return [
+            (point, min(bases, key=lambda base: len(apart(point, base)))) for point in tables.points if bases and point not in bases
+        ]
 
     return pairs
+
+
+def apart(point: Point, other: Point) -> list[str]:
+    """The factors in which two points differ."""
+    return [name for name in {**point.factors, **other.factors} if point.factors.get(name) != other.factors.get(name)]
 
 
 def to_smaller(tables: LabTables, score: Score) -> Pairs:

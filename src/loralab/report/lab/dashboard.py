@@ -22,7 +22,7 @@ EXPERIMENTS, RUNS = "experiments", "runs"
 
 @dataclass(frozen=True)
 class Line:
-    """One experiment or run. `mean` is of the best point's test accuracies, one a seed; `interval` of that mean, or a run's Wilson."""
+    """One experiment or run. values: the best point's test accuracies, one a seed; interval: of their mean, or a run's Wilson."""
 
     name: str
     kind: str
@@ -64,7 +64,18 @@ def line_tables(lines: Sequence[Line]) -> list[Table]:
     found = []
     for name, title, runs_ in ((EXPERIMENTS, "Experiments", False), (RUNS, "Single runs", True)):
         rows = [
-            (e.name, e.kind, e.recipe, e.problem or e.best, e.mean, len(e.values), e.interval, "{} of {}".format(*e.trials), e.test_rows, e.when)
+            (
+                e.name,
+                e.kind,
+                e.recipe,
+                e.problem or e.best,
+                e.mean,
+                len(e.values),
+                e.interval,
+                "{} of {}".format(*e.trials),
+                e.test_rows,
+                e.when,
+            )
             for e in lines
             if (e.kind == "run") == runs_
         ]
@@ -82,9 +93,7 @@ def draw_lines(lines: Sequence[Line]) -> list[Drawing]:
     """The accuracies of all lines side by side."""
     shown = [line for line in lines if line.values]
     panel = Panel("test accuracy", [line.values for line in shown], [line.interval for line in shown])
-    text = (
-        "Diamonds are means, dots seeds, bars the intervals of the table. Only accuracies on the same test rows may be compared."
-    )
+    text = "Diamonds are means, dots seeds, bars the intervals of the table. Only accuracies on the same test rows may be compared."
     part = f"the newest {ink.MOST_ROWS} of {len(shown)}" if len(shown) > ink.MOST_ROWS else f"{len(shown)} with a result"
     drawing = ink.strips(Caption("dashboard", "Best of each", part, text), [line.name for line in shown], [panel])
     return [drawing] if drawing else []
@@ -109,7 +118,9 @@ def _of_experiment(path: Path, when: str) -> Line:
     done = (len(tables.complete), len(tables.trials))
     recipes, values = ", ".join(tables.question.recipes), tuple(best.values(ACCURACY)) if best else ()
     point = told(best.factors) if best else "no result yet"
-    return Line(path.name, tables.question.kind, recipes, point, values, summary.t if summary else None, done, tables.test_rows, when)
+    return Line(
+        path.name, tables.question.kind, recipes, point, values, summary.t if summary else None, done, tables.test_rows, when
+    )
 
 
 def _of_run(tables: RunTables, when: str) -> Line:

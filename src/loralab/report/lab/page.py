@@ -1,4 +1,4 @@
-"""An experiment's tables, figures and words → its report.html, and a folder of them → a dashboard; looks and safety as of a run's."""
+"""An experiment's tables, figures and words → report.html; a folder's lines → a dashboard. Looks and safety as of a run's page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 from loralab.report.figures.ink import Drawing
 from loralab.report.lab.reading import Reading
-from loralab.report.lab.rows import Table, told
-from loralab.report.lab.words import asked, found
-from loralab.report.page import column, inline_svg, template
+from loralab.report.lab.rows import Table
+from loralab.report.lab.words import asked, found, headline
+from loralab.report.page import column, column_class, inline_svg, template
 from loralab.report.texts import shown
 from loralab.stats import Interval
 
@@ -21,14 +21,14 @@ MOST_ROWS = 300
 
 def render(reading: Reading, tables: Sequence[Table], drawings: Sequence[Drawing]) -> str:
     """Return the experiment's page. Every name and text of the data is escaped."""
-    said = found(reading)
+    what, sure = headline(reading)
     return template("lab/page.html.jinja").render(
         t=reading.tables,
         reading=reading,
         asked=asked(reading.tables),
-        headline=said[0],
-        found=said[1:],
-        best=told(reading.best.factors) if reading.best else "",
+        what=what,
+        sure=sure,
+        found=found(reading),
         tables={table.name: for_page(table) for table in tables},
         figures=figures_of(drawings),
         failures=[trial for trial in reading.tables.trials if trial.failure],
@@ -62,14 +62,19 @@ def for_page(table: Table) -> dict[str, Any]:
         "title": table.title,
         "columns": table.columns,
         "rows": list(zip(*texts, strict=True)),
-        "keys": table.keys,
-        "numeric": [i >= table.keys and not any(isinstance(cell, str) for cell in cells) for i, cells in enumerate(columns)],
+        "classes": [
+            column_class(texts[i], i >= table.keys and not any(isinstance(cell, str) for cell in cells))
+            for i, cells in enumerate(columns)
+        ],
         "note": table.note + (part if len(rows) < len(table.rows) else ""),
     }
 
 
 def _keys(cells: Sequence[object]) -> list[str]:
-    return ["" if cell in ("", None) else f"{cell:,}" if isinstance(cell, int) and abs(cell) >= 10_000 else shown(cell) for cell in cells]
+    return [
+        "" if cell in ("", None) else f"{cell:,}" if isinstance(cell, int) and abs(cell) >= 10_000 else shown(cell)
+        for cell in cells
+    ]
 
 
 def _cells(cells: Sequence[object]) -> list[str]:

@@ -49,6 +49,23 @@ def told(factors: Mapping[str, Any]) -> str:
     return one_line(said) or CENTRE
 
 
+def labels(points: Sequence[Point]) -> list[str]:
+    """Points for a figure: the values that vary, joined by dots, where all have the same factors; else in words."""
+    axes = list(dict.fromkeys(name for point in points for name in point.factors))
+    if not all(list(point.factors) == axes for point in points):
+        return [told(point.factors) for point in points]
+    varied = [name for name in axes if len({point.factors[name] for point in points}) > 1] or axes
+    return [one_line(" · ".join(shown(point.factors[name]) for name in varied)) or CENTRE for point in points]
+
+
+def key(points: Sequence[Point]) -> str:
+    """What the values of `labels` are, for a caption; empty where they say it themselves."""
+    axes = list(dict.fromkeys(name for point in points for name in point.factors))
+    varied = [name for name in axes if len({point.factors.get(name) for point in points}) > 1] or axes
+    same = all(list(point.factors) == axes for point in points)
+    return f"Labels: {' · '.join(map(short, varied))}. " if same and varied else ""
+
+
 def short(axis: str) -> str:
     """A setting's name without its section: `rank` of lora.rank."""
     return axis.rpartition(".")[2].replace("_", " ")
@@ -107,6 +124,23 @@ def point_table(tables: LabTables, score: Score) -> Table:
     return Table("points", "Each point over its seeds", (*columns, "of the test rows", "seconds"), rows, len(axes), note)
 
 
+def summary_table(tables: LabTables, score: Score) -> Table:
+    """The points in short, for a terminal: factors, seeds, mean with its t interval."""
+    whole = point_table(tables, score)
+    axes, what = whole.columns[: whole.keys], str(score)
+    seeds, mean, t = (whole.columns.index(name) for name in ("seeds", what, "t interval"))
+    rows = [
+        (
+            *(shown(cell) for cell in row[: whole.keys]),
+            row[seeds],
+            row[mean],
+            f"{row[t].low:.4f} to {row[t].high:.4f}" if row[t] else "",
+        )
+        for row in whole.rows
+    ]
+    return Table("summary", whole.title, (*axes, "seeds", what, "95 % interval"), rows, whole.keys)
+
+
 def of_rows(tables: LabTables, point: Point) -> Interval | None:
     """Wilson's interval of the point's mean test accuracy on that many test rows; None where the runs differ in their number."""
     n, values = tables.test_rows, point.values(ACCURACY)
@@ -121,7 +155,17 @@ def comparison_table(comparisons: Sequence[Comparison], score: Score) -> Table:
         tests = (f.t_p, f.wilcoxon_p, f.permutation_p, f.effect) if isinstance(f, Paired) else (f.p, None, None, None)
         measured = (f.n, f.difference, f.interval, *tests, each.p, f.detectable)
         rows.append((told(each.point.factors), told(each.against.factors), each.words, *measured))
-    columns = ("point", "against", "what may be said", "seeds", "difference", "95 % interval", "p: t", "p: Wilcoxon", "p: permutation")
+    columns = (
+        "point",
+        "against",
+        "what may be said",
+        "seeds",
+        "difference",
+        "95 % interval",
+        "p: t",
+        "p: Wilcoxon",
+        "p: permutation",
+    )
     note = (
         f"Differences of {score}, seed by seed. The three p are of this comparison alone; Holm's corrects for there being several. "
         "Effect size: Cohen's d of the differences. Detectable: the true difference that four of five such studies would find."
@@ -136,7 +180,16 @@ def row_test_table(tests: Sequence[RowTest]) -> Table:
         f = each.found
         who = (told(each.point.factors), told(each.against.factors), each.seed)
         rows.append((*who, each.rows, f.only_a, f.only_b, f.interval.estimate, f.interval, f.p, each.p))
-    columns = ("point", "against", "seed", "test rows", "only the point right", "only the other right", "difference", "95 % interval")
+    columns = (
+        "point",
+        "against",
+        "seed",
+        "test rows",
+        "only the point right",
+        "only the other right",
+        "difference",
+        "95 % interval",
+    )
     note = (
         "McNemar's test (mid-p) and the paired bootstrap over test rows: do these two trained models differ on rows like these? "
         "Whether the next seed's would is for the comparison over seeds to say."

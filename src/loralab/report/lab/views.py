@@ -10,23 +10,25 @@ from loralab.report.figures import points as ink
 from loralab.report.figures import surfaces
 from loralab.report.figures.ink import Drawing
 from loralab.report.figures.points import Caption, Line, Panel
+from loralab.report.lab.comparisons import apart
 from loralab.report.lab.reading import FURTHEST, Reading, sorted_along, without
-from loralab.report.lab.rows import ACCURACY, MACRO_F1, short, told
+from loralab.report.lab.rows import ACCURACY, MACRO_F1, key, labels, short, told
 from loralab.report.lab.tables import Point, Score, curves
 from loralab.report.texts import shown
 from loralab.trials import Factor
 
 BAND = "Diamonds or lines are means over the seeds, dots single runs, bars or bands 95 % t intervals of the means."
+BOX = f"A box is drawn from {ink.LEAST_BOX} seeds on."
 MOST_PANELS = 8
 
 
 def categories(reading: Reading) -> list[Drawing]:
     """Accuracy, macro F1 and training time of every point, seeds as dots."""
-    points = _ranked(reading)
+    points = _ranked(reading, ink.MOST_ROWS)
     panels = [_panel(points, reading.score), _panel(points, MACRO_F1)]
     panels.append(Panel("seconds", [p.facts("seconds") for p in points], [None] * len(points), bars=True))
-    caption = Caption("points", "Each point over its seeds", _counted(reading, points), f"{BAND} A box is drawn from five seeds on.")
-    return _kept(ink.strips(caption, [told(p.factors) for p in points], panels))
+    caption = Caption("points", "Each point over its seeds", _counted(reading, points), f"{key(points)}{BAND} {BOX}")
+    return _kept(ink.strips(caption, labels(points), panels))
 
 
 def size_and_time(reading: Reading) -> list[Drawing]:
@@ -36,8 +38,8 @@ def size_and_time(reading: Reading) -> list[Drawing]:
     for title, fact in (("trained parameters", "trainable"), ("seconds", "seconds")):
         if any(p.facts(fact) for p in points):
             panels.append(Panel(title, [p.facts(fact) for p in points], [None] * len(points), bars=True))
-    caption = Caption("cost", "Accuracy and what it costs", _counted(reading, points), BAND)
-    return _kept(ink.strips(caption, [told(p.factors) for p in points], panels))
+    caption = Caption("cost", "Accuracy and what it costs", _counted(reading, points), key(points) + BAND)
+    return _kept(ink.strips(caption, labels(points), panels))
 
 
 def by_number(reading: Reading) -> list[Drawing]:
@@ -48,15 +50,19 @@ def by_number(reading: Reading) -> list[Drawing]:
     groups: dict[tuple[tuple[str, Factor], ...], list[Point]] = {}
     for point in sorted_along(reading.tables.points, axis):
         groups.setdefault(without(point, axis), []).append(point)
-    series = [_along(reading.score, axis, dict(others), points) for others, points in _fullest(groups)]
+    bases = [each.against for each in reading.comparisons]
+    alone = [points[0] for points in groups.values() if len(points) == 1 and points[0] in bases]
+    levels = [(told(dict(without(base, axis))), 100 * base.mean(reading.score)) for base in alone if len(groups) > len(alone)]
+    lines = [(others, points) for others, points in _fullest(groups) if not levels or points[0] not in alone]
+    series = [_along(reading.score, axis, dict(others), points) for others, points in lines]
     title = f"{str(reading.score).capitalize()} by {short(axis)}"
     caption = Caption("by_number", title, _counted(reading, reading.tables.points), BAND)
-    return _kept(ink.lines(caption, series, axis, f"{reading.score}, %", floor=_chance(reading, series)))
+    return _kept(ink.lines(caption, series, axis, f"{reading.score}, %", levels=[*levels, *_chance(reading, series)]))
 
 
 def by_step(reading: Reading) -> list[Drawing]:
     """Validation accuracy by step of the best points."""
-    points = _ranked(reading)[: ink.MOST_LINES]
+    points = _ranked(reading, ink.MOST_LINES)[: ink.MOST_LINES]
     return _kept(_steps("by_step", "Validation accuracy by step", reading, points))
 
 
@@ -85,7 +91,9 @@ def heat_and_surface(reading: Reading) -> list[Drawing]:
     more = f" The other factors stand at {told(dict(held))}." if held else ""
     labels = [shown(x) for x in xs], [shown(y) for y in ys]
     rows = _counted(reading, reading.tables.points)
-    text = f"Mean {reading.score} in %; the highest is framed. Whether it differs from its neighbours is for the table to say.{more}"
+    text = (
+        f"Mean {reading.score} in %; the highest is framed. Whether it differs from its neighbours is for the table to say.{more}"
+    )
     flat = Caption("heat", f"{str(reading.score).capitalize()} by {short(across)} and {short(up)}", rows, text)
     high = Caption("surface", "The same as a surface", rows, f"Mean {reading.score} in %; the diamond is the highest point.{more}")
     return _kept(surfaces.heat(flat, *labels, grid, across, up), surfaces.surface(high, *labels, grid, short(across), short(up)))
@@ -99,18 +107,20 @@ def paired_seeds(reading: Reading) -> list[Drawing]:
     values = [[100 * each[seed] for each in scores] for seed in shared]
     text = "Grey: one seed across the points; blue: their mean. The paired tests ask whether the grey lines go the same way."
     caption = Caption("paired_seeds", "Seed by seed", f"{len(shared)} seeds in {len(points)} points", text)
-    return _kept(ink.slopes(caption, [told(p.factors) for p in points], values, f"{reading.score}, %"))
+    return _kept(ink.slopes(caption, labels(points), values, f"{reading.score}, %"))
 
 
 def time_and_score(reading: Reading) -> list[Drawing]:
     """Each run's score by its training time."""
-    points = _ranked(reading)
+    points = _ranked(reading, ink.MOST_LINES)
     groups = []
-    for point in points[: ink.MOST_LINES]:
+    for label, point in zip(labels(points[: ink.MOST_LINES]), points, strict=False):
         found = [(t.result.seconds, value) for t in point.trials if t.result and (value := t.value(reading.score)) is not None]
-        groups.append((told(point.factors), [x for x, _ in found], [100 * y for _, y in found]))
+        groups.append((label, [x for x, _ in found], [100 * y for _, y in found]))
     part = f", the {ink.MOST_LINES} best points" if len(points) > ink.MOST_LINES else ""
-    caption = Caption("time", "Score and training time", f"{len(reading.tables.complete)} runs{part}", "One mark a run.")
+    caption = Caption(
+        "time", "Score and training time", f"{len(reading.tables.complete)} runs{part}", f"{key(points)}One mark a run."
+    )
     return _kept(ink.scatter(caption, groups, "seconds", f"{reading.score}, %"))
 
 
@@ -136,37 +146,47 @@ def power_law(reading: Reading) -> list[Drawing]:
 
 def differences(reading: Reading) -> list[Drawing]:
     """What each point differs by from what it is compared with."""
-    targets = {told(each.against.factors) for each in reading.comparisons}
-    one = targets.pop() if len(targets) == 1 else None
-    rows = [
-        (
-            told(each.point.factors) if one else f"{told(each.point.factors)} − {told(each.against.factors)}",
-            each.found.interval,
-            each.found.difference,
-            each.clear,
-        )
-        for each in sorted(reading.comparisons, key=lambda each: -each.found.difference)[: ink.MOST_ROWS]
-    ]
+    if not any(each.found.interval for each in reading.comparisons):
+        return []
+    bases = {told(each.against.factors) for each in reading.comparisons}
+    base = bases.pop() if len(bases) == 1 else None
+    shown_first = sorted(reading.comparisons, key=lambda each: -abs(each.found.difference))[: ink.MOST_ROWS]
+    kept = [each for each in reading.comparisons if each in shown_first]
+    names = labels([each.point for each in kept]) if base else [_pair(each.point, each.against) for each in kept]
+    rows = [(name, e.found.interval, e.found.difference, e.clear) for name, e in zip(names, kept, strict=True)]
     text = (
         "Bars: 95 % intervals of each difference alone. Filled and coloured: clear after Holm's correction; hollow and grey: it "
         "may be luck."
     )
-    against = f"against {one}" if one else "seed by seed"
-    caption = Caption("differences", f"Differences in {reading.score}", f"{len(reading.comparisons)} comparisons {against}", text)
+    against = f"against {base}" if base else "seed by seed"
+    said = key([each.point for each in kept]) if base else ""
+    caption = Caption(
+        "differences",
+        f"Differences in {reading.score}",
+        f"{len(reading.comparisons)} comparison{'s' if len(reading.comparisons) != 1 else ''} {against}",
+        said + text,
+    )
     return _kept(ink.forest(caption, rows, "points"))
+
+
+def _pair(point: Point, against: Point) -> str:
+    """Two points as a difference: `entropy − random · 500`, what they share last."""
+    names = apart(point, against)
+    first, second = (" · ".join(shown(each.factors.get(name)) for name in names) for each in (point, against))
+    return " · ".join([f"{first} − {second}", *(shown(value) for name, value in point.factors.items() if name not in names)])
 
 
 def _steps(name: str, title: str, reading: Reading, points: Sequence[Point]) -> Drawing | None:
     series = []
-    for point in points:
+    for label, point in zip(labels(points), points, strict=True):
         steps, scores = curves(point.trials)
         if steps and len(scores):
             low, high = (scores.min(axis=0), scores.max(axis=0)) if len(scores) > 1 else ((), ())
             mean = 100 * scores.mean(axis=0)
-            series.append(Line(told(point.factors), steps, list(mean), [100 * v for v in low], [100 * v for v in high]))
+            series.append(Line(label, steps, list(mean), [100 * v for v in low], [100 * v for v in high]))
     if not any(len(line.x) > 1 for line in series):
         return None
-    text = "Lines are means over the seeds, bands run from the lowest seed to the highest, at steps that all seeds evaluated."
+    text = f"{key(points)}Lines are means over the seeds, bands from the lowest to the highest, at steps evaluated by all."
     caption = Caption(name, title, _counted(reading, points[: ink.MOST_LINES]), text)
     return ink.lines(caption, series, "step", "validation accuracy, %", ticks=False)
 
@@ -176,7 +196,9 @@ def _along(score: Score, axis: str, others: dict[str, Factor], points: Sequence[
     found = [point.summary(score) for point in points]
     ends = [each.t for each in found if each and each.t]
     low, high = ([100 * e.low for e in ends], [100 * e.high for e in ends]) if len(ends) == len(points) else ([], [])
-    dots = [(at, 100 * value) for at, point in zip(x, points, strict=True) if len(point.trials) > 1 for value in point.values(score)]
+    dots = [
+        (at, 100 * value) for at, point in zip(x, points, strict=True) if len(point.trials) > 1 for value in point.values(score)
+    ]
     return Line(told(others) if others else axis, x, [100 * point.mean(score) for point in points], low, high, dots)
 
 
@@ -191,10 +213,10 @@ def _panel(points: Sequence[Point], score: Score) -> Panel:
     return Panel(str(score), [point.values(score) for point in points], [each.t if each else None for each in found])
 
 
-def _ranked(reading: Reading) -> list[Point]:
-    """The points in the plan's order, or where they are too many for a figure, the best first."""
+def _ranked(reading: Reading, most: int) -> list[Point]:
+    """The points in the plan's order, or where there are more than `most`, the best first."""
     points = list(reading.tables.points)
-    if len(points) <= ink.MOST_LINES:
+    if len(points) <= most:
         return points
     return sorted(points, key=lambda point: -np.nan_to_num(point.mean(reading.score)))
 
@@ -205,14 +227,14 @@ def _ordered(values: Sequence[Factor]) -> list[Factor]:
     return sorted(values, key=float) if numbers else [*values]  # type: ignore[arg-type]
 
 
-def _chance(reading: Reading, series: Sequence[Line]) -> float | None:
+def _chance(reading: Reading, series: Sequence[Line]) -> list[tuple[str, float]]:
     """The accuracy, in %, of always saying the commonest class, where some line comes near it."""
     results = [trial.result for trial in reading.tables.complete if trial.result]
     counts = [value for name, value in (results[0].scores if results else {}).items() if name.startswith("true:")]
     if reading.score.name != ACCURACY.name or not sum(counts):
-        return None
+        return []
     chance = 100 * max(counts) / sum(counts)
-    return chance if any(min(line.mean) < 1.5 * chance for line in series) else None
+    return [("always the commonest class", chance)] if any(min(line.mean) < 1.5 * chance for line in series) else []
 
 
 def _counted(reading: Reading, points: Sequence[Point]) -> str:

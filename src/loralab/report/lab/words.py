@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loralab.report.lab.reading import GAIN, Law, Reading
-from loralab.report.lab.rows import ACCURACY, CENTRE, MACRO_F1, Table, of_rows, short, told
+from loralab.report.lab.reading import GAIN, Law, Reading, sorted_along, without
+from loralab.report.lab.rows import ACCURACY, MACRO_F1, Table, of_rows, told
 from loralab.report.lab.tables import LabTables, Point
-from loralab.report.tables import one_line
 from loralab.report.texts import shown
 from loralab.stats import FEWEST_SEEDS, Interval
 
-MOST_CLAIMS = 6
+FULL_CLAIMS, MOST_CLAIMS = 3, 8
 
 
 def asked(tables: LabTables) -> dict[str, list[str]]:
@@ -41,26 +40,46 @@ def found(reading: Reading) -> list[str]:
     said = [*(_best_of_several(reading, reading.best) if several else _single(reading, reading.best))]
     if tables.question.kind == "scaling":
         said += _scaling(reading)
-    said += [*_compared(reading), *_sizes(reading), *_by_rows(reading), *_sampling(reading, reading.best), *_unfinished(tables)]
+    said += [
+        *_compared(reading),
+        *_layers(reading),
+        *_sizes(reading),
+        *_by_rows(reading),
+        *_sampling(reading, reading.best),
+        *_unfinished(tables),
+    ]
     return said
+
+
+def headline(reading: Reading) -> tuple[str, str]:
+    """What the page's large number is of, and how sure it is."""
+    point = reading.best
+    if point is None:
+        return "No trial has a result yet.", ""
+    of = f" of {told(point.factors)}" if len(reading.tables.points) > 1 else ""
+    n, summary = len(point.trials), point.summary(reading.score)
+    what = f"{_capital(str(reading.score))}{of}" + (f", mean of {n} runs." if n > 1 else ", one run.")
+    if reading.tables.fewest_seeds < FEWEST_SEEDS or summary is None or summary.t is None:
+        return what, _few(reading.tables.fewest_seeds)
+    return (
+        what,
+        f"95 % interval of the mean over the seeds: {between(summary.t)} % (Student's t).",
+    )
 
 
 def efficiency(reading: Reading) -> Table | None:
     """What each step along the first numeric factor adds, all else alike: score, share of the largest's, gain."""
     if reading.number is None:
         return None
-    before = {id(each.point): each for each in reading.comparisons}
-    rows = []
+    axis, rows = reading.number, []
     for point in reading.tables.points:
-        line = [p for p in reading.tables.points if _others(p, reading.number) == _others(point, reading.number)]
-        largest = max(line, key=lambda p: float(p.factors[reading.number]))  # type: ignore[arg-type,index]
-        step = before.get(id(point))
-        gained, more = None, None
-        if step:
-            gained, more = step.found.difference, point.training_rows - step.against.training_rows
-        share = point.mean(reading.score) / largest.mean(reading.score) if largest.mean(reading.score) else None
-        each = 100 * gained / more if gained is not None and more else None
-        rows.append((*point.factors.values(), point.training_rows, point.mean(reading.score), share, gained, each))
+        line = sorted_along([other for other in reading.tables.points if without(other, axis) == without(point, axis)], axis)
+        mean, largest, at = point.mean(reading.score), line[-1].mean(reading.score), line.index(point)
+        before = line[at - 1] if at else None
+        gained = mean - before.mean(reading.score) if before else None
+        more = point.training_rows - before.training_rows if before else 0
+        rows.append((*point.factors.values(), point.training_rows, mean, mean / largest if largest else None, gained,
+                     100 * gained / more if gained is not None and more > 0 else None))  # fmt: skip
     columns = (*reading.tables.axes, "training rows", str(reading.score), "share of the largest's", "gain since the size before")
     return Table("efficiency", "What more rows buy", (*columns, "gain per 100 rows"), rows, len(reading.tables.axes))
 
@@ -102,8 +121,8 @@ def _single(reading: Reading, point: Point) -> Iterator[str]:
         return
     values = point.values(reading.score)
     yield (
-        f"Mean {reading.score} {percent(summary.mean)}, 95 % interval {between(summary.t)} over {summary.n} seeds; the deviation from "
-        f"seed to seed is {100 * summary.sd:.2f} points, the runs lie between {percent(min(values))} and {percent(max(values))}."
+        f"Mean {reading.score} {percent(summary.mean)}, 95 % interval {between(summary.t)} over {summary.n} seeds; the "
+        f"deviation from seed to seed is {100 * summary.sd:.2f} points, the runs lie between {percent(min(values))} and {percent(max(values))}."
     )
     f1 = point.summary(MACRO_F1)
     if f1 and f1.t:
@@ -126,8 +145,8 @@ def _best_of_several(reading: Reading, point: Point) -> Iterator[str]:
     )
     if reading.score.part == "validation":
         yield (
-            f"The validation rows picked it from {len(tables.points)} points and each run's weights too, so its validation score is "
-            "a little too good; its test score is not."
+            f"The validation rows picked it from {len(tables.points)} points and each run's weights too, so its validation score "
+            "is a little too good; its test score is not."
         )
 
 
@@ -136,14 +155,19 @@ def _compared(reading: Reading) -> Iterator[str]:
     if not enough:
         return
     clear = [each for each in enough if each.clear]
-    for each in clear[:MOST_CLAIMS]:
-        yield f"{_capital(told(each.point.factors))} against {told(each.against.factors)}: {each.words}."
-    if len(clear) > MOST_CLAIMS:
-        yield f"{len(clear) - MOST_CLAIMS} more comparisons are clear: the table has them."
-    unclear = [each for each in enough if not each.clear]
-    if unclear:
-        what = "the one comparison" if len(enough) == 1 else f"{len(unclear)} of {len(enough)} comparisons"
-        yield f"In {what} the difference may be luck (p after Holm over 0.05)."
+    bases = {told(each.against.factors) for each in enough}
+    if len(clear) <= FULL_CLAIMS:
+        for each in clear:
+            yield f"{_capital(told(each.point.factors))} against {told(each.against.factors)}: {each.words}."
+    else:
+        against = f" against {bases.pop()}" if len(bases) == 1 else ""
+        listed = [told(e.point.factors) + (f" against {told(e.against.factors)}" if not against else "") for e in clear]
+        said = "; ".join(f"{name} {_signed(e.found.difference)}" for name, e in zip(listed[:MOST_CLAIMS], clear, strict=False))
+        rest = f"; and {len(clear) - MOST_CLAIMS} more" if len(clear) > MOST_CLAIMS else ""
+        yield f"{len(clear)} of {len(enough)} differences are clear{against} (p after Holm under 0.05), in points: {said}{rest}."
+    if len(clear) < len(enough):
+        what = "the one comparison" if len(enough) == 1 else f"{len(enough) - len(clear)} of {len(enough)} comparisons"
+        yield f"In {what} the difference may be luck (p after Holm not under 0.05): none is shown, and none is ruled out."
     if reach := sorted(each.found.detectable for each in enough if each.found.detectable):
         seeds = min(each.found.n for each in enough)
         span = f"{100 * reach[0]:.2f}" + (f" to {100 * reach[-1]:.2f}" if len(reach) > 1 else "")
@@ -172,7 +196,10 @@ def _scaling(reading: Reading) -> Iterator[str]:
         return
     few = reading.tables.fewest_seeds < FEWEST_SEEDS
     limit = f", interval {between(law.intervals.c)}" if law.intervals and not few else ""
-    yield f"The power law's floor, the error that no number of rows takes away, is {percent(law.fitted.c)}{limit}; its exponent {law.fitted.b:.2f}."
+    yield (
+        f"The power law's floor, the error that no number of rows takes away, is {percent(law.fitted.c)}{limit}; "
+        f"its exponent {law.fitted.b:.2f}."
+    )
     if law.diminishing <= 0 or law.fitted.a <= 0:
         yield "The errors do not fall with the rows: more rows like these buy nothing that could be seen."
     elif law.diminishing <= max(law.rows):
@@ -196,11 +223,15 @@ def _checked(law: Law) -> str:
     c = law.checked
     assert c
     gap = 100 * (c.measured - c.predicted)
-    said = f"Fitted without its last size, the law predicts an error of {percent(c.predicted)} at {c.rows:,.0f} rows; measured {percent(c.measured)}"
+    said = (
+        f"Fitted without its last size, the law predicts an error of {percent(c.predicted)} at {c.rows:,.0f} rows; "
+        f"measured: {percent(c.measured)}"
+    )
     if c.gap is None:
         return f"{said}, {abs(gap):.2f} points {'more' if gap > 0 else 'less'}: one seed a size cannot say whether that is luck."
     if c.gap.low <= 0 <= c.gap.high:
-        return f"{said}: within what the seeds vary ({100 * c.gap.low:+.2f} to {100 * c.gap.high:+.2f} points), so nothing speaks against it."
+        span = f"{_signed(c.gap.low)} to {_signed(c.gap.high)} points"
+        return f"{said}. The difference is within what seeds vary ({span}): nothing speaks against the law."
     return f"{said}: {abs(gap):.2f} points {'more' if gap > 0 else 'less'} than seeds explain. Do not trust its predictions."
 
 
@@ -208,7 +239,7 @@ def _by_rows(reading: Reading) -> Iterator[str]:
     tests = reading.row_tests
     if tests:
         clear = sum(test.p < 0.05 for test in tests)
-        yield f"Over test rows, seed by seed, {clear} of {len(tests)} pairs of trained models differ (McNemar, p after Holm under 0.05)."
+        yield f"Over test rows {clear} of {len(tests)} pairs of runs of one seed differ (McNemar, p after Holm under 0.05)."
 
 
 def _sampling(reading: Reading, point: Point) -> Iterator[str]:
@@ -228,13 +259,31 @@ def _unfinished(tables: LabTables) -> Iterator[str]:
         yield f"{len(tables.complete)} of {len(tables.trials)} trials have a result{why}: the experiment is not complete."
 
 
+def _layers(reading: Reading) -> Iterator[str]:
+    """The cheapest choice of layers that is not clearly worse, and what it may lose."""
+    if reading.tables.question.kind != "layers":
+        return
+    within = [each for each in reading.comparisons if each.found.n >= FEWEST_SEEDS and not each.clear and each.found.interval]
+    if not within:
+        return
+    each = min(within, key=lambda each: each.point.mean_of("trainable"))
+    point, whole, interval = each.point, each.against, each.found.interval
+    assert interval
+    yield (
+        f"{_capital(told(point.factors))} is the cheapest that is not clearly worse than {told(whole.factors)}: "
+        f"{point.mean_of('trainable'):,.0f} trained parameters and {point.mean_of('seconds'):,.0f} s against "
+        f"{whole.mean_of('trainable'):,.0f} and {whole.mean_of('seconds'):,.0f} s. "
+        f"By its interval it may lose {max(0.0, -100 * interval.low):.2f} points."
+    )
+
+
+def _signed(share: float) -> str:
+    return f"{100 * share:+.2f}".replace("-", "−")
+
+
 def _few(seeds: int) -> str:
     return f"{seeds} seed{'' if seeds == 1 else 's'} a point: too few for any claim ({FEWEST_SEEDS} at the least)."
 
 
-def _others(point: Point, axis: str) -> dict[str, object]:
-    return {name: value for name, value in point.factors.items() if name != axis}
-
-
 def _capital(text: str) -> str:
-    return one_line(text if text != CENTRE else CENTRE)[:1].upper() + text[1:]
+    return text[:1].upper() + text[1:]
