@@ -118,7 +118,7 @@ def _section(section: Mapping[str, Any]) -> dict[str, Any]:
 def column_class(texts: Sequence[str], number: bool) -> str:
     """How a column is set: numbers to the right, short texts in one line, long ones in some width."""
     longest = max(map(len, texts), default=0)
-    return "n" if number else "one" if longest <= SHORT_TEXT else "words" if longest > LONG_TEXT else ""
+    return "n" if number else "one" if longest <= SHORT_TEXT else "words" if longest > LONG_TEXT else "some"
 
 
 def column(cells: Sequence[object]) -> list[str]:

@@ -162,7 +162,7 @@ def slopes(caption: Caption, labels: Sequence[str], seeds: Sequence[Sequence[flo
     for values in seeds:
         axes.plot(range(len(labels)), values, color=GREY, marker="o", markersize=3.5, linewidth=1.0, alpha=0.8)
     axes.plot(range(len(labels)), np.mean(seeds, axis=0), color=BLUE, marker="D", linewidth=2.2, label="mean")
-    axes.set_xticks(range(len(labels)), [shorten(label, max(8, 40 // len(labels))) for label in labels], fontsize=8)
+    axes.set_xticks(range(len(labels)), [shorten(label, max(8, 56 // len(labels))) for label in labels], fontsize=8)
     axes.set(ylabel=ylabel, xlim=(-0.3, len(labels) - 0.7))
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.grid(visible=False, axis="x")

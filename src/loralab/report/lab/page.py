@@ -71,10 +71,7 @@ def for_page(table: Table) -> dict[str, Any]:
 
 
 def _keys(cells: Sequence[object]) -> list[str]:
-    return [
-        "" if cell in ("", None) else f"{cell:,}" if isinstance(cell, int) and abs(cell) >= 10_000 else shown(cell)
-        for cell in cells
-    ]
+    return ["" if cell in ("", None) else shown(cell) for cell in cells]
 
 
 def _cells(cells: Sequence[object]) -> list[str]:

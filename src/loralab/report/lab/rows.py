@@ -170,7 +170,7 @@ def comparison_table(comparisons: Sequence[Comparison], score: Score) -> Table:
         f"Differences of {score}, seed by seed. The three p are of this comparison alone; Holm's corrects for there being several. "
         "Effect size: Cohen's d of the differences. Detectable: the true difference that four of five such studies would find."
     )
-    return Table("comparisons", "Over seeds", (*columns, "effect size", "p after Holm", "detectable"), rows, 3, note)
+    return Table("comparisons", "Compared over seeds", (*columns, "effect size", "p after Holm", "detectable"), rows, 3, note)
 
 
 def row_test_table(tests: Sequence[RowTest]) -> Table:
@@ -194,7 +194,7 @@ def row_test_table(tests: Sequence[RowTest]) -> Table:
         "McNemar's test (mid-p) and the paired bootstrap over test rows: do these two trained models differ on rows like these? "
         "Whether the next seed's would is for the comparison over seeds to say."
     )
-    return Table("row_tests", "Over test rows, seed by seed", (*columns, "p: McNemar", "p after Holm"), rows, 3, note)
+    return Table("row_tests", "Compared over test rows, seed by seed", (*columns, "p: McNemar", "p after Holm"), rows, 3, note)
 
 
 def _known(tables: LabTables, score: Score) -> bool:

@@ -122,7 +122,8 @@ def _single(reading: Reading, point: Point) -> Iterator[str]:
     values = point.values(reading.score)
     yield (
         f"Mean {reading.score} {percent(summary.mean)}, 95 % interval {between(summary.t)} over {summary.n} seeds; the "
-        f"deviation from seed to seed is {100 * summary.sd:.2f} points, the runs lie between {percent(min(values))} and {percent(max(values))}."
+        f"deviation from seed to seed is {100 * summary.sd:.2f} points, the runs lie between {percent(min(values))} and "
+        f"{percent(max(values))}."
     )
     f1 = point.summary(MACRO_F1)
     if f1 and f1.t:
@@ -146,7 +147,7 @@ def _best_of_several(reading: Reading, point: Point) -> Iterator[str]:
     if reading.score.part == "validation":
         yield (
             f"The validation rows picked it from {len(tables.points)} points and each run's weights too, so its validation score "
-            "is a little too good; its test score is not."
+            "is a little too good, and what is compared with it looks a little too bad; its test score is honest."
         )
 
 
@@ -167,7 +168,7 @@ def _compared(reading: Reading) -> Iterator[str]:
         yield f"{len(clear)} of {len(enough)} differences are clear{against} (p after Holm under 0.05), in points: {said}{rest}."
     if len(clear) < len(enough):
         what = "the one comparison" if len(enough) == 1 else f"{len(enough) - len(clear)} of {len(enough)} comparisons"
-        yield f"In {what} the difference may be luck (p after Holm not under 0.05): none is shown, and none is ruled out."
+        yield f"In {what} the difference may be luck (p after Holm not under 0.05): no difference is shown, and none is ruled out."
     if reach := sorted(each.found.detectable for each in enough if each.found.detectable):
         seeds = min(each.found.n for each in enough)
         span = f"{100 * reach[0]:.2f}" + (f" to {100 * reach[-1]:.2f}" if len(reach) > 1 else "")
