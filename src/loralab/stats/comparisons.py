@@ -171,7 +171,7 @@ def verdict(found: Paired | Unpaired, *, level: float = 0.05, corrected_p: float
     p = found.p if corrected_p is None else corrected_p
     tested = f"{found.test} over {seeds}, {_p_text(p, level)}{'' if corrected_p is None else ' after Holm'}"
     if p < level:
-        ends = sorted((abs(low), abs(high))) if low * high > 0 else (low, high)
+        ends = (low, high) if difference > 0 else (-high, -low)
         spread = f"{_points(ends[0])} to {_points(ends[1])}" if low < high else "the same for every seed"
         return f"{'better' if difference > 0 else 'worse'} by {_points(abs(difference))} points ({spread}; {tested})"
     spread = f"{_points(low, '+')} to {_points(high, '+')}" if low < high else "the same for every seed"

@@ -62,9 +62,9 @@ class HoldOut:
 def fit_power_law(rows: npt.ArrayLike, errors: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> PowerLaw:
     """Fit the law to errors (runs,) measured at rows (runs,), by least squares with a, c >= 0 and b between 0.01 and 3.
 
-    weights: (runs,), such as 1 / variance. Without them residuals count relative to the mean error at their number of rows: in
-    simulated curves this predicts four times the rows with a mean error of 1.00 points, against 1.12 for plain residuals and
-    1.03 for those of logarithms. Raises LoralabError for fewer than three different numbers of rows, ValueError for no curve.
+    weights: (runs,), such as 1 / variance. Without them residuals count relative to the mean error at their number of rows: on
+    simulated curves this misses the error at four times the rows by 1.00 points on average, plain residuals by 1.12. Raises
+    LoralabError for fewer than three different numbers of rows, ValueError for what is no curve.
     """
     curve = _curve(rows, errors, weights)
     return _solve(curve.sizes, curve.means[None], curve.weights)[0]
@@ -83,7 +83,7 @@ def law_intervals(
     """Bootstrap the law: runs (n,) are resampled within each number of rows, and the law fitted to each resample.
 
     Simulated 95 % intervals of c, b and the error at four times the rows hold the truth in about 88 % with 2 seeds a size and
-    in 90 to 95 % with 3 to 10. They count what seeds vary, not what all runs share (their test rows), nor that the form may be
+    in 89 to 95 % with 3 to 10. They count what seeds vary, not what all runs share (their test rows), nor that the form may be
     wrong: see `hold_out_last`.
     Raises LoralabError where a number of rows has one run only, and what `fit_power_law` raises.
     """

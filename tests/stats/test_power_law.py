@@ -1,0 +1,161 @@
+"""The fit against laws that are known, SciPy's optimiser, and simulated curves beyond their last point."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import least_squares
+
+from loralab.errors import LoralabError
+from loralab.stats import PowerLaw, diminishing, fit_power_law, hold_out_last, law_intervals
+
+SIZES = np.array([100.0, 200, 400, 800, 1600])
+LAW = PowerLaw(a=1.0, b=0.35, c=0.08)
+Floats = npt.NDArray[np.float64]
+
+
+def _curves(seeds: int, random: np.random.Generator, *, deviation: float = 0.1) -> tuple[Floats, Floats]:
+    """Rows and errors of so many seeds at every size; the fewer the rows, the more the seeds differ."""
+    truth = LAW.predict(SIZES)
+    errors = truth + random.normal(size=(seeds, len(SIZES))) * (deviation * (truth - LAW.c) + deviation / 5 * truth)
+    return np.tile(SIZES, seeds), np.clip(errors, 0, 1).ravel()
+
+
+@given(st.floats(0.2, 20), st.floats(0.05, 2.5), st.floats(0, 0.3), st.sampled_from([3, 4, 7]))
+def test_a_law_without_noise_is_found_again(a: float, b: float, c: float, points: int) -> None:
+    rows = 50 * 2.0 ** np.arange(points)
+    law = PowerLaw(a, b, c)
+    found = fit_power_law(rows, law.predict(rows))
+    assert found.predict(rows) == pytest.approx(law.predict(rows), rel=1e-4, abs=1e-7)
+    assert found.predict(4 * rows[-1]) == pytest.approx(law.predict(4 * rows[-1]), rel=0.002, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("weighted", [False, True])
+def test_no_optimiser_finds_a_better_fit(seed: int, weighted: bool) -> None:
+    random = np.random.default_rng(seed)
+    rows, errors = _curves(2, random)
+    weights = random.random(len(rows)) + 0.1 if weighted else None
+    means = {size: errors[rows == size].mean() for size in SIZES}
+    scale = np.sqrt(weights) if weights is not None else 1 / np.array([means[n] for n in rows])
+
+    def residuals(p: Floats) -> Floats:
+        return scale * (p[2] + p[0] * (rows / 100) ** -p[1] - errors)
+
+    bounds = ([0, 0.01, 0], [np.inf, 3, 1])
+    best = min(least_squares(residuals, [0.2, b, c], bounds=bounds, xtol=1e-14).cost for b in (0.1, 0.5, 1.5) for c in (0, 0.1))
+    law = fit_power_law(rows, errors, weights)
+    cost = np.sum(residuals(np.array([law.a * 100**-law.b, law.b, law.c])) ** 2) / 2
+    assert cost <= best * (1 + 1e-6)
+
+
+def test_the_bounds_hold() -> None:
+    rising = fit_power_law(SIZES, [0.1, 0.11, 0.12, 0.13, 0.14])
+    assert rising.a == 0
+    assert 0.1 < rising.c < 0.14
+    falling_ever_faster = fit_power_law(SIZES, [0.5, 0.45, 0.38, 0.25, 0.05])
+    assert falling_ever_faster.c == 0
+    assert falling_ever_faster.a > 0
+    assert fit_power_law(SIZES, [0.2] * 5).predict(1e6) == pytest.approx(0.2)
+    assert fit_power_law(SIZES, [0.0] * 5).predict(1e6) == 0
+    assert 0 <= fit_power_law(SIZES, [0.2, 0.1, 0.05, 0.0, 0.0]).predict(1e6) < 0.01
+
+
+def test_weights_count_as_repeats_do() -> None:
+    errors = LAW.predict(SIZES) + np.array([0.01, -0.01, 0.01, -0.01, 0.02])
+    twice = fit_power_law([*SIZES, 1600], [*errors, errors[-1]], np.ones(6))
+    assert fit_power_law(SIZES, errors, [1, 1, 1, 1, 2]) == twice != fit_power_law(SIZES, errors, np.ones(5))
+
+
+@pytest.mark.slow
+def test_relative_residuals_predict_better_than_plain_ones() -> None:
+    """The figures in the docstring: 6 laws at 3 sets of sizes with 1, 3 and 5 seeds, all runs scored on the same 3,800 rows."""
+    laws = [(2.0, 0.5, 0.05), (1.0, 0.35, 0.08), (0.6, 0.2, 0.0), (3.0, 0.7, 0.1), (0.8, 0.3, 0.02), (8.0, 1.0, 0.06)]
+    grids = [[100, 200, 400, 800, 1600], [50, 200, 1000, 5000], [10, 50, 100, 500, 1000, 5000, 10000]]
+    random, off = np.random.default_rng(0), []
+    for law, sizes, seeds in itertools.product([PowerLaw(*law) for law in laws], grids, (1, 3, 5)):
+        truth, far = law.predict(sizes), 4 * sizes[-1]
+        if truth[0] > 0.75:  # worse than chance
+            continue
+        spread, rows_alike = 0.15 * (truth - law.c) + 0.03 * truth, np.sqrt(truth * (1 - truth) / 3800)
+        for _ in range(40):
+            runs = truth + random.normal(size=(seeds, len(sizes))) * spread
+            shared = (0.85 * random.normal() + 0.5 * random.normal(size=len(sizes))) * rows_alike
+            errors = np.clip(runs.mean(axis=0) + shared, 0.001, 1)
+            off.append([abs(fit_power_law(sizes, errors, w).predict(far) - law.predict(far)) for w in (None, np.ones(len(sizes)))])
+    relative, plain = 100 * np.mean(off, axis=0)
+    assert (relative, plain) == (pytest.approx(1.00, abs=0.08), pytest.approx(1.12, abs=0.08))
+    assert relative < 0.95 * plain
+
+
+def test_intervals_hold_the_law_and_keep_their_seed() -> None:
+    random = np.random.default_rng(0)
+    far = 4 * SIZES[-1]
+    truth = [LAW.c, LAW.b, float(LAW.predict(far))]
+    hits, gaps = [], []
+    for trial in range(60):
+        rows, errors = _curves(5, random)
+        found = law_intervals(rows, errors, at=[far], rounds=200, seed=trial)
+        hits.append([i.low <= true <= i.high for i, true in zip((found.c, found.b, *found.predictions), truth, strict=True)])
+        gap = hold_out_last(rows, errors, rounds=200, seed=trial).gap
+        assert gap
+        gaps.append(gap.low <= 0 <= gap.high)
+    for share in (*np.mean(hits, axis=0), np.mean(gaps)):
+        assert 0.85 <= share <= 0.99
+    law = fit_power_law(rows, errors)
+    assert (found.c.estimate, found.predictions[0].estimate) == (law.c, float(law.predict(far)))
+    assert law_intervals(rows, errors, at=[far], rounds=200, seed=59) == found != law_intervals(rows, errors, rounds=200, seed=98)
+
+
+def test_the_last_point_is_held_out() -> None:
+    rows, errors = _curves(5, np.random.default_rng(0))
+    held = hold_out_last(rows, errors)
+    before = rows < 1600
+    assert held.law == fit_power_law(rows[before], errors[before])
+    assert (held.rows, held.predicted) == (1600, float(held.law.predict(1600)))
+    assert held.measured == pytest.approx(errors[~before].mean())
+    assert held.gap
+    assert held.predicted_interval
+    assert held.gap.estimate == pytest.approx(held.measured - held.predicted)
+    assert held.gap.high - held.gap.low > held.predicted_interval.high - held.predicted_interval.low
+    broken = np.where(before, errors, errors + 0.15)  # what no power law of the first four sizes says
+    found = hold_out_last(rows, broken).gap
+    assert found
+    assert found.low > 0
+    single = hold_out_last(SIZES, LAW.predict(SIZES))
+    assert single.gap is single.predicted_interval is None
+    assert single.predicted == pytest.approx(single.measured, abs=1e-4)
+
+
+def test_doubling_gains_less_from_there_on() -> None:
+    for gain in (0.001, 0.01, 0.05):
+        rows = diminishing(LAW, gain=gain)
+        assert LAW.predict(rows) - LAW.predict(2 * rows) == pytest.approx(gain)
+        assert LAW.predict(1.1 * rows) - LAW.predict(2.2 * rows) < gain
+    assert diminishing(PowerLaw(1.0, 1.0, 0.1)) == pytest.approx(50)  # 1 / n - 1 / 2n = 0.01
+    assert diminishing(PowerLaw(0.0, 0.5, 0.1)) == 0
+    assert diminishing(PowerLaw(10.0, 0.01, 0.0), gain=1e-6) == math.inf
+    with pytest.raises(ValueError, match="above 0"):
+        diminishing(LAW, gain=0)
+
+
+def test_what_is_no_curve_is_refused() -> None:
+    with pytest.raises(LoralabError, match=r"2 different numbers of training rows.*add 1"):
+        fit_power_law([100, 200, 200], [0.3, 0.2, 0.2])
+    with pytest.raises(LoralabError, match=r"3 different numbers of training rows.*needs 4"):
+        hold_out_last([100, 200, 400], [0.3, 0.2, 0.1])
+    with pytest.raises(LoralabError, match="2 seeds"):
+        law_intervals(SIZES, LAW.predict(SIZES))
+    for rows, errors in (([0, 1, 2], [0.1] * 3), ([1, 2, 3], [0.1, -0.1, 0.1]), ([1, 2, 3], [0.1, math.nan, 0.1])):
+        with pytest.raises(ValueError, match="a learning curve"):
+            fit_power_law(rows, errors)
+    with pytest.raises(ValueError, match="a learning curve"):
+        fit_power_law([1, 2, 3], [0.3, 0.2, 0.1], [1, 0, 1])
+    with pytest.raises(ValueError, match="one a run"):
+        fit_power_law([1, 2, 3], [0.3, 0.2])
