@@ -144,6 +144,9 @@ def _best_of_several(reading: Reading, point: Point) -> Iterator[str]:
         f"Highest mean {reading.score}: {told(point.factors)}, {percent(summary.mean)}, 95 % interval {between(summary.t)} over "
         f"{summary.n} seeds.{also}"
     )
+    if ties := [told(p.factors) for p in tables.points if p is not point and p.mean(reading.score) == summary.mean]:
+        more = f"; and {len(ties) - MOST_CLAIMS} more" if len(ties) > MOST_CLAIMS else ""
+        yield f"The same mean: {'; '.join(ties[:MOST_CLAIMS])}{more}."
     if reading.score.part == "validation":
         yield (
             f"The validation rows picked it from {len(tables.points)} points and each run's weights too, so its validation score "
@@ -171,8 +174,9 @@ def _compared(reading: Reading) -> Iterator[str]:
         yield f"In {what} the difference may be luck (p after Holm not under 0.05): no difference is shown, and none is ruled out."
     if reach := sorted(each.found.detectable for each in enough if each.found.detectable):
         seeds = min(each.found.n for each in enough)
-        span = f"{100 * reach[0]:.2f}" + (f" to {100 * reach[-1]:.2f}" if len(reach) > 1 else "")
-        yield f"With {seeds} seeds, a true difference under {span} points (it depends on the pair) would often have been missed."
+        least, most = f"{100 * reach[0]:.2f}", f"{100 * reach[-1]:.2f}"
+        span = f"{least} points" if least == most else f"{least} to {most} points (it depends on the pair)"
+        yield f"With {seeds} seeds, a true difference under {span} would often have been missed."
 
 
 def _sizes(reading: Reading) -> Iterator[str]:
