@@ -52,7 +52,7 @@ def test_settings_are_chosen_on_validation_rows_and_effects_measured_on_test_row
 
 
 def test_comparisons_are_paired_by_seed_and_corrected_together(tmp_path: Path) -> None:
-    """Differences 1, 2, 3 points: t = 2 / (1 / sqrt 3) on 2 degrees, p = 1 - t / sqrt(t² + 2); -2, 2, 3: mean 1, deviation sqrt 7."""
+    """Differences of 1, 2, 3 points: t = 2 sqrt 3, on 2 degrees p = 1 - t / sqrt(t² + 2); of -2, 2, 3: mean 1, deviation sqrt 7."""
     points = [({"recipe": "a"}, [0.5, 0.5, 0.5]), ({"recipe": "b"}, [0.51, 0.52, 0.53]), ({"recipe": "c"}, [0.48, 0.52, 0.53])]
     reading = read(invent_lab(tmp_path / "x", "seeds", over_seeds(points)))
     b, c = reading.comparisons
@@ -116,21 +116,20 @@ def test_each_kind_compares_with_what_it_asks_about(
 
 
 def test_trials_that_failed_or_wait_have_their_line(tmp_path: Path) -> None:
-    folder = invent_lab(
-        tmp_path / "x", "grid", [({"lora.rank": 4, "seed": 1}, 0.8)], failed=[{"lora.rank": 8, "seed": 1}], waiting=[{"lora.rank": 16, "seed": 1}]
-    )  # fmt: skip
+    done, failed, waiting = ({"lora.rank": rank, "seed": 1} for rank in (4, 8, 16))
+    folder = invent_lab(tmp_path / "x", "grid", [(done, 0.8)], failed=[failed], waiting=[waiting])
     lab = read_lab(folder)
     assert [trial.state for trial in lab.trials] == ["complete", "failed", "not begun"]
     assert (len(lab.points), len(lab.complete)) == (1, 1)
     with (tmp_path / "trials.csv").open("w", encoding="utf-8", newline="") as file:
         write_csv(trial_table(lab), file)
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
-        good, failed, waiting = csv.DictReader(file)
+        good, bad, later = csv.DictReader(file)
     assert list(good)[:5] == ["trial", "lora.rank", "seed", "state", "test_loss"]
     assert (good["test_accuracy"], good["validation_accuracy"]) == ("0.8", "0.8500000000000001")
     assert (good["trainable"], good["seconds"], good["training_rows"]) == ("100", "12.5", "640")
-    assert (failed["lora.rank"], failed["test_accuracy"], failed["failure"]) == ("8", "", "CUDA is out of memory")
-    assert (waiting["state"], waiting["seconds"]) == ("not begun", "")
+    assert (bad["lora.rank"], bad["test_accuracy"], bad["failure"]) == ("8", "", "CUDA is out of memory")
+    assert (later["state"], later["seconds"]) == ("not begun", "")
 
 
 def test_intervals_have_two_columns_in_a_file(tmp_path: Path) -> None:

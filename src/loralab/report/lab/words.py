@@ -11,6 +11,9 @@ from loralab.report.texts import shown
 from loralab.stats import FEWEST_SEEDS, Interval
 
 FULL_CLAIMS, MOST_CLAIMS = 3, 8
+"""So many comparisons are told in full, so many in short."""
+NEAR = 0.95
+"""A size that reaches this share of the largest's score is near it."""
 
 
 def asked(tables: LabTables) -> dict[str, list[str]]:
@@ -180,18 +183,19 @@ def _compared(reading: Reading) -> Iterator[str]:
 
 
 def _sizes(reading: Reading) -> Iterator[str]:
-    """Few-shot and label efficiency: how near the largest each size comes."""
-    if reading.tables.question.kind not in ("few-shot", "active") or reading.number is None:
+    """Few-shot and label efficiency: the smallest size that comes near the largest, of each line by itself."""
+    axis, tables = reading.number, reading.tables
+    if tables.question.kind not in ("few-shot", "active") or axis is None or tables.fewest_seeds < FEWEST_SEEDS:
         return
-    table = efficiency(reading)
-    at = table.columns.index("share of the largest's") if table else 0
-    for row, point in zip(table.rows if table else [], reading.tables.points, strict=False):
-        if row[at] is not None and row[at] >= 0.95 and point.factors != {}:
+    for others in dict.fromkeys(without(point, axis) for point in tables.points):
+        line = sorted_along([point for point in tables.points if without(point, axis) == others], axis)
+        largest = line[-1].mean(reading.score)
+        near = next(point for point in line if point.mean(reading.score) >= NEAR * largest)
+        if near is not line[-1]:
             yield (
-                f"{_capital(told(point.factors))} reaches {percent(row[at])} of the {reading.score} at the largest size, "
-                f"with {point.training_rows:,.0f} training rows."
+                f"{_capital(told(near.factors))}, {near.training_rows:,.0f} training rows, reaches "
+                f"{percent(near.mean(reading.score) / largest)} of the mean {reading.score} at the largest size."
             )
-            return
 
 
 def _scaling(reading: Reading) -> Iterator[str]:
@@ -199,8 +203,10 @@ def _scaling(reading: Reading) -> Iterator[str]:
     if law is None:
         yield "There are too few sizes for a power law: it needs three, and a fourth to check it."
         return
-    few = reading.tables.fewest_seeds < FEWEST_SEEDS
-    limit = f", interval {between(law.intervals.c)}" if law.intervals and not few else ""
+    if reading.tables.fewest_seeds < FEWEST_SEEDS:
+        yield "The power law is a line through the runs that there are, not a claim: no interval says how sure it is."
+        return
+    limit = f", interval {between(law.intervals.c)}" if law.intervals else ""
     yield (
         f"The power law's floor, the error that no number of rows takes away, is {percent(law.fitted.c)}{limit}; "
         f"its exponent {law.fitted.b:.2f}."
@@ -216,7 +222,7 @@ def _scaling(reading: Reading) -> Iterator[str]:
         beyond = f"about {law.diminishing:,.0f} rows" if law.diminishing < 1e9 else "beyond all reckoning"
         yield f"By the law, doubling the rows goes on taking at least {100 * GAIN:.0f} point off the error up to {beyond}."
     predicted = float(law.fitted.predict(law.at[0]))
-    reach = f", interval {between(law.intervals.predictions[0])}" if law.intervals and not few else ""
+    reach = f", interval {between(law.intervals.predictions[0])}" if law.intervals else ""
     yield f"Twice the rows ({law.at[0]:,.0f}) would give an error of {percent(predicted)}{reach}, if the law holds."
     if law.checked is None:
         yield "The law could not be checked: that takes four sizes, one of them held out."
