@@ -73,7 +73,7 @@ def answer(folder: Path, factors: Factors, right: Sequence[bool]) -> None:
 
 
 def _name(factors: Factors) -> str:
-    return "_".join(f"{name.rpartition('.')[2]}-{value}" for name, value in factors.items()).replace("/", "-")[:80]
+    return "_".join(f"{name.rpartition('.')[2]}-{value}" for name, value in factors.items()).replace("/", "-")[:200]
 
 
 def _trial(folder: Path, factors: Factors, accuracy: float, gap: float) -> None:

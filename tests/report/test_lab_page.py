@@ -15,6 +15,9 @@ from test_page import Page
 from loralab import runs, trials
 from loralab.errors import LoralabError
 from loralab.report.lab.dashboard import read_lines
+from loralab.report.lab.kinds import read
+from loralab.report.lab.rows import summary_table
+from loralab.report.lab.words import found
 from loralab.report.lab.write import report_on
 
 
@@ -100,6 +103,7 @@ def test_files_lie_beside_the_page(folder: Path) -> None:
         assert [row["test_accuracy"] for row in csv.DictReader(file)] == ["0.5", "0.51", "0.53", "0.8", "0.81", "0.84"]
 
 
+@pytest.mark.slow
 def test_the_same_experiment_gives_the_same_page(folder: Path) -> None:
     before = (folder / trials.REPORT).read_bytes()
     report_on(folder)
@@ -141,3 +145,19 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path) -> None:
         report_on(tmp_path)
     with pytest.raises(LoralabError, match="there is no"):
         report_on(tmp_path / "absent")
+
+
+def test_the_terminal_shows_points_and_what_may_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from loralab.console import ExperimentView
+    from loralab.experiments.run import ExperimentSummary
+
+    made = invent_lab(
+        tmp_path / "x", "grid", over_seeds([({"lora.rank": r, "data.source": "[bold]a"}, [0.5, 0.6]) for r in (4, 8)])
+    )
+    reading = read(made)
+    view = ExperimentView(made, "here")
+    view.summarise(ExperimentSummary(made, ()), summary_table(reading.tables, reading.score), found(reading), None)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "lora.rank data.source seeds validation accuracy 95 % interval" in lines
+    assert "4 [bold]a 2 0.6000 -0.0353 to 1.2353" in lines
+    assert any(line.startswith("2 seeds a point: too few for any claim") for line in lines)

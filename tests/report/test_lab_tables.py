@@ -179,6 +179,9 @@ def test_curves_hold_only_the_steps_that_all_seeds_evaluated(tmp_path: Path) -> 
 def test_labels_leave_out_what_all_points_share(tmp_path: Path) -> None:
     lab = read_lab(invent_lab(tmp_path / "x", "grid", over_seeds([({"lora.rank": r, "lora.alpha": 16}, [0.8]) for r in (4, 8)])))
     assert (labels(lab.points), key(lab.points)) == (["4", "8"], "Labels: rank. ")
+    runs_ = [({"recipe": name, "lora.rank": rank}, [0.8]) for name, rank in (("a", 4), ("b", 8))]
+    compared = read_lab(invent_lab(tmp_path / "z", "compare", over_seeds(runs_)))
+    assert (labels(compared.points), key(compared.points)) == (["a", "b"], "Labels: recipe. ")
     mixed = read_lab(invent_lab(tmp_path / "y", "ablation", over_seeds([({}, [0.8]), ({"lora.rank": 4}, [0.8])])))
     assert (labels(mixed.points), key(mixed.points)) == (["the recipe's own settings", "rank 4"], "")
 

@@ -136,6 +136,8 @@ def to_smaller(tables: LabTables, score: Score) -> Pairs:
 
 
 def _over_seeds(point: Point, against: Point, score: Score) -> tuple[Point, Point, Paired | Unpaired] | None:
+    if {trial.folder.resolve() for trial in point.trials} == {trial.folder.resolve() for trial in against.trials}:
+        return None  # trials may share a run, such as the first of active learning, before any strategy has chosen
     first, second = point.by_seed(score), against.by_seed(score)
     shared = [seed for seed in first if seed in second and seed is not None]
     if shared:

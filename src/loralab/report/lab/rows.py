@@ -54,16 +54,16 @@ def labels(points: Sequence[Point]) -> list[str]:
     axes = list(dict.fromkeys(name for point in points for name in point.factors))
     if not all(list(point.factors) == axes for point in points):
         return [told(point.factors) for point in points]
-    varied = [name for name in axes if len({point.factors[name] for point in points}) > 1] or axes
+    varied = _telling(points, axes)
     return [one_line(" · ".join(shown(point.factors[name]) for name in varied)) or CENTRE for point in points]
 
 
 def key(points: Sequence[Point]) -> str:
     """What the values of `labels` are, for a caption; empty where they say it themselves."""
     axes = list(dict.fromkeys(name for point in points for name in point.factors))
-    varied = [name for name in axes if len({point.factors.get(name) for point in points}) > 1] or axes
-    same = all(list(point.factors) == axes for point in points)
-    return f"Labels: {' · '.join(map(short, varied))}. " if same and varied else ""
+    if not axes or not all(list(point.factors) == axes for point in points):
+        return ""
+    return f"Labels: {' · '.join(map(short, _telling(points, axes)))}. "
 
 
 def short(axis: str) -> str:
@@ -195,6 +195,13 @@ def row_test_table(tests: Sequence[RowTest]) -> Table:
         "Whether the next seed's would is for the comparison over seeds to say."
     )
     return Table("row_tests", "Compared over test rows, seed by seed", (*columns, "p: McNemar", "p after Holm"), rows, 3, note)
+
+
+def _telling(points: Sequence[Point], axes: Sequence[str]) -> list[str]:
+    """The factors that tell points apart: the recipe, where each has its own, else all that vary."""
+    if len({point.factors.get("recipe") for point in points}) == len(points) > 1:
+        return ["recipe"]
+    return [name for name in axes if len({point.factors[name] for point in points}) > 1] or [*axes]
 
 
 def _known(tables: LabTables, score: Score) -> bool:

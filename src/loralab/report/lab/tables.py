@@ -113,9 +113,14 @@ class Point:
 class LabTables:
     """An experiment as rows: its question and every trial planned so far, in order."""
 
-    name: str
+    folder: Path
     question: Question
     trials: tuple[TrialRow, ...]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
 
     @cached_property
     def complete(self) -> tuple[TrialRow, ...]:
@@ -174,7 +179,7 @@ class LabTables:
 def read_lab(folder: Path) -> LabTables:
     """Read an experiment, complete or not. Raises LoralabError for a folder that is none and for damaged files."""
     experiment = trials.read_experiment(folder)
-    return LabTables(folder.resolve().name, experiment.question, tuple(_trial(folder, entry) for entry in experiment.entries))
+    return LabTables(folder, experiment.question, tuple(_trial(folder, entry) for entry in experiment.entries))
 
 
 def facts(result: Result) -> dict[str, float]:
