@@ -323,7 +323,7 @@ def test_train_leaves_no_report_where_none_is_wanted(settings: list[str], topics
 def test_report_of_something_else_is_refused(tmp_path: Path) -> None:
     answer = invoke("report", tmp_path)
     assert (answer.code, answer.out) == (2, "")
-    assert "is not a run" in answer.err
+    assert "is no run and no experiment, and holds none" in answer.err
 
 
 # --- diagnose ------------------------------------------------------------------------------------------------------

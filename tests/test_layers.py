@@ -71,6 +71,7 @@ TABLE: Mapping[str, May] = {
             "model.counts",
             "pipeline",
             "ready",
+            "report.lab.rows",
             "training.callbacks",
             "training.prefix_cache",
             "trials",

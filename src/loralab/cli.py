@@ -260,15 +260,19 @@ def describe(
 
 
 @app.command()
-def report(run: RunFolder) -> None:
-    """Make a run's report from its files: page, figures, model card, tables, log as text. A run that was stopped has one too.
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RUN|EXPERIMENT|FOLDER", help="A run, an experiment, or a folder of them.")],
+) -> None:
+    """Make a report from files alone: page, figures, tables. What was stopped has one too.
 
     \b
-    loralab report runs/quickstart-s42
+    loralab report runs/quickstart-s42        a run: with its model card and log as text
+    loralab report runs/grid-quickstart       an experiment: what was asked, varied, held and found
+    loralab report runs                       a dashboard over all runs and experiments of a folder
     """
-    from loralab.report.write import write_report
+    from loralab.report.lab.write import report_on
 
-    print(f"report      {write_report(run)}")
+    print(f"report      {report_on(path)}")
 
 
 @app.command()
@@ -288,6 +292,7 @@ def experiment(
     name: Annotated[str | None, typer.Option(help="The experiment's name; default: kind and recipe.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier experiment of this name.")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the experiment's report at its end.")] = True,
 ) -> None:
     """Ask a question that takes many runs. A second call goes on where the first was stopped.
 
@@ -326,7 +331,14 @@ def experiment(
             announce=view.announce,
             tell=view.tell,
         )
-    view.summarise(summary)
+    from loralab.report.lab.kinds import read
+    from loralab.report.lab.rows import summary_table
+    from loralab.report.lab.words import found
+    from loralab.report.lab.write import write_lab
+
+    reading = read(folder)
+    page = write_lab(folder, reading) if report else None
+    view.summarise(summary, summary_table(reading.tables, reading.score), found(reading), page)
 
 
 @app.command()

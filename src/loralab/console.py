@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from loralab.model.counts import Counts, Fit
     from loralab.pipeline import RunSummary
     from loralab.ready import Plan
+    from loralab.report.lab.rows import Table as Points
     from loralab.training.callbacks import Event
     from loralab.training.prefix_cache import PrefixCache
     from loralab.trials import Question, Trial
@@ -178,11 +179,13 @@ class ExperimentView:
         self.progress.console.print(f"{escape(what):<52} {end}", soft_wrap=True)
         self.progress.advance(self.task)
 
-    def summarise(self, summary: ExperimentSummary) -> None:
-        """Say where everything lies."""
-        done = len(summary.outcomes) - len(summary.failures)
-        console.print(f"{done} of {len(summary.outcomes)} trials have a result")
-        console.print(f"the experiment  {summary.folder}", soft_wrap=True)
+    def summarise(self, summary: ExperimentSummary, points: Points, found: Sequence[str], page: Path | None) -> None:
+        """Print the points, what may be said of them, and where everything lies."""
+        console.print(f"{len(summary.outcomes) - len(summary.failures)} of {len(summary.outcomes)} trials have a result\n")
+        _show_table(points)
+        for sentence in found:
+            console.print(Padding(Text(sentence), (1, 0, 0, 2), expand=False))
+        console.print(f"\nthe experiment  {escape(str(summary.folder))}\nreport          {escape(str(page))}", soft_wrap=True)
 
 
 def counts_line(counts: Counts) -> str:
@@ -342,7 +345,7 @@ def show_diagnosis(found: Diagnosis, where: Path, page: Path) -> None:
     console.print(f"all of it   {where}\nreport      {page}", soft_wrap=True)
 
 
-def _show_table(section: Section) -> None:
+def _show_table(section: Section | Points) -> None:
     """Print the rows; where the last column holds long texts, each under its row."""
     if not section.rows:
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import subprocess
 import sys
@@ -10,14 +9,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from canvas import check_texts
 from invented import HOSTILE, invent_run
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from loralab import runs
 from loralab.report.figures.draw import draw
-from loralab.report.figures.ink import save_png, style, to_svg
+from loralab.report.figures.ink import save_png, to_svg
 from loralab.report.figures.result import spokes
 from loralab.report.tables import read_tables
 
@@ -26,17 +23,6 @@ NAMES = ("confusion", "f1_by_class", "radar", "reliability", "learning_curve", "
 
 def class_names(n: int) -> list[str]:
     return [f"card_payment_not_recognised_{i}" if i % 2 else f"World {i}" for i in range(n)]
-
-
-def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> tuple[FigureCanvasAgg, list[Text]]:
-    """Draw a figure and return the texts that were drawn: ticks beyond an axis's limits exist and are not."""
-    drawn: list[Text] = []
-    plain = Text.draw
-    with style(), monkeypatch.context() as patch:
-        patch.setattr(Text, "draw", lambda text, *args, **kwargs: (drawn.append(text), plain(text, *args, **kwargs))[1])
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-    return canvas, [text for text in dict.fromkeys(drawn) if text.get_visible() and text.get_text().strip()]
 
 
 @pytest.mark.parametrize("n", [2, 4, 12, 33, pytest.param(60, marks=pytest.mark.slow), 0])
@@ -50,18 +36,7 @@ def test_no_text_leaves_the_canvas_or_covers_another(tmp_path: Path, monkeypatch
     drawings = draw(read_tables(run))
     assert [drawing.name for drawing in drawings] == [*(NAMES if complete else NAMES[4:])]
     for drawing in drawings:
-        canvas, texts = drawn_texts(drawing.figure, monkeypatch)
-        width, height = canvas.get_width_height()
-        boxes = [(text, text.get_window_extent(canvas.get_renderer())) for text in texts]
-        assert len(boxes) > 4
-        for text, box in boxes:
-            inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1
-            assert inside, (drawing.name, text, box)
-        upright = [(text, box) for text, box in boxes if text.get_rotation() in (0, 90)]
-        for (a, first), (b, second) in itertools.combinations(upright, 2):
-            across = min(first.x1, second.x1) - max(first.x0, second.x0)
-            down = min(first.y1, second.y1) - max(first.y0, second.y0)
-            assert across < 1.5 or down < 1.5, (drawing.name, a, b)
+        check_texts(drawing, monkeypatch)
 
 
 def test_every_figure_says_how_many_rows_are_behind_it(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from invented import CLASSES, HOSTILE, edit, invent_run
 
 from loralab import runs
-from loralab.report.page import _column
+from loralab.report.page import column
 from loralab.report.write import write_report
 from loralab.stats import wilson
 
@@ -152,10 +152,10 @@ def test_the_page_can_be_heard_as_well_as_seen(page: Page, hostile: str) -> None
 
 
 def test_numbers_of_a_column_have_the_same_digits() -> None:
-    assert _column([0.97, -0.0325, 0.0]) == ["0.9700", "−0.0325", "0.0000"]
-    assert _column([1234, 5]) == ["1,234", "5"]
-    assert _column(["a", None, True]) == ["a", "", "yes"]
-    assert _column([0.5, "none", 2]) == ["0.5", "none", "2.0"]
+    assert column([0.97, -0.0325, 0.0]) == ["0.9700", "−0.0325", "0.0000"]
+    assert column([1234, 5]) == ["1,234", "5"]
+    assert column(["a", None, True]) == ["a", "", "yes"]
+    assert column([0.5, "none", 2]) == ["0.5", "none", "2.0"]
 
 
 def test_words_are_tinted_by_sign_and_strength(page: Page) -> None:

@@ -8,31 +8,34 @@ from importlib import metadata
 from typing import Any
 from xml.etree import ElementTree
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from loralab.report.figures.ink import BLUE, GREEN, GRID, INK, VERMILLION, Drawing, to_svg
+from loralab.report.figures.ink import BLUE, GOLD, GREEN, GREY, GRID, INK, PURPLE, VERMILLION, Drawing, to_svg
 from loralab.report.tables import LABELS, OVERALL, RunTables, one_line
 from loralab.report.texts import shown
 
 LONGEST_TEXT, MOST_EVALUATIONS = 600, 50
-_PAINT = {INK: "currentColor", GRID: "var(--rule)", BLUE: "var(--blue)", VERMILLION: "var(--vermillion)", GREEN: "var(--green)"}
+SHORT_TEXT, LONG_TEXT = 24, 40
+"""Letters of a cell: up to which it stays in one line, from which it needs the width of prose."""
+_PAINT = {
+    INK: "currentColor",
+    GRID: "var(--rule)",
+    BLUE: "var(--blue)",
+    VERMILLION: "var(--vermillion)",
+    GREEN: "var(--green)",
+    PURPLE: "var(--purple)",
+    GOLD: "var(--gold)",
+    GREY: "var(--soft)",
+}
 _FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 
 
 def render(tables: RunTables, drawings: Sequence[Drawing]) -> str:
     """Return the page. Every text and name of the data is escaped; figures are SVG in the page's own colours."""
-    environment = Environment(
-        loader=PackageLoader("loralab.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"shown": shown, "clip": clip, "line": one_line}
     figures = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
     settings = tables.settings()
-    return environment.get_template("page.html.jinja").render(
+    return template("page.html.jinja").render(
         t=tables,
         result=tables.result,
         figures=figures,
@@ -45,6 +48,19 @@ def render(tables: RunTables, drawings: Sequence[Drawing]) -> str:
         attributions=[_tinted(each) for each in tables.diagnosis.get("attributions", [])],
         version=metadata.version("loralab"),
     )
+
+
+def template(name: str) -> Template:
+    """Return a template of this package: it escapes all it is given and knows our filters."""
+    environment = Environment(
+        loader=PackageLoader("loralab.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"shown": shown, "clip": clip, "line": one_line}
+    return environment.get_template(name)
 
 
 def inline_svg(drawing: Drawing) -> Markup:
@@ -93,12 +109,20 @@ def _some(rows: Sequence[Any], most: int) -> list[Any]:
 def _section(section: Mapping[str, Any]) -> dict[str, Any]:
     """A section with its cells as text, and which columns hold numbers: those have one number of digits all the way down."""
     columns = list(zip(*section["rows"], strict=True)) or [()] * len(section["columns"])
-    shown_columns = [_column(cells) for cells in columns]
+    shown_columns = [column(cells) for cells in columns]
     rows = list(zip(*shown_columns, strict=True))
-    return {**section, "rows": rows, "numeric": [any(map(_is_number, cells)) for cells in columns]}
+    classes = [column_class(texts, any(map(_is_number, cells))) for texts, cells in zip(shown_columns, columns, strict=True)]
+    return {**section, "rows": rows, "classes": classes}
 
 
-def _column(cells: Sequence[object]) -> list[str]:
+def column_class(texts: Sequence[str], number: bool) -> str:
+    """How a column is set: numbers to the right, short texts in one line, long ones in some width."""
+    longest = max(map(len, texts), default=0)
+    return "n" if number else "one" if longest <= SHORT_TEXT else "words" if longest > LONG_TEXT else "some"
+
+
+def column(cells: Sequence[object]) -> list[str]:
+    """The cells of one column as texts; its fractions have the same number of digits, at most four."""
     fractions = [f"{cell:.4f}".rstrip("0").partition(".")[2] for cell in cells if isinstance(cell, float)]
     digits = max(map(len, fractions), default=0)
     return [f"{cell:,.{digits}f}".replace("-", "−") if _is_number(cell) else "" if cell is None else shown(cell) for cell in cells]

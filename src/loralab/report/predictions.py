@@ -100,6 +100,20 @@ def read_predictions(folder: Path, classes: Sequence[str]) -> Predictions | None
         raise LoralabError(f"cannot read {path} ({error!r}): restore it, or delete it for a report without predictions") from error
 
 
+def read_right(folder: Path) -> dict[str, bool]:
+    """Return each test row of a run by its number: whether it was classified right. Empty without predictions.
+
+    Raises LoralabError when the file is damaged.
+    """
+    path = folder / runs.PREDICTIONS
+    if not path.is_file():
+        return {}
+    try:
+        return {row["row"]: row["true"] == row["predicted"] for piece in _pieces(path) for row in piece}
+    except (OSError, ValueError, LookupError, csv.Error) as error:
+        raise LoralabError(f"cannot read {path} ({error!r}): restore it, or delete it for a report without predictions") from error
+
+
 def _summed_up(path: Path, classes: tuple[str, ...]) -> Predictions:
     number = {name: i for i, name in enumerate(classes)}
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)

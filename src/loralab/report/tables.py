@@ -157,7 +157,7 @@ def read_tables(folder: Path) -> RunTables:
     diagnosis, model = read_object(folder / runs.DIAGNOSIS), read_object(folder / runs.MODEL / _MANIFEST)
     try:
         steps, evaluations = read_events(runs.read_log(folder))
-        result = _result(found) if found else None
+        result = read_result(found) if found else None
         classes = tuple(found["classes"] if found else environment.get("classes", model.get("classes", ())))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LoralabError(f"{folder} is damaged ({error!r}): train the run again with --overwrite") from error
@@ -232,7 +232,8 @@ def read_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def _result(found: Mapping[str, Any]) -> Result:
+def read_result(found: Mapping[str, Any]) -> Result:
+    """Read the contents of scores.json. Raises KeyError for what must be there and is not."""
     return Result(
         scores=found["scores"],
         validation=found.get("validation") or {},

@@ -24,19 +24,20 @@ def write_report(folder: Path) -> Path:
     found = texts.description(tables)
     model = folder / runs.MODEL
     files = frozenset(path.name for path in model.iterdir()) if model.is_dir() else frozenset()
-    _write(folder / runs.TRAINING_LOG, texts.training_log(tables))
-    _write(folder / runs.DESCRIPTION_TEXT, texts.description_text(found))
+    write_text(folder / runs.TRAINING_LOG, texts.training_log(tables))
+    write_text(folder / runs.DESCRIPTION_TEXT, texts.description_text(found))
     runs.write_json(folder / runs.DESCRIPTION, found)
     with runs.says_disk(folder), runs.atomic(folder / runs.METRICS) as file:
         texts.write_metrics(tables, file)
     with runs.atomic_folder(folder / runs.FIGURES) as figures:
         for drawing in drawings:
             save_png(drawing, figures / f"{drawing.name}.png")
-    _write(folder / runs.CARD, model_card(tables, files))
-    _write(folder / runs.REPORT, render(tables, drawings))
+    write_text(folder / runs.CARD, model_card(tables, files))
+    write_text(folder / runs.REPORT, render(tables, drawings))
     return folder / runs.REPORT
 
 
-def _write(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a text, whole or not at all; half a surrogate pair, which JSON may hold, becomes a question mark."""
     with runs.says_disk(path), runs.atomic(path) as file:
-        file.write(text.encode("utf-8", "replace").decode("utf-8"))  # JSON may hold half a surrogate pair
+        file.write(text.encode("utf-8", "replace").decode("utf-8"))

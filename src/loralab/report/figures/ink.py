@@ -19,6 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 BLUE, VERMILLION, GREEN = "#0072b2", "#d55e00", "#009e73"
+PURPLE, GOLD, GREY = "#a6518c", "#a87b00", "#6f7681"
+"""Three more for figures of many lines: Okabe and Ito's purple and orange, darker, so that they stand out from white."""
 RIGHT_FILL, WRONG_FILL = "#0072b3", "#d55e01"
 """The same blue and vermillion where they lie under text: these stay as they are on a dark page."""
 INK, GRID = "#22252a", "#c9ccd1"
@@ -98,4 +100,6 @@ def legend_below(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure = axes.get_figure(root=True)
     assert figure
-    figure.legend(handles, labels, loc="outside lower center", ncols=3 if len("".join(labels)) < 36 else 2)
+    longest = max(map(len, labels), default=0)
+    columns = 3 if len("".join(labels)) < 36 else 2 if longest <= 24 else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
