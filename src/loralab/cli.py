@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from loralab.cli_search import search
 from loralab.errors import LoralabError
 
 INTERRUPTED = 130
@@ -281,6 +282,9 @@ def experiment(
     with ExperimentView(folder, place) as view:
         summary = run_experiment(plan, folder, where=place, jobs=jobs, overwrite=overwrite, announce=view.announce, tell=view.tell)
     view.summarise(summary)
+
+
+app.command()(search)
 
 
 @app.command()

@@ -15,6 +15,7 @@ from typing import Literal, cast, get_args
 
 from loralab import runs
 from loralab.errors import Interrupted, LoralabError, RunFailed
+from loralab.training.callbacks import Listener
 from loralab.trials import Trial, trial_folder
 
 Where = Literal["here", "processes", "ray"]
@@ -24,11 +25,16 @@ MOST_DEATHS = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. found: it was complete before; failure: why it has no result, None where it has."""
+    """How a trial ended. found: it was complete before; failure or stopped: why it has no result, None where it has."""
 
     trial: Trial
     found: bool = False
     failure: str | None = None
+    stopped: str | None = None
+
+
+class Stopped(Exception):
+    """Raised by a listener to end a trial on purpose before its end: it has no result, and is no failure."""
 
 
 Tell = Callable[[Outcome], None]
@@ -54,7 +60,7 @@ def run_all(
             ended(Outcome(trial, found=True))
         else:
             waiting.append(trial)
-    jobs = min(jobs or _cores(), len(waiting))
+    jobs = min(jobs or cores(), len(waiting))
     if where == "here" or jobs <= 1:
         for trial in waiting:
             ended(attempt(trial, folder))
@@ -71,7 +77,7 @@ def choose_where(asked: str | None) -> Where:
         return cast(Where, asked)
     import torch
 
-    return "processes" if _cores() > 1 and not torch.cuda.is_available() else "here"
+    return "processes" if cores() > 1 and not torch.cuda.is_available() else "here"
 
 
 def is_complete(trial: Trial, folder: Path) -> bool:
@@ -84,12 +90,12 @@ def is_complete(trial: Trial, folder: Path) -> bool:
     return True
 
 
-def attempt(trial: Trial, folder: Path) -> Outcome:
-    """Run one trial, from its last checkpoint where it was stopped, and tell how it ended. Only Ctrl-C gets through."""
+def attempt(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) -> Outcome:
+    """Run one trial, from its last checkpoint where it was cut off, and tell how it ended. Only Ctrl-C gets through."""
     from loralab.pipeline import run_training
 
     target = trial_folder(folder, trial.name)
-    run = partial(run_training, trial.config, name=target.name, folder=target.parent)
+    run = partial(run_training, trial.config, name=target.name, folder=target.parent, listeners=listeners)
     try:
         if is_complete(trial, folder):
             return Outcome(trial, found=True)
@@ -104,6 +110,8 @@ def attempt(trial: Trial, folder: Path) -> Outcome:
             run(overwrite=True)  # what was begun on another machine or with other threads cannot go on to the same result
     except Interrupted:
         raise
+    except Stopped as reason:
+        return Outcome(trial, stopped=str(reason))
     except LoralabError as error:
         return Outcome(trial, failure=str(error))
     except Exception as error:
@@ -116,9 +124,9 @@ def _run_in_processes(trials: Sequence[Trial], folder: Path, jobs: int, ended: T
     """Run trials in `jobs` processes that share the cores. One that dies takes its pool with it: a new pool goes on."""
     left = list(trials)
     deaths = dict.fromkeys((trial.name for trial in trials), 0)
-    threads = max(1, _cores() // jobs)
+    threads = max(1, cores() // jobs)
     while left:
-        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_use_threads, initargs=(threads,)) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=use_threads, initargs=(threads,)) as pool:
             try:
                 for future in as_completed([pool.submit(attempt, trial, folder) for trial in left]):
                     outcome = future.result()
@@ -135,11 +143,13 @@ def _run_in_processes(trials: Sequence[Trial], folder: Path, jobs: int, ended: T
                 raise
 
 
-def _use_threads(threads: int) -> None:
+def use_threads(threads: int) -> None:
+    """Let this process compute with so many threads."""
     import torch
 
     torch.set_num_threads(threads)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
