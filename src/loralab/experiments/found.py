@@ -54,7 +54,7 @@ def _write_csv(path: Path, rules: Rules, rows: Sequence[Row]) -> None:
         facts = [name for name in FACTS if name not in rules.objectives]
         table.writerow(["number", "state", *axes, *rules.objectives, *facts, "reason"])
         for row in rows:
-            values = row.values or ("",) * len(rules.objectives)
+            values = [f"{value:.10g}" for value in row.values or ()] or [""] * len(rules.objectives)
             known = [row.facts.get(name, "") for name in facts]
             table.writerow([row.number, row.state, *(row.points.get(axis, "") for axis in axes), *values, *known, row.reason or ""])
 
