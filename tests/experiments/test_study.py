@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from loralab import Config, LoralabError
+from loralab.experiments import storage
 from loralab.experiments import study as study_module
 from loralab.experiments.space import make_space
 from loralab.experiments.study import Rules, Study
@@ -218,7 +219,10 @@ def test_a_journal_that_was_cut_off_in_a_line_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["mysql://secret@host/db", "sqlite:///a.db", "postgresql://u:secret@127.0.0.1:1/db"])
-def test_a_storage_that_cannot_be_used_is_told_without_its_password(url: str, tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_used_is_told_without_its_password(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
     with pytest.raises(LoralabError, match=r"PostgreSQL|cannot be used") as told:
         Study(rules(), tmp_path, "s", url)
     assert "secret" not in str(told.value)

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from loralab.report.figures.ink import BLUE, GREEN, GRID, HEIGHT, INK, VERMILLION, WIDTH, Drawing, legend_below, style
 from loralab.report.tables import LABELS, shorten
@@ -116,24 +116,28 @@ def parallel(found: Found) -> Drawing | None:
     if len(rows) < 2:
         return None
     values = np.array([row["values"][0] for row in rows])
-    goodness = (values - values.min()) / ((values.max() - values.min()) or 1.0)
-    goodness = 1 - goodness if less(found) else goodness
+    order = np.argsort(-values if less(found) else values, kind="stable")
+    goodness = np.empty(len(values))
+    goodness[order] = np.linspace(0, 1, len(values)) ** 2  # by rank: one very bad trial would make all others look alike
     columns = [positions(axis, [row["points"][axis["name"]] for row in rows]) for axis in axes_of]
     figure = Figure(figsize=(max(WIDTH, 1.15 * (len(axes_of) + 1)), 3.4), layout="constrained")
     axes = figure.subplots()
+    ground: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
     heights = []
     for i, ((x, ticks), axis) in enumerate(zip(columns, axes_of, strict=True)):
         height, marks = _unit(x, ticks, axis)
         heights.append(height)
         for at, text in marks:
-            axes.annotate(text, (i, at), xytext=(3, 0), textcoords="offset points", fontsize=6.5, va="center", zorder=4)
+            axes.annotate(
+                text, (i, at), xytext=(3, 0), textcoords="offset points", fontsize=6.5, va="center", zorder=4, bbox=ground
+            )
     span = values.max() - values.min()
     heights.append((values - values.min()) / (span or 1.0))
     for at, value in ((0.0, values.min()), (1.0, values.max())) if span else ((0.0, values.min()),):
         axes.annotate(f"{value:.4g}", (len(axes_of), at), xytext=(3, 0), textcoords="offset points", fontsize=6.5, va="center")
     lines = np.array(heights).T
-    for i in np.argsort(goodness, kind="stable"):
-        best = i == int(np.argmax(goodness))
+    for i in order:
+        best = i == order[-1]
         axes.plot(lines[i], color=VERMILLION if best else SHADES(float(goodness[i])), linewidth=1.8 if best else 1.0)
     names = [*(axis["name"].rpartition(".")[2] for axis in axes_of), label(found["objectives"][0])]
     axes.set_xticks(
@@ -159,7 +163,7 @@ def pareto(found: Found) -> Drawing | None:
     first, second = found["objectives"]
     axes.plot([row["values"][1] for row in rows], [row["values"][0] for row in rows], "o", color=BLUE, alpha=0.5, label="trial")
     front = sorted((row["values"][1], row["values"][0], row["number"]) for row in rows if row["number"] in found["best"])
-    style_: dict[str, Any] = {"color": VERMILLION, "marker": "D", "linestyle": "--", "linewidth": 1.2}
+    style_: dict[str, Any] = {"color": VERMILLION, "marker": "D", "linestyle": "--", "linewidth": 1.2, "drawstyle": "steps-post"}
     axes.plot([x for x, _, _ in front], [y for _, y, _ in front], label="Pareto front, with its trials' numbers", **style_)
     for x, y, number in front:
         axes.annotate(str(number), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=7)
@@ -227,6 +231,8 @@ def _scale(panel: Axes, axis: Mapping[str, Any], ticks: Sequence[str]) -> None:
         panel.set_xticks(range(len(ticks)), [shorten(text, 14) for text in ticks], **turned)
     elif axis["log"]:
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(numticks=4))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, at: f"{value:g}"))
         panel.minorticks_off()
     else:
         panel.xaxis.set_major_locator(MaxNLocator(4))
