@@ -56,7 +56,10 @@ TABLE: Mapping[str, May] = {
         lazily=("model.build", "model.device"),
     ),
     "trials": May(top=("config", "runs")),
-    "experiments": May(top=("config", "data", "metrics", "runs", "stats", "trials"), lazily=("classifier", "pipeline")),
+    "experiments": May(
+        top=("config", "data", "metrics", "runs", "stats", "training.callbacks", "trials"),
+        lazily=("classifier", "describe", "pipeline"),
+    ),
     "report": May(top=("config", "metrics", "runs", "stats", "trials")),
     "console": May(
         top=("metrics",),
@@ -78,7 +81,9 @@ TABLE: Mapping[str, May] = {
         ),
     ),
     "track": May(top=("runs",), lazily=("training.callbacks",), types=("config", "pipeline", "training.callbacks")),
-    "cli": May(lazily=("",)),
+    "search_view": May(top=("console",), types=("experiments",)),
+    "cli": May(top=("cli_search",), lazily=("",)),
+    "cli_search": May(lazily=("experiments", "report", "search_view")),
 }
 
 FENCES: Mapping[str, tuple[str, ...]] = {
@@ -87,15 +92,17 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "matplotlib": ("report.figures",),
     "jinja2": ("report.page",),
     "ray": ("experiments.on_ray",),
-    "optuna": (),
+    "optuna": ("experiments.study", "experiments.storage"),
+    "sqlalchemy": (),
+    "psycopg2": ("experiments.storage",),
     "fastapi": (),
     "transformers": ("model.generic", "model.translate"),
     "nltk": (),
     "peft": ("model.generic", "model.generic_files", "model.peft_methods"),
     "pickle": ("data.pickle_machine", "data.safe_pickle"),
     "huggingface_hub": ("data.sources", "model.storage"),
-    "typer": ("cli",),
-    "rich": ("console",),
+    "typer": ("cli", "cli_search"),
+    "rich": ("console", "search_view"),
     "yaml": ("config",),
     "pydantic": ("config", "model"),
     "sklearn": ("metrics", "training.warm_start"),

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from loralab.cli_search import search
 from loralab.errors import LoralabError
 
 INTERRUPTED = 130
@@ -339,6 +340,9 @@ def experiment(
     reading = read(folder)
     page = write_lab(folder, reading) if report else None
     view.summarise(summary, summary_table(reading.tables, reading.score), found(reading), page)
+
+
+app.command()(search)
 
 
 @app.command()

@@ -272,6 +272,7 @@ class Recipe:
     source: str
     claim: str
     settings: Mapping[str, Any]
+    search: Mapping[str, Any]
 
 
 def list_recipes() -> list[Recipe]:
@@ -288,6 +289,17 @@ def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()
     """
     settings, origin = _find(str(source))
     return _validate(_merge(settings, overrides), origin)
+
+
+def search_ranges(source: str | Path) -> dict[str, Any]:
+    """Return the section `search` of a recipe or a settings file, setting → choices or range; empty where it has none."""
+    for recipe in list_recipes():
+        if recipe.name == str(source):
+            return dict(recipe.search)
+    found = read_yaml(Path(source)).get("search") if str(source).endswith((".yaml", ".yml")) else None
+    if found is not None and not isinstance(found, dict):
+        raise LoralabError(f"{source}: `search` holds a {type(found).__name__}, not ranges such as `lora.rank: [4, 8, 16]`")
+    return found or {}
 
 
 def setting_names() -> list[str]:
@@ -314,8 +326,8 @@ def default_name(source: str | Path, seed: int) -> str:
 
 def _recipe(name: str, text: str) -> Recipe:
     content = yaml.safe_load(text)
-    about = content.pop("about")
-    return Recipe(name, about["summary"], about["source"], about["claim"], content)
+    about, search = content.pop("about"), content.pop("search", {})
+    return Recipe(name, about["summary"], about["source"], about["claim"], content, search)
 
 
 def _find(source: str) -> tuple[dict[str, Any], str]:
@@ -324,7 +336,7 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
         return dict(recipes[source].settings), f"recipe {source}"
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
-        return _read_yaml(path), source
+        return {key: value for key, value in read_yaml(path).items() if key not in ("about", "search")}, source
     if source in NAMED_SOURCES or path.exists():
         settings = dict(recipes["quickstart"].settings)
         settings["data"] = {**settings.get("data", {}), "source": source}
@@ -335,7 +347,8 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a settings file as it stands. Raises LoralabError where it is none."""
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise LoralabError(f"{path} is over {MAX_YAML_BYTES} bytes: that is not a settings file")
@@ -346,7 +359,6 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict):
         raise LoralabError(f"{path} holds a {type(content).__name__}, not settings such as `lora: {{rank: 8}}`")
-    content.pop("about", None)
     return content
 
 

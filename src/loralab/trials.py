@@ -2,6 +2,9 @@
 
 experiment.json   the question: kind, recipes, what is varied and held, every trial with its factors
 trials/NAME/      one ordinary run folder a trial
+study.journal    a search's study: every trial as Optuna keeps it, unless it lies in a database; *.lock beside it
+search.json, best.yaml, pareto.csv
+                 what a search found: every trial with its values, the best settings, the best compromises
 trials.csv, tables/, figures/, report.html
                   made from the files above by `loralab report`, and made again at any time
 """
@@ -21,7 +24,9 @@ from loralab.errors import LoralabError
 
 EXPERIMENT, TRIALS = "experiment.json", "trials"
 TABLE, TABLES, FIGURES, REPORT = "trials.csv", "tables", "figures", "report.html"
-NAMES = frozenset((EXPERIMENT, TRIALS, TABLE, TABLES, FIGURES, REPORT))
+STUDY, STUDY_LOCK, CLAIM_LOCK = "study.journal", "study.journal.lock", "study.lock"
+FOUND, BEST, PARETO = "search.json", "best.yaml", "pareto.csv"
+NAMES = frozenset((EXPERIMENT, TRIALS, TABLE, TABLES, FIGURES, REPORT, STUDY, STUDY_LOCK, CLAIM_LOCK, FOUND, BEST, PARETO))
 """Everything that may lie in an experiment's folder: `--overwrite` deletes nothing else."""
 
 Factor = str | int | float | bool | None
@@ -50,17 +55,21 @@ class Question:
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial as its experiment's file tells it; `failure` is why it has no result, where there is a reason."""
+    """A trial as its experiment's file tells it.
+
+    failure: why it has no result, where there is a reason; stopped: why it was ended on purpose, which is no failure.
+    """
 
     name: str
     factors: Mapping[str, Factor]
     fingerprint: str
     failure: str | None = None
+    stopped: str | None = None
 
     @classmethod
-    def of(cls, trial: Trial, failure: str | None = None) -> Entry:
+    def of(cls, trial: Trial, failure: str | None = None, stopped: str | None = None) -> Entry:
         """What is written down of a trial."""
-        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure)
+        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure, stopped)
 
 
 @dataclass(frozen=True)
@@ -114,7 +123,9 @@ def read_experiment(folder: Path) -> Experiment:
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         question = Question(found["kind"], found["asks"], tuple(found["recipes"]), tuple(found["held"]), dict(found["varied"]))
-        entries = tuple(Entry(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"]) for t in found["trials"])
+        entries = tuple(
+            Entry(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"], t.get("stopped")) for t in found["trials"]
+        )
     except FileNotFoundError as error:
         raise LoralabError(f"{folder} is not an experiment: it has no {EXPERIMENT}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

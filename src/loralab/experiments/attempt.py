@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from loralab import runs
 from loralab.errors import Interrupted, LoralabError, RunFailed
+from loralab.training.callbacks import Listener
 from loralab.trials import Trial, trial_folder
 
 MOST_DEATHS = 3
@@ -18,11 +19,16 @@ MOST_DEATHS = 3
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. found: it was complete before; failure: why it has no result, None where it has."""
+    """How a trial ended. found: it was complete before; failure or stopped: why it has no result, None where it has."""
 
     trial: Trial
     found: bool = False
     failure: str | None = None
+    stopped: str | None = None
+
+
+class Stopped(Exception):
+    """Raised by a listener to end a trial on purpose before its end: it has no result, and is no failure."""
 
 
 Tell = Callable[[Outcome], None]
@@ -38,12 +44,12 @@ def is_complete(trial: Trial, folder: Path) -> bool:
     return True
 
 
-def attempt(trial: Trial, folder: Path) -> Outcome:
+def attempt(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) -> Outcome:
     """Run one trial, from its last checkpoint where it was stopped, and tell how it ended. Only Ctrl-C gets through."""
     from loralab.pipeline import run_training
 
     target = trial_folder(folder, trial.name)
-    run = partial(run_training, trial.config, name=target.name, folder=target.parent)
+    run = partial(run_training, trial.config, name=target.name, folder=target.parent, listeners=listeners)
     try:
         if is_complete(trial, folder):
             return Outcome(trial, found=True)
@@ -58,6 +64,8 @@ def attempt(trial: Trial, folder: Path) -> Outcome:
             run(overwrite=True)  # what was begun on another machine or with other threads cannot go on to the same result
     except Interrupted:
         raise
+    except Stopped as reason:
+        return Outcome(trial, stopped=str(reason))
     except LoralabError as error:
         return Outcome(trial, failure=str(error))
     except Exception as error:

@@ -44,7 +44,7 @@ def run_all(
             ended(Outcome(trial, found=True))
         else:
             waiting.append(trial)
-    at_once = min(jobs or _cores(), len(waiting))
+    at_once = min(jobs or cores(), len(waiting))
     if where == "ray" and waiting:
         from loralab.experiments.on_ray import run_on_ray
 
@@ -67,16 +67,16 @@ def choose_where(asked: str | None, ray_address: str | None = None) -> Where:
         return cast(Where, asked)
     import torch
 
-    return "processes" if _cores() > 1 and not torch.cuda.is_available() else "here"
+    return "processes" if cores() > 1 and not torch.cuda.is_available() else "here"
 
 
 def _run_in_processes(trials: Sequence[Trial], folder: Path, jobs: int, ended: Tell) -> None:
     """Run trials in `jobs` processes that share the cores. One that dies takes its pool with it: a new pool goes on."""
     left = list(trials)
     deaths = dict.fromkeys((trial.name for trial in trials), 0)
-    threads = max(1, _cores() // jobs)
+    threads = max(1, cores() // jobs)
     while left:
-        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_use_threads, initargs=(threads,)) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=use_threads, initargs=(threads,)) as pool:
             try:
                 for future in as_completed([pool.submit(attempt, trial, folder) for trial in left]):
                     outcome = future.result()
@@ -93,11 +93,13 @@ def _run_in_processes(trials: Sequence[Trial], folder: Path, jobs: int, ended: T
                 raise
 
 
-def _use_threads(threads: int) -> None:
+def use_threads(threads: int) -> None:
+    """Let this process compute with so many threads."""
     import torch
 
     torch.set_num_threads(threads)
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,142 @@
+"""What a person sees of a search in the terminal: the space, a line for each trial, the best five."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from loralab.console import console, show_facts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from loralab.experiments.search import Search, SearchSummary
+    from loralab.experiments.study import Row, Rules
+
+BEST_SHOWN = 5
+
+
+class SearchView:
+    """What a search varies, a bar over its trials with the time left, and a line for each that ends."""
+
+    def __init__(self, folder: Path, jobs: int) -> None:
+        self.folder, self.jobs = folder, jobs
+        self.rules: Rules | None = None
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        )
+
+    def __enter__(self) -> SearchView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def announce(self, search: Search, rows: Sequence[Row]) -> None:
+        """Print what is searched and what is known of it already, then start the bar."""
+        self.rules = rules = search.rules
+        aims = (
+            f"{name} ({'lower' if less else 'higher'} is better)"
+            for name, less in zip(rules.objectives, rules.minimised, strict=True)
+        )
+        pruning = f"stopped early by {rules.pruner} of the others' evaluations" if rules.prunes else "none stopped early"
+        size = f"{rules.space.size:,} combinations" if rules.space.size else "no end of combinations"
+        facts = {
+            "search": f"{search.recipe}: {rules.trials} trials, {rules.sampler}, {pruning}, {self.jobs} at a time",
+            "folder": str(self.folder),
+            "best by": f"{' against '.join(aims)}, on the validation rows",
+            "space": f"{size}\n{'':<12}" + f"\n{'':<12}".join(f"{name}: {told}" for name, told in rules.space.told().items()),
+            "held": ", ".join(search.held) or "the recipe's own settings",
+        }
+        most = search.base.lora.max_trainable
+        if most is not None:
+            facts["budget"] = f"{most:,} trainable parameters; what is over is not run"
+        show_facts(facts)
+        ended = sum(row.ended and row.state != "rejected" for row in rows)
+        if ended:
+            console.print(f"[dim]{ended} trials are known from an earlier call[/]")
+        self.progress.start()
+        self.task = self.progress.add_task("trials", total=rules.trials, completed=ended)
+
+    def tell(self, row: Row) -> None:
+        """Show how a trial ended."""
+        assert self.rules is not None
+        end = (
+            _values(self.rules, row)
+            if row.values
+            else f"[red]failed[/]: {escape(row.reason or '')}"
+            if row.state == "failed"
+            else ""
+        )
+        end = end or f"[dim]{escape(row.reason or row.state)}[/]"
+        self.progress.console.print(f"{row.number:>4}  {escape(_points(row)):<62} {end}", soft_wrap=True)
+        if row.state != "rejected":
+            self.progress.advance(self.task)
+
+    def summarise(self, summary: SearchSummary, figures: Sequence[Path]) -> None:
+        """Print the best trials, what mattered, and what one would type next."""
+        rules, states = summary.search.rules, [row.state for row in summary.rows]
+        counted = ((state, states.count(state)) for state in ("complete", "pruned", "failed", "rejected", "running"))
+        console.print(
+            "\n" + ", ".join(f"{count} {'over budget' if state == 'rejected' else state}" for state, count in counted if count)
+        )
+        missing = rules.trials - sum(state != "rejected" for state in states)
+        if missing > 0:
+            over = states.count("rejected")
+            why = f"after {over} points over the budget" if over else "the space has no more points"
+            console.print(f"[yellow]note[/]        {missing} of {rules.trials} trials were not found: {why}")
+        if summary.best:
+            _show_best(summary)
+        for name, shares in summary.importances.items():
+            told = "  ".join(f"{setting} {share:.0%}" for setting, share in sorted(shares.items(), key=lambda each: -each[1]))
+            console.print(f"[bold]{escape(name)}[/] depends on  {escape(told)}", soft_wrap=True)
+        console.print(f"the search  {self.folder}", soft_wrap=True)
+        console.print(
+            f"            trials.csv, {'best.yaml, ' if summary.best else ''}{len(figures)} figures in figures/", soft_wrap=True
+        )
+        if summary.best:
+            console.print(f"\nnext        loralab train {self.folder / 'best.yaml'}", soft_wrap=True)
+
+
+def _show_best(summary: SearchSummary) -> None:
+    """A table of the best five; of two objectives, of the front."""
+    rules = summary.search.rules
+    rows = {row.number: row for row in summary.rows if row.values}
+    numbers = list(summary.best)
+    title = "the Pareto front" if len(rules.objectives) > 1 else "the best"
+    if len(rules.objectives) == 1:
+        sign = 1 if rules.minimised[0] else -1
+        numbers = sorted(rows, key=lambda number: (sign * (rows[number].values or (0,))[0], number))[:BEST_SHOWN]
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    table.add_column("trial", justify="right")
+    for name in (*rules.objectives, *(axis.name.rpartition(".")[2] for axis in rules.space.axes)):
+        table.add_column(escape(name), justify="right")
+    for number in numbers:
+        row = rows[number]
+        values = [f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in _named(rules, row)]
+        table.add_row(str(number), *values, *(escape(row.points[axis.name]) for axis in rules.space.axes))
+    console.print(table)
+
+
+def _points(row: Row) -> str:
+    return "  ".join(f"{name.rpartition('.')[2]} {point}" for name, point in row.points.items())
+
+
+def _values(rules: Rules, row: Row) -> str:
+    return "  ".join(
+        escape(f"{name} {value:,.0f}" if name == "trainable" else f"{name} {value:.4f}") for name, value in _named(rules, row)
+    )
+
+
+def _named(rules: Rules, row: Row) -> list[tuple[str, float]]:
+    return list(zip(rules.objectives, row.values or (), strict=True))

@@ -1,0 +1,226 @@
+"""Searches on a tiny encoder, in this process: what is run, stopped, refused and written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from loralab import LoralabError, load_config, runs
+from loralab.errors import Interrupted
+from loralab.experiments import search as search_module
+from loralab.experiments.search import Search, SearchSummary, plan_search, run_search
+from loralab.experiments.study import Row, Study
+from loralab.report.search import write_search_figures
+from loralab.training.callbacks import EvalDone, Event
+from loralab.trials import read_experiment
+
+OVER = ["lora.rank=2,4,8", "lora.alpha=1r,2r", "train.learning_rate=1e-3..1e-1:log"]
+Make = Callable[..., Search]
+
+
+@pytest.fixture
+def make(tiny: Path, topics_csv: Path) -> Make:
+    def made(*settings: str, over: list[str] = OVER, trials: int = 3, **more: Any) -> Search:
+        plain = ("train.epochs=2", "train.max_steps=6", "train.eval_every=2", "train.threads=1", "data.max_length=16")
+        held = [f"model.base={tiny}", f"data.source={topics_csv}", *plain, *settings]
+        return plan_search("quickstart", held, over=over, trials=trials, **more)
+
+    return made
+
+
+def table(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def told(summary: SearchSummary) -> list[tuple[object, ...]]:
+    return [(row.number, row.state, dict(row.points), row.values, dict(row.evaluations)) for row in summary.rows]
+
+
+def test_a_search_leaves_ordinary_runs_a_table_and_settings_ready_to_train(make: Make, tmp_path: Path) -> None:
+    heard: list[Row] = []
+    summary = run_search(make(), tmp_path / "s", tell=heard.append)
+    assert [row.number for row in heard] == [0, 1, 2]
+    lines = table(tmp_path / "s")
+    assert [line["state"] for line in lines] == ["complete"] * 3
+    entries = {entry.name: entry for entry in read_experiment(tmp_path / "s").entries}
+    for line in lines:
+        run = tmp_path / "s" / "trials" / f"trial-{int(line['number']):04d}"
+        scores, config = runs.read_scores(run), runs.read_config(run)
+        assert float(line["accuracy"]) == pytest.approx(
+            scores["validation"]["accuracy"]
+        )  # of validation rows, not of the test rows
+        assert (int(line["trainable"]), int(line["steps"])) == (scores["counts"]["trainable"], 6)
+        assert config.lora.rank == int(line["lora.rank"])
+        assert config.lora.alpha == config.lora.rank * int(line["lora.alpha"].removesuffix("r"))
+        assert config.train.learning_rate == float(line["train.learning_rate"])
+        assert entries[run.name].fingerprint == config.fingerprint() == scores["fingerprint"]
+        assert not (run / runs.CHECKPOINT).exists()
+    best = max(lines, key=lambda line: (float(line["accuracy"]), -int(line["number"])))
+    chosen = load_config(tmp_path / "s" / "best.yaml")
+    assert chosen.fingerprint() == entries[f"trial-{int(best['number']):04d}"].fingerprint
+    assert summary.best == (int(best["number"]),)
+    assert read_experiment(tmp_path / "s").question.kind == "search"
+
+
+def test_a_search_cut_off_anywhere_ends_as_one_that_was_not(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make(trials=3)
+    whole = run_search(plan, tmp_path / "whole")
+
+    class Cut(KeyboardInterrupt):
+        pass
+
+    heard = search_module._Reporter.__call__
+    left = 8  # evaluations: two trials take three each, so this is in the middle of the third
+
+    def cut(self: Any, event: Event) -> None:
+        nonlocal left
+        heard(self, event)
+        if isinstance(event, EvalDone):
+            left -= 1
+            if not left:
+                raise Cut
+
+    monkeypatch.setattr(search_module._Reporter, "__call__", cut)
+    with pytest.raises(Interrupted, match="same command goes on"):
+        run_search(plan, tmp_path / "cut")
+    assert [line["state"] for line in table(tmp_path / "cut")] == ["complete", "complete", "running"]
+    written = [(tmp_path / "cut" / "trials" / f"trial-000{n}" / runs.SCORES).stat().st_mtime_ns for n in (0, 1)]
+    again = run_search(plan, tmp_path / "cut")
+    assert told(again) == told(whole)
+    assert [(tmp_path / "cut" / "trials" / f"trial-000{n}" / runs.SCORES).stat().st_mtime_ns for n in (0, 1)] == written
+    for n in range(3):
+        logs = [[e["step"] for e in runs.read_log(tmp_path / name / "trials" / f"trial-000{n}")] for name in ("cut", "whole")]
+        assert logs[0] == logs[1]
+
+
+def test_a_result_that_was_not_told_is_found_and_not_run_again(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make(trials=1)
+
+    def dies(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Study, "complete", dies)
+        with pytest.raises(Interrupted):
+            run_search(plan, tmp_path / "s")
+    scores = tmp_path / "s" / "trials" / "trial-0000" / runs.SCORES
+    written = scores.stat().st_mtime_ns
+    summary = run_search(plan, tmp_path / "s")
+    assert [row.state for row in summary.rows] == ["complete"]
+    assert scores.stat().st_mtime_ns == written
+
+
+def test_a_hopeless_trial_stops_and_a_broken_one_fails_and_the_search_goes_on(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Study.hopeless_after
+    monkeypatch.setattr(
+        Study, "hopeless_after", lambda self, n, e, value: seen(self, n, e, value) or (n, e) == (1, 2) or (n, e) == (0, 3)
+    )
+    trial = Search.trial
+    monkeypatch.setattr(
+        Search, "trial", lambda self, n, points: trial(self, n, {**points, **({"train.learning_rate": "1e30"} if n == 2 else {})})
+    )
+    summary = run_search(make(trials=4), tmp_path / "s")
+    assert [row.state for row in summary.rows] == ["complete", "pruned", "failed", "complete"]
+    steps = [max(e["step"] for e in runs.read_log(tmp_path / "s" / "trials" / f"trial-000{n}")) for n in (0, 1, 3)]
+    assert steps == [6, 4, 6]  # what is at its end anyway is let be
+    pruned = tmp_path / "s" / "trials" / "trial-0001"
+    assert not (pruned / runs.CHECKPOINT).exists()
+    assert not (pruned / runs.SCORES).exists()
+    lines = table(tmp_path / "s")
+    assert (lines[1]["steps"], lines[1]["accuracy"]) == ("4", "")
+    assert lines[1]["reason"].startswith("pruned at evaluation 2, step 4: accuracy 0.")
+    assert "train.learning_rate" in lines[2]["reason"]
+    stopped, failed = read_experiment(tmp_path / "s").entries[1:3]
+    assert (stopped.failure, stopped.stopped) == (None, lines[1]["reason"])
+    assert (failed.failure, failed.stopped) == (lines[2]["reason"], None)
+
+
+def test_what_is_over_the_budget_is_never_run(make: Make, tmp_path: Path) -> None:
+    plan = make("lora.max_trainable=4000", over=["lora.rank=2..16", "lora.dropout=0..0.5"], trials=2)
+    summary = run_search(plan, tmp_path / "s")
+    rejected = [row for row in summary.rows if row.state == "rejected"]
+    assert rejected
+    assert sum(row.state == "complete" for row in summary.rows) == 2
+    for row in rejected:
+        assert row.facts["trainable"] > 4000
+        assert f"{row.facts['trainable']:,} of 4,000" in str(row.reason)
+        assert not (tmp_path / "s" / "trials" / f"trial-{row.number:04d}").exists()
+    for row in summary.rows:
+        if row.state == "complete":
+            run = tmp_path / "s" / "trials" / f"trial-{row.number:04d}"
+            assert runs.read_scores(run)["counts"]["trainable"] == row.facts["trainable"] <= 4000
+
+
+def test_two_objectives_leave_a_front(make: Make, tmp_path: Path) -> None:
+    plan = make(objectives=("loss", "trainable"), sampler="grid", over=["lora.rank=2,8", "train.learning_rate=1e-3,3e-2"], trials=9)
+    summary = run_search(plan, tmp_path / "s")
+    lines = {int(line["number"]): (float(line["loss"]), int(line["trainable"])) for line in table(tmp_path / "s")}
+    assert len(lines) == 4  # the whole grid
+    beaten = {n for n, a in lines.items() if any(b != a and b[0] <= a[0] and b[1] <= a[1] for b in lines.values())}
+    assert set(summary.best) == set(lines) - beaten
+    assert [lines[n][0] for n in summary.best] == sorted(lines[n][0] for n in summary.best)
+    with (tmp_path / "s" / "pareto.csv").open(newline="") as file:
+        assert [int(line["number"]) for line in csv.DictReader(file)] == [*summary.best]
+    written = {path.name for path in write_search_figures(tmp_path / "s")}
+    assert written == {f"search_{kind}.png" for kind in ("history", "importance", "slices", "parallel", "pareto")}
+    assert all((tmp_path / "s" / "figures" / name).stat().st_size > 5000 for name in written)
+    found = json.loads((tmp_path / "s" / "search.json").read_text())
+    assert set(found["importance"]) == {"loss", "trainable"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "message"),
+    [
+        (["data.validation=0"], {}, "validation"),
+        (["data.source=none.csv"], {}, "none.csv"),
+        (["model.base=none"], {}, "none"),
+        ([], {"objectives": ("acuracy",)}, "f1:NAME with NAME of Business, Sci/Tech"),
+        ([], {"objectives": ("balance:World/Sports",)}, "train.stop_on is the same"),
+        (["lora.rank=4"], {}, "both held"),
+    ],
+)
+def test_what_would_fail_every_trial_is_said_before_the_first(
+    make: Make, settings: list[str], more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LoralabError, match=message):
+        make(*settings, **more)
+
+
+def test_a_setting_that_is_held_leaves_the_recipes_space() -> None:
+    data = ["data.source=sample", "model.base=minilm"]
+    assert "lora.rank" in plan_search("roberta-search", data).rules.space.told()
+    assert "lora.rank" not in plan_search("roberta-search", [*data, "lora.rank=4"]).rules.space.told()
+
+
+def test_a_space_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text("lora.rank: [4, 8]\ntrain.epochs: 1..2\n")
+    assert plan_search("quickstart", space=tmp_path / "space.yaml").rules.space.told() == {
+        "lora.rank": "4,8",
+        "train.epochs": "1..2",
+    }
+    (tmp_path / "recipe.yaml").write_text("lora: {rank: 4}\nsearch:\n  lora.dropout: 0..0.1\n")
+    assert plan_search(str(tmp_path / "recipe.yaml")).rules.space.told() == {"lora.dropout": "0..0.1"}
+
+
+def test_another_question_or_a_strangers_folder_is_refused(make: Make, tmp_path: Path) -> None:
+    run_search(make(trials=1), tmp_path / "s")
+    with pytest.raises(LoralabError, match="asks something else"):
+        run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s")
+    with pytest.raises(LoralabError, match="asks something else"):
+        run_search(make("train.weight_decay=0.1", trials=1), tmp_path / "s")
+    assert len(table(tmp_path / "s")) == 1
+    summary = run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s", overwrite=True)
+    assert set(summary.rows[0].points) == {"lora.rank"}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    with pytest.raises(LoralabError, match="not an experiment"):
+        run_search(make(trials=1), tmp_path / "mine", overwrite=True)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
