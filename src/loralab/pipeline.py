@@ -20,8 +20,8 @@ from loralab.ready import Plan, Ready, prepare
 from loralab.training.callbacks import Listener, Watch
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Optimisation, fit
-from loralab.training.scoring import logits_of
-from loralab.training.warm_start import last_linear, warm_start
+from loralab.training.scoring import last_linear, logits_of
+from loralab.training.warm_start import warm_start
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 experiment.json   the question: kind, recipes, what is varied and held, every trial with its factors
 trials/NAME/      one ordinary run folder a trial
+indices/          the rows that an experiment chose for its trials: NAME.txt, and pool.json, what they were chosen from
 trials.csv, tables/, figures/, report.html
                   made from the files above by `loralab report`, and made again at any time
 """
@@ -19,9 +20,9 @@ from loralab import runs
 from loralab.config import Config
 from loralab.errors import LoralabError
 
-EXPERIMENT, TRIALS = "experiment.json", "trials"
+EXPERIMENT, TRIALS, INDICES = "experiment.json", "trials", "indices"
 TABLE, TABLES, FIGURES, REPORT = "trials.csv", "tables", "figures", "report.html"
-NAMES = frozenset((EXPERIMENT, TRIALS, TABLE, TABLES, FIGURES, REPORT))
+NAMES = frozenset((EXPERIMENT, TRIALS, INDICES, TABLE, TABLES, FIGURES, REPORT))
 """Everything that may lie in an experiment's folder: `--overwrite` deletes nothing else."""
 
 Factor = str | int | float | bool | None
@@ -30,11 +31,20 @@ Factor = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of an experiment: its folder's name, its settings, and what sets it apart, such as {"lora.rank": 4, "seed": 1}."""
+    """One run of an experiment: its name, its settings, and what sets it apart, such as {"lora.rank": 4, "seed": 1}.
+
+    run: its folder, relative to the experiment's, where that is not trials/NAME: trials may share a run, or be runs made before.
+    """
 
     name: str
     config: Config
     factors: Mapping[str, Factor]
+    run: str | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """True for a run that no experiment made: it is read and never run."""
+        return self.run is not None and not self.run.startswith(f"{TRIALS}/")
 
 
 @dataclass(frozen=True)
@@ -50,17 +60,18 @@ class Question:
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial as its experiment's file tells it; `failure` is why it has no result, where there is a reason."""
+    """A trial as its experiment's file tells it; `failure` is why it has no result, where there is a reason; `run` as in Trial."""
 
     name: str
     factors: Mapping[str, Factor]
     fingerprint: str
     failure: str | None = None
+    run: str | None = None
 
     @classmethod
     def of(cls, trial: Trial, failure: str | None = None) -> Entry:
         """What is written down of a trial."""
-        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure)
+        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure, trial.run)
 
 
 @dataclass(frozen=True)
@@ -71,9 +82,9 @@ class Experiment:
     entries: tuple[Entry, ...]
 
 
-def trial_folder(folder: Path, name: str) -> Path:
+def trial_folder(folder: Path, trial: Trial | Entry) -> Path:
     """Return a trial's run folder."""
-    return folder / TRIALS / name
+    return folder / (trial.run or f"{TRIALS}/{trial.name}")
 
 
 def is_experiment(folder: Path) -> bool:
@@ -114,7 +125,7 @@ def read_experiment(folder: Path) -> Experiment:
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         question = Question(found["kind"], found["asks"], tuple(found["recipes"]), tuple(found["held"]), dict(found["varied"]))
-        entries = tuple(Entry(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"]) for t in found["trials"])
+        entries = tuple(Entry(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"], t.get("run")) for t in found["trials"])
     except FileNotFoundError as error:
         raise LoralabError(f"{folder} is not an experiment: it has no {EXPERIMENT}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -39,17 +39,21 @@ def run_all(
 ) -> list[Outcome]:
     """Run what is not yet complete of an experiment's trials, and return how each ended, in their order.
 
-    `tell` hears of each as it ends. A trial that fails does not stop the others; Ctrl-C does, and leaves what runs to be
-    resumed by the next call. Raises LoralabError when a trial of the same name has other settings.
+    Trials that share a run are run once. `tell` hears of each as it ends. A trial that fails does not stop the others; Ctrl-C
+    does, and leaves what runs to be resumed by the next call. Raises LoralabError when a trial of the same name has other settings.
     """
     outcomes: dict[str, Outcome] = {}
+    sharing: dict[Path, list[Trial]] = {}
+    for trial in trials:
+        sharing.setdefault(trial_folder(folder, trial), []).append(trial)
 
     def ended(outcome: Outcome) -> None:
-        outcomes[outcome.trial.name] = outcome
-        tell(outcome)
+        for trial in sharing[trial_folder(folder, outcome.trial)]:
+            outcomes[trial.name] = replace(outcome, trial=trial)
+            tell(outcomes[trial.name])
 
     waiting = []
-    for trial in trials:
+    for trial, *_ in sharing.values():
         if is_complete(trial, folder):
             ended(Outcome(trial, found=True))
         else:
@@ -75,8 +79,11 @@ def choose_where(asked: str | None) -> Where:
 
 
 def is_complete(trial: Trial, folder: Path) -> bool:
-    """True where the trial's result lies. Raises LoralabError where another trial's does."""
-    target = trial_folder(folder, trial.name)
+    """True where the trial's result lies. Raises LoralabError where another trial's does, or a run from elsewhere has none."""
+    target = trial_folder(folder, trial)
+    if trial.elsewhere:
+        runs.read_scores(target)
+        return True
     if not (target / runs.SCORES).is_file():
         return False
     if runs.read_scores(target).get("fingerprint") != trial.config.fingerprint():
@@ -88,7 +95,7 @@ def attempt(trial: Trial, folder: Path) -> Outcome:
     """Run one trial, from its last checkpoint where it was stopped, and tell how it ended. Only Ctrl-C gets through."""
     from loralab.pipeline import run_training
 
-    target = trial_folder(folder, trial.name)
+    target = trial_folder(folder, trial)
     run = partial(run_training, trial.config, name=target.name, folder=target.parent)
     try:
         if is_complete(trial, folder):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from loralab.data.values import Encoded
-from loralab.training.scoring import logits_of
+from loralab.training.scoring import features_and_logits
 
 MOST_ROWS = 10_000
 """Rows that the regression sees: more of them take minutes, and it is only where training starts."""
@@ -19,11 +19,6 @@ MOST_ROWS = 10_000
 
 STRENGTH = 3.0
 """scikit-learn's C for features of mean norm 1: the best or near it on AG News from 100 to 2,400 rows (docs/log.md)."""
-
-
-def last_linear(head: nn.Module) -> nn.Linear:
-    """The linear map that gives the logits."""
-    return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def warm_start(network: nn.Module, train: Encoded, out: nn.Linear) -> None:
@@ -35,11 +30,7 @@ def warm_start(network: nn.Module, train: Encoded, out: nn.Linear) -> None:
     labels = train.labels[rows]
     if len(np.unique(labels)) < 2:
         return
-    hook = out.register_forward_hook(lambda module, inputs, output: inputs[0])
-    try:
-        features = logits_of(network, train, rows=rows)  # (n, inputs of out), because of the hook
-    finally:
-        hook.remove()
+    features, _ = features_and_logits(network, train, out, rows)
     scale = float(np.linalg.norm(features, axis=1).mean()) or 1.0
     fitted = LogisticRegression(C=STRENGTH, max_iter=500).fit(features / scale, labels)
     weights, biases = fitted.coef_ / scale, fitted.intercept_
