@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import prod
 from pathlib import Path
@@ -179,6 +180,7 @@ def name_of(factors: Mapping[str, Factor]) -> str:
     return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
+@cache
 def _short(setting: str) -> str:
     """`rank` for lora.rank; `lora.dropout` in full, for there is model.dropout too."""
     last = setting.rpartition(".")[2]
