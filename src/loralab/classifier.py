@@ -16,14 +16,14 @@ from loralab import runs
 from loralab.data.clean import check_steps
 from loralab.data.encode import encode, load_tokenizer
 from loralab.data.sources import read_examples, stream_texts
-from loralab.data.values import Examples
+from loralab.data.values import Encoded, Examples
 from loralab.errors import LoralabError
 from loralab.model import device
 from loralab.model.bundle import Manifest, load_bundle, read_manifest
 from loralab.model.generic import GenericNetwork
 from loralab.model.lora import merge
 from loralab.model.onnx_network import ONNX, OnnxNetwork
-from loralab.training.scoring import logits_of
+from loralab.training.scoring import features_and_logits, last_linear, logits_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -126,22 +126,33 @@ class Classifier:
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Classify texts, in their order. Raises LoralabError for a value that is not a text."""
-        logits = self.logits(texts) / np.float32(self.manifest.temperature)
-        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
-        return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
+        return self._predictions(self.logits(texts))
+
+    def predict_with_features(self, texts: Sequence[str]) -> tuple[Predictions, npt.NDArray[np.float32]]:
+        """Classify texts, one at least, and tell in the same pass what the last linear map reads of each: (n, width) fp32."""
+        if isinstance(self.network, OnnxNetwork):
+            raise LoralabError("an ONNX file tells its logits only: load the run with backend='native'")
+        features, logits = features_and_logits(self.network, self._encode(texts), last_linear(self.network.head))
+        return self._predictions(logits), features
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return what the network says of each text, before temperature and softmax: (n, classes) fp32."""
+        encoded = self._encode(texts)
+        return logits_of(self.network, encoded) if len(encoded) else np.zeros((0, len(self.classes)), dtype=np.float32)
+
+    def _encode(self, texts: Sequence[str]) -> Encoded:
         if isinstance(texts, str):
             raise LoralabError("predict takes a list of texts, not one text: write predict([text])")
         if odd := [text for text in texts if not isinstance(text, str)]:
             raise LoralabError(f"predict takes texts, not {type(odd[0]).__name__}: {odd[0]!r}")
-        if not texts:
-            return np.zeros((0, len(self.classes)), dtype=np.float32)
         examples = Examples(texts, None, np.arange(len(texts)), self.classes)
-        encoded = encode(examples, tokenizer=self.tokenizer, clean=self.manifest.clean, pad_id=self.manifest.dims.pad_id)
-        return logits_of(self.network, encoded)
+        return encode(examples, tokenizer=self.tokenizer, clean=self.manifest.clean, pad_id=self.manifest.dims.pad_id)
+
+    def _predictions(self, logits: npt.NDArray[np.float32]) -> Predictions:
+        logits = logits / np.float32(self.manifest.temperature)
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+        return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
 
     def evaluate(self, path: str | Path, *, text: Sequence[str] | None = None, label: str | None = None) -> dict[str, float]:
         """Score a labelled file: see `loralab.metrics.scores`. Raises LoralabError for labels that are not this run's."""

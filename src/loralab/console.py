@@ -163,7 +163,11 @@ class ExperimentView:
             show_facts(facts)
             self.progress.start()
             self.announced = True
-        self.progress.update(self.task, total=(self.progress.tasks[self.task].total or 0) + len(trials))
+        self.progress.update(self.task, description="trials", total=(self.progress.tasks[self.task].total or 0) + len(trials))
+
+    def say(self, what: str) -> None:
+        """Show what is being done between two rounds."""
+        self.progress.update(self.task, description=escape(what))
 
     def tell(self, outcome: Outcome) -> None:
         """Show how a trial ended."""
@@ -174,7 +178,7 @@ class ExperimentView:
         if outcome.failure is not None:
             end = f"[red]failed[/]: {escape(outcome.failure)}"
         else:
-            scores = read_scores(trial_folder(self.folder, outcome.trial.name))["scores"]
+            scores = read_scores(trial_folder(self.folder, outcome.trial))["scores"]
             end = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]found[/]" if outcome.found else "")
         self.progress.console.print(f"{escape(what):<52} {end}", soft_wrap=True)
         self.progress.advance(self.task)

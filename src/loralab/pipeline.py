@@ -20,9 +20,9 @@ from loralab.ready import Plan, Ready, prepare
 from loralab.training.callbacks import Listener, Watch
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Optimisation, fit
-from loralab.training.scoring import logits_among
+from loralab.training.scoring import last_linear, logits_among
 from loralab.training.together import ALONE, World
-from loralab.training.warm_start import last_linear, warm_start
+from loralab.training.warm_start import warm_start
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ trials/NAME/      one ordinary run folder a trial
 study.journal    a search's study: every trial as Optuna keeps it, unless it lies in a database; *.lock beside it
 search.json, best.yaml, pareto.csv
                  what a search found: every trial with its values, the best settings, the best compromises
+indices/          the rows that an experiment chose for its trials: NAME.txt, and pool.json, what they were chosen from
 trials.csv, tables/, figures/, report.html
                   made from the files above by `loralab report`, and made again at any time
 """
@@ -22,11 +23,12 @@ from loralab import runs
 from loralab.config import Config
 from loralab.errors import LoralabError
 
-EXPERIMENT, TRIALS = "experiment.json", "trials"
+EXPERIMENT, TRIALS, INDICES = "experiment.json", "trials", "indices"
 TABLE, TABLES, FIGURES, REPORT = "trials.csv", "tables", "figures", "report.html"
 STUDY, STUDY_LOCK, CLAIM_LOCK = "study.journal", "study.journal.lock", "study.lock"
 FOUND, BEST, PARETO = "search.json", "best.yaml", "pareto.csv"
-NAMES = frozenset((EXPERIMENT, TRIALS, TABLE, TABLES, FIGURES, REPORT, STUDY, STUDY_LOCK, CLAIM_LOCK, FOUND, BEST, PARETO))
+_MADE = (TABLE, TABLES, FIGURES, REPORT, FOUND, BEST, PARETO)
+NAMES = frozenset((EXPERIMENT, TRIALS, INDICES, STUDY, STUDY_LOCK, CLAIM_LOCK, *_MADE))
 """Everything that may lie in an experiment's folder: `--overwrite` deletes nothing else."""
 
 Factor = str | int | float | bool | None
@@ -35,11 +37,20 @@ Factor = str | int | float | bool | None
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of an experiment: its folder's name, its settings, and what sets it apart, such as {"lora.rank": 4, "seed": 1}."""
+    """One run of an experiment: its name, its settings, and what sets it apart, such as {"lora.rank": 4, "seed": 1}.
+
+    run: its folder, relative to the experiment's, where that is not trials/NAME: trials may share a run, or be runs made before.
+    """
 
     name: str
     config: Config
     factors: Mapping[str, Factor]
+    run: str | None = None
+
+    @property
+    def elsewhere(self) -> bool:
+        """True for a run that no experiment made: it is read and never run."""
+        return self.run is not None and not self.run.startswith(f"{TRIALS}/")
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Entry:
-    """A trial as its experiment's file tells it.
+    """A trial as its experiment's file tells it; `run` as in Trial.
 
     failure: why it has no result, where there is a reason; stopped: why it was ended on purpose, which is no failure.
     """
@@ -65,11 +76,12 @@ class Entry:
     fingerprint: str
     failure: str | None = None
     stopped: str | None = None
+    run: str | None = None
 
     @classmethod
     def of(cls, trial: Trial, failure: str | None = None, stopped: str | None = None) -> Entry:
         """What is written down of a trial."""
-        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure, stopped)
+        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure, stopped, trial.run)
 
 
 @dataclass(frozen=True)
@@ -80,9 +92,9 @@ class Experiment:
     entries: tuple[Entry, ...]
 
 
-def trial_folder(folder: Path, name: str) -> Path:
+def trial_folder(folder: Path, trial: Trial | Entry) -> Path:
     """Return a trial's run folder."""
-    return folder / TRIALS / name
+    return folder / (trial.run or f"{TRIALS}/{trial.name}")
 
 
 def is_experiment(folder: Path) -> bool:
@@ -124,7 +136,8 @@ def read_experiment(folder: Path) -> Experiment:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
         question = Question(found["kind"], found["asks"], tuple(found["recipes"]), tuple(found["held"]), dict(found["varied"]))
         entries = tuple(
-            Entry(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"], t.get("stopped")) for t in found["trials"]
+            Entry(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"], t.get("stopped"), t.get("run"))
+            for t in found["trials"]
         )
     except FileNotFoundError as error:
         raise LoralabError(f"{folder} is not an experiment: it has no {EXPERIMENT}") from error

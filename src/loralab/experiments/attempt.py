@@ -35,8 +35,11 @@ Tell = Callable[[Outcome], None]
 
 
 def is_complete(trial: Trial, folder: Path) -> bool:
-    """True where the trial's result lies. Raises LoralabError where another trial's does."""
-    target = trial_folder(folder, trial.name)
+    """True where the trial's result lies. Raises LoralabError where another trial's does, or a run from elsewhere has none."""
+    target = trial_folder(folder, trial)
+    if trial.elsewhere:
+        runs.read_scores(target)
+        return True
     if not (target / runs.SCORES).is_file():
         return False
     if runs.read_scores(target).get("fingerprint") != trial.config.fingerprint():
@@ -48,7 +51,7 @@ def attempt(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) -> O
     """Run one trial, from its last checkpoint where it was stopped, and tell how it ended. Only Ctrl-C gets through."""
     from loralab.pipeline import run_training
 
-    target = trial_folder(folder, trial.name)
+    target = trial_folder(folder, trial)
     run = partial(run_training, trial.config, name=target.name, folder=target.parent, listeners=listeners)
     try:
         if is_complete(trial, folder):

@@ -6,13 +6,14 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from loralab.errors import LoralabError
 from loralab.experiments.attempt import MOST_DEATHS, Outcome, Tell, attempt, is_complete
-from loralab.trials import Trial
+from loralab.trials import Trial, trial_folder
 
 Where = Literal["here", "processes", "ray"]
 
@@ -28,18 +29,22 @@ def run_all(
 ) -> list[Outcome]:
     """Run what is not yet complete of an experiment's trials, and return how each ended, in their order.
 
-    jobs: at most so many at a time; ray_address: a cluster, in the place of a Ray of this machine. `tell` hears of each as it
-    ends. A trial that fails does not stop the others; Ctrl-C does, and leaves what runs to be
+    jobs: at most so many at a time; ray_address: a cluster, in the place of a Ray of this machine. Trials that share a run are run
+    once. `tell` hears of each as it ends. A trial that fails does not stop the others; Ctrl-C does, and leaves what runs to be
     resumed by the next call. Raises LoralabError when a trial of the same name has other settings.
     """
     outcomes: dict[str, Outcome] = {}
+    sharing: dict[Path, list[Trial]] = {}
+    for trial in trials:
+        sharing.setdefault(trial_folder(folder, trial), []).append(trial)
 
     def ended(outcome: Outcome) -> None:
-        outcomes[outcome.trial.name] = outcome
-        tell(outcome)
+        for trial in sharing[trial_folder(folder, outcome.trial)]:
+            outcomes[trial.name] = replace(outcome, trial=trial)
+            tell(outcomes[trial.name])
 
     waiting = []
-    for trial in trials:
+    for trial, *_ in sharing.values():
         if is_complete(trial, folder):
             ended(Outcome(trial, found=True))
         else:

@@ -16,20 +16,34 @@ class Kind:
     """One kind of study.
 
     axes: each setting that varies, with its points as they are typed; a point `2r` of lora.alpha is twice the rank.
-    design: every combination (grid), or one axis at a time around the recipe's own values (around).
+    design: every combination (grid); one axis at a time around the recipe's own values (around); trials each of which decides the
+    rows of the next (chains); or runs that are there already (runs).
     free: other settings than these may be varied instead, by --points.
     draws: each seed also draws other training rows (data.draw_seed); the test rows stay.
-    always: settings of every trial, which the user's own override.
+    always: settings of every trial, which the user's own override. `active` has no validation rows, whose labels would be no less
+    work, and data.train_limit bounds the rows that it chooses from.
     """
 
     name: str
     asks: str
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (42,)
-    design: Literal["grid", "around"] = "grid"
+    design: Literal["grid", "around", "chains", "runs"] = "grid"
     free: bool = False
     draws: bool = False
     always: tuple[str, ...] = ()
+
+    def describe(self) -> str:
+        """Return the question with what is varied, its points and seeds, and what is held, in a few lines of text."""
+        lines = [f"{self.name}: {self.asks}", *(f"--points {axis}={','.join(points)}" for axis, points in self.axes.items())]
+        if self.free:
+            lines.append("--points may name any other settings in their place")
+        if self.seeds:
+            lines.append(f"--seeds {','.join(map(str, self.seeds))}" + (", each with other training rows" if self.draws else ""))
+        if self.always:
+            lines.append(f"{' '.join(self.always)}, unless given")
+        takes = "RUN RUN ..." if self.design == "runs" else "RECIPE[,RECIPE] [KEY=VALUE ...]"
+        return "\n  ".join([*lines, f"loralab experiment {self.name} {takes}"])
 
 
 def find_kind(name: str) -> Kind:
@@ -83,5 +97,14 @@ KINDS: Mapping[str, Kind] = {
             seeds=THREE,
             draws=True,
         ),
+        Kind(
+            "active",
+            "Which rows are worth labelling? Strategies that begin with the same rows.",
+            {"strategy": ("random", "least-confidence", "margin", "entropy", "badge"), "labels": ("50", "100", "200", "400")},
+            seeds=THREE,
+            design="chains",
+            always=("data.validation=0", "data.train_limit=10000"),
+        ),
+        Kind("compare", "Which of these runs is better? Finished runs, on the test rows that they share.", seeds=(), design="runs"),
     )
 }

@@ -173,7 +173,7 @@ def work(task: Task) -> tuple[Outcome, Files]:
         if outcome.failure is not None:
             return outcome, {}
         try:
-            return outcome, pack(trial_folder(Path(own), task.trial.name))
+            return outcome, pack(trial_folder(Path(own), task.trial))
         except RunFailed as error:
             return Outcome(task.trial, failure=str(error)), {}
 
@@ -182,7 +182,7 @@ def fetch(outcome: Outcome, files: Files, folder: Path) -> Outcome:
     """Write down what came back with a trial's outcome."""
     if files:
         try:
-            unpack(files, trial_folder(folder, outcome.trial.name))
+            unpack(files, trial_folder(folder, outcome.trial))
         except RunFailed as error:
             return Outcome(outcome.trial, failure=str(error))
     return outcome

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,8 @@ from loralab.trials import Factor, Question, Trial
 
 _OF_RANK = re.compile(r"(\d+(?:\.\d+)?)r")
 MOST_TRIALS = 10_000
+LONGEST_NAME = 150
+"""Characters of a trial's name: file systems take 255 bytes."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +30,18 @@ class Plan:
     question: Question
     trials: tuple[Trial, ...]
 
-    def rounds(self, folder: Path) -> Iterator[Sequence[Trial]]:
+    def rounds(self, folder: Path, say: Callable[[str], None] = lambda what: None) -> Iterator[Sequence[Trial]]:
         """Yield the trials in rounds, each to be run before the next is asked for: here all at once."""
         yield self.trials
+
+
+@dataclass(frozen=True)
+class Base:
+    """A recipe with the settings of every trial; `factors` names it where there are several."""
+
+    recipe: str
+    config: Config
+    factors: Mapping[str, Factor]
 
 
 def make_plan(
@@ -43,35 +57,60 @@ def make_plan(
     LoralabError for an unknown setting or point, and for an axis that this kind does not vary.
     """
     axes = choose_axes(kind, points)
-    seeds = tuple(kind.seeds if seeds is None else seeds)
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise LoralabError(f"--seeds {','.join(map(str, seeds))}: give different whole numbers, such as 1,2,3")
-    always = [each for each in kind.always if each.partition("=")[0] not in {s.partition("=")[0] for s in settings}]
-    trials: dict[str, Trial] = {}
-    for recipe in recipes:
-        base = load_config(recipe, [*always, *settings])
+    seeds = choose_seeds(kind, seeds)
+    bases, held = load_bases(kind, recipes, settings, axes)
+    points_each = [len(values) for values in axes.values()]
+    if (count := len(bases) * len(seeds) * (1 + sum(points_each) if kind.design == "around" else prod(points_each))) > MOST_TRIALS:
+        raise LoralabError(f"{count:,} trials are over {MOST_TRIALS:,}: give fewer points or seeds")
+    trials: dict[tuple[str, str], Trial] = {}
+    for base in bases:
         for chosen in combinations(kind, axes):
-            config, factors = apply(base, chosen)
-            if len(recipes) > 1:
-                factors = {"recipe": recipe, **factors}
+            config, factors = apply(base.config, chosen)
             for seed in seeds:
-                drawn = [f"seed={seed}", *([f"data.draw_seed={seed}"] if kind.draws else [])]
-                trial = _named(config.override(*drawn), {**factors, "seed": seed})
-                trials.setdefault(trial.config.fingerprint(), trial)
-        if len(trials) > MOST_TRIALS:
-            raise LoralabError(f"{len(trials):,} trials are over {MOST_TRIALS:,}: give fewer points or seeds")
+                drawn = config.override(f"seed={seed}", *([f"data.draw_seed={seed}"] if kind.draws else []))
+                told = {**base.factors, **factors, "seed": seed}
+                trial = Trial(name_of(told), drawn.model_copy(update={"name": None}), told)
+                trials.setdefault((base.recipe, drawn.fingerprint()), trial)  # points may equal the recipe's own, or one another
     found = tuple(trials.values())
-    if len({trial.name for trial in found}) < len(found):
-        raise LoralabError("two trials would have one name: give points that differ by more than punctuation")
-    return Plan(Question(kind.name, kind.asks, tuple(recipes), (*always, *settings), _varied(found)), found)
+    if len({trial.name.casefold() for trial in found}) < len(found):
+        raise LoralabError("two trials would have one name: give points that differ by more than punctuation and case")
+    return Plan(Question(kind.name, kind.asks, tuple(recipes), held, _varied(found)), found)
+
+
+def choose_seeds(kind: Kind, seeds: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the user's seeds, or the kind's. Raises LoralabError for none and for one given twice."""
+    found = kind.seeds if seeds is None else tuple(seeds)
+    if not found or len(set(found)) < len(found):
+        raise LoralabError(f"--seeds {','.join(map(str, found))}: give different whole numbers, such as 1,2,3")
+    return found
+
+
+def load_bases(
+    kind: Kind, recipes: Sequence[str], settings: Sequence[str], axes: Mapping[str, Sequence[str]]
+) -> tuple[list[Base], tuple[str, ...]]:
+    """Return each recipe with the settings of every trial, and these settings: the kind's own, unless given, then those given.
+
+    Raises LoralabError for a setting that the experiment itself sets, which would do nothing.
+    """
+    if len(set(recipes)) < len(recipes):
+        raise LoralabError(f"{','.join(recipes)} names a recipe twice")
+    given = {setting.partition("=")[0] for setting in settings}
+    own = {"seed": "give --seeds", "name": "give --name, the trials are named after what is varied"}
+    own |= {"data.draw_seed": "each of --seeds draws its own rows"} if kind.draws else {}
+    own |= {"data.indices": f"{kind.name} chooses the rows"} if kind.design == "chains" else {}
+    own |= {axis: f"{kind.name} varies it: give --points {axis}=..." for axis in axes if kind.design == "grid"}
+    if taken := [f"{name} cannot be set here: {how}" for name, how in own.items() if name in given]:
+        raise LoralabError(taken[0])
+    held = (*(each for each in kind.always if each.partition("=")[0] not in given), *settings)
+    return [Base(recipe, load_config(recipe, held), {"recipe": recipe} if len(recipes) > 1 else {}) for recipe in recipes], held
 
 
 def choose_axes(kind: Kind, points: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
     """Return the axes with the user's points. A free kind varies just what it is given; another keeps its other axes."""
-    names = setting_names() if kind.free else [*kind.axes]
+    names = [name for name in setting_names() if name not in ("seed", "name")] if kind.free else [*kind.axes]
     for axis, values in points.items():
         if axis not in names:
-            known = "any setting" if kind.free else ", ".join(kind.axes) or "nothing but seeds"
+            known = "any setting" if kind.free else ", ".join(kind.axes) or "nothing else"
             raise LoralabError(f"--points {axis}: {kind.name} varies {known}{nearest(axis, names)}")
         if not values or len(set(values)) < len(values):
             raise LoralabError(f"--points {axis}={','.join(values)}: give different points, with commas between them")
@@ -132,6 +171,22 @@ def parse_seeds(given: str) -> tuple[int, ...]:
     return tuple(int(word) for word in words)
 
 
+def name_of(factors: Mapping[str, Factor]) -> str:
+    """Return a name made of factors, in characters that every file system takes; a long one is cut and ends in a digest."""
+    words = [f"{_short(name)}-{value}" for name, value in factors.items()]
+    name = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", word) for word in words)
+    if len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+@cache
+def _short(setting: str) -> str:
+    """`rank` for lora.rank; `lora.dropout` in full, for there is model.dropout too."""
+    last = setting.rpartition(".")[2]
+    return last if sum(name.rpartition(".")[2] == last for name in setting_names()) < 2 else setting
+
+
 def _assigned(point: str) -> str:
     """A point as the value of an assignment: `query+value` is two words, 1e+3 a number."""
     try:
@@ -139,13 +194,6 @@ def _assigned(point: str) -> str:
     except ValueError:
         return point.replace("+", ",")
     return point
-
-
-def _named(config: Config, factors: Mapping[str, Factor]) -> Trial:
-    """A trial called after its factors, in characters that every file system takes."""
-    words = [f"{name.rpartition('.')[2]}-{value}" for name, value in factors.items()]
-    name = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", word) for word in words)
-    return Trial(name[:150], config.model_copy(update={"name": None}), dict(factors))
 
 
 def _varied(trials: Sequence[Trial]) -> dict[str, list[Factor]]:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from loralab import trials
 from loralab.errors import LoralabError
+from loralab.experiments.active import plan_active
 from loralab.experiments.attempt import Outcome, Tell
+from loralab.experiments.compare import plan_comparison
 from loralab.experiments.execute import Where, run_all
-from loralab.experiments.plans import Plan
-from loralab.trials import Entry, Question, Trial
+from loralab.experiments.kinds import Kind
+from loralab.experiments.plans import make_plan
+from loralab.trials import Entry, Experiment, Factor, Question, Trial
+
+
+class Planned(Protocol):
+    """A question, and its trials in rounds, each run before the next is asked for; `say` hears what takes time between them."""
+
+    @property
+    def question(self) -> Question: ...
+
+    def rounds(self, folder: Path, say: Callable[[str], None]) -> Iterator[Sequence[Trial]]: ...
 
 
 @dataclass(frozen=True)
@@ -27,8 +40,26 @@ class ExperimentSummary:
         return {outcome.trial.name: outcome.failure for outcome in self.outcomes if outcome.failure is not None}
 
 
+def plan_experiment(
+    kind: Kind,
+    recipes: Sequence[str],
+    settings: Sequence[str] = (),
+    points: Mapping[str, Sequence[str]] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Planned:
+    """Plan a kind of experiment on recipes or, where its design is `runs`, on run folders; arguments as in `make_plan`."""
+    points = points or {}
+    match kind.design:
+        case "grid" | "around":
+            return make_plan(kind, recipes, settings, points, seeds)
+        case "chains":
+            return plan_active(kind, recipes, settings, points, seeds)
+        case "runs":
+            return plan_comparison(kind, recipes, settings, points, seeds)
+
+
 def run_experiment(
-    plan: Plan,
+    plan: Planned,
     folder: Path,
     *,
     where: Where = "here",
@@ -37,34 +68,36 @@ def run_experiment(
     overwrite: bool = False,
     announce: Callable[[Question, Sequence[Trial]], None] = lambda question, trials: None,
     tell: Tell = lambda outcome: None,
+    say: Callable[[str], None] = lambda what: None,
 ) -> ExperimentSummary:
     """Run a plan's trials into `folder`, or go on with an experiment that was stopped or now has more points.
 
-    `announce` is told the question and each round of trials before it starts, `tell` each trial's end. Raises LoralabError
-    where the folder holds another experiment, unless `overwrite`.
+    `announce` is told the question and each round of trials before it starts, `tell` each trial's end, `say` what is done between
+    rounds. Raises LoralabError where the folder holds another experiment, unless `overwrite`.
     """
     earlier = open_experiment(plan.question, folder, overwrite)
-    entries = {entry.name: entry for entry in earlier}
+    question = together(earlier.question, plan.question) if earlier else plan.question
+    entries = {entry.name: entry for entry in earlier.entries} if earlier else {}
     outcomes: list[Outcome] = []
-    for round_ in plan.rounds(folder):
+    for round_ in plan.rounds(folder, say):
         entries |= {trial.name: Entry.of(trial) for trial in round_}
-        trials.write_experiment(folder, plan.question, entries.values())
+        trials.write_experiment(folder, question, entries.values())
         announce(plan.question, round_)
         ended = run_all(round_, folder, where=where, jobs=jobs, ray_address=ray_address, tell=tell)
         entries |= {outcome.trial.name: Entry.of(outcome.trial, outcome.failure) for outcome in ended}
-        trials.write_experiment(folder, plan.question, entries.values())
+        trials.write_experiment(folder, question, entries.values())
         outcomes += ended
     return ExperimentSummary(folder, tuple(outcomes))
 
 
-def open_experiment(question: Question, folder: Path, overwrite: bool) -> Iterable[Entry]:
-    """Return the trials that an earlier call of the same question planned. They stay, whatever points this call gives."""
+def open_experiment(question: Question, folder: Path, overwrite: bool) -> Experiment | None:
+    """Return what an earlier call of the same question planned. Its trials stay, whatever points this call gives."""
     if overwrite:
         trials.remove_experiment(folder)
     if not trials.is_experiment(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise LoralabError(f"{folder} exists and is not an experiment: choose another --name or --runs")
-        return ()
+        return None
     earlier = trials.read_experiment(folder)
     before, now = earlier.question, question
     for what in ("kind", "recipes", "held"):
@@ -73,4 +106,15 @@ def open_experiment(question: Question, folder: Path, overwrite: bool) -> Iterab
                 f"{folder} asks something else: its {what} are {getattr(before, what)}, not {getattr(now, what)}\n"
                 "  choose another --name, or replace it with --overwrite"
             )
-    return earlier.entries
+    return earlier
+
+
+def together(before: Question, now: Question) -> Question:
+    """Return the question with the points of both calls, numbers in ascending order."""
+
+    def points(factor: str) -> Sequence[Factor]:
+        all_ = [*dict.fromkeys((*before.varied.get(factor, ()), *now.varied.get(factor, ())))]
+        numbers = [point for point in all_ if isinstance(point, int | float)]
+        return [*sorted(numbers)] if len(numbers) == len(all_) else all_
+
+    return replace(now, varied={factor: points(factor) for factor in {**before.varied, **now.varied}})

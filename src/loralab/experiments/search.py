@@ -170,7 +170,7 @@ def work(study: Study, search: Search, folder: Path, after: Callable[[], None] =
 def run_claimed(study: Study, search: Search, folder: Path, claimed: Claimed) -> None:
     """Run one trial, from where it was cut off, and tell the study what came of it. Only Ctrl-C gets through."""
     trial = search.trial(claimed.number, claimed.points)
-    target = trials.trial_folder(folder, trial.name)
+    target = trials.trial_folder(folder, trial)
     outcome = attempt(trial, folder, [_Reporter(study, claimed.number, target, search.rules.objectives[0])])
     if outcome.stopped is not None:
         (target / runs.CHECKPOINT).unlink(missing_ok=True)

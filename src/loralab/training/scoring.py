@@ -25,6 +25,11 @@ def run_batch(network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     return logits
 
 
+def last_linear(head: nn.Module) -> nn.Linear:
+    """The linear map that gives the logits."""
+    return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
+
+
 def logits_of(
     network: nn.Module, encoded: Encoded, tokens_per_pass: int = TOKENS_PER_PASS, rows: Ints | None = None
 ) -> npt.NDArray[np.float32]:
@@ -56,3 +61,15 @@ def logits_among(world: World, network: nn.Module, encoded: Encoded) -> npt.NDAr
     order = np.concatenate([rows for rows, _ in found])
     logits: npt.NDArray[np.float32] = np.concatenate([part for _, part in found if part is not None])[np.argsort(order)]
     return logits
+
+
+def features_and_logits(
+    network: nn.Module, encoded: Encoded, out: nn.Linear, rows: Ints | None = None
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return in one pass what `out`, the network's last linear map, reads of each text (n, width), and the logits (n, classes)."""
+    hook = out.register_forward_hook(lambda module, inputs, output: torch.cat([inputs[0].float(), output.float()], dim=-1))
+    try:
+        both = logits_of(network, encoded, rows=rows)
+    finally:
+        hook.remove()
+    return both[:, : out.in_features], both[:, out.in_features :]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loralab.data.values import Encoded, Ints
-from loralab.training.scoring import logits_of
+from loralab.training.scoring import features_and_logits
 
 Reals = npt.NDArray[np.float64]
 
@@ -32,11 +32,6 @@ a class (docs/log.md)."""
 
 SCALE = 10.0
 """The logit of a text that points exactly where its class does: best with STRENGTH_TO_NAMES among 5, 10, 20 and 40."""
-
-
-def last_linear(head: nn.Module) -> nn.Linear:
-    """The linear map that gives the logits."""
-    return [module for module in head.modules() if isinstance(module, nn.Linear)][-1]
 
 
 def warm_start(network: nn.Module, out: nn.Linear, train: Encoded | None, names: Encoded | None) -> None:
@@ -91,11 +86,7 @@ def _features(network: nn.Module, out: nn.Linear, encoded: Encoded) -> tuple[Rea
     """What goes into `out` for at most MOST_ROWS texts from all of the set, (n, width), and their labels."""
     assert encoded.labels is not None
     rows = np.linspace(0, len(encoded) - 1, min(len(encoded), MOST_ROWS)).astype(np.int64)
-    hook = out.register_forward_hook(lambda module, inputs, output: inputs[0])
-    try:
-        features = logits_of(network, encoded, rows=rows)  # the inputs of out, because of the hook
-    finally:
-        hook.remove()
+    features, _ = features_and_logits(network, encoded, out, rows)
     return features.astype(np.float64), encoded.labels[rows]
 
 

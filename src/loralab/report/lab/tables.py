@@ -202,7 +202,7 @@ def is_number(value: object) -> bool:
 
 
 def _trial(folder: Path, entry: Entry) -> TrialRow:
-    where = trials.trial_folder(folder, entry.name)
+    where = trials.trial_folder(folder, entry)
     complete = (where / runs.SCORES).is_file()
     try:
         result = read_result(runs.read_scores(where)) if complete else None

@@ -1,0 +1,275 @@
+"""Trials run here and in processes to the same results; what is finished stays, what is killed is run again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import psutil
+import pytest
+
+from loralab import run_training, runs
+from loralab.config import Config
+from loralab.errors import Interrupted, LoralabError, RunFailed
+from loralab.experiments.execute import Outcome, attempt, choose_where, run_all
+from loralab.experiments.kinds import find_kind
+from loralab.experiments.plans import Plan, make_plan
+from loralab.experiments.run import run_experiment
+from loralab.training.callbacks import Event, StepDone
+from loralab.trials import Trial, read_experiment
+
+SETTINGS = ["train.epochs=2", "train.eval_every=2", "train.batch_size=8", "train.threads=1", "data.max_length=32", "data.clean="]
+
+
+def planned(tiny: Path, data: Path, *settings: str, seeds: tuple[int, ...] = (1, 2)) -> Plan:
+    return make_plan(find_kind("seeds"), [str(data)], [f"model.base={tiny}", *SETTINGS, *settings], {}, seeds)
+
+
+def weights(trials: Path) -> dict[str, str]:
+    """Each complete trial's adapter."""
+    found = [path.parent for path in sorted(trials.glob("trials/*/scores.json"))]
+    return {run.name: hashlib.sha256((run / "model" / "adapter_model.safetensors").read_bytes()).hexdigest() for run in found}
+
+
+@pytest.fixture(scope="module")
+def done(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds, never stopped."""
+    folder = tmp_path_factory.mktemp("done") / "seeds"
+    assert not run_experiment(planned(tiny, topics_csv), folder).failures
+    return folder
+
+
+# --- what is run ---------------------------------------------------------------------------------------------------
+
+
+def test_every_trial_is_an_ordinary_run(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
+    trial = planned(tiny, topics_csv).trials[1]
+    alone = run_training(trial.config, name="alone", folder=tmp_path)
+    assert runs.read_scores(done / "trials" / trial.name)["scores"] == alone.scores
+    assert runs.read_config(done / "trials" / trial.name) == trial.config
+
+
+def test_finished_trials_are_found_and_new_points_are_added(tiny: Path, topics_csv: Path, done: Path) -> None:
+    before = weights(done)
+    with mock.patch("loralab.pipeline.run_training", wraps=run_training) as ran:
+        summary = run_experiment(planned(tiny, topics_csv, seeds=(2, 3)), done)
+    assert [(o.trial.name, o.found) for o in summary.outcomes] == [("seed-2", True), ("seed-3", False)]
+    assert ran.call_count == 1
+    found = read_experiment(done)
+    assert [entry.name for entry in found.entries] == ["seed-1", "seed-2", "seed-3"]
+    assert found.question.varied == {"seed": [1, 2, 3]}
+    assert before.items() < weights(done).items()
+
+
+def test_a_trial_that_was_stopped_goes_on_to_the_same_adapter(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
+    trial = planned(tiny, topics_csv).trials[0]
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepDone) and event.step == 5:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        run_training(trial.config, name=trial.name, folder=tmp_path / "trials", listeners=[stop])
+    with mock.patch("loralab.pipeline.run_training", wraps=run_training) as ran:
+        assert attempt(trial, tmp_path) == Outcome(trial)
+    assert ran.call_args.kwargs["resume"]
+    assert weights(tmp_path)[trial.name] == weights(done)[trial.name]
+
+
+def test_a_failing_trial_does_not_stop_the_others(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    points = {"train.stop_on": ("f1:Wrold", "accuracy")}
+    plan = make_plan(find_kind("grid"), [str(topics_csv)], [f"model.base={tiny}", *SETTINGS], points, (1,))
+    told: list[Outcome] = []
+    summary = run_experiment(plan, tmp_path / "grid", tell=told.append)
+    wrong, right = plan.trials
+    assert [o.failure is None for o in told] == [False, True]
+    assert "Wrold" in summary.failures[wrong.name]
+    entries = read_experiment(tmp_path / "grid").entries
+    assert [entry.failure for entry in entries] == [summary.failures[wrong.name], None]
+    assert set(weights(tmp_path / "grid")) == {right.name}
+
+
+def test_a_finished_trial_with_other_settings_is_refused(tiny: Path, topics_csv: Path, done: Path) -> None:
+    before = weights(done)
+    with pytest.raises(LoralabError, match="was run with other settings"):
+        run_all(planned(tiny, topics_csv, "lora.rank=2").trials, done, where="here")
+    with pytest.raises(LoralabError, match="asks something else: its held"):
+        run_experiment(planned(tiny, topics_csv, "lora.rank=2"), done)
+    assert weights(done) == before
+
+
+def test_trials_that_share_a_run_are_run_once(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    config = planned(tiny, topics_csv, "train.epochs=0").trials[0].config
+    trials = [Trial(name, config, {"strategy": name}, "trials/start") for name in "ab"]
+    told: list[Outcome] = []
+    with mock.patch("loralab.pipeline.run_training", wraps=run_training) as ran:
+        assert run_all(trials, tmp_path, where="here", tell=told.append) == [Outcome(trial) for trial in trials] == told
+    assert ran.call_count == 1
+    assert os.listdir(tmp_path / "trials") == ["start"]
+
+
+def test_a_run_from_elsewhere_is_never_run(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
+    config = planned(tiny, topics_csv).trials[0].config.override("lora.rank=3")  # its settings are its own affair
+    assert run_all([Trial("x", config, {}, os.path.relpath(done / "trials" / "seed-1", tmp_path))], tmp_path, where="here")[0].found
+    with (
+        mock.patch("loralab.pipeline.run_training", side_effect=AssertionError),
+        pytest.raises(LoralabError, match="not complete"),
+    ):
+        run_all([Trial("x", config, {}, "../nothing")], tmp_path, where="here")
+
+
+# --- how a trial ends, with the run itself played ------------------------------------------------------------------
+
+
+def played(*ends: Exception | None) -> Any:
+    """run_training that ends in turn as said."""
+    return mock.patch("loralab.pipeline.run_training", side_effect=[end if end else mock.DEFAULT for end in ends])
+
+
+@pytest.fixture
+def trial() -> Trial:
+    return Trial("t", Config(), {})
+
+
+def begun(folder: Path) -> Path:
+    runs.create(folder / "trials" / "t", Config(), {}, overwrite=False)
+    return folder
+
+
+def test_interruption_alone_gets_through(trial: Trial, tmp_path: Path) -> None:
+    with played(Interrupted("Ctrl-C")), pytest.raises(Interrupted):
+        attempt(trial, tmp_path)
+    for error in (LoralabError("no such column"), RunFailed("disk full")):
+        with played(error):
+            assert attempt(trial, tmp_path).failure == str(error)
+
+
+def test_a_bug_is_a_failure_with_its_trace(trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with played(ZeroDivisionError("ours")):
+        assert attempt(trial, tmp_path).failure == "ZeroDivisionError('ours')"
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_what_cannot_be_resumed_begins_anew(trial: Trial, tmp_path: Path) -> None:
+    with played(LoralabError("other threads"), None) as ran:
+        assert attempt(trial, begun(tmp_path)).failure is None
+    assert [call.kwargs for call in ran.call_args_list] == [
+        {"name": "t", "folder": tmp_path / "trials", "resume": True},
+        {"name": "t", "folder": tmp_path / "trials", "overwrite": True},
+    ]
+
+
+def test_a_failed_resumption_keeps_what_was_done(trial: Trial, tmp_path: Path) -> None:
+    with played(RunFailed("disk full")) as ran:
+        assert attempt(trial, begun(tmp_path)).failure == "disk full"
+    assert ran.call_count == 1
+
+
+def test_where_is_one_of_three() -> None:
+    assert choose_where("here") == "here"
+    with pytest.raises(LoralabError, match="choose one of here, processes, ray"):
+        choose_where("there")
+
+
+# --- processes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_adapters(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
+    outcomes = run_all(planned(tiny, topics_csv).trials, tmp_path, where="processes", jobs=2)
+    assert [(o.found, o.failure) for o in outcomes] == [(False, None)] * 2
+    assert weights(tmp_path).items() <= weights(done).items()
+
+
+def start(tiny: Path, data: Path, folder: Path) -> subprocess.Popen[str]:
+    """An experiment of three long trials, two at a time, in a session of its own."""
+    settings = [f"model.base={tiny}", *SETTINGS, "train.epochs=20", "train.schedule=constant"]
+    command = [
+        "-m",
+        "loralab",
+        "experiment",
+        "seeds",
+        str(data),
+        *settings,
+        "--seeds",
+        "1,2,3",
+        "--where",
+        "processes",
+        "--jobs",
+        "2",
+    ]
+    command += ["--runs", str(folder), "--name", "e"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env=environment,
+    )
+
+
+def wait_until(happened: Callable[[], object], seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+def steps(folder: Path, trial: str) -> int:
+    """The last step that a trial's log tells."""
+    log = folder / "e" / "trials" / trial
+    return max((event["step"] for event in runs.read_log(log)), default=0)
+
+
+def never_stopped(tiny: Path, data: Path, folder: Path) -> dict[str, str]:
+    process = start(tiny, data, folder)
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
+    return weights(folder / "e")
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_costs_no_trial(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    process = start(tiny, topics_csv, tmp_path / "killed")
+    try:
+        wait_until(lambda: steps(tmp_path / "killed", "seed-1") >= 6)
+        workers = [p for p in psutil.Process(process.pid).children() if "spawn_main" in " ".join(p.cmdline())]
+        assert len(workers) == 2
+        workers[0].send_signal(signal.SIGKILL)
+        out, _ = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == 0, out
+    assert re.search("3 of 3 trials have a result", out)
+    entries = json.loads((tmp_path / "killed" / "e" / "experiment.json").read_text())["trials"]
+    assert [entry["failure"] for entry in entries] == [None] * 3
+    assert weights(tmp_path / "killed" / "e") == never_stopped(tiny, topics_csv, tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_an_experiment_to_go_on_with(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    process = start(tiny, topics_csv, tmp_path / "cut")
+    try:
+        wait_until(lambda: steps(tmp_path / "cut", "seed-1") >= 6)
+        os.killpg(process.pid, signal.SIGINT)
+        out, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 1, out
+    assert "Traceback" not in out
+    assert "interrupted" in out
+    assert len(weights(tmp_path / "cut" / "e")) < 3
+    assert steps(tmp_path / "cut", "seed-1") >= 6
+    assert never_stopped(tiny, topics_csv, tmp_path / "cut") == never_stopped(tiny, topics_csv, tmp_path / "whole")
