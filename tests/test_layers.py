@@ -32,7 +32,8 @@ TABLE: Mapping[str, May] = {
     "__init__": May(types=("classifier", "config", "pipeline")),
     "__main__": May(top=("cli",)),
     "errors": May(),
-    "config": May(),
+    "settings": May(),
+    "config": May(top=("settings",)),
     "metrics": May(),
     "stats": May(),
     "data": May(),
@@ -63,7 +64,7 @@ TABLE: Mapping[str, May] = {
     "report": May(top=("config", "metrics", "runs", "stats", "trials")),
     "console": May(
         top=("metrics",),
-        lazily=("runs", "training.callbacks", "trials"),
+        lazily=("training.callbacks",),
         types=(
             "classifier",
             "config",
@@ -81,9 +82,9 @@ TABLE: Mapping[str, May] = {
         ),
     ),
     "track": May(top=("runs",), lazily=("training.callbacks",), types=("config", "pipeline", "training.callbacks")),
-    "search_view": May(top=("console",), types=("experiments",)),
-    "cli": May(top=("cli_search",), lazily=("",)),
-    "cli_search": May(lazily=("experiments", "report", "search_view")),
+    "lab_view": May(top=("console",), lazily=("runs", "trials"), types=("experiments", "report.lab.rows", "trials")),
+    "cli": May(top=("cli_lab",), lazily=("",)),
+    "cli_lab": May(lazily=("experiments", "lab_view", "report")),
 }
 
 FENCES: Mapping[str, tuple[str, ...]] = {
@@ -101,10 +102,10 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "peft": ("model.generic", "model.generic_files", "model.peft_methods"),
     "pickle": ("data.pickle_machine", "data.safe_pickle"),
     "huggingface_hub": ("data.sources", "model.storage"),
-    "typer": ("cli", "cli_search"),
-    "rich": ("console", "search_view"),
+    "typer": ("cli", "cli_lab"),
+    "rich": ("console", "lab_view"),
     "yaml": ("config",),
-    "pydantic": ("config", "model"),
+    "pydantic": ("config", "model", "settings"),
     "sklearn": ("metrics", "training.warm_start"),
     "pyarrow": ("data",),
     "onnx": ("model.onnx_network",),

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loralab.cli_search import search
+from loralab.cli_lab import experiment, experiment_help, search
 from loralab.errors import LoralabError
 
 INTERRUPTED = 130
@@ -276,78 +276,7 @@ def report(
     print(f"report      {report_on(path)}")
 
 
-def _experiment_help() -> str:
-    from loralab.experiments.kinds import KINDS
-
-    kinds = "\n".join(f"{kind.name:<11} {kind.asks}" for kind in KINDS.values())
-    return f"""Ask a question that takes many runs. A second call goes on where the first was stopped.
-
-    \b\n{kinds}\n\n\b
-    loralab experiment                                 the kinds with what they vary, their points and seeds
-    loralab experiment seeds distilbert-study --seeds 42,123,456
-    loralab experiment grid quickstart --points lora.rank=4,16 --points lora.targets=value,query+value
-    loralab experiment active reviews.csv --points strategy=random,margin --points labels=100,500,1000
-    loralab experiment compare runs/A runs/B           finished runs, or experiments, on the test rows that they share"""
-
-
-@app.command(help=_experiment_help())
-def experiment(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="What to ask; see above.")] = None,
-    recipe: Annotated[
-        str | None, typer.Argument(metavar="RECIPE|RUN", help="A recipe, a settings or data file; or several.")
-    ] = None,
-    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE|RUN", help="Settings of all trials.")] = None,
-    points: Annotated[list[str] | None, typer.Option(metavar="SETTING=A,B,...", help="What to vary; again for more.")] = None,
-    seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="The seeds of every point.")] = None,
-    where: Annotated[str | None, typer.Option(help="here, processes or ray; default: processes where there are cores.")] = None,
-    jobs: Annotated[
-        int | None, typer.Option(help="Trials at a time; default: one per core, on a GPU cluster per GPU.", min=1)
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster; default: a Ray of this machine.")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="The experiment's name; default: kind and recipe.")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier experiment of this name.")] = False,
-    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the experiment's report at its end.")] = True,
-) -> None:
-    from loralab.experiments.kinds import KINDS, find_kind
-    from loralab.experiments.plans import parse_points, parse_seeds
-    from loralab.experiments.run import plan_experiment, run_experiment
-
-    if kind is None or recipe is None:
-        print("\n\n".join(each.describe() for each in (KINDS.values() if kind is None else [find_kind(kind)])))
-        return
-    asked = find_kind(kind)
-    many, changes = ([recipe, *(settings or [])], []) if asked.design == "runs" else (recipe.split(","), settings or [])
-    plan = plan_experiment(asked, many, changes, parse_points(points or []), parse_seeds(seeds) if seeds else None)
-    from loralab.console import ExperimentView
-    from loralab.experiments.execute import choose_where
-
-    folder = runs / (name or "-".join([kind, *(Path(each).stem for each in many)])[:80])
-    place = choose_where(where, ray_address)
-    with ExperimentView(folder, place) as view:
-        summary = run_experiment(
-            plan,
-            folder,
-            where=place,
-            jobs=jobs,
-            ray_address=ray_address,
-            overwrite=overwrite,
-            announce=view.announce,
-            tell=view.tell,
-            say=view.say,
-        )
-    from loralab.report.lab.kinds import read
-    from loralab.report.lab.rows import summary_table
-    from loralab.report.lab.words import found
-    from loralab.report.lab.write import write_lab
-
-    reading = read(folder)
-    page = write_lab(folder, reading) if report else None
-    view.summarise(summary, summary_table(reading.tables, reading.score), found(reading), page)
-
-
+app.command(help=experiment_help())(experiment)
 app.command()(search)
 
 

@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from loralab.errors import LoralabError, nearest
+from loralab.settings import DataConfig, LoraConfig, ModelConfig, Section, TrainConfig
 
 NAMED_SOURCES = ("sample", "ag_news")
 MAX_YAML_BYTES = 1 << 20
@@ -30,64 +31,6 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def _number(value: object) -> object:
-    """YAML 1.1 reads `2e-4` as text; a number is meant."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _words(value: object) -> object:
-    """`title,description`, a list or a single name become a tuple of names."""
-    if isinstance(value, str):
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _layers(value: object) -> object:
-    """`9-11`, `9,10,11`, `9` or a list: kept as text, because the number of layers is the encoder's to know; `all` is None."""
-    if value == "all":
-        return None
-    if isinstance(value, list):
-        return ",".join(str(part) for part in value)
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _off(value: object) -> object:
-    """YAML 1.1 reads `off` as false; the word is meant."""
-    return "off" if value is False else value
-
-
-def _warm_start(value: object) -> object:
-    """`true` and `false`, from when fitting was the only choice."""
-    return {True: "fit", False: "none"}[value] if isinstance(value, bool) else value
-
-
-def _text(value: object) -> object:
-    return str(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-def _numbers(value: object) -> object:
-    """Class weights: `1.3,1.3,1.2,0.2`, a list, a mapping, or the word `balanced`."""
-    if isinstance(value, str) and "," in value:
-        value = [_number(part.strip()) for part in value.split(",")]
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _part(value: object) -> object:
-    """A fraction (`0.1`), a number of rows (`240`) or the name of a file."""
-    return _number(value)
-
-
-Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
-Positive = Annotated[int, Field(gt=0)]
-Part = Annotated[Annotated[float, Field(allow_inf_nan=False)] | str, BeforeValidator(_part)]
-
-
 _UNUSED = {
     "ia3": "it has neither rank nor alpha: lora.rank and lora.alpha are not used",
     "vera": "it has no alpha, and wants a learning rate about ten times LoRA's: lora.alpha is not used",
@@ -95,115 +38,7 @@ _UNUSED = {
 }
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-
-class DataConfig(_Section):
-    """Where the texts come from, what is done to them, and how they are divided."""
-
-    source: str = Field("sample", description="sample, ag_news, or the path of a file or folder")
-    text: Words | None = Field(None, description="text column or columns, joined by a space; guessed when not given")
-    label: Annotated[str | None, BeforeValidator(_text)] = Field(None, description="label column; guessed when not given")
-    classes: Words = Field((), description="class names in order, for files that number their labels")
-    test: Part | None = Field(None, description="test file, or the fraction or rows held out; default: the source's own, else 0.2")
-    validation: Part = Field(0.1, description="validation file, or the fraction or number of training rows held out")
-    split_seed: int = Field(0, description="seed of every split; apart from `seed`, so that seeds share their test rows")
-    draw_seed: int | None = Field(
-        None, description="seed of the rows that train_limit and shots_per_class draw; default: split_seed"
-    )
-    train_limit: Positive | None = Field(None, description="train on this many rows, classes in proportion")
-    test_limit: Positive | None = Field(None, description="test on this many rows, classes in proportion")
-    shots_per_class: Positive | None = Field(None, description="train on this many rows of each class")
-    indices: str | None = Field(None, description="file of training row numbers to use, one a line, from 0")
-    clean: Words = Field(("escapes", "html", "urls", "whitespace"), description="cleaning steps, in order; empty for none")
-    descriptions: Annotated[Mapping[str, Words], Field(min_length=2)] | None = Field(
-        None, description="{class: [phrase, ...]} for train.warm_start=names or both; default: the classes' names"
-    )
-    template: str = Field("{}", pattern=r"\{\}", description="the text that a description is set into, such as 'News about {}.'")
-    max_length: int = Field(128, ge=8, le=512, description="tokens kept of a text, special tokens included")
-    augment: Words = Field((), description="more training rows: synonym, insertion, deletion, swap, back_translation, in turns")
-    augment_ratio: Real = Field(0.25, ge=0, description="new rows for each training row; 0 for none")
-    augment_strength: Real = Field(0.1, gt=0, le=1, description="share of a text's words changed, or of those deleted")
-    back_translation: Words = Field((), description="two Marian checkpoints, there and back: folders or hub ids")
-
-    def division(self) -> dict[str, Any]:
-        """What decides which rows there are: the arguments of `load_splits`."""
-        texts = {"clean", "max_length", "descriptions", "template"}
-        return self.model_dump(exclude={*texts, "augment", "augment_ratio", "augment_strength", "back_translation"})
-
-
-class ModelConfig(_Section):
-    """The encoder and what stands on top of it."""
-
-    base: str = Field("minilm", description="minilm, a hub id such as roberta-base, or a folder with a checkpoint")
-    pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: mean for minilm, else cls")
-    head: Literal["auto", "own", "linear"] = Field("auto", description="own: the architecture's; auto: linear for minilm, else own")
-    dropout: Real = Field(0.1, ge=0, lt=1, description="dropout inside the classification head")
-    freeze: Annotated[str | None, BeforeValidator(_layers)] = Field(
-        None, description="tuning=full: what is not trained, such as embeddings or embeddings,0-2"
-    )
-    quantize: Literal["none", "8bit"] = Field("none", description="8bit: frozen weights in 8 bits (bitsandbytes, CUDA only)")
-
-
-class LoraConfig(_Section):
-    """Low-rank adapters (Hu et al. 2021)."""
-
-    rank: Positive = 8
-    alpha: Real = Field(16.0, gt=0, description="scale: alpha / rank, or alpha / sqrt(rank) with variant rslora")
-    dropout: Real = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input")
-    targets: Words = Field(("query", "value"), description="query, key, value, output, ffn_in, ffn_out, or all")
-    layers: Annotated[str | None, BeforeValidator(_layers)] = Field(
-        None, description="9-11 or 0,5,9-11, from 0, or top3; default: all"
-    )
-    variant: Literal["lora", "rslora", "loraplus", "pissa", "dora", "adalora", "vera", "ia3"] = Field(
-        "lora", description="lora, rslora, loraplus, pissa natively; dora, adalora, vera, ia3 through peft (slower)"
-    )
-    plus_ratio: Real = Field(16.0, ge=1, description="loraplus: the learning rate of B over that of A")
-    max_trainable: Positive | None = Field(None, description="refuse to train more parameters than this")
-
-
-class TrainConfig(_Section):
-    """The optimisation, counted in examples; `tokens_per_pass` only cuts a step into passes."""
-
-    epochs: Annotated[Real, Field(ge=0, description="may be fractional; 0 trains nothing")] = 3.0
-    max_steps: Positive | None = Field(None, description="stop after this many steps, whatever epochs says")
-    batch_size: Positive = Field(16, description="examples per optimiser step")
-    tokens_per_pass: Positive = Field(
-        8192, description="most padded tokens in one pass; changes speed, and results only by which dropout masks are drawn"
-    )
-    learning_rate: Real = Field(1e-3, gt=0)
-    head_learning_rate: Real | None = Field(None, gt=0, description="default: learning_rate")
-    warm_start: Annotated[Literal["none", "fit", "names", "both"], BeforeValidator(_warm_start)] = Field(
-        "none",
-        description="what the head begins as; none: drawn; fit: logistic regression on the training rows; names: the classes' "
-        "names or descriptions; both: the regression, drawn towards the names",
-    )
-    weight_decay: Real = Field(0.01, ge=0)
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: Real = Field(0.06, ge=0, description="steps, or a fraction of all steps when below 1")
-    class_weights: Annotated[Literal["balanced"] | Mapping[str, Real] | tuple[Real, ...] | None, BeforeValidator(_numbers)] = Field(
-        None, description="balanced, a list in class order, or {name: weight}"
-    )
-    label_smoothing: Real = Field(0.0, ge=0, lt=1)
-    focal_gamma: Real = Field(0.0, ge=0)
-    eval_every: Positive | None = Field(None, description="evaluate every so many steps; default: every epoch")
-    stop_on: str = Field("loss", description="validation score that picks the best weights: loss, accuracy, macro_f1, f1:NAME, ...")
-    patience: Positive | None = Field(None, description="stop after so many evaluations without a better score")
-    min_delta: Real = Field(0.0, ge=0, description="how much better is better")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 where the processor is fast in it")
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory, more time")
-    cache: Annotated[Literal["auto", "memory", "disk", "off"], BeforeValidator(_off)] = Field(
-        "auto",
-        description="keep the hidden states below the lowest trained layer: auto: on disk where they fit, and for later runs",
-    )
-    cache_gb: Real = Field(8.0, gt=0, description="most GB that kept hidden states may take, in memory or on disk")
-    threads: Positive | None = Field(
-        None, description="processor threads of one process; default: one per core, shared among a host's processes"
-    )
-
-
-class Config(_Section):
+class Config(Section):
     """Every setting of one run. Frozen: derive another with `config.override("lora.rank=4")`."""
 
     seed: int = Field(42, ge=0)
@@ -310,7 +145,7 @@ def setting_names() -> list[str]:
 def describe_settings() -> Iterator[tuple[str, str]]:
     """Yield every setting's dotted name with its default and meaning."""
     for name, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, _Section):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             for inner, subfield in field.annotation.model_fields.items():
                 yield f"{name}.{inner}", f"{subfield.default}  {subfield.description or ''}".rstrip()
         else:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from loralab.data.check import Report
     from loralab.diagnose.run import Diagnosis, Explained
     from loralab.diagnose.sections import Section
-    from loralab.experiments.attempt import Outcome
-    from loralab.experiments.run import ExperimentSummary
     from loralab.export import Export
     from loralab.model.counts import Counts, Fit
     from loralab.pipeline import RunSummary
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from loralab.report.lab.rows import Table as Points
     from loralab.training.callbacks import Event
     from loralab.training.prefix_cache import PrefixCache
-    from loralab.trials import Question, Trial
 
 _SHOWN_ROWS = 8
 _LONG = 40
@@ -75,7 +72,7 @@ class TrainingView:
                 "run": str(plan.folder),
                 "data": f"{config.data.source}  (text: {' + '.join(plan.columns.text)}{label})",
                 "rows": rows,
-                "classes": _shorten([str(name) for name in splits.train.classes]),
+                "classes": shorten([str(name) for name in splits.train.classes]),
                 "encoder": f"{config.model.base}, {config.tuning}, {where.precision} on {where.device}, {workers}",
                 "parameters": counts_line(counts),
                 "cache": cache_line(plan.cache),
@@ -123,73 +120,6 @@ class TrainingView:
             console.print(f"            {report}", soft_wrap=True)
         console.print("\nnext        " + escape(f'loralab predict {folder} --input "a text"'), soft_wrap=True)
         console.print("            " + escape(f"loralab evaluate {folder} --file labelled.csv"), soft_wrap=True)
-
-
-class ExperimentView:
-    """What an experiment varies and holds, a bar over its trials with the time left, and a line for each that ends."""
-
-    def __init__(self, folder: Path, where: str) -> None:
-        self.folder, self.where = folder, where
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-        )
-        self.task = self.progress.add_task("trials", total=0)
-        self.announced = False
-
-    def __enter__(self) -> ExperimentView:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
-
-    def announce(self, question: Question, trials: Sequence[Trial]) -> None:
-        """Print the question once, and add a round of trials to the bar."""
-        if not self.announced:
-            facts = {
-                "experiment": f"{question.kind}: {question.asks}",
-                "folder": str(self.folder),
-                "recipes": ", ".join(question.recipes),
-                "varied": "\n            ".join(
-                    f"{name}: {_shorten([str(p) for p in points])}" for name, points in question.varied.items()
-                ),
-                "held": ", ".join(question.held) or "the recipe's own settings",
-                "where": self.where,
-            }
-            show_facts(facts)
-            self.progress.start()
-            self.announced = True
-        self.progress.update(self.task, description="trials", total=(self.progress.tasks[self.task].total or 0) + len(trials))
-
-    def say(self, what: str) -> None:
-        """Show what is being done between two rounds."""
-        self.progress.update(self.task, description=escape(what))
-
-    def tell(self, outcome: Outcome) -> None:
-        """Show how a trial ended."""
-        from loralab.runs import read_scores
-        from loralab.trials import trial_folder
-
-        what = "  ".join(f"{name.rpartition('.')[2]} {value}" for name, value in outcome.trial.factors.items())
-        if outcome.failure is not None:
-            end = f"[red]failed[/]: {escape(outcome.failure)}"
-        else:
-            scores = read_scores(trial_folder(self.folder, outcome.trial))["scores"]
-            end = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]found[/]" if outcome.found else "")
-        self.progress.console.print(f"{escape(what):<52} {end}", soft_wrap=True)
-        self.progress.advance(self.task)
-
-    def summarise(self, summary: ExperimentSummary, points: Points, found: Sequence[str], page: Path | None) -> None:
-        """Print the points, what may be said of them, and where everything lies."""
-        console.print(f"{len(summary.outcomes) - len(summary.failures)} of {len(summary.outcomes)} trials have a result\n")
-        _show_table(points)
-        for sentence in found:
-            console.print(Padding(Text(sentence), (1, 0, 0, 2), expand=False))
-        console.print(f"\nthe experiment  {escape(str(summary.folder))}\nreport          {escape(str(page))}", soft_wrap=True)
 
 
 def counts_line(counts: Counts) -> str:
@@ -309,11 +239,11 @@ def show_data(reports: Sequence[Report]) -> None:
                 "file": str(report.path),
                 "rows": f"{report.rows:,}; words: median {report.words[0]}, 95 % to {report.words[1]}, longest {report.words[2]}",
                 "columns": f"text: {' + '.join(report.columns.text)}; label: {label}",
-                "classes": _shorten([f"{name} {rows:,}" for name, rows in report.classes.items()]) or "no labels",
+                "classes": shorten([f"{name} {rows:,}" for name, rows in report.classes.items()]) or "no labels",
             }
         )
         for finding in report.findings:
-            where = f"rows {_shorten([str(row) for row in finding.rows])}" if finding.rows else "the file"
+            where = f"rows {shorten([str(row) for row in finding.rows])}" if finding.rows else "the file"
             console.print(
                 f"[yellow]{len(finding.rows) or 1:>6} x[/] {escape(finding.what)}: {where}\n         fix: {escape(finding.fix)}",
                 soft_wrap=True,
@@ -328,7 +258,7 @@ def show_diagnosis(found: Diagnosis, where: Path, page: Path) -> None:
     for section in found.sections:
         console.print(f"[bold]{escape(section.title)}[/]")
         console.print(escape(section.summary))
-        _show_table(section)
+        show_table(section)
         if section.note:
             console.print(f"[dim]{escape(section.note)}[/]")
         console.print()
@@ -349,7 +279,7 @@ def show_diagnosis(found: Diagnosis, where: Path, page: Path) -> None:
     console.print(f"all of it   {where}\nreport      {page}", soft_wrap=True)
 
 
-def _show_table(section: Section | Points) -> None:
+def show_table(section: Section | Points) -> None:
     """Print the rows; where the last column holds long texts, each under its row."""
     if not section.rows:
         return
@@ -401,7 +331,7 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
         yield lambda rows: progress.update(task, completed=rows)
 
 
-def _shorten(names: Sequence[str]) -> str:
+def shorten(names: Sequence[str]) -> str:
     more = f" and {len(names) - _SHOWN_ROWS:,} more" if len(names) > _SHOWN_ROWS else ""
     return ", ".join(names[:_SHOWN_ROWS]) + more
 

@@ -148,8 +148,8 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_terminal_shows_points_and_what_may_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from loralab.console import ExperimentView
     from loralab.experiments.run import ExperimentSummary
+    from loralab.lab_view import ExperimentView
 
     made = invent_lab(
         tmp_path / "x", "grid", over_seeds([({"lora.rank": r, "data.source": "[bold]a"}, [0.5, 0.6]) for r in (4, 8)])

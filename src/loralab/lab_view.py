@@ -1,4 +1,4 @@
-"""What a person sees of a search in the terminal: the space, a line for each trial, the best five."""
+"""What a person sees of many runs in the terminal: what is asked, a line for each trial, what was found."""
 
 from __future__ import annotations
 
@@ -6,19 +6,92 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-from loralab.console import console, show_facts
+from loralab.console import console, shorten, show_facts, show_table
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from loralab.experiments.attempt import Outcome
+    from loralab.experiments.run import ExperimentSummary
     from loralab.experiments.search import Search, SearchSummary
     from loralab.experiments.study import Row, Rules
+    from loralab.report.lab.rows import Table as Points
+    from loralab.trials import Question, Trial
 
 BEST_SHOWN = 5
+
+
+class ExperimentView:
+    """What an experiment varies and holds, a bar over its trials with the time left, and a line for each that ends."""
+
+    def __init__(self, folder: Path, where: str) -> None:
+        self.folder, self.where = folder, where
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=console,
+        )
+        self.task = self.progress.add_task("trials", total=0)
+        self.announced = False
+
+    def __enter__(self) -> ExperimentView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def announce(self, question: Question, trials: Sequence[Trial]) -> None:
+        """Print the question once, and add a round of trials to the bar."""
+        if not self.announced:
+            facts = {
+                "experiment": f"{question.kind}: {question.asks}",
+                "folder": str(self.folder),
+                "recipes": ", ".join(question.recipes),
+                "varied": "\n            ".join(
+                    f"{name}: {shorten([str(p) for p in points])}" for name, points in question.varied.items()
+                ),
+                "held": ", ".join(question.held) or "the recipe's own settings",
+                "where": self.where,
+            }
+            show_facts(facts)
+            self.progress.start()
+            self.announced = True
+        self.progress.update(self.task, description="trials", total=(self.progress.tasks[self.task].total or 0) + len(trials))
+
+    def say(self, what: str) -> None:
+        """Show what is being done between two rounds."""
+        self.progress.update(self.task, description=escape(what))
+
+    def tell(self, outcome: Outcome) -> None:
+        """Show how a trial ended."""
+        from loralab.runs import read_scores
+        from loralab.trials import trial_folder
+
+        what = "  ".join(f"{name.rpartition('.')[2]} {value}" for name, value in outcome.trial.factors.items())
+        if outcome.failure is not None:
+            end = f"[red]failed[/]: {escape(outcome.failure)}"
+        else:
+            scores = read_scores(trial_folder(self.folder, outcome.trial))["scores"]
+            end = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]found[/]" if outcome.found else "")
+        self.progress.console.print(f"{escape(what):<52} {end}", soft_wrap=True)
+        self.progress.advance(self.task)
+
+    def summarise(self, summary: ExperimentSummary, points: Points, found: Sequence[str], page: Path | None) -> None:
+        """Print the points, what may be said of them, and where everything lies."""
+        console.print(f"{len(summary.outcomes) - len(summary.failures)} of {len(summary.outcomes)} trials have a result\n")
+        show_table(points)
+        for sentence in found:
+            console.print(Padding(Text(sentence), (1, 0, 0, 2), expand=False))
+        console.print(f"\nthe experiment  {escape(str(summary.folder))}\nreport          {escape(str(page))}", soft_wrap=True)
 
 
 class SearchView:
