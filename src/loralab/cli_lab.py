@@ -117,8 +117,8 @@ def search(
 
     chosen: Any = {"sampler": sampler, "pruner": pruner, "objectives": objective or ["accuracy"]}
     plan = plan_search(recipe, settings or [], over=over or [], space=space, trials=trials, **chosen)
-    from loralab.report.search import write_search_figures
     from loralab.lab_view import SearchView
+    from loralab.report.search import write_search_figures
 
     folder = runs / (name or f"search-{Path(recipe).stem}")
     with SearchView(folder, jobs) as view:
