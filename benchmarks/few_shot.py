@@ -77,9 +77,9 @@ def table(outcomes: list[Outcome]) -> str:
         found = [outcome for outcome in outcomes if (outcome.way, outcome.shots) == (way, shots)]
         scores = [outcome.accuracy for outcome in found]
         spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
-        seconds = statistics.mean(outcome.seconds for outcome in found)
+        seconds = f"{statistics.mean(outcome.seconds for outcome in found):.1f}" if shots else "-"
         each = " ".join(f"{score:.4f}" for score in scores)
-        lines.append(f"{way:<18}{shots or '-':>6}{statistics.mean(scores):>10.4f}{spread:>8}{seconds:>9.1f}  {each}")
+        lines.append(f"{way:<18}{shots or '-':>6}{statistics.mean(scores):>10.4f}{spread:>8}{seconds:>9}  {each}")
     return "\n".join(lines)
 
 

@@ -87,7 +87,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "rich": ("console",),
     "yaml": ("config",),
     "pydantic": ("config", "model"),
-    "sklearn": ("metrics", "training.warm_start"),
+    "sklearn": ("metrics",),
     "pyarrow": ("data",),
     "tensorboard": ("track",),
     "wandb": ("track",),
