@@ -1,10 +1,10 @@
 """A few rows of each class: the few-shot recipe and SetFit (Tunstall et al. 2022) on the same encoder, draws and test rows.
 
-    python -m benchmarks.few_shot --data train.csv --test test.csv [--shots 8 50] [--draws 5] [--test-limit N]
+    python -m benchmarks.few_shot --data train.csv --test test.csv [--shots 8 50] [--draws 5] [--test-limit N] [--names-only]
                                   [--setfit-python PYTHON] [--setfit-draws 5] [--json FILE] [KEY=VALUE ...]
 
-Ours reads class descriptions that the recipe holds; SetFit has no place for any, so a row `no descriptions` shows our training
-without them too. Seconds are of training alone, from a loaded encoder and tokenized texts to a classifier. SetFit wants older
+Ours reads class descriptions that the recipe holds; SetFit has no place for any, so `--names-only` trains ours from the bare
+class names too. Seconds are of training alone, from a loaded encoder and tokenized texts to a classifier. SetFit wants older
 packages than ours, hence a Python of its own: `pip install torch==2.13.0 setfit==1.2 'transformers<5'`. Run it on an otherwise
 idle machine.
 """
@@ -77,9 +77,9 @@ def table(outcomes: list[Outcome]) -> str:
         found = [outcome for outcome in outcomes if (outcome.way, outcome.shots) == (way, shots)]
         scores = [outcome.accuracy for outcome in found]
         spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
-        seconds = statistics.mean(outcome.seconds for outcome in found)
+        seconds = f"{statistics.mean(outcome.seconds for outcome in found):.1f}" if shots else "-"
         each = " ".join(f"{score:.4f}" for score in scores)
-        lines.append(f"{way:<18}{shots or '-':>6}{statistics.mean(scores):>10.4f}{spread:>8}{seconds:>9.1f}  {each}")
+        lines.append(f"{way:<18}{shots or '-':>6}{statistics.mean(scores):>10.4f}{spread:>8}{seconds:>9}  {each}")
     return "\n".join(lines)
 
 
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, nargs="+", default=[8, 50])
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--test-limit", type=int)
+    parser.add_argument("--names-only", action="store_true", help="train from the bare class names too")
     parser.add_argument("--setfit-python")
     parser.add_argument("--setfit-draws", type=int, help="default: as many as --draws")
     parser.add_argument("--json", type=Path)
@@ -116,7 +117,8 @@ def main() -> None:
             for draw in range(options.draws):
                 drawn = config.override(f"data.shots_per_class={shots}", f"data.split_seed={draw}", f"seed={draw}")
                 note(ours("loralab", drawn, folder))
-                note(ours("no descriptions", drawn.override("train.warm_start=fit"), folder))
+                if options.names_only:
+                    note(ours("names only", drawn.override("data.descriptions="), folder))
                 if options.setfit_python and draw < (options.draws if options.setfit_draws is None else options.setfit_draws):
                     note(setfit(drawn, options.setfit_python, folder, config.train.threads))
     print("\n" + table(outcomes))

@@ -106,7 +106,7 @@ FENCES: Mapping[str, tuple[str, ...]] = {
     "rich": ("console", "lab_view"),
     "yaml": ("config",),
     "pydantic": ("config", "model", "settings"),
-    "sklearn": ("metrics", "training.warm_start"),
+    "sklearn": ("metrics",),
     "pyarrow": ("data",),
     "onnx": ("model.onnx_network",),
     "onnxscript": ("model.onnx_network",),
