@@ -183,6 +183,8 @@ def test_labels_leave_out_what_all_points_share(tmp_path: Path) -> None:
     compared = read_lab(invent_lab(tmp_path / "z", "compare", over_seeds(runs_)))
     assert (labels(compared.points), key(compared.points)) == (["a", "b"], "Labels: recipe. ")
     mixed = read_lab(invent_lab(tmp_path / "y", "ablation", over_seeds([({}, [0.8]), ({"lora.rank": 4}, [0.8])])))
+    assert point_table(mixed, ACCURACY).columns[0] == "point"
+    assert [row[0] for row in point_table(mixed, ACCURACY).rows] == ["the recipe's own settings", "rank 4"]
     assert (labels(mixed.points), key(mixed.points)) == (["the recipe's own settings", "rank 4"], "")
 
 

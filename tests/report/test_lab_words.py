@@ -28,12 +28,14 @@ def seeds(tmp_path: Path, *points: tuple[Factors, list[float]], kind: str = "see
 @pytest.mark.parametrize("kind", ["seeds", "grid", "layers", "few-shot", "active", "scaling"])
 @pytest.mark.parametrize("n", [1, 2])
 def test_under_three_seeds_nothing_is_claimed(tmp_path: Path, kind: str, n: int) -> None:
-    points = [({"lora.layers": "top1", "labels": 100}, [0.5, 0.501][:n]), ({"lora.layers": "all", "labels": 500}, [0.9, 0.901][:n])]
+    points = [({"lora.layers": "top1", "labels": 100}, [0.5, 0.501][:n]), ({"lora.layers": "all", "labels": 500}, [0.9, 0.902][:n])]
     folder = seeds(tmp_path, *points, kind=kind)
     words = said(folder)
     assert not CLAIM.search(words), words
     assert f"{n} seed{'' if n == 1 else 's'} a point: too few for any claim" in words
+    assert "would often have been missed" not in words
     assert "too few for any claim" in headline(read(folder))[1]
+    assert not any(each.clear for each in read(folder).comparisons)
     assert "interval" not in words.replace("intervals over seeds do not", "")
 
 

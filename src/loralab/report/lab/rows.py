@@ -103,15 +103,16 @@ def trial_overview(tables: LabTables) -> Table:
 
 
 def point_table(tables: LabTables, score: Score) -> Table:
-    """One row a point: its factors, seeds, and the score's mean, deviation, t and BCa intervals, and the other scores' means."""
-    axes = list(tables.axes)
+    """One row a point: its factors, or where points differ in which they have, its name; the score over its seeds; other means."""
+    alike = all(list(point.factors) == list(tables.axes) for point in tables.points)
+    axes = list(tables.axes) if alike else ["point"]
     others = [other for other in (ACCURACY, MACRO_F1, VALIDATION) if other != score and _known(tables, other)]
     rows = []
     for point in tables.points:
         found = point.summary(score)
         if found is None:
             continue
-        given = [point.factors.get(axis, "") for axis in axes]
+        given = [*point.factors.values()] if alike else [told(point.factors)]
         means = [point.mean(other) for other in others]
         seconds = round(point.mean_of("seconds"), 1)
         rows.append((*given, found.n, found.mean, found.sd, found.t, found.bca, *means, of_rows(tables, point), seconds))
