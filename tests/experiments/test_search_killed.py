@@ -26,7 +26,7 @@ TRIALS = 20
 
 
 def command(tiny: Path, data: Path, folder: Path, *more: str) -> list[str]:
-    settings = [f"model.base={tiny}", f"data.source={data}", "train.epochs=4", "train.eval_every=3", "train.batch_size=8"]
+    settings = [f"model.base={tiny}", f"data.source={data}", "train.epochs=2", "train.eval_every=3", "train.batch_size=8"]
     settings += ["train.threads=1", "data.max_length=16"]
     over = ["--over", "lora.rank=2,4,8", "--over", "train.learning_rate=1e-4..1e-1:log"]
     return [sys.executable, "-m", "loralab", "search", "quickstart", *settings, *over, "--runs", str(folder), *more]

@@ -156,15 +156,16 @@ def open_study(search: Search, folder: Path, storage: str | None) -> Study:
     return Study(search.rules, folder, folder.name if storage else "search", storage, identity)
 
 
-def work(study: Study, search: Search, folder: Path, after: Callable[[], None] = lambda: None) -> None:
-    """Claim trials and run them until none is left."""
+def work(study: Study, search: Search, folder: Path, changed: Callable[[], None] = lambda: None) -> None:
+    """Claim trials and run them until none is left; `changed` hears of each beginning and end."""
     while (claimed := study.claim(search.refuse)) is not None:
+        changed()
         try:
             run_claimed(study, search, folder, claimed)
         except BaseException:
             study.release(claimed.number)
             raise
-        after()
+        changed()
 
 
 def run_claimed(study: Study, search: Search, folder: Path, claimed: Claimed) -> None:
