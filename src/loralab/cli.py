@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loralab.cli_lab import experiment, experiment_help, search
+from loralab.cli_lab import experiment, experiment_help, report, search
 from loralab.errors import LoralabError
 
 INTERRUPTED = 130
@@ -260,22 +260,7 @@ def describe(
     _print_json(facts) if as_json else console.show_facts(facts)
 
 
-@app.command()
-def report(
-    path: Annotated[Path, typer.Argument(metavar="RUN|EXPERIMENT|FOLDER", help="A run, an experiment, or a folder of them.")],
-) -> None:
-    """Make a report from files alone: page, figures, tables. What was stopped has one too.
-
-    \b
-    loralab report runs/quickstart-s42        a run: with its model card and log as text
-    loralab report runs/grid-quickstart       an experiment: what was asked, varied, held and found
-    loralab report runs                       a dashboard over all runs and experiments of a folder
-    """
-    from loralab.report.lab.write import report_on
-
-    print(f"report      {report_on(path)}")
-
-
+app.command()(report)
 app.command(help=experiment_help())(experiment)
 app.command()(search)
 

@@ -1,4 +1,4 @@
-"""The commands that take many runs, `loralab experiment` and `loralab search`: parse, call one function, print."""
+"""The commands of many runs, `loralab experiment`, `search` and `report`: parse, call one function, print."""
 
 from __future__ import annotations
 
@@ -124,3 +124,18 @@ def search(
     with SearchView(folder, jobs) as view:
         found = run_search(plan, folder, jobs=jobs, storage=storage, overwrite=overwrite, announce=view.announce, tell=view.tell)
     view.summarise(found, write_search_figures(folder))
+
+
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RUN|EXPERIMENT|FOLDER", help="A run, an experiment, or a folder of them.")],
+) -> None:
+    """Make a report from files alone: page, figures, tables. What was stopped has one too.
+
+    \b
+    loralab report runs/quickstart-s42        a run: with its model card and log as text
+    loralab report runs/grid-quickstart       an experiment: what was asked, varied, held and found
+    loralab report runs                       a dashboard over all runs and experiments of a folder
+    """
+    from loralab.report.lab.write import report_on
+
+    print(f"report      {report_on(path)}")
