@@ -139,3 +139,5 @@ def test_the_size_that_comes_near_the_largest_is_told(tmp_path: Path) -> None:
     words = said(seeds(tmp_path, *points, kind="few-shot"))
     assert "Shots per class 10, 640 training rows, reaches 95.56 % of the mean test accuracy at the largest size." in words
     assert "Shots per class 50, 640 training rows, reaches" not in words
+    two = [(factors, values[:2]) for factors, values in points]
+    assert "reaches" not in said(invent_lab(tmp_path / "two", "few-shot", over_seeds(two)))
