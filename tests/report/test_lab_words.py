@@ -59,6 +59,11 @@ def test_one_recipe_is_told_with_its_spread(tmp_path: Path) -> None:
     )
 
 
+def test_one_recipe_with_two_seeds_has_a_mean_and_no_interval(tmp_path: Path) -> None:
+    words = found(read(seeds(tmp_path, ({}, [0.80, 0.82]))))
+    assert words[0] == "2 seeds a point: too few for any claim (3 at the least). The mean test accuracy is 81.00 %."
+
+
 def test_luck_of_the_test_rows_is_told_once_beside_that_of_the_seeds(tmp_path: Path) -> None:
     words = said(seeds(tmp_path, ({}, [0.8, 0.8, 0.8])))
     low, _, high = wilson(32, 40)
