@@ -59,6 +59,11 @@ def test_one_recipe_is_told_with_its_spread(tmp_path: Path) -> None:
     )
 
 
+def test_one_recipe_with_two_seeds_has_a_mean_and_no_interval(tmp_path: Path) -> None:
+    words = found(read(seeds(tmp_path, ({}, [0.80, 0.82]))))
+    assert words[0] == "2 seeds a point: too few for any claim (3 at the least). The mean test accuracy is 81.00 %."
+
+
 def test_luck_of_the_test_rows_is_told_once_beside_that_of_the_seeds(tmp_path: Path) -> None:
     words = said(seeds(tmp_path, ({}, [0.8, 0.8, 0.8])))
     low, _, high = wilson(32, 40)
@@ -139,3 +144,5 @@ def test_the_size_that_comes_near_the_largest_is_told(tmp_path: Path) -> None:
     words = said(seeds(tmp_path, *points, kind="few-shot"))
     assert "Shots per class 10, 640 training rows, reaches 95.56 % of the mean test accuracy at the largest size." in words
     assert "Shots per class 50, 640 training rows, reaches" not in words
+    two = [(factors, values[:2]) for factors, values in points]
+    assert "reaches" not in said(invent_lab(tmp_path / "two", "few-shot", over_seeds(two)))
