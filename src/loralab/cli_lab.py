@@ -118,12 +118,13 @@ def search(
     chosen: Any = {"sampler": sampler, "pruner": pruner, "objectives": objective or ["accuracy"]}
     plan = plan_search(recipe, settings or [], over=over or [], space=space, trials=trials, **chosen)
     from loralab.lab_view import SearchView
-    from loralab.report.search import write_search_figures
 
     folder = runs / (name or f"search-{Path(recipe).stem}")
     with SearchView(folder, jobs) as view:
         found = run_search(plan, folder, jobs=jobs, storage=storage, overwrite=overwrite, announce=view.announce, tell=view.tell)
-    view.summarise(found, write_search_figures(folder))
+    from loralab.report.lab.write import report_on
+
+    view.summarise(found, report_on(folder))
 
 
 def report(

@@ -156,7 +156,7 @@ class SearchView:
         if row.state != "rejected":
             self.progress.advance(self.task)
 
-    def summarise(self, summary: SearchSummary, figures: Sequence[Path]) -> None:
+    def summarise(self, summary: SearchSummary, page: Path) -> None:
         """Print the best trials, what mattered, and what one would type next."""
         rules, states = summary.search.rules, [row.state for row in summary.rows]
         counted = ((state, states.count(state)) for state in ("complete", "pruned", "failed", "rejected", "running"))
@@ -174,9 +174,8 @@ class SearchView:
             told = "  ".join(f"{setting} {share:.0%}" for setting, share in sorted(shares.items(), key=lambda each: -each[1]))
             console.print(f"[bold]{escape(name)}[/] depends on  {escape(told)}", soft_wrap=True)
         console.print(f"the search  {self.folder}", soft_wrap=True)
-        console.print(
-            f"            trials.csv, {'best.yaml, ' if summary.best else ''}{len(figures)} figures in figures/", soft_wrap=True
-        )
+        console.print(f"            trials.csv{', best.yaml' if summary.best else ''}", soft_wrap=True)
+        console.print(f"report      {page}", soft_wrap=True)
         if summary.best:
             console.print(f"\nnext        loralab train {self.folder / 'best.yaml'}", soft_wrap=True)
 

@@ -126,7 +126,7 @@ def test_the_question_tells_the_points_of_every_factor() -> None:
 
 def test_draws_change_the_training_rows_and_leave_the_test_rows() -> None:
     splits = [
-        load_splits(**trial.config.data.model_dump(exclude={"clean", "max_length"}))[0].fingerprints()
+        load_splits(**trial.config.data.division())[0].fingerprints()
         for trial in plan("few-shot", seeds=(1, 2), data__shots_per_class="5")
     ]
     assert splits[0]["test"] == splits[1]["test"]
@@ -225,3 +225,19 @@ def test_points_and_seeds_are_read() -> None:
     for odd in ("1,x", "", "1,,2", "-1"):
         with pytest.raises(LoralabError, match="whole numbers"):
             parse_seeds(odd)
+
+
+def test_no_augmentation_is_one_point_however_it_is_said() -> None:
+    found = plan("augmentation", seeds=(1,), data__augment="swap,synonym+deletion", data__augment_ratio="0,0.25,0.5")
+    told = [(trial.factors["data.augment"], trial.factors["data.augment_ratio"]) for trial in found]
+    assert told == [("none", 0), ("swap", 0.25), ("swap", 0.5), ("synonym+deletion", 0.25), ("synonym+deletion", 0.5)]
+    assert (found[0].config.data.augment, found[0].config.data.augment_ratio) == ((), 0)
+    assert found[-1].config.data.augment == ("synonym", "deletion")
+
+
+def test_own_is_the_recipes_value_and_none_is_none() -> None:
+    none, own = (trial.config for trial in make_plan(KINDS["zero-shot"], ["few-shot"], [], {}).trials)
+    assert none.data.descriptions is None
+    assert own.data.descriptions is not None
+    assert (own.train.epochs, own.train.warm_start, own.data.validation) == (0, "names", 0)
+    assert len(make_plan(KINDS["zero-shot"], ["quickstart"], [], {}).trials) == 1  # it has no descriptions: both points are one

@@ -15,7 +15,7 @@ from loralab.errors import Interrupted
 from loralab.experiments import search as search_module
 from loralab.experiments.search import Search, SearchSummary, plan_search, run_search
 from loralab.experiments.study import Row, Study
-from loralab.report.search import write_search_figures
+from loralab.report.lab.write import report_on
 from loralab.training.callbacks import EvalDone, Event
 from loralab.trials import read_experiment
 
@@ -169,7 +169,10 @@ def test_two_objectives_leave_a_front(make: Make, tmp_path: Path) -> None:
     assert [lines[n][0] for n in summary.best] == sorted(lines[n][0] for n in summary.best)
     with (tmp_path / "s" / "pareto.csv").open(newline="") as file:
         assert [int(line["number"]) for line in csv.DictReader(file)] == [*summary.best]
-    written = {path.name for path in write_search_figures(tmp_path / "s")}
+    before = (tmp_path / "s" / "trials.csv").read_bytes()
+    assert "search_pareto" in report_on(tmp_path / "s").read_text()
+    assert (tmp_path / "s" / "trials.csv").read_bytes() == before
+    written = {path.name for path in (tmp_path / "s" / "figures").glob("search_*")}
     assert written == {f"search_{kind}.png" for kind in ("history", "importance", "slices", "parallel", "pareto")}
     assert all((tmp_path / "s" / "figures" / name).stat().st_size > 5000 for name in written)
     found = json.loads((tmp_path / "s" / "search.json").read_text())

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_figures import drawn_texts
+from canvas import drawn_texts
 
 from loralab import LoralabError
 from loralab.report.figures.ink import Drawing, to_svg
 from loralab.report.figures.search import best_so_far, draw_search, positions
-from loralab.report.search import read_found, write_search_figures
+from loralab.report.search import read_found
 
 AXES: list[dict[str, Any]] = [
     {"name": "lora.rank", "log": False, "choices": ["16", "4", "8"]},
@@ -96,7 +96,7 @@ def test_every_figure_says_what_became_of_the_trials() -> None:
 
 def test_a_search_without_a_result_has_no_figures(tmp_path: Path) -> None:
     (tmp_path / "search.json").write_text(json.dumps(invent(3, states=("failed",))))
-    assert write_search_figures(tmp_path) == []
+    assert draw_search(read_found(tmp_path)) == []
 
 
 def test_numbers_of_a_log_scale_are_written_out() -> None:

@@ -98,6 +98,21 @@ KINDS: Mapping[str, Kind] = {
             draws=True,
         ),
         Kind(
+            "augmentation",
+            "Do more rows made of the same rows help? Each technique apart, and mixed, against none.",
+            {
+                "data.augment": ("synonym", "insertion", "deletion", "swap", "synonym+insertion+deletion+swap"),
+                "data.augment_ratio": ("0", "0.5"),
+            },
+            seeds=THREE,
+        ),
+        Kind(
+            "zero-shot",
+            "What do the names of the classes tell, and what their descriptions? Nothing is trained.",
+            {"data.descriptions": ("none", "own")},
+            always=("train.epochs=0", "train.warm_start=names", "data.validation=0"),
+        ),
+        Kind(
             "active",
             "Which rows are worth labelling? Strategies that begin with the same rows.",
             {"strategy": ("random", "least-confidence", "margin", "entropy", "badge"), "labels": ("50", "100", "200", "400")},

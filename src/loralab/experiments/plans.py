@@ -18,6 +18,7 @@ from loralab.experiments.kinds import Kind
 from loralab.trials import Factor, Question, Trial
 
 _OF_RANK = re.compile(r"(\d+(?:\.\d+)?)r")
+_NO_AUGMENTATION: Mapping[str, Factor] = {"data.augment": "none", "data.augment_ratio": 0}
 MOST_TRIALS = 10_000
 LONGEST_NAME = 150
 """Characters of a trial's name: file systems take 255 bytes."""
@@ -130,16 +131,22 @@ def combinations(kind: Kind, axes: Mapping[str, Sequence[str]]) -> Iterator[dict
 def apply(base: Config, chosen: Mapping[str, str]) -> tuple[Config, dict[str, Factor]]:
     """Return the settings with the points chosen, and the points as values.
 
-    `a+b` is a list of words; `2r` of lora.alpha is twice the rank. Where the rank varies and alpha does not, alpha / rank is held.
+    `a+b` is a list of words; `none` no value, `own` the recipe's; `2r` of lora.alpha is twice the rank. Where the rank varies and
+    alpha does not, alpha / rank is held. No augmentation is one point, however it is said.
     """
-    plain = {axis: _assigned(point) for axis, point in chosen.items() if not _OF_RANK.fullmatch(point)}
+    if chosen.get("data.augment") == "none" or chosen.get("data.augment_ratio") == "0":
+        others = {axis: point for axis, point in chosen.items() if axis not in _NO_AUGMENTATION}
+        config, factors = apply(base.override("data.augment=", "data.augment_ratio=0"), others)
+        return config, {axis: _NO_AUGMENTATION.get(axis, factors.get(axis)) for axis in chosen}
+    plain = {axis: _assigned(point) for axis, point in chosen.items() if point != "own" and not _OF_RANK.fullmatch(point)}
     config = base.override(*(f"{axis}={value}" for axis, value in plain.items()))
     scale = base.lora.alpha / base.lora.rank
     if multiple := _OF_RANK.fullmatch(chosen.get("lora.alpha", "")):
         scale = float(multiple[1])
     if multiple or ("lora.rank" in chosen and "lora.alpha" not in chosen):
         config = config.override(f"lora.alpha={scale * config.lora.rank:g}")
-    return config, {axis: point if _OF_RANK.fullmatch(point) else value_of(config, axis, point) for axis, point in chosen.items()}
+    told = {axis: point for axis, point in chosen.items() if point in ("own", "none") or _OF_RANK.fullmatch(point)}
+    return config, {axis: told.get(axis, value_of(config, axis, point)) for axis, point in chosen.items()}
 
 
 def value_of(config: Config, axis: str, point: str) -> Factor:
@@ -188,7 +195,9 @@ def _short(setting: str) -> str:
 
 
 def _assigned(point: str) -> str:
-    """A point as the value of an assignment: `query+value` is two words, 1e+3 a number."""
+    """A point as the value of an assignment: `query+value` is two words, 1e+3 a number, `none` no value."""
+    if point == "none":
+        return ""
     try:
         float(point)
     except ValueError:

@@ -1,4 +1,4 @@
-"""A search's folder → its figures."""
+"""A search's folder → what it found, as its figures want it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from loralab import runs
 from loralab.errors import LoralabError
-from loralab.report.figures.ink import save_png
-from loralab.report.figures.search import draw_search
-from loralab.trials import FIGURES, FOUND
-
-
-def write_search_figures(folder: Path) -> list[Path]:
-    """Draw a search's figures from its search.json, in the place of earlier ones, and return where they lie."""
-    drawings = draw_search(read_found(folder))
-    with runs.atomic_folder(folder / FIGURES) as figures:
-        for drawing in drawings:
-            save_png(drawing, figures / f"{drawing.name}.png")
-    return [folder / FIGURES / f"{drawing.name}.png" for drawing in drawings]
+from loralab.trials import FOUND
 
 
 def read_found(folder: Path) -> dict[str, Any]:

@@ -74,5 +74,5 @@ HOW: Mapping[str, How] = {
     "few-shot": How("test", to_smaller, (views.by_number,)),
     "scaling": How("test", to_smaller, (views.power_law, views.by_number)),
     "compare": How("test", to_first, (views.size_and_time, views.paired_seeds, views.time_and_score), by_rows=True),
-    "search": How("validation", to_best, (views.time_and_score,)),
+    "search": How("validation", to_best, (views.search, views.time_and_score)),
 }

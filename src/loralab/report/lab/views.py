@@ -10,16 +10,24 @@ from loralab.report.figures import points as ink
 from loralab.report.figures import surfaces
 from loralab.report.figures.ink import Drawing
 from loralab.report.figures.points import Caption, Line, Panel
+from loralab.report.figures.search import draw_search
 from loralab.report.lab.comparisons import apart
 from loralab.report.lab.reading import FURTHEST, Reading, sorted_along, without
 from loralab.report.lab.rows import ACCURACY, MACRO_F1, key, labels, short, told
 from loralab.report.lab.tables import Point, Score, curves
+from loralab.report.search import read_found
 from loralab.report.texts import shown
-from loralab.trials import Factor
+from loralab.trials import FOUND, Factor
 
 BAND = "Diamonds or lines are means over the seeds, dots single runs, bars or bands 95 % t intervals of the means."
 BOX = f"A box is drawn from {ink.LEAST_BOX} seeds on."
 MOST_PANELS = 8
+
+
+def search(reading: Reading) -> list[Drawing]:
+    """What only a search has: its history, what mattered, slices, parallel coordinates, the Pareto front."""
+    folder = reading.tables.folder
+    return draw_search(read_found(folder)) if (folder / FOUND).is_file() else []
 
 
 def categories(reading: Reading) -> list[Drawing]:

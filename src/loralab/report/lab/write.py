@@ -34,7 +34,8 @@ def write_lab(folder: Path, reading: Reading) -> Path:
     tables = tables_of(reading)
     with style():
         drawings = draw(reading)
-    _write_table(folder / trials.TABLE, rows.trial_table(reading.tables))
+    if not (folder / trials.FOUND).is_file():  # a search has written its own, which knows of trials that never ran
+        _write_table(folder / trials.TABLE, rows.trial_table(reading.tables))
     with runs.atomic_folder(folder / trials.TABLES) as place:
         for table in tables:
             _write_table(place / f"{table.name}.csv", table)
