@@ -43,7 +43,7 @@ class Pool:
     def load(cls, config: Config) -> Pool:
         """Read a run's training rows, data.train_limit of them at most, drawn in proportion. The fingerprint is of them all."""
         free = dict.fromkeys(("train_limit", "test_limit", "shots_per_class", "indices"))
-        splits, _ = load_splits(**{**config.data.model_dump(exclude={"clean", "max_length"}), **free})
+        splits, _ = load_splits(**{**config.data.division(), **free})
         rows, limit = splits.train, config.data.train_limit
         positions = np.arange(len(rows))
         if limit is not None and limit < len(rows):
