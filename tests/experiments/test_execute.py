@@ -164,8 +164,8 @@ def test_what_cannot_be_resumed_begins_anew(trial: Trial, tmp_path: Path) -> Non
     with played(LoralabError("other threads"), None) as ran:
         assert attempt(trial, begun(tmp_path)).failure is None
     assert [call.kwargs for call in ran.call_args_list] == [
-        {"name": "t", "folder": tmp_path / "trials", "resume": True},
-        {"name": "t", "folder": tmp_path / "trials", "overwrite": True},
+        {"name": "t", "folder": tmp_path / "trials", "listeners": (), "resume": True},
+        {"name": "t", "folder": tmp_path / "trials", "listeners": (), "overwrite": True},
     ]
 
 

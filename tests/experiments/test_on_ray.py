@@ -36,7 +36,7 @@ def adapter(folder: Path) -> str:
 
 
 def adapters(folder: Path, trials: Sequence[Trial]) -> list[str]:
-    return [adapter(trial_folder(folder, each.name)) for each in trials]
+    return [adapter(trial_folder(folder, each)) for each in trials]
 
 
 def failures(outcomes: Sequence[Outcome]) -> dict[str, str]:
@@ -104,7 +104,7 @@ class TestOnRay:
         began: list[int] = []
 
         def in_the_middle() -> bool:
-            folder = trial_folder(tmp_path / "ray", "long")
+            folder = tmp_path / "ray" / "trials" / "long"
             if (folder / runs.CHECKPOINT).is_file() and not began:
                 began.append((folder / runs.CONFIG).stat().st_ino)
             return bool(began)
@@ -113,7 +113,7 @@ class TestOnRay:
             outcomes = run_all(trials, tmp_path / "ray", where="ray", jobs=2)
         assert len(killed) == 1
         assert failures(outcomes) == {}
-        assert (trial_folder(tmp_path / "ray", "long") / runs.CONFIG).stat().st_ino == began[0], "it began anew"
+        assert (tmp_path / "ray" / "trials" / "long" / runs.CONFIG).stat().st_ino == began[0], "it began anew"
         run_all([long], tmp_path / "here", where="here")
         assert adapters(tmp_path / "ray", [long]) == adapters(tmp_path / "here", [long])
 

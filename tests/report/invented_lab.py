@@ -14,7 +14,7 @@ from typing import Any
 from invented import edit, invent_run
 
 from loralab import runs
-from loralab.trials import Entry, Factor, Question, trial_folder, write_experiment
+from loralab.trials import TRIALS, Entry, Factor, Question, write_experiment
 
 Factors = Mapping[str, Factor]
 ROWS = 40
@@ -41,7 +41,7 @@ def invent_lab(
     the factor data.train_limit was trained on that many rows. `failed` trials have a reason, `waiting` ones nothing."""
     entries = [Entry(_name(factors), dict(factors), "f" * 16) for factors, _ in trials]
     for factors, accuracy in trials:
-        _trial(trial_folder(folder, _name(factors)), factors, accuracy, gap)
+        _trial(folder / TRIALS / _name(factors), factors, accuracy, gap)
     entries += [Entry(_name(factors), dict(factors), "f" * 16, "CUDA is out of memory") for factors in failed]
     entries += [Entry(_name(factors), dict(factors), "f" * 16) for factors in waiting]
     varied: dict[str, list[Factor]] = {}
@@ -61,7 +61,7 @@ def over_seeds(points: Sequence[tuple[Factors, Sequence[float]]]) -> list[tuple[
 
 def answer(folder: Path, factors: Factors, right: Sequence[bool]) -> None:
     """Set which of the 40 test rows a trial gets right."""
-    path = trial_folder(folder, _name(factors)) / runs.PREDICTIONS
+    path = folder / TRIALS / _name(factors) / runs.PREDICTIONS
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row, good in zip(rows, right, strict=True):

@@ -18,7 +18,7 @@ from loralab.report.lab.rows import ACCURACY, VALIDATION, comparison_table, key,
 from loralab.report.lab.tables import Score, curves, read_lab
 from loralab.report.lab.words import efficiency, law_table
 from loralab.stats import wilson
-from loralab.trials import EXPERIMENT, trial_folder
+from loralab.trials import EXPERIMENT, TRIALS
 
 T2 = 4.302652729911275
 """The t quantile of 95 % with two degrees of freedom, from a printed table."""
@@ -80,7 +80,7 @@ def test_rows_are_compared_by_mcnemar_where_both_trials_predicted_them(tmp_path:
     assert (first.found.p, first.p) == (pytest.approx(0.125), pytest.approx(0.25))
     assert first.found.interval.estimate == pytest.approx(4 / 40)
     assert (second.found.only_a, second.found.only_b) == (0, 1)
-    edit(trial_folder(folder, "recipe-b_seed-2") / runs.ENVIRONMENT, rows={"test": {"count": 40, "fingerprint": "other"}})
+    edit(folder / TRIALS / "recipe-b_seed-2" / runs.ENVIRONMENT, rows={"test": {"count": 40, "fingerprint": "other"}})
     assert [test.seed for test in read(folder).row_tests] == [1], "other test rows are not compared"
     assert not read_lab(folder).same_test_rows
 
@@ -169,7 +169,7 @@ def test_the_law_of_exact_errors_is_found_and_checked(tmp_path: Path) -> None:
 
 def test_curves_hold_only_the_steps_that_all_seeds_evaluated(tmp_path: Path) -> None:
     folder = invent_lab(tmp_path / "x", "grid", over_seeds([({"lora.rank": 4}, [0.8, 0.9])]))
-    log = trial_folder(folder, "rank-4_seed-2") / runs.LOG
+    log = folder / TRIALS / "rank-4_seed-2" / runs.LOG
     log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"step": 20' not in line))
     steps, scores = curves(read_lab(folder).points[0].trials)
     assert steps == [10, 30, 40]
@@ -190,7 +190,7 @@ def test_labels_leave_out_what_all_points_share(tmp_path: Path) -> None:
 
 def test_damaged_files_are_said_by_name(tmp_path: Path) -> None:
     folder = invent_lab(tmp_path / "x", "grid", over_seeds([({"lora.rank": 4}, [0.8])]))
-    edit(trial_folder(folder, "rank-4_seed-1") / runs.SCORES, steps=None)
+    edit(folder / TRIALS / "rank-4_seed-1" / runs.SCORES, steps=None)
     with pytest.raises(LoralabError, match=r"rank-4_seed-1 is damaged .*steps"):
         read(folder)
     (folder / EXPERIMENT).write_text("{}", encoding="utf-8")
