@@ -70,6 +70,13 @@ def test_no_point_runs_twice_and_a_small_space_ends(tmp_path: Path, sampler: str
     )
 
 
+def test_a_range_too_narrow_for_its_digits_ends(tmp_path: Path) -> None:
+    study = Study(rules(20, {"lora.dropout": "0.1..0.100001"}), tmp_path, "s")
+    assert study.claim(fits)
+    assert study.claim(fits) is None
+    assert len(study.rows()) == 1
+
+
 def test_points_over_the_budget_are_counted_apart_and_replaced(tmp_path: Path) -> None:
     def refuse(points: Mapping[str, str]) -> tuple[int, str | None]:
         return int(points["lora.rank"]), "over budget" if int(points["lora.rank"]) > 100 else None

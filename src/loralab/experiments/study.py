@@ -38,6 +38,8 @@ MOST_DEATHS = 3
 """A trial whose process died this often under a living program is given up."""
 REJECTED_PER_TRIAL = 10
 """So many trials over budget for each that is asked for, and the search ends: hardly any point fits."""
+MOST_REPEATS = 50
+"""A range so narrow that as many points in a row are known is taken to hold no more."""
 OWNER, REASON, REPEAT, REJECTED, DEATHS, FACTS = "owner", "reason", "repeat", "rejected", "deaths", "facts"
 LARGEST_GRID = 100_000
 
@@ -149,22 +151,22 @@ class Study:
 
     def _new(self, refuse: Refuse) -> Claimed | None:
         """Ask until a point is neither known nor refused."""
-        repeated = False
-        while self.left > 0 and not self.hopeless:
+        repeats = 0
+        while repeats < MOST_REPEATS and self.left > 0 and not self.hopeless:
             trials = self._trials()
             known = [
                 points for trial in trials if (points := self.rules.space.points(trial.params)) and REPEAT not in trial.user_attrs
             ]
             self.study.sampler = _make_sampler(self.rules, len(trials))
-            if self.rules.sampler == "grid" or (repeated and (self.rules.space.size or LARGEST_GRID) < LARGEST_GRID):
+            if self.rules.sampler == "grid" or (repeats and (self.rules.space.size or LARGEST_GRID) < LARGEST_GRID):
                 unknown = self._unknown(known)
                 if unknown is None:
                     return None
                 self.study.enqueue_trial(unknown)
             trial = self.study.ask()
             points = self._draw(trial)
-            repeated = points in known
-            if repeated:
+            if points in known:
+                repeats += 1
                 trial.set_user_attr(REPEAT, True)
                 self.study.tell(trial, state=_state("FAIL"))
                 continue
