@@ -35,6 +35,7 @@ COMMANDS = {
     "doctor",
     "report",
     "diagnose",
+    "experiment",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loralab.errors import LoralabError
+from loralab.errors import LoralabError, RunFailed
 
 INTERRUPTED = 130
 
@@ -288,6 +288,8 @@ def experiment(
             plan, folder, where=place, jobs=jobs, overwrite=overwrite, announce=view.announce, tell=view.tell, say=view.say
         )
     view.summarise(summary)
+    if summary.failures:
+        raise RunFailed(f"trials failed: {len(summary.failures)}, each said above; the same command tries them again")
 
 
 @app.command()
