@@ -138,6 +138,15 @@ def test_bf16_agrees_with_fp32(run: Path, classifier: Classifier) -> None:
     np.testing.assert_allclose(found.probabilities, exact.probabilities, atol=0.15)
 
 
+def test_features_are_what_the_last_linear_map_reads(classifier: Classifier) -> None:
+    texts = ["The striker of the league.", "a bank merger", "A telescope and a robot"]
+    found, features = classifier.predict_with_features(texts)
+    np.testing.assert_array_equal(found.probabilities, classifier.predict(texts).probabilities)
+    out = classifier.network.head.out
+    logits = features @ out.weight.detach().numpy().T + out.bias.detach().numpy()
+    np.testing.assert_allclose(logits, classifier.logits(texts), atol=1e-5)
+
+
 def test_cleaning_of_training_is_applied(classifier: Classifier) -> None:
     found = classifier.predict(["A <b>goal</b> in the   league", "A goal in the league", "A #39;goal", "A 'goal"])
     np.testing.assert_array_equal(found.probabilities[0], found.probabilities[1])

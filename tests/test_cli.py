@@ -36,6 +36,7 @@ COMMANDS = {
     "doctor",
     "report",
     "diagnose",
+    "experiment",
 }
 
 

@@ -82,8 +82,7 @@ def experiment(
     page = write_lab(folder, reading) if report else None
     view.summarise(summary, summary_table(reading.tables, reading.score), found(reading), page)
     if summary.failures:
-        first = next(iter(summary.failures.items()))
-        raise RunFailed(f"{len(summary.failures)} of {len(summary.outcomes)} trials failed, the first, {first[0]}: {first[1]}")
+        raise RunFailed(f"trials failed: {len(summary.failures)}, each said above; the same command tries them again")
 
 
 def search(

@@ -15,7 +15,7 @@ from workbench import network, rows, weights
 from loralab.data.values import Encoded, Ints
 from loralab.model.network import Network
 from loralab.training import warm_start as module
-from loralab.training.scoring import logits_of
+from loralab.training.scoring import features_and_logits, logits_of
 from loralab.training.warm_start import SCALE, STRENGTH, STRENGTH_TO_NAMES, Reals, regression, warm_start
 
 
@@ -71,7 +71,7 @@ def test_one_class_is_nothing_to_fit(tiny: Path) -> None:
 def test_it_sees_rows_from_all_of_a_large_set(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_ROWS", 20)
     seen: list[Ints] = []
-    monkeypatch.setattr(module, "logits_of", lambda net, data, rows: seen.append(rows) or logits_of(net, data, rows=rows))
+    monkeypatch.setattr(module, "features_and_logits", lambda *given: seen.append(given[3]) or features_and_logits(*given))
     net, data = network(tiny), rows(tiny, 25)
     warm_start(net, net.head.out, data, None)
     assert len(seen[0]) == 20

@@ -115,7 +115,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(
             "active",
             "Which rows are worth labelling? Strategies that begin with the same rows.",
-            {"strategy": ("random", "least-confidence", "margin", "entropy", "badge"), "labels": ("50", "100", "200", "400")},
+            {"strategy": ("random", "least-confidence", "margin", "entropy", "badge"), "labels": ("25", "50", "100", "200")},
             seeds=THREE,
             design="chains",
             always=("data.validation=0", "data.train_limit=10000"),
