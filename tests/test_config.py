@@ -74,7 +74,6 @@ OTHER: dict[str, str] = {
     "train.learning_rate": "2e-4",
     "train.head_learning_rate": "1e-3",
     "train.warm_start": "both",
-    "train.refit": "true",
     "train.weight_decay": "0.03",
     "train.schedule": "linear",
     "train.warmup": "100",

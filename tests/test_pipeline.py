@@ -91,24 +91,9 @@ def test_zero_shot_looks_at_no_label_and_a_saved_one_predicts_the_same(configure
     assert tree(drawn / "model") != tree(first / "model")
     with (first / "predictions.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
-    found = Classifier.load(first, precision="fp32").predict([row["text"] for row in written])
+    found = Classifier.load(first).predict([row["text"] for row in written])
     assert list(found.labels) == [row["predicted"] for row in written]
     assert len(set(found.labels)) > 1
-
-
-def test_a_refitted_head_is_the_one_that_is_scored_and_saved(configure: Configure, tmp_path: Path) -> None:
-    plain = run_training(configure("train.epochs=1"), name="plain", folder=tmp_path)
-    refitted = run_training(configure("train.epochs=1", "train.refit=true"), name="refitted", folder=tmp_path)
-    assert refitted.steps == plain.steps
-    assert refitted.scores["accuracy"] > plain.scores["accuracy"]  # one epoch teaches a random head little
-    assert refitted.validation["loss"] != plain.validation["loss"]
-    with (refitted.folder / "predictions.csv").open(newline="") as file:
-        written = list(csv.DictReader(file))
-    found = Classifier.load(refitted.folder, precision="fp32").predict([row["text"] for row in written])
-    assert list(found.labels) == [row["predicted"] for row in written]
-    untrained = run_training(configure("train.epochs=0", "train.refit=true"), name="untrained", folder=tmp_path)
-    drawn = run_training(configure("train.epochs=0"), name="drawn", folder=tmp_path)
-    assert tree(untrained.folder / "model") == tree(drawn.folder / "model")  # zero-shot looks at no label
 
 
 def test_folder_holds_the_files_of_the_design_and_no_others(configure: Configure, tmp_path: Path) -> None:

@@ -169,7 +169,6 @@ class TrainConfig(_Section):
         description="what the head begins as; none: drawn; fit: logistic regression on the training rows; names: the classes' "
         "names or descriptions; both: the regression, drawn towards the names",
     )
-    refit: bool = Field(False, description="after training, fit the head anew by the regression of warm_start, with names as there")
     weight_decay: Real = Field(0.01, ge=0)
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Real = Field(0.06, ge=0, description="steps, or a fraction of all steps when below 1")

@@ -19,7 +19,7 @@ from loralab.model.network import Network
 from loralab.ready import Plan, Ready, prepare
 from loralab.training.callbacks import Listener, Watch
 from loralab.training.checkpoint import Checkpoint
-from loralab.training.engine import Fit, Optimisation, Score, fit
+from loralab.training.engine import Fit, Optimisation, fit
 from loralab.training.scoring import logits_of
 from loralab.training.warm_start import last_linear, warm_start
 
@@ -75,13 +75,12 @@ def run_training(
     network = ready.network
     parts = {name: ready.plan.cache.keep(network, part, listeners) for name, part in ready.parts.items()}
     start_head(config, network, parts["train"], ready.names)
-    score = partial(score_validation, classes=ready.manifest.classes, also=config.train.stop_on)
     result = fit(
         network,
         parts["train"],
         parts.get("validation"),
         loss=ready.loss,
-        score=score,
+        score=partial(score_validation, classes=ready.manifest.classes, also=config.train.stop_on),
         watch=Watch(config.train.stop_on, config.train.patience, config.train.min_delta),
         seed=config.stream("shuffle"),
         optimisation=choose_optimisation(config),
@@ -89,8 +88,6 @@ def run_training(
         resume=checkpoint,
         keep=run.keep_checkpoint,
     )
-    if config.train.refit and result.steps and not result.interrupted:
-        result = refit_head(network, parts, ready.names, result, score)
     temperature = result.scores.get("temperature")
     with runs.atomic_folder(run.model) as model_folder:
         save_bundle(model_folder, network, replace(ready.manifest, temperature=temperature or 1.0), ready.tokenizer.to_str())
@@ -112,17 +109,6 @@ def start_head(config: Config, network: Network | GenericNetwork, train: Encoded
     fitted = train if config.train.warm_start in ("fit", "both") and config.train.epochs else None
     if fitted is not None or names is not None:
         warm_start(network, last_linear(network.head), fitted, names)
-
-
-def refit_head(
-    network: Network | GenericNetwork, parts: Mapping[str, Encoded], names: Encoded | None, result: Fit, score: Score
-) -> Fit:
-    """Fit the head anew, to what the encoder has learnt, and score the validation rows with it."""
-    warm_start(network, last_linear(network.head), parts["train"], names)
-    validation = parts.get("validation")
-    if validation is None or validation.labels is None:
-        return result
-    return replace(result, scores=score(logits_of(network, validation), validation.labels))
 
 
 def choose_optimisation(config: Config) -> Optimisation:

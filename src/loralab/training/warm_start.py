@@ -1,4 +1,4 @@
-"""A head to begin with, or to end with: from what the classes are called, from the training texts by regression, or from both.
+"""A head to begin with: from what the classes are called, from the training texts by logistic regression, or from both.
 
 The regression: Kumar et al. 2022 (linear probing, then fine-tuning): a random head sends random gradients into the encoder at
 first, a fitted one does not. The names: a class is the mean direction of its descriptions, and a text belongs where its cosine is
