@@ -138,7 +138,7 @@ class TestOnRay:
         assert [path.name for path in (tmp_path / "ray" / "trials").iterdir()] == ["a"]
         run_all(trials[:1], tmp_path / "here", where="here")
         assert adapters(tmp_path / "ray", trials[:1]) == adapters(tmp_path / "here", trials[:1])
-        here, there = (trial_folder(tmp_path / where, "a") for where in ("here", "ray"))
+        here, there = (tmp_path / where / "trials" / "a" for where in ("here", "ray"))
         assert sorted(p.relative_to(there) for p in there.rglob("*")) == sorted(p.relative_to(here) for p in here.rglob("*"))
         assert runs.read_scores(there)["folder"] == str(there)
         assert all(outcome.found for outcome in run_all(trials[:1], tmp_path / "ray", where="ray"))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -81,9 +84,11 @@ def _run_in_processes(trials: Sequence[Trial], folder: Path, jobs: int, ended: T
     deaths = dict.fromkeys((trial.name for trial in trials), 0)
     threads = max(1, cores() // jobs)
     while left:
-        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=use_threads, initargs=(threads,)) as pool:
+        with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
             try:
-                for future in as_completed([pool.submit(attempt, trial, folder) for trial in left]):
+                with _ctrl_c_ignored():
+                    futures = [pool.submit(attempt, trial, folder) for trial in left]
+                for future in as_completed(futures):
                     outcome = future.result()
                     left = [trial for trial in left if trial.name != outcome.trial.name]
                     ended(outcome)
@@ -96,6 +101,27 @@ def _run_in_processes(trials: Sequence[Trial], folder: Path, jobs: int, ended: T
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
+
+
+@contextmanager
+def _ctrl_c_ignored() -> Iterator[None]:
+    """Processes started here ignore Ctrl-C until `_begin`: one that came while they import would end in a trace."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _begin(threads: int) -> None:
+    """Make a worker ready: everything imported, its threads, and Ctrl-C as it is meant."""
+    import loralab.pipeline  # noqa: F401 - what a trial needs, before it can be interrupted
+
+    use_threads(threads)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def use_threads(threads: int) -> None:
