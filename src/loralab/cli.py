@@ -36,10 +36,10 @@ def main() -> None:
     try:
         app()
     except LoralabError as error:
-        from loralab.training.together import tell
+        from loralab.training.together import end, tell
 
         tell(f"loralab: {error}")
-        sys.exit(error.exit_code)
+        end(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # click's code for Ctrl-C; ours is that of every run that did not end well
             print("loralab: interrupted", file=sys.stderr)
