@@ -18,7 +18,7 @@ check: .venv/dev  ## format, lint, types, layers and the fast tests: the same as
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -m "not slow and not gpu and not network"
+	$(BIN)/pytest -q --numprocesses auto --dist loadfile -m "not slow and not gpu and not network"
 
 format: .venv/dev  ## put the code into shape
 	$(BIN)/ruff format .

@@ -36,10 +36,10 @@ def main() -> None:
     try:
         app()
     except LoralabError as error:
-        from loralab.training.together import end, tell
+        from loralab.training.together import exit_with, tell
 
         tell(f"loralab: {error}")
-        end(error.exit_code)
+        exit_with(error.exit_code)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # click's code for Ctrl-C; ours is that of every run that did not end well
             print("loralab: interrupted", file=sys.stderr)

@@ -192,8 +192,8 @@ def tell(message: str) -> None:
         Path(report).write_text(json.dumps({"message": content}), encoding="utf-8")
 
 
-def end(code: int) -> NoReturn:
-    """End this process with an exit code. One of several ends at once: taken down in order, its connection to the others may abort it."""
+def exit_with(code: int) -> NoReturn:
+    """End this process. One of several ends at once: taken down in order, its connection to the others may abort it."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         sys.stdout.flush()
         sys.stderr.flush()
