@@ -27,19 +27,18 @@ if TYPE_CHECKING:
 BEST_SHOWN = 5
 
 
+def _trials_bar() -> Progress:
+    """A bar over trials with the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("left"))
+    return Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=console)
+
+
 class ExperimentView:
     """What an experiment varies and holds, a bar over its trials with the time left, and a line for each that ends."""
 
     def __init__(self, folder: Path, where: str) -> None:
         self.folder, self.where = folder, where
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-        )
+        self.progress = _trials_bar()
         self.task = self.progress.add_task("trials", total=0)
         self.announced = False
 
@@ -100,14 +99,7 @@ class SearchView:
     def __init__(self, folder: Path, jobs: int) -> None:
         self.folder, self.jobs = folder, jobs
         self.rules: Rules | None = None
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            console=console,
-        )
+        self.progress = _trials_bar()
 
     def __enter__(self) -> SearchView:
         return self
