@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from loralab import Classifier, LoralabError, load_config, run_training
 from loralab import export as module
 from loralab.errors import RunFailed
 from loralab.export import check, export_run
+from loralab.model.onnx_network import OnnxNetwork
 from loralab.runs import EXPORT_CHECK
 
 TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot", "border treaty"]
@@ -135,3 +137,18 @@ def test_a_backend_that_was_not_exported_says_how(tiny: Path, topics_csv: Path, 
         Classifier.load(run, backend="onnx-int8")
     with pytest.raises(LoralabError, match="no backend 'onxx'"):
         Classifier.load(run, backend="onxx")  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_where_bf16_is_slow_a_run_with_an_onnx_export_is_read_by_it_and_can_still_be_exported(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    shutil.rmtree(folder / "exports", ignore_errors=True)
+    export_run(folder, "onnx")
+    monkeypatch.setattr("loralab.model.device.fast_in_bf16", lambda device: False)
+    assert isinstance(Classifier.load(folder).network, OnnxNetwork)
+    assert export_run(folder, "merged").largest_difference < 1e-5
+    with pytest.raises(LoralabError, match="is an ONNX export"):
+        Classifier.load(folder / "exports" / "onnx", backend="native")

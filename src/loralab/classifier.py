@@ -103,6 +103,8 @@ class Classifier:
         """
         folder = choose_folder(Path(path), backend)
         if (folder / ONNX).is_file():
+            if backend == "native":
+                raise LoralabError(f"{folder} is an ONNX export: load the run that it was made of")
             manifest = read_manifest(folder)
             tokenizer = load_tokenizer(folder, min(manifest.max_length, manifest.dims.longest))
             return cls(OnnxNetwork(folder / ONNX, threads), manifest, tokenizer)

@@ -63,7 +63,7 @@ def export_run(run: Path, form: str, out: Path | None = None, *, base: str | Non
         raise LoralabError(f"{target} exists: choose another --out, or replace it with --overwrite")
     if target.exists() and not (target / runs.EXPORT_CHECK).is_file():
         raise LoralabError(f"{target} is not an export: choose another --out")
-    classifier = Classifier.load(run, base=base, precision="fp32")
+    classifier = Classifier.load(run, base=base, precision="fp32", backend="native")
     if not isinstance(classifier.network, Network):
         raise LoralabError(f"{run} runs through Transformers and peft: {bundle} opens there as it is; there is nothing to export")
     texts = runs.test_texts(run, CHECKED_ROWS) or load_source("sample").train.texts[:CHECKED_ROWS]

@@ -203,7 +203,7 @@ def _explain(
     texts = [*inputs, *(examples.texts[i] for i in chosen)]
     truths = [*([None] * len(inputs)), *(None if examples.labels is None else classes[examples.labels[i]] for i in chosen)]
     answers = classifier.predict(texts)
-    exact = Classifier.load(folder, base=base, precision="fp32") if texts else classifier
+    exact = Classifier.load(folder, base=base, precision="fp32", backend="native") if texts else classifier
     explained, found = [], []
     for i, text in enumerate(texts):
         read = clean_text(text, exact.manifest.clean).encode("utf-8", "replace").decode()

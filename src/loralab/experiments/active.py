@@ -136,7 +136,7 @@ class Reader:
             from loralab.classifier import Classifier
 
             self.say(f"{run.name} reads {len(texts):,} unlabelled rows")
-            found, features = Classifier.load(run).predict_with_features(texts)
+            found, features = Classifier.load(run, backend="native").predict_with_features(texts)
             self.run, self.scored = run, Scored(found.probabilities, features)
         return self.scored
 
