@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import psutil
 
 from loralab.errors import LoralabError, need
+from loralab.experiments.attempt import MOST_DEATHS
 from loralab.experiments.space import Space
 from loralab.experiments.storage import database_lock, file_lock, open_database, open_journal
 from loralab.training.callbacks import LOWER_IS_BETTER
@@ -34,8 +35,6 @@ COSTS = ("trainable", "seconds")
 MINIMISED = (*LOWER_IS_BETTER, *COSTS)
 SILENT_SECONDS, SIGN_SECONDS = 3600.0, 60.0
 """A trial of another machine is taken over after so long without a sign of life, and gives one this often."""
-MOST_DEATHS = 3
-"""A trial whose process died this often under a living program is given up."""
 REJECTED_PER_TRIAL = 10
 """So many trials over budget for each that is asked for, and the search ends: hardly any point fits."""
 MOST_REPEATS = 50
