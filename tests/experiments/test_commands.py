@@ -69,6 +69,8 @@ def test_several_recipes_and_failures(settings: list[str], topics_csv: Path, tmp
         (["seeds", "quickstrat"], "did you mean 'quickstart'"),
         (["compare", "runs/nothing", "runs/neither"], "is not a run"),
         (["seeds", "quickstart", "seed=3"], "give --seeds"),
+        (["seeds", "quickstart", "data.source=nothing.csv"], "nothing.csv"),
+        (["layers", "quickstart", "model.base=no/such-encoder"], "no/such-encoder"),
     ],
 )
 def test_wrong_input_is_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from loralab import trials
+from loralab.config import Config
+from loralab.data.prepare import load_splits
 from loralab.errors import LoralabError
 from loralab.experiments.active import plan_active
 from loralab.experiments.attempt import Outcome, Tell
@@ -73,13 +75,16 @@ def run_experiment(
     """Run a plan's trials into `folder`, or go on with an experiment that was stopped or now has more points.
 
     `announce` is told the question and each round of trials before it starts, `tell` each trial's end, `say` what is done between
-    rounds. Raises LoralabError where the folder holds another experiment, unless `overwrite`.
+    rounds. Raises LoralabError where the folder holds another experiment, unless `overwrite`, and for data or an encoder that
+    no recipe finds.
     """
     earlier = open_experiment(plan.question, folder, overwrite)
     question = together(earlier.question, plan.question) if earlier else plan.question
     entries = {entry.name: entry for entry in earlier.entries} if earlier else {}
     outcomes: list[Outcome] = []
     for round_ in plan.rounds(folder, say):
+        if not outcomes:
+            check_inputs(round_)
         entries |= {trial.name: Entry.of(trial) for trial in round_}
         trials.write_experiment(folder, question, entries.values())
         announce(plan.question, round_)
@@ -88,6 +93,25 @@ def run_experiment(
         trials.write_experiment(folder, question, entries.values())
         outcomes += ended
     return ExperimentSummary(folder, tuple(outcomes))
+
+
+def check_inputs(round_: Sequence[Trial]) -> None:
+    """Raise what is wrong with every recipe, such as data or an encoder that is not there: once, and before the first trial."""
+    firsts = {trial.factors.get("recipe"): trial for trial in reversed(round_) if not trial.elsewhere}.values()
+    wrong = [error for trial in firsts if (error := _wrong(trial.config)) is not None]
+    if wrong and len(wrong) == len(firsts):
+        raise wrong[0]
+
+
+def _wrong(config: Config) -> LoralabError | None:
+    from loralab.describe import count_parameters
+
+    try:
+        splits, _ = load_splits(**config.data.division())
+        count_parameters(config, len(splits.classes))
+    except LoralabError as error:
+        return error
+    return None
 
 
 def open_experiment(question: Question, folder: Path, overwrite: bool) -> Experiment | None:
