@@ -38,7 +38,7 @@ TABLE: Mapping[str, May] = {
     "stats": May(),
     "data": May(),
     "model": May(),
-    "training": May(top=("data.values", "data.batches")),
+    "training": May(top=("data.values", "data.batches", "model.dropout")),
     "runs": May(top=("config",)),
     "ready": May(top=("config", "data", "metrics", "model", "training")),
     "pipeline": May(top=("config", "data.values", "metrics", "model", "ready", "runs", "training")),

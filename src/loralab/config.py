@@ -74,13 +74,9 @@ class Config(Section):
         text = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def stream(self, purpose: str, rank: int = 0) -> int:
-        """Return the seed of one purpose (init, shuffle, augment, ...): one stream each, so that none depends on another's use.
-
-        `rank`: the process, of several in one run, that is to draw otherwise than the others.
-        """
-        name = f"{self.seed}/{purpose}/{rank}" if rank else f"{self.seed}/{purpose}"
-        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:7])
+    def stream(self, purpose: str) -> int:
+        """Return the seed of one purpose (init, shuffle, augment, ...): one stream each, so that none depends on another's use."""
+        return int.from_bytes(hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()[:7])
 
     def remarks(self) -> list[str]:
         """Say which settings are allowed but seldom meant."""

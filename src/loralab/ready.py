@@ -76,7 +76,7 @@ def prepare(config: Config, target: Path, world: World = ALONE) -> Ready:
 
     base = resolve_base(config.model.base)
     tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
-    network, counts = make_network(config, base, len(splits.classes), world.rank)
+    network, counts = make_network(config, base, len(splits.classes))
     setting = device.place(network, config.train.precision, config.train.threads or world.threads)
     manifest = describe_model(config, base, network, splits.classes)
 
@@ -121,11 +121,11 @@ def choose_names(config: Config, splits: Splits) -> Examples | None:
     return class_names_as_texts(splits.classes, config.data.descriptions, config.data.template) if wanted else None
 
 
-def make_network(config: Config, base: Base, classes: int, rank: int = 0) -> tuple[Network | GenericNetwork, Counts]:
-    """Load and adapt the encoder; count what will be trained, and refuse it over the budget. Each `rank` has its own dropout."""
+def make_network(config: Config, base: Base, classes: int) -> tuple[Network | GenericNetwork, Counts]:
+    """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
     lora = Lora(**config.lora.model_dump(exclude={"max_trainable", "plus_ratio"}))
     shape = config.model.model_dump(exclude={"base"})
-    init, dropout = config.stream("init"), config.stream("dropout", rank)
+    init, dropout = config.stream("init"), config.stream("dropout")
     network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
     network.gradient_checkpointing = config.train.gradient_checkpointing
     counts = check_counts(

@@ -34,6 +34,10 @@ def test_an_epoch_holds_every_example_once_in_steps_of_one_size(lengths: Ints, s
     assert sizes[-1] == (len(lengths) % size or size)
 
 
+def in_steps(length: int, longest: int) -> int:
+    return min(longest, length + -length % 8)
+
+
 @given(lengths=lengths_of_texts, budget=st.integers(1, 2000), data=st.data())
 @settings(max_examples=150, deadline=None)
 def test_passes_hold_every_example_once_within_the_tokens_longest_first(lengths: Ints, budget: int, data: st.DataObject) -> None:
@@ -42,12 +46,12 @@ def test_passes_hold_every_example_once_within_the_tokens_longest_first(lengths:
     passes = list(cut_into_passes(positions, lengths, budget))
     assert sorted(np.concatenate(passes).tolist()) == sorted(positions.tolist())
     for part in passes:
-        padded = len(part) * int(lengths[part].max())
+        padded = len(part) * in_steps(int(lengths[part].max()), int(lengths.max()))
         assert padded <= budget or len(part) == 1
     in_order = lengths[np.concatenate(passes)]
     assert (np.diff(in_order) <= 0).all()
     for part in passes[:-1]:  # none is cut shorter than it need be
-        assert (len(part) + 1) * int(lengths[part].max()) > budget
+        assert (len(part) + 1) * in_steps(int(lengths[part].max()), int(lengths.max())) > budget
 
 
 def test_passes_of_nothing_are_none() -> None:
@@ -55,8 +59,8 @@ def test_passes_of_nothing_are_none() -> None:
 
 
 def test_passes_by_hand() -> None:
-    lengths = np.array([5, 1, 9, 3, 3, 20])
-    passes = [part.tolist() for part in cut_into_passes(np.arange(6), lengths, 10)]
+    lengths = np.array([5, 1, 9, 3, 3, 20])  # as wide as 8, 8, 16, 8, 8, 20
+    passes = [part.tolist() for part in cut_into_passes(np.arange(6), lengths, 16)]
     assert passes == [[5], [2], [0, 3], [4, 1]]
 
 
@@ -102,9 +106,16 @@ def test_gather_lays_texts_out_as_by_hand() -> None:
     assert batch.mask.dtype == np.bool_
 
 
-def test_gather_is_no_wider_than_its_longest() -> None:
+def test_gather_is_no_wider_than_the_longest_text() -> None:
     batch = gather(encoded_by_hand(), np.array([1, 2]))
-    assert batch.inputs.tolist() == [[21, 9], [31, 32]]
+    assert batch.inputs.tolist() == [[21, 9, 9], [31, 32, 9]]  # as wide as the longest text of all, or the next multiple of 8
+
+
+@pytest.mark.parametrize(("position", "width"), [(0, 8), (1, 8), (2, 16), (3, 21)])
+def test_widths_are_multiples_of_8_up_to_the_longest_text(position: int, width: int) -> None:
+    lengths = np.array([1, 8, 9, 21])
+    encoded = Encoded(np.ones(39, dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)]), None, pad_id=0)
+    assert gather(encoded, np.array([position])).inputs.shape == (1, width)
 
 
 def test_gather_without_labels() -> None:
@@ -120,17 +131,24 @@ def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -
     encoded = Encoded(np.array([*chain.from_iterable(texts)], dtype=np.int32), starts, None, pad_id=-1)
     positions = data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=15))
     batch = gather(encoded, np.array(positions))
-    assert batch.inputs.shape == batch.mask.shape == (len(positions), max(lengths[i] for i in positions))
+    assert (
+        batch.inputs.shape
+        == batch.mask.shape
+        == (
+            len(positions),
+            in_steps(max(lengths[i] for i in positions), max(lengths)),
+        )
+    )
     for row, mask, position in zip(batch.inputs, batch.mask, positions, strict=True):
         assert row[mask].tolist() == texts[position]
         assert (row[~mask] == -1).all()
 
 
 def test_padding_factor_by_hand() -> None:
-    lengths = np.array([2, 4, 6, 6])
+    lengths = np.array([2, 4, 14, 14])
     assert padding_factor(lengths, [np.array([2, 3])]) == 1.0
-    assert padding_factor(lengths, [np.array([0, 1]), np.array([2, 3])]) == pytest.approx((8 + 12) / 18)
-    assert padding_factor(lengths, [np.arange(4)]) == pytest.approx(24 / 18)
+    assert padding_factor(lengths, [np.array([0, 1]), np.array([2, 3])]) == pytest.approx((2 * 8 + 28) / 34)
+    assert padding_factor(lengths, [np.arange(4)]) == pytest.approx(56 / 34)
 
 
 def test_little_of_the_sample_is_padding() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+
 import pytest
 import torch
 
-from loralab.model.dropout import POOL, Dropout
+from loralab.model.dropout import POOL, Dropout, turn
 
 
 def training(p: float, seed: int = 1) -> Dropout:
     dropout = Dropout(p).train()
-    dropout.seed(seed)
+    dropout.seed = seed
     return dropout
 
 
@@ -36,25 +39,70 @@ def test_zeros_fall_in_every_row_and_column() -> None:
     assert 0.3 < zeros.float().mean(1).min() < zeros.float().mean(1).max() < 0.7
 
 
-def test_one_seed_gives_one_sequence_of_masks_and_another_seed_another() -> None:
-    x = torch.ones(64, 64)
-    first, again, other = training(0.3, 5), training(0.3, 5), training(0.3, 6)
-    masks = [first(x) for _ in range(3)]
-    assert all(torch.equal(mask, again(x)) for mask in masks)
-    assert not torch.equal(masks[0], masks[1])
-    assert not torch.equal(masks[1], masks[2])
-    assert not torch.equal(masks[0], other(x))
-    first.seed(5)
-    assert torch.equal(first(x), masks[0])
+def masks(dropout: Dropout, *key: int, calls: int = 3) -> list[torch.Tensor]:
+    with turn(*key):
+        return [dropout(torch.ones(64, 64)) for _ in range(calls)]
+
+
+def test_a_pass_draws_the_same_masks_whenever_it_is_taken_and_no_others_do() -> None:
+    dropout = training(0.3, 5)
+    first = masks(dropout, 7, 0, 1)
+    different = [
+        *first,
+        *masks(dropout, 7, 0, 2),
+        *masks(dropout, 7, 1, 1),
+        *masks(dropout, 8, 0, 1),
+        *masks(dropout, 1, 0, 7),
+        *masks(training(0.3, 6), 7, 0, 1),
+    ]
+    assert all(torch.equal(one, other) for one, other in zip(first, masks(training(0.3, 5), 7, 0, 1), strict=True))
+    assert not any(torch.equal(one, other) for i, one in enumerate(different) for other in different[:i])
+
+
+def test_threads_draw_the_masks_of_their_own_turns() -> None:
+    dropout, together = training(0.3), Barrier(2)
+
+    def draw(part: int) -> list[torch.Tensor]:
+        found = []
+        with turn(3, part):
+            for _ in range(20):
+                together.wait(10)
+                found.append(dropout(torch.ones(64, 64)))
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        side_by_side = list(pool.map(draw, range(2)))
+    for part, found in enumerate(side_by_side):
+        assert all(torch.equal(one, other) for one, other in zip(found, masks(dropout, 3, part, calls=20), strict=True))
+
+
+def test_a_turn_within_a_turn_leaves_the_outer_one_as_it_was() -> None:
+    dropout = training(0.3)
+    with turn(1):
+        found = [dropout(torch.ones(64, 64))]
+        masks(dropout, 2)
+        found.append(dropout(torch.ones(64, 64)))
+    assert all(torch.equal(one, other) for one, other in zip(found, masks(dropout, 1, calls=2), strict=True))
+
+
+def test_places_in_the_pool_are_evenly_drawn() -> None:
+    """The first values of 4,000 masks of neighbouring turns: as often zero as p says, and no runs (a sign of poor mixing)."""
+    dropout = training(0.5)
+    zeros = torch.stack([masks(dropout, step, part, calls=1)[0][0, :1] == 0 for step in range(2000) for part in range(2)])[:, 0]
+    n = len(zeros)
+    assert abs(float(zeros.float().mean()) - 0.5) < 5 * (0.25 / n) ** 0.5
+    assert abs(float((zeros[1:] == zeros[:-1]).float().mean()) - 0.5) < 5 * (0.25 / n) ** 0.5
 
 
 def test_the_ambient_stream_is_neither_read_nor_moved() -> None:
     x = torch.ones(64, 64)
     torch.manual_seed(1)
-    one = training(0.3)(x)
+    with turn(1):
+        one = training(0.3)(x)
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    assert torch.equal(training(0.3)(x), one)
+    with turn(1):
+        assert torch.equal(training(0.3)(x), one)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -79,9 +127,11 @@ def test_an_input_larger_than_the_pool() -> None:
 
 def test_bf16_stays_bf16_and_takes_the_same_mask() -> None:
     x = torch.ones(64, 64)
-    y = training(0.5)(x.bfloat16())
+    with turn(1):
+        y = training(0.5)(x.bfloat16())
     assert y.dtype == torch.bfloat16
-    assert torch.equal(y.float(), training(0.5)(x))
+    with turn(1):
+        assert torch.equal(y.float(), training(0.5)(x))
 
 
 def test_gradients_pass_where_values_pass() -> None:

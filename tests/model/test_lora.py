@@ -24,7 +24,7 @@ from torch import Tensor
 
 from loralab.errors import LoralabError
 from loralab.model.build import Lora
-from loralab.model.dropout import Dropout
+from loralab.model.dropout import Dropout, turn
 from loralab.model.lora import Adapter, Projection, _LoraLinear, adapters, attach_lora, merge, unmerge
 
 every_architecture = pytest.mark.parametrize("kind", MODEL_TYPES)
@@ -178,15 +178,11 @@ def test_the_fused_product_equals_plain_autograd(roles: tuple[str, ...], share: 
     learned = [p for role in roles for p in (projection.adapter(role).a, projection.adapter(role).b)]
     wanted = learned if first else [x, *learned]
 
-    def seeded() -> None:
-        if projection.dropout is not None:
-            projection.dropout.seed(9)
-
-    seeded()
-    fused = projection(x)
+    with turn(9):
+        fused = projection(x)
     found = torch.autograd.grad((fused * direction).sum(), wanted)
-    seeded()
-    source = x if projection.dropout is None else projection.dropout(x)
+    with turn(9):
+        source = x if projection.dropout is None else projection.dropout(x)
     parts = []
     for number, role in enumerate(projection.roles):
         rows = slice(number * outputs, (number + 1) * outputs)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from workbench import Recorder, network, rows, script, train, trained
 
 from loralab.errors import LoralabError, RunFailed
 from loralab.training.callbacks import Watch
-from loralab.training.checkpoint import Checkpoint, random_states
+from loralab.training.checkpoint import Checkpoint
 from loralab.training.loss import Loss
 from loralab.training.together import World
 
@@ -53,12 +54,15 @@ def early_stopping(tiny: Path, world: World) -> Found:
 
 
 def dropout(tiny: Path, world: World) -> Found:
-    """Each process draws its own masks; the state of all of them is kept, and training goes on from it as if never stopped."""
+    """Each process draws its own masks, and training goes on from a checkpoint as if never stopped."""
     kept: list[Checkpoint] = []
-    whole = _fit(tiny, world, net=_dropping(tiny, world), keep=kept.append, eval_every=2)
+    masks: list[Tensor] = []
+    net = network(tiny, dropout=0.3)
+    net.head.dropout.register_forward_hook(lambda module, inputs, output: masks.append(output[0] == 0))
+    whole = _fit(tiny, world, net=net, keep=kept.append, eval_every=2)
     second = world.once(lambda: kept[0])
-    resumed = _fit(tiny, world, net=_dropping(tiny, world), resume=second, eval_every=2)
-    return {"whole": whole["weights"], "resumed": resumed["weights"], "streams": resumed["streams"]}
+    resumed = _fit(tiny, world, net=network(tiny, dropout=0.3), resume=second, eval_every=2)
+    return {"whole": whole["weights"], "resumed": resumed["weights"], "mask": masks[0]}
 
 
 def errors(tiny: Path, world: World) -> Found:
@@ -101,13 +105,6 @@ SCENARIOS = (
 )
 
 
-def _dropping(tiny: Path, world: World) -> Any:
-    net = network(tiny, dropout=0.3)
-    for i, stream in enumerate(random_states(net)):
-        stream.manual_seed(100 * world.rank + i)
-    return net
-
-
 def _fit(tiny: Path, world: World, *, net: Any = None, **settings: Any) -> Found:
     net = network(tiny) if net is None else net
     recorder = Recorder()
@@ -118,7 +115,6 @@ def _fit(tiny: Path, world: World, *, net: Any = None, **settings: Any) -> Found
         "scores": [dict(event.scores) for event in recorder.evaluations],
         "weights": trained(net),
         "result": (result.steps, result.best_step, result.samples, result.stopped_early),
-        "streams": [stream.get_state() for stream in random_states(net)],
     }
 
 

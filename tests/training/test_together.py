@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workbench import same
 
-from loralab.config import Config
 from loralab.data.batches import deal
 from loralab.errors import LoralabError
 from loralab.training.together import ALONE, World, tell
@@ -58,12 +57,6 @@ def test_cores_are_divided_among_a_hosts_processes(monkeypatch: pytest.MonkeyPat
     assert World(rank=5, size=8, local_rank=1, local_size=4).threads == 2
     assert World(rank=0, size=64, local_rank=0, local_size=64).threads == 1
     assert World(rank=1, size=2, local_rank=0, local_size=1).threads is None  # one process a host: all its cores
-
-
-def test_each_process_has_a_dropout_stream_of_its_own() -> None:
-    config = Config()
-    assert config.stream("dropout", 0) == config.stream("dropout")  # as ever, in one process
-    assert len({config.stream("dropout", rank) for rank in range(8)} | {config.stream("init"), config.stream("shuffle")}) == 10
 
 
 # Joining and speaking
@@ -170,9 +163,9 @@ def test_early_stopping_is_decided_by_the_first(together: list[dict[str, Any]]) 
 def test_dropout_is_drawn_by_each_and_survives_a_resume(together: list[dict[str, Any]]) -> None:
     for found in together:
         assert same(found["dropout"]["resumed"], together[0]["dropout"]["whole"])
-    streams = [found["dropout"]["streams"][0] for found in together]
-    assert not torch.equal(streams[0], streams[1])
-    assert not torch.equal(streams[1], streams[2])
+    masks = [found["dropout"]["mask"] for found in together]
+    assert not torch.equal(masks[0], masks[1])
+    assert not torch.equal(masks[1], masks[2])
 
 
 def test_an_error_in_one_is_every_ones(together: list[dict[str, Any]]) -> None:

@@ -18,6 +18,11 @@ WINDOW = 16
 """Steps' worth of shuffled examples that are sorted by length together."""
 
 
+STEP = 8
+"""Batch widths are multiples of this many tokens, so that there are few: a new shape costs a CPU about a step's time for the
+preparation of its kernels, and memory that stays; odd widths also leave vector units half used."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """One pass: inputs, padded; mask (batch, time), True on real tokens; labels (batch,) or None.
@@ -48,9 +53,9 @@ def cut_into_passes(positions: Ints, lengths: Ints, tokens_per_pass: int) -> Ite
     A text longer than that passes alone. Longest first, so that a machine too small fails at once.
     """
     order = positions[np.argsort(-lengths[positions], kind="stable")]
-    start = 0
+    start, longest = 0, int(lengths.max(initial=0))
     while start < len(order):
-        size = max(1, tokens_per_pass // int(lengths[order[start]]))
+        size = max(1, tokens_per_pass // _width(int(lengths[order[start]]), longest))
         yield order[start : start + size]
         start += size
 
@@ -62,10 +67,14 @@ def deal(positions: Ints, lengths: Ints, hands: int) -> list[Ints]:
     return [order[(turns == hand) | (turns == 2 * hands - 1 - hand)] for hand in range(hands)]
 
 
+def _width(length: int, longest: int) -> int:
+    return min(-(-length // STEP) * STEP, longest)
+
+
 def gather(encoded: Encoded, positions: Ints) -> Batch:
-    """Lay the texts at `positions` out as one padded rectangle."""
+    """Lay the texts at `positions` out as one padded rectangle, at most as wide as the longest text of all."""
     lengths = encoded.lengths[positions]
-    time = int(lengths.max())
+    time = _width(int(lengths.max()), encoded.longest)
     mask = np.arange(time) < lengths[:, None]
     labels = None if encoded.labels is None else encoded.labels[positions]
     spans = [slice(encoded.starts[i], encoded.starts[i + 1]) for i in positions]
@@ -81,5 +90,6 @@ def gather(encoded: Encoded, positions: Ints) -> Batch:
 
 def padding_factor(lengths: Ints, passes: Sequence[Ints]) -> float:
     """Padded tokens over real tokens: 1.0 is no padding."""
-    padded = sum(len(positions) * int(lengths[positions].max()) for positions in passes)
+    longest = int(lengths.max(initial=0))
+    padded = sum(len(positions) * _width(int(lengths[positions].max()), longest) for positions in passes)
     return padded / max(1, int(sum(lengths[positions].sum() for positions in passes)))

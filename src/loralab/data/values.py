@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -72,7 +73,12 @@ class Encoded:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> Ints:
         """Tokens of each text, special tokens included: int64[n]."""
         return np.diff(self.starts)
+
+    @cached_property
+    def longest(self) -> int:
+        """The most tokens of any text; 0 where there is none."""
+        return int(self.lengths.max(initial=0))

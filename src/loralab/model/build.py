@@ -63,8 +63,9 @@ def build_network(
         network = _build_native(base, classes, **shape, freeze=freeze)
     else:
         network = build_generic(base, classes, **shape, freeze=freeze, quantize=quantize)
-    for index, module in enumerate(m for m in network.modules() if isinstance(m, Dropout)):
-        module.seed(dropout_seed, index)
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.seed = dropout_seed
     return network
 
 

@@ -2,72 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+_BITS = (1 << 64) - 1
 POOL = 1 << 22
 """Mask values in a pool: 4 M, several times the largest activation of a usual pass."""
+
+
+class _Turn(threading.local):
+    """Which pass this thread computes, as a number, and how many masks it has drawn in it."""
+
+    key = 0
+    calls = 0
+
+
+_turn = _Turn()
+
+
+@contextmanager
+def turn(*key: int) -> Iterator[None]:
+    """Draw the masks of one pass, such as (step, part). The same key gives the same masks, in whichever thread and order."""
+    with _at(_mixed(*key), 0):
+        yield
+
+
+@contextmanager
+def _at(key: int, calls: int) -> Iterator[None]:
+    before = _turn.key, _turn.calls
+    _turn.key, _turn.calls = key, calls
+    try:
+        yield
+    finally:
+        _turn.key, _turn.calls = before
+
+
+def _mixed(*numbers: int) -> int:
+    """Mix numbers into 64 bits by the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed + number + 0x9E3779B97F4A7C15) & _BITS
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _BITS
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & _BITS
+        mixed ^= mixed >> 31
+    return mixed
 
 
 class Dropout(nn.Module):
     """Zero a share `p` of the values and scale the rest by 1 / (1 - p), when training.
 
-    A mask is a random slice of a pool of Bernoulli draws: a copy-free view where fresh draws cost a quarter of an fp32 step
-    on a CPU. `seed` must be called before training; two runs with one seed take the same masks. Which mask a call takes
-    depends on its size and the state of `offsets` alone, so a resumed run takes the masks of one that was never stopped.
+    A mask is a slice of a pool of Bernoulli draws: a copy-free view where fresh draws cost a quarter of an fp32 step on a CPU.
+    Which slice depends on `seed`, on the `turn` and on how many masks were drawn in it before: there is no state to keep, so a
+    resumed run takes the masks of one that was never stopped, and passes may run side by side. Modules of one seed share a pool.
     """
 
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
-        self.offsets = torch.Generator()
-        self.pool_seed = 0
-
-    def seed(self, seed: int, stream: int = 0) -> None:
-        """Take masks from the pool of `seed`, which modules share, at places of this module's own `stream`."""
-        self.offsets.manual_seed(seed + stream)
-        self.pool_seed = seed
+        self.seed = 0
 
     def forward(self, x: Tensor) -> Tensor:
         if self.p == 0 or not self.training:
             return x
         size = max(POOL, 1 << (2 * x.numel() - 1).bit_length())
-        pool = _pool(self.pool_seed, self.p, size, x.dtype, x.device)
-        offset = int(torch.randint(size - x.numel() + 1, (), generator=self.offsets))
+        pool = _pool(self.seed, self.p, size, x.dtype, x.device)
+        _turn.calls += 1
+        offset = _mixed(self.seed, _turn.key, _turn.calls) % (size - x.numel() + 1)
         return x * pool[offset : offset + x.numel()].view(x.shape)
 
 
-def recomputed(layer: nn.Module, hidden: Tensor, mask: Tensor, rows: int | None = None) -> Tensor:
+def recomputed(layer: Callable[..., Any], *inputs: Any) -> Any:
     """Run a layer whose activations are computed again in the backward pass (Chen et al. 2016), under the same dropout masks."""
-    streams = [module.offsets for module in layer.modules() if isinstance(module, Dropout)]
-    before = [stream.get_state() for stream in streams]
+    first = _turn.key, _turn.calls
     again = False
 
-    def run(hidden: Tensor) -> Tensor:
+    def run(*inputs: Any) -> Any:
         nonlocal again
-        if not again:
-            again = True
-            output: Tensor = layer(hidden, mask, rows)
-            return output
-        now = [stream.get_state() for stream in streams]
-        _set(streams, before)
-        try:  # the second time it is left by an exception, as soon as it has what it was run for
-            output = layer(hidden, mask, rows)
-        finally:
-            _set(streams, now)
-        return output
+        if again:
+            with _at(*first):
+                return layer(*inputs)
+        again = True
+        return layer(*inputs)
 
-    found: Tensor = checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=False)
-    return found
-
-
-def _set(streams: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
-    for stream, state in zip(streams, states, strict=True):
-        stream.set_state(state)
+    return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 @lru_cache(maxsize=4)

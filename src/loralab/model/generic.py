@@ -10,17 +10,16 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from loralab.errors import LoralabError, need
 from loralab.model.backbone import Dimensions, HeadKind, Pooling, Sizes, to_config
 from loralab.model.counts import Counts
-from loralab.model.dropout import Dropout
+from loralab.model.dropout import Dropout, recomputed
 from loralab.model.network import Head
 from loralab.model.peft_methods import Allocation, choose_maps, in_layers, method_config
 from loralab.model.storage import Base, base_settings, check_minilm, choose_head, choose_pooling, read_json
@@ -109,26 +108,7 @@ class GenericNetwork(nn.Module):
         if wanted and not self.encoder.supports_gradient_checkpointing:
             raise LoralabError(f"train.gradient_checkpointing: {self.dims.model_type} does not offer it in Transformers")
         if wanted != self.gradient_checkpointing:
-            self.encoder._set_gradient_checkpointing(enable=wanted, gradient_checkpointing_func=self._recomputed)
-
-    def _recomputed(self, layer: Callable[..., Any], *inputs: Any) -> Any:
-        """Run a layer now and once more in the backward pass, drawing its dropout masks from where it drew them now."""
-        streams = [module.offsets for module in self.modules() if isinstance(module, Dropout)]
-        first = [stream.get_state() for stream in streams]
-        again = False
-
-        def run(*inputs: Any) -> Any:
-            nonlocal again
-            now = [stream.get_state() for stream in streams]
-            _set(streams, first if again else now)
-            try:
-                return layer(*inputs)
-            finally:  # torch leaves by an exception of its own as soon as it has recomputed what it needs
-                if again:
-                    _set(streams, now)
-                again = True
-
-        return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
+            self.encoder._set_gradient_checkpointing(enable=wanted, gradient_checkpointing_func=recomputed)
 
     def counts(self) -> Counts:
         """Count the parameters as they stand. AdaLoRA's are those it begins with; VeRA's shared matrices are drawn, not counted."""
@@ -279,11 +259,6 @@ def _replace_dropouts(module: nn.Module, p: float | None) -> None:
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Dropout):
                 setattr(parent, name, Dropout(child.p if p is None else p))
-
-
-def _set(streams: Sequence[torch.Generator], states: Sequence[Tensor]) -> None:
-    for stream, state in zip(streams, states, strict=True):
-        stream.set_state(state)
 
 
 def _compute_in_fp32(module: nn.Module) -> None:

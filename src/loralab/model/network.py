@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +64,44 @@ class Embeddings(nn.Module):
         return hidden
 
 
+class _Attention(torch.autograd.Function):
+    """softmax(Q Kᵀ / √d + mask) V for every head (Vaswani et al. 2017), eager, with the softmax in fp32.
+
+    qkv: (batch, time, 3 · width) → (batch, rows, width), for the first `rows` queries or all; mask: (batch, 1, 1, time). At news
+    length the CPU's flash kernel takes 3 times as long forward, 7 times backward. Written out, where autograd could do it, because
+    so each head is laid out once, scale and mask go into the product, and the gradients are written where they belong.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, mask: Tensor, heads: int, rows: int | None) -> Tensor:
+        batch, time, _ = qkv.shape
+        parts = qkv.view(batch, time, 3, heads, -1).permute(2, 0, 3, 1, 4).reshape(3, batch * heads, time, -1)
+        query, key, value = parts[0, :, :rows], parts[1], parts[2]
+        scale, rows = 1.0 / math.sqrt(query.shape[-1]), query.shape[1]
+        scores = mask.expand(batch, heads, rows, time).clone(memory_format=torch.contiguous_format)
+        scores = scores.view(batch * heads, rows, time).baddbmm_(query, key.transpose(1, 2), alpha=scale)
+        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(qkv.dtype)
+        ctx.save_for_backward(parts, weights)
+        ctx.scale = scale
+        return torch.bmm(weights, value).view(batch, heads, rows, -1).transpose(1, 2).flatten(2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        parts, weights = ctx.saved_tensors
+        batch, rows, width = gradients[0].shape
+        heads = parts.shape[1] // batch
+        query, key, value = parts[0, :, :rows], parts[1], parts[2]
+        gradient = gradients[0].view(batch, rows, heads, -1).transpose(1, 2).reshape(batch * heads, rows, -1)
+        found = torch.empty_like(parts) if rows == parts.shape[2] else torch.zeros_like(parts)
+        scores = torch.ops.aten._softmax_backward_data(torch.bmm(gradient, value.transpose(1, 2)), weights, -1, weights.dtype)
+        scores *= ctx.scale
+        torch.bmm(scores, key, out=found[0, :, :rows])
+        torch.bmm(scores.transpose(1, 2), query, out=found[1])
+        torch.bmm(weights.transpose(1, 2), gradient, out=found[2])
+        together = found.view(3, batch, heads, found.shape[2], -1).permute(1, 3, 0, 2, 4)
+        return together.reshape(batch, -1, 3 * width), None, None, None
+
+
 class Layer(nn.Module):
     """One post-norm encoder layer."""
 
@@ -91,16 +130,12 @@ class Layer(nn.Module):
         return transformed
 
     def _attend(self, qkv: Tensor, mask: Tensor, rows: int | None) -> Tensor:
-        batch, time, _ = qkv.shape
-        query, key, value = qkv.view(batch, time, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        query = query[:, :, :rows]
         if qkv.is_cuda and not qkv.requires_grad:
-            context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask.to(qkv.dtype))
-        else:
-            # Eager, with fp32 softmax: at news length the CPU's flash kernel takes 3 times as long forward, 7 times backward.
-            scores = torch.matmul(query * (1.0 / math.sqrt(query.shape[-1])), key.transpose(-1, -2))
-            context = torch.matmul(torch.softmax(scores + mask, dim=-1, dtype=torch.float32).to(value.dtype), value)
-        return context.transpose(1, 2).flatten(2)
+            query, key, value = qkv.view(*qkv.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+            context = F.scaled_dot_product_attention(query[:, :, :rows], key, value, attn_mask=mask.to(qkv.dtype))
+            return context.transpose(1, 2).flatten(2)
+        attended: Tensor = _Attention.apply(qkv, mask, self.heads, rows)  # type: ignore[no-untyped-call]
+        return attended
 
     def _activate(self, hidden: Tensor) -> Tensor:
         if self.activation == "relu":
@@ -131,6 +166,8 @@ class Network(nn.Module):
 
     `pooling` is `cls` (the first token) or `mean` (over real tokens); `head` is `own` (the architecture's) or `linear`.
     """
+
+    side_by_side = True  # threads may share it: see training.side_by_side
 
     def __init__(
         self, dims: Dimensions, classes: int, *, pooling: Pooling = "cls", head: HeadKind = "own", dropout: float = 0.1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,3 @@ def unpack(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, trai
     if "best" not in names:
         return None
     return [tensors[f"best.{i}"].to(parameter.device) for i, parameter in enumerate(trained)]
-
-
-def random_states(network: nn.Module) -> Iterator[torch.Generator]:
-    """Yield the random streams of the network's dropouts, in their fixed order."""
-    for module in network.modules():
-        generator = getattr(module, "offsets", None)
-        if isinstance(generator, torch.Generator):
-            yield generator

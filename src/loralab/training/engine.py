@@ -13,15 +13,20 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from loralab.data.batches import cut_into_passes, gather, training_steps
+from loralab.data.batches import cut_into_passes, deal, gather, training_steps
 from loralab.data.values import Encoded, Ints
 from loralab.errors import LoralabError, RunFailed
+from loralab.model.dropout import turn
+from loralab.training import side_by_side
 from loralab.training.callbacks import Allocating, EvalDone, Event, Listener, StepDone, Watch
-from loralab.training.checkpoint import Checkpoint, pack, random_states, unpack
+from loralab.training.checkpoint import Checkpoint, pack, unpack
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier, warmup_steps
 from loralab.training.scoring import logits_among, run_batch
 from loralab.training.together import ALONE, World
+
+TEXTS_AT_LEAST = 8
+"""In each of the passes that a step is divided into to run side by side: fewer make the products too thin."""
 
 Score = Callable[[npt.NDArray[np.float32], Ints], Mapping[str, float]]
 
@@ -119,6 +124,7 @@ class _Loop:
         self.settings, self.world = optimisation, world
         self.random = np.random.default_rng(seed)
         self.device = next(network.parameters()).device
+        self.hands = side_by_side.hands(network)
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.allocation: Allocating | None = getattr(network, "allocation", None)
         self.optimizer = _optimizer(network, optimisation)
@@ -179,11 +185,15 @@ class _Loop:
         mass = self.loss.mass(torch.from_numpy(self.train.labels[positions]).to(self.device))
         total = 0.0
         mine = self.world.share(positions, self.train.lengths)
-        for part in cut_into_passes(mine, self.train.lengths, self.settings.tokens_per_pass):
-            labels = torch.from_numpy(self.train.labels[part]).to(self.device)
-            loss = self.loss(run_batch(self.network, gather(self.train, part), self.device), labels) / mass
-            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            total += float(loss.detach())
+        hands = min(self.hands, max(1, len(mine) // TEXTS_AT_LEAST))
+        passes = [
+            part
+            for hand in deal(mine, self.train.lengths, hands)
+            for part in cut_into_passes(hand, self.train.lengths, self.settings.tokens_per_pass)
+        ]
+        for loss, gradients in side_by_side.each(lambda part: self._pass(*part, mass), list(enumerate(passes)), hands):
+            self._add(gradients)
+            total += loss
         total = self.world.add_up(total, self.trained)
         if not math.isfinite(total):
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
@@ -204,6 +214,20 @@ class _Loop:
             StepDone(self.step, self.total, self._epoch(), total, self.base_rates[0] * rate, norm, self.samples, self._seconds())
         )
 
+    def _pass(self, number: int, part: Ints, mass: Tensor) -> tuple[float, Sequence[Tensor | None]]:
+        """The part of the step's loss that some of its examples make, and its gradients."""
+        assert self.train.labels is not None
+        with turn(self.step, self.world.rank, number):
+            labels = torch.from_numpy(self.train.labels[part]).to(self.device)
+            loss = self.loss(run_batch(self.network, gather(self.train, part), self.device), labels) / mass
+            gradients = torch.autograd.grad(self.scaler.scale(loss), self.trained, allow_unused=True)
+        return float(loss.detach()), gradients
+
+    def _add(self, gradients: Sequence[Tensor | None]) -> None:
+        for parameter, gradient in zip(self.trained, gradients, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
     def _evaluation_due(self) -> bool:
         every = self.settings.eval_every or self.steps_per_epoch
         return self.step % every == 0 or self.step == self.total
@@ -221,15 +245,12 @@ class _Loop:
             self.best_step, self.scores = self.step, scores
         self.evaluation_seconds += time.perf_counter() - began
         self._tell(EvalDone(self.step, self._epoch(), scores, improved, self._seconds(), memory_in_use(self.device)))
-        if self.step:
-            streams = self.world.gather([generator.get_state() for generator in random_states(self.network)])
-            if self.world.first:
-                self.keep(self.checkpoint(streams))
+        if self.step and self.world.first:
+            self.keep(self.checkpoint())
 
-    def checkpoint(self, streams: Sequence[Sequence[Tensor]]) -> Checkpoint:
-        """The state after the present step, with every process's random streams."""
+    def checkpoint(self) -> Checkpoint:
+        """The state after the present step. Rows and dropout masks are drawn anew for each step, so they need none."""
         tensors = pack(self.optimizer, self.trained, self.best)
-        tensors |= {f"random.{rank}.{i}": state for rank, states in enumerate(streams) for i, state in enumerate(states)}
         if self.allocation is not None:
             tensors |= {f"allocation/{name}": tensor.cpu() for name, tensor in self.allocation.state().items()}
         names = ("step", "samples", "best_step", "scores", "evaluation_seconds")
@@ -242,9 +263,6 @@ class _Loop:
         """Go back to a state. Raises LoralabError when it is not of this network."""
         values, tensors = checkpoint.values, dict(checkpoint.tensors)
         try:
-            streams = {name: tensors.pop(name) for name in list(tensors) if name.startswith("random.")}
-            for i, generator in enumerate(random_states(self.network)):
-                generator.set_state(streams[f"random.{self.world.rank}.{i}"])
             allocation = {name: tensors.pop(name) for name in list(tensors) if name.startswith("allocation/")}
             if self.allocation is not None:
                 self.allocation.restore({name.partition("/")[2]: tensor for name, tensor in allocation.items()})

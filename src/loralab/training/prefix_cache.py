@@ -22,8 +22,9 @@ import numpy.typing as npt
 import torch
 
 from loralab.data.batches import cut_into_passes, gather
-from loralab.data.values import Encoded, Hidden
+from loralab.data.values import Encoded, Hidden, Ints
 from loralab.errors import LoralabError, RunFailed
+from loralab.training import side_by_side
 from loralab.training.callbacks import Keeping, Listener
 from loralab.training.scoring import TOKENS_PER_PASS
 
@@ -110,21 +111,26 @@ def default_folder() -> Path:
 def _fill(target: Hidden, network: Any, part: Encoded, start: int, listeners: Sequence[Listener]) -> None:
     """Compute hidden states pass by pass into `target` (total, width)."""
     device = next(network.parameters()).device
-    was_training, done = network.training, 0
-    network.eval()
-    with torch.inference_mode():
-        for positions in cut_into_passes(np.arange(len(part)), part.lengths, TOKENS_PER_PASS):
-            batch = gather(part, positions)
+
+    def run(positions: Ints) -> int:
+        batch = gather(part, positions)
+        with torch.inference_mode():
             mask = torch.from_numpy(batch.mask).to(device)
             embedded = network.embeddings(torch.from_numpy(batch.inputs).to(device), network.compute_dtype)
             hidden = network.encode(embedded, mask, 0, start)[mask].cpu()
-            rows = (hidden.view(torch.uint16) if hidden.dtype == torch.bfloat16 else hidden).numpy()
-            lengths = part.lengths[positions]
-            for position, end, length in zip(positions, np.cumsum(lengths), lengths, strict=True):
-                target[part.starts[position] : part.starts[position + 1]] = rows[end - length : end]
-            done += len(rows)
-            for listener in listeners:
-                listener(Keeping(done, len(part.tokens)))
+        rows = (hidden.view(torch.uint16) if hidden.dtype == torch.bfloat16 else hidden).numpy()
+        lengths = part.lengths[positions]
+        for position, end, length in zip(positions, np.cumsum(lengths), lengths, strict=True):
+            target[part.starts[position] : part.starts[position + 1]] = rows[end - length : end]
+        return len(rows)
+
+    was_training, done = network.training, 0
+    network.eval()
+    passes = list(cut_into_passes(np.arange(len(part)), part.lengths, TOKENS_PER_PASS))
+    for tokens in side_by_side.each(run, passes, side_by_side.hands(network)):
+        done += tokens
+        for listener in listeners:
+            listener(Keeping(done, len(part.tokens)))
     network.train(was_training)
 
 

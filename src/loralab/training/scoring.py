@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from loralab.data.batches import Batch, cut_into_passes, gather
 from loralab.data.values import Encoded, Ints
+from loralab.training import side_by_side
 from loralab.training.together import World
 
 TOKENS_PER_PASS = 4096
@@ -38,15 +39,19 @@ def logits_of(
     rows = np.arange(len(encoded)) if rows is None else rows
     if len(rows) == 0:
         raise ValueError("there are no texts to score")
+
+    def run(positions: Ints) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            return run_batch(network, gather(encoded, rows[positions]), device).float().cpu().numpy()
+
     was_training = network.training
     network.eval()
     logits: npt.NDArray[np.float32] | None = None
-    with torch.inference_mode():
-        for positions in cut_into_passes(np.arange(len(rows)), encoded.lengths[rows], tokens_per_pass):
-            found = run_batch(network, gather(encoded, rows[positions]), device).float().cpu().numpy()
-            if logits is None:
-                logits = np.empty((len(rows), found.shape[1]), dtype=np.float32)
-            logits[positions] = found
+    passes = list(cut_into_passes(np.arange(len(rows)), encoded.lengths[rows], tokens_per_pass))
+    for positions, found in zip(passes, side_by_side.each(run, passes, side_by_side.hands(network)), strict=True):
+        if logits is None:
+            logits = np.empty((len(rows), found.shape[1]), dtype=np.float32)
+        logits[positions] = found
     network.train(was_training)
     assert logits is not None
     return logits

@@ -1,0 +1,48 @@
+"""Passes side by side on a processor's cores, one thread each, rather than one after another with all threads inside each product.
+
+Between the products a pass is many small operations that a second thread does not speed up; two passes at once keep both cores
+busy with them (on 2 cores 1.1 to 1.2 times the speed, docs/log.md).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def hands(network: nn.Module) -> int:
+    """How many passes may run at once: one for each of torch's threads, and one where the network computes elsewhere or not alone.
+
+    Networks say by `side_by_side` that threads may share them: ours draw their dropout by `model.dropout.turn`.
+    """
+    alone = next(network.parameters()).device.type != "cpu" or not getattr(network, "side_by_side", False)
+    return 1 if alone else torch.get_num_threads()
+
+
+def each(work: Callable[[T], R], parts: Sequence[T], hands: int) -> Iterator[R]:
+    """Yield work(part) of every part, in their order, `hands` of them at work at a time, who share torch's threads evenly.
+
+    A thread of its own begins with torch's defaults: `work` itself must turn gradients off.
+    """
+    hands = min(hands, len(parts))
+    if hands <= 1:
+        return map(work, parts)
+    return _pool(hands, max(1, torch.get_num_threads() // hands)).map(work, parts)
+
+
+@lru_cache(maxsize=8)
+def _pool(hands: int, threads: int) -> ThreadPoolExecutor:
+    # torch keeps the number of threads for each thread that calls it, so this leaves the caller's as it is.
+    return ThreadPoolExecutor(hands, "loralab", initializer=torch.set_num_threads, initargs=(threads,))
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
