@@ -26,7 +26,7 @@ from loralab.data.values import Encoded, Hidden, Ints
 from loralab.errors import LoralabError, RunFailed
 from loralab.training import side_by_side
 from loralab.training.callbacks import Keeping, Listener
-from loralab.training.scoring import TOKENS_PER_PASS
+from loralab.training.scoring import pass_size
 
 FORMAT = 1
 SUFFIX = ".hidden.npy"
@@ -126,7 +126,7 @@ def _fill(target: Hidden, network: Any, part: Encoded, start: int, listeners: Se
 
     was_training, done = network.training, 0
     network.eval()
-    passes = list(cut_into_passes(np.arange(len(part)), part.lengths, TOKENS_PER_PASS))
+    passes = list(cut_into_passes(np.arange(len(part)), part.lengths, pass_size(device)))
     for tokens in side_by_side.each(run, passes, side_by_side.hands(network)):
         done += tokens
         for listener in listeners:
