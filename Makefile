@@ -12,7 +12,7 @@ demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headl
 	$(BIN)/loralab predict runs/demo --file examples/unlabelled.csv --format submission --out runs/demo-submission.csv --overwrite
 
 test: check  ## every test: the fast ones first, then the slow
-	$(BIN)/pytest -q -m "slow and not gpu and not network"
+	$(BIN)/pytest -q --numprocesses auto --dist loadfile -m "slow and not gpu and not network"
 
 check: .venv/dev  ## format, lint, types, layers and the fast tests: the same as CI's first part
 	$(BIN)/ruff format --check .

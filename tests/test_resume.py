@@ -22,9 +22,9 @@ KILLS = int(os.environ.get("LORALAB_KILLS", "4"))
 SETTINGS = [
     "train.epochs=4",
     "train.eval_every=2",
-    "train.batch_size=8",
+    "train.batch_size=16",
     "train.stop_on=accuracy",
-    "train.threads=1",
+    "train.threads=2",  # passes side by side
     "lora.dropout=0.2",
     "data.max_length=32",
 ]
