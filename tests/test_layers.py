@@ -296,6 +296,7 @@ def checkpoint_names() -> set[str]:
     names = set(EMBEDDINGS.values())
     for architecture in ARCHITECTURES.values():
         names |= {architecture.layers, architecture.head_dense, architecture.head_out, *architecture.layer.values()}
+        names |= {*architecture.masked.values()}
     return {name for name in names if "." in name or "_" in name}
 
 
@@ -391,6 +392,7 @@ INJECTIONS = [
     ("lengths", "metrics.py", LONG_FUNCTION),
     ("lengths", "metrics.py", "x = 1\n" * 400),
     ("names", "describe.py", "x = 'encoder.layer.0'"),
+    ("names", "model/storage.py", "x = 'lm_head.dense'"),
     ("names", "model/network.py", "x = f'roberta.attention.self.query.{1}'"),
 ]
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from loralab.errors import LoralabError, need
-from loralab.model.backbone import Dimensions, HeadKind, Pooling, Sizes, to_config
+from loralab.model.backbone import PEFT_VARIANTS, Dimensions, HeadKind, Pooling, Sizes, to_config
 from loralab.model.counts import Counts
 from loralab.model.dropout import Dropout
 from loralab.model.network import Head
@@ -208,6 +208,11 @@ def _pooling(pooling: Pooling | Literal["auto"], head: HeadKind, name: str) -> P
 
 
 def _automatic(head: HeadKind) -> Any:
+    if head == "prompt":
+        raise LoralabError(
+            "model.head=prompt needs the native network: BERT, RoBERTa, XLM-R or DistilBERT with model.quantize=none and without "
+            f"lora.variant={'|'.join(PEFT_VARIANTS)}"
+        )
     transformers = need("transformers", "generic")
     return transformers.AutoModelForSequenceClassification if head == "own" else transformers.AutoModel
 
