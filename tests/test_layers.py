@@ -83,7 +83,8 @@ TABLE: Mapping[str, May] = {
     ),
     "track": May(top=("runs",), lazily=("training.callbacks",), types=("config", "pipeline", "training.callbacks")),
     "lab_view": May(top=("console",), lazily=("runs", "trials"), types=("experiments", "report.lab.rows", "trials")),
-    "cli": May(top=("cli_lab",), lazily=("",)),
+    "cli": May(top=("cli_lab", "outlet"), lazily=("",)),
+    "outlet": May(),
     "cli_lab": May(lazily=("experiments", "lab_view", "report")),
 }
 
