@@ -70,6 +70,13 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code(run: Callable[..., tup
     assert run("describe nothing", where(), where())[0] == 2
 
 
+def test_a_character_that_the_terminal_does_not_have_is_a_question_mark() -> None:
+    written = io.BytesIO()
+    with io.TextIOWrapper(written, encoding="latin-1") as terminal:
+        print("Zürich → \ud83d", file=Outlet(terminal), end="", flush=True)  # type: ignore[call-overload]
+        assert written.getvalue().decode("latin-1") == "Zürich ? ?"
+
+
 def shell(line: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """Run a line of the shell in which `"$@"` is loralab with `arguments`."""
     command = [sys.executable, "-m", "loralab", *map(str, arguments)]

@@ -11,14 +11,17 @@ from typing import Any
 
 
 class Outlet:
-    """A text stream that raises nothing: after its first failure all that is written goes nowhere."""
+    """A text stream that raises nothing: after its first failure all goes nowhere; a character it does not have becomes a ?."""
 
     def __init__(self, stream: Any, failure: OSError | None = None) -> None:
         self.stream = stream
         self.failure = failure
 
     def write(self, text: str) -> int:
-        self._attempt(self.stream.write, text)
+        try:
+            self._attempt(self.stream.write, text)
+        except UnicodeEncodeError as error:  # a terminal that has not every character
+            self._attempt(self.stream.write, text.encode(error.encoding, "replace").decode(error.encoding))
         return len(text)
 
     def flush(self) -> None:

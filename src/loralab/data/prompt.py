@@ -91,4 +91,4 @@ def _around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
 
 
 def _read(tokenizer: Tokenizer, text: str) -> Encoding:
-    return tokenizer.encode(text.encode("utf-8", "replace").decode(), add_special_tokens=False)  # half a surrogate pair: see encode
+    return tokenizer.encode(text, add_special_tokens=False)
