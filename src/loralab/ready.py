@@ -31,6 +31,7 @@ from loralab.model.translate import load_back_translation
 from loralab.training import prefix_cache
 from loralab.training.loss import Loss, resolve_class_weights
 from loralab.training.prefix_cache import PrefixCache
+from loralab.training.schedule import count_steps
 from loralab.training.together import ALONE, World
 
 if TYPE_CHECKING:
@@ -84,6 +85,9 @@ def prepare(config: Config, target: Path, world: World = ALONE) -> Ready:
 
     tokenize = partial(encode_once, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
     parts = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
+    if isinstance(network, GenericNetwork) and network.allocation is not None:
+        steps = config.train.batch_size, config.train.epochs, config.train.max_steps
+        network.allocation.check_steps(count_steps(len(parts["train"]), *steps))
     cache = plan_cache(config, network, parts, manifest, setting)
     notes = (*added, *remarks(splits), *config.remarks(), *(prompt.remarks if prompt else ()))
     plan = Plan(target, splits, columns, counts, setting, cache, notes, world.size)
