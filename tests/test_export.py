@@ -152,3 +152,31 @@ def test_where_bf16_is_slow_a_run_with_an_onnx_export_is_read_by_it_and_can_stil
     assert export_run(folder, "merged").largest_difference < 1e-5
     with pytest.raises(LoralabError, match="is an ONNX export"):
         Classifier.load(folder / "exports" / "onnx", backend="native")
+
+
+@pytest.fixture
+def onnx_folder(run: Path, tmp_path: Path) -> Path:
+    """What an ONNX export of a run leaves but for the network itself, which is not to be read here."""
+    folder = tmp_path / "onnx"
+    shutil.copytree(run / "model", folder)
+    (folder / "model.onnx").write_bytes(b"")
+    (folder / EXPORT_CHECK).write_text('{"form": "onnx"}')
+    return folder
+
+
+def test_an_export_of_another_form_than_asked_for_is_refused(onnx_folder: Path) -> None:
+    with pytest.raises(LoralabError, match=r"as onnx, not onnx-int8: load it with backend='onnx'"):
+        Classifier.load(onnx_folder, backend="onnx-int8")
+    for plain in ("onnx", "auto"):
+        with pytest.raises(LoralabError, match="cannot read"):  # the network is tried
+            Classifier.load(onnx_folder, backend=plain)  # type: ignore[arg-type]
+    (onnx_folder / EXPORT_CHECK).unlink()
+    with pytest.raises(LoralabError, match="cannot read"):
+        Classifier.load(onnx_folder, backend="onnx-int8")
+
+
+def test_an_export_whose_cleaning_is_not_known_here_is_refused(onnx_folder: Path) -> None:
+    manifest = json.loads((onnx_folder / "loralab.json").read_text())
+    (onnx_folder / "loralab.json").write_text(json.dumps({**manifest, "clean": ["shout"]}))
+    with pytest.raises(LoralabError, match=r"onnx: .*shout"):
+        Classifier.load(onnx_folder)

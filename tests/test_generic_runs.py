@@ -154,9 +154,10 @@ def test_full_and_head_alone_run_on_another_encoder(bases: dict[str, Path], topi
     assert names == {"config.json", "loralab.json", "model.safetensors", "tokenizer.json"}
 
 
-def test_adalora_of_too_few_steps_is_refused(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
+def test_adalora_of_too_few_steps_is_refused_before_the_first(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match="needs at least 4 of them: there are 3"):
         run_training(settings("adalora", bases, topics_csv, "train.max_steps=3"), folder=tmp_path)
+    assert [*tmp_path.iterdir()] == []  # before anything is trained or written
 
 
 def test_a_remark_says_what_a_method_leaves_unused() -> None:

@@ -83,7 +83,8 @@ TABLE: Mapping[str, May] = {
     ),
     "track": May(top=("runs",), lazily=("training.callbacks",), types=("config", "pipeline", "training.callbacks")),
     "lab_view": May(top=("console",), lazily=("runs", "trials"), types=("experiments", "report.lab.rows", "trials")),
-    "cli": May(top=("cli_lab",), lazily=("",)),
+    "cli": May(top=("cli_lab", "outlet"), lazily=("",)),
+    "outlet": May(),
     "cli_lab": May(lazily=("experiments", "lab_view", "report")),
 }
 
@@ -296,6 +297,7 @@ def checkpoint_names() -> set[str]:
     names = set(EMBEDDINGS.values())
     for architecture in ARCHITECTURES.values():
         names |= {architecture.layers, architecture.head_dense, architecture.head_out, *architecture.layer.values()}
+        names |= {*architecture.masked.values()}
     return {name for name in names if "." in name or "_" in name}
 
 
@@ -391,6 +393,7 @@ INJECTIONS = [
     ("lengths", "metrics.py", LONG_FUNCTION),
     ("lengths", "metrics.py", "x = 1\n" * 400),
     ("names", "describe.py", "x = 'encoder.layer.0'"),
+    ("names", "model/storage.py", "x = 'lm_head.dense'"),
     ("names", "model/network.py", "x = f'roberta.attention.self.query.{1}'"),
 ]
 

@@ -137,7 +137,7 @@ def test_environment_names_versions_device_base_and_rows(configure: Configure, t
     written = json.loads((folder / "environment.json").read_text())
     assert written["versions"]["torch"] == importlib.metadata.version("torch")
     assert written["versions"]["loralab"] == importlib.metadata.version("loralab")
-    assert (written["precision"], written["device"]) == ("fp32", "cuda:0" if torch.cuda.is_available() else "cpu")
+    assert (written["precision"], written["device"]) == ("fp32", "cuda" if torch.cuda.is_available() else "cpu")
     assert written["threads"] == torch.get_num_threads()
     assert written["machine"]["cores"] == os.cpu_count()
     assert written["base"] == {"name": str(tiny), "sha256": sha(tiny / "model.safetensors")}

@@ -35,20 +35,24 @@ def make_checkpoint(
     seed: int = 0,
     layers: int = 3,
     sentence_encoder: bool = False,
+    masked: bool = False,
+    **settings: Any,
 ) -> Path:
     """Write config.json, model.safetensors and tokenizer.json: width 32, 4 heads, ffn 64, every tensor drawn with deviation 0.2.
 
-    ELECTRA's embeddings are 16 wide. `sentence_encoder` writes modules.json and the bare encoder, without prefix or head.
+    ELECTRA's embeddings are 16 wide. `sentence_encoder` writes modules.json and the bare encoder, without prefix or head; `masked`
+    the masked-language head in the classifier's place. `settings` go into config.json.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
     specials = _SPECIAL["roberta" if "roberta" in model_type else "bert"]
     vocabulary = _vocabulary(specials)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = AutoConfig.for_model(model_type, **_sizes(model_type, layers, len(vocabulary), specials), num_labels=classes)
-        model: Any = AutoModelForSequenceClassification.from_config(config)
+        sizes = _sizes(model_type, layers, len(vocabulary), specials)
+        config = AutoConfig.for_model(model_type, **{**sizes, **settings}, num_labels=classes)
+        model: Any = (AutoModelForMaskedLM if masked else AutoModelForSequenceClassification).from_config(config)
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -67,6 +67,8 @@ def choose_folder(path: Path, backend: Backend = "auto") -> Path:
     if backend not in get_args(Backend):
         raise LoralabError(f"there is no backend {backend!r}; valid: {', '.join(get_args(Backend))}")
     if backend == "native" or (path / ONNX).is_file():
+        if backend.startswith("onnx") and (form := runs.export_form(path)) not in (None, backend):
+            raise LoralabError(f"{path} is an export as {form}, not {backend}: load it with backend={form!r}, or as it is")
         return runs.model_folder(path)
     exported = path / runs.EXPORTS / ("onnx" if backend == "auto" else backend)
     if backend == "auto":
@@ -75,6 +77,14 @@ def choose_folder(path: Path, backend: Backend = "auto") -> Path:
     if not (exported / ONNX).is_file():
         raise LoralabError(f"{path} has no {backend} export yet: loralab export {path} --to {backend}")
     return exported
+
+
+def check_cleaning(manifest: Manifest, folder: Path) -> None:
+    """Raise LoralabError for a cleaning step that this version does not have."""
+    try:
+        check_steps(manifest.clean)
+    except LoralabError as error:
+        raise LoralabError(f"{folder}: {error}") from error
 
 
 class Classifier:
@@ -106,13 +116,11 @@ class Classifier:
             if backend == "native":
                 raise LoralabError(f"{folder} is an ONNX export: load the run that it was made of")
             manifest = read_manifest(folder)
+            check_cleaning(manifest, folder)
             tokenizer = load_tokenizer(folder, min(manifest.max_length, manifest.dims.longest))
             return cls(OnnxNetwork(folder / ONNX, threads), manifest, tokenizer)
         network, manifest = load_bundle(folder, base)
-        try:
-            check_steps(manifest.clean)
-        except LoralabError as error:
-            raise LoralabError(f"{folder}: {error}") from error
+        check_cleaning(manifest, folder)
         has_tokenizer = (folder / "tokenizer.json").is_file()  # a folder that peft saved may have none
         tokenizer = load_tokenizer(
             folder if has_tokenizer else Path(manifest.base_folder), min(manifest.max_length, manifest.dims.longest)

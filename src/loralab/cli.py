@@ -13,6 +13,7 @@ import typer
 
 from loralab.cli_lab import experiment, experiment_help, report, search
 from loralab.errors import LoralabError
+from loralab.outlet import outlets
 
 INTERRUPTED = 130
 
@@ -33,21 +34,22 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, 
 
 def main() -> None:
     """Run the command line; a LoralabError becomes one message and its exit code, a bug keeps its traceback."""
-    try:
-        app()
-    except LoralabError as error:
-        from loralab.training.together import exit_with, tell
+    with outlets() as output:
+        try:
+            app()
+        except LoralabError as error:
+            from loralab.training.together import exit_with, tell
 
-        tell(f"loralab: {error}")
-        exit_with(error.exit_code)
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # click's code for Ctrl-C; ours is that of every run that did not end well
-            print("loralab: interrupted", file=sys.stderr)
-            sys.exit(1)
-        raise
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output, such as head, has gone: no error of ours
-        sys.exit(0)
+            tell(f"loralab: {error}")
+            exit_with(error.exit_code)
+        except SystemExit as end:
+            if end.code == INTERRUPTED:  # click's code for Ctrl-C; ours is that of every run that did not end well
+                print("loralab: interrupted", file=sys.stderr)
+                sys.exit(1)
+            if not end.code and (problem := output.lost()):
+                print(f"loralab: standard output: {problem}; all was done, and not all could be said", file=sys.stderr)
+                sys.exit(1)
+            raise
 
 
 @app.command()

@@ -63,6 +63,8 @@ class Config(Section):
                 "data.augment=back_translation goes with two checkpoints, there and back, such as "
                 "data.back_translation=Helsinki-NLP/opus-mt-en-fr,Helsinki-NLP/opus-mt-fr-en"
             )
+        if problem := _prompt_problem(data.template, self.model, self.train.warm_start):
+            raise ValueError(problem)
         return self
 
     def override(self, *assignments: str) -> Config:
@@ -85,13 +87,31 @@ class Config(Section):
             found = [f"train.learning_rate={self.train.learning_rate:g} suits full fine-tuning; LoRA usually wants 2e-4 to 1e-3"]
         if self.tuning == "lora" and self.lora.variant in _UNUSED:
             found.append(f"lora.variant={self.lora.variant}: {_UNUSED[self.lora.variant]}")
-        if self.data.descriptions and self.train.warm_start not in ("names", "both"):
+        prompt = self.model.head == "prompt"
+        if prompt and self.data.template == "{}":
+            found.append(
+                "data.template={}: nothing but the mask follows the text; write a sentence, such as 'This is news about {}.'"
+            )
+        if self.data.descriptions and not prompt and self.train.warm_start not in ("names", "both"):
             found.append(f"data.descriptions are not read with train.warm_start={self.train.warm_start}: use names or both")
         return found
 
     def to_yaml(self) -> str:
         """Every setting, defaults included, as YAML that `load_config` reads back."""
         return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def _prompt_problem(template: str, model: ModelConfig, warm_start: str) -> str:
+    """What does not go with model.head=prompt, or only with it; empty where all agrees."""
+    if model.head != "prompt":
+        return "data.template: {text} is for model.head=prompt" if "{text}" in template else ""
+    if model.pooling != "auto":
+        return f"model.pooling={model.pooling} is for other heads: model.head=prompt reads the mask"
+    if warm_start in ("fit", "both"):
+        return f"train.warm_start={warm_start} would undo the words that model.head=prompt begins with: use train.warm_start=names"
+    if template.count("{}") > 1 or template.count("{text}") > 1:
+        return f"data.template={template!r}: model.head=prompt takes one {{}}, for the mask, and at most one {{text}}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -204,7 +224,8 @@ def _merge(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
         if key not in names:
             raise LoralabError(f"unknown setting {key!r}{_nearest_setting(key, names)}")
         try:
-            parsed = yaml.load(value, _Loader) if value else None  # noqa: S506 - a SafeLoader
+            plain = key == "data.template" and value[:1] not in ("'", '"')  # its braces and colons mean something to YAML
+            parsed = value if plain else yaml.load(value, _Loader) if value else None  # noqa: S506 - a SafeLoader
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise LoralabError(f"{key}: {reprlib.repr(value)} cannot be read: {error}") from error
         section, dot, name = key.partition(".")

@@ -15,6 +15,7 @@ from loralab.data.augment import Rewrite, augment, check_techniques, needs_synon
 from loralab.data.clean import check_steps
 from loralab.data.encode import encode_once, load_tokenizer
 from loralab.data.prepare import class_names_as_texts, load_splits, remarks
+from loralab.data.prompt import Prompt, set_prompt
 from loralab.data.select import Splits
 from loralab.data.sources import Columns
 from loralab.data.values import Encoded, Examples
@@ -30,6 +31,7 @@ from loralab.model.translate import load_back_translation
 from loralab.training import prefix_cache
 from loralab.training.loss import Loss, resolve_class_weights
 from loralab.training.prefix_cache import PrefixCache
+from loralab.training.schedule import count_steps
 from loralab.training.together import ALONE, World
 
 if TYPE_CHECKING:
@@ -76,16 +78,21 @@ def prepare(config: Config, target: Path, world: World = ALONE) -> Ready:
 
     base = resolve_base(config.model.base)
     tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
-    network, counts = make_network(config, base, len(splits.classes))
+    prompt = set_prompt(tokenizer, config.data.template, names) if names and config.model.head == "prompt" else None
+    network, counts = make_network(config, base, len(splits.classes), prompt)
     setting = device.place(network, config.train.precision, config.train.threads or world.threads)
     manifest = describe_model(config, base, network, splits.classes)
 
     tokenize = partial(encode_once, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
     parts = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
+    if isinstance(network, GenericNetwork) and network.allocation is not None:
+        steps = config.train.batch_size, config.train.epochs, config.train.max_steps
+        network.allocation.check_steps(count_steps(len(parts["train"]), *steps))
     cache = plan_cache(config, network, parts, manifest, setting)
-    notes = (*added, *remarks(splits), *config.remarks())
+    notes = (*added, *remarks(splits), *config.remarks(), *(prompt.remarks if prompt else ()))
     plan = Plan(target, splits, columns, counts, setting, cache, notes, world.size)
-    return Ready(plan, network, tokenizer, parts, tokenize(names) if names else None, loss, manifest)
+    start = tokenize(names) if names and not prompt else None
+    return Ready(plan, network, tokenizer, parts, start, loss, manifest)
 
 
 def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
@@ -116,15 +123,19 @@ def choose_loss(config: Config, splits: Splits) -> Loss:
 
 
 def choose_names(config: Config, splits: Splits) -> Examples | None:
-    """What the classes are called, as labelled texts, where the head is to start from it."""
-    wanted = config.train.warm_start in ("names", "both")
-    return class_names_as_texts(splits.classes, config.data.descriptions, config.data.template) if wanted else None
+    """What the classes are called, as labelled texts, where the head is to start from it; the words alone for a prompt's mask."""
+    prompt = config.model.head == "prompt"
+    wanted = prompt or config.train.warm_start in ("names", "both")
+    template = "{}" if prompt else config.data.template
+    return class_names_as_texts(splits.classes, config.data.descriptions, template) if wanted else None
 
 
-def make_network(config: Config, base: Base, classes: int) -> tuple[Network | GenericNetwork, Counts]:
+def make_network(config: Config, base: Base, classes: int, prompt: Prompt | None = None) -> tuple[Network | GenericNetwork, Counts]:
     """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
     lora = Lora(**config.lora.model_dump(exclude={"max_trainable", "plus_ratio"}))
     shape = config.model.model_dump(exclude={"base"})
+    if prompt:
+        shape |= {"pooling": prompt.place, "words": prompt.words}
     init, dropout = config.stream("init"), config.stream("dropout")
     network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
     network.gradient_checkpointing = config.train.gradient_checkpointing

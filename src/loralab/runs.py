@@ -176,6 +176,12 @@ def model_folder(path: Path) -> Path:
     return path / MODEL if (path / MODEL).is_dir() else path
 
 
+def export_form(folder: Path) -> str | None:
+    """The form of an export, as it was checked; None where it came without the note."""
+    path = folder / EXPORT_CHECK
+    return str(_read_object(path, "it is damaged: export the run again").get("form")) if path.is_file() else None
+
+
 def read_scores(folder: Path) -> dict[str, Any]:
     """Read a complete run's scores. Raises LoralabError when there are none or they are damaged."""
     return _read_object(folder / SCORES, "the run is not complete, or its scores are damaged: train it again")

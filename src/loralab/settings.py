@@ -91,9 +91,15 @@ class DataConfig(Section):
     indices: str | None = Field(None, description="file of training row numbers to use, one a line, from 0")
     clean: Words = Field(("escapes", "html", "urls", "whitespace"), description="cleaning steps, in order; empty for none")
     descriptions: Annotated[Mapping[str, Words], Field(min_length=2)] | None = Field(
-        None, description="{class: [phrase, ...]} for train.warm_start=names or both; default: the classes' names"
+        None,
+        description="{class: [phrase, ...]} for train.warm_start=names or both, and model.head=prompt; default: the classes' names",
     )
-    template: str = Field("{}", pattern=r"\{\}", description="the text that a description is set into, such as 'News about {}.'")
+    template: str = Field(
+        "{}",
+        pattern=r"\{\}",
+        description="the text that a description is set into, such as 'News about {}.'; with model.head=prompt {} is the mask, and "
+        "the text comes first or in the place of {text}",
+    )
     max_length: int = Field(128, ge=8, le=512, description="tokens kept of a text, special tokens included")
     augment: Words = Field((), description="more training rows: synonym, insertion, deletion, swap, back_translation, in turns")
     augment_ratio: Real = Field(0.25, ge=0, description="new rows for each training row; 0 for none")
@@ -111,7 +117,11 @@ class ModelConfig(Section):
 
     base: str = Field("minilm", description="minilm, a hub id such as roberta-base, or a folder with a checkpoint")
     pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: mean for minilm, else cls")
-    head: Literal["auto", "own", "linear"] = Field("auto", description="own: the architecture's; auto: linear for minilm, else own")
+    head: Literal["auto", "own", "linear", "prompt"] = Field(
+        "auto",
+        description="own: the architecture's; prompt: the masked-language head over the classes' words, see data.template; auto: "
+        "linear for minilm, else own",
+    )
     dropout: Real = Field(0.1, ge=0, lt=1, description="dropout inside the classification head")
     freeze: Annotated[str | None, BeforeValidator(_layers)] = Field(
         None, description="tuning=full: what is not trained, such as embeddings or embeddings,0-2"

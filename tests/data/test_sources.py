@@ -545,6 +545,14 @@ def test_numbers_that_could_count_from_zero_or_one_are_refused_not_guessed(tmp_p
     assert read_examples(path, classes=AG_NEWS)[0].require_labels().tolist() == [1, 0, 2]
 
 
+def test_half_a_surrogate_pair_is_a_question_mark_wherever_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "cut \\ud83d", "label": "a\\ud83d"}\n{"text": "whole \\ud83d\\ude00", "label": "b"}\n')
+    found = read_examples(path)[0]
+    assert (found.texts, found.classes) == (["cut ?", "whole 😀"], ("a?", "b"))
+    assert [*stream_texts(path)] == [["cut ?", "whole 😀"]]
+
+
 # Values
 
 

@@ -50,7 +50,7 @@ def test_a_fifth_of_the_longer_words_gets_one_error_each(kind: str, seed: int) -
         assert all(not Counter(a) - Counter(b) for a, b in changed)
 
 
-@pytest.mark.parametrize("text", ["", "   ", "oil up", "12 + 7 = 19", "aaaa", "日本の天気"])
+@pytest.mark.parametrize("text", ["", "   ", "oil up", "12 + 7 = 19", "aaaa", "日本の天気", "oil \ud83d up"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_with_nothing_to_damage_do_no_harm(text: str, kind: str) -> None:
     found = perturb(text, kind)

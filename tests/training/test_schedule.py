@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from loralab.training.schedule import multiplier, warmup_steps
+from loralab.training.schedule import count_steps, multiplier, warmup_steps
 
 TOTAL, WARMUP = 200, 20
 
@@ -64,3 +64,11 @@ def test_the_shortest_runs_have_a_rate_above_zero_at_their_first_step(schedule: 
 @pytest.mark.parametrize(("warmup", "total", "steps"), [(0.0, 99, 0), (0.06, 100, 6), (0.5, 7, 4), (1, 99, 1), (100.0, 1200, 100)])
 def test_below_one_is_a_fraction_and_above_it_steps(warmup: float, total: int, steps: int) -> None:
     assert warmup_steps(warmup, total) == steps
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "most", "steps"),
+    [(32, 3, None, 6), (33, 1, None, 3), (33, 2.5, None, 8), (160, 0.3, None, 3), (160, 3, 7, 7), (16, 1, 7, 1), (16, 0, 7, 0)],
+)
+def test_a_batch_begun_is_a_step(rows: int, epochs: float, most: int | None, steps: int) -> None:
+    assert count_steps(rows, 16, epochs, most) == steps

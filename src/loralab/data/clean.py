@@ -68,6 +68,11 @@ def whitespace(text: str) -> str:
 STEPS: Mapping[str, Callable[[str], str]] = {"escapes": escapes, "html": html_tags, "urls": urls, "whitespace": whitespace}
 
 
+def mend(text: str) -> str:
+    """Put a question mark in the place of half a surrogate pair, which JSON can carry and no file, tokenizer or terminal can."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def check_steps(steps: Sequence[str]) -> None:
     """Raise LoralabError for a step that does not exist."""
     for step in steps:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from loralab.data.clean import clean_text
+from loralab.data.clean import clean_text, mend
 from loralab.data.values import Encoded, Examples
 from loralab.errors import LoralabError
 
@@ -61,8 +61,7 @@ def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pa
     pieces: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
     lengths: list[int] = []
     for start in range(0, len(texts), CHUNK):
-        # Half a surrogate pair, which JSON can carry, is no character to the tokenizer: it becomes a question mark.
-        batch = [clean_text(text, clean).encode("utf-8", "replace").decode() for text in texts[start : start + CHUNK]]
+        batch = [mend(clean_text(text, clean)) for text in texts[start : start + CHUNK]]
         for encoding in tokenizer.encode_batch_fast(batch):
             pieces.append(np.asarray(encoding.ids, dtype=np.int32))
             lengths.append(len(encoding.ids))

@@ -27,7 +27,8 @@ _NEIGHBOURS = {
 
 def perturb(text: str, kind: str, seed: int = 0) -> str:
     """Return the text damaged in one way (see `KINDS`): the same for the same text and seed, wherever the text stands."""
-    return KINDS[kind](text, random.Random(f"{seed}/{kind}/{text}"))  # noqa: S311 - no secret hangs on it
+    key = f"{seed}/{kind}/{text}".encode("utf-8", "surrogatepass")  # JSON can carry half a character
+    return KINDS[kind](text, random.Random(key))  # noqa: S311 - no secret hangs on it
 
 
 def perturb_all(texts: Sequence[str], kind: str, seed: int = 0) -> list[str]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from loralab import runs
 from loralab.classifier import Classifier
-from loralab.data.clean import clean_text
+from loralab.data.clean import clean_text, mend
 from loralab.data.prepare import load_splits
 from loralab.data.select import Splits, stratified
 from loralab.data.sources import read_examples
@@ -206,7 +206,7 @@ def _explain(
     exact = Classifier.load(folder, base=base, precision="fp32", backend="native") if texts else classifier
     explained, found = [], []
     for i, text in enumerate(texts):
-        read = clean_text(text, exact.manifest.clean).encode("utf-8", "replace").decode()
+        read = mend(clean_text(text, exact.manifest.clean))
         encoding = exact.tokenizer.encode(read)
         special = [bool(flag) for flag in encoding.special_tokens_mask]
         assert isinstance(exact.network, Network)

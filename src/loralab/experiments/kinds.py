@@ -110,6 +110,7 @@ KINDS: Mapping[str, Kind] = {
             "zero-shot",
             "What do the names of the classes tell, and what their descriptions? Nothing is trained.",
             {"data.descriptions": ("none", "own")},
+            free=True,
             always=("train.epochs=0", "train.warm_start=names", "data.validation=0"),
         ),
         Kind(

@@ -47,7 +47,10 @@ _DISTILBERT_LAYER = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """Names of one `model_type`. `head_dense` is the layer before the classifier, None where the head is one linear map."""
+    """Names of one `model_type`: `head_dense` is the layer before the classifier; `masked` the parts of its masked-language head.
+
+    `masked` is empty where checkpoints have no such head, and names its activation where that is not the encoder's.
+    """
 
     prefix: str
     layers: str
@@ -56,6 +59,7 @@ class Architecture:
     head_out: str
     head_activation: str
     classes: tuple[str, ...]
+    masked: Mapping[str, str]
     positions_from_padding: bool = False
 
     @property
@@ -70,31 +74,29 @@ class Architecture:
         return tuple(dict.fromkeys(name.split(".")[0] for name in names))
 
 
+def _classes(family: str) -> tuple[str, str]:
+    """Transformers' classes: the bare encoder and the classifier."""
+    return f"{family}Model", f"{family}ForSequenceClassification"
+
+
+def _masked(transform: str, norm: str, decoder: str, bias: str) -> dict[str, str]:
+    return {"dense": transform, "norm": norm, "decoder": decoder, "bias": bias}
+
+
 _ROBERTA_HEAD = ("classifier.dense", "classifier.out_proj", "tanh")
+_ROBERTA_MASKED = {**_masked("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias"), "activation": "gelu"}
+_BERT_MASKED = _masked(*(f"cls.predictions.{part}" for part in ("transform.dense", "transform.LayerNorm", "decoder", "bias")))
+_DISTILBERT_MASKED = _masked("vocab_transform", "vocab_layer_norm", "vocab_projector", "vocab_projector.bias")
 ARCHITECTURES: Mapping[str, Architecture] = {
     "bert": Architecture(
-        "bert",
-        "encoder.layer",
-        _BERT_LAYER,
-        "bert.pooler.dense",
-        "classifier",
-        "tanh",
-        ("BertModel", "BertForSequenceClassification"),
+        "bert", "encoder.layer", _BERT_LAYER, "bert.pooler.dense", "classifier", "tanh", _classes("Bert"), _BERT_MASKED
     ),
-    "roberta": Architecture(
-        "roberta", "encoder.layer", _BERT_LAYER, *_ROBERTA_HEAD, ("RobertaModel", "RobertaForSequenceClassification"), True
-    ),
+    "roberta": Architecture("roberta", "encoder.layer", _BERT_LAYER, *_ROBERTA_HEAD, _classes("Roberta"), _ROBERTA_MASKED, True),
     "xlm-roberta": Architecture(
-        "roberta", "encoder.layer", _BERT_LAYER, *_ROBERTA_HEAD, ("XLMRobertaModel", "XLMRobertaForSequenceClassification"), True
+        "roberta", "encoder.layer", _BERT_LAYER, *_ROBERTA_HEAD, _classes("XLMRoberta"), _ROBERTA_MASKED, True
     ),
     "electra": Architecture(
-        "electra",
-        "encoder.layer",
-        _BERT_LAYER,
-        "classifier.dense",
-        "classifier.out_proj",
-        "gelu",
-        ("ElectraModel", "ElectraForSequenceClassification"),
+        "electra", "encoder.layer", _BERT_LAYER, "classifier.dense", "classifier.out_proj", "gelu", _classes("Electra"), {}
     ),
     "distilbert": Architecture(
         "distilbert",
@@ -103,14 +105,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         "pre_classifier",
         "classifier",
         "relu",
-        ("DistilBertModel", "DistilBertForSequenceClassification"),
+        _classes("DistilBert"),
+        _DISTILBERT_MASKED,
     ),
 }
 
 
 Size = Annotated[StrictInt, Field(gt=0, lt=1 << 31)]
-Pooling = Literal["cls", "mean"]
-HeadKind = Literal["own", "linear"]
+Pooling = Literal["cls", "mean"] | StrictInt
+"""What the head reads: the first token, the mean of all, or the token at a place, counted from 0 or, below 0, from the last."""
+HeadKind = Literal["own", "linear", "prompt"]
 ModelType = Literal["bert", "roberta", "xlm-roberta", "electra", "distilbert"]
 Activation = Literal["relu", "gelu", "gelu_new", "gelu_pytorch_tanh"]
 
@@ -149,6 +153,11 @@ class Dimensions:
     def longest(self) -> int:
         """The most tokens a text can have."""
         return self.positions - self.first_position
+
+    def head_activation(self, head: HeadKind) -> str | None:
+        """What follows the head's dense layer; None where it has none."""
+        own = {"own": self.architecture.head_activation, "prompt": self.architecture.masked.get("activation", self.activation)}
+        return own.get(head)
 
     def shape_of(self, role: str) -> tuple[int, int]:
         """Return (outputs, inputs) of a layer's linear map."""

@@ -15,7 +15,7 @@ from loralab.model.dropout import Dropout
 from loralab.model.generic import GenericNetwork, build_generic, empty_generic
 from loralab.model.lora import adapters, attach_lora, freeze_encoder, freeze_parts
 from loralab.model.network import Network, initialise_head
-from loralab.model.storage import Base, choose_head, choose_pooling, load_pretrained
+from loralab.model.storage import Base, Words, choose_head, choose_pooling, load_pretrained
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,12 @@ def build_network(
     dropout_seed: int,
     freeze: str | None = None,
     quantize: str = "none",
+    words: Words = (),
 ) -> Network | GenericNetwork:
     """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head.
 
-    The network is the native one where it can be (`backbone.is_native`), else Transformers' and peft's.
+    The network is the native one where it can be (`backbone.is_native`), else Transformers' and peft's. `words`: what the classes
+    are called, in tokens, for head=prompt, whose pooling is the mask's place.
     """
     if quantize != "none" and tuning == "full":
         raise LoralabError(f"model.quantize={quantize} keeps the encoder frozen: use tuning=lora or tuning=head")
@@ -60,7 +62,7 @@ def build_network(
     }
     network: Network | GenericNetwork
     if is_native(base.dims, tuning=tuning, variant=lora.variant, quantize=quantize):
-        network = _build_native(base, classes, **shape, freeze=freeze)
+        network = _build_native(base, classes, **shape, freeze=freeze, words=words)
     else:
         network = build_generic(base, classes, **shape, freeze=freeze, quantize=quantize)
     for module in network.modules():
@@ -80,12 +82,13 @@ def _build_native(
     lora: Lora,
     init_seed: int,
     freeze: str | None,
+    words: Words,
 ) -> Network:
     generator = torch.Generator().manual_seed(init_seed)
     dims = family(base.dims, base.name)
     network = Network(dims, classes, pooling=choose_pooling(pooling, base.name), head=choose_head(head, base.name), dropout=dropout)
     initialise_head(network, generator)
-    load_pretrained(network, base)
+    load_pretrained(network, base, words)
     if tuning == "lora":
         attach_lora(
             network,
@@ -110,8 +113,8 @@ def live_counts(network: Network | GenericNetwork) -> Counts:
         return network.counts()
     adapter = sum(p.numel() for _, _, pair in adapters(network) for p in pair.parameters())
     head = sum(p.numel() for p in network.head.parameters())
-    if network.head.dense is not None and network.dims.architecture.pooler_in_base:
-        head -= sum(p.numel() for p in network.head.dense.parameters())
+    if network.pooler is not None:
+        head -= sum(p.numel() for p in network.pooler.parameters())
     total = sum(p.numel() for p in network.parameters())
     return Counts(total - adapter - head, adapter, head, sum(p.numel() for p in network.parameters() if p.requires_grad))
 

@@ -46,8 +46,10 @@ def frozen_size(dims: Dimensions, freeze: str | None) -> int:
 
 def head_size(dims: Dimensions, classes: int, head: str) -> int:
     """Parameters of the head, without BERT's pooler, which belongs to the base."""
-    dense = _dense(dims) if head == "own" and not dims.architecture.pooler_in_base else 0
-    return dense + (dims.width + 1) * classes
+    own = head == "own" and not dims.architecture.pooler_in_base
+    dense = _dense(dims) if own or head == "prompt" else 0
+    norm = 2 * dims.width if head == "prompt" else 0
+    return dense + norm + (dims.width + 1) * classes
 
 
 def adapter_size(dims: Dimensions, rank: int, targets: Sequence[str], layers: str | None) -> int:
@@ -104,7 +106,7 @@ def what_fits(dims: Dimensions, classes: int, *, head: str, max_trainable: int, 
                 rank = min(rank, smallest_side)
                 fits.append(Fit(targets, span, rank, top + adapter_size(dims, rank, targets, span)))
     if not fits:
-        smaller = f", or use model.head=linear ({head_size(dims, classes, 'linear'):,})" if head == "own" else ""
+        smaller = f", or use model.head=linear ({head_size(dims, classes, 'linear'):,})" if head != "linear" else ""
         raise LoralabError(
             f"no adapter fits {max_trainable:,} trainable parameters: the head alone has {top:,}. "
             f"Raise the budget to {top + adapter_size(dims, 1, ('value',), layers):,} or more{smaller}"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from loralab.errors import LoralabError, need
-from loralab.model.backbone import Dimensions, HeadKind, Pooling, Sizes, to_config
+from loralab.model.backbone import PEFT_VARIANTS, Dimensions, HeadKind, Pooling, Sizes, to_config
 from loralab.model.counts import Counts
 from loralab.model.dropout import Dropout, recomputed
 from loralab.model.network import Head
@@ -188,6 +188,11 @@ def _pooling(pooling: Pooling | Literal["auto"], head: HeadKind, name: str) -> P
 
 
 def _automatic(head: HeadKind) -> Any:
+    if head == "prompt":
+        raise LoralabError(
+            "model.head=prompt needs the native network: BERT, RoBERTa, XLM-R or DistilBERT with model.quantize=none and without "
+            f"lora.variant={'|'.join(PEFT_VARIANTS)}"
+        )
     transformers = need("transformers", "generic")
     return transformers.AutoModelForSequenceClassification if head == "own" else transformers.AutoModel
 

@@ -189,8 +189,8 @@ def freeze_encoder(network: Network) -> None:
     """Leave only the head trainable; of BERT's head only the classifier, because its pooler belongs to the encoder."""
     network.requires_grad_(False)
     network.head.requires_grad_(True)
-    if network.head.dense is not None and network.dims.architecture.pooler_in_base:
-        network.head.dense.requires_grad_(False)
+    if network.pooler is not None:
+        network.pooler.requires_grad_(False)
 
 
 def adapters(network: Network) -> Iterator[tuple[int, str, Adapter]]:

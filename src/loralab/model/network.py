@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,8 +20,12 @@ from loralab.model.backbone import Dimensions, HeadKind, Pooling
 from loralab.model.dropout import Dropout, recomputed
 from loralab.model.lora import Projection
 
-_HEAD_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "gelu": F.gelu, "relu": F.relu}
 _ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+_HEAD_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    **{name: partial(F.gelu, approximate=kind) for name, kind in _ACTIVATIONS.items()},
+    "tanh": torch.tanh,
+    "relu": F.relu,
+}
 
 
 class Norm(nn.Module):
@@ -144,12 +149,13 @@ class Layer(nn.Module):
 
 
 class Head(nn.Module):
-    """Pooled text → logits in fp32: one linear map, or the architecture's own dense layer before it."""
+    """Pooled text → logits in fp32: one linear map, perhaps after a dense layer and, as in a masked-language head, a norm."""
 
-    def __init__(self, width: int, classes: int, activation: str | None, dropout: float) -> None:
+    def __init__(self, width: int, classes: int, activation: str | None, dropout: float, norm_eps: float | None = None) -> None:
         super().__init__()
         self.dense = nn.Linear(width, width) if activation else None
         self.activation = activation
+        self.norm = Norm(width, norm_eps) if norm_eps else None
         self.dropout = Dropout(dropout)
         self.out = nn.Linear(width, classes)
 
@@ -157,6 +163,8 @@ class Head(nn.Module):
         """pooled: (batch, width) fp32 → logits (batch, classes) fp32."""
         if self.dense is not None:
             pooled = _HEAD_ACTIVATIONS[str(self.activation)](self.dense(self.dropout(pooled)))
+        if self.norm is not None:
+            pooled = self.norm(pooled)
         logits: Tensor = self.out(self.dropout(pooled))
         return logits
 
@@ -164,7 +172,8 @@ class Head(nn.Module):
 class Network(nn.Module):
     """An encoder with a classification head.
 
-    `pooling` is `cls` (the first token) or `mean` (over real tokens); `head` is `own` (the architecture's) or `linear`.
+    `pooling` is `cls` (the first token), `mean` (over real tokens) or a place among the tokens; `head` is `own` (the
+    architecture's), `linear`, or `prompt`: the masked-language head with a row for each class in the place of one for each token.
     """
 
     side_by_side = True  # threads may share it: see training.side_by_side
@@ -178,8 +187,8 @@ class Network(nn.Module):
         self.head_kind = head
         self.embeddings = Embeddings(dims)
         self.layers = nn.ModuleList(Layer(dims) for _ in range(dims.layers))
-        activation = dims.architecture.head_activation if head == "own" else None
-        self.head = Head(dims.width, classes, activation, dropout)
+        norm_eps = dims.norm_eps if head == "prompt" else None
+        self.head = Head(dims.width, classes, dims.head_activation(head), dropout, norm_eps)
         self.compute_dtype = torch.float32
         self.gradient_checkpointing = False
 
@@ -214,6 +223,11 @@ class Network(nn.Module):
             hidden = recomputed(layer, hidden, bias, rows) if recompute else layer(hidden, bias, rows)
         return hidden
 
+    @property
+    def pooler(self) -> nn.Linear | None:
+        """BERT's dense pooler, where the head reads it: it belongs to the base, and is frozen and counted with it."""
+        return self.head.dense if self.head_kind == "own" and self.dims.architecture.pooler_in_base else None
+
     def first_trained(self) -> int | None:
         """The lowest layer that trains; the number of layers where only the head does; None where the embeddings train."""
         if any(p.requires_grad for p in self.embeddings.parameters()):
@@ -225,6 +239,9 @@ class Network(nn.Module):
         """hidden: (batch, time, width) → logits (batch, classes) fp32."""
         if self.pooling == "cls":
             pooled = hidden[:, 0]
+        elif self.pooling != "mean":
+            place = mask.sum(dim=1) * (self.pooling < 0) + self.pooling
+            pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), place]
         else:
             weight = mask.to(hidden.dtype) / mask.sum(dim=1, keepdim=True)
             pooled = torch.bmm(weight[:, None].to(hidden.dtype), hidden)[:, 0]

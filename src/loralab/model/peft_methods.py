@@ -136,10 +136,13 @@ class Allocation:
         penalty: Tensor = self.config.orth_reg_weight * torch.stack(norms).mean()
         return penalty
 
+    def check_steps(self, steps: int) -> None:
+        """Raise LoralabError for a training too short to move ranks in; none at all is not."""
+        if 0 < steps < 4:
+            raise LoralabError(f"lora.variant=adalora moves ranks between steps and needs at least 4 of them: there are {steps}")
+
     def after_step(self, step: int, steps: int) -> None:
         """Reallocate after step `step` of `steps`, counted from 1, while the gradients are still there."""
-        if steps < 4:
-            raise LoralabError(f"lora.variant=adalora moves ranks between steps and needs at least 4 of them: there are {steps}")
         self.config.total_step, self.config.tinit, self.config.tfinal = steps, steps // 8, steps // 2
         self.tuner.update_and_allocate(step - 1)
 

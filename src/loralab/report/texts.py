@@ -21,7 +21,7 @@ def description(tables: RunTables) -> dict[str, Any]:
     """What the model is, as plain data: base, sizes, LoRA settings, counts apart, classes, head, precision and device."""
     config, model = tables.config, tables.model
     environment = tables.environment
-    sizes = model.get("dims") or {}
+    sizes, pooling = model.get("dims") or {}, model.get("pooling", config.model.pooling)
     return {
         "run": tables.name,
         "complete": tables.result is not None,
@@ -31,7 +31,7 @@ def description(tables: RunTables) -> dict[str, Any]:
         "lora": config.lora.model_dump(mode="json") if config.tuning == "lora" else None,
         "parameters": tables.counts() or None,
         "classes": [*tables.classes],
-        "pooling": model.get("pooling", config.model.pooling),
+        "pooling": f"the mask, token {pooling}" if isinstance(pooling, int) else pooling,
         "head": model.get("head", config.model.head),
         "max_length": config.data.max_length,
         "cleaning": [*config.data.clean],

@@ -21,7 +21,7 @@ from loralab.training import side_by_side
 from loralab.training.callbacks import Allocating, EvalDone, Event, Listener, StepDone, Watch
 from loralab.training.checkpoint import Checkpoint, pack, unpack
 from loralab.training.loss import Loss
-from loralab.training.schedule import multiplier, warmup_steps
+from loralab.training.schedule import count_steps, multiplier, warmup_steps
 from loralab.training.scoring import logits_among, run_batch
 from loralab.training.together import ALONE, World
 
@@ -132,8 +132,7 @@ class _Loop:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)  # fp16 alone needs its gradients scaled
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_per_epoch = math.ceil(len(train) / optimisation.batch_size)
-        total = math.ceil(round(optimisation.epochs * self.steps_per_epoch, 6))
-        self.total = min(total, optimisation.max_steps or total)
+        self.total = count_steps(len(train), optimisation.batch_size, optimisation.epochs, optimisation.max_steps)
         self.warmup = warmup_steps(optimisation.warmup, self.total)
         self.step = self.samples = self.best_step = 0
         self.scores: Mapping[str, float] = {}

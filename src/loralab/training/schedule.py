@@ -1,4 +1,4 @@
-"""Learning rate as a function of the step."""
+"""How many steps there are, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def multiplier(step: int, total: int, warmup: int, schedule: str) -> float:
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * progress))
     return 1 - progress if schedule == "linear" else 1.0
+
+
+def count_steps(rows: int, batch_size: int, epochs: float, max_steps: int | None) -> int:
+    """Return how many steps a training has: `epochs` may be fractional, a batch begun is a step, and `max_steps` is the most."""
+    total = math.ceil(round(epochs * math.ceil(rows / batch_size), 6))
+    return min(total, max_steps or total)
