@@ -24,8 +24,8 @@ format: .venv/dev  ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/dev  ## training speed against HF Trainer + peft; on an idle machine
-	$(BIN)/python -m benchmarks.train_speed
+bench: .venv/dev  ## every benchmark against HF Trainer + peft and others, on an idle machine: an hour; ARGS="training --quick"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## remove the virtual environment and caches; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache

@@ -1,7 +1,7 @@
 """A few rows of each class: the few-shot recipe and SetFit (Tunstall et al. 2022) on the same encoder, draws and test rows.
 
     python -m benchmarks.few_shot --data train.csv --test test.csv [--shots 8 50] [--draws 5] [--test-limit N] [--names-only]
-                                  [--setfit-python PYTHON] [--setfit-draws 5] [--json FILE] [KEY=VALUE ...]
+                                  [--setfit-python PYTHON] [--setfit-draws 5] [--json FOLDER] [KEY=VALUE ...]
 
 Ours reads class descriptions that the recipe holds; SetFit has no place for any, so `--names-only` trains ours from the bare
 class names too. Seconds are of training alone, from a loaded encoder and tokenized texts to a classifier. SetFit wants older
@@ -17,9 +17,10 @@ import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import measure
 from loralab import Config, load_config, run_training
 from loralab.data.prepare import load_splits
 from loralab.model.storage import resolve_base
@@ -56,7 +57,7 @@ def ours(way: str, config: Config, folder: Path) -> Outcome:
 
 def setfit(config: Config, python: str, folder: Path, threads: int | None) -> Outcome:
     """Train and test SetFit in its own Python, on the rows that `config` draws."""
-    splits, _ = load_splits(**config.data.selection())
+    splits, _ = load_splits(**config.data.division())
     work = {
         "encoder": str(resolve_base(config.model.base).folder),
         "train": [list(splits.train.texts), splits.train.require_labels().tolist()],
@@ -70,24 +71,8 @@ def setfit(config: Config, python: str, folder: Path, threads: int | None) -> Ou
     return Outcome("SetFit", config.data.shots_per_class or 0, config.data.split_seed, found["accuracy"], found["seconds"])
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """One line for each way and number of shots: the mean over draws, their spread, and each."""
-    lines = [f"{'way':<18}{'shots':>6}{'accuracy':>10}{'sd':>8}{'seconds':>9}  draws"]
-    for way, shots in dict.fromkeys((outcome.way, outcome.shots) for outcome in outcomes):
-        found = [outcome for outcome in outcomes if (outcome.way, outcome.shots) == (way, shots)]
-        scores = [outcome.accuracy for outcome in found]
-        spread = f"{statistics.stdev(scores):.4f}" if len(scores) > 1 else "-"
-        seconds = f"{statistics.mean(outcome.seconds for outcome in found):.1f}" if shots else "-"
-        each = " ".join(f"{score:.4f}" for score in scores)
-        lines.append(f"{way:<18}{shots or '-':>6}{statistics.mean(scores):>10.4f}{spread:>8}{seconds:>9}  {each}")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--test", required=True)
     parser.add_argument("--classes", default="World,Sports,Business,Sci/Tech", help="names, where the file numbers its labels")
     parser.add_argument("--shots", type=int, nargs="+", default=[8, 50])
     parser.add_argument("--draws", type=int, default=5)
@@ -95,11 +80,12 @@ def main() -> None:
     parser.add_argument("--names-only", action="store_true", help="train from the bare class names too")
     parser.add_argument("--setfit-python")
     parser.add_argument("--setfit-draws", type=int, help="default: as many as --draws")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
 
-    limit = [f"data.test_limit={options.test_limit}"] if options.test_limit else []
-    files = [f"data.source={options.data}", f"data.test={options.test}", f"data.classes={options.classes}", *limit]
+
+def run(options: argparse.Namespace) -> measure.Report:
+    files = [f"data.source={options.data}", f"data.classes={options.classes}", f"model.base={options.base}"]
+    files += [f"data.test={options.test}"] if options.test else []
+    files += [f"data.test_limit={options.test_limit}"] if options.test_limit else []
     config = load_config("few-shot", [*files, *options.settings])
     outcomes: list[Outcome] = []
 
@@ -121,10 +107,24 @@ def main() -> None:
                     note(ours("names only", drawn.override("data.descriptions="), folder))
                 if options.setfit_python and draw < (options.draws if options.setfit_draws is None else options.setfit_draws):
                     note(setfit(drawn, options.setfit_python, folder, config.train.threads))
-    print("\n" + table(outcomes))
-    if options.json:
-        options.json.write_text(json.dumps([asdict(outcome) for outcome in outcomes], indent=2) + "\n", encoding="utf-8")
+    return summarise(outcomes)
 
+
+def summarise(outcomes: list[Outcome]) -> measure.Report:
+    """One line for each way and number of shots: its draws' accuracies, their mean and deviation, and seconds of training."""
+    groups: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(f"{outcome.way} {outcome.shots or ''}".rstrip(), []).append(outcome)
+    values = {way: [outcome.accuracy for outcome in found] for way, found in groups.items()}
+    columns = {
+        "mean": {way: statistics.mean(scores) for way, scores in values.items()},
+        "deviation": {way: statistics.stdev(scores) for way, scores in values.items() if len(scores) > 1},
+        "seconds": {way: statistics.mean(outcome.seconds for outcome in found) for way, found in groups.items() if found[0].shots},
+    }
+    return measure.Report("accuracy", values, (), columns)
+
+
+BENCHMARK = measure.Benchmark("few-shot", __doc__ or "", add_options, run, {"shots": [8], "draws": 1, "test_limit": 64})
 
 if __name__ == "__main__":
-    main()
+    BENCHMARK.main()
