@@ -118,10 +118,10 @@ def test_damaged_checkpoint_and_complete_run_are_told(tiny: Path, topics_csv: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(150 * KILLS)
 def test_kill_9_at_random_moments(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     chance = random.Random(0)
-    settings = _settings(tiny, topics_csv, "train.epochs=30")
+    settings = _settings(tiny, topics_csv, "train.epochs=15")
     command = [sys.executable, "-m", "loralab", "train", "quickstart", *settings, "--runs", str(tmp_path)]
     began = time.monotonic()
     subprocess.run([*command, "--name", "whole"], check=True, capture_output=True)
