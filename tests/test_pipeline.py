@@ -176,7 +176,7 @@ def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Confi
 
 @pytest.mark.parametrize("score", ["loss", pytest.param("f1:World", marks=pytest.mark.slow)])
 def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: Path, score: str) -> None:
-    config = configure(f"train.stop_on={score}", "train.eval_every=2", "train.learning_rate=0.03", "train.epochs=8")
+    config = configure(f"train.stop_on={score}", "train.eval_every=2", "train.learning_rate=0.05", "train.epochs=8")
     summary = run_training(config, folder=tmp_path)
     evaluations = [event for event in log_of(summary.folder) if event["event"] == "EvalDone"]
     sign = 1 if score == "loss" else -1
