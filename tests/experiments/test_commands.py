@@ -71,6 +71,7 @@ def test_several_recipes_and_failures(settings: list[str], topics_csv: Path, tmp
         (["seeds", "quickstart", "seed=3"], "give --seeds"),
         (["seeds", "quickstart", "data.source=nothing.csv"], "nothing.csv"),
         (["layers", "quickstart", "model.base=no/such-encoder"], "no/such-encoder"),
+        (["active", "quickstart", "lora.targets=nope"], "'nope' is not a target"),
     ],
 )
 def test_wrong_input_is_one_message(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -75,6 +75,12 @@ def test_recipes_of_one_stem_keep_their_runs_names(finished: Callable[..., str])
     assert [each["recipe"] for each in told.values()] == ["a", "a-s2"]
 
 
+def test_a_recipe_has_no_other_recipes_name(finished: Callable[..., str]) -> None:
+    folders = [finished("a-s42"), finished("a", "lora.rank=2"), finished("news20", "lora.rank=4")]
+    told = factors(plan_comparison(KIND, folders))
+    assert [each["recipe"] for each in told.values()] == ["a", "a-2", "news20"]
+
+
 @pytest.mark.parametrize(
     ("folders", "names"),
     [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -225,11 +227,32 @@ def test_a_journal_that_was_cut_off_in_a_line_is_read(tmp_path: Path) -> None:
     assert [row.state for row in study.rows()] == ["complete"] * 3
 
 
-@pytest.mark.parametrize("url", ["mysql://secret@host/db", "sqlite:///a.db", "postgresql://u:secret@127.0.0.1:1/db"])
+def test_the_lock_of_a_journal_is_one_for_the_threads_of_a_process_too(tmp_path: Path) -> None:
+    lock, inside = storage._FileLock(tmp_path / "lock"), list[str]()
+
+    def enter(name: str) -> None:
+        lock.acquire()
+        inside.append(name)
+        time.sleep(0.05)
+        inside.append(name)
+        lock.release()
+
+    threads = [threading.Thread(target=enter, args=(name,), daemon=True) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=5)
+    assert inside[::2] == inside[1::2]
+    assert sorted(inside) == [*"aabbcc"]
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://secret@host/db", "sqlite:///a.db", "postgresql://u:secret@127.0.0.1:1/db", "postgresql://u:secret[@host/db"]
+)
 def test_a_storage_that_cannot_be_used_is_told_without_its_password(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
-    with pytest.raises(LoralabError, match=r"PostgreSQL|cannot be used") as told:
+    with pytest.raises(LoralabError, match=r"PostgreSQL|cannot be used|is no URL") as told:
         Study(rules(), tmp_path, "s", url)
     assert "secret" not in str(told.value)

@@ -74,6 +74,16 @@ def test_every_kind_has_its_figures_and_their_texts_fit(tmp_path: Path, monkeypa
             check_texts(drawing, monkeypatch)
 
 
+def test_every_recipes_centre_is_in_the_figure_of_each_setting(tmp_path: Path) -> None:
+    points: list[tuple[Factors, list[float]]] = [
+        ({"recipe": recipe, **more}, THREE) for recipe in ("one", "two") for more in ({}, {"lora.rank": 2})
+    ]
+    with style():
+        drawings = {each.name: each for each in draw(read(invent_lab(tmp_path / "x", "ablation", over_seeds(points))))}
+    lines_ = drawings["by_step_lora_rank"].figure.axes[0].get_lines()
+    assert [line.get_label() for line in lines_] == ["recipe one", "recipe two", "recipe one, rank 2", "recipe two, rank 2"]
+
+
 DEGENERATE: dict[str, list[tuple[Factors, list[float]]]] = {
     "no factor": [({}, [0.5])],
     "one point": [({"lora.rank": 4}, [0.5])],

@@ -146,3 +146,8 @@ def test_the_size_that_comes_near_the_largest_is_told(tmp_path: Path) -> None:
     assert "Shots per class 50, 640 training rows, reaches" not in words
     two = [(factors, values[:2]) for factors, values in points]
     assert "reaches" not in said(invent_lab(tmp_path / "two", "few-shot", over_seeds(two)))
+
+
+def test_where_nothing_is_right_no_size_comes_near(tmp_path: Path) -> None:
+    zeros = [({"data.shots_per_class": n}, [0.0] * 3) for n in (1, 10)]
+    assert "reaches" not in said(invent_lab(tmp_path / "x", "few-shot", over_seeds(zeros)))

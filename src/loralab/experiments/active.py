@@ -97,6 +97,10 @@ class ActivePlan:
     labels: Sequence[int]
     seeds: Sequence[int]
 
+    def inputs(self) -> Sequence[Config]:
+        """Each recipe's settings."""
+        return [base.config for base in self.bases]
+
     def rounds(self, folder: Path, say: Callable[[str], None]) -> Iterator[Sequence[Trial]]:
         """Yield all chains' trials with one number of labels; when they have run, choose the rows of the next, and so on.
 

@@ -16,7 +16,7 @@ from loralab.experiments.kinds import Kind
 from loralab.experiments.plans import choose_axes
 from loralab.trials import TRIALS, Factor, Question, Trial, is_experiment, read_experiment, trial_folder
 
-_SEED = re.compile(r"[-_]?s(eed)?-?\d+$")
+_SEED = re.compile(r"(?:^|[-_])s(eed)?-?\d+$")
 _SPEED = ("threads", "tokens_per_pass", "cache", "cache_gb")
 """Settings of `train` that change how fast a run is and not what comes out: runs that differ by these alone are one recipe."""
 
@@ -29,6 +29,10 @@ class Comparison:
     runs: Mapping[str, Path]
     configs: Mapping[str, Config]
     factors: Mapping[str, Mapping[str, Factor]]
+
+    def inputs(self) -> Sequence[Config]:
+        """None: nothing is read anew."""
+        return []
 
     def rounds(self, folder: Path, say: Callable[[str], None] = lambda what: None) -> Iterator[Sequence[Trial]]:
         """Yield the runs, all complete, by their folders relative to the experiment's: both may be moved together."""
@@ -126,7 +130,10 @@ def tell_apart(configs: Mapping[str, Config]) -> dict[str, dict[str, Factor]]:
         key = tuple(flat[name][setting] for setting in differing)
         if key not in groups:
             stem = _SEED.sub("", name) or name
-            groups[key] = name if stem in groups.values() else stem
+            free = (
+                each for each in (stem, name, *(f"{name}-{i}" for i in range(2, len(configs) + 2))) if each not in groups.values()
+            )
+            groups[key] = next(free)
         recipe = groups[key]
         if earlier := seen.get((recipe, config.seed)):
             raise LoralabError(f"{earlier} and {name} have the same settings and seed: leave one of them out")

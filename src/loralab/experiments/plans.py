@@ -31,6 +31,10 @@ class Plan:
     question: Question
     trials: tuple[Trial, ...]
 
+    def inputs(self) -> Sequence[Config]:
+        """The settings of each recipe's first trial."""
+        return [*{trial.factors.get("recipe"): trial.config for trial in reversed(self.trials)}.values()]
+
     def rounds(self, folder: Path, say: Callable[[str], None] = lambda what: None) -> Iterator[Sequence[Trial]]:
         """Yield the trials in rounds, each to be run before the next is asked for: here all at once."""
         yield self.trials

@@ -26,6 +26,9 @@ class Planned(Protocol):
     @property
     def question(self) -> Question: ...
 
+    def inputs(self) -> Sequence[Config]:
+        """The settings of one trial of each recipe, to be tried before anything is written; of runs that are there none."""
+
     def rounds(self, folder: Path, say: Callable[[str], None]) -> Iterator[Sequence[Trial]]: ...
 
 
@@ -78,13 +81,12 @@ def run_experiment(
     rounds. Raises LoralabError where the folder holds another experiment, unless `overwrite`, and for data or an encoder that
     no recipe finds.
     """
+    check_inputs(plan.inputs())
     earlier = open_experiment(plan.question, folder, overwrite)
     question = together(earlier.question, plan.question) if earlier else plan.question
     entries = {entry.name: entry for entry in earlier.entries} if earlier else {}
     outcomes: list[Outcome] = []
     for round_ in plan.rounds(folder, say):
-        if not outcomes:
-            check_inputs(round_)
         entries |= {trial.name: Entry.of(trial) for trial in round_}
         trials.write_experiment(folder, question, entries.values())
         announce(plan.question, round_)
@@ -95,11 +97,10 @@ def run_experiment(
     return ExperimentSummary(folder, tuple(outcomes))
 
 
-def check_inputs(round_: Sequence[Trial]) -> None:
+def check_inputs(configs: Sequence[Config]) -> None:
     """Raise what is wrong with every recipe, such as data or an encoder that is not there: once, and before the first trial."""
-    firsts = {trial.factors.get("recipe"): trial for trial in reversed(round_) if not trial.elsewhere}.values()
-    wrong = [error for trial in firsts if (error := _wrong(trial.config)) is not None]
-    if wrong and len(wrong) == len(firsts):
+    wrong = [error for config in configs if (error := _wrong(config)) is not None]
+    if wrong and len(wrong) == len(configs):
         raise wrong[0]
 
 

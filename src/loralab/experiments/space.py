@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 from loralab.config import Config, setting_names
 from loralab.errors import LoralabError, nearest
@@ -179,7 +179,7 @@ def make_space(base: Config, ranges: Mapping[str, object]) -> Space:
             raise LoralabError(f"the space names an unknown setting {name!r}{nearest(str(name), names)}")
         if name in NOT_SEARCHED:
             raise LoralabError(f"{name} cannot be searched: {NOT_SEARCHED[name]}")
-        axis = Axis.parse(name, _typed(given), _takes_whole_numbers(base, name))
+        axis = Axis.parse(name, _typed(given), _takes_whole_numbers(name))
         for point in axis.edges():
             apply(base, {name: point})
         axes.append(axis)
@@ -214,16 +214,17 @@ def parse_over(given: Sequence[str]) -> dict[str, object]:
     return found
 
 
-def _takes_whole_numbers(base: Config, name: str) -> bool:
-    try:
-        base.override(f"{name}=1")
-    except LoralabError:
-        return False
-    try:
-        base.override(f"{name}=1.5")
-    except LoralabError:
-        return True
-    return False
+def _takes_whole_numbers(name: str) -> bool:
+    """True where a setting's type has no fractions in it."""
+    section, _, inner = name.partition(".")
+    fields: Mapping[str, Any] = Config.model_fields
+    field = fields[section].annotation.model_fields[inner] if inner else fields[section]
+    return float not in _types(field.annotation)
+
+
+def _types(annotation: Any) -> list[Any]:
+    """A type and all that it is made of: of `int | None` itself, int and None."""
+    return [annotation, *(each for part in get_args(annotation) for each in _types(part))]
 
 
 def _typed(given: object) -> str:
@@ -234,4 +235,6 @@ def _typed(given: object) -> str:
 
 
 def _typed_value(value: object) -> str:
+    if value is None:
+        return "none"
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

@@ -26,8 +26,9 @@ class _FileLock:
         self.path, self.file = path, -1
 
     def acquire(self) -> bool:
-        self.file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o666)
-        fcntl.flock(self.file, fcntl.LOCK_EX)
+        file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o666)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        self.file = file  # not before: until then it is the holder's, who may be a thread of this process
         return True
 
     def release(self) -> None:
@@ -74,7 +75,10 @@ def open_journal(path: Path, lock: Path) -> BaseStorage:
 
 def open_database(url: str) -> BaseStorage:
     """Open a PostgreSQL database. Raises LoralabError where it is none or cannot be reached."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:  # a bracket in a password, for one: the message must not show it
+        raise LoralabError("--storage: this is no URL; write special characters of a password as %40, %5B, ...") from error
     where = f"{parts.hostname}{parts.path}"  # never the password
     if not parts.scheme.startswith("postgresql"):
         raise LoralabError(f"--storage {parts.scheme}://...: give a PostgreSQL database, such as postgresql://user@host/database")

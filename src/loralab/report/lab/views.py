@@ -75,8 +75,8 @@ def by_step(reading: Reading) -> list[Drawing]:
 
 
 def by_step_and_axis(reading: Reading) -> list[Drawing]:
-    """Validation accuracy by step, a figure for each setting that was changed, with the centre in all of them."""
-    centre = [point for point in reading.tables.points if not point.factors]
+    """Validation accuracy by step, a figure for each setting that was changed, with each recipe's centre in all of them."""
+    centre = [point for point in reading.tables.points if not set(point.factors) - {"recipe"}]
     found = []
     for axis in [name for name in reading.tables.axes if name != "recipe"][:MOST_PANELS]:
         points = [point for point in reading.tables.points if axis in point.factors]

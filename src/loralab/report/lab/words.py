@@ -191,7 +191,7 @@ def _sizes(reading: Reading) -> Iterator[str]:
         line = sorted_along([point for point in tables.points if without(point, axis) == others], axis)
         largest = line[-1].mean(reading.score)
         near = next(point for point in line if point.mean(reading.score) >= NEAR * largest)
-        if near is not line[-1]:
+        if near is not line[-1] and largest:
             yield (
                 f"{_capital(told(near.factors))}, {near.training_rows:,.0f} training rows, reaches "
                 f"{percent(near.mean(reading.score) / largest)} of the mean {reading.score} at the largest size."
