@@ -28,9 +28,7 @@ def fit_stacked(loops: Sequence[Loop], *, rectangle: bool | None = None) -> list
     it. Raises LoralabError where the networks cannot share a pass.
     """
     for loop in loops:
-        share_encoder(loops[0].network, loop.network)
-        if loop.train.start != loops[0].train.start:
-            raise LoralabError("runs train together where the hidden states of all are kept, or of none: set train.cache=off")
+        join(loops[0], loop)
     rectangle = loops[0].device.type == "cuda" if rectangle is None else rectangle
     ended: dict[Loop, Fit | LoralabError] = {}
     steps = {loop: loop.steps() for loop in loops}
@@ -55,6 +53,13 @@ def fit_stacked(loops: Sequence[Loop], *, rectangle: bool | None = None) -> list
     except KeyboardInterrupt:
         ended |= {loop: loop.end(interrupted=True) for loop in loops if loop not in ended}
     return [ended[loop] for loop in loops]
+
+
+def join(first: Loop, other: Loop) -> None:
+    """Let `other` use the frozen weights of `first`. Raises LoralabError where the two cannot share a pass."""
+    share_encoder(first.network, other.network)
+    if first.train.start != other.train.start:
+        raise LoralabError("runs train together where the hidden states of all are kept, or of none: set train.cache=off")
 
 
 def _passes(asked: dict[Loop, Ints], rectangle: bool) -> dict[Loop, list[Found]]:
