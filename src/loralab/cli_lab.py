@@ -34,7 +34,7 @@ def experiment(
     settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE|RUN", help="Settings of all trials.")] = None,
     points: Annotated[list[str] | None, typer.Option(metavar="SETTING=A,B,...", help="What to vary; again for more.")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="The seeds of every point.")] = None,
-    where: Annotated[str | None, typer.Option(help="here, together, processes or ray; see above. Default: processes where there are cores.")] = None,
+    where: Annotated[str | None, typer.Option(help="here, together, processes or ray; default: processes if cores.")] = None,
     jobs: Annotated[
         int | None, typer.Option(help="Trials at a time; default: one per core, on a GPU cluster per GPU, together 8.", min=1)
     ] = None,

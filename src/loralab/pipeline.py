@@ -68,7 +68,13 @@ def run_training(
     Under torchrun every process calls this with its `World.join()`; the first one alone writes, announces and tells listeners.
     """
     begun = begin(
-        config, Path(folder) / (config.name or name), overwrite, resume, announce, listeners=listeners if world.first else (), world=world
+        config,
+        Path(folder) / (config.name or name),
+        overwrite,
+        resume,
+        announce,
+        listeners=listeners if world.first else (),
+        world=world,
     )
     return finish(begun, begun.loop.run())
 

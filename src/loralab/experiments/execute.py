@@ -1,4 +1,4 @@
-"""Where trials run: here one after another or several in one pass, in processes of this machine, on Ray. A finished trial is never run again."""
+"""Where trials run: here, one after another or several in one pass; in processes of this machine; on Ray. None is run again."""
 
 from __future__ import annotations
 

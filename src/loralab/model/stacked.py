@@ -36,7 +36,7 @@ class Texts:
 
 
 def share_encoder(first: nn.Module, other: nn.Module) -> None:
-    """Let `other` use the frozen weights of `first` in the place of its own. Raises LoralabError where one pass cannot be both's."""
+    """Let `other` use the frozen weights of `first` in the place of its own. Raises LoralabError where they cannot share a pass."""
     for network in (first, other):
         if not isinstance(network, Network) or network.gradient_checkpointing:
             what = "its activations are computed twice" if isinstance(network, Network) else "it runs through Transformers"
@@ -46,10 +46,16 @@ def share_encoder(first: nn.Module, other: nn.Module) -> None:
     assert isinstance(first, Network)
     assert isinstance(other, Network)
     mine, theirs = _encoder(first), _encoder(other)
-    shape = [(n.dims, n.pooling, n.compute_dtype, [(s, p.shape) for s, p in _encoder(n).items()], _scales(n)) for n in (first, other)]
+    shape = [
+        (n.dims, n.pooling, n.compute_dtype, [(s, p.shape) for s, p in _encoder(n).items()], _scales(n)) for n in (first, other)
+    ]
     frozen = [(mine[name], theirs[name]) for name in mine if name in theirs and not mine[name].requires_grad]
-    if shape[0] != shape[1] or not all(ours is its or ours.data_ptr() == its.data_ptr() or torch.equal(ours, its) for ours, its in frozen):
-        raise LoralabError("networks train together where encoder, pooling, precision, adapters' places, rank and alpha are the same")
+    if shape[0] != shape[1] or not all(
+        ours is its or ours.data_ptr() == its.data_ptr() or torch.equal(ours, its) for ours, its in frozen
+    ):
+        raise LoralabError(
+            "networks train together where encoder, pooling, precision, adapters' places, rank and alpha are the same"
+        )
     for ours, its in frozen:
         its.data = ours.data
 
@@ -67,7 +73,7 @@ class _Pass:
 
     def __init__(self, runs: Sequence[Texts], rectangle: bool) -> None:
         self.runs, self.first, self.rectangle = runs, runs[0].network, rectangle
-        self.real = [tuple(run.mask.shape) for run in runs]
+        self.real = [(run.mask.shape[0], run.mask.shape[1]) for run in runs]
         most = max(rows for rows, _ in self.real), max(time for _, time in self.real)
         self.laid = [most] * len(runs) if rectangle else list(self.real)
 
@@ -83,7 +89,7 @@ class _Pass:
             only_first = network.pooling == "cls" and index == dims.layers - 1
             hidden = self._layer([run.network.layer(index) for run in self.runs], hidden, biases, 1 if only_first else None)
         found = []
-        for run, part, laid, (rows, time) in zip(self.runs, hidden.split(self._sizes()), self.laid, self.real, strict=True):
+        for run, part, laid, (rows, time) in zip(self.runs, torch.split(hidden, self._sizes()), self.laid, self.real, strict=True):
             with run.turn:
                 found.append(run.network.classify(part.view(*laid, -1)[:rows, :time], run.mask))
         return found
@@ -117,7 +123,7 @@ class _Pass:
         """Each run's dropout on its real rectangle, so that its masks are those that it draws alone."""
         parts = []
         for run, projection, part, laid, (rows, time) in zip(
-            self.runs, projections, x.split(self._sizes()), self.laid, self.real, strict=True
+            self.runs, projections, torch.split(x, self._sizes()), self.laid, self.real, strict=True
         ):
             real = part.view(*laid, -1)[:rows, :time]
             with run.turn:
@@ -135,7 +141,7 @@ class _Pass:
         """(tokens, width) → the blocks (rows, time, width)."""
         if self.rectangle:
             return [flat.view(-1, self.laid[0][1], flat.shape[-1])]
-        return [part.view(*laid, -1) for part, laid in zip(flat.split(self._sizes()), self.laid, strict=True)]
+        return [part.view(*laid, -1) for part, laid in zip(torch.split(flat, self._sizes()), self.laid, strict=True)]
 
 
 def _padded(rectangle: Tensor, rows: int, time: int) -> Tensor:
@@ -206,7 +212,7 @@ def _each(sizes: list[int], *tensors: Tensor) -> list[Sequence[Tensor]]:
     """Views of (tokens, n) tensors: one of all runs (K, tokens of each, n) where they have as many, else one of each."""
     if len(set(sizes)) == 1:
         return [[tensor.view(len(sizes), sizes[0], -1)] for tensor in tensors]
-    return [tensor.split(sizes) for tensor in tensors]
+    return [torch.split(tensor, sizes) for tensor in tensors]
 
 
 def _matrices(sizes: list[int], *stacks: Tensor) -> list[Sequence[Tensor]]:
@@ -215,7 +221,7 @@ def _matrices(sizes: list[int], *stacks: Tensor) -> list[Sequence[Tensor]]:
 
 
 def _add(total: Tensor, left: Tensor, right: Tensor) -> None:
-    """total += left @ right, of matrices or batches of them."""
+    """Total += left @ right, of matrices or batches of them."""
     if total.ndim == 2:
         total.addmm_(left, right)
     else:

@@ -199,7 +199,7 @@ class Loop:
                     yield positions
 
     def divide(self, positions: Ints) -> tuple[list[Part], int]:
-        """This process's passes of a step, and how many of them may run at once."""
+        """Return this process's passes of a step, and how many of them may run at once."""
         assert self.train.labels is not None
         mass = self.loss.mass(torch.from_numpy(self.train.labels[positions]).to(self.device))
         mine = self.world.share(positions, self.train.lengths)

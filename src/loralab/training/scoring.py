@@ -14,7 +14,7 @@ from loralab.training.together import World
 
 
 def pass_size(device: torch.device) -> int:
-    """Most padded tokens of a pass without gradients: few on a CPU, whose caches then hold a layer (1.1 times the speed of 4096)."""
+    """Most padded tokens of a pass without gradients: few on a CPU, whose caches then hold a layer (1.1 times as fast as 4096)."""
     return 1024 if device.type == "cpu" else 1 << 16
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import zip_longest
+from typing import Any, cast
 
 import torch
 
@@ -83,7 +84,7 @@ def _gradients(parts: dict[Loop, Part], rectangle: bool) -> dict[Loop, Found]:
     for loop, part in parts.items():
         batch = gather(loop.train, part.positions)
         start = batch.start
-        texts.append(Texts(loop.network, *to_tensors(batch, loop.device), loop.turn(part)))
+        texts.append(Texts(cast(Any, loop.network), *to_tensors(batch, loop.device), loop.turn(part)))
     logits = logits_together(texts, start, rectangle=rectangle)
     losses = [loop.loss_of(part, each) for (loop, part), each in zip(parts.items(), logits, strict=True)]
     scaled = torch.stack([loop.scaler.scale(loss) for loop, loss in zip(parts, losses, strict=True)]).sum()
