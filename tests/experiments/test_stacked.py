@@ -77,6 +77,7 @@ def test_what_cannot_share_a_pass_fails_with_what_to_do(tiny: Path, topics_csv: 
     assert all("use tuning=lora or tuning=head" in (outcome.failure or "") for outcome in found)
 
 
+@pytest.mark.slow
 def test_an_interrupted_stack_goes_on_to_the_same_result(
     tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,6 +101,7 @@ def test_an_interrupted_stack_goes_on_to_the_same_result(
             torch.testing.assert_close(weight, model(tmp_path / "whole", trial)[name], rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trial_that_fails_leaves_the_others_to_go_on(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     trials = planned(tiny, topics_csv, points={"train.stop_on": ("f1:Wrold", "accuracy")})
     found = run_all(trials, tmp_path, where="together")

@@ -24,8 +24,10 @@ from loralab.training.engine import Fit, Loop, Optimisation
 from loralab.training.loss import Loss
 from loralab.training.stacked import fit_stacked
 
-SEEDS = (0, 1, 2)
-LAYOUTS = pytest.mark.parametrize("rectangle", [False, True], ids=["own widths", "one rectangle"])
+SEEDS = (0, 1)
+LAYOUTS = pytest.mark.parametrize(  # a processor's own is also what the tests without a layout take
+    "rectangle", [pytest.param(False, marks=pytest.mark.slow, id="own widths"), pytest.param(True, id="one rectangle")]
+)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +57,8 @@ def fits(found: Sequence[Fit | LoralabError]) -> list[Fit]:
 def compare(
     tiny: Path, data: Encoded, held_out: Encoded, rectangle: bool, *, dtype: torch.dtype = torch.float32, **changes: Any
 ) -> None:
-    """Train three seeds alone and together, and hold weights, losses, norms and scores of one to those of the other."""
+    """Train each seed alone and all together, and hold weights, losses, norms and scores of one to those of the other."""
+    changes = {"epochs": 1.0, "eval_every": 3, **changes}
     shape, pooling = {name: changes.pop(name) for name in [*changes] if name in SHAPE}, changes.pop("pooling", "cls")
     atol = 1e-5 if dtype == torch.float32 else 2e-2
     alone, together = ([network(tiny, seed=seed, **shape) for seed in SEEDS] for _ in range(2))
@@ -69,7 +72,7 @@ def compare(
     each = [loop(*args, listeners=[told[1][i]], **changes) for i, args in enumerate(_runs(together, data, held_out))]
     found = fits(fit_stacked(each, rectangle=rectangle))
     for i in range(len(SEEDS)):
-        assert (found[i].steps, found[i].best_step, found[i].samples) == (10, expected[i].best_step, 72)
+        assert (found[i].steps, found[i].best_step, found[i].samples) == (5, expected[i].best_step, 36)
         assert found[i].scores == pytest.approx(expected[i].scores, abs=atol)
         for ours, its in zip(told[1][i].steps, told[0][i].steps, strict=True):
             assert (ours.loss, ours.gradient_norm) == pytest.approx((its.loss, its.gradient_norm), abs=10 * atol, rel=1e-4)
@@ -134,8 +137,8 @@ def test_runs_may_differ_in_rate_loss_rows_and_length(tiny: Path, data: Encoded,
         {"learning_rate": 1e-2, "head_learning_rate": 1e-3, "epochs": 1.0, "loss": Loss(smoothing=0.1)},
         {"batch_size": 5, "weight_decay": 0.5, "max_steps": 13, "clip_norm": 0.1},
     ]
-    parts = [data, data, rows(tiny, 6, seed=3)]
-    alone, together = ([network(tiny, seed=seed, dropout=seed / 10) for seed in SEEDS] for _ in range(2))
+    parts, seeds = [data, data, rows(tiny, 6, seed=3)], range(3)
+    alone, together = ([network(tiny, seed=seed, dropout=seed / 10) for seed in seeds] for _ in range(2))
     expected, loops = ([loop(net, parts[i], held_out, i, **changes[i]) for i, net in enumerate(nets)] for nets in (alone, together))
     fitted = [each.run() for each in expected]
     found = fits(fit_stacked(loops))
@@ -150,7 +153,7 @@ def test_runs_may_differ_in_rate_loss_rows_and_length(tiny: Path, data: Encoded,
 
 def test_one_that_stops_early_leaves_the_others_to_go_on(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     scripts = [(5.0, 6.0, 7.0), (5.0, 4.0, 3.0, 2.0)]
-    nets, recorders = [network(tiny, seed=seed) for seed in SEEDS[:2]], [Recorder(), Recorder()]
+    nets, recorders = [network(tiny, seed=seed) for seed in SEEDS], [Recorder(), Recorder()]
     for recorder, net in zip(recorders, nets, strict=True):
         recorder.net = net
     loops = [
@@ -183,7 +186,7 @@ def test_ctrl_c_ends_all_with_their_best_weights_and_each_can_go_on(tiny: Path, 
         if event.step == 7:
             raise KeyboardInterrupt
 
-    whole, cut, resumed = ([network(tiny, seed=seed, dropout=0.2) for seed in SEEDS[:2]] for _ in range(3))
+    whole, cut, resumed = ([network(tiny, seed=seed, dropout=0.2) for seed in SEEDS] for _ in range(3))
     fit_stacked([loop(net, data, held_out, i) for i, net in enumerate(whole)])
     kept: list[list[Checkpoint]] = [[], []]
     loops = [loop(net, data, held_out, i, keep=kept[i].append, listeners=[stop] * i) for i, net in enumerate(cut)]
@@ -201,7 +204,7 @@ def test_the_frozen_weights_are_held_once(tiny: Path, data: Encoded) -> None:
     fit_stacked([loop(net, data, None, i, max_steps=1) for i, net in enumerate(nets)])
     for name, weight in nets[0].named_parameters():
         held = {dict(net.named_parameters())[name].data_ptr() for net in nets}
-        assert len(held) == (3 if weight.requires_grad or name.startswith("head.") else 1), name
+        assert len(held) == (2 if weight.requires_grad or name.startswith("head.") else 1), name
 
 
 def other_encoder(tiny: Path) -> torch.nn.Module:
