@@ -21,7 +21,7 @@ def experiment_help() -> str:
     loralab experiment                                 the kinds with what they vary, their points and seeds
     loralab experiment seeds distilbert-study --seeds 42,123,456
     loralab experiment grid quickstart --points lora.rank=4,16 --points lora.targets=value,query+value
-    loralab experiment seeds quickstart --where together     several trials in one pass, where adapters have one shape
+    loralab experiment seeds quickstart --where together     on a GPU: trials with adapters of one shape, in one pass
     loralab experiment active reviews.csv --points strategy=random,margin --points labels=100,500,1000
     loralab experiment compare runs/A runs/B           finished runs, or experiments, on the test rows that they share"""
 
