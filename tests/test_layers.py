@@ -38,7 +38,7 @@ TABLE: Mapping[str, May] = {
     "stats": May(),
     "data": May(),
     "model": May(),
-    "training": May(top=("data.values", "data.batches", "model.dropout")),
+    "training": May(top=("data.values", "data.batches", "model.dropout", "model.stacked")),
     "runs": May(top=("config",)),
     "ready": May(top=("config", "data", "metrics", "model", "training")),
     "pipeline": May(top=("config", "data.values", "metrics", "model", "ready", "runs", "training")),
@@ -59,7 +59,8 @@ TABLE: Mapping[str, May] = {
     "trials": May(top=("config", "runs")),
     "experiments": May(
         top=("config", "data", "metrics", "runs", "stats", "training.callbacks", "trials"),
-        lazily=("classifier", "describe", "pipeline"),
+        lazily=("classifier", "describe", "pipeline", "training.stacked"),
+        types=("pipeline",),
     ),
     "report": May(top=("config", "metrics", "runs", "stats", "trials")),
     "console": May(
@@ -130,6 +131,7 @@ TORCH_AT_THE_TOP = (
     "model.onnx_network",
     "model.peft_files",
     "model.peft_methods",
+    "model.stacked",
     "model.translate",
     "training",
 )

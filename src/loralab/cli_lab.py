@@ -21,6 +21,7 @@ def experiment_help() -> str:
     loralab experiment                                 the kinds with what they vary, their points and seeds
     loralab experiment seeds distilbert-study --seeds 42,123,456
     loralab experiment grid quickstart --points lora.rank=4,16 --points lora.targets=value,query+value
+    loralab experiment seeds quickstart --where together     on a GPU: trials with adapters of one shape, in one pass
     loralab experiment active reviews.csv --points strategy=random,margin --points labels=100,500,1000
     loralab experiment compare runs/A runs/B           finished runs, or experiments, on the test rows that they share"""
 
@@ -33,9 +34,9 @@ def experiment(
     settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE|RUN", help="Settings of all trials.")] = None,
     points: Annotated[list[str] | None, typer.Option(metavar="SETTING=A,B,...", help="What to vary; again for more.")] = None,
     seeds: Annotated[str | None, typer.Option(metavar="1,2,3", help="The seeds of every point.")] = None,
-    where: Annotated[str | None, typer.Option(help="here, processes or ray; default: processes where there are cores.")] = None,
+    where: Annotated[str | None, typer.Option(help="here, together, processes or ray; default: processes if cores.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Trials at a time; default: one per core, on a GPU cluster per GPU.", min=1)
+        int | None, typer.Option(help="Trials at a time; default: one per core, on a GPU cluster per GPU, together 8.", min=1)
     ] = None,
     ray_address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A Ray cluster; default: a Ray of this machine.")

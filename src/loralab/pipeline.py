@@ -19,7 +19,7 @@ from loralab.model.network import Network
 from loralab.ready import Plan, Ready, prepare
 from loralab.training.callbacks import Listener, Watch
 from loralab.training.checkpoint import Checkpoint
-from loralab.training.engine import Fit, Optimisation, fit
+from loralab.training.engine import Fit, Loop, Optimisation
 from loralab.training.scoring import last_linear, logits_among
 from loralab.training.together import ALONE, World
 from loralab.training.warm_start import warm_start
@@ -67,9 +67,42 @@ def run_training(
 
     Under torchrun every process calls this with its `World.join()`; the first one alone writes, announces and tells listeners.
     """
+    begun = begin(
+        config,
+        Path(folder) / (config.name or name),
+        overwrite,
+        resume,
+        announce,
+        listeners=listeners if world.first else (),
+        world=world,
+    )
+    return finish(begun, begun.loop.run())
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run before its first step: its folder is there, its loop is ready to go. `began`: when, by time.perf_counter."""
+
+    config: Config
+    ready: Ready
+    run: runs.Run
+    parts: Mapping[str, Encoded]
+    loop: Loop
+    world: World
+    began: float
+
+
+def begin(
+    config: Config,
+    target: Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    announce: Callable[[Plan], None] = lambda plan: None,
+    listeners: Sequence[Listener] = (),
+    world: World = ALONE,
+) -> Begun:
+    """The way to the first step, arguments as in `run_training`."""
     began = time.perf_counter()
-    target = Path(folder) / (config.name or name)
-    listeners = listeners if world.first else ()
     world.once(runs.check_free, target, overwrite, resume)
     ready = world.each(prepare, config, target, world)
     world.check_same(settings=config.fingerprint(), base=ready.manifest.base_sha256, rows=ready.plan.splits.fingerprints())
@@ -78,11 +111,10 @@ def run_training(
     run = world.once(open_run, config, ready, overwrite, resume)
     checkpoint = world.once(Checkpoint.load_if_any, run.checkpoint)
     world.once(run.rewind_log, checkpoint.step if checkpoint else 0)
-    network = ready.network
     parts = world.in_turn(keep_hidden, ready, listeners)
-    start_head(config, network, parts["train"], ready.names)
-    result = fit(
-        network,
+    start_head(config, ready.network, parts["train"], ready.names)
+    loop = Loop(
+        ready.network,
         parts["train"],
         parts.get("validation"),
         loss=ready.loss,
@@ -95,15 +127,21 @@ def run_training(
         keep=run.keep_checkpoint,
         world=world,
     )
+    return Begun(config, ready, run, parts, loop, world, began)
+
+
+def finish(begun: Begun, result: Fit) -> RunSummary:
+    """The way from the last step: save the model, test it, complete the folder."""
+    config, ready, run, world = begun.config, begun.ready, begun.run, begun.world
     temperature = result.scores.get("temperature")
     if world.first:
         save_model(run, ready, temperature or 1.0)
-    stop_if_interrupted(result, target)
-    logits = logits_among(world, network, parts["test"])
-    summary = summarise(config, ready, result, logits, temperature, time.perf_counter() - began)
+    stop_if_interrupted(result, run.folder)
+    logits = logits_among(world, ready.network, begun.parts["test"])
+    summary = summarise(config, ready, result, logits, temperature, time.perf_counter() - begun.began)
     if world.first:
         run.write_predictions(*prediction_rows(ready.plan.splits.test, logits, temperature or 1.0))
-        run.write_scores({**asdict(summary), "folder": str(target), "fingerprint": config.fingerprint()})
+        run.write_scores({**asdict(summary), "folder": str(run.folder), "fingerprint": config.fingerprint()})
     return summary
 
 

@@ -176,9 +176,9 @@ def test_a_failed_resumption_keeps_what_was_done(trial: Trial, tmp_path: Path) -
     assert ran.call_count == 1
 
 
-def test_where_is_one_of_three() -> None:
+def test_where_is_one_of_four() -> None:
     assert choose_where("here") == "here"
-    with pytest.raises(LoralabError, match="choose one of here, processes, ray"):
+    with pytest.raises(LoralabError, match="choose one of here, together, processes, ray"):
         choose_where("there")
 
 

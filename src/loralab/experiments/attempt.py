@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from loralab import runs
 from loralab.errors import Interrupted, LoralabError, RunFailed
@@ -32,6 +33,7 @@ class Stopped(Exception):
 
 
 Tell = Callable[[Outcome], None]
+T = TypeVar("T")
 
 
 def is_complete(trial: Trial, folder: Path) -> bool:
@@ -53,18 +55,33 @@ def attempt(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) -> O
 
     target = trial_folder(folder, trial)
     run = partial(run_training, trial.config, name=target.name, folder=target.parent, listeners=listeners)
-    try:
+
+    def attempted() -> Outcome:
         if is_complete(trial, folder):
             return Outcome(trial, found=True)
-        started = (target / runs.CONFIG).is_file()
-        try:
-            run(resume=started)
-        except Interrupted:
+        go_on(run, target)
+        return Outcome(trial)
+
+    return told(trial, attempted)
+
+
+def go_on(run: Callable[..., T], target: Path) -> T:
+    """Begin a run, or go on with what lies in its folder; what cannot go on to the same result begins anew."""
+    started = (target / runs.CONFIG).is_file()
+    try:
+        return run(resume=started)
+    except Interrupted:
+        raise
+    except LoralabError as error:
+        if not started or isinstance(error, RunFailed):
             raise
-        except LoralabError as error:
-            if not started or isinstance(error, RunFailed):
-                raise
-            run(overwrite=True)  # what was begun on another machine or with other threads cannot go on to the same result
+        return run(overwrite=True)  # begun on another machine, say, or with other threads
+
+
+def told(trial: Trial, work: Callable[[], T]) -> T | Outcome:
+    """What a part of a trial returns or, where it raises, how the trial ended. Only Ctrl-C gets through."""
+    try:
+        return work()
     except Interrupted:
         raise
     except Stopped as reason:
@@ -74,4 +91,3 @@ def attempt(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) -> O
     except Exception as error:
         traceback.print_exc()  # a bug of ours keeps its trace, and the other trials their chance
         return Outcome(trial, failure=repr(error))
-    return Outcome(trial)

@@ -1,4 +1,4 @@
-"""Where trials run: here one after another, in processes of this machine, on Ray. A finished trial is never run again."""
+"""Where trials run: here, one after another or several in one pass; in processes of this machine; on Ray. None is run again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from loralab.errors import LoralabError
 from loralab.experiments.attempt import MOST_DEATHS, Outcome, Tell, attempt, is_complete
 from loralab.trials import Trial, trial_folder
 
-Where = Literal["here", "processes", "ray"]
+STACK = 8
+"""Trials in one pass where --jobs says nothing: the memory of eight passes."""
+
+Where = Literal["here", "together", "processes", "ray"]
 
 
 def run_all(
@@ -57,6 +60,10 @@ def run_all(
         from loralab.experiments.on_ray import run_on_ray
 
         run_on_ray(waiting, folder, jobs, ray_address, ended)
+    elif where == "together":
+        from loralab.experiments.stacked import run_together
+
+        run_together(waiting, folder, jobs or STACK, ended)
     elif where == "here" or at_once <= 1:
         for trial in waiting:
             ended(attempt(trial, folder))

@@ -107,6 +107,11 @@ class _Attention(torch.autograd.Function):
         return together.reshape(batch, -1, 3 * width), None, None, None
 
 
+def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """mask: (batch, time) bool → what is added to attention's scores, (batch, 1, 1, time): 0 on real tokens, else very negative."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -1e4)[:, None, None, :]
+
+
 class Layer(nn.Module):
     """One post-norm encoder layer."""
 
@@ -129,12 +134,13 @@ class Layer(nn.Module):
 
         Every token is attended to; what follows attention is computed for the rows that leave.
         """
-        context = self._attend(self.qkv(hidden), mask, rows)
+        context = self.attend(self.qkv(hidden), mask, rows)
         attended: Tensor = self.attention_norm(self.output(context) + hidden[:, :rows])
-        transformed: Tensor = self.ffn_norm(self.ffn_out(self._activate(self.ffn_in(attended))) + attended)
+        transformed: Tensor = self.ffn_norm(self.ffn_out(self.activate(self.ffn_in(attended))) + attended)
         return transformed
 
-    def _attend(self, qkv: Tensor, mask: Tensor, rows: int | None) -> Tensor:
+    def attend(self, qkv: Tensor, mask: Tensor, rows: int | None) -> Tensor:
+        """qkv: (batch, time, 3 · width) → what the first `rows` tokens, or all, gather of all: (batch, rows, width)."""
         if qkv.is_cuda and not qkv.requires_grad:
             query, key, value = qkv.view(*qkv.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
             context = F.scaled_dot_product_attention(query[:, :, :rows], key, value, attn_mask=mask.to(qkv.dtype))
@@ -142,7 +148,7 @@ class Layer(nn.Module):
         attended: Tensor = _Attention.apply(qkv, mask, self.heads, rows)  # type: ignore[no-untyped-call]
         return attended
 
-    def _activate(self, hidden: Tensor) -> Tensor:
+    def activate(self, hidden: Tensor) -> Tensor:
         if self.activation == "relu":
             return F.relu(hidden)
         return F.gelu(hidden, approximate=_ACTIVATIONS[self.activation])
@@ -215,7 +221,7 @@ class Network(nn.Module):
         `pooled_only`: leave out what pooling does not read. With cls pooling the last layer then gives (batch, 1, width), which
         saves three quarters of it, both ways; the result is the same.
         """
-        bias = torch.zeros(mask.shape, dtype=hidden.dtype, device=hidden.device).masked_fill_(~mask, -1e4)[:, None, None, :]
+        bias = attention_bias(mask, hidden.dtype)
         for index in range(start, self.dims.layers if stop is None else stop):
             layer = self.layer(index)
             recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()

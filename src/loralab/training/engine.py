@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from loralab.data.batches import cut_into_passes, deal, gather, training_steps
 from loralab.data.values import Encoded, Ints
 from loralab.errors import LoralabError, RunFailed
-from loralab.model.dropout import turn
+from loralab.model.dropout import Turn, turn
 from loralab.training import side_by_side
 from loralab.training.callbacks import Allocating, EvalDone, Event, Listener, StepDone, Watch
 from loralab.training.checkpoint import Checkpoint, pack, unpack
@@ -96,14 +96,24 @@ def fit(
     With a `world` of several processes all call this with equal arguments, each takes its share of every step, and all come to
     the same weights; `listeners` and `keep` are called in the first one alone.
     """
-    loop = _Loop(network, train, validation, loss, score, watch, seed, optimisation, listeners, keep, world)
-    if resume is not None:
-        loop.restore(resume)
-    return loop.run()
+    return Loop(network, train, validation, loss, score, watch, seed, optimisation, listeners, resume, keep, world).run()
 
 
-class _Loop:
-    """The state of one training run."""
+@dataclass(frozen=True)
+class Part:
+    """What one pass takes of a step: its number in it, the examples, and the mass of the whole step's labels."""
+
+    number: int
+    positions: Ints
+    mass: Tensor
+
+
+Found = tuple[float, Sequence[Tensor | None]]
+"""A part's share of the step's loss, and the gradients of all that is trained."""
+
+
+class Loop:
+    """The state of one training run; arguments as in `fit`. `run` goes through it alone, `training.stacked` through several."""
 
     def __init__(
         self,
@@ -115,9 +125,10 @@ class _Loop:
         watch: Watch,
         seed: int,
         optimisation: Optimisation,
-        listeners: Sequence[Listener],
-        keep: Callable[[Checkpoint], None],
-        world: World,
+        listeners: Sequence[Listener] = (),
+        resume: Checkpoint | None = None,
+        keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
+        world: World = ALONE,
     ) -> None:
         self.network, self.train, self.validation = network, train, validation
         self.loss, self.score, self.watch, self.listeners, self.keep = loss, score, watch, listeners, keep
@@ -140,21 +151,32 @@ class _Loop:
         self.began = time.perf_counter()
         self.evaluation_seconds = 0.0
         world.copy(self.trained)
+        if resume is not None:
+            self.restore(resume)
 
     def run(self) -> Fit:
-        interrupted = False
-        self.network.train()
         try:
-            for positions in self._all_steps():
-                if self.watch.exhausted:
-                    break
-                self._take(positions)
-                if self._evaluation_due():
-                    self._evaluate()
-            if self.total == 0:
-                self._evaluate()
+            for positions in self.steps():
+                parts, hands = self.divide(positions)
+                self.take(positions, side_by_side.each(self.gradients, parts, hands))
         except KeyboardInterrupt:
-            interrupted = True
+            return self.end(interrupted=True)
+        return self.end()
+
+    def steps(self) -> Iterator[Ints]:
+        """The examples of every step to be taken; what is due after a step is done before the next one is asked for."""
+        self.network.train()
+        for positions in self._all_steps():
+            if self.watch.exhausted:
+                return
+            yield positions
+            if self._evaluation_due():
+                self._evaluate()
+        if self.total == 0:
+            self._evaluate()
+
+    def end(self, interrupted: bool = False) -> Fit:
+        """Give the network its best weights, and tell what training came to."""
         seconds = time.perf_counter() - self.began - self.evaluation_seconds
         if self.best is not None:
             with torch.no_grad():
@@ -175,22 +197,42 @@ class _Loop:
                 if number > self.step:  # a resumed run draws the steps it has taken again, and passes over them
                     yield positions
 
-    def _take(self, positions: Ints) -> None:
-        """One optimiser step: passes, other processes' passes, clipping, AdamW."""
-        rate = multiplier(self.step, self.total, self.warmup, self.settings.schedule)
-        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = base * rate
+    def divide(self, positions: Ints) -> tuple[list[Part], int]:
+        """Return this process's passes of a step, and how many of them may run at once."""
         assert self.train.labels is not None
         mass = self.loss.mass(torch.from_numpy(self.train.labels[positions]).to(self.device))
-        total = 0.0
         mine = self.world.share(positions, self.train.lengths)
         hands = min(self.hands, max(1, len(mine) // TEXTS_AT_LEAST))
-        passes = [
+        passes = (
             part
             for hand in deal(mine, self.train.lengths, hands)
             for part in cut_into_passes(hand, self.train.lengths, self.settings.tokens_per_pass)
-        ]
-        for loss, gradients in side_by_side.each(lambda part: self._pass(*part, mass), list(enumerate(passes)), hands):
+        )
+        return [Part(number, part, mass) for number, part in enumerate(passes)], hands
+
+    def gradients(self, part: Part) -> Found:
+        """What one pass finds."""
+        with self.turn(part):
+            loss = self.loss_of(part, run_batch(self.network, gather(self.train, part.positions), self.device))
+            found = torch.autograd.grad(self.scaler.scale(loss), self.trained, allow_unused=True)
+        return float(loss.detach()), found
+
+    def turn(self, part: Part) -> Turn:
+        """Where the dropout masks of a pass come from."""
+        return turn(self.step, self.world.rank, part.number)
+
+    def loss_of(self, part: Part, logits: Tensor) -> Tensor:
+        """A pass's share of the step's loss: a scalar."""
+        assert self.train.labels is not None
+        return self.loss(logits, torch.from_numpy(self.train.labels[part.positions]).to(self.device)) / part.mass
+
+    def take(self, positions: Ints, passes: Iterable[Found]) -> None:
+        """One optimiser step from what its passes found: other processes' passes, clipping, AdamW."""
+        rate = multiplier(self.step, self.total, self.warmup, self.settings.schedule)
+        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base * rate
+        total = 0.0
+        for loss, gradients in passes:
             self._add(gradients)
             total += loss
         total = self.world.add_up(total, self.trained)
@@ -212,15 +254,6 @@ class _Loop:
         self._tell(
             StepDone(self.step, self.total, self._epoch(), total, self.base_rates[0] * rate, norm, self.samples, self._seconds())
         )
-
-    def _pass(self, number: int, part: Ints, mass: Tensor) -> tuple[float, Sequence[Tensor | None]]:
-        """The part of the step's loss that some of its examples make, and its gradients."""
-        assert self.train.labels is not None
-        with turn(self.step, self.world.rank, number):
-            labels = torch.from_numpy(self.train.labels[part]).to(self.device)
-            loss = self.loss(run_batch(self.network, gather(self.train, part), self.device), labels) / mass
-            gradients = torch.autograd.grad(self.scaler.scale(loss), self.trained, allow_unused=True)
-        return float(loss.detach()), gradients
 
     def _add(self, gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(self.trained, gradients, strict=True):

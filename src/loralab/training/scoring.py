@@ -20,13 +20,15 @@ def pass_size(device: torch.device) -> int:
 
 def run_batch(network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Return the logits (batch, classes) fp32 of one pass, from its tokens or its kept hidden states."""
-    inputs = torch.from_numpy(batch.inputs).to(device)
-    mask = torch.from_numpy(batch.mask).to(device)
-    if batch.start is None:
-        logits: Tensor = network(inputs, mask)
-    else:
-        logits = network(inputs.view(torch.bfloat16) if inputs.dtype == torch.uint16 else inputs, mask, batch.start)
+    inputs, mask = to_tensors(batch, device)
+    logits: Tensor = network(inputs, mask) if batch.start is None else network(inputs, mask, batch.start)
     return logits
+
+
+def to_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The inputs and the mask of one pass, as a network takes them."""
+    inputs = torch.from_numpy(batch.inputs).to(device)
+    return inputs.view(torch.bfloat16) if inputs.dtype == torch.uint16 else inputs, torch.from_numpy(batch.mask).to(device)
 
 
 def last_linear(head: nn.Module) -> nn.Linear:
