@@ -36,6 +36,7 @@ def to_onnx(network: Network, path: Path) -> None:
     need("onnxscript", "onnx")
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time", max=network.dims.longest)}
     example = (torch.full((3, 8), 5), torch.ones(3, 8, dtype=torch.int64))
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # it misses torchvision, and says so
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter tells its own progress
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
