@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -586,7 +587,12 @@ def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_
     ]
     command = [sys.executable, "-m", "loralab", "train", str(topics_csv), *arguments, "--runs", str(tmp_path), "--name", "cut"]
     process = subprocess.Popen(
-        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it, and so would ours
     )
     log = tmp_path / "cut" / "log.jsonl"
     limit = time.monotonic() + 90
