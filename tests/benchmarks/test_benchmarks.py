@@ -28,8 +28,7 @@ def test_training(tmp_path: Path, tiny: Path, topics_csv: Path, monkeypatch: pyt
     told = found("training", tmp_path, tiny, "--data", str(topics_csv), "--test", str(topics_csv), "--accuracy-seeds", "1")
     assert list(told["ways"]) == ["loralab", "fair", "reference"]
     padding = {way: each["padding"] for way, each in told["ways"].items()}
-    assert 1 <= padding["fair"] < padding["reference"]
-    assert 1 <= padding["loralab"] < padding["reference"]
+    assert 1 <= padding["loralab"] <= padding["fair"] < padding["reference"]
     assert padding["reference"] == pytest.approx(128 / told["facts"]["mean tokens"])
     assert set(told["facts"]["accuracy by seed"]) == {"loralab", "fair"}
 

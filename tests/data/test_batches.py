@@ -35,7 +35,8 @@ def test_an_epoch_holds_every_example_once_in_steps_of_one_size(lengths: Ints, s
 
 
 def in_steps(length: int, longest: int) -> int:
-    return min(longest, length + -length % 8)
+    step = 1 if length < 8 else 2 if length < 16 else 4 if length < 32 else 8
+    return min(longest, length + -length % step)
 
 
 @given(lengths=lengths_of_texts, budget=st.integers(1, 2000), data=st.data())
@@ -59,8 +60,8 @@ def test_passes_of_nothing_are_none() -> None:
 
 
 def test_passes_by_hand() -> None:
-    lengths = np.array([5, 1, 9, 3, 3, 20])  # as wide as 8, 8, 16, 8, 8, 20
-    passes = [part.tolist() for part in cut_into_passes(np.arange(6), lengths, 16)]
+    lengths = np.array([5, 1, 9, 3, 3, 20])  # as wide as 5, 1, 10, 3, 3, 20
+    passes = [part.tolist() for part in cut_into_passes(np.arange(6), lengths, 10)]
     assert passes == [[5], [2], [0, 3], [4, 1]]
 
 
@@ -108,13 +109,13 @@ def test_gather_lays_texts_out_as_by_hand() -> None:
 
 def test_gather_is_no_wider_than_the_longest_text() -> None:
     batch = gather(encoded_by_hand(), np.array([1, 2]))
-    assert batch.inputs.tolist() == [[21, 9, 9], [31, 32, 9]]  # as wide as the longest text of all, or the next multiple of 8
+    assert batch.inputs.tolist() == [[21, 9], [31, 32]]
 
 
-@pytest.mark.parametrize(("position", "width"), [(0, 8), (1, 8), (2, 16), (3, 21)])
-def test_widths_are_multiples_of_8_up_to_the_longest_text(position: int, width: int) -> None:
-    lengths = np.array([1, 8, 9, 21])
-    encoded = Encoded(np.ones(39, dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)]), None, pad_id=0)
+@pytest.mark.parametrize(("position", "width"), [(0, 1), (1, 10), (2, 20), (3, 40), (4, 61)])
+def test_widths_are_few_and_no_wider_than_the_longest_text(position: int, width: int) -> None:
+    lengths = np.array([1, 9, 17, 33, 61])
+    encoded = Encoded(np.ones(121, dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)]), None, pad_id=0)
     assert gather(encoded, np.array([position])).inputs.shape == (1, width)
 
 
@@ -147,7 +148,7 @@ def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -
 def test_padding_factor_by_hand() -> None:
     lengths = np.array([2, 4, 14, 14])
     assert padding_factor(lengths, [np.array([2, 3])]) == 1.0
-    assert padding_factor(lengths, [np.array([0, 1]), np.array([2, 3])]) == pytest.approx((2 * 8 + 28) / 34)
+    assert padding_factor(lengths, [np.array([0, 1]), np.array([2, 3])]) == pytest.approx((2 * 4 + 28) / 34)
     assert padding_factor(lengths, [np.arange(4)]) == pytest.approx(56 / 34)
 
 

@@ -51,9 +51,10 @@ def runs_of(folder: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_twenty_trials_survive_two_kills_and_none_runs_twice(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_twenty_trials_survive_two_kills_and_none_runs_twice(tiny: Path, topics_csv: Path, tmp_path: Path, jobs: int) -> None:
     folder = tmp_path / "s"
-    arguments = command(tiny, topics_csv, tmp_path, "--name", "s", "--trials", str(TRIALS), "--jobs", "2")
+    arguments = command(tiny, topics_csv, tmp_path, "--name", "s", "--trials", str(TRIALS), "--jobs", str(jobs))
     kept: dict[int, dict[str, str]] = {}
     written: dict[str, int] = {}
     cut_off = 0

@@ -19,8 +19,8 @@ WINDOW = 16
 
 
 STEP = 8
-"""Batch widths are multiples of this many tokens, so that there are few: a new shape costs a CPU about a step's time for the
-preparation of its kernels, and memory that stays; odd widths also leave vector units half used."""
+"""Batch widths are multiples of this many tokens, or of fewer below 32, so that there are few: a new shape costs a CPU about a
+step's time for the preparation of its kernels, and memory that stays. Under a quarter of a width is ever lost to it."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def deal(positions: Ints, lengths: Ints, hands: int) -> list[Ints]:
 
 
 def _width(length: int, longest: int) -> int:
-    return min(-(-length // STEP) * STEP, longest)
+    step = max(1, min(STEP, 1 << (length.bit_length() - 3))) if length >= 8 else 1
+    return min(-(-length // step) * step, longest)
 
 
 def gather(encoded: Encoded, positions: Ints) -> Batch:
