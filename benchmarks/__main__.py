@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import cached, cold_start, few_shot, measure, memory, prediction, scaling, training, trials
+from benchmarks import cached, cold_start, few_shot, gpu, measure, memory, prediction, scaling, training, trials
 
-BENCHMARKS = [module.BENCHMARK for module in (training, cached, trials, prediction, cold_start, memory, scaling, few_shot)]
-BY_DEFAULT = [benchmark.name for benchmark in BENCHMARKS if benchmark.name != "few-shot"]  # it wants real data to say anything
+BENCHMARKS = [module.BENCHMARK for module in (training, cached, trials, prediction, cold_start, memory, scaling, few_shot, gpu)]
+WANTING = ("few-shot", "gpu")  # without real data, or a GPU, they say little
+BY_DEFAULT = [benchmark.name for benchmark in BENCHMARKS if benchmark.name not in WANTING]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -17,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="\n".join(f"{benchmark.name:<{width}}  {benchmark.line}" for benchmark in BENCHMARKS),
-        epilog="Each has options of its own: python -m benchmarks.training --help. Without names: all but few-shot.",
+        epilog="Each has options of its own: python -m benchmarks.training --help. Without names: all but few-shot and gpu.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="which to run")

@@ -90,6 +90,7 @@ OTHER: dict[str, str] = {
     "train.min_delta": "0.001",
     "train.precision": "fp32",
     "train.gradient_checkpointing": "true",
+    "train.cuda_graphs": "false",
     "train.cache": "off",
     "train.cache_gb": "2",
     "train.threads": "2",

@@ -176,6 +176,7 @@ class TrainConfig(Section):
     min_delta: Real = Field(0.0, ge=0, description="how much better is better")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 where the processor is fast in it")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory, more time")
+    cuda_graphs: bool = Field(True, description="on a GPU: record each shape of pass once, and launch it whole from then on")
     cache: Annotated[Literal["auto", "memory", "disk", "off"], BeforeValidator(_off)] = Field(
         "auto",
         description="keep the hidden states below the lowest trained layer: auto: on disk where they fit, and for later runs",

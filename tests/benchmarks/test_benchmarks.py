@@ -82,6 +82,13 @@ def test_scaling(tmp_path: Path) -> None:
     assert told["ways"]["rows 64"]["median"] > told["ways"]["rows 8"]["median"]
 
 
+def test_gpu(tmp_path: Path) -> None:
+    told = found("gpu", tmp_path)
+    assert list(told["ways"]) == ["loralab", "launched", "cached", "one", "together", "fair"]
+    assert told["facts"]["2 x 64 rows, seconds of training"] > 0
+    assert told["ways"]["loralab"]["loss"] == told["ways"]["launched"]["loss"]  # a processor has no graphs
+
+
 def test_few_shot_and_the_suite_by_names(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         suite.main(["--help"])

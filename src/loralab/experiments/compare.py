@@ -17,7 +17,7 @@ from loralab.experiments.plans import choose_axes
 from loralab.trials import TRIALS, Factor, Question, Trial, is_experiment, read_experiment, trial_folder
 
 _SEED = re.compile(r"(?:^|[-_])s(eed)?-?\d+$")
-_SPEED = ("threads", "tokens_per_pass", "cache", "cache_gb")
+_SPEED = ("threads", "tokens_per_pass", "cuda_graphs", "cache", "cache_gb")
 """Settings of `train` that change how fast a run is and not what comes out: runs that differ by these alone are one recipe."""
 
 

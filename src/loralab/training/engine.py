@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,9 @@ from loralab.training import side_by_side
 from loralab.training.callbacks import Allocating, EvalDone, Event, Listener, StepDone, Watch
 from loralab.training.checkpoint import Checkpoint, pack, unpack
 from loralab.training.loss import Loss
+from loralab.training.replay import Replay, cuda_graphs
 from loralab.training.schedule import count_steps, multiplier, warmup_steps
-from loralab.training.scoring import logits_among, run_batch
+from loralab.training.scoring import forward, logits_among, to_tensors
 from loralab.training.together import ALONE, World
 
 TEXTS_AT_LEAST = 8
@@ -47,6 +49,7 @@ class Optimisation:
     eval_every: int | None = None
     clip_norm: float = 1.0
     plus_ratio: float = 1.0
+    cuda_graphs: bool = True
 
     @classmethod
     def names(cls) -> set[str]:
@@ -131,16 +134,18 @@ class Loop:
         world: World = ALONE,
     ) -> None:
         self.network, self.train, self.validation = network, train, validation
-        self.loss, self.score, self.watch, self.listeners, self.keep = loss, score, watch, listeners, keep
+        self.score, self.watch, self.listeners, self.keep = score, watch, listeners, keep
         self.settings, self.world = optimisation, world
         self.random = np.random.default_rng(seed)
         self.device = next(network.parameters()).device
+        self.loss = loss.to(self.device)
         self.hands = side_by_side.hands(network)
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.allocation: Allocating | None = getattr(network, "allocation", None)
         self.optimizer = _optimizer(network, optimisation)
         half = getattr(network, "compute_dtype", None) == torch.float16
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)  # fp16 alone needs its gradients scaled
+        self.replay = Replay(cuda_graphs() if self._can_be_recorded() else None)
         self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         self.steps_per_epoch = math.ceil(len(train) / optimisation.batch_size)
         self.total = count_steps(len(train), optimisation.batch_size, optimisation.epochs, optimisation.max_steps)
@@ -153,6 +158,11 @@ class Loop:
         world.copy(self.trained)
         if resume is not None:
             self.restore(resume)
+
+    def _can_be_recorded(self) -> bool:
+        """Our own network on a GPU, in a precision whose steps all have the same operations, where it is wanted."""
+        ours = getattr(self.network, "side_by_side", False) and not getattr(self.network, "gradient_checkpointing", False)
+        return self.settings.cuda_graphs and self.device.type == "cuda" and ours and not self.scaler.is_enabled()
 
     def run(self) -> Fit:
         try:
@@ -199,8 +209,7 @@ class Loop:
 
     def divide(self, positions: Ints) -> tuple[list[Part], int]:
         """Return this process's passes of a step, and how many of them may run at once."""
-        assert self.train.labels is not None
-        mass = self.loss.mass(torch.from_numpy(self.train.labels[positions]).to(self.device))
+        mass = self.loss.mass(self.labels(positions))
         mine = self.world.share(positions, self.train.lengths)
         hands = min(self.hands, max(1, len(mine) // TEXTS_AT_LEAST))
         passes = (
@@ -212,19 +221,28 @@ class Loop:
 
     def gradients(self, part: Part) -> Found:
         """What one pass finds."""
-        with self.turn(part):
-            loss = self.loss_of(part, run_batch(self.network, gather(self.train, part.positions), self.device))
+        batch = gather(self.train, part.positions)
+        inputs = (*to_tensors(batch, self.device), self.labels(part.positions), part.mass)
+        loss, *found = self.replay(partial(self._pass, batch.start), self.turn(part), inputs)
+        assert loss is not None
+        return float(loss), found
+
+    def _pass(self, start: int | None, turn: Turn, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+        """The loss and the gradients of one pass, of tensors alone, so that it can be recorded."""
+        texts, mask, labels, mass = inputs
+        with turn:
+            loss = self.loss(forward(self.network, texts, mask, start), labels) / mass
             found = torch.autograd.grad(self.scaler.scale(loss), self.trained, allow_unused=True)
-        return float(loss.detach()), found
+        return [loss.detach(), *found]
 
     def turn(self, part: Part) -> Turn:
         """Where the dropout masks of a pass come from."""
         return turn(self.step, self.world.rank, part.number)
 
-    def loss_of(self, part: Part, logits: Tensor) -> Tensor:
-        """A pass's share of the step's loss: a scalar."""
+    def labels(self, positions: Ints) -> Tensor:
+        """The labels of training rows, where the network computes."""
         assert self.train.labels is not None
-        return self.loss(logits, torch.from_numpy(self.train.labels[part.positions]).to(self.device)) / part.mass
+        return torch.from_numpy(self.train.labels[positions]).to(self.device)
 
     def take(self, positions: Ints, passes: Iterable[Found]) -> None:
         """One optimiser step from what its passes found: other processes' passes, clipping, AdamW."""

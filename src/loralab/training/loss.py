@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,9 +28,13 @@ class Loss:
     smoothing: float = 0.0
     focal_gamma: float = 0.0
 
+    def to(self, device: torch.device) -> Loss:
+        """The same with its weights on `device`, where labels and logits must be."""
+        return self if self.weights is None else replace(self, weights=self.weights.to(device))
+
     def mass(self, labels: Tensor) -> Tensor:
         """Total target mass of labels (n,): what a step's loss is divided by. A scalar."""
-        weights = torch.ones(len(labels), device=labels.device) if self.weights is None else self.weights.to(labels.device)[labels]
+        weights = torch.ones(len(labels), device=labels.device) if self.weights is None else self.weights[labels]
         return (weights * (1 - self.smoothing) + self.smoothing).sum()
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -42,7 +46,7 @@ class Loss:
             # kept above 0, where a power below 1 is infinitely steep: γ = 0.5 gave NaN gradients on texts with p = 1
             loss = loss * (-torch.expm1(own)).clamp_min(1e-12) ** self.focal_gamma
         if self.weights is not None:
-            loss = loss * self.weights.to(labels.device)[labels]
+            loss = loss * self.weights[labels]
         return ((1 - self.smoothing) * loss - self.smoothing * log_p.mean(dim=-1)).sum()
 
 

@@ -20,9 +20,13 @@ def pass_size(device: torch.device) -> int:
 
 def run_batch(network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Return the logits (batch, classes) fp32 of one pass, from its tokens or its kept hidden states."""
-    inputs, mask = to_tensors(batch, device)
-    logits: Tensor = network(inputs, mask) if batch.start is None else network(inputs, mask, batch.start)
-    return logits
+    return forward(network, *to_tensors(batch, device), batch.start)
+
+
+def forward(network: nn.Module, inputs: Tensor, mask: Tensor, start: int | None) -> Tensor:
+    """Return the logits (batch, classes) fp32 of tokens, or of hidden states that have passed the layers below `start`."""
+    found: Tensor = network(inputs, mask) if start is None else network(inputs, mask, start)
+    return found
 
 
 def to_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:

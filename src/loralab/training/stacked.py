@@ -86,7 +86,9 @@ def _gradients(parts: dict[Loop, Part], rectangle: bool) -> dict[Loop, Found]:
         start = batch.start
         texts.append(Texts(cast(Any, loop.network), *to_tensors(batch, loop.device), loop.turn(part)))
     logits = logits_together(texts, start, rectangle=rectangle)
-    losses = [loop.loss_of(part, each) for (loop, part), each in zip(parts.items(), logits, strict=True)]
+    losses = [
+        loop.loss(each, loop.labels(part.positions)) / part.mass for (loop, part), each in zip(parts.items(), logits, strict=True)
+    ]
     scaled = torch.stack([loop.scaler.scale(loss) for loop, loss in zip(parts, losses, strict=True)]).sum()
     gradients = iter(torch.autograd.grad(scaled, [weight for loop in parts for weight in loop.trained], allow_unused=True))
     values = torch.stack([loss.detach() for loss in losses]).tolist()
