@@ -93,6 +93,11 @@ def test_names_are_as_short_as_sets_them_apart(folders: list[str], names: list[s
     assert [*short_names([Path(folder) for folder in folders])] == names
 
 
+def test_names_that_no_part_of_a_path_sets_apart_are_numbered() -> None:
+    folders = [Path("/x/a_b"), Path("/x_a/b"), Path("/y/a_b"), Path("/y_a/b")]
+    assert [*short_names(folders)] == ["x_a_b-1", "x_a_b-2", "y_a_b-3", "y_a_b-4"]
+
+
 def test_an_experiment_stands_for_its_complete_trials(finished: Callable[..., str], tmp_path: Path) -> None:
     for name in ("e/trials/seed-1", "e/trials/seed-2", "e/trials/seed-3"):
         finished(name, f"seed={name[-1]}", "lora.rank=2")

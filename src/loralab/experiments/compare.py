@@ -92,11 +92,14 @@ def short_names(folders: Sequence[Path]) -> dict[str, Path]:
     if twice := [folder for i, folder in enumerate(resolved) if folder in resolved[:i]]:
         raise LoralabError(f"{twice[0]} is given twice")
     parts = [[part for part in folder.parts[1:] if part != TRIALS] for folder in resolved]
+    names: list[str] = []
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["_".join(each[-depth:]) for each in parts]
         if len(set(names)) == len(names):
             break
-    return dict(zip(names, folders, strict=True)) if folders else {}
+    else:  # x/a_b and x_a/b
+        names = [f"{name}-{i}" for i, name in enumerate(names, 1)]
+    return dict(zip(names, folders, strict=True))
 
 
 def check_test_rows(found: Mapping[str, Path]) -> None:
