@@ -26,8 +26,7 @@ from torch import nn
 
 from benchmarks import measure
 from loralab import load_config, run_training
-from loralab.data import batches
-from loralab.data.batches import Batch
+from loralab.data.batches import width_of
 from loralab.data.encode import encode, load_tokenizer
 from loralab.data.sources import load_source, read_examples
 from loralab.data.values import Encoded, Examples, Ints
@@ -37,10 +36,11 @@ from loralab.model.build import Lora, build_network
 from loralab.model.bundle import load_bundle
 from loralab.model.dropout import Dropout
 from loralab.model.storage import Base, resolve_base
-from loralab.training import engine, prefix_cache
+from loralab.training import prefix_cache
 from loralab.training.callbacks import Event, StepDone, Watch
 from loralab.training.engine import Optimisation, fit
 from loralab.training.loss import Loss
+from loralab.training.resident import Rows
 from loralab.training.scoring import logits_of
 
 BATCH, RANK, ALPHA, DROPOUT, RATE, LONGEST = 16, 8, 16, 0.1, 5e-4, 128
@@ -328,12 +328,12 @@ def _counted_gathers() -> Iterator[list[int]]:
     """Count the tokens of every pass that our engine gathers, padding included: a recorded pass calls no network."""
     passes: list[int] = []
 
-    def gather(encoded: Encoded, positions: Ints) -> Batch:
-        batch = batches.gather(encoded, positions)
-        passes.append(batch.mask.size)
-        return batch
+    def at(rows: Rows, positions: Ints) -> tuple[torch.Tensor, torch.Tensor]:
+        passes.append(len(positions) * width_of(rows.encoded, positions))
+        return gather(rows, positions)
 
-    with mock.patch.object(engine, "gather", gather):
+    gather = Rows.at
+    with mock.patch.object(Rows, "at", at):
         yield passes
 
 

@@ -72,11 +72,15 @@ def _width(length: int, longest: int) -> int:
     return min(-(-length // step) * step, longest)
 
 
+def width_of(encoded: Encoded, positions: Ints) -> int:
+    """Padded tokens of each of these texts, when they are laid out together."""
+    return _width(int(encoded.lengths[positions].max()), encoded.longest)
+
+
 def gather(encoded: Encoded, positions: Ints) -> Batch:
     """Lay the texts at `positions` out as one padded rectangle, at most as wide as the longest text of all."""
     lengths = encoded.lengths[positions]
-    time = _width(int(lengths.max()), encoded.longest)
-    mask = np.arange(time) < lengths[:, None]
+    mask = np.arange(width_of(encoded, positions)) < lengths[:, None]
     labels = None if encoded.labels is None else encoded.labels[positions]
     spans = [slice(encoded.starts[i], encoded.starts[i + 1]) for i in positions]
     if encoded.hidden is not None:

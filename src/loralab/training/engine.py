@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +13,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from loralab.data.batches import cut_into_passes, deal, gather, training_steps
+from loralab.data.batches import cut_into_passes, deal, training_steps
 from loralab.data.values import Encoded, Ints
 from loralab.errors import LoralabError, RunFailed
 from loralab.model.dropout import Turn, turn
@@ -23,8 +22,9 @@ from loralab.training.callbacks import Allocating, EvalDone, Event, Listener, St
 from loralab.training.checkpoint import Checkpoint, pack, unpack
 from loralab.training.loss import Loss
 from loralab.training.replay import Replay, cuda_graphs
+from loralab.training.resident import Rows
 from loralab.training.schedule import count_steps, multiplier, warmup_steps
-from loralab.training.scoring import forward, logits_among, to_tensors
+from loralab.training.scoring import forward, logits_among
 from loralab.training.together import ALONE, World
 
 TEXTS_AT_LEAST = 8
@@ -138,6 +138,7 @@ class Loop:
         self.settings, self.world = optimisation, world
         self.random = np.random.default_rng(seed)
         self.device = next(network.parameters()).device
+        self.rows = Rows(train, self.device)
         self.loss = loss.to(self.device)
         self.hands = side_by_side.hands(network)
         self.trained = [p for p in network.parameters() if p.requires_grad]
@@ -221,17 +222,16 @@ class Loop:
 
     def gradients(self, part: Part) -> Found:
         """What one pass finds."""
-        batch = gather(self.train, part.positions)
-        inputs = (*to_tensors(batch, self.device), self.labels(part.positions), part.mass)
-        loss, *found = self.replay(partial(self._pass, batch.start), self.turn(part), inputs)
+        inputs = (*self.rows.at(part.positions), self.labels(part.positions), part.mass)
+        loss, *found = self.replay(self._pass, self.turn(part), inputs)
         assert loss is not None
         return float(loss), found
 
-    def _pass(self, start: int | None, turn: Turn, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    def _pass(self, turn: Turn, inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """The loss and the gradients of one pass, of tensors alone, so that it can be recorded."""
         texts, mask, labels, mass = inputs
         with turn:
-            loss = self.loss(forward(self.network, texts, mask, start), labels) / mass
+            loss = self.loss(forward(self.network, texts, mask, self.train.start), labels) / mass
             found = torch.autograd.grad(self.scaler.scale(loss), self.trained, allow_unused=True)
         return [loss.detach(), *found]
 

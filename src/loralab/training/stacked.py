@@ -12,13 +12,11 @@ from typing import Any, cast
 
 import torch
 
-from loralab.data.batches import gather
 from loralab.data.values import Ints
 from loralab.errors import LoralabError
 from loralab.model.stacked import Texts, logits_together, share_encoder
 from loralab.training import side_by_side
 from loralab.training.engine import Fit, Found, Loop, Part
-from loralab.training.scoring import to_tensors
 
 
 def fit_stacked(loops: Sequence[Loop], *, rectangle: bool | None = None) -> list[Fit | LoralabError]:
@@ -80,12 +78,8 @@ def _passes(asked: dict[Loop, Ints], rectangle: bool) -> dict[Loop, list[Found]]
 
 def _gradients(parts: dict[Loop, Part], rectangle: bool) -> dict[Loop, Found]:
     """`Loop.gradients` of several runs in one pass: the loss is the sum of theirs, and no run's weights enter another's."""
-    texts, start = [], None
-    for loop, part in parts.items():
-        batch = gather(loop.train, part.positions)
-        start = batch.start
-        texts.append(Texts(cast(Any, loop.network), *to_tensors(batch, loop.device), loop.turn(part)))
-    logits = logits_together(texts, start, rectangle=rectangle)
+    texts = [Texts(cast(Any, loop.network), *loop.rows.at(part.positions), loop.turn(part)) for loop, part in parts.items()]
+    logits = logits_together(texts, next(iter(parts)).train.start, rectangle=rectangle)
     losses = [
         loop.loss(each, loop.labels(part.positions)) / part.mass for (loop, part), each in zip(parts.items(), logits, strict=True)
     ]
