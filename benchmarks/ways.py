@@ -26,7 +26,6 @@ from torch import nn
 
 from benchmarks import measure
 from loralab import load_config, run_training
-from loralab.data.batches import width_of
 from loralab.data.encode import encode, load_tokenizer
 from loralab.data.sources import load_source, read_examples
 from loralab.data.values import Encoded, Examples, Ints
@@ -328,9 +327,9 @@ def _counted_gathers() -> Iterator[list[int]]:
     """Count the tokens of every pass that our engine gathers, padding included: a recorded pass calls no network."""
     passes: list[int] = []
 
-    def at(rows: Rows, positions: Ints) -> tuple[torch.Tensor, torch.Tensor]:
-        passes.append(len(positions) * width_of(rows.encoded, positions))
-        return gather(rows, positions)
+    def at(rows: Rows, positions: Ints, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        passes.append(len(positions) * (width or rows.width(positions)))
+        return gather(rows, positions, width)
 
     gather = Rows.at
     with mock.patch.object(Rows, "at", at):

@@ -6,7 +6,7 @@ and puts what it finds where the recording put it, as a graph does.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from workbench import network, rows, same, train, trained
 
 from loralab.data.values import Encoded
-from loralab.model.dropout import Dropout, Tape, turn
-from loralab.training import engine, prefix_cache, replay
+from loralab.model.dropout import Dropout, Tape, Turn, turn
+from loralab.training import engine, prefix_cache, replay, stacked
 from loralab.training.callbacks import Watch
-from loralab.training.engine import Optimisation
+from loralab.training.engine import Fit, Optimisation
 from loralab.training.loss import Loss
 from loralab.training.replay import Play, Replay
+from loralab.training.stacked import fit_stacked
 
 plays: list[int] = []
 
@@ -49,6 +50,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def begin() -> None:
         monkeypatch.setattr(engine.Loop, "_can_be_recorded", lambda loop: True)
         monkeypatch.setattr(engine, "cuda_graphs", lambda: keep)
+        monkeypatch.setattr(stacked, "cuda_graphs", lambda: keep)
 
     return begin
 
@@ -94,24 +96,52 @@ def test_kept_hidden_states_are_recorded_too(tiny: Path, tmp_path: Path, recorde
     assert same(*found)
 
 
-def test_a_tape_draws_the_masks_of_the_turn_it_is_set_to() -> None:
+def test_a_tape_draws_the_masks_of_the_turns_it_is_set_to_over_wider_texts() -> None:
+    """Two runs' turns, alternating: of texts, and of pooled ones."""
     dropouts = [Dropout(0.3).train(), Dropout(0.5).train()]
     dropouts[1].seed = 1 << 63
 
-    def draw() -> list[Tensor]:
-        return [dropout(torch.ones(8, 16 + i)) for i, dropout in enumerate(dropouts * 3)]
+    def draw(turns: Sequence[Turn], times: tuple[int, int]) -> list[Tensor]:
+        found = []
+        for _ in range(2):
+            for dropout, each, time in zip(dropouts, turns, times, strict=True):
+                with each:
+                    found += [dropout(torch.ones(4, time, 6)), dropout(torch.ones(4, 6)), dropout(torch.ones(4, 1, 6))]
+        return found
 
-    tape = Tape(torch.device("cpu"))
-    with turn(1), tape:
-        draw()
-    tape.set(turn(2, 5))
-    with turn(1), tape:
-        taped = draw()
-    with turn(2, 5):
-        expected = draw()
-    assert all(torch.equal(one, other) for one, other in zip(taped, expected, strict=True))
-    with turn(1):
-        assert not torch.equal(draw()[0], taped[0])  # and without a tape the turn's own again
+    recorded = [turn(1), turn(1)]
+    tape = Tape(recorded, torch.device("cpu"))
+    with tape:
+        draw(recorded, (9, 9))
+    tape.set([turn(2, 5, time=7), turn(3)])
+    with tape:
+        taped = draw(recorded, (9, 9))
+    expected = draw([turn(2, 5), turn(3)], (7, 9))
+    for one, other in zip(taped, expected, strict=True):
+        assert torch.equal(one[:, : other.shape[1]], other)
+    padded = draw([turn(2, 5, time=7), turn(3)], (9, 9))
+    for one, other in zip(padded, expected, strict=True):
+        assert torch.equal(one[:, : other.shape[1]], other)
+    untaped = draw([turn(1), turn(1)], (9, 9))
+    assert not torch.equal(untaped[0], taped[0])  # and without a tape a turn's own again
+
+
+def test_runs_trained_together_may_be_recorded(tiny: Path, recorded: Callable[[], None]) -> None:
+    """Of unequal lengths, so that one ends before the others, with a last step of fewer rows, and with dropout."""
+    found: list[list[dict[str, Tensor]]] = []
+    for begin in (lambda: None, recorded):
+        begin()
+        nets = [network(tiny, dropout=0.3, seed=seed, targets=("all",)) for seed in range(3)]
+        loops = [
+            engine.Loop(net, rows(tiny, 9), None, Loss(), lambda a, b: {}, Watch("loss"), seed, Optimisation(epochs, batch_size=8))
+            for seed, (net, epochs) in enumerate(zip(nets, (6.0, 3.0, 6.0), strict=True))
+        ]
+        assert all(isinstance(each, Fit) for each in fit_stacked(loops, rectangle=True))
+        found.append([trained(net) for net in nets])
+    assert len(plays) > 5
+    for unrecorded, other in zip(*found, strict=True):
+        for name, weight in unrecorded.items():
+            torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-5)
 
 
 def test_a_recording_that_differs_is_not_used(tiny: Path, recorded: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +178,7 @@ def test_shapes_beyond_the_most_are_not_recorded(monkeypatch: pytest.MonkeyPatch
     run = Replay(keep)
     for time in range(3):
         for size in range(1, 5):
-            _, found = run(lambda turn, inputs: [inputs[0].sum(), 2 * inputs[0]], turn(1), [torch.full((size,), 1.0 + time)])
+            _, found = run(lambda turns, inputs: [inputs[0].sum(), 2 * inputs[0]], [turn(1)], [torch.full((size,), 1.0 + time)])
             assert found is not None
             assert torch.equal(found, torch.full((size,), 2.0 + 2 * time))
     assert len(plays) == 4  # two shapes, checked the second time and played the third

@@ -73,14 +73,14 @@ def _width(length: int, longest: int) -> int:
 
 
 def width_of(encoded: Encoded, positions: Ints) -> int:
-    """Padded tokens of each of these texts, when they are laid out together."""
+    """Tokens of each of these texts, padded together: at most as many as the longest text of all has."""
     return _width(int(encoded.lengths[positions].max()), encoded.longest)
 
 
-def gather(encoded: Encoded, positions: Ints) -> Batch:
-    """Lay the texts at `positions` out as one padded rectangle, at most as wide as the longest text of all."""
+def gather(encoded: Encoded, positions: Ints, width: int | None = None) -> Batch:
+    """Lay the texts at `positions` out as one rectangle, padded to their own width (`width_of`) or a larger one."""
     lengths = encoded.lengths[positions]
-    mask = np.arange(width_of(encoded, positions)) < lengths[:, None]
+    mask = np.arange(width or width_of(encoded, positions)) < lengths[:, None]
     labels = None if encoded.labels is None else encoded.labels[positions]
     spans = [slice(encoded.starts[i], encoded.starts[i + 1]) for i in positions]
     if encoded.hidden is not None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -28,11 +29,12 @@ _pools: WeakValueDictionary[_Key, Tensor] = WeakValueDictionary()
 class Turn:
     """The masks of one pass, drawn while it is entered. Entered again it goes on: passes of several runs take turns.
 
-    key: which pass it is; calls: how many masks were drawn in it so far.
+    key: which pass it is; calls: how many masks were drawn in it so far; time: how long its texts are, where they come padded
+    further. Then a mask is the one of the shorter texts, and what lies behind them is as it may be.
     """
 
-    def __init__(self, key: int, calls: int = 0) -> None:
-        self.key, self.calls = key, calls
+    def __init__(self, key: int, calls: int = 0, time: int | None = None) -> None:
+        self.key, self.calls, self.time = key, calls, time
 
     def __enter__(self) -> None:
         self.before, _here.turn = _here.turn, self
@@ -40,40 +42,63 @@ class Turn:
     def __exit__(self, *raised: object) -> None:
         _here.turn = self.before
 
+    def tokens(self, padded: int) -> int:
+        """How many of so many tokens a mask is drawn for; pooled texts have one."""
+        return padded if self.time is None or padded == 1 else self.time
+
 
 class Tape:
-    """The masks of a pass that is recorded and played again: drawn from places that are told before each play.
+    """The masks of a pass that is recorded and played again: they begin where a tensor says, in the place of a number.
 
-    While it is entered, a mask begins where a tensor says, in the place of a number that a recording would keep. `set` fills
-    the tensor with the numbers that another turn would draw; one turn alone may be recorded.
+    turns: those that the pass enters. While the tape is entered, `Dropout` draws from it; `set` makes the next play draw what other
+    turns would.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, turns: Sequence[Turn], device: torch.device) -> None:
+        self.turns = turns
         self.starts = torch.zeros(MOST_MASKS, dtype=torch.int64, device=device)
+        self.times = torch.ones(MOST_MASKS, dtype=torch.int64, device=device)
 
     def __enter__(self) -> None:
-        self.seeds: list[int] = []
-        self.choices: list[int] = []
+        self.drawn: list[_Drawn] = []
         _here.tape = self
 
     def __exit__(self, *raised: object) -> None:
         _here.tape = None
 
-    def mask(self, pool: Tensor, seed: int, count: int) -> Tensor:
-        """The next mask: `count` values of the pool."""
-        place = len(self.seeds)
+    def mask(self, pool: Tensor, seed: int, rows: int, time: int, width: int) -> Tensor:
+        """The next mask of the turn that is entered: (rows, time, width)."""
+        place, of = len(self.drawn), next(i for i, turn in enumerate(self.turns) if turn is _here.turn)
         if place == MOST_MASKS:
             raise RuntimeError(f"a recorded pass draws {MOST_MASKS} masks at most")
-        self.seeds.append(seed)
-        self.choices.append(len(pool) - count + 1)
-        return pool[self.starts[place] + torch.arange(count, device=pool.device)]
+        call = 1 + sum(drawn.turn == of for drawn in self.drawn)
+        self.drawn.append(_Drawn(of, call, seed, len(pool), rows, time, width))
+        row, token, value = (torch.arange(count, device=pool.device) for count in (rows, time, width))
+        index = self.starts[place] + (row[:, None, None] * self.times[place] + token[:, None]) * width + value
+        return pool[index.clamp_max_(len(pool) - 1)]
 
-    def set(self, turn: Turn) -> None:
-        """Draw next what `turn` draws."""
-        calls = np.arange(1, len(self.seeds) + 1, dtype=np.uint64)
-        seeds, choices = np.array(self.seeds, dtype=np.uint64), np.array(self.choices, dtype=np.uint64)
-        starts = (_mixed(seeds, turn.key, calls) % choices).astype(np.int64)
-        self.starts[: len(starts)].copy_(torch.from_numpy(starts))
+    def set(self, turns: Sequence[Turn]) -> None:
+        """Draw next what these turns draw."""
+        times = [turns[drawn.turn].tokens(drawn.time) for drawn in self.drawn]
+        starts = [
+            _start(drawn.seed, turns[drawn.turn].key, drawn.call, drawn.pool, drawn.rows * time * drawn.width)
+            for drawn, time in zip(self.drawn, times, strict=True)
+        ]
+        self.starts[: len(starts)].copy_(torch.tensor(starts))
+        self.times[: len(times)].copy_(torch.tensor(times))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """One mask on a tape: the how manyeth of which turn, its dropout's seed, its pool's size, its shape."""
+
+    turn: int
+    call: int
+    seed: int
+    pool: int
+    rows: int
+    time: int
+    width: int
 
 
 class _Here(threading.local):
@@ -87,14 +112,14 @@ class _Here(threading.local):
 _here = _Here()
 
 
-def turn(*key: int) -> Turn:
+def turn(*key: int, time: int | None = None) -> Turn:
     """Draw the masks of one pass, such as (step, part). The same key gives the same masks, in whichever thread and order."""
-    return Turn(_mixed(*key))
+    return Turn(_mixed(*key), time=time)
 
 
-def _mixed(*numbers: Any) -> Any:
-    """Mix numbers into 64 bits by the finaliser of SplitMix64 (Steele, Lea and Flood 2014); of arrays, uint64, each by itself."""
-    mixed: Any = 0
+def _mixed(*numbers: int) -> int:
+    """Mix numbers into 64 bits by the finaliser of SplitMix64 (Steele, Lea and Flood 2014)."""
+    mixed = 0
     for number in numbers:
         mixed = (mixed + number + 0x9E3779B97F4A7C15) & _BITS
         mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & _BITS
@@ -124,10 +149,16 @@ class Dropout(nn.Module):
         pool = self._pool((self.seed, self.p, size, x.dtype, x.device))
         turn = _here.turn
         turn.calls += 1
+        rows, time, width = x.shape if x.ndim == 3 else (1, 1, x.numel())
         if _here.tape is not None:
-            return x * _here.tape.mask(pool, self.seed, x.numel()).view(x.shape)
-        offset = _mixed(self.seed, turn.key, turn.calls) % (size - x.numel() + 1)
-        return x * pool[offset : offset + x.numel()].view(x.shape)
+            return x * _here.tape.mask(pool, self.seed, rows, time, width).view(x.shape)
+        real = turn.tokens(time)
+        count = rows * real * width
+        start = _start(self.seed, turn.key, turn.calls, size, count)
+        mask = pool[start : start + count]
+        if real < time:
+            return x * F.pad(mask.view(rows, real, width), (0, 0, 0, time - real))
+        return x * mask.view(x.shape)
 
     def _pool(self, key: _Key) -> Tensor:
         if key not in self.pools:
@@ -138,9 +169,14 @@ class Dropout(nn.Module):
         return self.pools[key]
 
 
+def _start(seed: int, key: int, call: int, pool: int, count: int) -> int:
+    """Where in a pool so many values of a mask begin."""
+    return _mixed(seed, key, call) % (pool - count + 1)
+
+
 def recomputed(layer: Callable[..., Any], *inputs: Any) -> Any:
     """Run a layer whose activations are computed again in the backward pass (Chen et al. 2016), under the same dropout masks."""
-    first = _here.turn.key, _here.turn.calls
+    first = _here.turn.key, _here.turn.calls, _here.turn.time
     again = False
 
     def run(*inputs: Any) -> Any:

@@ -222,22 +222,25 @@ class Loop:
 
     def gradients(self, part: Part) -> Found:
         """What one pass finds."""
-        inputs = (*self.rows.at(part.positions), self.labels(part.positions), part.mass)
-        loss, *found = self.replay(self._pass, self.turn(part), inputs)
+        loss, *found = self.replay(self._pass, [self.turn(part)], self.inputs(part))
         assert loss is not None
         return float(loss), found
 
-    def _pass(self, turn: Turn, inputs: Sequence[Tensor]) -> list[Tensor | None]:
+    def inputs(self, part: Part, width: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a pass computes with: its texts, padded (to `width`), their mask, their labels, and the step's mass."""
+        return *self.rows.at(part.positions, width), self.labels(part.positions), part.mass
+
+    def _pass(self, turns: Sequence[Turn], inputs: Sequence[Tensor]) -> list[Tensor | None]:
         """The loss and the gradients of one pass, of tensors alone, so that it can be recorded."""
         texts, mask, labels, mass = inputs
-        with turn:
+        with turns[0]:
             loss = self.loss(forward(self.network, texts, mask, self.train.start), labels) / mass
             found = torch.autograd.grad(self.scaler.scale(loss), self.trained, allow_unused=True)
         return [loss.detach(), *found]
 
     def turn(self, part: Part) -> Turn:
-        """Where the dropout masks of a pass come from."""
-        return turn(self.step, self.world.rank, part.number)
+        """Where the dropout masks of a pass come from: those of its texts as wide as they are alone, however they come padded."""
+        return turn(self.step, self.world.rank, part.number, time=self.rows.width(part.positions))
 
     def labels(self, positions: Ints) -> Tensor:
         """The labels of training rows, where the network computes."""

@@ -24,9 +24,9 @@ AGREEMENT = 0.02
 """Largest difference of a recording's gradients from the same pass unrecorded, over the largest gradient: bf16's rounding."""
 
 Found = list[Tensor | None]
-"""The loss of a pass, and the gradients of all that is trained."""
+"""The loss of a pass, or of each run in it, and the gradients of all that is trained."""
 
-Work = Callable[[Turn, Sequence[Tensor]], Found]
+Work = Callable[[Sequence[Turn], Sequence[Tensor]], Found]
 Play = Callable[[], Tensor]
 
 
@@ -67,27 +67,30 @@ class Replay:
         self.record = record
         self.seen: dict[Hashable, _Recording | None] = {}
 
-    def __call__(self, work: Work, turn: Turn, inputs: Sequence[Tensor]) -> Found:
-        """Return work(turn, inputs), which must be a function of them, and of weights that stay where they are."""
+    def __call__(self, work: Work, turns: Sequence[Turn], inputs: Sequence[Tensor], *runs: int) -> Found:
+        """Return work(turns, inputs), which must be a function of them, and of weights that stay where they are.
+
+        runs: whose weights these are, where it is not always the same ones.
+        """
         if self.record is None:
-            return work(turn, inputs)
-        key = tuple((tensor.shape, tensor.dtype) for tensor in inputs)
+            return work(turns, inputs)
+        key = (*runs, *((tensor.shape, tensor.dtype) for tensor in inputs))
         recording = self.seen.get(key)
         if recording is not None:
-            return recording.play(turn, inputs)
-        found = work(turn, inputs)
+            return recording.play(turns, inputs)
+        found = work(turns, inputs)
         if key not in self.seen and len(self.seen) < MOST_SHAPES:
             self.seen[key] = None
         elif key in self.seen:
-            self.seen[key] = self._checked(work, turn, inputs, found)
+            self.seen[key] = self._checked(work, turns, inputs, found)
         return found
 
-    def _checked(self, work: Work, turn: Turn, inputs: Sequence[Tensor], expected: Found) -> _Recording | None:
+    def _checked(self, work: Work, turns: Sequence[Turn], inputs: Sequence[Tensor], expected: Found) -> _Recording | None:
         """Record work whose outcome is known; nothing, from here on, where the recording finds something else."""
         assert self.record is not None
         try:
-            recording = _Recording(self.record, work, turn, inputs)
-            if (difference := _difference(expected, recording.play(turn, inputs))) <= AGREEMENT:
+            recording = _Recording(self.record, work, turns, inputs)
+            if (difference := _difference(expected, recording.play(turns, inputs))) <= AGREEMENT:
                 return recording
             reason = f"its gradients differ by {difference:.2g} of the largest"
         except RuntimeError as error:
@@ -115,23 +118,23 @@ def _difference(expected: Found, found: Found) -> float:
 class _Recording:
     """One shape's pass over tensors of its own."""
 
-    def __init__(self, record: Callable[[Play], Play], work: Work, turn: Turn, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, record: Callable[[Play], Play], work: Work, turns: Sequence[Turn], inputs: Sequence[Tensor]) -> None:
         self.inputs = [tensor.clone() for tensor in inputs]
-        self.tape = Tape(inputs[0].device)
+        self.tape = Tape(turns, inputs[0].device)
         self.places: list[tuple[torch.Size, int] | None] = []
 
         def run() -> Tensor:
             with self.tape:
-                found = work(turn, self.inputs)
+                found = work(turns, self.inputs)
             self.places = [None if tensor is None else (tensor.shape, tensor.numel()) for tensor in found]
             return torch.cat([tensor.reshape(-1) for tensor in found if tensor is not None])
 
         self.run = record(run)
 
-    def play(self, turn: Turn, inputs: Sequence[Tensor]) -> Found:
+    def play(self, turns: Sequence[Turn], inputs: Sequence[Tensor]) -> Found:
         for mine, given in zip(self.inputs, inputs, strict=True):
             mine.copy_(given)
-        self.tape.set(turn)
+        self.tape.set(turns)
         found = self.run().clone()  # the next play writes over it
         parts: Any = iter(torch.split(found, [place[1] for place in self.places if place is not None]))
         return [None if place is None else next(parts).view(place[0]) for place in self.places]

@@ -29,12 +29,16 @@ class Rows:
         self.resident = _values(self.encoded).to(self.device)
         self.starts = torch.from_numpy(self.encoded.starts).to(self.device)
 
-    def at(self, positions: Ints) -> tuple[Tensor, Tensor]:
-        """Return inputs and mask of one pass, padded, on the device: what `data.batches.gather` lays out."""
+    def width(self, positions: Ints) -> int:
+        """Tokens of each of these texts, padded together."""
+        return width_of(self.encoded, positions)
+
+    def at(self, positions: Ints, width: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return inputs and mask of one pass on the device, padded to their own width or a larger one (`data.batches.gather`)."""
         if self.resident is None:
-            return to_tensors(gather(self.encoded, positions), self.device)
+            return to_tensors(gather(self.encoded, positions, width), self.device)
         rows = torch.from_numpy(positions).to(self.device)
-        places = self.starts[rows][:, None] + torch.arange(width_of(self.encoded, positions), device=self.device)
+        places = self.starts[rows][:, None] + torch.arange(width or self.width(positions), device=self.device)
         mask = places < self.starts[rows + 1][:, None]
         found = self.resident[places.clamp_max_(len(self.resident) - 1)]
         if self.encoded.hidden is not None:

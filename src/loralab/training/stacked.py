@@ -11,12 +11,15 @@ from itertools import zip_longest
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from loralab.data.values import Ints
 from loralab.errors import LoralabError
+from loralab.model.dropout import Turn
 from loralab.model.stacked import Texts, logits_together, share_encoder
 from loralab.training import side_by_side
 from loralab.training.engine import Fit, Found, Loop, Part
+from loralab.training.replay import Replay, cuda_graphs
 
 
 def fit_stacked(loops: Sequence[Loop], *, rectangle: bool | None = None) -> list[Fit | LoralabError]:
@@ -29,6 +32,8 @@ def fit_stacked(loops: Sequence[Loop], *, rectangle: bool | None = None) -> list
     for loop in loops:
         join(loops[0], loop)
     rectangle = loops[0].device.type == "cuda" if rectangle is None else rectangle
+    recorded = rectangle and all(loop.replay.record is not None for loop in loops)
+    replay = Replay(cuda_graphs() if recorded else None)
     ended: dict[Loop, Fit | LoralabError] = {}
     steps = {loop: loop.steps() for loop in loops}
     try:
@@ -44,7 +49,7 @@ def fit_stacked(loops: Sequence[Loop], *, rectangle: bool | None = None) -> list
                     ended[loop] = loop.end()
                 else:
                     asked[loop] = positions
-            for loop, found in _passes(asked, rectangle).items():
+            for loop, found in _passes(asked, rectangle, replay).items():
                 try:
                     loop.take(asked[loop], found)
                 except LoralabError as error:
@@ -61,7 +66,7 @@ def join(first: Loop, other: Loop) -> None:
         raise LoralabError("runs train together where the hidden states of all are kept, or of none: set train.cache=off")
 
 
-def _passes(asked: dict[Loop, Ints], rectangle: bool) -> dict[Loop, list[Found]]:
+def _passes(asked: dict[Loop, Ints], rectangle: bool, replay: Replay) -> dict[Loop, list[Found]]:
     """What all passes of one step of every run find: pass i of each is taken with pass i of the others."""
     divided = {loop: loop.divide(positions) for loop, positions in asked.items()}
     together = [
@@ -70,20 +75,29 @@ def _passes(asked: dict[Loop, Ints], rectangle: bool) -> dict[Loop, list[Found]]
     ]
     found: dict[Loop, list[Found]] = {loop: [] for loop in asked}
     hands = max((hands for _, hands in divided.values()), default=1)
-    for passed in side_by_side.each(lambda parts: _gradients(parts, rectangle), together, hands):
+    for passed in side_by_side.each(lambda parts: _gradients(parts, rectangle, replay), together, hands):
         for loop, each in passed.items():
             found[loop].append(each)
     return found
 
 
-def _gradients(parts: dict[Loop, Part], rectangle: bool) -> dict[Loop, Found]:
+def _gradients(parts: dict[Loop, Part], rectangle: bool, replay: Replay) -> dict[Loop, Found]:
     """`Loop.gradients` of several runs in one pass: the loss is the sum of theirs, and no run's weights enter another's."""
-    texts = [Texts(cast(Any, loop.network), *loop.rows.at(part.positions), loop.turn(part)) for loop, part in parts.items()]
-    logits = logits_together(texts, next(iter(parts)).train.start, rectangle=rectangle)
-    losses = [
-        loop.loss(each, loop.labels(part.positions)) / part.mass for (loop, part), each in zip(parts.items(), logits, strict=True)
-    ]
-    scaled = torch.stack([loop.scaler.scale(loss) for loop, loss in zip(parts, losses, strict=True)]).sum()
-    gradients = iter(torch.autograd.grad(scaled, [weight for loop in parts for weight in loop.trained], allow_unused=True))
-    values = torch.stack([loss.detach() for loss in losses]).tolist()
-    return {loop: (value, [next(gradients) for _ in loop.trained]) for loop, value in zip(parts, values, strict=True)}
+
+    def work(turns: Sequence[Turn], inputs: Sequence[Tensor]) -> list[Tensor | None]:
+        texts, masks, labels, masses = (inputs[i::4] for i in range(4))
+        given = zip(parts, texts, masks, turns, strict=True)
+        passed = [Texts(cast(Any, loop.network), text, mask, turn) for loop, text, mask, turn in given]
+        logits = logits_together(passed, next(iter(parts)).train.start, rectangle=rectangle)
+        losses = [loop.loss(*each) / mass for loop, *each, mass in zip(parts, logits, labels, masses, strict=True)]
+        scaled = torch.stack([loop.scaler.scale(loss) for loop, loss in zip(parts, losses, strict=True)]).sum()
+        found = torch.autograd.grad(scaled, [weight for loop in parts for weight in loop.trained], allow_unused=True)
+        return [torch.stack([loss.detach() for loss in losses]), *found]
+
+    # What is recorded has one width for all runs: there are few of those, and many combinations.
+    width = None if replay.record is None else max(loop.rows.width(part.positions) for loop, part in parts.items())
+    inputs = [tensor for loop, part in parts.items() for tensor in loop.inputs(part, width)]
+    losses, *found = replay(work, [loop.turn(part) for loop, part in parts.items()], inputs, *map(id, parts))
+    assert losses is not None
+    gradients = iter(found)
+    return {loop: (value, [next(gradients) for _ in loop.trained]) for loop, value in zip(parts, losses.tolist(), strict=True)}
