@@ -62,6 +62,7 @@ TABLE: Mapping[str, May] = {
         lazily=("classifier", "describe", "pipeline", "training.stacked"),
         types=("pipeline",),
     ),
+    "soup": May(top=("classifier", "model", "runs", "trials")),
     "report": May(top=("config", "metrics", "runs", "stats", "trials")),
     "console": May(
         top=("metrics",),
@@ -83,10 +84,10 @@ TABLE: Mapping[str, May] = {
         ),
     ),
     "track": May(top=("runs",), lazily=("training.callbacks",), types=("config", "pipeline", "training.callbacks")),
-    "lab_view": May(top=("console",), lazily=("runs", "trials"), types=("experiments", "report.lab.rows", "trials")),
+    "lab_view": May(top=("console",), lazily=("runs", "trials"), types=("experiments", "report.lab.rows", "soup", "trials")),
     "cli": May(top=("cli_lab", "outlet"), lazily=("",)),
     "outlet": May(),
-    "cli_lab": May(lazily=("experiments", "lab_view", "report")),
+    "cli_lab": May(lazily=("experiments", "lab_view", "report", "soup")),
 }
 
 FENCES: Mapping[str, tuple[str, ...]] = {
@@ -131,6 +132,7 @@ TORCH_AT_THE_TOP = (
     "model.onnx_network",
     "model.peft_files",
     "model.peft_methods",
+    "model.soup",
     "model.stacked",
     "model.translate",
     "training",

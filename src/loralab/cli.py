@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loralab.cli_lab import experiment, experiment_help, report, search
+from loralab.cli_lab import experiment, experiment_help, report, search, soup
 from loralab.errors import LoralabError
 from loralab.outlet import outlets
 
@@ -265,6 +265,7 @@ def describe(
 app.command()(report)
 app.command(help=experiment_help())(experiment)
 app.command()(search)
+app.command()(soup)
 
 
 @app.command()

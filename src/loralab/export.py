@@ -66,7 +66,7 @@ def export_run(run: Path, form: str, out: Path | None = None, *, base: str | Non
     classifier = Classifier.load(run, base=base, precision="fp32", backend="native")
     if not isinstance(classifier.network, Network):
         raise LoralabError(f"{run} runs through Transformers and peft: {bundle} opens there as it is; there is nothing to export")
-    texts = runs.test_texts(run, CHECKED_ROWS) or load_source("sample").train.texts[:CHECKED_ROWS]
+    texts = runs.read_tested(run, CHECKED_ROWS)[0] or load_source("sample").train.texts[:CHECKED_ROWS]
     encoded = _encoded(classifier, texts)
     with runs.says_disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)

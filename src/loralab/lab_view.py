@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from loralab.experiments.search import Search, SearchSummary
     from loralab.experiments.study import Row, Rules
     from loralab.report.lab.rows import Table as Points
+    from loralab.soup import Soup
     from loralab.trials import Question, Trial
 
 BEST_SHOWN = 5
@@ -190,6 +191,19 @@ def _show_best(summary: SearchSummary) -> None:
         values = [f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in _named(rules, row)]
         table.add_row(str(number), *values, *(escape(row.points[axis.name]) for axis in rules.space.axes))
     console.print(table)
+
+
+def show_soup(found: Soup) -> None:
+    """Print what was averaged, and what the soup is worth beside its members."""
+    mean, best = sum(found.accuracies) / len(found.accuracies), max(found.accuracies)
+    facts: dict[str, object] = {"written": str(found.folder), "averaged": f"{len(found.members)} runs"}
+    if found.rank is not None:
+        facts["rank"] = found.rank
+    if found.accuracy is None:
+        facts["accuracy"] = "not known: the runs were tested on different rows, which others of them may have been trained on"
+    else:
+        facts["accuracy"] = f"{found.accuracy:.4f} on {found.test_rows:,} test rows; the runs: mean {mean:.4f}, best {best:.4f}"
+    show_facts(facts)
 
 
 def _points(row: Row) -> str:

@@ -203,13 +203,14 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return events
 
 
-def test_texts(folder: Path, most: int) -> list[str]:
-    """Return the first texts that a run was tested on; none where it is not complete."""
+def read_tested(folder: Path, most: int | None = None) -> tuple[list[str], list[str]]:
+    """Return the texts that a run was tested on, or the first of them, and their classes; none where it is not complete."""
     path = folder / PREDICTIONS
     if not path.is_file():
-        return []
+        return [], []
     with path.open(encoding="utf-8", newline="") as file:
-        return [row["text"] for row in itertools.islice(csv.DictReader(file), most)]
+        rows = [(row["text"], row["true"]) for row in itertools.islice(csv.DictReader(file), most)]
+    return [text for text, _ in rows], [true for _, true in rows]
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

@@ -144,3 +144,16 @@ def read_experiment(folder: Path) -> Experiment:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LoralabError(f"{path} is damaged ({error!r}): run the experiment again, its finished trials are kept") from error
     return Experiment(question, entries)
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """A run's folder itself; of an experiment its complete trials' folders. Raises LoralabError where there is no result."""
+    if is_experiment(folder):
+        trials = dict.fromkeys(trial_folder(folder, entry) for entry in read_experiment(folder).entries if entry.failure is None)
+        complete = [run for run in trials if (run / runs.SCORES).is_file()]
+        if not complete:
+            raise LoralabError(f"no trial of {folder} is complete: run the experiment first")
+        return complete
+    runs.read_config(folder)
+    runs.read_scores(folder)
+    return [folder]

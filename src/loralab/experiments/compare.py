@@ -14,7 +14,7 @@ from loralab.config import Config
 from loralab.errors import LoralabError
 from loralab.experiments.kinds import Kind
 from loralab.experiments.plans import choose_axes
-from loralab.trials import TRIALS, Factor, Question, Trial, is_experiment, read_experiment, trial_folder
+from loralab.trials import TRIALS, Factor, Question, Trial, find_runs
 
 _SEED = re.compile(r"(?:^|[-_])s(eed)?-?\d+$")
 _SPEED = ("threads", "tokens_per_pass", "cuda_graphs", "cache", "cache_gb")
@@ -71,19 +71,6 @@ def plan_comparison(
             varied.setdefault(name, {})[value] = None
     question = Question(kind.name, kind.asks, tuple(folders), (), {name: [*values] for name, values in varied.items()})
     return Comparison(question, found, configs, factors)
-
-
-def find_runs(folder: Path) -> list[Path]:
-    """A run's folder itself; of an experiment its complete trials' folders. Raises LoralabError where there is no result."""
-    if is_experiment(folder):
-        trials = dict.fromkeys(trial_folder(folder, entry) for entry in read_experiment(folder).entries if entry.failure is None)
-        complete = [run for run in trials if (run / runs.SCORES).is_file()]
-        if not complete:
-            raise LoralabError(f"no trial of {folder} is complete: run the experiment first")
-        return complete
-    runs.read_config(folder)
-    runs.read_scores(folder)
-    return [folder]
 
 
 def short_names(folders: Sequence[Path]) -> dict[str, Path]:
