@@ -1,12 +1,12 @@
 """A few rows of each class: the few-shot recipe and SetFit (Tunstall et al. 2022) on the same encoder, draws and test rows.
 
     python -m benchmarks.few_shot --data train.csv --test test.csv [--shots 8 50] [--draws 5] [--test-limit N] [--names-only]
-                                  [--setfit-python PYTHON] [--setfit-draws 5] [--json FOLDER] [KEY=VALUE ...]
+                                  [--soup 3] [--setfit-python PYTHON] [--setfit-draws 5] [--json FOLDER] [KEY=VALUE ...]
 
 Ours reads class descriptions that the recipe holds; SetFit has no place for any, so `--names-only` trains ours from the bare
-class names too. Seconds are of training alone, from a loaded encoder and tokenized texts to a classifier. SetFit wants older
-packages than ours, hence a Python of its own: `pip install torch==2.13.0 setfit==1.2 'transformers<5'`. Run it on an otherwise
-idle machine.
+class names too. `--soup` averages so many seeds of each draw (`loralab soup`). Seconds are of training alone, from a loaded encoder
+and tokenized texts to a classifier. SetFit wants older packages than ours, hence a Python of its own: `pip install torch==2.13.0
+setfit==1.2 'transformers<5'`. Run it on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import measure
 from loralab import Config, load_config, run_training
 from loralab.data.prepare import load_splits
 from loralab.model.storage import resolve_base
+from loralab.soup import make_soup
 from loralab.training.callbacks import Event, StepDone
 
 SETFIT = Path(__file__).with_name("setfit_draw.py")
@@ -55,6 +56,15 @@ def ours(way: str, config: Config, folder: Path) -> Outcome:
     return Outcome(way, shots or 0, config.data.split_seed, summary.scores["accuracy"], ticks[-1] - ticks[0])
 
 
+def souped(config: Config, members: int, folder: Path) -> Outcome:
+    """Train several seeds of one draw, and average their weights, which takes a second besides."""
+    seeds = [config.override(f"seed={config.seed + 1000 * i}", f"name=member-{i}") for i in range(members)]
+    trained = [ours(f"soup of {members}", each, folder) for each in seeds]
+    soup = make_soup([folder / str(each.name) for each in seeds], folder / "soup", overwrite=True)
+    assert soup.accuracy is not None
+    return replace(trained[0], accuracy=soup.accuracy, seconds=sum(outcome.seconds for outcome in trained))
+
+
 def setfit(config: Config, python: str, folder: Path, threads: int | None) -> Outcome:
     """Train and test SetFit in its own Python, on the rows that `config` draws."""
     splits, _ = load_splits(**config.data.division())
@@ -78,6 +88,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--test-limit", type=int)
     parser.add_argument("--names-only", action="store_true", help="train from the bare class names too")
+    parser.add_argument("--soup", type=int, default=3, help="average so many seeds of each draw too; 1: none")
     parser.add_argument("--setfit-python")
     parser.add_argument("--setfit-draws", type=int, help="default: as many as --draws")
 
@@ -105,6 +116,8 @@ def run(options: argparse.Namespace) -> measure.Report:
                 note(ours("loralab", drawn, folder))
                 if options.names_only:
                     note(ours("names only", drawn.override("data.descriptions="), folder))
+                if options.soup > 1:
+                    note(souped(drawn, options.soup, folder))
                 if options.setfit_python and draw < (options.draws if options.setfit_draws is None else options.setfit_draws):
                     note(setfit(drawn, options.setfit_python, folder, config.train.threads))
     return summarise(outcomes)
@@ -124,7 +137,7 @@ def summarise(outcomes: list[Outcome]) -> measure.Report:
     return measure.Report("accuracy", values, (), columns)
 
 
-BENCHMARK = measure.Benchmark("few-shot", __doc__ or "", add_options, run, {"shots": [8], "draws": 1, "test_limit": 64})
+BENCHMARK = measure.Benchmark("few-shot", __doc__ or "", add_options, run, {"shots": [8], "draws": 1, "test_limit": 64, "soup": 2})
 
 if __name__ == "__main__":
     BENCHMARK.main()
