@@ -19,7 +19,7 @@ POOL = 1 << 22
 """Mask values in a pool: 4 M, several times the largest activation of a usual pass."""
 
 MOST_MASKS = 1 << 12
-"""Drawn in one recorded pass: ten times what 48 layers with adapters on every map draw."""
+"""Drawn in one recorded pass: 20 runs of 48 layers with adapters on every map."""
 
 _Key = tuple[int, float, int, torch.dtype, torch.device]
 _pools: WeakValueDictionary[_Key, Tensor] = WeakValueDictionary()
