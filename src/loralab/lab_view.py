@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -28,10 +28,19 @@ if TYPE_CHECKING:
 BEST_SHOWN = 5
 
 
+class _Time(TimeRemainingColumn):
+    """The time left, and in the end the time it took."""
+
+    def __init__(self) -> None:
+        super().__init__(elapsed_when_finished=True)
+
+    def render(self, task: Task) -> Text:
+        return Text("took " if task.finished else "left ") + super().render(task)
+
+
 def _trials_bar() -> Progress:
     """A bar over trials with the time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), TextColumn("left"))
-    return Progress(*columns, TimeRemainingColumn(elapsed_when_finished=True), console=console)
+    return Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), _Time(), console=console)
 
 
 class ExperimentView:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from invented import HOSTILE, invent_run
 from invented_lab import invent_lab, over_seeds
+from rich.progress import Progress
 from test_page import Page
 
 from loralab import runs, trials
@@ -145,6 +146,21 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path) -> None:
         report_on(tmp_path)
     with pytest.raises(LoralabError, match="there is no"):
         report_on(tmp_path / "absent")
+
+
+def test_a_bar_tells_the_time_left_and_in_the_end_the_time_taken() -> None:
+    from loralab.lab_view import _Time
+
+    now = [0.0]
+    progress = Progress(get_time=lambda: now[0])
+    task = progress.tasks[progress.add_task("trials", total=4)]
+    for second in (10.0, 20.0):
+        now[0] = second
+        progress.advance(task.id)
+    assert _Time().render(task).plain == "left 0:00:20"
+    now[0] = 45.0
+    progress.update(task.id, completed=4)
+    assert _Time().render(task).plain == "took 0:00:45"
 
 
 def test_the_terminal_shows_points_and_what_may_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
