@@ -153,7 +153,8 @@ def test_a_bar_tells_the_time_left_and_in_the_end_the_time_taken() -> None:
 
     now = [0.0]
     progress = Progress(get_time=lambda: now[0])
-    task = progress.tasks[progress.add_task("trials", total=4)]
+    progress.add_task("trials", total=4)
+    (task,) = progress.tasks
     for second in (10.0, 20.0):
         now[0] = second
         progress.advance(task.id)
