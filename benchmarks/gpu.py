@@ -1,6 +1,6 @@
 """What a GPU makes of it: an encoder of roberta-base's shape, rows of news length, against HF Trainer + peft in bf16.
 
-    python -m benchmarks.gpu [--rows 120000] [--epochs 3] [--sample 16000] [--steps 200] [--seeds 8] [--repeats 1] [--data FILE]
+    python -m benchmarks.gpu [--rows 120000] [--epochs 3] [--sample 48000] [--steps 200] [--seeds 8] [--repeats 1] [--data FILE]
 
 Weights and tokens are random, lengths are those of the data's texts, repeated: speed alone is measured, in under 8 minutes. Ways,
 on so many --sample rows: `loralab`, and `launched`, the same without CUDA graphs; `cached`, adapters on the top half over kept
@@ -38,7 +38,7 @@ AGREEMENT = 0.01  # of the mean loss with and without graphs: the same operation
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rows", type=int, default=120_000, help="rows of the whole run at the end; 0: leave it out")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the whole run, and of the cached way")
-    parser.add_argument("--sample", type=int, default=16_000, help="rows that our ways train on, for one epoch")
+    parser.add_argument("--sample", type=int, default=48_000, help="rows that our ways train on, for one epoch")
     parser.add_argument("--steps", type=int, default=200, help="steps of the way that is not ours")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=1)
