@@ -60,7 +60,7 @@ def seconds_of(command: Sequence[str]) -> float:
     return seconds
 
 
-BENCHMARK = measure.Benchmark("cold-start", __doc__ or "", add_options, run, {"rows": 32, "repeats": 1})
+BENCHMARK = measure.Benchmark("cold-start", __doc__ or "", add_options, run, {"rows": 32, "repeats": 0})
 
 if __name__ == "__main__":
     BENCHMARK.main()

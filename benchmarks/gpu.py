@@ -149,7 +149,7 @@ def whole(task: Task, epochs: int) -> dict[str, float]:
     return {f"{name}, seconds of training": outcome.seconds, f"{name}, with the loading": time.perf_counter() - began}
 
 
-QUICK = {"rows": 64, "epochs": 2, "sample": 64, "steps": 2, "seeds": 2}
+QUICK = {"rows": 64, "epochs": 2, "sample": 64, "steps": 2, "seeds": 2, "repeats": 0}
 BENCHMARK = measure.Benchmark("gpu", __doc__ or "", add_options, run, QUICK)
 
 if __name__ == "__main__":

@@ -131,15 +131,21 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
 
 
 def alternate(ways: Mapping[str, Callable[[], T]], repeats: int, show: Callable[[T], str]) -> dict[str, list[T]]:
-    """Run all ways in turn: one round to warm up, which is left out, then so many that count. What is slow for a while hits all."""
+    """Run all ways in turn: one round to warm up, which is left out, then so many that count. What is slow for a while hits all.
+
+    Without any that count, the first one does: enough to see that all works.
+    """
     found: dict[str, list[T]] = {name: [] for name in ways}
     width = max(map(len, ways))
     for repeat in range(repeats + 1):
         for name, way in ways.items():
             outcome = way()
-            if repeat:
+            if repeat or not repeats:
                 found[name].append(outcome)
-            print(f"{f'{repeat}/{repeats}' if repeat else 'warm-up'} {name:<{width}} {show(outcome)}", flush=True)
+            print(
+                f"{f'{repeat}/{repeats}' if repeat else 'warm-up' if repeats else 'once'} {name:<{width}} {show(outcome)}",
+                flush=True,
+            )
     return found
 
 

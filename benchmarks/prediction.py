@@ -182,7 +182,7 @@ def disagreements(labels: dict[str, list[str]], expected: list[str], logits: Any
     return wrong
 
 
-BENCHMARK = measure.Benchmark("prediction", __doc__ or "", add_options, run, {"texts": 24, "rows": 64, "repeats": 1})
+BENCHMARK = measure.Benchmark("prediction", __doc__ or "", add_options, run, {"texts": 24, "rows": 64, "repeats": 0})
 
 if __name__ == "__main__":
     BENCHMARK.main()

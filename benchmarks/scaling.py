@@ -114,7 +114,7 @@ def exponent(sizes: tuple[int, ...], costs: list[float]) -> float:
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 
-BENCHMARK = measure.Benchmark("scaling", __doc__ or "", add_options, run, {"rows": 16, "most_rows": 64, "repeats": 1})
+BENCHMARK = measure.Benchmark("scaling", __doc__ or "", add_options, run, {"rows": 16, "most_rows": 64, "repeats": 0})
 
 if __name__ == "__main__":
     BENCHMARK.main()

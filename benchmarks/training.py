@@ -86,7 +86,7 @@ def accuracy_of_seeds(options: argparse.Namespace) -> dict[str, list[float]]:
     return found
 
 
-QUICK = {"rows": 32, "repeats": 1, "accuracy_rows": 32, "accuracy_epochs": 1}
+QUICK = {"rows": 32, "repeats": 0, "accuracy_rows": 32, "accuracy_epochs": 1}
 BENCHMARK = measure.Benchmark("training", __doc__ or "", add_options, run, QUICK)
 
 if __name__ == "__main__":

@@ -40,6 +40,10 @@ def test_ways_alternate_and_the_first_round_is_left_out() -> None:
     assert found == {"a": [3, 5], "b": [4, 6]}
 
 
+def test_without_rounds_that_count_the_first_one_does() -> None:
+    assert alternate({"a": lambda: 1, "b": lambda: 2}, 0, str) == {"a": [1], "b": [2]}
+
+
 def test_a_table_has_medians_spreads_ratios_and_columns() -> None:
     header, ours, theirs, *rest = REPORT.table().splitlines()
     assert header.split() == ["samples/s", "spread", "×", "theirs", "loss"]
