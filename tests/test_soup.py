@@ -12,7 +12,7 @@ from tiny import make_checkpoint
 
 from loralab import Classifier, LoralabError, load_config, run_training
 from loralab.cli import app
-from loralab.model.bundle import load_bundle
+from loralab.model.bundle import load_bundle, read_manifest
 from loralab.model.lora import adapters
 from loralab.runs import read_tested
 from loralab.soup import make_soup
@@ -55,6 +55,13 @@ def test_the_soup_computes_with_the_mean_of_all_weights(members: list[Path], tmp
     expected.network = mean
     np.testing.assert_allclose(logits(found.folder), expected.logits(TEXTS), atol=1e-5)
     assert not np.allclose(logits(found.folder), logits(members[0]), atol=1e-2)
+
+
+def test_its_temperature_is_the_geometric_mean_of_theirs(members: list[Path], tmp_path: Path) -> None:
+    theirs = [read_manifest(run / "model").temperature for run in members]
+    assert len(set(theirs)) == 3
+    found = read_manifest(make_soup(members, tmp_path / "soup").folder).temperature
+    assert found == pytest.approx(np.prod(theirs) ** (1 / 3))
 
 
 def test_it_is_tested_on_what_its_members_were_tested_on(members: list[Path], tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def make_soup(
     if out.exists() and not (out / SOUP).is_file():
         raise LoralabError(f"{out} is not a soup: choose another --out")
     names = [str(run) for run in members]
-    network, manifest = average([load_bundle(runs.model_folder(run), base) for run in members], names, rank)
+    network, manifest = average((load_bundle(runs.model_folder(run), base) for run in members), names, rank)
     tokenizer = (runs.model_folder(members[0]) / "tokenizer.json").read_text(encoding="utf-8")
     with runs.says_disk(out):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,13 @@ rank K·r: s₁B₁A₁ + ... is a product of the stacked pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from loralab.errors import LoralabError
 from loralab.model.bundle import Manifest
@@ -24,49 +25,54 @@ _SAME = ("base_sha256", "classes", "pooling", "head", "tuning", "clean", "max_le
 
 
 def average(
-    members: Sequence[tuple[Network | GenericNetwork, Manifest]], names: Sequence[str], rank: int | None = None
+    members: Iterable[tuple[Network | GenericNetwork, Manifest]], names: Sequence[str], rank: int | None = None
 ) -> tuple[Network, Manifest]:
     """Return the mean of several networks as loaded, in the place of the first, and what its bundle says of itself.
 
     rank: cut the mean adapter down to its so many largest singular directions. The temperature is the members' geometric mean.
-    Raises LoralabError, by their names, for members that are not of one kind.
+    Of each member only what was trained is kept, so `members` may load one after another. Raises LoralabError, by their names, for
+    members that are not of one kind.
     """
-    for (network, manifest), name in zip(members, names, strict=True):
-        _check_alike(members[0][1], manifest, names[0], name)
+    pairs: list[dict[tuple[int, str], Adapter]] = []
+    sums: list[Tensor] = []
+    manifests: list[Manifest] = []
+    first: Network | None = None
+    for name, (network, manifest) in zip(names, members, strict=True):
+        _check_alike(manifests[0] if manifests else manifest, manifest, names[0], name)
         if not isinstance(network, Network):
             raise LoralabError(f"{name} runs through Transformers and peft: only runs of the native network can be averaged")
-    networks: list[Any] = [network for network, _ in members]
-    first: Network = networks[0]
-    manifest = members[0][1]
-    places = [[(layer, role) for layer, role, _ in adapters(network)] for network in networks]
-    for name, other in zip(names, places, strict=True):
-        if other != places[0]:
+        first = first or network
+        manifests.append(manifest)
+        pairs.append({(layer, role): adapter for layer, role, adapter in adapters(network)})
+        if [*pairs[-1]] != [*pairs[0]]:
             raise LoralabError(
                 f"{names[0]} and {name} do not adapt the same maps: average runs of the same lora.targets and lora.layers"
             )
-    if rank is not None and not places[0]:
-        raise LoralabError(f"--rank {rank}: these runs have no adapters (tuning={manifest.tuning})")
+        trained = [parameter.detach() for parameter in _trained(network, manifest)]
+        sums = [total + each for total, each in zip(sums, trained, strict=True)] if sums else trained
+    assert first is not None
+    if rank is not None and not pairs[0]:
+        raise LoralabError(f"--rank {rank}: these runs have no adapters (tuning={manifests[0].tuning})")
     with torch.no_grad():
-        trained = first.parameters() if manifest.tuning == "full" else first.head.parameters()
-        others = [network.parameters() if manifest.tuning == "full" else network.head.parameters() for network in networks]
-        for parameter, *each in zip(trained, *others, strict=True):
-            parameter.copy_(torch.stack(each).mean(dim=0))
-        for layer, role in places[0]:
-            _replace_adapter(first, layer, role, [_adapter(network, layer, role) for network in networks], rank)
+        for parameter, total in zip(_trained(first, manifests[0]), sums, strict=True):
+            parameter.copy_(total / len(manifests))
+        for layer, role in pairs[0]:
+            _replace_adapter(first, layer, role, [each[layer, role] for each in pairs], rank)
     ranks = {len(adapter.a) for _, _, adapter in adapters(first)}
-    lora = {**manifest.lora, **({"rank": max(ranks), "alpha": float(max(ranks)), "variant": "lora"} if ranks else {})}
-    warmth = torch.tensor([each.temperature for _, each in members], dtype=torch.float64).log().mean().exp()
-    return first, replace(manifest, lora=lora, temperature=float(warmth))
+    lora = {**manifests[0].lora, **({"rank": max(ranks), "alpha": float(max(ranks)), "variant": "lora"} if ranks else {})}
+    warmth = math.exp(statistics.mean(math.log(each.temperature) for each in manifests))
+    return first, replace(manifests[0], lora=lora, temperature=warmth)
+
+
+def _trained(network: Network, manifest: Manifest) -> Iterator[nn.Parameter]:
+    """What is averaged number by number: all weights, or those of the head."""
+    return network.parameters() if manifest.tuning == "full" else network.head.parameters()
 
 
 def _check_alike(one: Manifest, other: Manifest, name: str, its: str) -> None:
     for field in _SAME:
         if (a := getattr(one, field)) != (b := getattr(other, field)):
             raise LoralabError(f"{name} and {its} cannot be averaged: {field} is {a!r} and {b!r}")
-
-
-def _adapter(network: Network, layer: int, role: str) -> Adapter:
-    return next(adapter for i, r, adapter in adapters(network) if (i, r) == (layer, role))
 
 
 def _replace_adapter(network: Network, layer: int, role: str, members: Sequence[Adapter], rank: int | None) -> None:
