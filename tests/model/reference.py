@@ -163,7 +163,10 @@ def peft_classifier(
     names = "|".join(re.escape(module_name(kind, role, layer)) for layer in layers for role in roles)
     model: Any = copy.deepcopy(transformers_classifier(folder))
     config = LoraConfig(task_type="SEQ_CLS" if head else None, target_modules=rf"(.*\.)?({names})", **settings)
-    return randomise_peft(get_peft_model(model, config), seed).eval()
+    with torch.random.fork_rng():  # peft draws A from the ambient stream: without a seed it depended on which tests ran before
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    return randomise_peft(adapted, seed).eval()
 
 
 def randomise_peft(model: Any, seed: int = 3) -> Any:
