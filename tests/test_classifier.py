@@ -28,6 +28,7 @@ from loralab.data import tables
 from loralab.data.encode import encode, load_tokenizer
 from loralab.data.values import Examples
 from loralab.model.bundle import load_bundle
+from loralab.model.network import Network
 from loralab.training.scoring import logits_of
 
 TEXTS = [
@@ -136,6 +137,14 @@ def test_bf16_agrees_with_fp32(run: Path, classifier: Classifier) -> None:
     exact = classifier.predict(texts)
     assert np.mean([a == b for a, b in zip(found.labels, exact.labels, strict=True)]) > 0.95
     np.testing.assert_allclose(found.probabilities, exact.probabilities, atol=0.15)
+
+
+def test_weights_that_were_trained_whole_are_cast_when_they_are_loaded(base: Path, topics_csv: Path, tmp_path: Path) -> None:
+    settings = [f"model.base={base}", "tuning=full", "train.max_steps=1"]
+    full = run_training(load_config(topics_csv, settings), folder=tmp_path).folder
+    network = Classifier.load(full, precision="bf16").network
+    assert isinstance(network, Network)
+    assert {projection.weight.dtype for i in range(3) for projection in network.layer(i).projections()} == {torch.bfloat16}
 
 
 def test_features_are_what_the_last_linear_map_reads(classifier: Classifier) -> None:

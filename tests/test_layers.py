@@ -132,6 +132,7 @@ TORCH_AT_THE_TOP = (
     "model.onnx_network",
     "model.peft_files",
     "model.peft_methods",
+    "model.products",
     "model.soup",
     "model.stacked",
     "model.translate",

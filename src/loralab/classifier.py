@@ -127,6 +127,7 @@ class Classifier:
         )
         if not isinstance(network, GenericNetwork):  # not every method of peft's can be merged into every encoder
             merge(network)
+        network.requires_grad_(False)  # what was trained whole is cast once, not in every pass
         device.place(network, precision, threads)
         return cls(network, manifest, tokenizer)
 

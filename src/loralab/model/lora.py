@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loralab.errors import LoralabError
+from loralab.model import products
 from loralab.model.backbone import parse_frozen, parse_layers, resolve_targets
 from loralab.model.dropout import Dropout
 
@@ -85,7 +85,7 @@ class Projection(nn.Module):
         """x: (..., inputs) → (..., len(roles) · outputs), in the type of x."""
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if not self.adapters or self.merged:
-            return F.linear(x, weight, bias)
+            return products.frozen_linear(x, weight, bias)
         a, b = self._stacked(x.dtype)
         dropped = self.dropout(x) if self.dropout is not None and self.training else None
         flat = x.reshape(-1, x.shape[-1])
@@ -121,7 +121,7 @@ class _LoraLinear(torch.autograd.Function):
         low = source @ a.T
         ctx.save_for_backward(source, low, weight, a, b)
         ctx.separate = dropped is not None
-        return torch.addmm(bias, x, weight.T).addmm_(low, b.T)
+        return products.forward(x, weight, bias).addmm_(low, b.T)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -130,7 +130,7 @@ class _LoraLinear(torch.autograd.Function):
         gradient_low = gradient @ b
         gradient_x = gradient_dropped = None
         if ctx.needs_input_grad[0]:
-            gradient_x = gradient @ weight
+            gradient_x = products.backward(gradient, weight)
             if not ctx.separate:
                 gradient_x.addmm_(gradient_low, a)
         if ctx.separate and ctx.needs_input_grad[1]:

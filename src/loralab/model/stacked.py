@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from loralab.errors import LoralabError
+from loralab.model import products
 from loralab.model.dropout import Turn
 from loralab.model.lora import Adapter, Projection
 from loralab.model.network import Layer, Network, attention_bias
@@ -36,7 +37,7 @@ class Texts:
 
 
 def share_encoder(first: nn.Module, other: nn.Module) -> None:
-    """Let `other` use the frozen weights of `first` in the place of its own. Raises LoralabError where they cannot share a pass."""
+    """Give `other` the frozen parameters of `first` for its own. Raises LoralabError where they cannot share a pass."""
     for network in (first, other):
         if not isinstance(network, Network) or network.gradient_checkpointing:
             what = "its activations are computed twice" if isinstance(network, Network) else "it runs through Transformers"
@@ -49,15 +50,17 @@ def share_encoder(first: nn.Module, other: nn.Module) -> None:
     shape = [
         (n.dims, n.pooling, n.compute_dtype, [(s, p.shape) for s, p in _encoder(n).items()], _scales(n)) for n in (first, other)
     ]
-    frozen = [(mine[name], theirs[name]) for name in mine if name in theirs and not mine[name].requires_grad]
+    frozen = [name for name in mine if name in theirs and not mine[name].requires_grad]
+    pairs = [(mine[name], theirs[name]) for name in frozen]
     if shape[0] != shape[1] or not all(
-        ours is its or ours.data_ptr() == its.data_ptr() or torch.equal(ours, its) for ours, its in frozen
+        ours is its or ours.data_ptr() == its.data_ptr() or torch.equal(ours, its) for ours, its in pairs
     ):
         raise LoralabError(
             "networks train together where encoder, pooling, precision, adapters' places, rank and alpha are the same"
         )
-    for ours, its in frozen:
-        its.data = ours.data
+    for name in frozen:
+        owner, _, leaf = name.rpartition(".")
+        setattr(other.get_submodule(owner), leaf, mine[name])
 
 
 def logits_together(runs: Sequence[Texts], start: int | None = None, *, rectangle: bool) -> list[Tensor]:
@@ -177,7 +180,7 @@ class _LoraLinears(torch.autograd.Function):
         ctx: Any, x: Tensor, dropped: Tensor | None, weight: Tensor, bias: Tensor, a: Tensor, b: Tensor, sizes: list[int]
     ) -> Tensor:
         source = x if dropped is None else dropped
-        y = torch.addmm(bias, x, weight.T)
+        y = products.forward(x, weight, bias)
         low = x.new_empty(len(x), a.shape[1])
         for given, thin, wide, down, up in zip(*_each(sizes, source, low, y), *_matrices(sizes, a, b), strict=True):
             torch.matmul(given, down.mT, out=thin)
@@ -192,7 +195,7 @@ class _LoraLinears(torch.autograd.Function):
         gradient, sizes = gradients[0].contiguous(), ctx.sizes
         gradient_low = torch.empty_like(low)
         gradient_a, gradient_b = torch.empty_like(a), torch.empty_like(b)
-        gradient_x = gradient @ weight if ctx.needs_input_grad[0] else None
+        gradient_x = products.backward(gradient, weight) if ctx.needs_input_grad[0] else None
         gradient_dropped = None
         if ctx.separate and ctx.needs_input_grad[1]:
             gradient_dropped = torch.zeros_like(source)

@@ -1,0 +1,130 @@
+"""Products with frozen weights, in oneDNN's layout, equal torch's; a weight that changes is laid out anew."""
+
+from __future__ import annotations
+
+import gc
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from reference import ours
+from torch import Tensor, nn
+
+from loralab.model import products
+from loralab.model.build import Lora
+from loralab.model.products import frozen_linear
+
+NEAR = {torch.float32: 1e-5, torch.bfloat16: 2**-8}  # of the largest value
+onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def frozen(outputs: int, inputs: int, dtype: torch.dtype = torch.float32) -> tuple[nn.Parameter, nn.Parameter]:
+    weight, bias = drawn(outputs, inputs, dtype=dtype, seed=1), drawn(outputs, dtype=dtype, seed=2)
+    return nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+
+
+def near(found: Tensor, expected: Tensor) -> bool:
+    return bool((found - expected).abs().max() <= NEAR[found.dtype] * expected.abs().max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(1, 16), (7, 16), (3, 5, 16), (2, 1, 16)])
+def test_a_frozen_product_and_its_gradient_equal_torchs(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    weight, bias = frozen(24, 16, dtype)
+    x = drawn(*shape, dtype=dtype).requires_grad_()
+    gradient = drawn(*shape[:-1], 24, dtype=dtype, seed=3)
+    y = frozen_linear(x, weight, bias)
+    expected = F.linear(x, weight, bias)
+    assert y.shape == expected.shape
+    assert near(y, expected)
+    (back,) = torch.autograd.grad(y, x, gradient)
+    (expected_back,) = torch.autograd.grad(expected, x, gradient)
+    assert near(back, expected_back)
+    with torch.no_grad():
+        assert torch.equal(frozen_linear(x, weight, bias), y)
+
+
+def test_trained_weights_get_their_gradients() -> None:
+    for trained in range(2):
+        pair = frozen(4, 8)
+        pair[trained].requires_grad_()
+        frozen_linear(drawn(3, 8), *pair).sum().backward()
+        assert pair[trained].grad is not None
+
+
+@onednn
+def test_a_frozen_weight_is_laid_out_once_and_for_as_long_as_it_lives() -> None:
+    weight, bias = frozen(4, 8)
+    before = len(products._weights)
+    frozen_linear(drawn(3, 8), weight, bias)
+    laid_out = products._weights[weight]
+    frozen_linear(drawn(5, 8), weight, bias)
+    assert products._weights[weight] is laid_out
+    assert len(products._weights) == before + 1
+    del weight
+    gc.collect()
+    assert len(products._weights) == before
+
+
+def test_a_cast_that_lives_for_one_pass_is_not_laid_out() -> None:
+    weight, bias = frozen(4, 8)
+    before = len(products._weights)
+    with torch.no_grad():
+        cast = weight.to(torch.bfloat16)
+        frozen_linear(drawn(3, 8, dtype=torch.bfloat16), cast, bias.to(torch.bfloat16))
+    assert len(products._weights) == before
+
+
+def change_in_place(weight: nn.Parameter) -> None:
+    with torch.no_grad():
+        weight[1] += 1
+
+
+def change_storage(weight: nn.Parameter) -> None:
+    weight.data = weight.data + 1
+
+
+@pytest.mark.parametrize("change", [change_in_place, change_storage])
+def test_a_changed_weight_is_laid_out_anew(change: object) -> None:
+    assert callable(change)
+    weight, bias = frozen(4, 8)
+    x = drawn(3, 8).requires_grad_()
+    frozen_linear(x, weight, bias).sum().backward()
+    change(weight)
+    x.grad = None
+    y = frozen_linear(x, weight, bias)
+    y.sum().backward()
+    assert near(y, F.linear(x, weight, bias))
+    assert x.grad is not None
+    assert near(x.grad, weight.sum(0).expand(3, 8))
+
+
+@onednn
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_all_frozen_maps_of_a_network_are_laid_out(tiny: Path, dtype: torch.dtype) -> None:
+    network = ours(tiny, tuning="lora", lora=Lora(rank=2, targets=("query",)))
+    network.freeze_to(dtype)
+    network(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)).sum().backward()
+    maps = [projection.weight for layer in network.layers for projection in layer.projections()]
+    assert all(weight in products._weights for weight in maps)
+    assert sum(products._weights[weight].columns is not None for weight in maps) == len(maps) - 1  # the lowest needs none
+
+
+def test_threads_share_a_layout() -> None:
+    weight, bias = frozen(64, 32)
+    inputs = [drawn(9, 32, seed=seed).requires_grad_() for seed in range(40)]
+
+    def both(x: Tensor) -> tuple[Tensor, Tensor]:
+        y = frozen_linear(x, weight, bias)
+        return y.detach(), torch.autograd.grad(y.sum(), x)[0]
+
+    with ThreadPoolExecutor(8) as pool:
+        for x, (y, gradient) in zip(inputs, pool.map(both, inputs), strict=True):
+            assert near(y, F.linear(x, weight, bias))
+            assert near(gradient, weight.sum(0).expand(9, 32))
