@@ -288,7 +288,7 @@ def show_table(section: Section | Points) -> None:
     if max(len(row[-1]) for row in cells) <= _LONG:
         table = Table(box=None, pad_edge=False)
         for name, number in zip(section.columns, numeric, strict=True):
-            table.add_column(escape(name), justify="right" if number else "left", no_wrap=number)
+            table.add_column(escape(name), justify="right" if number else "left", overflow="fold")
         for row in cells:
             table.add_row(*map(escape, row))
         console.print(table)
