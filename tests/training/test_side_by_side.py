@@ -78,6 +78,28 @@ def test_training_side_by_side_is_training(tiny: Path, monkeypatch: pytest.Monke
             torch.testing.assert_close(found[1][name], weight, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("small", [True, False])
+def test_an_optimiser_of_few_weights_wakes_no_other_threads(tiny: Path, monkeypatch: pytest.MonkeyPatch, small: bool) -> None:
+    monkeypatch.setattr(engine, "SMALL", 1 << 20 if small else 1)
+    seen: list[int] = []
+    step = torch.optim.AdamW.step
+
+    def look(self: torch.optim.AdamW) -> None:
+        seen.append(torch.get_num_threads())
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", look)
+    train(network(tiny), rows(tiny, 8))
+    assert set(seen) == {1 if small else 2}
+    assert torch.get_num_threads() == 2
+
+
+def test_the_threads_are_as_they_were_after_an_error() -> None:
+    with pytest.raises(ZeroDivisionError), side_by_side.one_thread(when=True):
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == 2
+
+
 def test_a_resumed_run_takes_the_masks_of_one_that_never_stopped(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "TEXTS_AT_LEAST", 4)
     kept: list[Checkpoint] = []

@@ -30,6 +30,9 @@ from loralab.training.together import ALONE, World
 TEXTS_AT_LEAST = 8
 """In each of the passes that a step is divided into to run side by side: fewer make the products too thin."""
 
+SMALL = 1 << 20
+"""Trained parameters for which no second thread is woken: one steps over 1 M in 0.8 ms, two in 0.6 (docs/log.md)."""
+
 Score = Callable[[npt.NDArray[np.float32], Ints], Mapping[str, float]]
 
 
@@ -142,6 +145,7 @@ class Loop:
         self.loss = loss.to(self.device)
         self.hands = side_by_side.hands(network)
         self.trained = [p for p in network.parameters() if p.requires_grad]
+        self.small = sum(p.numel() for p in self.trained) < SMALL
         self.allocation: Allocating | None = getattr(network, "allocation", None)
         self.optimizer = _optimizer(network, optimisation)
         half = getattr(network, "compute_dtype", None) == torch.float16
@@ -261,11 +265,8 @@ class Loop:
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
         if self.allocation is not None:
             self.scaler.scale(self.allocation.penalty()).backward()  # type: ignore[no-untyped-call]
-        self.scaler.unscale_(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm, foreach=True))
-        if not math.isfinite(norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() > 1):
-            raise RunFailed(f"the gradient is {norm} at step {self.step + 1}: lower train.learning_rate")
-        self.scaler.step(self.optimizer)  # in fp16 a step whose gradient overflowed is left out, and the next one scaled by half
+        with side_by_side.one_thread(when=self.hands > 1 and self.small):
+            norm = self._optimise()
         if self.allocation is not None:
             self.allocation.after_step(self.step + 1, self.total)
         self.scaler.update()
@@ -275,6 +276,15 @@ class Loop:
         self._tell(
             StepDone(self.step, self.total, self._epoch(), total, self.base_rates[0] * rate, norm, self.samples, self._seconds())
         )
+
+    def _optimise(self) -> float:
+        """Clip and let AdamW step; return the gradient's norm before."""
+        self.scaler.unscale_(self.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip_norm, foreach=True))
+        if not math.isfinite(norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() > 1):
+            raise RunFailed(f"the gradient is {norm} at step {self.step + 1}: lower train.learning_rate")
+        self.scaler.step(self.optimizer)  # in fp16 a step whose gradient overflowed is left out, and the next one scaled by half
+        return norm
 
     def _add(self, gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(self.trained, gradients, strict=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TypeVar
 
@@ -37,6 +38,23 @@ def each(work: Callable[[T], R], parts: Sequence[T], hands: int) -> Iterator[R]:
     if hands <= 1:
         return map(work, parts)
     return _pool(hands, max(1, torch.get_num_threads() // hands)).map(work, parts)
+
+
+@contextmanager
+def one_thread(when: bool) -> Iterator[None]:
+    """Compute on the calling thread alone.
+
+    torch's other threads, once woken for the small tensors of an optimiser, go on spinning into the passes that follow and take
+    their cores: 7 % of a step on 2 cores (docs/log.md).
+    """
+    threads = torch.get_num_threads()
+    if when:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if when:
+            torch.set_num_threads(threads)
 
 
 @lru_cache(maxsize=8)
