@@ -66,14 +66,11 @@ def choose_folder(path: Path, backend: Backend = "auto") -> Path:
     """Return the folder that a backend reads: the run's bundle, one of its exports, or the path itself where it is one of these."""
     if backend not in get_args(Backend):
         raise LoralabError(f"there is no backend {backend!r}; valid: {', '.join(get_args(Backend))}")
-    if backend == "native" or (path / ONNX).is_file():
+    if backend in ("auto", "native") or (path / ONNX).is_file():
         if backend.startswith("onnx") and (form := runs.export_form(path)) not in (None, backend):
             raise LoralabError(f"{path} is an export as {form}, not {backend}: load it with backend={form!r}, or as it is")
         return runs.model_folder(path)
-    exported = path / runs.EXPORTS / ("onnx" if backend == "auto" else backend)
-    if backend == "auto":
-        slow = (exported / ONNX).is_file() and not device.fast_in_bf16(device.choose_device())
-        return exported if slow else runs.model_folder(path)
+    exported = path / runs.EXPORTS / backend
     if not (exported / ONNX).is_file():
         raise LoralabError(f"{path} has no {backend} export yet: loralab export {path} --to {backend}")
     return exported
@@ -108,8 +105,8 @@ class Classifier:
         """Load a run, a bundle, an export, or a folder that peft saved; offline where the base is on this disk.
 
         `base` says where the base lies when it has moved. `backend`: native; onnx or onnx-int8, where `loralab export` wrote it;
-        auto: native, but onnx where it was written and the processor is slow in bf16. Raises LoralabError for a missing or
-        damaged folder, and for a base that is not the one trained on.
+        auto: the fastest for what the path is, which for a run is native, in fp32 too (docs/log.md). Raises LoralabError for a
+        missing or damaged folder, and for a base that is not the one trained on.
         """
         folder = choose_folder(Path(path), backend)
         if (folder / ONNX).is_file():

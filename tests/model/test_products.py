@@ -50,6 +50,19 @@ def test_a_frozen_product_and_its_gradient_equal_torchs(dtype: torch.dtype, shap
         assert torch.equal(frozen_linear(x, weight, bias), y)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu", "gelu_new", "gelu_pytorch_tanh"])
+def test_an_activation_inside_the_product_is_the_activation(dtype: torch.dtype, activation: str) -> None:
+    weight, bias = frozen(24, 16, dtype)
+    x = drawn(5, 16, dtype=dtype)
+    exact = products.activate(F.linear(x.float(), weight.float(), bias.float()), activation).to(dtype)
+    inside = frozen_linear(x, weight, bias, activation)
+    after = frozen_linear(x.clone().requires_grad_(), weight, bias, activation)
+    assert after.requires_grad
+    assert near(inside, exact)
+    assert near(after, exact)
+
+
 def test_trained_weights_get_their_gradients() -> None:
     for trained in range(2):
         pair = frozen(4, 8)

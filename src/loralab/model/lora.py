@@ -81,17 +81,18 @@ class Projection(nn.Module):
         assert isinstance(adapter, Adapter)
         return adapter
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (..., inputs) → (..., len(roles) · outputs), in the type of x."""
+    def forward(self, x: Tensor, activation: str | None = None) -> Tensor:
+        """x: (..., inputs) → (..., len(roles) · outputs), activated, in the type of x."""
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if not self.adapters or self.merged:
-            return products.frozen_linear(x, weight, bias)
+            return products.frozen_linear(x, weight, bias, activation)
         a, b = self._stacked(x.dtype)
         dropped = self.dropout(x) if self.dropout is not None and self.training else None
         flat = x.reshape(-1, x.shape[-1])
         inputs = (flat, None if dropped is None else dropped.view_as(flat), weight, bias, a, b)
         y: Tensor = _LoraLinear.apply(*inputs)  # type: ignore[no-untyped-call]
-        return y.view(*x.shape[:-1], y.shape[-1])
+        y = y.view(*x.shape[:-1], y.shape[-1])
+        return y if activation is None else products.activate(y, activation)
 
     def _stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """All adapters as one pair: a (R, inputs), b (all outputs, R) block by block, the scale folded into b."""

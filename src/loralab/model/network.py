@@ -8,8 +8,6 @@ are one product. Logits equal Transformers' (tests/model/test_equality.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -19,13 +17,7 @@ from torch import Tensor, nn
 from loralab.model.backbone import Dimensions, HeadKind, Pooling
 from loralab.model.dropout import Dropout, recomputed
 from loralab.model.lora import Projection
-
-_ACTIVATIONS = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-_HEAD_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    **{name: partial(F.gelu, approximate=kind) for name, kind in _ACTIVATIONS.items()},
-    "tanh": torch.tanh,
-    "relu": F.relu,
-}
+from loralab.model.products import activate
 
 
 class Norm(nn.Module):
@@ -136,7 +128,7 @@ class Layer(nn.Module):
         """
         context = self.attend(self.qkv(hidden), mask, rows)
         attended: Tensor = self.attention_norm(self.output(context) + hidden[:, :rows])
-        transformed: Tensor = self.ffn_norm(self.ffn_out(self.activate(self.ffn_in(attended))) + attended)
+        transformed: Tensor = self.ffn_norm(self.ffn_out(self.ffn_in(attended, self.activation)) + attended)
         return transformed
 
     def attend(self, qkv: Tensor, mask: Tensor, rows: int | None) -> Tensor:
@@ -147,11 +139,6 @@ class Layer(nn.Module):
             return context.transpose(1, 2).flatten(2)
         attended: Tensor = _Attention.apply(qkv, mask, self.heads, rows)  # type: ignore[no-untyped-call]
         return attended
-
-    def activate(self, hidden: Tensor) -> Tensor:
-        if self.activation == "relu":
-            return F.relu(hidden)
-        return F.gelu(hidden, approximate=_ACTIVATIONS[self.activation])
 
 
 class Head(nn.Module):
@@ -168,7 +155,7 @@ class Head(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """pooled: (batch, width) fp32 → logits (batch, classes) fp32."""
         if self.dense is not None:
-            pooled = _HEAD_ACTIVATIONS[str(self.activation)](self.dense(self.dropout(pooled)))
+            pooled = activate(self.dense(self.dropout(pooled)), str(self.activation))
         if self.norm is not None:
             pooled = self.norm(pooled)
         logits: Tensor = self.out(self.dropout(pooled))

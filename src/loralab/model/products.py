@@ -2,7 +2,7 @@
 
 torch lays a weight out anew in every bf16 product, and gives fp32 products to a library that is slow on some processors. oneDNN's
 own layout, which torch's compiler uses too, is found once for each weight: bf16 products take 0.9 of the time and are the same bit
-for bit, fp32 products take 0.45 (docs/log.md).
+for bit, fp32 products take 0.45. Without a gradient the activation is part of the product (docs/log.md).
 """
 
 from __future__ import annotations
@@ -15,21 +15,35 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
+_GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+"""Its approximation in each form of GELU (Hendrycks and Gimpel 2016), by the names of checkpoints' configs."""
 
-def frozen_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x Wᵀ + bias, differentiable in x alone where weight (outputs, inputs) is frozen; x: (..., inputs)."""
+
+def activate(x: Tensor, activation: str) -> Tensor:
+    """Return relu, tanh or a form of gelu of x."""
+    if activation == "relu":
+        return F.relu(x)
+    return torch.tanh(x) if activation == "tanh" else F.gelu(x, approximate=_GELU[activation])
+
+
+def frozen_linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:
+    """Return x Wᵀ + bias, activated; differentiable in x alone where weight (outputs, inputs) is frozen. x: (..., inputs)."""
     if weight.requires_grad or bias.requires_grad:
-        return F.linear(x, weight, bias)
-    if torch.is_grad_enabled() and x.requires_grad:
-        y: Tensor = _FrozenLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
-        return y
-    return forward(x, weight, bias)
+        y = F.linear(x, weight, bias)
+    elif torch.is_grad_enabled() and x.requires_grad:
+        y = _FrozenLinear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    else:
+        return forward(x, weight, bias, activation)
+    return y if activation is None else activate(y, activation)
 
 
-def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Return x Wᵀ + bias, without a gradient."""
+def forward(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:
+    """Return x Wᵀ + bias, activated, without a gradient."""
     packed = _packed(x, weight)
-    return F.linear(x, weight, bias) if packed is None else packed.forward(x, bias)
+    if packed is not None:
+        return packed.forward(x, bias, activation)
+    y = F.linear(x, weight, bias)
+    return y if activation is None else activate(y, activation)
 
 
 def backward(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -60,8 +74,9 @@ class _Packed:
     def current(self, weight: Tensor) -> bool:
         return self.version == weight._version and self.plain.data_ptr() == weight.data_ptr()
 
-    def forward(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.rows, bias, "none", [], "")
+    def forward(self, x: Tensor, bias: Tensor, activation: str | None) -> Tensor:
+        name, form = ("gelu", _GELU[activation]) if activation in _GELU else (activation or "none", "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.rows, bias, name, [], form)
         return y
 
     def backward(self, gradient: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class _Pass:
             hidden = torch.cat([part[:, :rows].flatten(0, 1) for part in self._rectangles(hidden)])
             self.real, self.laid = ([(texts, rows) for texts, _ in shapes] for shapes in (self.real, self.laid))
         attended = first.attention_norm(self._project([layer.output for layer in layers], torch.cat(context)) + hidden)
-        inner = first.activate(self._project([layer.ffn_in for layer in layers], attended))
+        inner = products.activate(self._project([layer.ffn_in for layer in layers], attended), first.activation)
         transformed: Tensor = first.ffn_norm(self._project([layer.ffn_out for layer in layers], inner) + attended)
         return transformed
 
