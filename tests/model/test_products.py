@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,7 +20,7 @@ from loralab.model.build import Lora
 from loralab.model.products import frozen_linear
 
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 2**-8}  # of the largest value
-onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
+onednn = pytest.mark.skipif(len(products._types) < 2, reason="oneDNN does not multiply both types here")
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -128,6 +131,19 @@ def test_all_frozen_maps_of_a_network_are_laid_out(tiny: Path, dtype: torch.dtyp
     assert all(weight in products._weights for weight in maps)
     transposed = sum(products._weights[weight].columns is not None for weight in maps)
     assert transposed == (len(maps) - 1 if dtype == torch.float32 else 0)  # the lowest map's input needs no gradient
+
+
+@pytest.mark.slow
+def test_bf16_works_where_onednn_has_none_of_it() -> None:
+    code = """
+import torch
+from loralab.model import products
+weight, bias = (torch.nn.Parameter(torch.ones(*shape, dtype=torch.bfloat16), requires_grad=False) for shape in ((4, 8), (4,)))
+assert products.frozen_linear(torch.ones(3, 8, dtype=torch.bfloat16), weight, bias).tolist() == [[9.0] * 4] * 3
+assert products._types in ((), (torch.float32,)), products._types
+"""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # as on a processor without AVX-512
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 def test_threads_share_a_layout() -> None:

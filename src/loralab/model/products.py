@@ -86,16 +86,23 @@ class _Packed:
         return x
 
 
-_has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+def _onednn_types() -> tuple[torch.dtype, ...]:
+    """The types that oneDNN multiplies on this processor."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return ()
+    return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
+
+
+_types = _onednn_types()
 _weights: MutableMapping[Tensor, _Packed] = WeakTensorKeyDictionary()
 """The layout of each weight, for as long as the weight lives."""
 
 
 def _packed(x: Tensor, weight: Tensor) -> _Packed | None:
-    """The layout of a weight that x meets on a processor; None where oneDNN is not there, or the network is being exported."""
-    fits = x.device.type == "cpu" and x.dtype == weight.dtype and weight.dtype in (torch.float32, torch.bfloat16)
+    """The layout of a weight that x meets on a processor; None where oneDNN has none, or the network is being exported."""
+    fits = x.device.type == "cpu" and x.dtype == weight.dtype and weight.dtype in _types
     lasts = isinstance(weight, nn.Parameter) and not weight.is_inference()  # neither a cast made for one pass, nor without versions
-    if not (_has_onednn and fits and lasts) or torch.compiler.is_compiling():
+    if not (fits and lasts) or torch.compiler.is_compiling():
         return None
     packed = _weights.get(weight)
     if packed is None or not packed.current(weight):
