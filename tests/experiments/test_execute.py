@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -107,6 +108,19 @@ def test_a_finished_trial_with_other_settings_is_refused(tiny: Path, topics_csv:
     with pytest.raises(LoralabError, match="asks something else: its held"):
         run_experiment(planned(tiny, topics_csv, "lora.rank=2"), done)
     assert weights(done) == before
+
+
+def test_a_finished_trial_of_a_version_without_a_setting_is_found(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(done, tmp_path / "older"))
+    for config in folder.glob("trials/*/config.yaml"):
+        text = config.read_text()
+        assert text.count("  cuda_graphs: true\n") == 1
+        config.write_text(text.replace("  cuda_graphs: true\n", ""))
+        scores = json.loads((config.parent / "scores.json").read_text())
+        (config.parent / "scores.json").write_text(json.dumps({**scores, "fingerprint": "of fewer settings"}))
+    found = run_all(planned(tiny, topics_csv).trials, folder, where="here")
+    assert all(outcome.found for outcome in found)
+    assert found
 
 
 def test_trials_that_share_a_run_are_run_once(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def is_complete(trial: Trial, folder: Path) -> bool:
         return True
     if not (target / runs.SCORES).is_file():
         return False
-    if runs.read_scores(target).get("fingerprint") != trial.config.fingerprint():
+    if runs.read_config(target).fingerprint() != trial.config.fingerprint():  # what it does not name has its default
         raise LoralabError(f"{target} was run with other settings: give another --name, or replace the experiment with --overwrite")
     return True
 
