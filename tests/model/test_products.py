@@ -32,6 +32,12 @@ def frozen(outputs: int, inputs: int, dtype: torch.dtype = torch.float32) -> tup
     return nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
 
 
+def laid_out() -> int:
+    """How many weights are, those of tests before left out."""
+    gc.collect()
+    return len(products._weights)
+
+
 def near(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).abs().max() <= NEAR[found.dtype] * expected.abs().max())
 
@@ -77,24 +83,23 @@ def test_trained_weights_get_their_gradients() -> None:
 @onednn
 def test_a_frozen_weight_is_laid_out_once_and_for_as_long_as_it_lives() -> None:
     weight, bias = frozen(4, 8)
-    before = len(products._weights)
+    before = laid_out()
     frozen_linear(drawn(3, 8), weight, bias)
-    laid_out = products._weights[weight]
+    first = products._weights[weight]
     frozen_linear(drawn(5, 8), weight, bias)
-    assert products._weights[weight] is laid_out
-    assert len(products._weights) == before + 1
+    assert products._weights[weight] is first
+    assert laid_out() == before + 1
     del weight
-    gc.collect()
-    assert len(products._weights) == before
+    assert laid_out() == before
 
 
 def test_a_cast_that_lives_for_one_pass_is_not_laid_out() -> None:
     weight, bias = frozen(4, 8)
-    before = len(products._weights)
+    before = laid_out()
     with torch.no_grad():
         cast = weight.to(torch.bfloat16)
         frozen_linear(drawn(3, 8, dtype=torch.bfloat16), cast, bias.to(torch.bfloat16))
-    assert len(products._weights) == before
+    assert laid_out() == before
 
 
 def change_in_place(weight: nn.Parameter) -> None:
