@@ -18,7 +18,7 @@ from tiny import make_checkpoint
 from loralab import LoralabError, load_config, run_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-EXACT = ["train.precision=fp32", "train.threads=1", "model.dropout=0", "lora.dropout=0", "train.learning_rate=0.01"]
+EXACT = ["train.precision=fp32", "train.threads=1", "model.dropout=0", "lora.dropout=0", "train.learning_rate=0.005"]
 WEIGHTED = ["train.class_weights=balanced", "train.label_smoothing=0.1", "train.focal_gamma=1"]
 STOPPED = ["train.patience=2", "train.min_delta=100"]
 CASES = {
