@@ -105,7 +105,7 @@ class Classifier:
         """Load a run, a bundle, an export, or a folder that peft saved; offline where the base is on this disk.
 
         `base` says where the base lies when it has moved. `backend`: native; onnx or onnx-int8, where `loralab export` wrote it;
-        auto: the fastest for what the path is, which for a run is native, in fp32 too (docs/log.md). Raises LoralabError for a
+        auto: an export as it is and a run natively, which was the faster in fp32 too (docs/log.md). Raises LoralabError for a
         missing or damaged folder, and for a base that is not the one trained on.
         """
         folder = choose_folder(Path(path), backend)
