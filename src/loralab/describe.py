@@ -95,6 +95,7 @@ def examine_machine() -> dict[str, Any]:
     import torch
 
     from loralab.model import device
+    from loralab.model.kernels import absence
 
     where = device.choose_device()
     facts: dict[str, Any] = {
@@ -106,6 +107,7 @@ def examine_machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if where.type == "cuda" else "cpu",
         "precision": "bf16" if device.fast_in_bf16(where) else "fp32 (bf16 is not fast here)",
+        "kernels": absence() or "compiled",
     }
     try:
         facts["minilm"] = str(base_dimensions("minilm") and "installed")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loralab import metrics
+from loralab.cache import cache_folder
 from loralab.config import Config
 from loralab.data.augment import Rewrite, augment, check_techniques, needs_synonyms, remark, word_rewrites
 from loralab.data.clean import check_steps
@@ -177,6 +178,6 @@ def plan_cache(
         setting=config.train.cache,
         limit=config.train.cache_gb * 1e9,
         epochs=config.train.epochs,
-        folder=prefix_cache.default_folder(),
+        folder=cache_folder(),
         identity=f"{manifest.base_sha256}/{setting}/{metadata.version('torch')}",
     )

@@ -36,7 +36,7 @@ def frozen(outputs: int, inputs: int, dtype: torch.dtype = torch.float32) -> tup
 def laid_out() -> int:
     """How many weights are, those of tests before left out."""
     gc.collect()
-    return len(products._weights)
+    return len(products._layouts.known)
 
 
 def near(found: Tensor, expected: Tensor) -> bool:
@@ -86,9 +86,9 @@ def test_a_frozen_weight_is_laid_out_once_and_for_as_long_as_it_lives() -> None:
     weight, bias = frozen(4, 8)
     before = laid_out()
     frozen_linear(drawn(3, 8), weight, bias)
-    first = products._weights[weight]
+    first = products._layouts.known[weight][2]
     frozen_linear(drawn(5, 8), weight, bias)
-    assert products._weights[weight] is first
+    assert products._layouts.known[weight][2] is first
     assert laid_out() == before + 1
     del weight
     assert laid_out() == before
@@ -133,8 +133,8 @@ def test_all_frozen_maps_of_a_network_are_laid_out(tiny: Path, dtype: torch.dtyp
     network.freeze_to(dtype)
     network(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)).sum().backward()
     maps = [projection.weight for layer in network.layers for projection in layer.projections()]
-    assert all(weight in products._weights for weight in maps)
-    transposed = sum(products._weights[weight].columns is not None for weight in maps)
+    assert all(weight in products._layouts.known for weight in maps)
+    transposed = sum(products._layouts.known[weight][2].columns is not None for weight in maps)
     assert transposed == (len(maps) - 1 if dtype == torch.float32 else 0)  # the lowest map's input needs no gradient
 
 

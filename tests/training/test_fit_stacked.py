@@ -17,7 +17,7 @@ from workbench import ALL_SCORES, Recorder, network, rows, same, script, trained
 from loralab.data.values import Encoded
 from loralab.errors import LoralabError, RunFailed
 from loralab.model.network import Network
-from loralab.training import engine, prefix_cache
+from loralab.training import prefix_cache
 from loralab.training.callbacks import Watch
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.engine import Fit, Loop, Optimisation
@@ -247,6 +247,6 @@ def test_hidden_states_are_kept_of_all_or_of_none(tiny: Path, data: Encoded) -> 
 def test_two_hands_take_the_passes_that_they_take_alone(
     tiny: Path, data: Encoded, held_out: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "TEXTS_AT_LEAST", 4)
+    monkeypatch.setattr(Network, "texts_at_least", 4)
     torch.set_num_threads(2)
     compare(tiny, data, held_out, False, dropout=0.3)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from workbench import network, rows, same, train, trained
 
+from loralab.model.network import Network
 from loralab.training import engine, side_by_side
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.scoring import logits_of
@@ -67,7 +68,7 @@ def test_training_side_by_side_is_training(tiny: Path, monkeypatch: pytest.Monke
     found = []
     for threads, least in ((1, 8), (2, 4), (2, 4)):
         torch.set_num_threads(threads)
-        monkeypatch.setattr(engine, "TEXTS_AT_LEAST", least)
+        monkeypatch.setattr(Network, "texts_at_least", least)
         net = network(tiny, dropout=dropout)
         train(net, rows(tiny, 8), batch_size=8, epochs=2.0)
         found.append(trained(net))
@@ -101,7 +102,7 @@ def test_the_threads_are_as_they_were_after_an_error() -> None:
 
 
 def test_a_resumed_run_takes_the_masks_of_one_that_never_stopped(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "TEXTS_AT_LEAST", 4)
+    monkeypatch.setattr(Network, "texts_at_least", 4)
     kept: list[Checkpoint] = []
     whole, resumed = network(tiny, dropout=0.3), network(tiny, dropout=0.3)
     train(whole, rows(tiny, 8), rows(tiny, 2), batch_size=8, epochs=2.0, eval_every=3, keep=kept.append)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from loralab.errors import LoralabError
+from loralab.model import fused
 from loralab.model.generic import GenericNetwork
 from loralab.model.network import Network
 
@@ -36,11 +37,12 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a network computes: device (cpu, cuda), precision (fp32, bf16, fp16), processor threads."""
+    """Where a network computes: device (cpu, cuda), precision (fp32, bf16, fp16), processor threads, our own kernels or torch's."""
 
     device: str
     precision: str
     threads: int
+    kernels: bool = False
 
 
 def place(network: Network | GenericNetwork, precision: str = "auto", threads: int | None = None) -> Setting:
@@ -51,4 +53,6 @@ def place(network: Network | GenericNetwork, precision: str = "auto", threads: i
     dtype = choose_precision(precision, where)
     network.to(where)
     network.freeze_to(dtype)
-    return Setting(str(where), next(name for name, kind in PRECISIONS.items() if kind == dtype), torch.get_num_threads())
+    name = next(name for name, kind in PRECISIONS.items() if kind == dtype)
+    own = isinstance(network, Network) and where.type == "cpu" and fused.suits(network)
+    return Setting(str(where), name, torch.get_num_threads(), own)

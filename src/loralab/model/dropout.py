@@ -112,6 +112,11 @@ class _Here(threading.local):
 _here = _Here()
 
 
+def real_tokens(time: int) -> int:
+    """How many tokens of texts that come padded to `time` the present turn draws masks for."""
+    return _here.turn.tokens(time)
+
+
 def turn(*key: int, time: int | None = None) -> Turn:
     """Draw the masks of one pass, such as (step, part). The same key gives the same masks, in whichever thread and order."""
     return Turn(_mixed(*key), time=time)
@@ -145,22 +150,28 @@ class Dropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.p == 0 or not self.training:
             return x
-        size = max(POOL, 1 << (2 * x.numel() - 1).bit_length())
-        pool = self._pool((self.seed, self.p, size, x.dtype, x.device))
-        turn = _here.turn
-        turn.calls += 1
         rows, time, width = x.shape if x.ndim == 3 else (1, 1, x.numel())
         if _here.tape is not None:
+            pool = self._pool(x.numel(), x.dtype, x.device)
+            _here.turn.calls += 1
             return x * _here.tape.mask(pool, self.seed, rows, time, width).view(x.shape)
+        mask = self.mask(rows, time, width, x.dtype, x.device)
+        real = mask.shape[1]
+        return x * (F.pad(mask, (0, 0, 0, time - real)) if real < time else mask).view(x.shape)
+
+    def mask(self, rows: int, time: int, width: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """Draw the turn's next mask for a rectangle: (rows, real, width), for as many of its tokens as `real_tokens` says."""
+        pool = self._pool(rows * time * width, dtype, device)
+        turn = _here.turn
+        turn.calls += 1
         real = turn.tokens(time)
         count = rows * real * width
-        start = _start(self.seed, turn.key, turn.calls, size, count)
-        mask = pool[start : start + count]
-        if real < time:
-            return x * F.pad(mask.view(rows, real, width), (0, 0, 0, time - real))
-        return x * mask.view(x.shape)
+        start = _start(self.seed, turn.key, turn.calls, len(pool), count)
+        return pool[start : start + count].view(rows, real, width)
 
-    def _pool(self, key: _Key) -> Tensor:
+    def _pool(self, values: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """The pool that masks of so many values are slices of."""
+        key = self.seed, self.p, max(POOL, 1 << (2 * values - 1).bit_length()), dtype, device
         if key not in self.pools:
             pool = _pools.get(key)
             if pool is None:

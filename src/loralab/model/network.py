@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from loralab.model import fused
 from loralab.model.backbone import Dimensions, HeadKind, Pooling
 from loralab.model.dropout import Dropout, recomputed
 from loralab.model.lora import Projection
@@ -171,6 +172,11 @@ class Network(nn.Module):
 
     side_by_side = True  # threads may share it: see training.side_by_side
 
+    @property
+    def texts_at_least(self) -> int:
+        """In a pass that is worth a thread: torch's products want many rows, the kernels' are as fast with few."""
+        return 2 if fused.suits(self) else 8
+
     def __init__(
         self, dims: Dimensions, classes: int, *, pooling: Pooling = "cls", head: HeadKind = "own", dropout: float = 0.1
     ) -> None:
@@ -208,11 +214,15 @@ class Network(nn.Module):
         `pooled_only`: leave out what pooling does not read. With cls pooling the last layer then gives (batch, 1, width), which
         saves three quarters of it, both ways; the result is the same.
         """
+        stop = self.dims.layers if stop is None else stop
+        first_only = pooled_only and self.pooling == "cls" and stop == self.dims.layers > start
+        if stop > start and fused.fits(self, hidden, mask):
+            return fused.encode([self.layer(index) for index in range(start, stop)], hidden, mask, first_only)
         bias = attention_bias(mask, hidden.dtype)
-        for index in range(start, self.dims.layers if stop is None else stop):
+        for index in range(start, stop):
             layer = self.layer(index)
             recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
-            rows = 1 if pooled_only and self.pooling == "cls" and index == self.dims.layers - 1 else None
+            rows = 1 if first_only and index == stop - 1 else None
             hidden = recomputed(layer, hidden, bias, rows) if recompute else layer(hidden, bias, rows)
         return hidden
 

@@ -7,13 +7,15 @@ for bit, fp32 products take 0.45. Without a gradient the activation is part of t
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
-from typing import Any
+from collections.abc import Callable, MutableMapping
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
+
+V = TypeVar("V")
 
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
 """Its approximation in each form of GELU (Hendrycks and Gimpel 2016), by the names of checkpoints' configs."""
@@ -63,16 +65,28 @@ class _FrozenLinear(torch.autograd.Function):
         return backward(gradients[0], *ctx.saved_tensors), None, None
 
 
+class Derived(Generic[V]):
+    """What is made of a weight once, for as long as the weight lives and stays what it is."""
+
+    def __init__(self, make: Callable[[Tensor], V]) -> None:
+        self.make = make
+        self.known: MutableMapping[Tensor, tuple[int, Tensor, V]] = WeakTensorKeyDictionary()
+
+    def of(self, weight: Tensor) -> V:
+        known = self.known.get(weight)
+        if known is None or known[0] != weight._version or known[1].data_ptr() != weight.data_ptr():
+            plain = weight.detach()  # kept alive, so that its address is nobody else's
+            self.known[weight] = known = weight._version, plain, self.make(plain)
+        return known[2]
+
+
 class _Packed:
-    """A weight in oneDNN's layout, and its transpose once a gradient has asked for it. `current`: the weight is what it was."""
+    """A weight in oneDNN's layout, and its transpose once a gradient has asked for it."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.plain, self.version = weight.detach(), weight._version  # kept alive, so that its address is nobody else's
-        self.rows: Tensor = torch.ops.mkldnn._reorder_linear_weight(self.plain)
+        self.plain = weight
+        self.rows: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.columns: Tensor | None = None
-
-    def current(self, weight: Tensor) -> bool:
-        return self.version == weight._version and self.plain.data_ptr() == weight.data_ptr()
 
     def forward(self, x: Tensor, bias: Tensor, activation: str | None) -> Tensor:
         name, form = ("gelu", _GELU[activation]) if activation in _GELU else (activation or "none", "")
@@ -94,8 +108,7 @@ def _onednn_types() -> tuple[torch.dtype, ...]:
 
 
 _types = _onednn_types()
-_weights: MutableMapping[Tensor, _Packed] = WeakTensorKeyDictionary()
-"""The layout of each weight, for as long as the weight lives."""
+_layouts = Derived(_Packed)
 
 
 def _packed(x: Tensor, weight: Tensor) -> _Packed | None:
@@ -104,7 +117,4 @@ def _packed(x: Tensor, weight: Tensor) -> _Packed | None:
     lasts = isinstance(weight, nn.Parameter) and not weight.is_inference()  # neither a cast made for one pass, nor without versions
     if not (fits and lasts) or torch.compiler.is_compiling():
         return None
-    packed = _weights.get(weight)
-    if packed is None or not packed.current(weight):
-        _weights[weight] = packed = _Packed(weight)
-    return packed
+    return _layouts.of(weight)

@@ -27,9 +27,6 @@ from loralab.training.schedule import count_steps, multiplier, warmup_steps
 from loralab.training.scoring import forward, logits_among
 from loralab.training.together import ALONE, World
 
-TEXTS_AT_LEAST = 8
-"""In each of the passes that a step is divided into to run side by side: fewer make the products too thin."""
-
 SMALL = 1 << 20
 """Trained parameters for which no second thread is woken: one steps over 1 M in 0.8 ms, two in 0.6 (docs/log.md)."""
 
@@ -144,6 +141,7 @@ class Loop:
         self.rows = Rows(train, self.device)
         self.loss = loss.to(self.device)
         self.hands = side_by_side.hands(network)
+        self.texts_at_least: int = getattr(network, "texts_at_least", 1)
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.small = sum(p.numel() for p in self.trained) < SMALL
         self.allocation: Allocating | None = getattr(network, "allocation", None)
@@ -216,7 +214,7 @@ class Loop:
         """Return this process's passes of a step, and how many of them may run at once."""
         mass = self.loss.mass(self.labels(positions))
         mine = self.world.share(positions, self.train.lengths)
-        hands = min(self.hands, max(1, len(mine) // TEXTS_AT_LEAST))
+        hands = min(self.hands, max(1, len(mine) // self.texts_at_least))
         passes = (
             part
             for hand in deal(mine, self.train.lengths, hands)

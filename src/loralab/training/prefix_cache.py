@@ -101,13 +101,6 @@ def plan(
     return PrefixCache(place, f"layers below {start} are frozen", start, size, found, folder, identity, limit)
 
 
-def default_folder() -> Path:
-    """Where hidden states lie for later runs: $LORALAB_CACHE, else loralab/ in the user's cache. It may be emptied at any time."""
-    if chosen := os.environ.get("LORALAB_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loralab"
-
-
 def _fill(target: Hidden, network: Any, part: Encoded, start: int, listeners: Sequence[Listener]) -> None:
     """Compute hidden states pass by pass into `target` (total, width)."""
     device = next(network.parameters()).device

@@ -1,0 +1,323 @@
+"""The encoder's layers on a processor through kernels.c: texts lie end to end without padding, forward and backward are written out.
+
+What `Layer.forward` computes, up to rounding in bf16, with the same dropout masks, where the encoder is frozen and only adapters
+are trained. Biases, adapters, GELU, residuals and masks are parts of the products. For the way back a layer keeps Q, K and V, GELU's
+derivative, what its norms found, and the inputs of the maps that have adapters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from loralab.model import products
+from loralab.model.dropout import real_tokens
+from loralab.model.kernels import Kernels, kernels
+
+if TYPE_CHECKING:
+    from loralab.model.lora import Adapter, Projection
+    from loralab.model.network import Layer, Network, Norm
+
+TILE = 64
+"""Columns that the kernels compute at once: widths are multiples of it."""
+
+
+def fits(network: Network, hidden: Tensor, mask: Tensor) -> bool:
+    """True where `encode` may stand in for the network's layers on these texts."""
+    at_hand = hidden.dtype == torch.bfloat16 and hidden.device.type == "cpu" and not torch.compiler.is_compiling()
+    return at_hand and suits(network) and bool(mask.any(dim=1).all())
+
+
+def suits(network: Network) -> bool:
+    """True where the network is one that the kernels compute: frozen in bf16, with GELU and widths that are multiples of tiles."""
+    dims = network.dims
+    if kernels() is None or network.compute_dtype != torch.bfloat16:
+        return False
+    layers = [network.layer(index) for index in range(dims.layers)]
+    maps = [p for layer in layers for projection in layer.projections() for p in (projection.weight, projection.bias)]
+    norms = [p for layer in layers for norm in (layer.attention_norm, layer.ffn_norm) for p in (norm.weight, norm.bias)]
+    return (
+        dims.activation == "gelu"
+        and dims.width % TILE == 0
+        and dims.ffn_width % TILE == 0
+        and dims.width // dims.heads % 16 == 0
+        and not network.gradient_checkpointing
+        and all(p.dtype == torch.bfloat16 and not p.is_inference() for p in maps)
+        and not (torch.is_grad_enabled() and any(p.requires_grad for p in (*maps, *norms)))
+    )
+
+
+def encode(layers: list[Layer], hidden: Tensor, mask: Tensor, first_only: bool) -> Tensor:
+    """Run layers on hidden (batch, time, width) of texts whose tokens mask (batch, time) marks; return the same, zero elsewhere.
+
+    first_only: what leaves the last layer is each text's first token alone, (batch, 1, width).
+    """
+    parameters = [p for layer in layers for adapter in _adapters(layer) for p in (adapter.a, adapter.b)]
+    encoded: Tensor = _Encode.apply(layers, hidden, mask, first_only, *parameters)  # type: ignore[no-untyped-call]
+    return encoded
+
+
+def _adapters(layer: Layer) -> Iterator[Adapter]:
+    for projection in layer.projections():
+        if not projection.merged:
+            yield from (projection.adapter(role) for role in projection.roles if role in projection.adapters)
+
+
+class _Encode(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, layers: list[Layer], hidden: Tensor, mask: Tensor, first_only: bool, *parameters: Tensor) -> Tensor:
+        ctx.run = _Pass(layers, mask, first_only, trained=any(ctx.needs_input_grad[4:]), to_hidden=ctx.needs_input_grad[1])
+        leaving: Tensor = ctx.run.forward(hidden)
+        return leaving
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden = ctx.run.backward(gradients[0])
+        return None, hidden, None, None, *ctx.run.gradients()
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens that pass a map: of which rectangle (batch, time), for which dropout draws, and each one's row in its mask, int32."""
+
+    batch: int
+    time: int
+    places: Tensor
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """A map's adapters as the kernels read them, in bf16 pairs: A and B with the scales of LoRA and dropout, rank `rank` together.
+
+    thin: A for x (inputs / 2, rank), up: B for its low-rank product (rank / 2, outputs); wide: B for the gradient
+    (outputs / 2, rank), down: A for its low-rank product (rank / 2, inputs). columns: where each adapter's ranks lie.
+    """
+
+    rank: int
+    keep: float
+    columns: dict[str, slice]
+    thin: Tensor
+    up: Tensor
+    wide: Tensor
+    down: Tensor
+
+
+@dataclass(frozen=True)
+class _Low:
+    """What a map with adapters keeps for the way back: its input x, and x's low-rank product, through the mask."""
+
+    pairs: _Pairs
+    x: Tensor
+    product: Tensor
+    mask: Tensor | None
+    tokens: _Tokens
+
+
+class _Pass:
+    """A pass on its way through the layers. Tokens' states are (tokens, width), text after text; text i begins at starts[i]."""
+
+    def __init__(self, layers: list[Layer], mask: Tensor, first_only: bool, *, trained: bool, to_hidden: bool) -> None:
+        self.layers, self.first_only, self.to_hidden = layers, first_only, to_hidden
+        call = kernels()
+        assert call is not None
+        self.call: Kernels = call
+        self.batch, self.time = mask.shape
+        self.starts = torch.zeros(self.batch + 1, dtype=torch.int32)
+        self.starts[1:] = mask.sum(dim=1).cumsum(0)
+        self.index = mask.flatten().nonzero()[:, 0]
+        places = self.index // self.time * real_tokens(self.time) + self.index % self.time
+        self.tokens = _Tokens(self.batch, self.time, places.int())
+        self.firsts = _Tokens(self.batch, 1, torch.arange(self.batch, dtype=torch.int32))
+        self.lowest = 0 if to_hidden else len(layers)
+        if trained and not to_hidden:
+            self.lowest = next(i for i, layer in enumerate(layers) if any(a.a.requires_grad for a in _adapters(layer)))
+        self.kept: list[tuple[Any, ...]] = []
+        self.found: dict[Adapter, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """hidden: (batch, time, width) → the same, zero on padding, or (batch, 1, width)."""
+        x = hidden.flatten(0, 1).index_select(0, self.index)
+        for index, layer in enumerate(self.layers):
+            first_only = self.first_only and layer is self.layers[-1]
+            x = self._layer(layer, x, first_only, keep=index >= self.lowest)
+        return x[:, None] if self.first_only else self._spread(x)
+
+    def backward(self, gradient: Tensor) -> Tensor | None:
+        """The gradient of `forward` to hidden, where that is wanted; those of the adapters are found on the way."""
+        d = gradient.flatten(0, 1)
+        d = d.contiguous() if self.first_only else d.index_select(0, self.index)
+        for layer in reversed(self.layers[self.lowest :]):
+            found = self._layer_backward(layer, d)
+            if found is None:
+                return None
+            d = found
+        return self._spread(d)
+
+    def gradients(self) -> Iterator[Tensor | None]:
+        """Of A and B of every adapter, from the bottom up."""
+        for layer in self.layers:
+            for adapter in _adapters(layer):
+                yield from self.found.get(adapter, (None, None))
+
+    def _layer(self, layer: Layer, x: Tensor, first_only: bool, keep: bool) -> Tensor:
+        width, heads = x.shape[1], layer.heads
+        tokens = self.firsts if first_only else self.tokens
+        qkv, _, low_qkv = self._linear(layer.qkv, x, self.tokens)
+        context, logsums = x.new_empty(len(tokens.places), width), torch.empty(len(tokens.places), heads)
+        shape = (self.starts, self.batch, heads, width // heads, math.sqrt(heads / width), int(first_only))
+        self.call("attention", qkv, *shape, context, logsums)
+        residual = x.index_select(0, self.starts[:-1]) if first_only else x
+        normal, _, low_output = self._linear(layer.output, context, tokens)
+        attended, deviation = self._add_norm(layer.attention_norm, normal, residual)
+        inner, slope, low_in = self._linear(layer.ffn_in, attended, tokens, gelu=True, keep=keep)
+        normal_out, _, low_out = self._linear(layer.ffn_out, inner, tokens)
+        leaving, deviation_out = self._add_norm(layer.ffn_norm, normal_out, attended)
+        if keep:
+            lows = low_qkv, low_output, low_in, low_out
+            self.kept.append((shape, qkv, logsums, normal, deviation, slope, normal_out, deviation_out, lows))
+        return leaving
+
+    def _layer_backward(self, layer: Layer, d: Tensor) -> Tensor | None:
+        """From the gradient to what left the layer, the gradient to what entered it; None where nothing below it trains."""
+        shape, qkv, logsums, normal, deviation, slope, normal_out, deviation_out, lows = self.kept.pop()
+        low_qkv, low_output, low_in, low_out = lows
+        d_sum = self._add_norm_backward(layer.ffn_norm, d, normal_out, deviation_out)
+        d_inner = self._linear_backward(layer.ffn_out, d_sum, low_out, slope=slope)
+        d_attended = self._linear_backward(layer.ffn_in, d_inner, low_in, more=d_sum)
+        d_sum = self._add_norm_backward(layer.attention_norm, d_attended, normal, deviation)
+        d_context = self._linear_backward(layer.output, d_sum, low_output)
+        d_qkv = torch.empty_like(qkv)
+        self.call("attention_backward", qkv, *shape, logsums, d_context, d_qkv)
+        lowest = not self.to_hidden and not self.kept
+        first_only = bool(shape[-1])
+        d_x = self._linear_backward(layer.qkv, d_qkv, low_qkv, more=None if first_only else d_sum, wanted=not lowest)
+        if first_only and d_x is not None:
+            d_x.index_add_(0, self.starts[:-1], d_sum)
+        return d_x
+
+    def _linear(
+        self, projection: Projection, x: Tensor, tokens: _Tokens, *, gelu: bool = False, keep: bool = False
+    ) -> tuple[Tensor, Tensor | None, _Low | None]:
+        """Return `Projection.forward` of x, GELU's derivative where it is to be kept, and what the adapters keep."""
+        rows, inputs = x.shape
+        weight, bias = projection.weight, projection.bias
+        outputs = len(weight)
+        slope = x.new_empty(rows, outputs) if gelu and keep else None
+        low = self._low(projection, x, tokens)
+        rank, product, up = (0, None, None) if low is None else (low.pairs.rank, low.product, low.pairs.up)
+        if _own_products():
+            panels, y = _panels.of(weight), x.new_empty(rows, outputs)
+        else:
+            panels, y = None, products.forward(x, weight, bias)
+        if panels is not None or low is not None or gelu:
+            self.call("linear", x, rows, inputs, panels, bias, product, rank, up, y, slope, outputs, int(gelu))
+        return y, slope, low
+
+    def _low(self, projection: Projection, x: Tensor, tokens: _Tokens) -> _Low | None:
+        if not projection.adapters or projection.merged:
+            return None
+        mask, keep, dropout = None, 1.0, projection.dropout
+        if dropout is not None and dropout.p and dropout.training:
+            mask, keep = dropout.mask(tokens.batch, tokens.time, x.shape[1], x.dtype, x.device), 1 / (1 - dropout.p)
+        pairs = _pairs_of(projection, keep, self.call)
+        product = x.new_empty(len(x), pairs.rank)
+        self.call("narrow", x, *x.shape, mask, tokens.places, pairs.thin, product, pairs.rank)
+        return _Low(pairs, x, product, mask, tokens)
+
+    def _linear_backward(
+        self,
+        projection: Projection,
+        d: Tensor,
+        low: _Low | None,
+        *,
+        slope: Tensor | None = None,
+        more: Tensor | None = None,
+        wanted: bool = True,
+    ) -> Tensor | None:
+        """From the gradient d to a map's output, the one to its input, with `more` added, times the slope, where it is wanted."""
+        rows, outputs = d.shape
+        weight = projection.weight
+        inputs = weight.shape[1]
+        rank, product, down, mask, places = 0, None, None, None, None
+        if low is not None:
+            rank, down, mask, places = low.pairs.rank, low.pairs.down, low.mask, low.tokens.places
+            product = d.new_empty(rows, rank)
+            self.call("narrow", d, rows, outputs, None, None, low.pairs.wide, product, rank)
+            self._adapter_gradients(projection, d, low, product)
+        if not wanted:
+            return None
+        own = _own_products()
+        d_x = d.new_empty(rows, inputs) if own else products.backward(d, weight)
+        if own or low is not None or slope is not None or more is not None:
+            plain = weight if own else None
+            self.call("linear_backward", d, rows, outputs, plain, product, rank, down, mask, places, slope, more, d_x, inputs)
+        return d_x
+
+    def _adapter_gradients(self, projection: Projection, d: Tensor, low: _Low, product: Tensor) -> None:
+        """Those of A and B, from the gradients to the map's output and to the low-rank product."""
+        pairs, (rows, inputs), outputs = low.pairs, low.x.shape, projection.outputs
+        d_a = torch.empty(pairs.rank, inputs)
+        self.call("outer", product, pairs.rank, low.x, inputs, rows, inputs, low.mask, low.tokens.places, d_a)
+        for role, columns in pairs.columns.items():
+            adapter = projection.adapter(role)
+            d_b = torch.empty(pairs.rank, outputs)
+            part = d[:, projection.rows(role)]
+            self.call("outer", low.product, pairs.rank, part, d.shape[1], rows, outputs, None, None, d_b)
+            self.found[adapter] = d_a[columns] * pairs.keep, d_b[columns].t().contiguous() * adapter.scale  # as AdamW wants it
+
+    def _add_norm(self, norm: Norm, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """Return norm(x + residual), and 1 / its deviations; x becomes what is normalised."""
+        y, deviations = torch.empty_like(x), torch.empty(len(x))
+        self.call("add_norm", x, residual, norm.weight, norm.bias, norm.eps, *x.shape, y, deviations)
+        return y, deviations
+
+    def _add_norm_backward(self, norm: Norm, d: Tensor, normal: Tensor, deviations: Tensor) -> Tensor:
+        """The gradient to the sum, in the place of what was normalised."""
+        self.call("add_norm_backward", d, normal, norm.weight, deviations, *normal.shape)
+        return normal
+
+    def _spread(self, x: Tensor) -> Tensor:
+        """(tokens, width) → (batch, time, width), zero on padding."""
+        spread = x.new_zeros(self.batch * self.time, x.shape[1]).index_copy_(0, self.index, x)
+        return spread.view(self.batch, self.time, -1)
+
+
+@lru_cache(maxsize=1)
+def _own_products() -> bool:
+    """True where the kernels' products are the fastest: AMX, which oneDNN uses, multiplies several times as fast."""
+    return not torch.cpu._is_amx_tile_supported()
+
+
+def _to_panels(weight: Tensor) -> Tensor:
+    """(outputs, inputs) → (outputs / 64, inputs / 2, 64) pairs, int32."""
+    outputs, inputs = weight.shape
+    return weight.view(torch.int32).view(outputs // TILE, TILE, inputs // 2).transpose(1, 2).contiguous()
+
+
+_panels = products.Derived(_to_panels)
+
+
+def _pairs_of(projection: Projection, keep: float, call: Kernels) -> _Pairs:
+    """A projection's adapters as pairs. Made in every pass: a fused optimiser's steps do not count as new versions of a weight."""
+    adapters = {role: projection.adapter(role) for role in projection.roles if role in projection.adapters}
+    ends = list(accumulate(len(adapter.a) for adapter in adapters.values()))
+    columns = {role: slice(end - len(adapter.a), end) for (role, adapter), end in zip(adapters.items(), ends, strict=True)}
+    rank = -(-ends[-1] // 16) * 16
+    outputs, inputs = projection.weight.shape
+    a, b = torch.zeros(rank, inputs), torch.zeros(outputs, rank)
+    with torch.no_grad():
+        for role, adapter in adapters.items():
+            torch.mul(adapter.a, keep, out=a[columns[role]])
+            torch.mul(adapter.b, adapter.scale, out=b[projection.rows(role), columns[role]])
+    down, wide = torch.empty(rank // 2, inputs, dtype=torch.int32), torch.empty(outputs // 2, rank, dtype=torch.int32)
+    thin, up = torch.empty(inputs // 2, rank, dtype=torch.int32), torch.empty(rank // 2, outputs, dtype=torch.int32)
+    call("both_pairs", a, rank, inputs, down, thin)
+    call("both_pairs", b, outputs, rank, wide, up)
+    return _Pairs(rank, keep, columns, thin, up, wide, down)

@@ -1,0 +1,116 @@
+"""kernels.c on tensors: compiled by the machine's own C compiler when it is first wanted, and kept for later processes.
+
+Where the processor lacks AVX-512-BF16, where there is no compiler, or with LORALAB_KERNELS=off, there are none, and torch's operators
+compute instead. A kernel runs on the thread that calls it, and lets Python's others run meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from ctypes import c_float, c_int, c_long, c_void_p
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from loralab.cache import cache_folder
+from loralab.errors import RunFailed
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = "-O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -fPIC -shared".split()
+COMPILE_SECONDS = 120
+
+_P, _L, _I, _F = c_void_p, c_long, c_int, c_float
+_ARGUMENTS = {
+    "both_pairs": (_P, _L, _L, _P, _P),
+    "linear": (_P, _L, _L, _P, _P, _P, _L, _P, _P, _P, _L, _I),
+    "linear_backward": (_P, _L, _L, _P, _P, _L, _P, _P, _P, _P, _P, _P, _L),
+    "narrow": (_P, _L, _L, _P, _P, _P, _P, _L),
+    "outer": (_P, _L, _P, _L, _L, _L, _P, _P, _P),
+    "add_norm": (_P, _P, _P, _P, _F, _L, _L, _P, _P),
+    "add_norm_backward": (_P, _P, _P, _P, _L, _L),
+    "attention": (_P, _P, _L, _L, _L, _F, _L, _P, _P),
+    "attention_backward": (_P, _P, _L, _L, _L, _F, _L, _P, _P, _P),
+}
+
+
+class Kernels:
+    """The functions of kernels.c. Tensors are contiguous, of the types and shapes that it gives; None is a null pointer."""
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        self.functions = {name: getattr(library, name) for name in _ARGUMENTS}
+        for name, function in self.functions.items():
+            function.argtypes = _ARGUMENTS[name]
+
+    def __call__(self, name: str, *arguments: Tensor | float | None) -> None:
+        """Call a function. Raises RunFailed where it finds no memory."""
+        if self.functions[name](*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)):
+            raise RunFailed("there is no memory left: use a smaller train.tokens_per_pass or data.max_length")
+
+
+def kernels() -> Kernels | None:
+    """The kernels, or None where there are none."""
+    found = _find()
+    return found if isinstance(found, Kernels) else None
+
+
+def absence() -> str | None:
+    """Why there are no kernels; None where there are."""
+    found = _find()
+    return found if isinstance(found, str) else None
+
+
+@lru_cache(maxsize=1)
+def _find() -> Kernels | str:
+    if os.environ.get("LORALAB_KERNELS") == "off":
+        return "LORALAB_KERNELS=off"
+    if not torch.cpu._is_avx512_bf16_supported():
+        return "the processor has no AVX-512-BF16"
+    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
+    if compiler is None:
+        return "there is no C compiler: install gcc or clang, and training is faster"
+    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join([compiler, *FLAGS]).encode()).hexdigest()[:16]
+    folder = cache_folder() / "kernels"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_ours(folder):
+            path = folder / f"{digest}.so"
+            if not path.is_file():
+                _compile(compiler, path)
+            return Kernels(path)
+        with tempfile.TemporaryDirectory() as own:  # once loaded a library needs no file
+            path = Path(own) / f"{digest}.so"
+            _compile(compiler, path)
+            return Kernels(path)
+    except (OSError, subprocess.SubprocessError) as error:
+        reason = f"kernels.c could not be compiled: {getattr(error, 'stderr', None) or error}"
+        logging.getLogger(__name__).warning("%s; torch's operators compute instead, more slowly", reason)
+        return reason
+
+
+def _is_ours(folder: Path) -> bool:
+    """True where nobody else can have put a library there for us to load."""
+    status = folder.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
+
+
+def _compile(compiler: str, path: Path) -> None:
+    """Make a library, which appears whole or not at all."""
+    handle, made = tempfile.mkstemp(dir=path.parent, suffix=".new")
+    os.close(handle)
+    try:
+        command = [compiler, *FLAGS, str(SOURCE), "-o", made, "-lm"]
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)  # noqa: S603
+        os.replace(made, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(made)
