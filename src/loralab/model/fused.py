@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from ctypes import c_int
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from loralab.model import products
 from loralab.model.dropout import real_tokens
-from loralab.model.kernels import Kernels, kernels
+from loralab.model.kernels import Adapters, Kernels, address, kernels
 
 if TYPE_CHECKING:
     from loralab.model.lora import Adapter, Projection
@@ -93,31 +93,17 @@ class _Tokens:
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """A map's adapters as the kernels read them, in bf16 pairs: A and B with the scales of LoRA and dropout, rank `rank` together.
-
-    thin: A for x (inputs / 2, rank), up: B for its low-rank product (rank / 2, outputs); wide: B for the gradient
-    (outputs / 2, rank), down: A for its low-rank product (rank / 2, inputs). columns: where each adapter's ranks lie.
+class _Adapted:
+    """The adapters of a map in a pass: as the kernels read them, on which tensors, which columns of the rank each one has; dropout's
+    scale; the map's input x, and x's low-rank product, which `linear` fills in.
     """
 
-    rank: int
-    keep: float
+    struct: Adapters
+    tensors: tuple[Tensor | None, ...]
     columns: dict[str, slice]
-    thin: Tensor
-    up: Tensor
-    wide: Tensor
-    down: Tensor
-
-
-@dataclass(frozen=True)
-class _Low:
-    """What a map with adapters keeps for the way back: its input x, and x's low-rank product, through the mask."""
-
-    pairs: _Pairs
+    keep: float
     x: Tensor
-    product: Tensor
-    mask: Tensor | None
-    tokens: _Tokens
+    low: Tensor
 
 
 class _Pass:
@@ -154,11 +140,8 @@ class _Pass:
         d = gradient.flatten(0, 1)
         d = d.contiguous() if self.first_only else d.index_select(0, self.index)
         for layer in reversed(self.layers[self.lowest :]):
-            found = self._layer_backward(layer, d)
-            if found is None:
-                return None
-            d = found
-        return self._spread(d)
+            d = self._layer_backward(layer, d)
+        return self._spread(d) if self.to_hidden else None
 
     def gradients(self) -> Iterator[Tensor | None]:
         """Of A and B of every adapter, from the bottom up."""
@@ -169,108 +152,110 @@ class _Pass:
     def _layer(self, layer: Layer, x: Tensor, first_only: bool, keep: bool) -> Tensor:
         width, heads = x.shape[1], layer.heads
         tokens = self.firsts if first_only else self.tokens
-        qkv, _, low_qkv = self._linear(layer.qkv, x, self.tokens)
+        qkv, _, adapted_qkv = self._linear(layer.qkv, x, self.tokens)
         context, logsums = x.new_empty(len(tokens.places), width), torch.empty(len(tokens.places), heads)
         shape = (self.starts, self.batch, heads, width // heads, math.sqrt(heads / width), int(first_only))
         self.call("attention", qkv, *shape, context, logsums)
         residual = x.index_select(0, self.starts[:-1]) if first_only else x
-        normal, _, low_output = self._linear(layer.output, context, tokens)
+        normal, _, adapted_output = self._linear(layer.output, context, tokens)
         attended, deviation = self._add_norm(layer.attention_norm, normal, residual)
-        inner, slope, low_in = self._linear(layer.ffn_in, attended, tokens, gelu=True, keep=keep)
-        normal_out, _, low_out = self._linear(layer.ffn_out, inner, tokens)
+        inner, slope, adapted_in = self._linear(layer.ffn_in, attended, tokens, gelu=True, keep=keep)
+        normal_out, _, adapted_out = self._linear(layer.ffn_out, inner, tokens)
         leaving, deviation_out = self._add_norm(layer.ffn_norm, normal_out, attended)
         if keep:
-            lows = low_qkv, low_output, low_in, low_out
-            self.kept.append((shape, qkv, logsums, normal, deviation, slope, normal_out, deviation_out, lows))
+            adapted = adapted_qkv, adapted_output, adapted_in, adapted_out
+            self.kept.append((shape, qkv, logsums, normal, deviation, slope, normal_out, deviation_out, adapted))
         return leaving
 
-    def _layer_backward(self, layer: Layer, d: Tensor) -> Tensor | None:
-        """From the gradient to what left the layer, the gradient to what entered it; None where nothing below it trains."""
-        shape, qkv, logsums, normal, deviation, slope, normal_out, deviation_out, lows = self.kept.pop()
-        low_qkv, low_output, low_in, low_out = lows
+    def _layer_backward(self, layer: Layer, d: Tensor) -> Tensor:
+        """From the gradient to what left the layer, the gradient to what entered it; empty where nothing below it is trained."""
+        shape, qkv, logsums, normal, deviation, slope, normal_out, deviation_out, adapted = self.kept.pop()
+        adapted_qkv, adapted_output, adapted_in, adapted_out = adapted
         d_sum = self._add_norm_backward(layer.ffn_norm, d, normal_out, deviation_out)
-        d_inner = self._linear_backward(layer.ffn_out, d_sum, low_out, slope=slope)
-        d_attended = self._linear_backward(layer.ffn_in, d_inner, low_in, more=d_sum)
+        d_inner = self._linear_backward(layer.ffn_out, d_sum, adapted_out, slope=slope)
+        d_attended = self._linear_backward(layer.ffn_in, d_inner, adapted_in, more=d_sum)
         d_sum = self._add_norm_backward(layer.attention_norm, d_attended, normal, deviation)
-        d_context = self._linear_backward(layer.output, d_sum, low_output)
+        d_context = self._linear_backward(layer.output, d_sum, adapted_output)
         d_qkv = torch.empty_like(qkv)
         self.call("attention_backward", qkv, *shape, logsums, d_context, d_qkv)
-        lowest = not self.to_hidden and not self.kept
-        first_only = bool(shape[-1])
-        d_x = self._linear_backward(layer.qkv, d_qkv, low_qkv, more=None if first_only else d_sum, wanted=not lowest)
-        if first_only and d_x is not None:
-            d_x.index_add_(0, self.starts[:-1], d_sum)
-        return d_x
+        wanted, first_only = self.to_hidden or bool(self.kept), bool(shape[-1])
+        d_x = self._linear_backward(layer.qkv, d_qkv, adapted_qkv, more=None if first_only else d_sum, wanted=wanted)
+        return d_x.index_add_(0, self.starts[:-1], d_sum) if first_only and wanted else d_x
 
     def _linear(
         self, projection: Projection, x: Tensor, tokens: _Tokens, *, gelu: bool = False, keep: bool = False
-    ) -> tuple[Tensor, Tensor | None, _Low | None]:
-        """Return `Projection.forward` of x, GELU's derivative where it is to be kept, and what the adapters keep."""
+    ) -> tuple[Tensor, Tensor | None, _Adapted | None]:
+        """Return `Projection.forward` of x, GELU's derivative where it is to be kept, and the adapters."""
         rows, inputs = x.shape
         weight, bias = projection.weight, projection.bias
         outputs = len(weight)
         slope = x.new_empty(rows, outputs) if gelu and keep else None
-        low = self._low(projection, x, tokens)
-        rank, product, up = (0, None, None) if low is None else (low.pairs.rank, low.product, low.pairs.up)
+        adapted = self._adapted(projection, x, tokens) if projection.adapters and not projection.merged else None
+        struct, low = (None, None) if adapted is None else (adapted.struct, adapted.low)
         if _own_products():
             panels, y = _panels.of(weight), x.new_empty(rows, outputs)
         else:
             panels, y = None, products.forward(x, weight, bias)
-        if panels is not None or low is not None or gelu:
-            self.call("linear", x, rows, inputs, panels, bias, product, rank, up, y, slope, outputs, int(gelu))
-        return y, slope, low
+        if panels is not None or adapted is not None or gelu:
+            self.call("linear", x, rows, inputs, panels, bias, struct, low, y, slope, outputs, int(gelu))
+        return y, slope, adapted
 
-    def _low(self, projection: Projection, x: Tensor, tokens: _Tokens) -> _Low | None:
-        if not projection.adapters or projection.merged:
-            return None
+    def _adapted(self, projection: Projection, x: Tensor, tokens: _Tokens) -> _Adapted:
+        """A map's adapters as pairs, with the pass's dropout mask.
+
+        Made in every pass, and not kept: the steps of a fused optimiser are not counted as new versions of a weight.
+        """
+        (outputs, inputs), blocks = projection.weight.shape, len(projection.roles)
         mask, keep, dropout = None, 1.0, projection.dropout
         if dropout is not None and dropout.p and dropout.training:
-            mask, keep = dropout.mask(tokens.batch, tokens.time, x.shape[1], x.dtype, x.device), 1 / (1 - dropout.p)
-        pairs = _pairs_of(projection, keep, self.call)
-        product = x.new_empty(len(x), pairs.rank)
-        self.call("narrow", x, *x.shape, mask, tokens.places, pairs.thin, product, pairs.rank)
-        return _Low(pairs, x, product, mask, tokens)
+            mask, keep = dropout.mask(tokens.batch, tokens.time, inputs, x.dtype, x.device), 1 / (1 - dropout.p)
+        columns, first = {}, [0]
+        for role in projection.roles:
+            rank = len(projection.adapter(role).a) if role in projection.adapters else 0
+            columns[role] = slice(first[-1], first[-1] + rank)
+            first.append(first[-1] + rank + rank % 2)
+        rank = -(-first[-1] // 16) * 16
+        a, b = torch.zeros(rank, inputs), torch.zeros(outputs, rank)
+        with torch.no_grad():
+            for role in projection.adapters:
+                adapter = projection.adapter(role)
+                torch.mul(adapter.a, keep, out=a[columns[role]])
+                torch.mul(adapter.b, adapter.scale, out=b[projection.rows(role), columns[role]])
+        thin, down = torch.empty(inputs // 2, rank, dtype=torch.int32), torch.empty(rank // 2, inputs, dtype=torch.int32)
+        up, wide = torch.empty(rank // 2, outputs, dtype=torch.int32), torch.empty(outputs // 2, rank, dtype=torch.int32)
+        self.call("adapter_pairs", a, b, rank, inputs, outputs, thin, up, wide, down)
+        tensors = thin, up, wide, down, mask, tokens.places
+        struct = Adapters(rank, blocks, (c_int * 4)(*first), *(None if t is None else address(t) for t in tensors))
+        return _Adapted(struct, tensors, columns, keep, x, x.new_empty(len(x), rank))
 
     def _linear_backward(
         self,
         projection: Projection,
         d: Tensor,
-        low: _Low | None,
+        adapted: _Adapted | None,
         *,
         slope: Tensor | None = None,
         more: Tensor | None = None,
         wanted: bool = True,
-    ) -> Tensor | None:
-        """From the gradient d to a map's output, the one to its input, with `more` added, times the slope, where it is wanted."""
-        rows, outputs = d.shape
-        weight = projection.weight
+    ) -> Tensor:
+        """From the gradient d to a map's output, the one to its input, with `more` added, times the slope; empty where not wanted."""
+        (rows, outputs), weight = d.shape, projection.weight
         inputs = weight.shape[1]
-        rank, product, down, mask, places = 0, None, None, None, None
-        if low is not None:
-            rank, down, mask, places = low.pairs.rank, low.pairs.down, low.mask, low.tokens.places
-            product = d.new_empty(rows, rank)
-            self.call("narrow", d, rows, outputs, None, None, low.pairs.wide, product, rank)
-            self._adapter_gradients(projection, d, low, product)
-        if not wanted:
-            return None
+        struct = x = low = back = d_a = d_b = None
+        if adapted is not None:
+            struct, x, low, rank = adapted.struct, adapted.x, adapted.low, adapted.struct.rank
+            back, d_a, d_b = torch.empty_like(low), torch.empty(rank, inputs), torch.empty(rank, projection.outputs)
         own = _own_products()
-        d_x = d.new_empty(rows, inputs) if own else products.backward(d, weight)
-        if own or low is not None or slope is not None or more is not None:
-            plain = weight if own else None
-            self.call("linear_backward", d, rows, outputs, plain, product, rank, down, mask, places, slope, more, d_x, inputs)
+        d_x = products.backward(d, weight) if wanted and not own else d.new_empty(rows if wanted else 0, inputs)
+        if own or adapted is not None or slope is not None or more is not None:
+            given = (weight if own else None, struct, x, low, back, d_a, d_b, slope, more, d_x if wanted else None)
+            self.call("linear_backward", d, rows, outputs, *given, inputs)
+        if adapted is not None and d_a is not None and d_b is not None:
+            for role in projection.adapters:
+                adapter, columns = projection.adapter(role), adapted.columns[role]
+                # Laid out as the weights are: a fused optimiser takes both for flat.
+                self.found[adapter] = d_a[columns] * adapted.keep, d_b[columns].t().contiguous() * adapter.scale
         return d_x
-
-    def _adapter_gradients(self, projection: Projection, d: Tensor, low: _Low, product: Tensor) -> None:
-        """Those of A and B, from the gradients to the map's output and to the low-rank product."""
-        pairs, (rows, inputs), outputs = low.pairs, low.x.shape, projection.outputs
-        d_a = torch.empty(pairs.rank, inputs)
-        self.call("outer", product, pairs.rank, low.x, inputs, rows, inputs, low.mask, low.tokens.places, d_a)
-        for role, columns in pairs.columns.items():
-            adapter = projection.adapter(role)
-            d_b = torch.empty(pairs.rank, outputs)
-            part = d[:, projection.rows(role)]
-            self.call("outer", low.product, pairs.rank, part, d.shape[1], rows, outputs, None, None, d_b)
-            self.found[adapter] = d_a[columns] * pairs.keep, d_b[columns].t().contiguous() * adapter.scale  # as AdamW wants it
 
     def _add_norm(self, norm: Norm, x: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
         """Return norm(x + residual), and 1 / its deviations; x becomes what is normalised."""
@@ -302,22 +287,3 @@ def _to_panels(weight: Tensor) -> Tensor:
 
 
 _panels = products.Derived(_to_panels)
-
-
-def _pairs_of(projection: Projection, keep: float, call: Kernels) -> _Pairs:
-    """A projection's adapters as pairs. Made in every pass: a fused optimiser's steps do not count as new versions of a weight."""
-    adapters = {role: projection.adapter(role) for role in projection.roles if role in projection.adapters}
-    ends = list(accumulate(len(adapter.a) for adapter in adapters.values()))
-    columns = {role: slice(end - len(adapter.a), end) for (role, adapter), end in zip(adapters.items(), ends, strict=True)}
-    rank = -(-ends[-1] // 16) * 16
-    outputs, inputs = projection.weight.shape
-    a, b = torch.zeros(rank, inputs), torch.zeros(outputs, rank)
-    with torch.no_grad():
-        for role, adapter in adapters.items():
-            torch.mul(adapter.a, keep, out=a[columns[role]])
-            torch.mul(adapter.b, adapter.scale, out=b[projection.rows(role), columns[role]])
-    down, wide = torch.empty(rank // 2, inputs, dtype=torch.int32), torch.empty(outputs // 2, rank, dtype=torch.int32)
-    thin, up = torch.empty(inputs // 2, rank, dtype=torch.int32), torch.empty(rank // 2, outputs, dtype=torch.int32)
-    call("both_pairs", a, rank, inputs, down, thin)
-    call("both_pairs", b, outputs, rank, wide, up)
-    return _Pairs(rank, keep, columns, thin, up, wide, down)

@@ -143,7 +143,7 @@ static void pair_columns(const bf16 *x, long ldx, long rows, long columns, pair 
 }
 
 /* An fp32 matrix (rows, columns) as pairs of both kinds: below (rows / 2, columns), across (columns / 2, rows). Multiples of 16. */
-int both_pairs(const float *x, long rows, long columns, pair *below, pair *across) {
+static int both_pairs(const float *x, long rows, long columns, pair *below, pair *across) {
     bf16 *rounded = aligned_alloc(64, UP(sizeof(bf16) * rows * columns, 64));
     if (!rounded) return 1;
     for (long i = 0; i < rows * columns; i += 16) store(rounded + i, _mm512_loadu_ps(x + i));
@@ -151,6 +151,11 @@ int both_pairs(const float *x, long rows, long columns, pair *below, pair *acros
     pair_columns(rounded, columns, rows, columns, across, rows);
     free(rounded);
     return 0;
+}
+
+/* A (rank, inputs) and B (outputs, rank) of `Adapters`, fp32 → its pairs. */
+int adapter_pairs(const float *a, const float *b, long rank, long inputs, long outputs, pair *thin, pair *up, pair *wide, pair *down) {
+    return both_pairs(a, rank, inputs, down, thin) || both_pairs(b, outputs, rank, wide, up);
 }
 
 /* 2 to the power x, for x ≤ 0: a polynomial (Taylor's) on [-½, ½], within 3e-6. */
@@ -180,8 +185,76 @@ INLINE __m512 gelu_and_slope(__m512 x, __m512 *slope) {
     return _mm512_mul_ps(x, phi);
 }
 
-/* The next M rows of `linear`, in 64 columns. */
-INLINE void linear_tile(const int M, const bf16 *x, long inputs, const pair *weight, const bf16 *bias, const bf16 *low, long rank,
+/* The adapters of one map: together `rank` low-rank columns, a multiple of 16. The map's outputs are `blocks` of equal size, query, key and
+ * value or one alone, and block b's adapter has the columns first[b] to first[b + 1], even numbers; it may have none. A and B have the
+ * scales of dropout and LoRA in them. mask, which may be null: dropout's, row places[t] for token t, where what is zero is dropped. */
+typedef struct {
+    long rank, blocks;
+    int first[4];
+    const pair *thin; /* A for x: (inputs / 2, rank) */
+    const pair *up;   /* B for its low-rank product: (rank / 2, outputs) */
+    const pair *wide; /* B for the gradient: (outputs / 2, rank) */
+    const pair *down; /* A for the gradient's low-rank product: (rank / 2, inputs) */
+    const bf16 *mask;
+    const int *places;
+} Adapters;
+
+/* (rows, columns) of x, zero where row places[r] of mask is. */
+static void masked(const bf16 *x, long ldx, long rows, long columns, const bf16 *mask, const int *places, bf16 *to) {
+    for (long r = 0; r < rows; r++)
+        for (long c = 0; c < columns; c += 16) {
+            __m256i drawn = _mm256_loadu_si256((const void *)(mask + places[r] * ldx + c));
+            __m256i values = _mm256_maskz_loadu_epi16(_mm256_test_epi16_mask(drawn, drawn), x + r * ldx + c);
+            _mm256_storeu_si256((void *)(to + r * columns + c), values);
+        }
+}
+
+/* low (rows, rank) = (mask ∘ x) thin, for x (rows, inputs) in `blocks`, each for its own columns of thin (inputs / 2, rank). */
+static int narrow(const bf16 *x, long rows, long inputs, const bf16 *mask, const int *places, const pair *thin, long rank, long blocks,
+                  const int *first, bf16 *low) {
+    enum { SOME = 4 * ROWS };
+    float *sums = aligned_alloc(64, UP(SOME * (sizeof(float) * rank + sizeof(bf16) * inputs), 64));
+    if (!sums) return 1;
+    bf16 *kept = (bf16 *)(sums + SOME * rank);
+    long half = inputs / blocks / 2;
+    for (long r = 0; r < rows; r += SOME) {
+        long some = rows - r < SOME ? rows - r : SOME;
+        const bf16 *from = x + r * inputs;
+        if (mask) masked(from, inputs, some, inputs, mask, places + r, kept), from = kept;
+        memset(sums, 0, sizeof(float) * some * rank);
+        for (long b = 0; b < blocks; b++) {
+            long n = first[b] / 16 * 16, until = UP(first[b + 1], 16);
+            if (first[b] < first[b + 1])
+                product(some, (const pair *)from + b * half, inputs / 2, 1, thin + b * half * rank + n, rank, half, sums + n, rank, until - n, 1);
+        }
+        for (long i = 0; i < some * rank; i += 16) store(low + r * rank + i, _mm512_loadu_ps(sums + i));
+    }
+    free(sums);
+    return 0;
+}
+
+/* out (rank, inputs / blocks) fp32 = lowᵀ (mask ∘ x): for low (rows, rank), of which each of x's blocks has its own columns. */
+static int outer(const bf16 *low, long rank, long blocks, const int *first, const bf16 *x, long rows, long inputs, const bf16 *mask,
+                 const int *places, float *out) {
+    long half = (rows + 1) / 2, width = inputs / blocks;
+    pair *left = aligned_alloc(64, UP(sizeof(pair) * half * (rank + COLUMNS) + sizeof(bf16) * rows * COLUMNS, 64));
+    if (!left) return 1;
+    pair *right = left + half * rank;
+    bf16 *kept = (bf16 *)(right + half * COLUMNS);
+    pair_rows(low, rank, rows, rank, left, rank);
+    for (long n = 0; n < inputs; n += COLUMNS) {
+        long b = n / width, ranks = first[b + 1] - first[b];
+        if (!ranks) continue;
+        if (mask) masked(x + n, inputs, rows, COLUMNS, mask + n, places, kept);
+        pair_rows(mask ? kept : x + n, mask ? COLUMNS : inputs, rows, COLUMNS, right, COLUMNS);
+        product(ranks, left + first[b], 1, rank, right, COLUMNS, half, out + first[b] * width + n % width, width, COLUMNS, 0);
+    }
+    free(left);
+    return 0;
+}
+
+/* The next M rows of `linear`, in 64 columns; low and up begin where these columns' adapter does, of `ranks` columns. */
+INLINE void linear_tile(const int M, const bf16 *x, long inputs, const pair *weight, const bf16 *bias, const bf16 *low, long rank, long ranks,
                         const pair *up, bf16 *y, bf16 *slope, long outputs, const int gelu) {
     __m512 sum[ROWS][4];
 #pragma GCC unroll 6
@@ -189,7 +262,7 @@ INLINE void linear_tile(const int M, const bf16 *x, long inputs, const pair *wei
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) sum[m][v] = load(weight ? bias + 16 * v : y + m * outputs + 16 * v);
     if (weight) accumulate(M, 4, sum, (const pair *)x, inputs / 2, 1, weight, COLUMNS, inputs / 2);
-    accumulate(M, 4, sum, (const pair *)low, rank / 2, 1, up, outputs, rank / 2);
+    accumulate(M, 4, sum, (const pair *)low, rank / 2, 1, up, outputs, ranks / 2);
     float kept[ROWS][COLUMNS];
 #pragma GCC unroll 6
     for (int m = 0; m < M; m++)
@@ -206,16 +279,22 @@ INLINE void linear_tile(const int M, const bf16 *x, long inputs, const pair *wei
             }
 }
 
-/* y = x Wᵀ + bias + low up, through GELU if asked, whose derivative goes to `slope` where that is given.
+/* y = x Wᵀ + bias and what the adapters add, through GELU if asked, whose derivative goes to `slope` where that is given.
  * x: (rows, inputs); weight: W (outputs, inputs) as (outputs / 64, inputs / 2, 64) pairs, or null: then y holds x Wᵀ + bias already;
- * low: (rows, rank); up: (rank / 2, outputs) pairs; y, slope: (rows, outputs). outputs: a multiple of 64; inputs, rank: even. */
-int linear(const bf16 *x, long rows, long inputs, const pair *weight, const bf16 *bias, const bf16 *low, long rank, const pair *up, bf16 *y,
-            bf16 *slope, long outputs, int gelu) {
+ * adapters: or null; low: (rows, rank), their low-rank product; y, slope: (rows, outputs). Inputs and outputs: multiples of 64. */
+int linear(const bf16 *x, long rows, long inputs, const pair *weight, const bf16 *bias, const Adapters *adapters, bf16 *low, bf16 *y,
+           bf16 *slope, long outputs, int gelu) {
+    long rank = 0;
+    if (adapters) {
+        const int all[] = {0, rank = adapters->rank};
+        if (narrow(x, rows, inputs, adapters->mask, adapters->places, adapters->thin, rank, 1, all, low)) return 1;
+    }
     for (long n = 0; n < outputs; n += COLUMNS) {
-        const pair *columns = weight ? weight + n * (inputs / 2) : NULL;
-        long m = 0;
+        long b = adapters ? n / (outputs / adapters->blocks) : 0, begin = adapters ? adapters->first[b] : 0;
+        long ranks = adapters ? adapters->first[b + 1] - begin : 0, m = 0;
+        const pair *columns = weight ? weight + n * (inputs / 2) : NULL, *up = adapters ? adapters->up + begin / 2 * outputs + n : NULL;
 #define TILE(M, GELU) \
-    linear_tile(M, x + m * inputs, inputs, columns, bias + n, low + m * rank, rank, up + n, y + m * outputs + n, \
+    linear_tile(M, x + m * inputs, inputs, columns, bias + n, low + m * rank + begin, rank, ranks, up, y + m * outputs + n, \
                 slope ? slope + m * outputs + n : NULL, outputs, GELU)
 #define TILES(GELU) \
     for (; m + ROWS <= rows; m += ROWS) TILE(ROWS, GELU); \
@@ -241,7 +320,7 @@ INLINE void linear_backward_tile(const int M, const bf16 *dy, long outputs, cons
         for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
             for (int v = 0; v < 4; v++) {
-                __m256i drawn = _mm256_loadu_si256((const void *)(mask + (long)places[m] * inputs + 16 * v));
+                __m256i drawn = _mm256_loadu_si256((const void *)(mask + places[m] * inputs + 16 * v));
                 sum[m][v] = _mm512_maskz_mov_ps(_mm256_test_epi16_mask(drawn, drawn), sum[m][v]);
             }
     if (weight) accumulate(M, 4, sum, (const pair *)dy, outputs / 2, 1, weight, COLUMNS, outputs / 2);
@@ -256,71 +335,38 @@ INLINE void linear_backward_tile(const int M, const bf16 *dy, long outputs, cons
         }
 }
 
-/* dx = (dy W + mask ∘ (low down) + more) ∘ slope: the gradient of `linear` to x, where mask and slope are what x went through before.
- * weight: W (outputs, inputs) as it is, or null: then dx holds dy W already; low: (rows, rank); down: (rank / 2, inputs) pairs; mask:
- * row r of dx's is row places[r], and where it is zero nothing comes back; mask, more, slope may be null. inputs: a multiple of 64. */
-int linear_backward(const bf16 *dy, long rows, long outputs, const bf16 *weight, const bf16 *low, long rank, const pair *down, const bf16 *mask,
-                    const int *places, const bf16 *slope, const bf16 *more, bf16 *dx, long inputs) {
+/* The gradients of `linear` from dy (rows, outputs), as it was before GELU.
+ * dx = (dy W + what comes through the adapters + more) ∘ slope, where slope is the derivative that x went through before; dx may be null,
+ * and more and slope. weight: W (outputs, inputs) as it is, or null: then dx holds dy W already. back: (rows, rank), dy's low-rank product.
+ * With adapters, whose x and low are `linear`'s: da (rank, inputs) is A's gradient without dropout's scale, db (rank, outputs / blocks)
+ * Bᵀ's without LoRA's, both fp32. Inputs and outputs: multiples of 64. */
+int linear_backward(const bf16 *dy, long rows, long outputs, const bf16 *weight, const Adapters *adapters, const bf16 *x, const bf16 *low,
+                    bf16 *back, float *da, float *db, const bf16 *slope, const bf16 *more, bf16 *dx, long inputs) {
+    const bf16 *mask = adapters ? adapters->mask : NULL;
+    const int *places = adapters ? adapters->places : NULL;
+    const pair *down = adapters ? adapters->down : NULL;
+    long rank = adapters ? adapters->rank : 0;
+    if (adapters) {
+        const int all[] = {0, rank};
+        if (narrow(dy, rows, outputs, NULL, NULL, adapters->wide, rank, adapters->blocks, adapters->first, back) ||
+            outer(back, rank, 1, all, x, rows, inputs, mask, places, da) ||
+            outer(low, rank, adapters->blocks, adapters->first, dy, rows, outputs, NULL, NULL, db))
+            return 1;
+    }
+    if (!dx) return 0;
     pair *columns = weight ? aligned_alloc(64, sizeof(pair) * outputs / 2 * COLUMNS) : NULL;
     if (weight && !columns) return 1;
     for (long n = 0; n < inputs; n += COLUMNS) {
         if (weight) pair_rows(weight + n, inputs, outputs, COLUMNS, columns, COLUMNS);
         long m = 0;
 #define BACK(M) \
-    linear_backward_tile(M, dy + m * outputs, outputs, columns, low + m * rank, rank, down + n, mask ? mask + n : NULL, places + m, \
+    linear_backward_tile(M, dy + m * outputs, outputs, columns, back + m * rank, rank, down + n, mask ? mask + n : NULL, places + m, \
                          slope ? slope + m * inputs + n : NULL, more ? more + m * inputs + n : NULL, dx + m * inputs + n, inputs)
         for (; m + ROWS <= rows; m += ROWS) BACK(ROWS);
         for (; m + 2 <= rows; m += 2) BACK(2);
         if (m < rows) BACK(1);
     }
     free(columns);
-    return 0;
-}
-
-/* (rows, columns) of x, zero where row places[r] of mask is. */
-static void masked(const bf16 *x, long ldx, long rows, long columns, const bf16 *mask, const int *places, long ldm, bf16 *to) {
-    for (long r = 0; r < rows; r++)
-        for (long c = 0; c < columns; c += 16) {
-            __m256i drawn = _mm256_loadu_si256((const void *)(mask + (long)places[r] * ldm + c));
-            __m256i values = _mm256_maskz_loadu_epi16(_mm256_test_epi16_mask(drawn, drawn), x + r * ldx + c);
-            _mm256_storeu_si256((void *)(to + r * columns + c), values);
-        }
-}
-
-/* low (rows, rank) = (mask ∘ x) thin, for x (rows, inputs) and thin (inputs / 2, rank) pairs; mask may be null. inputs, rank: multiples of 16. */
-int narrow(const bf16 *x, long rows, long inputs, const bf16 *mask, const int *places, const pair *thin, bf16 *low, long rank) {
-    enum { SOME = 4 * ROWS };
-    float *sums = aligned_alloc(64, UP(SOME * (sizeof(float) * rank + sizeof(bf16) * inputs), 64));
-    if (!sums) return 1;
-    bf16 *kept = (bf16 *)(sums + SOME * rank);
-    for (long r = 0; r < rows; r += SOME) {
-        long some = rows - r < SOME ? rows - r : SOME;
-        const bf16 *from = x + r * inputs;
-        if (mask) masked(from, inputs, some, inputs, mask, places + r, inputs, kept), from = kept;
-        product(some, (const pair *)from, inputs / 2, 1, thin, rank, inputs / 2, sums, rank, rank, 0);
-        for (long i = 0; i < some * rank; i += 16) store(low + r * rank + i, _mm512_loadu_ps(sums + i));
-    }
-    free(sums);
-    return 0;
-}
-
-/* out (rank, columns) fp32 = lowᵀ (mask ∘ x), for low (rows, rank) and x (rows, ldx); mask, of ldx columns too, may be null.
- * rank, columns: multiples of 16. */
-int outer(const bf16 *low, long rank, const bf16 *x, long ldx, long rows, long columns, const bf16 *mask, const int *places, float *out) {
-    long half = (rows + 1) / 2;
-    pair *left = aligned_alloc(64, UP(sizeof(pair) * half * (rank + COLUMNS) + sizeof(bf16) * rows * COLUMNS, 64));
-    if (!left) return 1;
-    pair *right = left + half * rank;
-    bf16 *kept = (bf16 *)(right + half * COLUMNS);
-    pair_rows(low, rank, rows, rank, left, rank);
-    for (long n = 0; n < columns; n += COLUMNS) {
-        long some = columns - n < COLUMNS ? columns - n : COLUMNS;
-        const bf16 *from = x + n;
-        if (mask) masked(from, ldx, rows, some, mask + n, places, ldx, kept), from = kept;
-        pair_rows(from, mask ? some : ldx, rows, some, right, COLUMNS);
-        product(rank, left, 1, rank, right, COLUMNS, half, out + n, columns, some, 0);
-    }
-    free(left);
     return 0;
 }
 

@@ -25,21 +25,28 @@ from loralab.cache import cache_folder
 from loralab.errors import RunFailed
 
 SOURCE = Path(__file__).with_name("kernels.c")
-FLAGS = "-O3 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx512bf16 -mfma -fPIC -shared".split()
+FLAGS = ["-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-fPIC", "-shared"]
 COMPILE_SECONDS = 120
 
 _P, _L, _I, _F = c_void_p, c_long, c_int, c_float
 _ARGUMENTS = {
-    "both_pairs": (_P, _L, _L, _P, _P),
-    "linear": (_P, _L, _L, _P, _P, _P, _L, _P, _P, _P, _L, _I),
-    "linear_backward": (_P, _L, _L, _P, _P, _L, _P, _P, _P, _P, _P, _P, _L),
-    "narrow": (_P, _L, _L, _P, _P, _P, _P, _L),
-    "outer": (_P, _L, _P, _L, _L, _L, _P, _P, _P),
+    "adapter_pairs": (_P, _P, _L, _L, _L, _P, _P, _P, _P),
+    "linear": (_P, _L, _L, _P, _P, _P, _P, _P, _P, _L, _I),
+    "linear_backward": (_P, _L, _L, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _L),
     "add_norm": (_P, _P, _P, _P, _F, _L, _L, _P, _P),
     "add_norm_backward": (_P, _P, _P, _P, _L, _L),
     "attention": (_P, _P, _L, _L, _L, _F, _L, _P, _P),
     "attention_backward": (_P, _P, _L, _L, _L, _F, _L, _P, _P, _P),
 }
+
+
+class Adapters(ctypes.Structure):
+    """What kernels.c calls by this name. It keeps no tensor alive."""
+
+    _fields_ = [
+        *[("rank", _L), ("blocks", _L), ("first", c_int * 4)],
+        *[(name, _P) for name in ("thin", "up", "wide", "down", "mask", "places")],
+    ]
 
 
 class Kernels:
@@ -51,10 +58,15 @@ class Kernels:
         for name, function in self.functions.items():
             function.argtypes = _ARGUMENTS[name]
 
-    def __call__(self, name: str, *arguments: Tensor | float | None) -> None:
+    def __call__(self, name: str, *arguments: Tensor | Adapters | float | None) -> None:
         """Call a function. Raises RunFailed where it finds no memory."""
-        if self.functions[name](*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)):
+        if self.functions[name](*[address(a) if isinstance(a, (Tensor, Adapters)) else a for a in arguments]):
             raise RunFailed("there is no memory left: use a smaller train.tokens_per_pass or data.max_length")
+
+
+def address(what: Tensor | Adapters) -> int:
+    """Where it lies in memory."""
+    return what.data_ptr() if isinstance(what, Tensor) else ctypes.addressof(what)
 
 
 def kernels() -> Kernels | None:
