@@ -58,8 +58,14 @@ def test_a_forked_process_has_threads_of_its_own() -> None:
 
 
 def test_only_networks_that_threads_may_share_are_shared(tiny: Path) -> None:
-    assert side_by_side.hands(network(tiny)) == 2
-    assert side_by_side.hands(nn.Linear(1, 1)) == 1
+    assert side_by_side.hands(network(tiny), 100) == 2
+    assert side_by_side.hands(nn.Linear(1, 1), 100) == 1
+
+
+@pytest.mark.parametrize(("texts", "least", "hands"), [(16, 8, 2), (15, 8, 1), (1, 8, 1), (4, 2, 2), (100, 2, 2)])
+def test_few_texts_are_not_divided(tiny: Path, monkeypatch: pytest.MonkeyPatch, texts: int, least: int, hands: int) -> None:
+    monkeypatch.setattr(Network, "texts_at_least", least)
+    assert side_by_side.hands(network(tiny), texts) == hands
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

@@ -1,8 +1,8 @@
-"""The encoder's layers on a processor through kernels.c: texts lie end to end without padding, forward and backward are written out.
+"""The encoder's layers through kernels.c, forward and backward written out: texts lie end to end, without padding.
 
-What `Layer.forward` computes, up to rounding in bf16, with the same dropout masks, where the encoder is frozen and only adapters
-are trained. Biases, adapters, GELU, residuals and masks are parts of the products. For the way back a layer keeps Q, K and V, GELU's
-derivative, what its norms found, and the inputs of the maps that have adapters.
+What `Layer.forward` computes, up to rounding in bf16 and with the same dropout masks, on a processor, where the encoder is frozen
+and only adapters are trained. Biases, adapters, GELU and residuals are parts of the products. For the way back a layer keeps Q, K
+and V, GELU's derivative, what its norms found, and the inputs of the maps that have adapters.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ def suits(network: Network) -> bool:
         and dims.ffn_width % TILE == 0
         and dims.width // dims.heads % 16 == 0
         and not network.gradient_checkpointing
+        and all(p.dtype == torch.float32 for p in norms)
         and all(p.dtype == torch.bfloat16 and not p.is_inference() for p in maps)
         and not (torch.is_grad_enabled() and any(p.requires_grad for p in (*maps, *norms)))
     )
@@ -59,8 +60,9 @@ def encode(layers: list[Layer], hidden: Tensor, mask: Tensor, first_only: bool) 
 
     first_only: what leaves the last layer is each text's first token alone, (batch, 1, width).
     """
+    run = _Pass(layers, mask, first_only, to_hidden=torch.is_grad_enabled() and hidden.requires_grad)
     parameters = [p for layer in layers for adapter in _adapters(layer) for p in (adapter.a, adapter.b)]
-    encoded: Tensor = _Encode.apply(layers, hidden, mask, first_only, *parameters)  # type: ignore[no-untyped-call]
+    encoded: Tensor = _Encode.apply(run, hidden, *parameters)  # type: ignore[no-untyped-call]
     return encoded
 
 
@@ -72,15 +74,14 @@ def _adapters(layer: Layer) -> Iterator[Adapter]:
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layers: list[Layer], hidden: Tensor, mask: Tensor, first_only: bool, *parameters: Tensor) -> Tensor:
-        ctx.run = _Pass(layers, mask, first_only, trained=any(ctx.needs_input_grad[4:]), to_hidden=ctx.needs_input_grad[1])
-        leaving: Tensor = ctx.run.forward(hidden)
-        return leaving
+    def forward(ctx: Any, run: _Pass, hidden: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.run = run
+        return run.forward(hidden)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden = ctx.run.backward(gradients[0])
-        return None, hidden, None, None, *ctx.run.gradients()
+        return None, hidden, *ctx.run.gradients()
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ class _Tokens:
 
 @dataclass(frozen=True)
 class _Adapted:
-    """The adapters of a map in a pass: as the kernels read them, on which tensors, which columns of the rank each one has; dropout's
-    scale; the map's input x, and x's low-rank product, which `linear` fills in.
+    """The adapters of a map in a pass.
+
+    struct: as the kernels read them, on `tensors`; columns: those of the rank that each role has; keep: dropout's scale; x: the
+    map's input; low: its low-rank product, which the kernel `linear` fills in.
     """
 
     struct: Adapters
@@ -109,7 +112,7 @@ class _Adapted:
 class _Pass:
     """A pass on its way through the layers. Tokens' states are (tokens, width), text after text; text i begins at starts[i]."""
 
-    def __init__(self, layers: list[Layer], mask: Tensor, first_only: bool, *, trained: bool, to_hidden: bool) -> None:
+    def __init__(self, layers: list[Layer], mask: Tensor, first_only: bool, *, to_hidden: bool) -> None:
         self.layers, self.first_only, self.to_hidden = layers, first_only, to_hidden
         call = kernels()
         assert call is not None
@@ -121,9 +124,8 @@ class _Pass:
         places = self.index // self.time * real_tokens(self.time) + self.index % self.time
         self.tokens = _Tokens(self.batch, self.time, places.int())
         self.firsts = _Tokens(self.batch, 1, torch.arange(self.batch, dtype=torch.int32))
-        self.lowest = 0 if to_hidden else len(layers)
-        if trained and not to_hidden:
-            self.lowest = next(i for i, layer in enumerate(layers) if any(a.a.requires_grad for a in _adapters(layer)))
+        trained = (torch.is_grad_enabled() and any(a.a.requires_grad for a in _adapters(layer)) for layer in layers)
+        self.lowest = 0 if to_hidden else next((i for i, yes in enumerate(trained) if yes), len(layers))
         self.kept: list[tuple[Any, ...]] = []
         self.found: dict[Adapter, tuple[Tensor, Tensor]] = {}
 
@@ -136,7 +138,11 @@ class _Pass:
         return x[:, None] if self.first_only else self._spread(x)
 
     def backward(self, gradient: Tensor) -> Tensor | None:
-        """The gradient of `forward` to hidden, where that is wanted; those of the adapters are found on the way."""
+        """The gradient of `forward` to hidden, where that is wanted; those of the adapters are found on the way. Once: it uses up
+        what was kept.
+        """
+        if len(self.kept) < len(self.layers) - self.lowest:
+            raise RuntimeError("a pass through the kernels goes back once only")
         d = gradient.flatten(0, 1)
         d = d.contiguous() if self.first_only else d.index_select(0, self.index)
         for layer in reversed(self.layers[self.lowest :]):
@@ -238,7 +244,7 @@ class _Pass:
         more: Tensor | None = None,
         wanted: bool = True,
     ) -> Tensor:
-        """From the gradient d to a map's output, the one to its input, with `more` added, times the slope; empty where not wanted."""
+        """From the gradient d to a map's output return the one to its input: plus `more`, times the slope; empty if unwanted."""
         (rows, outputs), weight = d.shape, projection.weight
         inputs = weight.shape[1]
         struct = x = low = back = d_a = d_b = None

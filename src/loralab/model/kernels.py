@@ -1,6 +1,6 @@
 """kernels.c on tensors: compiled by the machine's own C compiler when it is first wanted, and kept for later processes.
 
-Where the processor lacks AVX-512-BF16, where there is no compiler, or with LORALAB_KERNELS=off, there are none, and torch's operators
+There are none where the processor lacks AVX-512-BF16, where there is no compiler, or with LORALAB_KERNELS=off: torch's operators
 compute instead. A kernel runs on the thread that calls it, and lets Python's others run meanwhile.
 """
 
@@ -43,10 +43,12 @@ _ARGUMENTS = {
 class Adapters(ctypes.Structure):
     """What kernels.c calls by this name. It keeps no tensor alive."""
 
-    _fields_ = [
-        *[("rank", _L), ("blocks", _L), ("first", c_int * 4)],
-        *[(name, _P) for name in ("thin", "up", "wide", "down", "mask", "places")],
-    ]
+    _fields_ = (
+        ("rank", _L),
+        ("blocks", _L),
+        ("first", _I * 4),
+        *((name, _P) for name in ("thin", "up", "wide", "down", "mask", "places")),
+    )
 
 
 class Kernels:

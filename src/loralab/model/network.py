@@ -170,11 +170,12 @@ class Network(nn.Module):
     architecture's), `linear`, or `prompt`: the masked-language head with a row for each class in the place of one for each token.
     """
 
-    side_by_side = True  # threads may share it: see training.side_by_side
-
     @property
     def texts_at_least(self) -> int:
-        """In a pass that is worth a thread: torch's products want many rows, the kernels' are as fast with few."""
+        """How many texts are worth a pass and a thread of their own: torch's products want many rows, the kernels' few.
+
+        See training.side_by_side: threads may share this network.
+        """
         return 2 if fused.suits(self) else 8
 
     def __init__(

@@ -140,8 +140,6 @@ class Loop:
         self.device = next(network.parameters()).device
         self.rows = Rows(train, self.device)
         self.loss = loss.to(self.device)
-        self.hands = side_by_side.hands(network)
-        self.texts_at_least: int = getattr(network, "texts_at_least", 1)
         self.trained = [p for p in network.parameters() if p.requires_grad]
         self.small = sum(p.numel() for p in self.trained) < SMALL
         self.allocation: Allocating | None = getattr(network, "allocation", None)
@@ -164,7 +162,7 @@ class Loop:
 
     def _can_be_recorded(self) -> bool:
         """Our own network on a GPU, in a precision whose steps all have the same operations, where it is wanted."""
-        ours = getattr(self.network, "side_by_side", False) and not getattr(self.network, "gradient_checkpointing", False)
+        ours = hasattr(self.network, "texts_at_least") and not getattr(self.network, "gradient_checkpointing", False)
         return self.settings.cuda_graphs and self.device.type == "cuda" and ours and not self.scaler.is_enabled()
 
     def run(self) -> Fit:
@@ -214,7 +212,7 @@ class Loop:
         """Return this process's passes of a step, and how many of them may run at once."""
         mass = self.loss.mass(self.labels(positions))
         mine = self.world.share(positions, self.train.lengths)
-        hands = min(self.hands, max(1, len(mine) // self.texts_at_least))
+        hands = side_by_side.hands(self.network, len(mine))
         passes = (
             part
             for hand in deal(mine, self.train.lengths, hands)
@@ -263,7 +261,7 @@ class Loop:
             raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
         if self.allocation is not None:
             self.scaler.scale(self.allocation.penalty()).backward()  # type: ignore[no-untyped-call]
-        with side_by_side.one_thread(when=self.hands > 1 and self.small):
+        with side_by_side.one_thread(when=self.small):
             norm = self._optimise()
         if self.allocation is not None:
             self.allocation.after_step(self.step + 1, self.total)

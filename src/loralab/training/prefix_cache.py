@@ -120,7 +120,7 @@ def _fill(target: Hidden, network: Any, part: Encoded, start: int, listeners: Se
     was_training, done = network.training, 0
     network.eval()
     passes = list(cut_into_passes(np.arange(len(part)), part.lengths, pass_size(device)))
-    for tokens in side_by_side.each(run, passes, side_by_side.hands(network)):
+    for tokens in side_by_side.each(run, passes, side_by_side.hands(network, len(part))):
         done += tokens
         for listener in listeners:
             listener(Keeping(done, len(part.tokens)))

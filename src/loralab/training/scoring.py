@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from loralab.data.batches import Batch, cut_into_passes, gather
+from loralab.data.batches import Batch, cut_into_passes, deal, gather
 from loralab.data.values import Encoded, Ints
 from loralab.training import side_by_side
 from loralab.training.together import World
@@ -56,8 +56,10 @@ def logits_of(
     was_training = network.training
     network.eval()
     logits: npt.NDArray[np.float32] | None = None
-    passes = list(cut_into_passes(np.arange(len(rows)), encoded.lengths[rows], tokens_per_pass or pass_size(device)))
-    for positions, found in zip(passes, side_by_side.each(run, passes, side_by_side.hands(network)), strict=True):
+    lengths, hands = encoded.lengths[rows], side_by_side.hands(network, len(rows))
+    dealt = deal(np.arange(len(rows)), lengths, hands)
+    passes = [each for part in dealt for each in cut_into_passes(part, lengths, tokens_per_pass or pass_size(device))]
+    for positions, found in zip(passes, side_by_side.each(run, passes, hands), strict=True):
         if logits is None:
             logits = np.empty((len(rows), found.shape[1]), dtype=np.float32)
         logits[positions] = found

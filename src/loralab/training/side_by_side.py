@@ -20,13 +20,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def hands(network: nn.Module) -> int:
-    """How many passes may run at once: one for each of torch's threads, and one where the network computes elsewhere or not alone.
+def hands(network: nn.Module, texts: int) -> int:
+    """How many passes so many texts are dealt into, to run at once: one for each of torch's threads, while they have texts enough.
 
-    Networks say by `side_by_side` that threads may share them: ours draw their dropout by `model.dropout.turn`.
+    Networks say by `texts_at_least` how many are enough, and that threads may share them: ours draw their dropout by
+    `model.dropout.turn`. Others, and those that compute elsewhere, take one pass at a time.
     """
-    alone = next(network.parameters()).device.type != "cpu" or not getattr(network, "side_by_side", False)
-    return 1 if alone else torch.get_num_threads()
+    least: int | None = getattr(network, "texts_at_least", None)
+    if least is None or next(network.parameters()).device.type != "cpu":
+        return 1
+    return min(torch.get_num_threads(), max(1, texts // least))
 
 
 def each(work: Callable[[T], R], parts: Sequence[T], hands: int) -> Iterator[R]:

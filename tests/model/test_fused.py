@@ -1,0 +1,262 @@
+"""The layers through our kernels compute what the layers do: logits, gradients, dropout's masks, whatever the padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from loralab.model import device, fused, lora
+from loralab.model.backbone import Dimensions
+from loralab.model.dropout import Turn
+from loralab.model.kernels import absence
+from loralab.model.network import Network, initialise_head
+
+pytestmark = pytest.mark.skipif(absence() is not None, reason=str(absence()))
+
+LENGTHS = (1, 2, 17, 70, 64)  # one token, an odd number, more than one block of queries, whole vectors
+Gradients = dict[str, Tensor]
+
+
+def build(
+    heads: int = 4,
+    layers: int = 3,
+    pooling: str = "cls",
+    targets: Sequence[str] = ("query", "value"),
+    rank: int = 8,
+    adapted: str | None = None,
+    dropout: float = 0.3,
+) -> Network:
+    """A network of width 64 with weights large enough to matter, in fp32, whose adapters do something already."""
+    generator = torch.Generator().manual_seed(0)
+    network = Network(Dimensions("bert", layers, 64, heads, 128, 50, 128, 2, 64), 3, pooling=pooling)  # type: ignore[arg-type]
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.15, generator=generator)
+    initialise_head(network, generator)
+    lora.attach_lora(network, rank=rank, dropout=dropout, targets=targets, layers=adapted, generator=generator)
+    for _, _, adapter in lora.adapters(network):
+        nn.init.normal_(adapter.b, std=0.1, generator=generator)
+    return network.train()
+
+
+def texts(lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Tensor]:
+    mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return torch.randint(0, 50, mask.shape, generator=torch.Generator().manual_seed(1)), mask
+
+
+def step(network: Network, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Gradients]:
+    """The logits of one pass, and the gradients of all that is trained."""
+    tokens, mask = texts(lengths)
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    with Turn(7):
+        logits = network(tokens, mask)
+    loss = cross_entropy(logits, torch.arange(len(lengths)) % 3)
+    found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
+    return logits.detach(), {n: g for n, g in zip(trained, found, strict=True) if g is not None}
+
+
+def plainly(work: Callable[[], tuple[Tensor, Gradients]]) -> tuple[Tensor, Gradients]:
+    """The same without the kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "fits", lambda *_: False)
+        return work()
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).norm() / expected.norm())
+
+
+@pytest.fixture(params=["own products", "oneDNN's products"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to multiply with the frozen weights: a processor with AMX takes the second."""
+    monkeypatch.setattr(fused, "_own_products", lambda: request.param == "own products")
+
+
+@pytest.mark.usefixtures("products")
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {},
+        {"pooling": "mean"},
+        {"heads": 1},
+        {"heads": 2, "dropout": 0.0},
+        {"targets": ("all",), "rank": 3},
+        {"targets": ("key", "value"), "rank": 17},
+        {"targets": ("output", "ffn_in"), "pooling": "mean"},
+        {"targets": ("ffn_out",), "adapted": "1-2"},
+        {"adapted": "2"},
+        {"layers": 1},
+    ],
+    ids=str,
+)
+def test_logits_and_gradients_are_the_layers_own(shape: dict[str, object]) -> None:
+    """Nearly as near to fp32 as torch's bf16 is, masks of dropout included: a wrong mask, scale or residual is 10 times as far."""
+    network = build(**shape)  # type: ignore[arg-type]
+    exact, exact_gradients = step(network)
+    network.freeze_to(torch.bfloat16)
+    assert fused.suits(network)
+    plain, plain_gradients = plainly(lambda: step(network))
+    found, gradients = step(network)
+    assert distance(found, exact) < 1.5 * distance(plain, exact) + 0.002
+    assert gradients.keys() == plain_gradients.keys() == exact_gradients.keys()
+    for name, gradient in gradients.items():
+        expected = exact_gradients[name]
+        assert distance(gradient, expected) < 1.5 * distance(plain_gradients[name], expected) + 0.01, name
+
+
+def test_the_distance_tells_a_wrong_mask() -> None:
+    network = build()
+    exact, _ = step(network)
+    network.freeze_to(torch.bfloat16)
+    for module in network.modules():
+        if isinstance(module, lora.Dropout):
+            module.seed = 1
+    assert distance(step(network)[0], exact) > 0.02
+
+
+def test_gradients_lie_as_their_weights_do() -> None:
+    """A fused optimiser takes both for flat: a transposed one would train the wrong weights, and nothing would say so."""
+    network = build(targets=("all",))
+    network.freeze_to(torch.bfloat16)
+    weights = dict(network.named_parameters())
+    for name, gradient in step(network)[1].items():
+        assert gradient.shape == weights[name].shape
+        assert gradient.stride() == weights[name].stride(), name
+
+
+def test_what_an_optimiser_changed_is_seen_in_the_next_pass() -> None:
+    """A fused optimiser's steps do not count as new versions of a weight, so nothing may be kept by them."""
+    network = build()
+    network.freeze_to(torch.bfloat16)
+    adapters = [p for p in network.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(adapters, lr=0.05, fused=True)
+    before, _ = step(network)
+    for parameter in adapters:
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step()
+    found, _ = step(network)
+    expected, _ = plainly(lambda: step(network))
+    assert distance(found, expected) < 0.02 < distance(before, expected)
+
+
+def test_a_text_is_the_same_whatever_it_is_batched_with() -> None:
+    """Bit for bit: there is no padding to tell the difference, and each row's sums are taken in one order."""
+    network = build().eval()
+    network.freeze_to(torch.bfloat16)
+    tokens, mask = texts()
+    hidden = network.embeddings(tokens, torch.bfloat16)
+    together = network.encode(hidden, mask)
+    for text, length in enumerate(LENGTHS):
+        alone = network.encode(hidden[text : text + 1, :length], mask[text : text + 1, :length])
+        assert torch.equal(together[text, :length], alone[0])
+        assert not together[text, length:].any()
+
+
+def test_some_of_the_layers_and_the_gradient_to_what_enters_them() -> None:
+    network = build(pooling="mean")
+    hidden = network.embeddings(*texts()[:1], torch.float32).detach()
+    weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2)) * texts()[1][:, :, None]
+
+    def run(dtype: torch.dtype) -> tuple[Tensor, Gradients]:
+        entering = hidden.to(dtype).requires_grad_()
+        with Turn(3):
+            leaving = network.encode(entering, texts()[1], 1, 3)
+        (gradient,) = torch.autograd.grad((leaving.float() * weights).sum(), entering)
+        return leaving.detach().float() * texts()[1][:, :, None], {"hidden": gradient.float()}
+
+    exact, exact_gradient = run(torch.float32)
+    network.freeze_to(torch.bfloat16)
+    found, gradient = run(torch.bfloat16)
+    assert distance(found, exact) < 0.02
+    assert distance(gradient["hidden"], exact_gradient["hidden"]) < 0.04
+
+
+def test_layers_below_the_lowest_adapters_keep_nothing() -> None:
+    network = build(adapted="2")
+    network.freeze_to(torch.bfloat16)
+    tokens, mask = texts()
+    hidden = network.embeddings(tokens, torch.bfloat16)
+    layers = [network.layer(index) for index in range(3)]
+    for context, kept in ((torch.enable_grad(), 1), (torch.no_grad(), 0), (torch.inference_mode(), 0)):
+        with context:
+            run = fused._Pass(layers, mask, True, to_hidden=False)
+            run.forward(hidden)
+            assert len(run.kept) == kept
+
+
+def test_merged_adapters_are_in_the_weights() -> None:
+    network = build(dropout=0.0).eval()
+    tokens, mask = texts()
+    exact = network(tokens, mask)
+    lora.merge(network)
+    network.freeze_to(torch.bfloat16)
+    with torch.inference_mode():
+        assert distance(network(tokens, mask), exact) < 0.03
+
+
+def test_a_pass_goes_back_once() -> None:
+    network = build()
+    network.freeze_to(torch.bfloat16)
+    loss = network(*texts()).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        loss.backward()
+
+
+def test_threads_share_a_network() -> None:
+    network = build()
+    network.freeze_to(torch.bfloat16)
+    alone, gradients = step(network)
+    with ThreadPoolExecutor(8) as pool:
+        for found, its in pool.map(lambda _: step(network), range(24)):
+            assert torch.equal(found, alone)
+            assert all(torch.equal(its[name], gradients[name]) for name in gradients)
+
+
+def in_full(network: Network) -> None:
+    network.layer(1).qkv.weight.requires_grad_()
+
+
+def in_fp32(network: Network) -> None:
+    network.freeze_to(torch.float32)
+
+
+def checkpointed(network: Network) -> None:
+    network.gradient_checkpointing = True
+
+
+@pytest.mark.parametrize("change", [in_full, in_fp32, checkpointed])
+def test_what_the_kernels_cannot_do_is_left_to_torch(change: Callable[[Network], None]) -> None:
+    network = build()
+    network.freeze_to(torch.bfloat16)
+    assert fused.suits(network)
+    change(network)
+    assert not fused.suits(network)
+    assert step(network)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("dims", [{"width": 32}, {"heads": 8}, {"ffn_width": 96}, {"model_type": "roberta", "activation": "relu"}])
+def test_shapes_that_are_no_multiples_of_a_tile_are_left_to_torch(dims: dict[str, object]) -> None:
+    shape = {"model_type": "bert", "layers": 1, "width": 64, "heads": 4, "ffn_width": 128, "vocabulary": 50, "positions": 16}
+    network = Network(Dimensions(**{**shape, "token_types": 2, "embedding_width": dims.get("width", 64), **dims}), 2)  # type: ignore[arg-type]
+    network.requires_grad_(False)
+    network.freeze_to(torch.bfloat16)
+    assert not fused.suits(network)
+
+
+def test_a_text_without_tokens_is_left_to_torch() -> None:
+    network = build()
+    network.freeze_to(torch.bfloat16)
+    tokens, mask = texts((3, 5))
+    mask[0] = False
+    assert not fused.fits(network, network.embeddings(tokens, torch.bfloat16), mask)
+    assert network(tokens, mask).isfinite().all()
+
+
+def test_a_run_says_whether_its_encoder_goes_through_the_kernels() -> None:
+    assert device.place(build(), "bf16").kernels
+    assert not device.place(build(), "fp32").kernels

@@ -1,0 +1,193 @@
+"""kernels.c against torch in fp64, its edges under the address sanitiser, and how it is compiled, kept and done without."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from loralab.model import kernels
+from loralab.model.kernels import Kernels, absence
+
+BF16 = 2**-8  # between neighbours, of their size
+
+
+def needed() -> Kernels:
+    found = kernels.kernels()
+    if found is None:
+        pytest.skip(str(absence()))
+    return found
+
+
+@pytest.fixture
+def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """A machine on which no kernels were looked for yet: its cache."""
+    needed()
+    monkeypatch.setenv("LORALAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernels, "FLAGS", ["-O1", *kernels.FLAGS[1:]])  # compiles in half the time
+    kernels._find.cache_clear()
+    yield tmp_path / "cache" / "kernels"
+    kernels._find.cache_clear()
+
+
+def drawn(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
+    return (torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * scale).bfloat16()
+
+
+def test_gelu_and_its_slope_of_every_bf16_number() -> None:
+    numbers = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16)
+    x = numbers[numbers.isfinite() & (numbers.abs() < 1e18)]
+    x = x[: len(x) // 64 * 64].view(-1, 64)
+    y, slope = x.clone(), torch.empty_like(x)
+    needed()("linear", x, len(x), 64, None, None, None, None, y, slope, 64, 1)
+    exact = x.double().requires_grad_()
+    expected = F.gelu(exact)
+    (derivative,) = torch.autograd.grad(expected.sum(), exact)
+    torch.testing.assert_close(y.double(), expected.detach(), rtol=BF16, atol=3e-7)
+    torch.testing.assert_close(slope.double(), derivative, rtol=BF16, atol=3e-7)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 64), (5, 192), (13, 768)])
+def test_a_norm_of_a_sum_and_its_gradient(rows: int, width: int) -> None:
+    x, residual, d = drawn(rows, width), drawn(rows, width, seed=1, scale=3.0) + 5, drawn(rows, width, seed=2)
+    weight, bias = drawn(width, seed=3).float(), drawn(width, seed=4).float()
+    y, deviations, normal = torch.empty_like(x), torch.empty(rows), x.clone()
+    needed()("add_norm", normal, residual, weight, bias, 1e-5, rows, width, y, deviations)
+    needed()("add_norm_backward", d, normal, weight, deviations, rows, width)
+    exact = x.double().requires_grad_()
+    expected = F.layer_norm(exact + residual.double(), (width,), weight.double(), bias.double(), 1e-5)
+    (gradient,) = torch.autograd.grad(expected, exact, d.double())
+    torch.testing.assert_close(y.double(), expected.detach(), rtol=BF16, atol=BF16)
+    torch.testing.assert_close(normal.double(), gradient, rtol=4 * BF16, atol=4 * BF16 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("size", [16, 32, 48, 64, 128])
+@pytest.mark.parametrize("first", [0, 1])
+def test_attention_and_its_gradient(size: int, first: int) -> None:
+    lengths, heads, scale = [1, 2, 15, 16, 61, 121], 2, 1 / math.sqrt(size)
+    starts = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
+    total, width = int(starts[-1]), heads * size
+    queries = len(lengths) if first else total
+    qkv, d = drawn(total, 3 * width, scale=2.0), drawn(queries, width, seed=1)
+    context, logsums, back = torch.empty(queries, width, dtype=torch.bfloat16), torch.empty(queries, heads), torch.empty_like(qkv)
+    needed()("attention", qkv, starts, len(lengths), heads, size, scale, first, context, logsums)
+    needed()("attention_backward", qkv, starts, len(lengths), heads, size, scale, first, logsums, d, back)
+    exact = qkv.double().requires_grad_()
+    parts = []
+    for begin, end in pairwise(starts.tolist()):
+        query, key, value = exact[begin:end].view(-1, 3, heads, size).permute(1, 2, 0, 3)
+        attended = torch.softmax(query @ key.mT * scale, dim=-1) @ value
+        parts.append(attended[:, : first or None].transpose(0, 1).flatten(1))
+    expected = torch.cat(parts)
+    (gradient,) = torch.autograd.grad(expected, exact, d.double())
+    assert (context.double() - expected).norm() < BF16 * expected.norm()
+    assert (back.double() - gradient).norm() < BF16 * gradient.norm()
+
+
+def test_a_library_is_compiled_once(fresh: Path) -> None:
+    assert kernels.kernels() is not None
+    (library,) = fresh.iterdir()
+    made = library.stat()
+    kernels._find.cache_clear()
+    assert kernels.kernels() is not None
+    assert library.stat() == made
+
+
+def test_no_library_is_loaded_that_others_can_have_put_there(fresh: Path) -> None:
+    fresh.mkdir(parents=True)
+    fresh.chmod(0o777)
+    assert kernels.kernels() is not None
+    assert list(fresh.iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_made_is_said(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fresh.parent.write_text("a file where a folder should be")
+    with caplog.at_level(logging.WARNING):
+        assert kernels.kernels() is None
+    assert "could not be compiled" in caplog.text
+    assert "could not be compiled" in str(absence())
+
+
+def test_a_compiler_that_fails_is_said(
+    fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho this compiler is too old >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    with caplog.at_level(logging.WARNING):
+        assert kernels.kernels() is None
+    assert "this compiler is too old" in caplog.text
+    assert list(fresh.iterdir()) == []
+
+
+@pytest.mark.usefixtures("fresh")
+def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "install gcc" in str(absence())
+    monkeypatch.setenv("LORALAB_KERNELS", "off")
+    kernels._find.cache_clear()
+    assert absence() == "LORALAB_KERNELS=off"
+    assert kernels.kernels() is None
+
+
+SHAPES = """
+import random, torch
+from loralab.model import fused, lora
+from loralab.model.backbone import Dimensions
+from loralab.model.kernels import absence
+from loralab.model.network import Network
+assert absence() is None, absence()
+torch.set_num_threads(1)
+draw = random.Random(0).choice
+for trial in range(40):
+    (width, heads), layers = draw([(64, 1), (64, 4), (128, 2), (192, 4)]), draw([1, 2, 3])
+    dims = Dimensions("bert", layers, width, heads, draw([64, 192]), 50, 256, 2, width)
+    network = Network(dims, 3, pooling=draw(["cls", "mean"]))
+    targets = draw([("query", "value"), ("all",), ("key",), ("output", "ffn_in"), ("ffn_out",)])
+    lora.attach_lora(network, rank=draw([1, 3, 8, 17, 40]), dropout=draw([0, 0.3]), targets=targets)
+    network.embeddings.requires_grad_(draw([True, False]))
+    network.freeze_to(torch.bfloat16)
+    lengths = torch.tensor([draw([1, 2, 3, 16, 17, 59, 60, 61, 125]) for _ in range(draw([1, 2, 5]))])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    tokens = torch.randint(0, 50, mask.shape)
+    own = draw([True, False])
+    fused._own_products = lambda: own
+    assert fused.suits(network)
+    network.train()(tokens, mask).sum().backward()
+    with torch.inference_mode():
+        network.eval()(tokens, mask)
+print("no error")
+"""
+
+
+@pytest.mark.slow
+def test_nothing_is_read_or_written_beyond_its_place(tmp_path: Path) -> None:
+    needed()
+    sanitiser = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    if not shutil.which("gcc") or not os.path.isabs(sanitiser):
+        pytest.skip("gcc has no address sanitiser here")
+    compiler = tmp_path / "cc"
+    compiler.write_text('#!/bin/sh\nexec gcc -fsanitize=address "$@"\n')
+    compiler.chmod(0o755)
+    environment = {**os.environ, "CC": str(compiler), "LORALAB_CACHE": str(tmp_path), "LD_PRELOAD": sanitiser}
+    done = subprocess.run(
+        [sys.executable, "-c", SHAPES],
+        env={**environment, "ASAN_OPTIONS": "detect_leaks=0"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.stdout == "no error\n", done.stderr[-3000:]
