@@ -126,7 +126,7 @@ def ours(
     )
     where = device.place(network, "auto")
     settings = Optimisation(epochs, None, BATCH, learning_rate=RATE, cuda_graphs=cuda_graphs)
-    with _counted_gathers() as computed:
+    with _counted_gathers(padded=not where.kernels) as computed:
         began = time.perf_counter()
         plan = prefix_cache.plan(network, [task.rows], setting=cache, limit=1e12, epochs=epochs, folder=folder, identity=str(where))
         losses = fit_losses(network, plan.keep(network, task.rows), settings, seed)
@@ -323,12 +323,13 @@ def summary_of(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, float]
 
 
 @contextmanager
-def _counted_gathers() -> Iterator[list[int]]:
-    """Count the tokens of every pass that our engine gathers, padding included: a recorded pass calls no network."""
+def _counted_gathers(*, padded: bool) -> Iterator[list[int]]:
+    """Count the tokens of every pass that our engine gathers, since a recorded pass calls no network. The kernels leave padding out."""
     passes: list[int] = []
 
     def at(rows: Rows, positions: Ints, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        passes.append(len(positions) * (width or rows.width(positions)))
+        real = int(rows.encoded.lengths[positions].sum())
+        passes.append(len(positions) * (width or rows.width(positions)) if padded else real)
         return gather(rows, positions, width)
 
     gather = Rows.at

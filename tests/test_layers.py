@@ -55,7 +55,7 @@ TABLE: Mapping[str, May] = {
     "diagnose": May(top=("classifier", "data", "metrics", "runs", "stats"), lazily=("model.network",), types=("model.network",)),
     "describe": May(
         top=("config", "data.sources", "model.backbone", "model.counts", "model.storage", "runs"),
-        lazily=("model.build", "model.device"),
+        lazily=("model.build", "model.device", "model.kernels"),
     ),
     "trials": May(top=("config", "runs")),
     "experiments": May(
