@@ -324,7 +324,7 @@ def summary_of(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, float]
 
 @contextmanager
 def _counted_gathers(*, padded: bool) -> Iterator[list[int]]:
-    """Count the tokens of every pass that our engine gathers, since a recorded pass calls no network. The kernels leave padding out."""
+    """Count the tokens of every pass that our engine gathers, since a recorded pass calls no network; `padded`: with padding."""
     passes: list[int] = []
 
     def at(rows: Rows, positions: Ints, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:

@@ -111,12 +111,9 @@ def test_no_library_is_loaded_that_others_can_have_put_there(fresh: Path) -> Non
     assert list(fresh.iterdir()) == []
 
 
-def test_a_cache_that_cannot_be_made_is_said(fresh: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_kept_is_compiled_for_this_process(fresh: Path) -> None:
     fresh.parent.write_text("a file where a folder should be")
-    with caplog.at_level(logging.WARNING):
-        assert kernels.kernels() is None
-    assert "could not be compiled" in caplog.text
-    assert "could not be compiled" in str(absence())
+    assert kernels.kernels() is not None
 
 
 def test_a_compiler_that_fails_is_said(
@@ -129,6 +126,7 @@ def test_a_compiler_that_fails_is_said(
     with caplog.at_level(logging.WARNING):
         assert kernels.kernels() is None
     assert "this compiler is too old" in caplog.text
+    assert "this compiler is too old" in str(absence())
     assert list(fresh.iterdir()) == []
 
 

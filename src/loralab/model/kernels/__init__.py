@@ -1,4 +1,4 @@
-"""kernels.c on tensors: compiled by the machine's own C compiler when it is first wanted, and kept for later processes.
+"""Kernels in C on tensors: compiled by the machine's own C compiler when it is first wanted, and kept for later processes.
 
 There are none where the processor lacks AVX-512-BF16, where there is no compiler, or with LORALAB_KERNELS=off: torch's operators
 compute instead. A kernel runs on the thread that calls it, and lets Python's others run meanwhile.
@@ -24,7 +24,7 @@ from torch import Tensor
 from loralab.cache import cache_folder
 from loralab.errors import RunFailed
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 FLAGS = ["-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-fPIC", "-shared"]
 COMPILE_SECONDS = 120
 
@@ -41,7 +41,7 @@ _ARGUMENTS = {
 
 
 class Adapters(ctypes.Structure):
-    """What kernels.c calls by this name. It keeps no tensor alive."""
+    """What linear.c calls by this name. It keeps no tensor alive."""
 
     _fields_ = (
         ("rank", _L),
@@ -52,7 +52,7 @@ class Adapters(ctypes.Structure):
 
 
 class Kernels:
-    """The functions of kernels.c. Tensors are contiguous, of the types and shapes that it gives; None is a null pointer."""
+    """The functions of linear.c and attention.c. Tensors are contiguous, of the types and shapes given there; None is a null pointer."""
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
@@ -90,29 +90,36 @@ def _find() -> Kernels | str:
     if not torch.cpu._is_avx512_bf16_supported():
         return "the processor has no AVX-512-BF16"
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
-    if compiler is None:
+    if compiler is None or os.name != "posix":
         return "there is no C compiler: install gcc or clang, and training is faster"
-    digest = hashlib.sha256(SOURCE.read_bytes() + " ".join([compiler, *FLAGS]).encode()).hexdigest()[:16]
-    folder = cache_folder() / "kernels"
+    made_of = b"".join(source.read_bytes() for source in SOURCES) + " ".join([compiler, *FLAGS]).encode()
+    name = hashlib.sha256(made_of).hexdigest()[:16] + ".so"
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if _is_ours(folder):
-            path = folder / f"{digest}.so"
-            if not path.is_file():
-                _compile(compiler, path)
-            return Kernels(path)
-        with tempfile.TemporaryDirectory() as own:  # once loaded a library needs no file
-            path = Path(own) / f"{digest}.so"
-            _compile(compiler, path)
-            return Kernels(path)
+        return _load(compiler, name)
     except (OSError, subprocess.SubprocessError) as error:
-        reason = f"kernels.c could not be compiled: {getattr(error, 'stderr', None) or error}"
+        reason = f"the kernels could not be compiled: {getattr(error, 'stderr', None) or error}"
         logging.getLogger(__name__).warning("%s; torch's operators compute instead, more slowly", reason)
         return reason
 
 
+def _load(compiler: str, name: str) -> Kernels:
+    """Load the library that was kept, or make it; where it cannot be kept, for this process alone."""
+    folder = cache_folder() / "kernels"
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if _is_ours(folder):
+        if not (folder / name).is_file():
+            _compile(compiler, folder / name)
+        return Kernels(folder / name)
+    with tempfile.TemporaryDirectory() as own:  # once loaded a library needs no file
+        _compile(compiler, Path(own) / name)
+        return Kernels(Path(own) / name)
+
+
 def _is_ours(folder: Path) -> bool:
-    """True where nobody else can have put a library there for us to load."""
+    """True where we may write, and nobody else can have put a library there for us to load."""
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        return False
     status = folder.stat()
     return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
@@ -122,7 +129,7 @@ def _compile(compiler: str, path: Path) -> None:
     handle, made = tempfile.mkstemp(dir=path.parent, suffix=".new")
     os.close(handle)
     try:
-        command = [compiler, *FLAGS, str(SOURCE), "-o", made, "-lm"]
+        command = [compiler, *FLAGS, *(str(source) for source in SOURCES if source.suffix == ".c"), "-o", made, "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)  # noqa: S603
         os.replace(made, path)
     finally:
