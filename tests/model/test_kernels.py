@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loralab.model import kernels
+from loralab.model import fused, kernels
 from loralab.model.kernels import Kernels, absence
 
 BF16 = 2**-8  # between neighbours, of their size
 
 
 def needed() -> Kernels:
-    found = kernels.kernels()
+    found = kernels.find()
     if found is None:
         pytest.skip(str(absence()))
     return found
@@ -49,8 +49,9 @@ def test_gelu_and_its_slope_of_every_bf16_number() -> None:
     numbers = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.bfloat16)
     x = numbers[numbers.isfinite() & (numbers.abs() < 1e18)]
     x = x[: len(x) // 64 * 64].view(-1, 64)
-    y, slope = x.clone(), torch.empty_like(x)
-    needed()("linear", x, len(x), 64, None, None, None, None, y, slope, 64, 1)
+    y, slope, bias = torch.empty_like(x), torch.empty_like(x), torch.zeros(64, dtype=torch.bfloat16)
+    identity = fused._to_panels(torch.eye(64).bfloat16())
+    needed()("linear", x, len(x), 64, identity, bias, None, None, y, slope, 64, 1)
     exact = x.double().requires_grad_()
     expected = F.gelu(exact)
     (derivative,) = torch.autograd.grad(expected.sum(), exact)
@@ -96,24 +97,24 @@ def test_attention_and_its_gradient(size: int, first: int) -> None:
 
 
 def test_a_library_is_compiled_once(fresh: Path) -> None:
-    assert kernels.kernels() is not None
+    assert kernels.find() is not None
     (library,) = fresh.iterdir()
     made = library.stat()
     kernels._find.cache_clear()
-    assert kernels.kernels() is not None
+    assert kernels.find() is not None
     assert library.stat() == made
 
 
 def test_no_library_is_loaded_that_others_can_have_put_there(fresh: Path) -> None:
     fresh.mkdir(parents=True)
     fresh.chmod(0o777)
-    assert kernels.kernels() is not None
+    assert kernels.find() is not None
     assert list(fresh.iterdir()) == []
 
 
 def test_what_cannot_be_kept_is_compiled_for_this_process(fresh: Path) -> None:
     fresh.parent.write_text("a file where a folder should be")
-    assert kernels.kernels() is not None
+    assert kernels.find() is not None
 
 
 def test_a_compiler_that_fails_is_said(
@@ -124,7 +125,7 @@ def test_a_compiler_that_fails_is_said(
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
     with caplog.at_level(logging.WARNING):
-        assert kernels.kernels() is None
+        assert kernels.find() is None
     assert "this compiler is too old" in caplog.text
     assert "this compiler is too old" in str(absence())
     assert list(fresh.iterdir()) == []
@@ -137,7 +138,16 @@ def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.setenv("LORALAB_KERNELS", "off")
     kernels._find.cache_clear()
     assert absence() == "LORALAB_KERNELS=off"
-    assert kernels.kernels() is None
+    assert kernels.find() is None
+
+
+@pytest.mark.parametrize(
+    ("feature", "there", "reason"), [("_is_amx_tile_supported", True, "AMX"), ("_is_avx512_bf16_supported", False, "AVX")]
+)
+@pytest.mark.usefixtures("fresh")
+def test_processors_that_have_less_or_more(monkeypatch: pytest.MonkeyPatch, feature: str, there: bool, reason: str) -> None:
+    monkeypatch.setattr(torch.cpu, feature, lambda: there)
+    assert reason in str(absence())
 
 
 SHAPES = """
@@ -160,8 +170,6 @@ for trial in range(40):
     lengths = torch.tensor([draw([1, 2, 3, 16, 17, 59, 60, 61, 125]) for _ in range(draw([1, 2, 5]))])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     tokens = torch.randint(0, 50, mask.shape)
-    own = draw([True, False])
-    fused._own_products = lambda: own
     assert fused.suits(network)
     network.train()(tokens, mask).sum().backward()
     with torch.inference_mode():

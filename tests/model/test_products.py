@@ -6,9 +6,11 @@ import gc
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -149,6 +151,27 @@ assert products._types in ((), (torch.float32,)), products._types
 """
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # as on a processor without AVX-512
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def test_what_is_made_of_a_weight_is_made_once_for_all_threads() -> None:
+    """Else the one that came first would compute with memory that the second has given back."""
+    together, made = Barrier(4), []
+
+    def make(weight: Tensor) -> list[int]:
+        time.sleep(0.05)
+        made.append(weight)
+        return [len(made)]
+
+    derived, weight = products.Derived(make), frozen(4, 8)[0]
+
+    def ask(_: int) -> list[int]:
+        together.wait(10)
+        return derived.of(weight)
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(ask, range(4)))
+    assert len(made) == 1
+    assert all(each is found[0] for each in found)
 
 
 def test_threads_share_a_layout() -> None:

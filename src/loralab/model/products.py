@@ -7,6 +7,7 @@ for bit, fp32 products take 0.45. Without a gradient the activation is part of t
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, MutableMapping
 from typing import Any, Generic, TypeVar
 
@@ -71,13 +72,16 @@ class Derived(Generic[V]):
     def __init__(self, make: Callable[[Tensor], V]) -> None:
         self.make = make
         self.known: MutableMapping[Tensor, tuple[int, Tensor, V]] = WeakTensorKeyDictionary()
+        self.making = threading.Lock()
 
     def of(self, weight: Tensor) -> V:
-        known = self.known.get(weight)
-        if known is None or known[0] != weight._version or known[1].data_ptr() != weight.data_ptr():
-            plain = weight.detach()  # kept alive, so that its address is nobody else's
-            self.known[weight] = known = weight._version, plain, self.make(plain)
-        return known[2]
+        """What was made of a weight. Threads that ask at once get the same, so it lives as long as the weight stays what it is."""
+        with self.making:
+            known = self.known.get(weight)
+            if known is None or known[0] != weight._version or known[1].data_ptr() != weight.data_ptr():
+                plain = weight.detach()  # kept alive, so that its address is nobody else's
+                self.known[weight] = known = weight._version, plain, self.make(plain)
+            return known[2]
 
 
 class _Packed:

@@ -1,7 +1,7 @@
 """Kernels in C on tensors: compiled by the machine's own C compiler when it is first wanted, and kept for later processes.
 
-There are none where the processor lacks AVX-512-BF16, where there is no compiler, or with LORALAB_KERNELS=off: torch's operators
-compute instead. A kernel runs on the thread that calls it, and lets Python's others run meanwhile.
+There are none where the processor lacks AVX-512-BF16 or has more (AMX), where there is no compiler, or with LORALAB_KERNELS=off:
+torch's operators compute instead. A kernel runs on the thread that calls it, and lets Python's others run meanwhile.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from ctypes import c_float, c_int, c_long, c_void_p
+from ctypes import POINTER, c_float, c_int, c_long, c_void_p
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,10 +30,42 @@ FLAGS = ["-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512
 COMPILE_SECONDS = 120
 
 _P, _L, _I, _F = c_void_p, c_long, c_int, c_float
-_ARGUMENTS = {
-    "adapter_pairs": (_P, _P, _L, _L, _L, _P, _P, _P, _P),
+
+
+class Adapter(ctypes.Structure):
+    """These structures are layer.c's of the same names, which describes them. They keep no tensor alive."""
+
+    _fields_ = (*((name, _P) for name in ("a", "b", "da", "db")), ("rank", _L), ("scale", _F))
+
+
+class Map(ctypes.Structure):
+    _fields_ = (
+        *((name, _P) for name in ("weight", "panels", "bias")),
+        *((name, _L) for name in ("inputs", "outputs", "roles", "rank")),
+        ("adapters", Adapter * 3),
+        ("keep", _F),
+        *((name, _P) for name in ("mask", "places", "pairs", "low", "x")),
+    )
+
+
+class Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, Map) for name in ("qkv", "output", "ffn_in", "ffn_out")),
+        *((name, _P) for name in ("weight", "bias", "weight_out", "bias_out")),
+        *((name, _F) for name in ("eps", "eps_out")),
+        *((name, _L) for name in ("heads", "texts", "tokens", "first_only")),
+        *(
+            (name, _P)
+            for name in ("starts", "qkv_states", "logsums", "normal", "normal_out", "slope", "deviations", "deviations_out")
+        ),
+        *((name, _P) for name in ("context", "attended", "inner")),
+    )
+
+
+_ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "layer": (POINTER(Layer), _P, _P),
+    "layer_backward": (POINTER(Layer), _P, _P, _P),
     "linear": (_P, _L, _L, _P, _P, _P, _P, _P, _P, _L, _I),
-    "linear_backward": (_P, _L, _L, _P, _P, _P, _P, _P, _P, _P, _P, _P, _P, _L),
     "add_norm": (_P, _P, _P, _P, _F, _L, _L, _P, _P),
     "add_norm_backward": (_P, _P, _P, _P, _L, _L),
     "attention": (_P, _P, _L, _L, _L, _F, _L, _P, _P),
@@ -40,38 +73,23 @@ _ARGUMENTS = {
 }
 
 
-class Adapters(ctypes.Structure):
-    """What linear.c calls by this name. It keeps no tensor alive."""
-
-    _fields_ = (
-        ("rank", _L),
-        ("blocks", _L),
-        ("first", _I * 4),
-        *((name, _P) for name in ("thin", "up", "wide", "down", "mask", "places")),
-    )
-
-
 class Kernels:
-    """The functions of linear.c and attention.c. Tensors are contiguous, of the types and shapes given there; None is a null pointer."""
+    """The functions of layer.c, and for tests what it calls. Tensors are contiguous, of the types and shapes given there."""
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
         self.functions = {name: getattr(library, name) for name in _ARGUMENTS}
         for name, function in self.functions.items():
             function.argtypes = _ARGUMENTS[name]
+            function.restype = None if name.startswith("add_norm") else c_int  # which is not 0 where there was no memory
 
-    def __call__(self, name: str, *arguments: Tensor | Adapters | float | None) -> None:
-        """Call a function. Raises RunFailed where it finds no memory."""
-        if self.functions[name](*[address(a) if isinstance(a, (Tensor, Adapters)) else a for a in arguments]):
+    def __call__(self, name: str, *arguments: Tensor | Layer | float | None) -> None:
+        """Call a function, with None for a null pointer. Raises RunFailed where it found no memory."""
+        if self.functions[name](*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]):
             raise RunFailed("there is no memory left: use a smaller train.tokens_per_pass or data.max_length")
 
 
-def address(what: Tensor | Adapters) -> int:
-    """Where it lies in memory."""
-    return what.data_ptr() if isinstance(what, Tensor) else ctypes.addressof(what)
-
-
-def kernels() -> Kernels | None:
+def find() -> Kernels | None:
     """The kernels, or None where there are none."""
     found = _find()
     return found if isinstance(found, Kernels) else None
@@ -89,6 +107,8 @@ def _find() -> Kernels | str:
         return "LORALAB_KERNELS=off"
     if not torch.cpu._is_avx512_bf16_supported():
         return "the processor has no AVX-512-BF16"
+    if torch.cpu._is_amx_tile_supported():
+        return "the processor has AMX, with which torch's products are faster"
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None or os.name != "posix":
         return "there is no C compiler: install gcc or clang, and training is faster"

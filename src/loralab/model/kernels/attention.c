@@ -1,6 +1,6 @@
 /* Attention, forward and backward: see fused.py, which calls it. */
 
-#include "tiles.h"
+#include "kernels.h"
 
 #define QUERIES 60 /* whose scores are at hand at once */
 

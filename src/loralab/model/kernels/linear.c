@@ -1,6 +1,6 @@
 /* Linear maps with adapters and GELU, and norms of sums, forward and backward: see fused.py, which calls them. */
 
-#include "tiles.h"
+#include "kernels.h"
 
 /* An fp32 matrix (rows, columns) as pairs of both kinds: below (rows / 2, columns), across (columns / 2, rows). Multiples of 16. */
 static int both_pairs(const float *x, long rows, long columns, pair *below, pair *across) {
@@ -34,21 +34,6 @@ INLINE __m512 gelu_and_slope(__m512 x, __m512 *slope) {
     *slope = _mm512_fmadd_ps(_mm512_mul_ps(x, bell), _mm512_set1_ps(0.398942280f), phi);
     return _mm512_mul_ps(x, phi);
 }
-
-/* The adapters of one map: together `rank` low-rank columns, a multiple of 16. The map's outputs are `blocks` of equal size, query,
- * key and value or one alone, and block b's adapter has the columns first[b] to first[b + 1], even numbers; it may have none. A and
- * B have the scales of dropout and LoRA in them. mask, which may be null: dropout's, row places[t] for token t, where what is zero
- * is dropped. */
-typedef struct {
-    long rank, blocks;
-    int first[4];
-    const pair *thin; /* A for x: (inputs / 2, rank) */
-    const pair *up;   /* B for its low-rank product: (rank / 2, outputs) */
-    const pair *wide; /* B for the gradient: (outputs / 2, rank) */
-    const pair *down; /* A for the gradient's low-rank product: (rank / 2, inputs) */
-    const bf16 *mask;
-    const int *places;
-} Adapters;
 
 /* (rows, columns) of x, zero where row places[r] of mask is. */
 static void masked(const bf16 *x, long ldx, long rows, long columns, const bf16 *mask, const int *places, bf16 *to) {
@@ -112,8 +97,8 @@ INLINE void linear_tile(const int M, const bf16 *x, long inputs, const pair *wei
 #pragma GCC unroll 6
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; v++) sum[m][v] = load(weight ? bias + 16 * v : y + m * outputs + 16 * v);
-    if (weight) accumulate(M, 4, sum, (const pair *)x, inputs / 2, 1, weight, COLUMNS, inputs / 2);
+        for (int v = 0; v < 4; v++) sum[m][v] = load(bias + 16 * v);
+    accumulate(M, 4, sum, (const pair *)x, inputs / 2, 1, weight, COLUMNS, inputs / 2);
     accumulate(M, 4, sum, (const pair *)low, rank / 2, 1, up, outputs, ranks / 2);
     float kept[ROWS][COLUMNS];
 #pragma GCC unroll 6
@@ -132,9 +117,8 @@ INLINE void linear_tile(const int M, const bf16 *x, long inputs, const pair *wei
 }
 
 /* y = x Wᵀ + bias and what the adapters add, through GELU if asked, whose derivative goes to `slope` where that is given.
- * x: (rows, inputs); weight: W (outputs, inputs) as (outputs / 64, inputs / 2, 64) pairs, or null: then y holds x Wᵀ + bias
- * already; adapters: or null; low: (rows, rank), their low-rank product; y, slope: (rows, outputs). Inputs and outputs: multiples
- * of 64. */
+ * x: (rows, inputs); weight: W (outputs, inputs) as (outputs / 64, inputs / 2, 64) pairs; adapters: or null; low: (rows, rank),
+ * their low-rank product; y, slope: (rows, outputs). Inputs and outputs: multiples of 64. */
 int linear(const bf16 *x, long rows, long inputs, const pair *weight, const bf16 *bias, const Adapters *adapters, bf16 *low,
            bf16 *y, bf16 *slope, long outputs, int gelu) {
     long rank = 0;
@@ -145,8 +129,7 @@ int linear(const bf16 *x, long rows, long inputs, const pair *weight, const bf16
     for (long n = 0; n < outputs; n += COLUMNS) {
         long b = adapters ? n / (outputs / adapters->blocks) : 0, begin = adapters ? adapters->first[b] : 0;
         long ranks = adapters ? adapters->first[b + 1] - begin : 0, m = 0;
-        const pair *columns = weight ? weight + n * (inputs / 2) : NULL,
-                   *up = adapters ? adapters->up + begin / 2 * outputs + n : NULL;
+        const pair *columns = weight + n * (inputs / 2), *up = adapters ? adapters->up + begin / 2 * outputs + n : NULL;
 #define TILE(M, GELU) \
     linear_tile(M, x + m * inputs, inputs, columns, bias + n, low + m * rank + begin, rank, ranks, up, y + m * outputs + n, \
                 slope ? slope + m * outputs + n : NULL, outputs, GELU)
@@ -182,12 +165,11 @@ INLINE void linear_backward_tile(const int M, const bf16 *dy, long outputs, cons
                 __m256i drawn = _mm256_loadu_si256((const void *)(mask + places[m] * inputs + 16 * v));
                 sum[m][v] = _mm512_maskz_mov_ps(_mm256_test_epi16_mask(drawn, drawn), sum[m][v]);
             }
-    if (weight) accumulate(M, 4, sum, (const pair *)dy, outputs / 2, 1, weight, COLUMNS, outputs / 2);
+    accumulate(M, 4, sum, (const pair *)dy, outputs / 2, 1, weight, COLUMNS, outputs / 2);
 #pragma GCC unroll 6
     for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
-            if (!weight) sum[m][v] = _mm512_add_ps(sum[m][v], load(dx + m * inputs + 16 * v));
             if (more) sum[m][v] = _mm512_add_ps(sum[m][v], load(more + m * inputs + 16 * v));
             if (slope) sum[m][v] = _mm512_mul_ps(sum[m][v], load(slope + m * inputs + 16 * v));
             store(dx + m * inputs + 16 * v, sum[m][v]);
@@ -196,9 +178,9 @@ INLINE void linear_backward_tile(const int M, const bf16 *dy, long outputs, cons
 
 /* The gradients of `linear` from dy (rows, outputs), as it was before GELU.
  * dx = (dy W + what comes through the adapters + more) ∘ slope, where slope is the derivative that x went through before; dx may be
- * null, and more and slope. weight: W (outputs, inputs) as it is, or null: then dx holds dy W already. back: (rows, rank), dy's
- * low-rank product. With adapters, whose x and low are `linear`'s: da (rank, inputs) is A's gradient without dropout's scale, db
- * (rank, outputs / blocks) Bᵀ's without LoRA's, both fp32. Inputs and outputs: multiples of 64. */
+ * null, and more and slope. weight: W (outputs, inputs) as it is; back: (rows, rank), dy's low-rank product. With adapters, whose x
+ * and low are `linear`'s: da (rank, inputs) is A's gradient without dropout's scale, db (rank, outputs / blocks) Bᵀ's without
+ * LoRA's, both fp32. Inputs and outputs: multiples of 64. */
 int linear_backward(const bf16 *dy, long rows, long outputs, const bf16 *weight, const Adapters *adapters, const bf16 *x,
                     const bf16 *low, bf16 *back, float *da, float *db, const bf16 *slope, const bf16 *more, bf16 *dx, long inputs) {
     const bf16 *mask = adapters ? adapters->mask : NULL;
@@ -213,10 +195,10 @@ int linear_backward(const bf16 *dy, long rows, long outputs, const bf16 *weight,
             return 1;
     }
     if (!dx) return 0;
-    pair *columns = weight ? aligned_alloc(64, sizeof(pair) * outputs / 2 * COLUMNS) : NULL;
-    if (weight && !columns) return 1;
+    pair *columns = aligned_alloc(64, sizeof(pair) * outputs / 2 * COLUMNS);
+    if (!columns) return 1;
     for (long n = 0; n < inputs; n += COLUMNS) {
-        if (weight) pair_rows(weight + n, inputs, outputs, COLUMNS, columns, COLUMNS);
+        pair_rows(weight + n, inputs, outputs, COLUMNS, columns, COLUMNS);
         long m = 0;
 #define BACK(M) \
     linear_backward_tile(M, dy + m * outputs, outputs, columns, back + m * rank, rank, down + n, mask ? mask + n : NULL, \
@@ -232,8 +214,8 @@ int linear_backward(const bf16 *dy, long rows, long outputs, const bf16 *weight,
 
 /* y = norm(x + residual) of every row, and x becomes that sum normalised, before weight and bias; rstd: (rows,), 1 / its deviation.
  */
-int add_norm(bf16 *x, const bf16 *residual, const float *weight, const float *bias, float eps, long rows, long width, bf16 *y,
-             float *rstd) {
+void add_norm(bf16 *x, const bf16 *residual, const float *weight, const float *bias, float eps, long rows, long width, bf16 *y,
+              float *rstd) {
     for (long r = 0; r < rows; r++, x += width, residual += width, y += width) {
         __m512 sum = _mm512_setzero_ps(), squares = sum;
         for (long c = 0; c < width; c += 16) sum = _mm512_add_ps(sum, _mm512_add_ps(load(x + c), load(residual + c)));
@@ -250,11 +232,10 @@ int add_norm(bf16 *x, const bf16 *residual, const float *weight, const float *bi
             store(y + c, _mm512_fmadd_ps(v, _mm512_loadu_ps(weight + c), _mm512_loadu_ps(bias + c)));
         }
     }
-    return 0;
 }
 
 /* The gradient of `add_norm` to x, and to residual, written over x; dy: (rows, width). */
-int add_norm_backward(const bf16 *dy, bf16 *x, const float *weight, const float *rstd, long rows, long width) {
+void add_norm_backward(const bf16 *dy, bf16 *x, const float *weight, const float *rstd, long rows, long width) {
     for (long r = 0; r < rows; r++, dy += width, x += width) {
         __m512 sum = _mm512_setzero_ps(), along = sum;
         for (long c = 0; c < width; c += 16) {
@@ -269,5 +250,4 @@ int add_norm_backward(const bf16 *dy, bf16 *x, const float *weight, const float 
             store(x + c, _mm512_mul_ps(_mm512_set1_ps(rstd[r]), _mm512_fnmadd_ps(load(x + c), slope, g)));
         }
     }
-    return 0;
 }

@@ -79,8 +79,8 @@ INLINE void band(const int M, const pair *a, long by_row, long by_pair, const pa
 }
 
 /* c (rows, columns) = a b, or += a b. columns: a multiple of 16. */
-static void product(long rows, const pair *a, long by_row, long by_pair, const pair *b, long ldb, long pairs, float *c, long ldc,
-                    long columns, int add) {
+static inline void product(long rows, const pair *a, long by_row, long by_pair, const pair *b, long ldb, long pairs, float *c,
+                           long ldc, long columns, int add) {
     long m = 0;
 #define BAND(M, ADD) band(M, a + m * by_row, by_row, by_pair, b, ldb, pairs, c + m * ldc, ldc, columns, ADD)
     if (add) {
@@ -96,7 +96,7 @@ static void product(long rows, const pair *a, long by_row, long by_pair, const p
 }
 
 /* Rows of bf16 → pairs of one row below the other, (rows / 2, columns); zeros below where rows is odd. */
-static void pair_rows(const bf16 *x, long ldx, long rows, long columns, pair *to, long ldt) {
+static inline void pair_rows(const bf16 *x, long ldx, long rows, long columns, pair *to, long ldt) {
     for (long r = 0; r < rows; r += 2)
         for (long c = 0; c < columns; c += 16) {
             __m256i above = _mm256_loadu_si256((const void *)(x + r * ldx + c)), below = _mm256_setzero_si256();
@@ -106,7 +106,7 @@ static void pair_rows(const bf16 *x, long ldx, long rows, long columns, pair *to
 }
 
 /* Rows of bf16 → the transpose of their pairs of neighbours, (columns / 2, rows); zeros from `rows` to a multiple of 16. */
-static void pair_columns(const bf16 *x, long ldx, long rows, long columns, pair *to, long ldt) {
+static inline void pair_columns(const bf16 *x, long ldx, long rows, long columns, pair *to, long ldt) {
     for (long r = 0; r < rows; r += 16)
         for (long c = 0; c < columns; c += 32) {
             __m512i a[16], b[16]; /* 16 rows of 16 pairs, transposed in four steps */
