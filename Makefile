@@ -17,12 +17,14 @@ test: check  ## every test: the fast ones first, then the slow
 check: .venv/dev  ## format, lint, types, layers and the fast tests: the same as CI's first part
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run -Werror src/loralab/model/kernels/*.[ch]
 	$(BIN)/mypy
 	$(BIN)/pytest -q --numprocesses auto --dist loadfile -m "not slow and not gpu and not network"
 
 format: .venv/dev  ## put the code into shape
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i src/loralab/model/kernels/*.[ch]
 
 bench: .venv/dev  ## every benchmark against HF Trainer + peft and others, on an idle machine: an hour; ARGS="training --quick"
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -1,4 +1,4 @@
-"""The encoder's layers through kernels.c, forward and backward written out: texts lie end to end, without padding.
+"""The encoder's layers through kernels in C, forward and backward written out: texts lie end to end, without padding.
 
 What `Layer.forward` computes, up to rounding in bf16 and with the same dropout masks, on a processor, where the encoder is frozen
 and only adapters are trained. Biases, adapters, GELU and residuals are parts of the products. For the way back a layer keeps Q, K
