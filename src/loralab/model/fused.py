@@ -35,18 +35,15 @@ def fits(network: Network, hidden: Tensor, mask: Tensor) -> bool:
 def suits(network: Network) -> bool:
     """True where the network is one that the kernels compute: frozen in bf16, with GELU and widths that are multiples of tiles."""
     dims = network.dims
-    if kernels.find() is None or network.compute_dtype != torch.bfloat16:
-        return False
+    shaped = dims.width % TILE == 0 and dims.ffn_width % TILE == 0 and dims.width // dims.heads % 16 == 0
+    if network.compute_dtype != torch.bfloat16 or not shaped or dims.activation != "gelu" or kernels.find() is None:
+        return False  # they are looked for last: to find them may be to compile them
     layers = [network.layer(index) for index in range(dims.layers)]
     maps = [p for layer in layers for projection in layer.projections() for p in (projection.weight, projection.bias)]
     norms = [p for layer in layers for norm in (layer.attention_norm, layer.ffn_norm) for p in (norm.weight, norm.bias)]
     adapted = [p for layer in layers for adapter in _adapters(layer) for p in (adapter.a, adapter.b)]
     return (
-        dims.activation == "gelu"
-        and dims.width % TILE == 0
-        and dims.ffn_width % TILE == 0
-        and dims.width // dims.heads % 16 == 0
-        and not network.gradient_checkpointing
+        not network.gradient_checkpointing
         and all(p.dtype == torch.float32 and p.is_contiguous() for p in (*norms, *adapted))
         and all(p.dtype == torch.bfloat16 and not p.is_inference() for p in maps)
         and not (torch.is_grad_enabled() and any(p.requires_grad for p in (*maps, *norms)))
