@@ -1,4 +1,4 @@
-/* Attention, forward and backward: see fused.py, which calls it. */
+/* Attention, forward and backward: see layer.c, which calls it. */
 
 #include "kernels.h"
 

@@ -1,4 +1,4 @@
-/* Linear maps with adapters and GELU, and norms of sums, forward and backward: see fused.py, which calls them. */
+/* Linear maps with adapters and GELU, and norms of sums, forward and backward: see layer.c, which calls them. */
 
 #include "kernels.h"
 
