@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import measure, ways
 from benchmarks.ways import Outcome
-from loralab.model.backbone import Dimensions
+from loralab.model.architectures import Dimensions
 
 TOLERANCE = 0.02  # on the mean loss of all steps, in bf16
 

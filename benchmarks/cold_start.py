@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import measure, ways
-from loralab.export import export_run
+from loralab.inference.export import export_run
 
 TEXT = "Oil slips below 50 dollars as stocks of crude rise"
 PIPELINE = """

@@ -23,9 +23,9 @@ from pathlib import Path
 from benchmarks import measure
 from loralab import Config, load_config, run_training
 from loralab.data.prepare import load_splits
-from loralab.model.storage import resolve_base
-from loralab.soup import make_soup
-from loralab.training.callbacks import Event, StepDone
+from loralab.inference.model_soup import make_soup
+from loralab.model.checkpoints import resolve_base
+from loralab.training.callbacks import Event, StepEnd
 
 SETFIT = Path(__file__).with_name("setfit_draw.py")
 
@@ -46,7 +46,7 @@ def ours(way: str, config: Config, folder: Path) -> Outcome:
     ticks: list[float] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, StepDone):
+        if isinstance(event, StepEnd):
             ticks.append(time.perf_counter())
 
     summary = run_training(
@@ -96,7 +96,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> measure.Report:
     files = [f"data.source={options.data}", f"data.classes={options.classes}", f"model.base={options.base}"]
     files += [f"data.test={options.test}"] if options.test else []
-    files += [f"data.test_limit={options.test_limit}"] if options.test_limit else []
+    files += [f"data.max_test_samples={options.max_test_samples}"] if options.max_test_samples else []
     config = load_config("few-shot", [*files, *options.settings])
     outcomes: list[Outcome] = []
 
@@ -137,7 +137,9 @@ def summarise(outcomes: list[Outcome]) -> measure.Report:
     return measure.Report("accuracy", values, (), columns)
 
 
-BENCHMARK = measure.Benchmark("few-shot", __doc__ or "", add_options, run, {"shots": [8], "draws": 1, "test_limit": 64, "soup": 2})
+BENCHMARK = measure.Benchmark(
+    "few-shot", __doc__ or "", add_options, run, {"shots": [8], "draws": 1, "max_test_samples": 64, "soup": 2}
+)
 
 if __name__ == "__main__":
     BENCHMARK.main()

@@ -1,38 +1,34 @@
 """What a GPU makes of it: an encoder of roberta-base's shape, rows of news length, against HF Trainer + peft in bf16.
 
-    python -m benchmarks.gpu [--rows 120000] [--epochs 3] [--sample 48000] [--steps 200] [--seeds 8] [--repeats 1] [--data FILE]
+    python -m benchmarks.gpu [--rows 120000] [--epochs 3] [--sample 48000] [--steps 200] [--repeats 1] [--data FILE]
 
 Weights and tokens are random, lengths are those of the data's texts, repeated: speed alone is measured, in under 8 minutes. Ways,
-on so many --sample rows: `loralab`, and `launched`, the same without CUDA graphs; `cached`, adapters on the top half over kept
-hidden states, building included; `fair` (see ways.py) for so many --steps; `one` and `together`, one seed and so many --seeds in
-one pass. Then --rows are trained for --epochs, once. Losses with and without graphs must agree, and those of 20 steps with a plain
-loop over Transformers. Without a GPU it runs on the processor; `--quick` shows that it works.
+on so many --sample rows: `loralab`; `cached`, adapters on the top half over kept hidden states, building included; `fair` (see
+ways.py) for so many --steps. Then --rows are trained for --epochs, once. Losses of 20 steps must agree with a plain loop over
+Transformers. Without a GPU it runs on the processor; `--quick` shows that it works.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import tempfile
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks import measure, stacked, ways
+from benchmarks import measure, ways
 from benchmarks.ways import Outcome, Task
 from loralab.data.sources import load_source
-from loralab.data.values import Encoded
-from loralab.model.backbone import KNOWN, Dimensions
-from loralab.model.storage import resolve_base
+from loralab.data.types import Encoded
+from loralab.model.architectures import KNOWN, Dimensions
+from loralab.model.checkpoints import resolve_base
 
 SHAPE, CLASSES = "roberta-base", 4
 TINY = Dimensions("roberta", 2, 32, 4, 64, 500, 514, 1, 32, 1, 1e-5)
-AGREEMENT = 0.01  # of the mean loss with and without graphs: the same operations on the same rows
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +36,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the whole run, and of the cached way")
     parser.add_argument("--sample", type=int, default=48_000, help="rows that our ways train on, for one epoch")
     parser.add_argument("--steps", type=int, default=200, help="steps of the way that is not ours")
-    parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=1)
 
 
@@ -51,25 +46,15 @@ def run(options: argparse.Namespace) -> measure.Report:
         folder = Path(name)
         task = Task(resolve_base(str(make_base(folder / "base", dims))), random_rows(options.data, options.sample, dims), CLASSES)
         difference = ways.difference_of_losses(task)
-        seeds = argparse.Namespace(seeds=options.seeds, dropout=ways.DROPOUT, rectangle=None, epochs=1)
 
         def cached() -> Outcome:
             with tempfile.TemporaryDirectory() as kept:
                 return ways.ours(task, epochs=options.epochs, top=dims.layers // 2, cache="disk", folder=Path(kept))
 
-        some = take(task.rows, max(1, options.sample // options.seeds))  # together as many samples as the other ways have
-
-        def in_a_pass(way: str) -> Outcome:
-            found = stacked.run(way, task.base, some, CLASSES, seeds)
-            return Outcome(found.seconds, len(some) * (options.seeds if way == "together" else 1), [found.loss], math.nan)
-
         outcomes = measure.alternate(
             {
                 "loralab": lambda: ways.ours(task),
-                "launched": lambda: ways.ours(task, cuda_graphs=False),
                 "cached": cached,
-                "one": partial(in_a_pass, "one"),
-                "together": partial(in_a_pass, "together"),
                 "fair": lambda: ways.theirs(task, fair=True, steps=options.steps),
             },
             options.repeats,
@@ -78,18 +63,15 @@ def run(options: argparse.Namespace) -> measure.Report:
         facts = {"mean tokens": task.mean_tokens, "largest difference of a step's loss from the plain loop": difference}
         facts |= whole(replace(task, rows=repeated(task.rows, options.rows)), options.epochs) if options.rows else {}
     values = {way: [outcome.rate for outcome in found] for way, found in outcomes.items()}
-    report = measure.Report("samples/s", values, ("fair", "launched"), ways.summary_of(outcomes))
+    report = measure.Report("samples/s", values, ("fair",), ways.summary_of(outcomes))
     rate = ways.rate_of_products()
     floor = ways.floor_flops(dims, task.mean_tokens) / rate
     facts |= {
         "products, TFLOP/s": rate / 1e12,
         "loralab's share of the floor": report.medians["loralab"] * floor,
-        f"time of {options.seeds} seeds in a pass over that of one": options.seeds * report.ratio("one", "together"),
         "GPU memory at most, GB": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None,
     }
-    losses = report.columns["loss"]
-    failures = [] if abs(losses["loralab"] - losses["launched"]) <= AGREEMENT else ["losses with and without CUDA graphs differ"]
-    failures += [] if difference <= ways.BF16_NOISE else [f"a step's loss differs by {difference:.3g} from the plain loop's"]
+    failures = [] if difference <= ways.BF16_NOISE else [f"a step's loss differs by {difference:.3g} from the plain loop's"]
     remarks = [] if torch.cuda.is_available() else ["there is no GPU here: these are a processor's figures"]
     return replace(report, facts=facts, failures=failures, remarks=remarks)
 

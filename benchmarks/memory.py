@@ -24,7 +24,7 @@ import psutil
 
 from benchmarks import measure, ways
 from loralab.data.sources import load_source
-from loralab.data.values import Examples
+from loralab.data.types import Examples
 
 MOST_GROWTH = 200.0  # MB
 _HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> measure.Report:
 
         def train(rows: int, steps: int) -> list[str]:
             file = write_rows(folder / f"{rows}.csv", source, rows)
-            settings = [f"model.base={options.base}", f"train.max_steps={steps}", "train.epochs=1000", "train.cache=off"]
+            settings = [f"model.base={options.base}", f"train.max_steps={steps}", "train.epochs=1000", "train.feature_cache=off"]
             parts = ["data.validation=256", "data.test=256"]
             return ["train", str(file), *settings, *parts, "--runs", str(folder), "--name", "trained", "--no-report", "--overwrite"]
 

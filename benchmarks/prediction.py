@@ -23,11 +23,11 @@ import torch
 
 from benchmarks import measure, ways
 from loralab import Classifier
-from loralab.data.encode import load_tokenizer
 from loralab.data.sources import load_source, read_examples
-from loralab.data.values import Examples
+from loralab.data.tokenize import load_tokenizer
+from loralab.data.types import Examples
 from loralab.errors import RunFailed
-from loralab.export import export_run
+from loralab.inference.export import export_run
 from loralab.model.bundle import Manifest
 
 BATCHES = (1, 8, 32)

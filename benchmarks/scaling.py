@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from benchmarks import measure, ways
-from loralab.data.values import Encoded
+from loralab.data.types import Encoded
 from loralab.model import device
-from loralab.model.backbone import Dimensions
+from loralab.model.architectures import Dimensions
+from loralab.model.encoder import EncoderClassifier, initialise_head
 from loralab.model.lora import attach_lora
-from loralab.model.network import Network, initialise_head
-from loralab.training.engine import Optimisation
+from loralab.training.trainer import Optimisation
 
 LAYERS, HEAD_WIDTH, VOCABULARY, CLASSES = 6, 32, 30_522, 4
 MOST_GROWTH = 1.1  # exponent of rows
@@ -84,14 +84,14 @@ def run(options: argparse.Namespace) -> measure.Report:
 def seconds_of(size: Size) -> float:
     """Train one epoch of random texts with adapters on all layers of a random encoder."""
     generator = torch.Generator().manual_seed(0)
-    network = Network(dimensions(size.width), CLASSES, pooling="cls", head="own", dropout=0.0)
+    network = EncoderClassifier(dimensions(size.width), CLASSES, pooling="cls", head="default", dropout=0.0)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.02, generator=generator)
     initialise_head(network, generator)
     attach_lora(network, rank=size.rank, alpha=2 * size.rank, targets=ways.TARGETS, generator=generator)
-    device.place(network, "auto")
+    device.move_to_device(network, "auto")
     random = np.random.default_rng(0)
     rows = Encoded(
         random.integers(1, VOCABULARY, size.rows * size.tokens, dtype=np.int32),

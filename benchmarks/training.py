@@ -16,7 +16,7 @@ from typing import Any
 
 from benchmarks import measure, ways
 from benchmarks.ways import Outcome, Task
-from loralab.model.backbone import Dimensions
+from loralab.model.architectures import Dimensions
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

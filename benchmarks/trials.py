@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import measure, ways
-from loralab import runs
 from loralab.data.prepare import load_splits
 from loralab.experiments.execute import Where, cores
-from loralab.experiments.kinds import find_kind
 from loralab.experiments.plans import make_plan
 from loralab.experiments.run import run_experiment
-from loralab.trials import trial_folder
+from loralab.experiments.spec import find_kind
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import trial_folder
 
 
 @dataclass(frozen=True)
@@ -113,12 +113,17 @@ def cache_in(folder: Path) -> Iterator[None]:
 def experiment(options: argparse.Namespace, trials: int, where: Where) -> Sample:
     """Run so many seeds of one setting, from nothing but the cache."""
     settings = [
-        *(f"data.source={options.data}", f"data.train_limit={options.rows}", "data.validation=64", "data.test_limit=256"),
+        *(
+            f"data.source={options.data}",
+            f"data.max_train_samples={options.rows}",
+            "data.validation=64",
+            "data.max_test_samples=256",
+        ),
         *([f"data.test={options.test}"] if options.test else []),
-        *(f"model.base={options.base}", "model.pooling=cls", "model.head=own", f"lora.layers=top{options.top}"),
+        *(f"model.base={options.base}", "model.pooling=cls", "model.head=default", f"lora.layers=top{options.top}"),
         *(f"lora.rank={ways.RANK}", f"lora.alpha={ways.ALPHA}", f"lora.dropout={ways.DROPOUT}", "lora.targets=query,value"),
         *(f"train.epochs={options.epochs}", f"train.batch_size={ways.BATCH}", f"train.learning_rate={ways.RATE}"),
-        *("train.warm_start=none", "train.label_smoothing=0", "train.cache=disk"),
+        *("train.head_init=random", "train.label_smoothing=0", "train.feature_cache=disk"),
     ]
     plan = make_plan(find_kind("seeds"), ["quickstart"], settings, {}, range(1, trials + 1))
     rows = len(load_splits(**plan.trials[0].config.data.division())[0].train)  # fewer than asked for, where there are no more
@@ -128,7 +133,7 @@ def experiment(options: argparse.Namespace, trials: int, where: Where) -> Sample
         seconds = time.perf_counter() - began
         if summary.failures:
             raise SystemExit(f"trials failed: {summary.failures}")
-        scores = [runs.read_scores(trial_folder(summary.folder, outcome.trial)) for outcome in summary.outcomes]
+        scores = [run_folder.read_scores(trial_folder(summary.folder, outcome.trial)) for outcome in summary.outcomes]
     at_once = min(cores(), trials) if where == "processes" else 1
     return Sample(
         trials * options.epochs * rows,

@@ -22,25 +22,25 @@ from unittest import mock
 
 import numpy as np
 import torch
+from loralab.training.resident import Rows
 from torch import nn
 
 from benchmarks import measure
 from loralab import load_config, run_training
-from loralab.data.encode import encode, load_tokenizer
 from loralab.data.sources import load_source, read_examples
-from loralab.data.values import Encoded, Examples, Ints
+from loralab.data.tokenize import encode, load_tokenizer
+from loralab.data.types import Encoded, Examples, Ints
 from loralab.model import device
-from loralab.model.backbone import Dimensions
+from loralab.model.architectures import Dimensions
 from loralab.model.build import Lora, build_network
 from loralab.model.bundle import load_bundle
+from loralab.model.checkpoints import BaseCheckpoint, resolve_base
 from loralab.model.dropout import Dropout
-from loralab.model.storage import Base, resolve_base
 from loralab.training import prefix_cache
-from loralab.training.callbacks import Event, StepDone, Watch
-from loralab.training.engine import Optimisation, fit
+from loralab.training.callbacks import EarlyStopping, Event, StepEnd
 from loralab.training.loss import Loss
-from loralab.training.resident import Rows
 from loralab.training.scoring import logits_of
+from loralab.training.trainer import Optimisation, Trainer
 
 BATCH, RANK, ALPHA, DROPOUT, RATE, LONGEST = 16, 8, 16, 0.1, 5e-4, 128
 TARGETS = ("query", "value")
@@ -51,7 +51,7 @@ CHECKED_ROWS, CHECKED_STEPS, CHECKED_RATE, BF16_NOISE = 16, 20, 2e-3, 0.01
 class Task:
     """What is trained: tokenized rows of so many classes, on an encoder. `test`: rows to score, where accuracy is asked for."""
 
-    base: Base
+    base: BaseCheckpoint
     rows: Encoded
     classes: int
     test: Encoded | None = None
@@ -110,22 +110,21 @@ def ours(
     cache: str = "off",
     folder: Path = Path(),
     seed: int = 0,
-    cuda_graphs: bool = True,
 ) -> Outcome:
     """Train by loralab's engine. top: only the highest layers; cache: `disk` keeps what lies below them in `folder`."""
     network = build_network(
         task.base,
         task.classes,
         pooling="cls",
-        head="own",
+        head="default",
         dropout=0.1,
         tuning="lora",
         lora=Lora(RANK, ALPHA, DROPOUT, TARGETS, None if top is None else f"top{top}"),
         init_seed=seed,
         dropout_seed=seed,
     )
-    where = device.place(network, "auto")
-    settings = Optimisation(epochs, None, BATCH, learning_rate=RATE, cuda_graphs=cuda_graphs)
+    where = device.move_to_device(network, "auto")
+    settings = Optimisation(epochs, None, BATCH, learning_rate=RATE)
     with _counted_gathers(padded=not where.kernels) as computed:
         began = time.perf_counter()
         plan = prefix_cache.plan(network, [task.rows], setting=cache, limit=1e12, epochs=epochs, folder=folder, identity=str(where))
@@ -143,26 +142,27 @@ def fit_losses(network: nn.Module, rows: Encoded, optimisation: Optimisation, se
     losses: list[float] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, StepDone):
+        if isinstance(event, StepEnd):
             losses.append(event.loss)
 
-    fit(
+    Trainer(
         network,
         rows,
         None,
         loss=Loss(),
         score=lambda logits, labels: {},
-        watch=Watch("loss"),
+        watch=EarlyStopping("loss"),
         seed=seed,
         optimisation=optimisation,
         listeners=[listen],
-    )
+    ).run()
     return losses
 
 
 def theirs(task: Task, *, fair: bool, epochs: int = 1, steps: int = -1, seed: int = 0) -> Outcome:
     """Train by HF Trainer + peft, for so many `steps` of the epochs where that is enough to know the rate."""
-    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+    import transformers
+    from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
     class Clock(TrainerCallback):
         began = ended = 0.0
@@ -203,7 +203,7 @@ def theirs(task: Task, *, fair: bool, epochs: int = 1, steps: int = -1, seed: in
             seed=seed,
         )
         clock = Clock()
-        trainer = Trainer(model, arguments, collate, items, callbacks=[clock])
+        trainer = transformers.Trainer(model, arguments, collate, items, callbacks=[clock])
         trainer.remove_callback(PrinterCallback)
         result = trainer.train()
     samples = min(epochs * len(items), trainer.state.global_step * BATCH)
@@ -243,7 +243,7 @@ def difference_of_losses(task: Task) -> float:
     for module in network.modules():
         if isinstance(module, Dropout):
             module.p = 0.0
-    device.place(network, "auto")
+    device.move_to_device(network, "auto")
     steps = Optimisation(CHECKED_STEPS, None, len(some), learning_rate=CHECKED_RATE, schedule="constant", warmup=0, weight_decay=0)
     found = fit_losses(network, some, steps)
 
@@ -301,10 +301,10 @@ def trained_run(options: argparse.Namespace, folder: Path, rows: int) -> Path:
 
     It is tested, and its exports are checked, on half as many rows.
     """
-    settings = [f"data.source={options.data}", f"model.base={options.base}", "model.pooling=cls", "model.head=own"]
+    settings = [f"data.source={options.data}", f"model.base={options.base}", "model.pooling=cls", "model.head=default"]
     small = [
-        f"data.train_limit={rows}",
-        f"data.test_limit={rows // 2}",
+        f"data.max_train_samples={rows}",
+        f"data.max_test_samples={rows // 2}",
         "train.epochs=2",
         "train.batch_size=16",
         "lora.targets=query,value",

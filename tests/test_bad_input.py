@@ -24,7 +24,7 @@ from test_cli import Answer, done, invoke
 from tiny import make_checkpoint, topics, write_csv
 
 from loralab import LoralabError, load_config, run_training
-from loralab.training.callbacks import Event, StepDone
+from loralab.training.callbacks import Event, StepEnd
 
 Prepare = Callable[[Path], list[str]]
 FAST = ["train.max_steps=1", "train.precision=fp32"]
@@ -202,7 +202,7 @@ def _gzip_cut(folder: Path) -> list[str]:
 def _indices(content: str) -> Prepare:
     def prepare(folder: Path) -> list[str]:
         (folder / "rows.txt").write_text(content)
-        return [*_good("data.indices=rows.txt")(folder)]
+        return [*_good("data.train_indices=rows.txt")(folder)]
 
     return prepare
 
@@ -261,13 +261,13 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     "test takes everything": (_good("data.test=48"), ["data.test=48", "48 rows"]),
     "negative test": (_good("data.test=-0.2"), ["data.test=-0.2"]),
     "validation takes everything": (_good("data.validation=0.99"), ["data.validation=0.99"]),
-    "no class left": (_good("data.train_limit=2"), ["no training row is left of class"]),
+    "no class left": (_good("data.max_train_samples=2"), ["no training row is left of class"]),
     "too many shots": (_good("data.shots_per_class=50"), ["data.shots_per_class=50: class 'Business' has"]),
-    "indices missing": (_good("data.indices=nope.txt"), ["data.indices", "nope.txt"]),
+    "indices missing": (_good("data.train_indices=nope.txt"), ["data.train_indices", "nope.txt"]),
     "indices no numbers": (_indices("1\ntwo\n"), ["rows.txt, entry 2: 'two' is not a row number"]),
     "indices beyond": (_indices("0\n1\n999\n"), ["row 999", "0-"]),
     "indices twice": (_indices("0\n1\n1\n"), ["names a row twice"]),
-    "indices none": (_indices(""), ["data.indices", "the training rows"]),
+    "indices none": (_indices(""), ["data.train_indices", "the training rows"]),
     "ragged row": (_write("r.csv", "text,label\na,x\nb,y,z\n"), ["r.csv: row 1 (line 3) has 3 fields, not 2", "double quotes"]),
     "open quote": (_write("q.csv", 'text,label\n"a,x\n' + "b,y\n" * 300_000), ["q.csv", "quote never closed"]),
     "two columns of one name": (_write("d.csv", "text,text\na,b\n"), ["two columns have one name"]),
@@ -285,11 +285,11 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
         _good("data.clean=url"),
         ["data.clean: 'url' is not a cleaning step; did you mean 'urls'?", "whitespace"],
     ),
-    "misspelt stop_on": (
-        _good("train.stop_on=f1:Buisness"),
-        ["train.stop_on", "'f1:Buisness'", "did you mean 'f1:Business'?", "macro_f1"],
+    "misspelt monitor": (
+        _good("train.monitor=f1:Buisness"),
+        ["train.monitor", "'f1:Buisness'", "did you mean 'f1:Business'?", "macro_f1"],
     ),
-    "stop_on of no class": (_good("train.stop_on=balance:World/Wrold"), ["train.stop_on", "'balance:World/Wrold'"]),
+    "monitor of no class": (_good("train.monitor=balance:World/Wrold"), ["train.monitor", "'balance:World/Wrold'"]),
     "class weight of no class": (_good("train.class_weights={World: 2, Sprots: 1}"), ["class_weights", "Sprots"]),
     "too few class weights": (_good("train.class_weights=1,2"), ["class_weights", "2"]),
     "unknown target": (
@@ -381,7 +381,7 @@ def test_mistake_found_late_keeps_the_run_that_was_to_be_replaced(here: Path, ti
     for mistake in (
         "lora.max_trainable=500",
         "lora.layers=7",
-        "train.stop_on=f1:x",
+        "train.monitor=f1:x",
         "data.test=nope.csv",
         "train.class_weights=1,2",
     ):
@@ -448,7 +448,7 @@ import socket, sys
 def blocked(*arguments, **named):
     raise OSError("no network")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = blocked
-from loralab.cli import main
+from loralab.cli.main import main
 main()
 """
 
@@ -781,10 +781,10 @@ def test_run_stopped_before_its_first_evaluation(here: Path, run: Path) -> None:
 def test_resume_of_a_damaged_run_is_told_or_does_not_matter(
     here: Path, tiny: Path, topics_csv: Path, file: str, damage: str
 ) -> None:
-    settings = [f"model.base={tiny}", "train.max_steps=3", "train.eval_every=1", "train.precision=fp32"]
+    settings = [f"model.base={tiny}", "train.max_steps=3", "train.eval_steps=1", "train.precision=fp32"]
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 2:
+        if isinstance(event, StepEnd) and event.step == 2:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -23,12 +23,12 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 
 from loralab import Classifier, LoralabError, Predictions, load_config, run_training
-from loralab.classifier import check_submission
-from loralab.data import tables
-from loralab.data.encode import encode, load_tokenizer
-from loralab.data.values import Examples
+from loralab.data import readers
+from loralab.data.tokenize import encode, load_tokenizer
+from loralab.data.types import Examples
+from loralab.inference.classifier import check_submission
 from loralab.model.bundle import load_bundle
-from loralab.model.network import Network
+from loralab.model.encoder import EncoderClassifier
 from loralab.training.scoring import logits_of
 
 TEXTS = [
@@ -143,7 +143,7 @@ def test_weights_that_were_trained_whole_are_cast_when_they_are_loaded(base: Pat
     settings = [f"model.base={base}", "tuning=full", "train.max_steps=1"]
     full = run_training(load_config(topics_csv, settings), folder=tmp_path).folder
     network = Classifier.load(full, precision="bf16").network
-    assert isinstance(network, Network)
+    assert isinstance(network, EncoderClassifier)
     assert {projection.weight.dtype for i in range(3) for projection in network.layer(i).projections()} == {torch.bfloat16}
 
 
@@ -417,7 +417,7 @@ def assert_is_csv_of(out: Path, expected: Predictions, texts: list[str]) -> None
 def test_every_kind_of_file_is_classified_in_order(
     classifier: Classifier, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "CHUNK", 4)
+    monkeypatch.setattr(readers, "CHUNK", 4)
     counted: list[int] = []
     rows = classifier.predict_file(KINDS[kind](tmp_path / kind), tmp_path / "out.csv", progress=counted.append)
     assert rows == len(TEXTS)
@@ -442,7 +442,7 @@ def test_datasets_of_the_datasets_library_are_classified(
 def test_chunk_boundaries_lose_and_repeat_nothing(
     classifier: Classifier, tmp_path: Path, kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "CHUNK", chunk)
+    monkeypatch.setattr(readers, "CHUNK", chunk)
     out = tmp_path / "submission.csv"
     assert classifier.predict_file(KINDS[kind](tmp_path / kind), out, form="submission") == len(TEXTS)
     expected = ["ID,Label", *(f"{i},{index}" for i, index in enumerate(classifier.predict(TEXTS).indices))]
@@ -493,7 +493,7 @@ def _bad_last_row(path: Path) -> Path:
 def test_failing_file_leaves_what_was_there(
     classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, existing: str | None
 ) -> None:
-    monkeypatch.setattr(tables, "CHUNK", 1)  # so that rows are written before the bad one is read
+    monkeypatch.setattr(readers, "CHUNK", 1)  # so that rows are written before the bad one is read
     source, out = _bad_last_row(tmp_path / "in.csv"), tmp_path / "out.csv"
     if existing:
         out.write_text(existing)
@@ -511,7 +511,7 @@ def test_stop_in_the_middle_leaves_nothing(
         if rows > 4:
             raise error
 
-    monkeypatch.setattr(tables, "CHUNK", 4)
+    monkeypatch.setattr(readers, "CHUNK", 4)
     source = _csv(tmp_path / "in.csv")
     with pytest.raises(error):
         classifier.predict_file(source, tmp_path / "out.csv", progress=stop)

@@ -19,8 +19,8 @@ from tiny import CLASSES, topics, write_csv
 
 import loralab
 from loralab import Classifier
-from loralab.cli import main
-from loralab.config import list_recipes, load_config, setting_names
+from loralab.cli.main import main
+from loralab.config.loading import list_recipes, load_config, setting_names
 
 COMMANDS = {
     "train",
@@ -122,7 +122,7 @@ def test_no_torch_is_imported_where_none_is_needed() -> None:
     ]
     script = """
 import json, sys
-from loralab.cli import main
+from loralab.cli.main import main
 for command in json.loads(sys.argv[1]):
     sys.argv = ["loralab", *command]
     try:
@@ -498,7 +498,7 @@ def test_ctrl_c_outside_training_exits_with_1_in_one_line(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loralab.ready.load_splits", interrupted)
+    monkeypatch.setattr("loralab.training.setup.load_splits", interrupted)
     answer = invoke("train", topics_csv, *settings, "--runs", tmp_path / "runs")
     assert list(tmp_path.iterdir()) == []
     assert answer.code == 1

@@ -13,15 +13,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from loralab.config import (
-    MAX_YAML_BYTES,
-    Config,
-    default_name,
-    describe_settings,
-    list_recipes,
-    load_config,
-    setting_names,
-)
+from loralab.config.loading import MAX_YAML_BYTES, Config, default_name, describe_settings, list_recipes, load_config, setting_names
 from loralab.errors import LoralabError
 
 RECIPES = (
@@ -43,11 +35,11 @@ OTHER: dict[str, str] = {
     "data.test": "0.3",
     "data.validation": "240",
     "data.split_seed": "1",
-    "data.draw_seed": "1",
-    "data.train_limit": "100",
-    "data.test_limit": "100",
+    "data.sample_seed": "1",
+    "data.max_train_samples": "100",
+    "data.max_test_samples": "100",
     "data.shots_per_class": "8",
-    "data.indices": "rows.txt",
+    "data.train_indices": "rows.txt",
     "data.clean": "html",
     "data.max_length": "64",
     "data.augment": "swap",
@@ -58,7 +50,7 @@ OTHER: dict[str, str] = {
     "data.template": "News about {}.",
     "model.base": "roberta-base",
     "model.pooling": "cls",
-    "model.head": "own",
+    "model.head": "default",
     "model.dropout": "0.2",
     "model.freeze": "embeddings",
     "model.quantize": "8bit",
@@ -69,30 +61,29 @@ OTHER: dict[str, str] = {
     "lora.targets": "key",
     "lora.layers": "9-11",
     "lora.variant": "rslora",
-    "lora.plus_ratio": "4",
+    "lora.loraplus_lr_ratio": "4",
     "lora.max_trainable": "1000000",
     "train.epochs": "1",
     "train.max_steps": "10",
     "train.batch_size": "8",
-    "train.tokens_per_pass": "4096",
+    "train.max_tokens_per_microbatch": "4096",
     "train.learning_rate": "2e-4",
     "train.head_learning_rate": "1e-3",
-    "train.warm_start": "both",
+    "train.head_init": "probe+descriptions",
     "train.weight_decay": "0.03",
     "train.schedule": "linear",
     "train.warmup": "100",
     "train.class_weights": "balanced",
     "train.label_smoothing": "0.2",
     "train.focal_gamma": "2",
-    "train.eval_every": "50",
-    "train.stop_on": "macro_f1",
+    "train.eval_steps": "50",
+    "train.monitor": "macro_f1",
     "train.patience": "3",
     "train.min_delta": "0.001",
     "train.precision": "fp32",
     "train.gradient_checkpointing": "true",
-    "train.cuda_graphs": "false",
-    "train.cache": "off",
-    "train.cache_gb": "2",
+    "train.feature_cache": "off",
+    "train.feature_cache_gb": "2",
     "train.threads": "2",
 }
 """Every setting but the name, with a value that is not its default."""
@@ -142,7 +133,7 @@ def test_golden_settings_of_a_recipe() -> None:
     assert config.model.base == "roberta-base"
     assert (config.lora.rank, config.lora.alpha, config.lora.targets) == (8, 16.0, ("query", "value"))
     assert config.train.class_weights == {"World": 1.3, "Sports": 1.3, "Business": 1.2, "Sci/Tech": 0.2}
-    assert config.train.stop_on == "f1:Business"
+    assert config.train.monitor == "f1:Business"
     assert load_config("roberta-latent-layers").lora.layers == "top3"  # 9-11 of its twelve, and any other encoder's top three
     assert load_config("roberta-million-budget").lora.max_trainable == 1_000_000
 
@@ -260,7 +251,7 @@ def test_no_augmentation_is_a_point_of_a_study_over_it() -> None:
         ("train.class_weights={World: 1.3, Sci/Tech: 2}", {"World": 1.3, "Sci/Tech": 2.0}),
         ("train.class_weights=balanced", "balanced"),
         ("train.class_weights=null", None),
-        ("train.stop_on=balance:Business/Sci-Tech", "balance:Business/Sci-Tech"),
+        ("train.monitor=balance:Business/Sci-Tech", "balance:Business/Sci-Tech"),
         ("name=mine", "mine"),
     ],
 )
@@ -333,7 +324,7 @@ def test_an_override_without_a_value_sign_is_told() -> None:
         "model.dropout=1.0",
         "data.max_length=4",
         "data.max_length=513",
-        "data.train_limit=0",
+        "data.max_train_samples=0",
         "train.learning_rate=0",
         "train.learning_rate=-1e-3",
         "train.learning_rate=fast",
@@ -345,7 +336,7 @@ def test_an_override_without_a_value_sign_is_told() -> None:
         "train.schedule=step",
         "train.label_smoothing=1",
         "train.focal_gamma=-1",
-        "train.eval_every=0",
+        "train.eval_steps=0",
         "train.patience=0",
         "train.min_delta=-0.1",
         "train.precision=fp8",
@@ -353,7 +344,7 @@ def test_an_override_without_a_value_sign_is_told() -> None:
         "train.class_weights=a,b",
         "train.class_weights={World: heavy}",
         "train.class_weights=2",
-        "train.stop_on=",
+        "train.monitor=",
         "data.text={a: b}",
     ],
 )
@@ -453,7 +444,7 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*
 READ = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-from loralab.config import load_config
+from loralab.config.loading import load_config
 from loralab.errors import LoralabError
 for file in sys.argv[1:]:
     try:
@@ -521,7 +512,7 @@ def test_the_fingerprint_ignores_the_name_and_how_a_value_was_written() -> None:
 
 
 def test_the_fingerprint_is_the_same_in_another_process() -> None:
-    code = "from loralab.config import load_config; print(load_config('roberta-class-weights').fingerprint())"
+    code = "from loralab.config.loading import load_config; print(load_config('roberta-class-weights').fingerprint())"
     found = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
@@ -562,7 +553,7 @@ trees = st.builds(
     train=st.fixed_dictionaries(
         {
             "learning_rate": reals,
-            "stop_on": names,
+            "monitor": names,
             "class_weights": st.none()
             | st.just("balanced")
             | st.lists(reals, min_size=1, max_size=4)
@@ -578,7 +569,7 @@ def test_yaml_and_overrides_lose_nothing(tmp_path_factory: pytest.TempPathFactor
     file = tmp_path_factory.getbasetemp() / "tree.yaml"
     config = load_config(write(file, yaml.safe_dump(tree)))
     assert (config.seed, config.name, config.data.source) == (tree["seed"], tree["name"], tree["data"]["source"])
-    assert (config.train.stop_on, config.train.learning_rate) == (tree["train"]["stop_on"], tree["train"]["learning_rate"])
+    assert (config.train.monitor, config.train.learning_rate) == (tree["train"]["monitor"], tree["train"]["learning_rate"])
     again = load_config(write(file, config.to_yaml()))
     assert again == config
     assert again.fingerprint() == config.fingerprint()
@@ -601,16 +592,11 @@ def test_a_runs_default_name_is_a_plain_word(source: str, name: str) -> None:
     assert default_name(source, 42) == name
 
 
-@pytest.mark.parametrize(("said", "meant"), [("true", "fit"), ("false", "none"), ("names", "names")])
-def test_warm_start_was_a_yes_or_no_once(said: str, meant: str) -> None:
-    assert load_config("quickstart", [f"train.warm_start={said}"]).train.warm_start == meant
-
-
 def test_descriptions_that_nobody_reads_are_remarked_on() -> None:
     described = Config().override("data.descriptions={a: [b], c: [d, e]}")
     assert described.data.descriptions == {"a": ("b",), "c": ("d", "e")}
-    assert "train.warm_start=none" in described.remarks()[0]
-    assert described.override("train.warm_start=names").remarks() == []
+    assert "train.head_init=random" in described.remarks()[0]
+    assert described.override("train.head_init=descriptions").remarks() == []
 
 
 def test_a_template_without_a_place_for_the_description_is_refused() -> None:

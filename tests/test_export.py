@@ -13,12 +13,12 @@ from tiny import make_checkpoint
 from torch import nn
 
 from loralab import Classifier, LoralabError, load_config, run_training
-from loralab import export as module
 from loralab.errors import RunFailed
-from loralab.export import check, export_run
-from loralab.model.network import Network
-from loralab.model.onnx_network import OnnxNetwork
-from loralab.runs import EXPORT_CHECK
+from loralab.inference import export as module
+from loralab.inference.export import check, export_run
+from loralab.inference.onnx_model import OnnxClassifier
+from loralab.model.encoder import EncoderClassifier
+from loralab.storage.run_folder import EXPORT_CHECK
 
 TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot", "border treaty"]
 
@@ -146,8 +146,8 @@ def test_a_run_with_an_onnx_export_is_read_by_what_is_fastest_or_asked_for(run: 
     shutil.copytree(run, folder)
     shutil.rmtree(folder / "exports", ignore_errors=True)
     export_run(folder, "onnx")
-    assert isinstance(Classifier.load(folder).network, Network)
-    assert isinstance(Classifier.load(folder, backend="onnx").network, OnnxNetwork)
+    assert isinstance(Classifier.load(folder).network, EncoderClassifier)
+    assert isinstance(Classifier.load(folder, backend="onnx").network, OnnxClassifier)
     assert export_run(folder, "merged").largest_difference < 1e-5
     with pytest.raises(LoralabError, match="is an ONNX export"):
         Classifier.load(folder / "exports" / "onnx", backend="native")

@@ -18,28 +18,29 @@ from typing import Any
 import pytest
 from tiny import write_csv
 
-from loralab import Classifier, LoralabError, load_config, pipeline, run_training, runs
-from loralab.cli import main
-from loralab.config import Config
+from loralab import Classifier, LoralabError, load_config, pipeline, run_training
+from loralab.cli.main import main
+from loralab.config.loading import Config
 from loralab.errors import RunFailed
+from loralab.storage import run_folder
 from loralab.training.checkpoint import Checkpoint
 
 # 44 steps, evaluated and kept at 20, 40 and 44. A line of the log fits into what is left of its last page; twenty do not.
 SETTINGS = [
     "train.epochs=4",
-    "train.eval_every=20",
+    "train.eval_steps=20",
     "train.batch_size=8",
     "train.threads=1",
     "lora.dropout=0.2",
     "data.max_length=32",
 ]
 MOMENTS = {
-    "settings": (runs, "create", 1, ""),
-    "log": (runs.Run, "log", 22, "log.jsonl"),
-    "checkpoint": (runs.Run, "keep_checkpoint", 2, "checkpoint.safetensors"),
+    "settings": (run_folder, "create", 1, ""),
+    "log": (run_folder.RunFolder, "log", 22, "log.jsonl"),
+    "checkpoint": (run_folder.RunFolder, "keep_checkpoint", 2, "checkpoint.safetensors"),
     "bundle": (pipeline, "save_bundle", 1, "model"),
-    "predictions": (runs.Run, "write_predictions", 1, "predictions.csv"),
-    "scores": (runs.Run, "write_scores", 1, "scores.json"),
+    "predictions": (run_folder.RunFolder, "write_predictions", 1, "predictions.csv"),
+    "scores": (run_folder.RunFolder, "write_scores", 1, "scores.json"),
 }
 """By moment: what is called then, the how manieth time, and the file that cannot be written."""
 REASONS = {"fill": "No space left on device", "read_only": "Read-only file system", "no_size": "File too large"}
@@ -161,12 +162,12 @@ def test_a_run_survives_its_disk(
     else:
         kept = {"log": 20, "checkpoint": 20}.get(moment, 44)
         assert Checkpoint.load(run / "checkpoint.safetensors").step == kept
-        assert [event["step"] for event in runs.read_log(run) if event["event"] == "EvalDone"][: kept // 20] == [20, 40][
+        assert [event["step"] for event in run_folder.read_log(run) if event["event"] == "EvalEnd"][: kept // 20] == [20, 40][
             : kept // 20
         ]
         if moment in ("predictions", "scores"):
             assert adapter(run) == adapter(whole)
-    runs.check_free(run, overwrite=True)  # nothing is left that --overwrite would not touch
+    run_folder.check_free(run, overwrite=True)  # nothing is left that --overwrite would not touch
     run_training(config, name="cut", folder=folder, resume=moment != "settings")
     assert adapter(run) == adapter(whole)
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {path.name for path in whole.iterdir()}
@@ -215,17 +216,17 @@ def test_a_full_disk_refuses_to_overwrite_a_run_it_could_not_replace(config: Con
 
 
 def test_what_a_killed_run_left_half_written_is_no_reason_to_keep_it(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", Config(), {}, overwrite=False)
+    run = run_folder.create(tmp_path / "a", Config(), {}, overwrite=False)
     for name in (".tmpyvcykj", ".checkpoint.safetensors.new", ".scores.json.ab12"):  # the first is safetensors' own
         (run.folder / name).write_text("half")
-    runs.check_free(run.folder, overwrite=True)
+    run_folder.check_free(run.folder, overwrite=True)
     (run.folder / ".tmp-mine").write_text("years of work")
     with pytest.raises(LoralabError, match="is not a run"):
-        runs.check_free(run.folder, overwrite=True)
+        run_folder.check_free(run.folder, overwrite=True)
 
 
 def test_a_run_appears_with_all_its_settings_or_not_at_all(tmp_path: Path) -> None:
     """What has settings and no environment could be neither resumed nor started."""
     with pytest.raises(TypeError):
-        runs.create(tmp_path / "a", Config(), {"device": object()}, overwrite=False)
+        run_folder.create(tmp_path / "a", Config(), {"device": object()}, overwrite=False)
     assert list(tmp_path.iterdir()) == []

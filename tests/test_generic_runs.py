@@ -13,13 +13,13 @@ import torch
 from tiny import FOREIGN_TYPES, make_checkpoint
 
 from loralab import Classifier, LoralabError, RunSummary, load_config, run_training
-from loralab.describe import budget, describe
-from loralab.model.generic import GenericNetwork
-from loralab.training.callbacks import Event, StepDone
+from loralab.info import budget, describe
+from loralab.model.hf.model import HFClassifier
+from loralab.training.callbacks import Event, StepEnd
 
 SETTINGS = [
     "train.epochs=3",
-    "train.eval_every=4",
+    "train.eval_steps=4",
     "train.batch_size=8",
     "train.threads=1",
     "train.precision=fp32",
@@ -42,7 +42,7 @@ CASES = {
 }
 
 
-class Stopped(Exception):
+class TrialPruned(Exception):
     """Stands for a process that ends without a word."""
 
 
@@ -62,14 +62,14 @@ def run(config: Any, folder: Path, name: str, stop_after: int | None = None, **n
     losses: list[float] = []
 
     def listen(event: Event) -> None:
-        if isinstance(event, StepDone):
+        if isinstance(event, StepEnd):
             losses.append(event.loss)
             if event.step == stop_after:
-                raise Stopped
+                raise TrialPruned
 
     try:
         return run_training(config, name=name, folder=folder, listeners=[listen], **named), losses
-    except Stopped:
+    except TrialPruned:
         return None, losses
 
 
@@ -101,13 +101,13 @@ def test_a_run_learns_and_repeats_and_resumes_bit_for_bit(
     classifier = Classifier.load(tmp_path / "whole", precision="fp32")
     scores = classifier.evaluate(topics_csv)
     assert scores["accuracy"] > 0.4  # of four classes
-    assert isinstance(classifier.network, GenericNetwork)
+    assert isinstance(classifier.network, HFClassifier)
     assert describe(str(tmp_path / "whole"))["parameters"]["trainable"] == whole.counts.trainable
 
 
 @pytest.mark.parametrize("stop_after", quick([2, 5, 9, 17, 25], 9))
 def test_adalora_resumes_from_every_phase(bases: dict[str, Path], topics_csv: Path, tmp_path: Path, stop_after: int) -> None:
-    config = settings("adalora", bases, topics_csv, "train.eval_every=1", "train.epochs=2.5")
+    config = settings("adalora", bases, topics_csv, "train.eval_steps=1", "train.epochs=2.5")
     whole, _ = run(config, tmp_path, "whole")
     assert whole
     run(config, tmp_path, "cut", stop_after=stop_after)

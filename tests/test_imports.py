@@ -14,7 +14,7 @@ HEAVY = ("torch", "transformers", "peft", "datasets", "matplotlib", "huggingface
 LOADED = f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
 COMMAND = f"""
 import sys
-from loralab.cli import main
+from loralab.cli.main import main
 sys.argv = ["loralab", *sys.argv[1:]]
 try:
     main()
@@ -73,7 +73,7 @@ def test_a_command_that_needs_no_network_loads_no_torch(arguments: list[str], sh
 
 def test_help_answers_in_under_half_a_second() -> None:
     script = Path(sys.executable).parent / "loralab"
-    command = [str(script)] if script.is_file() else [sys.executable, "-c", "from loralab.cli import main; main()"]
+    command = [str(script)] if script.is_file() else [sys.executable, "-c", "from loralab.cli.main import main; main()"]
     seconds = []
     for _ in range(5):
         began = time.perf_counter()

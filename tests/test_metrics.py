@@ -134,7 +134,7 @@ def test_a_misspelt_score_is_told_with_the_nearest_and_the_valid_ones(name: str,
 
 @pytest.mark.parametrize("name", ["", "f1", "f1:", "true:World", "eval_loss", "balance:World/World", "balance:World", "f1:world "])
 def test_what_is_no_score_is_refused(name: str) -> None:
-    with pytest.raises(LoralabError, match=r"train\.stop_on"):
+    with pytest.raises(LoralabError, match=r"train\.monitor"):
         check_stop_on(name, CLASSES)
 
 

@@ -27,7 +27,7 @@ class Blocked(socket.socket):  # a class, because ssl derives from it
 socket.socket = Blocked
 socket.create_connection = socket.getaddrinfo = blocked
 
-from loralab.cli import main
+from loralab.cli.main import main
 
 for command in json.loads(sys.argv[1]):
     sys.argv = ["loralab", *command]
@@ -74,7 +74,7 @@ def test_whole_tour_on_minilm_and_the_sample(tmp_path: Path) -> None:
         ["clean", "Oil #39;s high: lt;b gt;$50 lt;/b gt; see http://example.org"],
         ["describe", "roberta-class-weights"],
         ["budget", "roberta-million-budget", "--max-trainable", "1000000"],
-        ["train", "quickstart", "train.max_steps=3", "data.test_limit=40", "data.train_limit=120"],
+        ["train", "quickstart", "train.max_steps=3", "data.max_test_samples=40", "data.max_train_samples=120"],
         ["describe", run],
         ["predict", run, "--input", "Oil slips below $50", "--input", "Cup final goes to penalties"],
         ["predict", run, "--file", "held.csv", "--out", "submission.csv", "--format", "submission"],

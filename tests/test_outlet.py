@@ -12,9 +12,9 @@ from typing import TextIO
 
 import pytest
 
-from loralab.cli import main
-from loralab.outlet import Outlet, outlets
-from loralab.runs import read_scores
+from loralab.cli.main import main
+from loralab.cli.streams import SafeStream, safe_stdio
+from loralab.storage.run_folder import read_scores
 
 SAID = "loralab: standard output: {}; all was done, and not all could be said\n"
 
@@ -73,7 +73,7 @@ def test_an_error_that_cannot_be_told_keeps_its_exit_code(run: Callable[..., tup
 def test_a_character_that_the_terminal_does_not_have_is_a_question_mark() -> None:
     written = io.BytesIO()
     with io.TextIOWrapper(written, encoding="latin-1") as terminal:
-        print("Zürich → \ud83d", file=Outlet(terminal), end="", flush=True)  # type: ignore[call-overload]
+        print("Zürich → \ud83d", file=SafeStream(terminal), end="", flush=True)  # type: ignore[call-overload]
         assert written.getvalue().decode("latin-1") == "Zürich ? ?"
 
 
@@ -113,12 +113,12 @@ def test_what_is_written_after_a_failure_goes_nowhere_and_streams_are_given_back
         def write(self, text: str) -> int:
             raise OSError(28, "No space left on device")
 
-    outlet = Outlet(Full())
+    outlet = SafeStream(Full())
     assert outlet.lost() == ""
     print("a", file=outlet, flush=True)  # type: ignore[call-overload]
     assert outlet.lost() == "No space left on device"
     before = sys.stdout, sys.stderr
-    with outlets() as output:
+    with safe_stdio() as output:
         assert sys.stdout is output
         assert output.encoding == before[0].encoding
     assert (sys.stdout, sys.stderr) == before

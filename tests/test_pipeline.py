@@ -28,10 +28,10 @@ from tiny import make_checkpoint, topics, write_csv
 import loralab.pipeline
 from loralab import Classifier, Config, LoralabError, RunFailed, load_config, run_training
 from loralab.data.prepare import load_splits
-from loralab.describe import count_parameters
-from loralab.ready import Plan
-from loralab.runs import atomic_folder
-from loralab.training.callbacks import EvalDone, Event, StepDone
+from loralab.info import count_parameters
+from loralab.storage.run_folder import atomic_folder
+from loralab.training.callbacks import EvalEnd, Event, StepEnd
+from loralab.training.setup import RunPlan
 
 Configure = Callable[..., Config]
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
@@ -66,7 +66,7 @@ def test_learns_well_above_chance(configure: Configure, tmp_path: Path) -> None:
     summary = run_training(configure(), folder=tmp_path)
     assert summary.scores["accuracy"] > 0.7  # four classes of equal size: chance is 0.25
     assert summary.validation["accuracy"] > 0.7
-    losses = [event["loss"] for event in log_of(summary.folder) if event["event"] == "StepDone"]
+    losses = [event["loss"] for event in log_of(summary.folder) if event["event"] == "StepEnd"]
     assert np.mean(losses[-3:]) < 0.7 * np.mean(losses[:3])
 
 
@@ -74,7 +74,7 @@ def test_untrained_stays_near_chance(configure: Configure, tmp_path: Path) -> No
     summary = run_training(configure("train.epochs=0"), folder=tmp_path)
     assert summary.steps == 0
     assert summary.scores["accuracy"] < 0.6  # so the test above measures learning, not easy rows
-    assert [event["event"] for event in log_of(summary.folder)] == ["EvalDone"]
+    assert [event["event"] for event in log_of(summary.folder)] == ["EvalEnd"]
 
 
 def test_zero_shot_looks_at_no_label_and_a_saved_one_predicts_the_same(configure: Configure, tmp_path: Path) -> None:
@@ -83,9 +83,9 @@ def test_zero_shot_looks_at_no_label_and_a_saved_one_predicts_the_same(configure
     turned = write_csv(tmp_path / "turned.csv", [(text, CLASSES[(CLASSES.index(name) + 1) % 4]) for text, name in rows])
     zero = ("train.epochs=0", "data.validation=0", f"data.classes={','.join(CLASSES)}")
     words = "{World: [treaty, election], Sports: goal, Business: [shares, bank], Sci/Tech: [software, robot]}"
-    named = configure(*zero, "train.warm_start=names", f"data.descriptions={words}")
+    named = configure(*zero, "train.head_init=descriptions", f"data.descriptions={words}")
     first = run_training(named, name="named", folder=tmp_path).folder
-    for other in ("train.warm_start=both", f"data.source={turned}"):
+    for other in ("train.head_init=probe+descriptions", f"data.source={turned}"):
         again = run_training(named.override(other), name="other", folder=tmp_path, overwrite=True).folder
         assert tree(again / "model") == tree(first / "model"), other
     drawn = run_training(configure(*zero), name="drawn", folder=tmp_path).folder
@@ -149,11 +149,11 @@ def test_environment_names_versions_device_base_and_rows(configure: Configure, t
 
 def test_log_has_every_step_and_evaluation_in_order(configure: Configure, tmp_path: Path) -> None:
     heard: list[Event] = []
-    summary = run_training(configure("train.max_steps=7", "train.eval_every=2"), folder=tmp_path, listeners=[heard.append])
+    summary = run_training(configure("train.max_steps=7", "train.eval_steps=2"), folder=tmp_path, listeners=[heard.append])
     events = log_of(summary.folder)
     assert [(e["event"], e["step"]) for e in events] == [(type(e).__name__, e.step) for e in heard]
-    assert [e.step for e in heard if isinstance(e, StepDone)] == [1, 2, 3, 4, 5, 6, 7]
-    assert [e.step for e in heard if isinstance(e, EvalDone)] == [2, 4, 6, 7]
+    assert [e.step for e in heard if isinstance(e, StepEnd)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [e.step for e in heard if isinstance(e, EvalEnd)] == [2, 4, 6, 7]
     assert summary.steps == 7
 
 
@@ -177,9 +177,9 @@ def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Confi
 
 @pytest.mark.parametrize("score", ["loss", pytest.param("f1:World", marks=pytest.mark.slow)])
 def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: Path, score: str) -> None:
-    config = configure(f"train.stop_on={score}", "train.eval_every=2", "train.learning_rate=0.05", "train.epochs=8")
+    config = configure(f"train.monitor={score}", "train.eval_steps=2", "train.learning_rate=0.05", "train.epochs=8")
     summary = run_training(config, folder=tmp_path)
-    evaluations = [event for event in log_of(summary.folder) if event["event"] == "EvalDone"]
+    evaluations = [event for event in log_of(summary.folder) if event["event"] == "EvalEnd"]
     sign = 1 if score == "loss" else -1
     best = min(evaluations, key=lambda event: (sign * event["scores"][score], event["step"]))
     assert summary.best_step == best["step"]
@@ -194,7 +194,7 @@ def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: 
 
 
 def test_patience_stops_early(configure: Configure, tmp_path: Path) -> None:
-    config = configure("train.stop_on=loss", "train.patience=2", "train.min_delta=100", "train.eval_every=1")
+    config = configure("train.monitor=loss", "train.patience=2", "train.min_delta=100", "train.eval_steps=1")
     summary = run_training(config, folder=tmp_path)
     assert (summary.steps, summary.best_step, summary.stopped_early) == (3, 1, True)
 
@@ -318,7 +318,7 @@ def test_seed_leaves_the_test_rows_alone_and_split_seed_changes_them(configure: 
 def test_passes_only_change_speed(configure: Configure, tmp_path: Path) -> None:
     runs = [  # dropout draws its masks by pass, so it is off here
         run_training(
-            configure("model.dropout=0", "lora.dropout=0", "train.max_steps=6", f"train.tokens_per_pass={tokens}"),
+            configure("model.dropout=0", "lora.dropout=0", "train.max_steps=6", f"train.max_tokens_per_microbatch={tokens}"),
             name=f"t{tokens}",
             folder=tmp_path,
         )
@@ -351,7 +351,7 @@ def test_over_budget_aborts_before_anything_is_written_and_its_offers_fit(
     configure: Configure, tmp_path: Path, settings: list[str], budget: int
 ) -> None:
     config = configure(*settings, f"lora.max_trainable={budget}")
-    announced: list[Plan] = []
+    announced: list[RunPlan] = []
     with pytest.raises(LoralabError) as caught:
         run_training(config, folder=tmp_path / "runs", announce=announced.append)
     assert list(tmp_path.iterdir()) == []
@@ -424,7 +424,7 @@ def test_folder_that_is_no_run_is_never_overwritten(configure: Configure, tmp_pa
     assert list(tree(tmp_path)) == ["thesis/chapter.txt"]
 
 
-@pytest.mark.parametrize("mistake", ["train.stop_on=f1:Wrold", "lora.max_trainable=10"])
+@pytest.mark.parametrize("mistake", ["train.monitor=f1:Wrold", "lora.max_trainable=10"])
 def test_mistake_with_overwrite_keeps_the_earlier_run(configure: Configure, tmp_path: Path, mistake: str) -> None:
     run_training(configure("train.max_steps=1"), folder=tmp_path)
     before = tree(tmp_path)
@@ -444,9 +444,9 @@ def test_name_in_the_settings_wins(configure: Configure, tmp_path: Path) -> None
 
 def test_plan_is_announced_before_anything_is_written(configure: Configure, tmp_path: Path, topics_csv: Path) -> None:
     config = configure("train.max_steps=1", "train.learning_rate=5e-5")
-    plans: list[Plan] = []
+    plans: list[RunPlan] = []
 
-    def announce(plan: Plan) -> None:
+    def announce(plan: RunPlan) -> None:
         assert list(tmp_path.iterdir()) == []
         plans.append(plan)
 
@@ -468,7 +468,7 @@ def test_plan_remarks_on_empty_texts_and_on_test_texts_that_are_trained_on(
     rows = topics(10)
     train = write_csv(tmp_path / "train.csv", [("", "World"), *rows])
     test = write_csv(tmp_path / "test.csv", rows[:3])
-    plans: list[Plan] = []
+    plans: list[RunPlan] = []
     config = configure(f"data.source={train}", f"data.test={test}", "data.validation=0", "train.max_steps=1")
     run_training(config, folder=tmp_path / "runs", announce=plans.append)
     said = " ".join(plans[0].remarks)
@@ -482,7 +482,7 @@ def test_plan_remarks_on_empty_texts_and_on_test_texts_that_are_trained_on(
 def test_test_and_validation_files_are_used_whole(configure: Configure, tmp_path: Path) -> None:
     test = write_csv(tmp_path / "test.csv", [*topics(5, seed=8), ("a goal and a league", "Sports")])
     validation = write_csv(tmp_path / "validation.csv", topics(4, seed=9))
-    plans: list[Plan] = []
+    plans: list[RunPlan] = []
     config = configure(f"data.test={test}", f"data.validation={validation}")
     summary = run_training(config, folder=tmp_path / "runs", announce=plans.append)
     assert {name: len(part) for name, part in plans[0].splits.parts().items()} == {"train": 120, "validation": 16, "test": 21}
@@ -494,7 +494,7 @@ def test_test_and_validation_files_are_used_whole(configure: Configure, tmp_path
 
 
 def test_limits_and_shots_reach_the_run(configure: Configure, tmp_path: Path) -> None:
-    config = configure("data.shots_per_class=3", "data.test_limit=8", "data.validation=12", "train.max_steps=1")
+    config = configure("data.shots_per_class=3", "data.max_test_samples=8", "data.validation=12", "train.max_steps=1")
     run_training(config, folder=tmp_path)
     rows = json.loads((tmp_path / "run" / "environment.json").read_text())["rows"]
     assert {part: facts["count"] for part, facts in rows.items()} == {"train": 12, "validation": 12, "test": 8}
@@ -550,14 +550,14 @@ def test_own_class_order_is_kept_to_the_end(configure: Configure, tmp_path: Path
 
 def test_interruption_saves_the_best_weights_and_fails_the_run(configure: Configure, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 7:
+        if isinstance(event, StepEnd) and event.step == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(RunFailed, match=r"after step 7: the weights of step 4, the best so far, are saved") as caught:
-        run_training(configure("train.eval_every=4"), name="cut", folder=tmp_path, listeners=[interrupt])
+        run_training(configure("train.eval_steps=4"), name="cut", folder=tmp_path, listeners=[interrupt])
     assert caught.value.exit_code == 1
     assert not (tmp_path / "cut" / "scores.json").exists()
-    step_4 = next(event["scores"] for event in log_of(tmp_path / "cut") if (event["event"], event["step"]) == ("EvalDone", 4))
+    step_4 = next(event["scores"] for event in log_of(tmp_path / "cut") if (event["event"], event["step"]) == ("EvalEnd", 4))
     splits, _ = load_splits(**configure().data.division())
     assert splits.validation is not None
     classifier = Classifier.load(tmp_path / "cut", precision="fp32")
@@ -583,7 +583,7 @@ def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_
         "train.learning_rate=0.01",
         "train.epochs=1000000",
         "train.precision=fp32",
-        "train.eval_every=5",
+        "train.eval_steps=5",
     ]
     command = [sys.executable, "-m", "loralab", "train", str(topics_csv), *arguments, "--runs", str(tmp_path), "--name", "cut"]
     process = subprocess.Popen(
@@ -596,7 +596,7 @@ def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_
     )
     log = tmp_path / "cut" / "log.jsonl"
     limit = time.monotonic() + 90
-    while not (log.exists() and "EvalDone" in log.read_text()):
+    while not (log.exists() and "EvalEnd" in log.read_text()):
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < limit
         time.sleep(0.05)

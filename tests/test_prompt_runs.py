@@ -13,9 +13,9 @@ from tiny import CLASSES, make_checkpoint, topics, write_csv
 from typer.testing import CliRunner
 
 from loralab import Classifier, Config, LoralabError, load_config, run_training
-from loralab.cli import app
-from loralab.diagnose.run import diagnose
-from loralab.export import export_run
+from loralab.cli.main import app
+from loralab.diagnostics.run import diagnose
+from loralab.inference.export import export_run
 from loralab.report.tables import read_tables
 from loralab.report.texts import description
 
@@ -38,7 +38,7 @@ def train(base: Path, topics_csv: Path, tmp_path: Path) -> Train:
             "model.head=prompt",
             "data.template=This is of {}.",
             WORDS,
-            "train.warm_start=names",
+            "train.head_init=descriptions",
             "train.learning_rate=0.01",
             "train.precision=fp32",
         ]
@@ -56,7 +56,7 @@ def answers(run: Path) -> tuple[list[str], np.ndarray]:
 
 
 def test_a_saved_run_reads_every_text_in_its_prompt(train: Train, tmp_path: Path) -> None:
-    run = train("train.epochs=8", "lora.layers=top1", "data.max_length=24", "train.cache=memory")
+    run = train("train.epochs=8", "lora.layers=top1", "data.max_length=24", "train.feature_cache=memory")
     assert yaml.safe_load((run / "scores.json").read_text())["scores"]["accuracy"] > 0.7
     texts, logits = answers(run)
     classifier = Classifier.load(run, precision="fp32")
@@ -79,7 +79,7 @@ def test_a_diagnosis_explains_the_text_and_not_the_prompt(train: Train) -> None:
 
 def test_kept_hidden_states_change_nothing(train: Train) -> None:
     settings = ["train.epochs=1", "tuning=head"]
-    (texts, kept), (_, computed) = (answers(train(*settings, f"train.cache={cache}")) for cache in ("memory", "off"))
+    (texts, kept), (_, computed) = (answers(train(*settings, f"train.feature_cache={cache}")) for cache in ("memory", "off"))
     assert len(texts) == 24
     np.testing.assert_allclose(kept, computed, atol=2e-4)
 
@@ -116,7 +116,7 @@ def test_the_zero_shot_experiment_compares_heads(base: Path, topics_csv: Path, t
 REFUSED = [
     (["data.template={text} and {}"], "for model.head=prompt"),
     (["model.head=prompt", "model.pooling=mean"], "model.pooling=mean is for other heads"),
-    (["model.head=prompt", "train.warm_start=both"], "train.warm_start=both would undo the words"),
+    (["model.head=prompt", "train.head_init=probe+descriptions"], "train.head_init=probe+descriptions would undo the words"),
     (["model.head=prompt", "data.template={}: {}"], "takes one {}"),
     (["model.head=prompt", "data.template={text}: {text} {}"], "takes one {}"),
 ]
@@ -132,5 +132,5 @@ def test_settings_that_do_not_go_together_are_refused(settings: list[str], said:
 def test_a_bare_mask_is_remarked_on_and_descriptions_are_not() -> None:
     plain = Config().override("model.head=prompt")
     assert "nothing but the mask" in plain.remarks()[0]
-    described = plain.override("data.template=Of {}.", "data.descriptions={a: [b], c: [d]}", "train.warm_start=names")
+    described = plain.override("data.template=Of {}.", "data.descriptions={a: [b], c: [d]}", "train.head_init=descriptions")
     assert described.remarks() == []

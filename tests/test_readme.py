@@ -55,7 +55,7 @@ def test_every_line_of_the_tree_is_there() -> None:
 
 
 def test_commands_in_the_readme_exist() -> None:
-    from loralab.cli import app
+    from loralab.cli.main import app
 
     known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     used = set(re.findall(r"^(?:\$ )?loralab ([a-z]+)", README, re.MULTILINE))

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from tiny import topics, write_csv
 
-from loralab.config import load_config
-from loralab.data import encode as encoding
-from loralab.data.values import Encoded, Examples
-from loralab.ready import prepare
+from loralab.config.loading import load_config
+from loralab.data import tokenize as encoding
+from loralab.data.types import Encoded, Examples
+from loralab.training.setup import build_run
 
 Prepare = Callable[..., dict[str, Encoded]]
 
@@ -41,7 +41,7 @@ def parts(tiny: Path, tmp_path: Path) -> Prepare:
 
     def make(*settings: str) -> dict[str, Encoded]:
         config = load_config("quickstart", [f"model.base={tiny}", f"data.source={tmp_path / 'rows.csv'}", *settings])
-        return dict(prepare(config, tmp_path / "run").parts)
+        return dict(build_run(config, tmp_path / "run").parts)
 
     return make
 
@@ -68,7 +68,7 @@ def test_another_seed_tokenizes_nothing_again(parts: Prepare, tokenized: list[Se
     [
         (["data.clean=urls"], 3),
         (["data.max_length=9"], 3),
-        (["data.train_limit=16"], 1),  # validation and test rows stay
+        (["data.max_train_samples=16"], 1),  # validation and test rows stay
         (["data.split_seed=5"], 3),
     ],
 )

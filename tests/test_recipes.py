@@ -12,11 +12,11 @@ from test_cli import done
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 
 from loralab import Classifier, Config, load_config, run_training
-from loralab.config import list_recipes
-from loralab.describe import count_parameters
+from loralab.config.loading import list_recipes
+from loralab.info import count_parameters
 from loralab.model import dropout
-from loralab.model.backbone import parse_layers, resolve_targets
-from loralab.model.storage import base_dimensions, is_sentence_encoder
+from loralab.model.architectures import parse_layers, resolve_targets
+from loralab.model.checkpoints import base_dimensions, is_sentence_encoder
 
 RECIPES = [recipe.name for recipe in list_recipes()]
 
@@ -66,17 +66,17 @@ def test_recipe_trains_two_steps_with_its_own_settings(name: str, data: Path, tm
     dims = base_dimensions(recipe.model.base)
     sentences = is_sentence_encoder(recipe.model.base)
     base = make_checkpoint(tmp_path / "base", dims.model_type, layers=dims.layers, sentence_encoder=sentences)
-    config = recipe.override(f"model.base={base}", f"data.source={data}", "train.max_steps=2", "data.test_limit=12")
+    config = recipe.override(f"model.base={base}", f"data.source={data}", "train.max_steps=2", "data.max_test_samples=12")
     before, after = flat(recipe), flat(config)
     changed = {key for key in before if before[key] != after[key]}
-    assert changed == {"model.base", "data.source", "train.max_steps", "data.test_limit"}
+    assert changed == {"model.base", "data.source", "train.max_steps", "data.max_test_samples"}
 
     summary = run_training(config, folder=tmp_path / "runs")
     assert summary.steps == 2
     assert summary.counts == count_parameters(config)[1]
     assert sum(summary.scores[f"true:{label}"] for label in CLASSES) == 12
     events = [json.loads(line) for line in (summary.folder / "log.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["StepDone", "StepDone", *(["EvalDone"] if recipe.data.validation else [])]
+    assert [event["event"] for event in events] == ["StepEnd", "StepEnd", *(["EvalEnd"] if recipe.data.validation else [])]
     if recipe.tuning == "lora":
         written = json.loads((summary.folder / "model" / "adapter_config.json").read_text())
         assert (written["r"], written["lora_alpha"]) == (recipe.lora.rank, recipe.lora.alpha)

@@ -14,22 +14,22 @@ from pathlib import Path
 import pytest
 
 from loralab import LoralabError, load_config, run_training
-from loralab.training.callbacks import Event, StepDone
+from loralab.training.callbacks import Event, StepEnd
 
 KILLS = int(os.environ.get("LORALAB_KILLS", "4"))
 """Kills of the slow test; 20 were seen to pass (docs/log.md)."""
 SETTINGS = [
     "train.epochs=4",
-    "train.eval_every=2",
+    "train.eval_steps=2",
     "train.batch_size=16",
-    "train.stop_on=accuracy",
+    "train.monitor=accuracy",
     "train.threads=2",  # passes side by side
     "lora.dropout=0.2",
     "data.max_length=32",
 ]
 
 
-class Stopped(Exception):
+class TrialPruned(Exception):
     """Stands for a process that ends without a word."""
 
 
@@ -44,7 +44,7 @@ def _weights(folder: Path) -> str:
 def _steps(folder: Path) -> int:
     """How far a run's log has come."""
     log = folder / "log.jsonl"
-    return log.read_text().count("StepDone") if log.exists() else 0
+    return log.read_text().count("StepEnd") if log.exists() else 0
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 5, 11])
@@ -53,10 +53,10 @@ def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Pa
     whole = run_training(config, name="whole", folder=tmp_path)
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == stop_after:
-            raise Stopped
+        if isinstance(event, StepEnd) and event.step == stop_after:
+            raise TrialPruned
 
-    with pytest.raises(Stopped):
+    with pytest.raises(TrialPruned):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     resumed = run_training(config, name="cut", folder=tmp_path, resume=True)
     assert _weights(tmp_path / "cut") == _weights(tmp_path / "whole")
@@ -73,10 +73,10 @@ def test_early_stopping_survives_a_resume(tiny: Path, topics_csv: Path, tmp_path
     assert whole.stopped_early
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 5:
-            raise Stopped
+        if isinstance(event, StepEnd) and event.step == 5:
+            raise TrialPruned
 
-    with pytest.raises(Stopped):
+    with pytest.raises(TrialPruned):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     assert run_training(config, name="cut", folder=tmp_path, resume=True).steps == whole.steps
 
@@ -87,9 +87,9 @@ def test_other_settings_or_rows_are_refused(tiny: Path, topics_csv: Path, tmp_pa
     config = load_config("quickstart", _settings(tiny, data))
 
     def stop(event: Event) -> None:
-        raise Stopped
+        raise TrialPruned
 
-    with pytest.raises(Stopped):
+    with pytest.raises(TrialPruned):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     with pytest.raises(LoralabError, match=r"other settings.*(?s:.*)seed"):
         run_training(config.override("seed=7"), name="cut", folder=tmp_path, resume=True)
@@ -105,10 +105,10 @@ def test_damaged_checkpoint_and_complete_run_are_told(tiny: Path, topics_csv: Pa
         run_training(config, name="cut", folder=tmp_path, resume=True)
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 5:
-            raise Stopped
+        if isinstance(event, StepEnd) and event.step == 5:
+            raise TrialPruned
 
-    with pytest.raises(Stopped):
+    with pytest.raises(TrialPruned):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
     whole = checkpoint.read_bytes()

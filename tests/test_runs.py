@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from loralab import runs
-from loralab.config import Config
+from loralab.config.loading import Config
 from loralab.errors import LoralabError, RunFailed
-from loralab.training.callbacks import EvalDone, StepDone
+from loralab.storage import run_folder
+from loralab.training.callbacks import EvalEnd, StepEnd
 
 CONFIG = Config(seed=7)
-STEP = StepDone(1, 10, 0.1, 1.5, 1e-3, 2.0, 16, 0.5)
+STEP = StepEnd(1, 10, 0.1, 1.5, 1e-3, 2.0, 16, 0.5)
 FACTS = {"device": "cpu", "rows": {"train": {"rows": 3}}}
 
 
@@ -37,14 +37,14 @@ def foreign(folder: Path) -> Path:
 
 
 def fail_writing(target: Path, error: type[BaseException]) -> None:
-    with runs.atomic(target) as file:
+    with run_folder.atomic(target) as file:
         file.write("half of the n")
         file.flush()
         raise error
 
 
 def fail_filling(target: Path, error: type[BaseException]) -> None:
-    with runs.atomic_folder(target) as folder:
+    with run_folder.atomic_folder(target) as folder:
         (folder / "new.txt").write_text("half")
         raise error
 
@@ -57,41 +57,41 @@ def full_disk(*arguments: Any, **more: Any) -> None:
 
 
 def test_a_new_run_holds_its_settings(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "runs" / "deep" / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "runs" / "deep" / "a", CONFIG, FACTS, overwrite=False)
     assert tree(run.folder).keys() == {"config.yaml", "environment.json"}
-    assert runs.read_config(run.folder) == CONFIG
+    assert run_folder.read_config(run.folder) == CONFIG
     assert run.model == run.folder / "model"
 
 
 @pytest.mark.parametrize(("complete", "state"), [(True, "complete"), (False, "not complete")])
 def test_an_existing_run_is_refused_and_left_as_it_is(tmp_path: Path, complete: bool, state: str) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     run.log(STEP)
     if complete:
         run.write_scores({"scores": {}})
     before = tree(tmp_path)
     with pytest.raises(LoralabError, match=rf"exists \({state}\).*--name.*--overwrite") as caught:
-        runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+        run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     assert caught.value.exit_code == 2
     assert tree(tmp_path) == before
 
 
 def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     run.log(STEP)
     run.write_scores({})
-    other = runs.create(tmp_path / "b", CONFIG, FACTS, overwrite=False)
-    runs.create(tmp_path / "a", Config(seed=8), FACTS, overwrite=True)
+    other = run_folder.create(tmp_path / "b", CONFIG, FACTS, overwrite=False)
+    run_folder.create(tmp_path / "a", Config(seed=8), FACTS, overwrite=True)
     assert tree(run.folder).keys() == {"config.yaml", "environment.json"}
-    assert runs.read_config(run.folder).seed == 8
-    assert runs.read_config(other.folder).seed == 7
+    assert run_folder.read_config(run.folder).seed == 8
+    assert run_folder.read_config(other.folder).seed == 7
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_that_is_no_run_is_never_deleted(tmp_path: Path, overwrite: bool) -> None:
     folder = foreign(tmp_path / "thesis")
     before = tree(tmp_path)
-    for act in (lambda: runs.check_free(folder, overwrite), lambda: runs.create(folder, CONFIG, FACTS, overwrite)):
+    for act in (lambda: run_folder.check_free(folder, overwrite), lambda: run_folder.create(folder, CONFIG, FACTS, overwrite)):
         with pytest.raises(LoralabError, match=r"is not a run: choose another --name or --runs"):
             act()
     assert tree(tmp_path) == before
@@ -103,46 +103,46 @@ def test_a_foreign_folder_that_has_a_config_yaml_of_its_own_is_never_deleted(tmp
     (folder / "config.yaml").write_text(text)
     before = tree(tmp_path)
     with pytest.raises(LoralabError):
-        runs.create(folder, CONFIG, FACTS, overwrite=True)
+        run_folder.create(folder, CONFIG, FACTS, overwrite=True)
     assert tree(tmp_path) == before
 
 
 def test_an_empty_folder_is_free(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    runs.check_free(tmp_path / "a", overwrite=False)
-    assert runs.read_config(runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False).folder) == CONFIG
+    run_folder.check_free(tmp_path / "a", overwrite=False)
+    assert run_folder.read_config(run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False).folder) == CONFIG
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_file_in_the_runs_place_is_never_deleted(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "a").write_text("mine")
     with pytest.raises(LoralabError, match="is not a run"):
-        runs.create(tmp_path / "a", CONFIG, FACTS, overwrite)
+        run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite)
     assert (tmp_path / "a").read_text() == "mine"
 
 
 def test_a_run_reached_by_a_link_is_not_emptied(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     (tmp_path / "link").symlink_to(run.folder, target_is_directory=True)
     before = tree(run.folder)
     with pytest.raises(LoralabError):
-        runs.create(tmp_path / "link", CONFIG, FACTS, overwrite=True)
+        run_folder.create(tmp_path / "link", CONFIG, FACTS, overwrite=True)
     assert tree(run.folder) == before
 
 
 def test_runs_below_a_file_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(LoralabError, match="cannot be written to: choose another --runs"):
-        runs.check_free(tmp_path / "file" / "a", overwrite=False)
+        run_folder.check_free(tmp_path / "file" / "a", overwrite=False)
     with pytest.raises(LoralabError):
-        runs.create(tmp_path / "file" / "deep" / "a", CONFIG, FACTS, overwrite=False)
+        run_folder.create(tmp_path / "file" / "deep" / "a", CONFIG, FACTS, overwrite=False)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_a_full_disk_while_making_a_run_is_the_runs_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(RunFailed, match="No space left") as caught:
-        runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+        run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     assert caught.value.exit_code == 1
 
 
@@ -151,7 +151,7 @@ def test_a_full_disk_while_making_a_run_is_the_runs_failure(tmp_path: Path, monk
 
 def test_an_atomic_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
-    with runs.atomic(target) as file:
+    with run_folder.atomic(target) as file:
         file.write("Läden\r\n")
         file.flush()
         assert not target.exists()
@@ -161,9 +161,9 @@ def test_an_atomic_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_an_atomic_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
-    with runs.atomic(tmp_path / "a.txt"):
+    with run_folder.atomic(tmp_path / "a.txt"):
         pass
-    with runs.atomic_folder(tmp_path / "b"):
+    with run_folder.atomic_folder(tmp_path / "b"):
         pass
     (tmp_path / "folder").mkdir()
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
@@ -188,11 +188,11 @@ def test_an_exception_in_the_middle_leaves_no_new_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["replace", "fsync", "chmod"])
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     target = tmp_path / "scores.json"
-    runs.write_json(target, {"old": 1})
+    run_folder.write_json(target, {"old": 1})
     before = tree(tmp_path)
     monkeypatch.setattr(os, call, full_disk)
     with pytest.raises(RunFailed, match=r"cannot write .*scores.json: No space left on device"):
-        runs.write_json(target, {"new": 2})
+        run_folder.write_json(target, {"new": 2})
     assert tree(tmp_path) == before
 
 
@@ -200,7 +200,7 @@ def test_an_atomic_folder_takes_the_old_ones_place_when_it_is_whole(tmp_path: Pa
     target = tmp_path / "model"
     target.mkdir()
     (target / "old.txt").write_text("old")
-    with runs.atomic_folder(target) as folder:
+    with run_folder.atomic_folder(target) as folder:
         assert list(folder.iterdir()) == []
         (folder / "new.txt").write_text("new")
         assert (target / "old.txt").exists()
@@ -227,7 +227,7 @@ def test_a_full_disk_leaves_the_old_folder_whole(tmp_path: Path, monkeypatch: py
     (target / "old.txt").write_text("old")
     before = tree(tmp_path)
     monkeypatch.setattr(os, call, full_disk)
-    with pytest.raises(RunFailed, match="what was saved before is intact"), runs.atomic_folder(target) as folder:
+    with pytest.raises(RunFailed, match="what was saved before is intact"), run_folder.atomic_folder(target) as folder:
         (folder / "new.txt").write_text("new")
     assert tree(tmp_path) == before
 
@@ -246,7 +246,7 @@ def test_a_folder_that_cannot_be_swapped_in_leaves_the_old_one_whole(tmp_path: P
         replace(source, destination)
 
     monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(RunFailed), runs.atomic_folder(target) as folder:
+    with pytest.raises(RunFailed), run_folder.atomic_folder(target) as folder:
         (folder / "new.txt").write_text("new")
     assert moved
     assert tree(tmp_path) == before
@@ -254,11 +254,11 @@ def test_a_folder_that_cannot_be_swapped_in_leaves_the_old_one_whole(tmp_path: P
 
 def test_writing_below_a_file_is_the_runs_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    run = runs.Run(tmp_path / "file")
+    run = run_folder.RunFolder(tmp_path / "file")
     for act in (lambda: run.log(STEP), lambda: run.write_scores({}), lambda: run.keep_checkpoint(Broken(OSError(28, "full")))):
         with pytest.raises(RunFailed, match="cannot write"):
             act()
-    with pytest.raises(RunFailed), runs.atomic_folder(run.model):
+    with pytest.raises(RunFailed), run_folder.atomic_folder(run.model):
         pass
     assert tree(tmp_path) == {"file": b"mine"}
 
@@ -273,25 +273,25 @@ class Broken:
         raise self.error
 
 
-def log(run: runs.Run, *steps: int) -> None:
+def log(run: run_folder.RunFolder, *steps: int) -> None:
     for step in steps:
         run.log(dataclasses.replace(STEP, step=step))
 
 
-def logged(run: runs.Run) -> list[dict[str, Any]]:
+def logged(run: run_folder.RunFolder) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def test_each_event_is_on_the_disk_when_it_is_logged(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     for step in range(1, 4):
         log(run, step)
         assert [entry["step"] for entry in logged(run)] == list(range(1, step + 1))
-    run.log(EvalDone(3, 1.0, {"f1:Läden": 0.5}, True, 0.7))
+    run.log(EvalEnd(3, 1.0, {"f1:Läden": 0.5}, True, 0.7))
     first, last = logged(run)[0], logged(run)[-1]
-    assert first == {"event": "StepDone", **dataclasses.asdict(STEP)}
+    assert first == {"event": "StepEnd", **dataclasses.asdict(STEP)}
     assert last == {
-        "event": "EvalDone",
+        "event": "EvalEnd",
         "step": 3,
         "epoch": 1.0,
         "scores": {"f1:Läden": 0.5},
@@ -302,14 +302,14 @@ def test_each_event_is_on_the_disk_when_it_is_logged(tmp_path: Path) -> None:
 
 
 def test_a_log_is_rewound_to_a_step_and_a_line_cut_off_is_dropped(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     run.rewind_log(5)
     assert not (run.folder / "log.jsonl").exists()
     log(run, 1, 2, 3, 4)
     run.rewind_log(3)
     assert [entry["step"] for entry in logged(run)] == [1, 2, 3]
     with (run.folder / "log.jsonl").open("a") as file:
-        file.write('{"event": "StepDone", "st')
+        file.write('{"event": "StepEnd", "st')
     run.rewind_log(9)
     assert [entry["step"] for entry in logged(run)] == [1, 2, 3]
     run.rewind_log(0)
@@ -317,7 +317,7 @@ def test_a_log_is_rewound_to_a_step_and_a_line_cut_off_is_dropped(tmp_path: Path
 
 
 def test_the_environment_says_versions_machine_and_facts(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     found = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     for package in ("loralab", "torch", "tokenizers", "safetensors", "numpy"):
         assert found["versions"][package] == version(package)
@@ -329,48 +329,48 @@ def test_the_environment_says_versions_machine_and_facts(tmp_path: Path) -> None
 
 
 def test_a_run_that_was_stopped_is_reopened_with_everything_in_it(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     log(run, 1)
     before = tree(tmp_path)
-    runs.check_free(run.folder, overwrite=False, resume=True)
-    assert runs.reopen(run.folder, CONFIG, FACTS) == run
-    assert runs.reopen(run.folder, CONFIG.override("name=other"), FACTS) == run
+    run_folder.check_free(run.folder, overwrite=False, resume=True)
+    assert run_folder.reopen(run.folder, CONFIG, FACTS) == run
+    assert run_folder.reopen(run.folder, CONFIG.override("name=other"), FACTS) == run
     assert tree(tmp_path) == before
 
 
 def test_only_a_run_that_has_not_ended_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"there is no run .* to resume"):
-        runs.check_free(tmp_path / "a", overwrite=False, resume=True)
+        run_folder.check_free(tmp_path / "a", overwrite=False, resume=True)
     with pytest.raises(LoralabError, match=r"there is no run .* to resume"):
-        runs.reopen(foreign(tmp_path / "thesis"), CONFIG, FACTS)
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+        run_folder.reopen(foreign(tmp_path / "thesis"), CONFIG, FACTS)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     run.write_scores({})
     with pytest.raises(LoralabError, match="is complete: there is nothing to resume"):
-        runs.check_free(run.folder, overwrite=False, resume=True)
+        run_folder.check_free(run.folder, overwrite=False, resume=True)
     with pytest.raises(LoralabError, match="is complete"):
-        runs.reopen(run.folder, CONFIG, FACTS)
+        run_folder.reopen(run.folder, CONFIG, FACTS)
 
 
 def test_a_run_is_not_resumed_with_other_settings_or_on_other_data(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     before = tree(tmp_path)
     with pytest.raises(LoralabError, match=r"started with other settings(.|\n)*seed: 7 → 8"):
-        runs.reopen(run.folder, Config(seed=8), FACTS)
+        run_folder.reopen(run.folder, Config(seed=8), FACTS)
     with pytest.raises(LoralabError, match=r"cannot be resumed to the same result: rows was .*3.* is .*4"):
-        runs.reopen(run.folder, CONFIG, {**FACTS, "rows": {"train": {"rows": 4}}})
+        run_folder.reopen(run.folder, CONFIG, {**FACTS, "rows": {"train": {"rows": 4}}})
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("content", [b"", b'{"rows": ', b"\xff\xfe", b"[1]"])
 def test_a_damaged_environment_is_told(tmp_path: Path, content: bytes) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     (run.folder / "environment.json").write_bytes(content)
     with pytest.raises(LoralabError, match=r"environment\.json"):
-        runs.reopen(run.folder, CONFIG, FACTS)
+        run_folder.reopen(run.folder, CONFIG, FACTS)
 
 
 def test_scores_complete_a_run_and_end_its_checkpoint(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     run.checkpoint.write_bytes(b"state")
     run.write_scores({"scores": {}})
     assert not run.checkpoint.exists()
@@ -378,7 +378,7 @@ def test_scores_complete_a_run_and_end_its_checkpoint(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_stays_where_the_scores_could_not_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     run.checkpoint.write_bytes(b"state")
     monkeypatch.setattr(os, "replace", full_disk)
     with pytest.raises(RunFailed):
@@ -390,9 +390,9 @@ def test_a_checkpoint_stays_where_the_scores_could_not_be_written(tmp_path: Path
 
 
 def test_scores_come_back(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     run.write_scores({"scores": {"accuracy": 0.9, "f1:Läden": 0.1}})
-    assert runs.read_scores(run.folder) == {"scores": {"accuracy": 0.9, "f1:Läden": 0.1}}
+    assert run_folder.read_scores(run.folder) == {"scores": {"accuracy": 0.9, "f1:Läden": 0.1}}
 
 
 @pytest.mark.parametrize("content", [None, b"", b'{"scores": ', b"\xff\xfe\x00", b"[1, 2]", b"null", b'"text"'])
@@ -400,7 +400,7 @@ def test_missing_or_damaged_scores_are_told(tmp_path: Path, content: bytes | Non
     if content is not None:
         (tmp_path / "scores.json").write_bytes(content)
     with pytest.raises(LoralabError, match=r"scores\.json") as caught:
-        runs.read_scores(tmp_path)
+        run_folder.read_scores(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
@@ -409,16 +409,16 @@ def test_missing_or_damaged_settings_are_told(tmp_path: Path, content: bytes | N
     if content is not None:
         (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(LoralabError, match=r"config\.yaml"):
-        runs.read_config(tmp_path)
+        run_folder.read_config(tmp_path)
 
 
 def test_the_model_of_a_run_is_found_and_a_bundle_is_its_own(tmp_path: Path) -> None:
-    run = runs.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
+    run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     with pytest.raises(LoralabError, match="holds no trained model yet"):
-        runs.model_folder(run.folder)
+        run_folder.model_folder(run.folder)
     run.model.mkdir()
-    assert runs.model_folder(run.folder) == run.model
-    assert runs.model_folder(run.model) == run.model
+    assert run_folder.model_folder(run.folder) == run.model
+    assert run_folder.model_folder(run.model) == run.model
     for missing in (tmp_path / "nowhere", run.folder / "config.yaml"):
         with pytest.raises(LoralabError, match="there is no run"):
-            runs.model_folder(missing)
+            run_folder.model_folder(missing)

@@ -11,11 +11,11 @@ import torch
 from tiny import make_checkpoint
 
 from loralab import Classifier, LoralabError, load_config, run_training
-from loralab.cli import app
+from loralab.cli.main import app
+from loralab.inference.model_soup import make_soup
 from loralab.model.bundle import load_bundle, read_manifest
 from loralab.model.lora import adapters
-from loralab.runs import read_tested
-from loralab.soup import make_soup
+from loralab.storage.run_folder import read_tested
 
 TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot", "border treaty"]
 

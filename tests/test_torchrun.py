@@ -23,11 +23,11 @@ WEIGHTED = ["train.class_weights=balanced", "train.label_smoothing=0.1", "train.
 STOPPED = ["train.patience=2", "train.min_delta=100"]
 CASES = {
     # several passes a step; training stops early, and the best weights are not the last
-    "accumulated": [*WEIGHTED, "train.batch_size=12", "train.tokens_per_pass=48", "train.eval_every=2", *STOPPED],
+    "accumulated": [*WEIGHTED, "train.batch_size=12", "train.max_tokens_per_microbatch=48", "train.eval_steps=2", *STOPPED],
     # 86 rows: five steps of 17, and one of 1, of which one process takes nothing
-    "one_left": ["train.batch_size=17", "train.eval_every=2", "train.epochs=2"],
-    "cached": ["lora.layers=top1", "train.cache=disk", "train.warm_start=true", "train.max_steps=6"],
-    "adalora": ["lora.variant=adalora", "train.max_steps=8", "train.eval_every=4"],
+    "one_left": ["train.batch_size=17", "train.eval_steps=2", "train.epochs=2"],
+    "cached": ["lora.layers=top1", "train.feature_cache=disk", "train.head_init=probe", "train.max_steps=6"],
+    "adalora": ["lora.variant=adalora", "train.max_steps=8", "train.eval_steps=4"],
 }
 
 
@@ -76,7 +76,7 @@ def test_two_processes_make_the_run_of_one(
     assert len(logs[0]) == len(logs[1])
     for ours, theirs in zip(*logs, strict=True):
         assert (ours["event"], ours["step"]) == (theirs["event"], theirs["step"])
-        if ours["event"] == "StepDone":
+        if ours["event"] == "StepEnd":
             assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
             assert (theirs["samples"], theirs["learning_rate"]) == (ours["samples"], ours["learning_rate"])
         else:
@@ -98,14 +98,14 @@ def test_two_processes_make_the_run_of_one(
 
 
 def test_killed_processes_are_resumed_to_the_same_adapter(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
-    settings = [f"model.base={tiny}", "train.threads=1", "lora.dropout=0.2", "train.epochs=40", "train.eval_every=2"]
+    settings = [f"model.base={tiny}", "train.threads=1", "lora.dropout=0.2", "train.epochs=40", "train.eval_steps=2"]
     arguments = [str(topics_csv), *settings, "--no-report", "--runs", str(tmp_path)]
     assert torchrun(*arguments, "--name", "whole").returncode == 0
 
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     log = tmp_path / "cut" / "log.jsonl"
     with subprocess.Popen(command(*arguments, "--name", "cut"), env=environment, stdout=subprocess.DEVNULL, stderr=-3) as process:
-        while not log.is_file() or log.read_text().count("EvalDone") < 5:
+        while not log.is_file() or log.read_text().count("EvalEnd") < 5:
             assert process.poll() is None
             time.sleep(0.02)
         for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
@@ -119,7 +119,7 @@ def test_killed_processes_are_resumed_to_the_same_adapter(tiny: Path, topics_csv
     assert done.returncode == 0, done.stderr
     for name, tensor in weights(tmp_path / "whole").items():
         assert tensor.equal(weights(tmp_path / "cut")[name]), name
-    losses = [[e["loss"] for e in log_of(tmp_path / name) if e["event"] == "StepDone"] for name in ("whole", "cut")]
+    losses = [[e["loss"] for e in log_of(tmp_path / name) if e["event"] == "StepEnd"] for name in ("whole", "cut")]
     assert losses[0] == losses[1]
 
 

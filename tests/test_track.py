@@ -16,21 +16,23 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from loralab import LoralabError, load_config, run_training, runs, track
-from loralab.cli import app
-from loralab.config import Config
+from loralab import LoralabError, load_config, run_training
+from loralab.cli.main import app
+from loralab.config.loading import Config
+from loralab.integrations import trackers as module
+from loralab.integrations.trackers import KINDS, Session, open_trackers
 from loralab.pipeline import RunSummary
-from loralab.track import KINDS, Session, open_trackers
-from loralab.training.callbacks import EvalDone, Event, StepDone
+from loralab.storage import run_folder
+from loralab.training.callbacks import EvalEnd, Event, StepEnd
 
 ALL = ("tensorboard", "wandb", "mlflow")
-STEP = StepDone(1, 10, 0.1, 1.5, 1e-3, 2.0, 16, 0.5)
-SETTINGS = ["train.epochs=1", "train.eval_every=3", "train.batch_size=8", "train.threads=1", "train.stop_on=f1:Sci/Tech"]
+STEP = StepEnd(1, 10, 0.1, 1.5, 1e-3, 2.0, 16, 0.5)
+SETTINGS = ["train.epochs=1", "train.eval_steps=3", "train.batch_size=8", "train.threads=1", "train.monitor=f1:Sci/Tech"]
 VARIABLES = ("WANDB_MODE", "WANDB_ERROR_REPORTING", "MLFLOW_ALLOW_FILE_STORE", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_TRACKING_URI")
 Kept = dict[str, dict[int, float]]
 
 
-class Stopped(Exception):
+class TrialPruned(Exception):
     """Stands for whatever ends a run in its middle."""
 
 
@@ -148,10 +150,10 @@ def tracked(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("runs")
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 5:
-            raise Stopped
+        if isinstance(event, StepEnd) and event.step == 5:
+            raise TrialPruned
 
-    with pytest.raises(Stopped), open_trackers(ALL, config, folder / "a") as trackers:
+    with pytest.raises(TrialPruned), open_trackers(ALL, config, folder / "a") as trackers:
         run_training(config, name="a", folder=folder, listeners=[*trackers.listeners, stop])
     status = mlflow_run(folder / "a" / "track")[1].info.status
     with open_trackers(ALL, config, folder / "a") as trackers:
@@ -164,8 +166,8 @@ def tracked(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.parametrize("name", ALL)
 def test_each_tool_keeps_every_step_and_score_once_though_the_run_was_resumed(tracked: Tracked, name: str) -> None:
     kept = READERS[name](tracked.folder / "track")
-    steps = {entry["step"]: entry for entry in tracked.log if entry["event"] == "StepDone"}
-    evaluations = {entry["step"]: entry for entry in tracked.log if entry["event"] == "EvalDone"}
+    steps = {entry["step"]: entry for entry in tracked.log if entry["event"] == "StepEnd"}
+    evaluations = {entry["step"]: entry for entry in tracked.log if entry["event"] == "EvalEnd"}
     assert len(steps) == 11
     for score in ("loss", "learning_rate", "gradient_norm"):
         assert kept[f"train/{score}"] == pytest.approx({step: entry[score] for step, entry in steps.items()})
@@ -200,7 +202,7 @@ def test_tensorboard_keeps_the_settings(tracked: Tracked) -> None:
     content = found.PluginTagToContent("hparams")["_hparams_/session_start_info"]
     settings = HParamsPluginData.FromString(content).session_start_info.hparams
     assert settings["lora.rank"].number_value == tracked.config.lora.rank
-    assert settings["train.stop_on"].string_value == "f1:Sci/Tech"
+    assert settings["train.monitor"].string_value == "f1:Sci/Tech"
 
 
 @pytest.mark.slow
@@ -220,8 +222,8 @@ def test_wandb_keeps_the_settings_under_one_id(tracked: Tracked) -> None:
 def test_a_tracked_run_can_be_replaced(tracked: Tracked) -> None:
     assert {path.name for path in (tracked.folder / "track").iterdir()} == set(ALL)
     with pytest.raises(LoralabError, match="replace it with --overwrite"):
-        runs.check_free(tracked.folder, overwrite=False)
-    runs.check_free(tracked.folder, overwrite=True)
+        run_folder.check_free(tracked.folder, overwrite=False)
+    run_folder.check_free(tracked.folder, overwrite=True)
 
 
 ODD = ("f1:C++", "f1:C--", "f1:C__", "f1:../../x", "f1:" + "é" * 300, "f1:" + "界" * 300, "f1:", "f1: a", "f1:a:b/c\\d\n", "f1://")
@@ -230,7 +232,7 @@ ODD = ("f1:C++", "f1:C--", "f1:C__", "f1:../../x", "f1:" + "é" * 300, "f1:" + "
 @pytest.mark.parametrize("name", ALL)
 def test_any_class_name_is_made_acceptable_and_stays_apart(tmp_path: Path, name: str) -> None:
     with open_trackers([name], Config(), tmp_path / "a") as trackers:
-        trackers.listen(EvalDone(4, 1.0, {key: float(i) for i, key in enumerate(ODD)}, True, 1.0, {"gpu_mb": None}))
+        trackers.listen(EvalEnd(4, 1.0, {key: float(i) for i, key in enumerate(ODD)}, True, 1.0, {"gpu_mb": None}))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     kept = READERS[name](tmp_path / "a" / "track")
     assert sorted(value for steps in kept.values() for value in steps.values()) == list(range(len(ODD)))
@@ -328,7 +330,7 @@ class Recorder:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
     kind = type("Fresh", (Recorder,), {"opened": [], "gate": threading.Event()})
     kind.gate.set()
-    monkeypatch.setattr(track, "KINDS", {**KINDS, "json": (kind, {})})  # by the name of a package that is there
+    monkeypatch.setattr(module, "KINDS", {**KINDS, "json": (kind, {})})  # by the name of a package that is there
     return kind
 
 
@@ -351,7 +353,7 @@ def test_a_tracker_that_fails_is_told_once_and_the_run_ends_the_same(
 def test_training_never_waits_for_a_tracker_and_its_end_not_for_ever(
     tmp_path: Path, recorder: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(track, "_SECONDS_TO_END", 0.2)
+    monkeypatch.setattr(module, "_SECONDS_TO_END", 0.2)
     recorder.gate.clear()
     trackers = open_trackers(["json"], Config(), tmp_path / "a")
     began = time.monotonic()

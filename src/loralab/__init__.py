@@ -6,18 +6,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralab.classifier import Classifier, Predictions
-    from loralab.config import Config, load_config
+    from loralab.config.loading import Config, load_config
     from loralab.errors import LoralabError, RunFailed
+    from loralab.inference.classifier import Classifier, Predictions
     from loralab.pipeline import RunSummary, run_training
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Classifier": "loralab.classifier",
-    "Predictions": "loralab.classifier",
-    "Config": "loralab.config",
-    "load_config": "loralab.config",
+    "Classifier": "loralab.inference.classifier",
+    "Predictions": "loralab.inference.classifier",
+    "Config": "loralab.config.loading",
+    "load_config": "loralab.config.loading",
     "LoralabError": "loralab.errors",
     "RunFailed": "loralab.errors",
     "RunSummary": "loralab.pipeline",

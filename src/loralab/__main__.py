@@ -1,5 +1,5 @@
 """`python -m loralab` is the `loralab` command."""
 
-from loralab.cli import main
+from loralab.cli.main import main
 
 main()

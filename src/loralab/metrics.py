@@ -121,7 +121,7 @@ def check_stop_on(name: str, classes: Sequence[str]) -> None:
         return
     listed = ", ".join((*_OVERALL, *(f"{kind}:NAME" for kind in _PER_CLASS), "balance:NAME/NAME"))
     raise LoralabError(
-        f"train.stop_on: there is no score {name!r}{nearest(name, valid)}; valid: {listed} with NAME of {', '.join(classes)}"
+        f"train.monitor: there is no score {name!r}{nearest(name, valid)}; valid: {listed} with NAME of {', '.join(classes)}"
     )
 
 
@@ -132,5 +132,5 @@ def table(found: Mapping[str, float], classes: Sequence[str]) -> list[dict[str, 
 
 
 def _plain(name: str) -> str:
-    """`Sci-Tech` and `Sci/Tech` are one name in `stop_on`, as in the published reports."""
+    """`Sci-Tech` and `Sci/Tech` are one name in `monitor`, as in the published reports."""
     return name.replace("/", "-").casefold()

@@ -8,21 +8,22 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from loralab import metrics, runs
-from loralab.config import Config
-from loralab.data.values import Encoded, Examples
+from loralab import metrics
+from loralab.config.loading import Config
+from loralab.data.types import Encoded, Examples
 from loralab.errors import Interrupted
 from loralab.model.bundle import save_bundle
-from loralab.model.counts import Counts
-from loralab.model.generic import GenericNetwork
-from loralab.model.network import Network
-from loralab.ready import Plan, Ready, prepare
-from loralab.training.callbacks import Listener, Watch
+from loralab.model.encoder import EncoderClassifier
+from loralab.model.hf.model import HFClassifier
+from loralab.model.parameter_counts import Counts
+from loralab.storage import run_folder
+from loralab.training.callbacks import EarlyStopping, Listener
 from loralab.training.checkpoint import Checkpoint
-from loralab.training.engine import Fit, Loop, Optimisation
+from loralab.training.distributed import ALONE, Distributed
+from loralab.training.head_init import initialize_head
 from loralab.training.scoring import last_linear, logits_among
-from loralab.training.together import ALONE, World
-from loralab.training.warm_start import warm_start
+from loralab.training.setup import RunComponents, RunPlan, build_run
+from loralab.training.trainer import FitResult, Optimisation, Trainer
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ def run_training(
     folder: str | Path = "runs",
     overwrite: bool = False,
     resume: bool = False,
-    announce: Callable[[Plan], None] = lambda plan: None,
+    announce: Callable[[RunPlan], None] = lambda plan: None,
     listeners: Sequence[Listener] = (),
-    world: World = ALONE,
+    world: Distributed = ALONE,
 ) -> RunSummary:
     """Train, test and save one run as `folder`/`name` (`config.name` wins over `name`).
 
@@ -67,59 +68,59 @@ def run_training(
 
     Under torchrun every process calls this with its `World.join()`; the first one alone writes, announces and tells listeners.
     """
-    begun = begin(
+    begun = start_session(
         config,
         Path(folder) / (config.name or name),
         overwrite,
         resume,
         announce,
-        listeners=listeners if world.first else (),
+        listeners=listeners if world.is_main else (),
         world=world,
     )
-    return finish(begun, begun.loop.run())
+    return finish_session(begun, begun.loop.run())
 
 
 @dataclass(frozen=True)
-class Begun:
+class TrainingSession:
     """A run before its first step: its folder is there, its loop is ready to go. `began`: when, by time.perf_counter."""
 
     config: Config
-    ready: Ready
-    run: runs.Run
+    ready: RunComponents
+    run: run_folder.RunFolder
     parts: Mapping[str, Encoded]
-    loop: Loop
-    world: World
+    loop: Trainer
+    world: Distributed
     began: float
 
 
-def begin(
+def start_session(
     config: Config,
     target: Path,
     overwrite: bool = False,
     resume: bool = False,
-    announce: Callable[[Plan], None] = lambda plan: None,
+    announce: Callable[[RunPlan], None] = lambda plan: None,
     listeners: Sequence[Listener] = (),
-    world: World = ALONE,
-) -> Begun:
+    world: Distributed = ALONE,
+) -> TrainingSession:
     """The way to the first step, arguments as in `run_training`."""
     began = time.perf_counter()
-    world.once(runs.check_free, target, overwrite, resume)
-    ready = world.each(prepare, config, target, world)
+    world.run_on_main(run_folder.check_free, target, overwrite, resume)
+    ready = world.run_everywhere(build_run, config, target, world)
     world.check_same(settings=config.fingerprint(), base=ready.manifest.base_sha256, rows=ready.plan.splits.fingerprints())
-    world.once(announce, ready.plan)
+    world.run_on_main(announce, ready.plan)
 
-    run = world.once(open_run, config, ready, overwrite, resume)
-    checkpoint = world.once(Checkpoint.load_if_any, run.checkpoint)
-    world.once(run.rewind_log, checkpoint.step if checkpoint else 0)
-    parts = world.in_turn(keep_hidden, ready, listeners)
+    run = world.run_on_main(open_run, config, ready, overwrite, resume)
+    checkpoint = world.run_on_main(Checkpoint.load_if_any, run.checkpoint)
+    world.run_on_main(run.rewind_log, checkpoint.step if checkpoint else 0)
+    parts = world.main_first(keep_hidden, ready, listeners)
     start_head(config, ready.network, parts["train"], ready.names)
-    loop = Loop(
+    loop = Trainer(
         ready.network,
         parts["train"],
         parts.get("validation"),
         loss=ready.loss,
-        score=partial(score_validation, classes=ready.manifest.classes, also=config.train.stop_on),
-        watch=Watch(config.train.stop_on, config.train.patience, config.train.min_delta),
+        score=partial(score_validation, classes=ready.manifest.classes, also=config.train.monitor),
+        watch=EarlyStopping(config.train.monitor, config.train.patience, config.train.min_delta),
         seed=config.stream("shuffle"),
         optimisation=choose_optimisation(config),
         listeners=(run.log, *listeners),
@@ -127,32 +128,32 @@ def begin(
         keep=run.keep_checkpoint,
         world=world,
     )
-    return Begun(config, ready, run, parts, loop, world, began)
+    return TrainingSession(config, ready, run, parts, loop, world, began)
 
 
-def finish(begun: Begun, result: Fit) -> RunSummary:
+def finish_session(begun: TrainingSession, result: FitResult) -> RunSummary:
     """The way from the last step: save the model, test it, complete the folder."""
     config, ready, run, world = begun.config, begun.ready, begun.run, begun.world
     temperature = result.scores.get("temperature")
-    if world.first:
+    if world.is_main:
         save_model(run, ready, temperature or 1.0)
     stop_if_interrupted(result, run.folder)
     logits = logits_among(world, ready.network, begun.parts["test"])
     summary = summarise(config, ready, result, logits, temperature, time.perf_counter() - begun.began)
-    if world.first:
+    if world.is_main:
         run.write_predictions(*prediction_rows(ready.plan.splits.test, logits, temperature or 1.0))
         run.write_scores({**asdict(summary), "folder": str(run.folder), "fingerprint": config.fingerprint()})
     return summary
 
 
-def keep_hidden(ready: Ready, listeners: Sequence[Listener]) -> dict[str, Encoded]:
+def keep_hidden(ready: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:
     """The rows of every split, with their hidden states where they are kept."""
     return {name: ready.plan.cache.keep(ready.network, part, listeners) for name, part in ready.parts.items()}
 
 
-def save_model(run: runs.Run, ready: Ready, temperature: float) -> None:
+def save_model(run: run_folder.RunFolder, ready: RunComponents, temperature: float) -> None:
     """Write the bundle, whole or not at all."""
-    with runs.atomic_folder(run.model) as folder:
+    with run_folder.atomic_folder(run.model) as folder:
         save_bundle(folder, ready.network, replace(ready.manifest, temperature=temperature), ready.tokenizer.to_str())
 
 
@@ -161,17 +162,17 @@ def score_validation(logits: metrics.Logits, labels: metrics.Labels, *, classes:
     return {**metrics.scores(logits, labels, classes, also), "temperature": metrics.fit_temperature(logits, labels)}
 
 
-def start_head(config: Config, network: Network | GenericNetwork, train: Encoded, names: Encoded | None) -> None:
+def start_head(config: Config, network: EncoderClassifier | HFClassifier, train: Encoded, names: Encoded | None) -> None:
     """Give the head something to begin with, where that is wanted. Where nothing will be trained, no label is looked at."""
-    fitted = train if config.train.warm_start in ("fit", "both") and config.train.epochs else None
+    fitted = train if config.train.head_init in ("probe", "probe+descriptions") and config.train.epochs else None
     if fitted is not None or names is not None:
-        warm_start(network, last_linear(network.head), fitted, names)
+        initialize_head(network, last_linear(network.head), fitted, names)
 
 
 def choose_optimisation(config: Config) -> Optimisation:
     """Pick the engine's settings out of the configuration."""
-    ratio = config.lora.plus_ratio if config.tuning == "lora" and config.lora.variant == "loraplus" else 1.0
-    return Optimisation(**config.train.model_dump(include=Optimisation.names()), plus_ratio=ratio)
+    ratio = config.lora.loraplus_lr_ratio if config.tuning == "lora" and config.lora.variant == "loraplus" else 1.0
+    return Optimisation(**config.train.model_dump(include=Optimisation.names()), loraplus_lr_ratio=ratio)
 
 
 def prediction_rows(test: Examples, logits: metrics.Logits, temperature: float) -> tuple[list[str], Iterator[list[object]]]:
@@ -187,16 +188,16 @@ def prediction_rows(test: Examples, logits: metrics.Logits, temperature: float) 
     )
 
 
-def open_run(config: Config, ready: Ready, overwrite: bool, resume: bool) -> runs.Run:
+def open_run(config: Config, ready: RunComponents, overwrite: bool, resume: bool) -> run_folder.RunFolder:
     """Make the run's folder, or reopen it when its settings, rows, base and setting are the same."""
     plan, manifest = ready.plan, ready.manifest
     base = {"name": manifest.base, "sha256": manifest.base_sha256}
     rows = plan.splits.fingerprints()
     facts = {"processes": plan.processes, **asdict(plan.setting), "base": base, "classes": [*manifest.classes], "rows": rows}
-    return runs.reopen(plan.folder, config, facts) if resume else runs.create(plan.folder, config, facts, overwrite)
+    return run_folder.reopen(plan.folder, config, facts) if resume else run_folder.create(plan.folder, config, facts, overwrite)
 
 
-def stop_if_interrupted(result: Fit, target: Path) -> None:
+def stop_if_interrupted(result: FitResult, target: Path) -> None:
     """After Ctrl-C the best weights are saved by now; say so, and leave the run incomplete."""
     if result.interrupted:
         raise Interrupted(
@@ -206,7 +207,7 @@ def stop_if_interrupted(result: Fit, target: Path) -> None:
 
 
 def summarise(
-    config: Config, ready: Ready, result: Fit, logits: metrics.Logits, temperature: float | None, seconds: float
+    config: Config, ready: RunComponents, result: FitResult, logits: metrics.Logits, temperature: float | None, seconds: float
 ) -> RunSummary:
     """Score the test rows and gather what the run came to."""
     plan, classes = ready.plan, ready.manifest.classes
@@ -214,7 +215,7 @@ def summarise(
     return RunSummary(
         name=plan.folder.name,
         folder=plan.folder,
-        scores=metrics.scores(logits, labels, classes, config.train.stop_on),
+        scores=metrics.scores(logits, labels, classes, config.train.monitor),
         validation=result.scores,
         temperature=temperature,
         calibrated=metrics.probability_scores(logits, labels, temperature) if temperature else None,

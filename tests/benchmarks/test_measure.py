@@ -15,7 +15,7 @@ from benchmarks.measure import Benchmark, Report, alternate
 from benchmarks.prediction import best_batches, disagreements
 from benchmarks.scaling import dimensions, exponent
 from benchmarks.ways import floor_flops
-from loralab.model.backbone import Dimensions
+from loralab.model.architectures import Dimensions
 
 SMALL = Dimensions("bert", 2, 2, 1, 8, 10, 16, 2, 2)
 REPORT = Report(

@@ -14,9 +14,9 @@ from tiny import topics
 
 from loralab import LoralabError, load_config, run_training
 from loralab.data.augment import TECHNIQUES, Rewrite, augment, check_techniques, remark, show_techniques, word_rewrites
-from loralab.data.values import Examples
-from loralab.diagnose.run import _same_rows
-from loralab.training.callbacks import Event, StepDone
+from loralab.data.types import Examples
+from loralab.diagnostics.run import _same_rows
+from loralab.training.callbacks import Event, StepEnd
 
 WORDS = TECHNIQUES[:-1]
 KNOWN = {"oil": ["Petrol", "crude oil", "petroleum"], "prices": ["costs"], "great": ["big", "large"], "it": ["data processing"]}
@@ -235,14 +235,14 @@ def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Pa
     config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", *SETTINGS])
     whole = run_training(config, name="whole", folder=tmp_path)
 
-    class Stopped(Exception):
+    class TrialPruned(Exception):
         pass
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.epoch > 1:
-            raise Stopped
+        if isinstance(event, StepEnd) and event.epoch > 1:
+            raise TrialPruned
 
-    with pytest.raises(Stopped):
+    with pytest.raises(TrialPruned):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     monkeypatch.setattr("loralab.data.augment._swap", lambda words, count, source: words[::-1])  # as another WordNet would
     with pytest.raises(LoralabError, match="rows was"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import util
 from itertools import chain
 from pathlib import Path
@@ -11,12 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loralab.data.batches import WINDOW, cut_into_passes, gather, padding_factor, training_steps
-from loralab.data.encode import encode, load_tokenizer
+from loralab.data.batches import WINDOW, collate, make_microbatches, training_steps
 from loralab.data.sources import load_source
-from loralab.data.values import Encoded, Ints
+from loralab.data.tokenize import encode, load_tokenizer
+from loralab.data.types import Encoded, Ints
 
 lengths_of_texts = st.lists(st.integers(1, 128), min_size=1, max_size=400).map(lambda values: np.array(values, dtype=np.int64))
+
+
+def padding_factor(lengths: Ints, batches: Sequence[Ints]) -> float:
+    """Padded tokens over real tokens: 1.0 is no padding."""
+    padded = sum(len(positions) * int(lengths[positions].max()) for positions in batches)
+    return padded / int(sum(lengths[positions].sum() for positions in batches))
 
 
 def stream(seed: int = 0) -> np.random.Generator:
@@ -44,7 +51,7 @@ def in_steps(length: int, longest: int) -> int:
 def test_passes_hold_every_example_once_within_the_tokens_longest_first(lengths: Ints, budget: int, data: st.DataObject) -> None:
     chosen = data.draw(st.permutations(range(len(lengths)))) if len(lengths) < 50 else list(range(len(lengths)))
     positions = np.array(chosen[: data.draw(st.integers(1, len(chosen)))], dtype=np.int64)
-    passes = list(cut_into_passes(positions, lengths, budget))
+    passes = list(make_microbatches(positions, lengths, budget))
     assert sorted(np.concatenate(passes).tolist()) == sorted(positions.tolist())
     for part in passes:
         padded = len(part) * in_steps(int(lengths[part].max()), int(lengths.max()))
@@ -56,12 +63,12 @@ def test_passes_hold_every_example_once_within_the_tokens_longest_first(lengths:
 
 
 def test_passes_of_nothing_are_none() -> None:
-    assert list(cut_into_passes(np.zeros(0, dtype=np.int64), np.array([3, 4]), 10)) == []
+    assert list(make_microbatches(np.zeros(0, dtype=np.int64), np.array([3, 4]), 10)) == []
 
 
 def test_passes_by_hand() -> None:
     lengths = np.array([5, 1, 9, 3, 3, 20])  # as wide as 5, 1, 10, 3, 3, 20
-    passes = [part.tolist() for part in cut_into_passes(np.arange(6), lengths, 10)]
+    passes = [part.tolist() for part in make_microbatches(np.arange(6), lengths, 10)]
     assert passes == [[5], [2], [0, 3], [4, 1]]
 
 
@@ -98,7 +105,7 @@ def encoded_by_hand() -> Encoded:
 
 
 def test_gather_lays_texts_out_as_by_hand() -> None:
-    batch = gather(encoded_by_hand(), np.array([2, 0, 1]))
+    batch = collate(encoded_by_hand(), np.array([2, 0, 1]))
     assert batch.inputs.tolist() == [[31, 32, 9], [11, 12, 13], [21, 9, 9]]
     assert batch.mask.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
     assert batch.labels is not None
@@ -108,7 +115,7 @@ def test_gather_lays_texts_out_as_by_hand() -> None:
 
 
 def test_gather_is_no_wider_than_the_longest_text() -> None:
-    batch = gather(encoded_by_hand(), np.array([1, 2]))
+    batch = collate(encoded_by_hand(), np.array([1, 2]))
     assert batch.inputs.tolist() == [[21, 9], [31, 32]]
 
 
@@ -116,12 +123,12 @@ def test_gather_is_no_wider_than_the_longest_text() -> None:
 def test_widths_are_few_and_no_wider_than_the_longest_text(position: int, width: int) -> None:
     lengths = np.array([1, 9, 17, 33, 61])
     encoded = Encoded(np.ones(121, dtype=np.int32), np.concatenate([[0], np.cumsum(lengths)]), None, pad_id=0)
-    assert gather(encoded, np.array([position])).inputs.shape == (1, width)
+    assert collate(encoded, np.array([position])).inputs.shape == (1, width)
 
 
 def test_gather_without_labels() -> None:
     encoded = encoded_by_hand()
-    assert gather(Encoded(encoded.tokens, encoded.starts, None, 9), np.array([1])).labels is None
+    assert collate(Encoded(encoded.tokens, encoded.starts, None, 9), np.array([1])).labels is None
 
 
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=12), data=st.data())
@@ -131,7 +138,7 @@ def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     encoded = Encoded(np.array([*chain.from_iterable(texts)], dtype=np.int32), starts, None, pad_id=-1)
     positions = data.draw(st.lists(st.integers(0, len(texts) - 1), min_size=1, max_size=15))
-    batch = gather(encoded, np.array(positions))
+    batch = collate(encoded, np.array(positions))
     assert (
         batch.inputs.shape
         == batch.mask.shape
@@ -143,13 +150,6 @@ def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -
     for row, mask, position in zip(batch.inputs, batch.mask, positions, strict=True):
         assert row[mask].tolist() == texts[position]
         assert (row[~mask] == -1).all()
-
-
-def test_padding_factor_by_hand() -> None:
-    lengths = np.array([2, 4, 14, 14])
-    assert padding_factor(lengths, [np.array([2, 3])]) == 1.0
-    assert padding_factor(lengths, [np.array([0, 1]), np.array([2, 3])]) == pytest.approx((2 * 4 + 28) / 34)
-    assert padding_factor(lengths, [np.arange(4)]) == pytest.approx(56 / 34)
 
 
 def test_little_of_the_sample_is_padding() -> None:

@@ -13,9 +13,9 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from loralab.cli import app
-from loralab.data.check import FEW, LONG, Finding, Report, check_source
+from loralab.cli.main import app
 from loralab.data.sources import Columns
+from loralab.data.validate import FEW, LONG, Finding, Report, check_source
 from loralab.errors import LoralabError
 
 Row = tuple[str, str]

@@ -14,9 +14,9 @@ import pytest
 from tokenizers import ByteLevelBPETokenizer
 
 from loralab.data.clean import clean_text
-from loralab.data.encode import CHUNK, encode, load_tokenizer
 from loralab.data.sources import load_source
-from loralab.data.values import Encoded, Examples
+from loralab.data.tokenize import CHUNK, encode, load_tokenizer
+from loralab.data.types import Encoded, Examples
 from loralab.errors import LoralabError
 
 pytestmark = [pytest.mark.filterwarnings("ignore::DeprecationWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loralab.config import load_config
+from loralab.config.loading import load_config
 from loralab.data.prepare import class_names_as_texts, load_splits, remarks
-from loralab.data.select import Splits
 from loralab.data.sources import Columns
-from loralab.data.values import Examples
+from loralab.data.splits import Splits
+from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
 Row = tuple[str, str]
@@ -66,7 +66,7 @@ def test_a_file_without_test_rows_gives_a_fifth(tmp_path: Path) -> None:
 
 def test_settings_reach_the_split(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", rows())
-    splits, _ = load(path, "data.test=0.3", "data.validation=10", "data.train_limit=20", "data.test_limit=8")
+    splits, _ = load(path, "data.test=0.3", "data.validation=10", "data.max_train_samples=20", "data.max_test_samples=8")
     assert sizes(splits) == {"train": 20, "validation": 10, "test": 8}
     assert sizes(load(path, "data.shots_per_class=3")[0])["train"] == 6
     assert sizes(load(path, "data.validation=0")[0]) == {"train": 80, "test": 20}
@@ -101,7 +101,7 @@ def test_parts_of_their_own_speak_of_the_training_classes(tmp_path: Path) -> Non
 
 def test_a_test_file_wins_over_the_source_s_own_test_rows(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", rows(20))
-    put(tmp_path / "test.csv", rows(5, "own"))
+    put(tmp_path / "test.csv", rows(5, "default"))
     other = put(tmp_path / "other.csv", rows(3, "other"))
     assert len(load(tmp_path)[0].test) == 10
     assert list(load(tmp_path, f"data.test={other}")[0].test.texts) == [text for text, _ in rows(3, "other")]
@@ -118,7 +118,7 @@ def test_unknown_labels_in_a_part_are_refused_with_rows_and_the_nearest(tmp_path
     assert "b.csv: label 'Sport' in rows 1, 2 is not a class; did you mean 'Sports'?; classes: Sports, World" in said
 
 
-@pytest.mark.parametrize("part", ["test", "validation", "indices"])
+@pytest.mark.parametrize("part", ["test", "validation", "train_indices"])
 def test_missing_parts_are_named(tmp_path: Path, part: str) -> None:
     assert "gone.csv" in refused(put(tmp_path / "a.csv", rows()), f"data.{part}={tmp_path / 'gone.csv'}")
 
@@ -134,10 +134,10 @@ def test_index_file_chooses_training_rows(tmp_path: Path) -> None:
     whole = load(path)[0].train.rows
     chosen = tmp_path / "rows.txt"
     chosen.write_text("5\n0\n2\n1\n")
-    splits, _ = load(path, f"data.indices={chosen}")
+    splits, _ = load(path, f"data.train_train_indices={chosen}")
     assert splits.train.rows.tolist() == whole[[0, 1, 2, 5]].tolist()
     chosen.write_text("5\n72\n")
-    assert "row 72; the training rows are 0-71" in refused(path, f"data.indices={chosen}")
+    assert "row 72; the training rows are 0-71" in refused(path, f"data.train_train_indices={chosen}")
 
 
 def test_remarks_count_missing_texts_and_shared_ones() -> None:

@@ -10,9 +10,9 @@ import pytest
 from tiny import CLASSES
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from loralab.data.encode import load_tokenizer
 from loralab.data.prompt import Prompt, set_prompt
-from loralab.data.values import Examples
+from loralab.data.tokenize import load_tokenizer
+from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
 TEXTS = ["", "Shares", "Shares of the bank", "goal! " * 40]

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loralab.data import pickle_machine, safe_pickle
-from loralab.data.pickle_machine import Machine, Name, Record
+from loralab.data import pickle_interpreter, safe_pickle
+from loralab.data.pickle_interpreter import Machine, Name, Record
 from loralab.data.safe_pickle import Table, read_pickle
 from loralab.errors import LoralabError
 
@@ -582,7 +582,7 @@ def test_limits(save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> N
     for path in (bomb, save(pickle.dumps(["a" * 1000]))):
         with pytest.raises(LoralabError, match="more than 2 GiB"):
             read_pickle(path)
-    monkeypatch.setattr(pickle_machine, "MAX_OPCODES", 50)
+    monkeypatch.setattr(pickle_interpreter, "MAX_OPCODES", 50)
     with pytest.raises(LoralabError, match="more than 50 instructions"):
         read_pickle(save(pickle.dumps(list(range(60)))))
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from loralab.data.select import Splits, overlap, read_indices, split, stratified
-from loralab.data.values import Examples, Ints
+from loralab.data.splits import Splits, overlap, read_indices, split, stratified
+from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError
 
 
@@ -136,21 +136,21 @@ def test_parts_of_their_own_are_used_as_they_are() -> None:
 
 LIMITS: list[dict[str, Any]] = [
     {},
-    {"train_limit": 40},
-    {"train_limit": 80},
-    {"train_limit": 10_000},
+    {"max_train_samples": 40},
+    {"max_train_samples": 80},
+    {"max_train_samples": 10_000},
     {"shots_per_class": 5},
-    {"shots_per_class": 10, "train_limit": 12},
+    {"shots_per_class": 10, "max_train_samples": 12},
     {"indices": list(range(0, 90, 2))},
 ]
 
 
-@pytest.mark.parametrize("test_limit", [None, 20])
+@pytest.mark.parametrize("max_test_samples", [None, 20])
 @pytest.mark.parametrize("own_test", [False, True])
-def test_held_out_rows_are_the_same_under_every_limit(own_test: bool, test_limit: int | None) -> None:
+def test_held_out_rows_are_the_same_under_every_limit(own_test: bool, max_test_samples: int | None) -> None:
     source = examples([60, 50, 40])
     test = {"test": examples([40, 20, 20], "test")} if own_test else {}
-    runs = [divide(source, test_limit=test_limit, **test, **limit) for limit in LIMITS]
+    runs = [divide(source, max_test_samples=max_test_samples, **test, **limit) for limit in LIMITS]
     for run in runs[1:]:
         assert rows(run.validation) == rows(runs[0].validation)
         assert rows(run.test) == rows(runs[0].test)
@@ -159,7 +159,7 @@ def test_held_out_rows_are_the_same_under_every_limit(own_test: bool, test_limit
 @pytest.mark.parametrize("limit", LIMITS)
 def test_training_rows_are_the_same_under_every_test_limit(limit: dict[str, Any]) -> None:
     source = examples([60, 50, 40])
-    assert rows(divide(source, **limit).train) == rows(divide(source, test_limit=10, **limit).train)
+    assert rows(divide(source, **limit).train) == rows(divide(source, max_test_samples=10, **limit).train)
 
 
 @pytest.mark.parametrize("limit", LIMITS)
@@ -169,15 +169,15 @@ def test_limits_only_remove(limit: dict[str, Any]) -> None:
 
 
 def test_train_limit_keeps_proportions() -> None:
-    parts = divide(examples([600, 300, 100]), train_limit=100)
+    parts = divide(examples([600, 300, 100]), max_train_samples=100)
     assert counts_of(parts.train) == [60, 30, 10]
-    assert counts_of(divide(examples([600, 300, 100]), test_limit=20).test) == [12, 6, 2]
+    assert counts_of(divide(examples([600, 300, 100]), max_test_samples=20).test) == [12, 6, 2]
 
 
 def test_limits_above_what_is_there_change_nothing() -> None:
     source = examples([30, 20])
-    assert rows(divide(source, train_limit=1000, test_limit=1000).train) == rows(divide(source).train)
-    assert rows(divide(source, test_limit=1000).test) == rows(divide(source).test)
+    assert rows(divide(source, max_train_samples=1000, max_test_samples=1000).train) == rows(divide(source).train)
+    assert rows(divide(source, max_test_samples=1000).test) == rows(divide(source).test)
 
 
 def test_shots_take_as_many_of_each_class() -> None:
@@ -208,12 +208,12 @@ def test_indices_pick_positions_among_the_training_rows() -> None:
 def test_wrong_indices_are_refused(indices: list[int], says: str) -> None:
     with pytest.raises(LoralabError) as error:
         divide(examples([60, 40]), indices=indices)
-    assert str(error.value).startswith("data.indices")
+    assert str(error.value).startswith("data.train_indices")
     assert says in str(error.value)
 
 
 def test_negative_indices_do_not_count_from_the_end() -> None:
-    with pytest.raises(LoralabError, match=r"data\.indices.*-1"):
+    with pytest.raises(LoralabError, match=r"data\.train_indices.*-1"):
         divide(examples([60, 40]), indices=[0, 1, 2, 3, 4, 5, 6, -1])
 
 
@@ -238,7 +238,7 @@ def test_a_run_without_test_rows_is_refused() -> None:
         divide(examples([60, 40]), test=0.0)
 
 
-@pytest.mark.parametrize("limit", [{"train_limit": 3}, {"indices": [0]}])
+@pytest.mark.parametrize("limit", [{"max_train_samples": 3}, {"indices": [0]}])
 def test_a_class_without_training_rows_is_named(limit: dict[str, Any]) -> None:
     with pytest.raises(LoralabError, match="no training row is left of class"):
         divide(examples([90, 5, 5]), **limit)
@@ -256,17 +256,17 @@ def test_index_file_with_something_else_names_the_entry(tmp_path: Path, word: st
     path.write_text(f"3\n{word}\n", encoding="utf-8")
     with pytest.raises(LoralabError) as error:
         read_indices(path)
-    assert "data.indices: " in str(error.value)
+    assert "data.train_indices: " in str(error.value)
     assert "entry 2" in str(error.value)
 
 
 def test_unreadable_index_files_are_said(tmp_path: Path) -> None:
-    with pytest.raises(LoralabError, match=r"data\.indices: cannot read .*gone\.txt"):
+    with pytest.raises(LoralabError, match=r"data\.train_indices: cannot read .*gone\.txt"):
         read_indices(tmp_path / "gone.txt")
-    with pytest.raises(LoralabError, match=r"data\.indices: cannot read"):
+    with pytest.raises(LoralabError, match=r"data\.train_indices: cannot read"):
         read_indices(tmp_path)
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe1")
-    with pytest.raises(LoralabError, match=r"data\.indices: cannot read"):
+    with pytest.raises(LoralabError, match=r"data\.train_indices: cannot read"):
         read_indices(tmp_path / "bytes.txt")
 
 

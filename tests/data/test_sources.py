@@ -29,7 +29,7 @@ from loralab.data.sources import (
     read_raw,
     stream_texts,
 )
-from loralab.data.values import Examples
+from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
 AG_NEWS = ("World", "Sports", "Business", "Sci/Tech")

@@ -16,8 +16,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from loralab.data.readers import CHUNK, MAX_FIELD, read_chunks
 from loralab.data.sources import read_raw
-from loralab.data.tables import CHUNK, MAX_FIELD, read_chunks
 from loralab.errors import LoralabError
 
 PICKLES = Path(__file__).parent / "pickles"

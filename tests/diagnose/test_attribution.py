@@ -10,10 +10,10 @@ import torch
 from captum.attr import IntegratedGradients
 from tiny import MODEL_TYPES, make_checkpoint, topics
 
-from loralab.data.encode import load_tokenizer
-from loralab.diagnose.attribution import Attribution, attribute, integrate, join_words
-from loralab.model.network import Network
-from loralab.model.storage import load_pretrained, resolve_base
+from loralab.data.tokenize import load_tokenizer
+from loralab.diagnostics.attribution import Attribution, attribute, integrate, join_words
+from loralab.model.checkpoints import load_pretrained, resolve_base
+from loralab.model.encoder import EncoderClassifier
 
 TEXTS = ["The bank's profit, a merger!", "goal", "", "Unknownish wörds 日本 #39;s satellite  again", "  goal "]
 
@@ -23,10 +23,10 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return make_checkpoint(tmp_path_factory.mktemp("attribution") / request.param, request.param)
 
 
-def load(base: Path, pooling: str = "cls") -> Network:
+def load(base: Path, pooling: str = "cls") -> EncoderClassifier:
     """A network with pretrained layers, and a head as large as a trained one's."""
     found = resolve_base(str(base))
-    network = Network(found.dims, 4, pooling=pooling)  # type: ignore[arg-type]
+    network = EncoderClassifier(found.dims, 4, pooling=pooling)  # type: ignore[arg-type]
     load_pretrained(network, found)
     generator = torch.Generator().manual_seed(1)
     for parameter in network.head.parameters():
@@ -86,11 +86,11 @@ def test_steps_are_doubled_until_the_sum_is_complete(tiny: Path, monkeypatch: py
     network, tokenizer = load(tiny), load_tokenizer(tiny, 64)
     encoding = tokenizer.encode(topics(1)[0][0])
     special = [bool(flag) for flag in encoding.special_tokens_mask]
-    monkeypatch.setattr("loralab.diagnose.attribution.STEPS", 1)
+    monkeypatch.setattr("loralab.diagnostics.attribution.STEPS", 1)
     found = attribute(network, encoding.ids, special, 0)
     assert found.steps > 1
     assert found.complete
-    monkeypatch.setattr("loralab.diagnose.attribution.MOST_STEPS", 1)
+    monkeypatch.setattr("loralab.diagnostics.attribution.MOST_STEPS", 1)
     short = attribute(network, encoding.ids, special, 0)
     assert (short.steps, short.complete) == (1, False)
     assert abs(short.residual) > abs(found.residual)

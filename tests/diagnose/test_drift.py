@@ -10,10 +10,10 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 from tiny import topics
 
-from loralab.data.values import Examples
-from loralab.diagnose import drift
-from loralab.diagnose.drift_sections import _above, compare
-from loralab.diagnose.sections import NO, YES, Judged
+from loralab.data.types import Examples
+from loralab.diagnostics import drift
+from loralab.diagnostics.drift_sections import _above, compare
+from loralab.diagnostics.sections import NO, YES, ScoredExamples
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -59,9 +59,9 @@ def test_a_word_seen_once_is_seen() -> None:
 
 
 def test_only_what_lies_above_normal_counts() -> None:
-    assert _above(drift.Against(0.30, 0.29, 0.295, 0.001)) == "there, but too small to matter"
-    assert _above(drift.Against(0.30, 0.25, 0.26, 0.001)) == "moderate: may matter"
-    assert _above(drift.Against(0.30, 0.10, 0.31, 0.060)) == "not to be told from chance"
+    assert _above(drift.NullComparison(0.30, 0.29, 0.295, 0.001)) == "there, but too small to matter"
+    assert _above(drift.NullComparison(0.30, 0.25, 0.26, 0.001)) == "moderate: may matter"
+    assert _above(drift.NullComparison(0.30, 0.10, 0.31, 0.060)) == "not to be told from chance"
 
 
 def test_log_odds_by_hand() -> None:
@@ -90,14 +90,14 @@ def test_lengths_and_classes_are_scipys() -> None:
     found = drift.compare_classes(*labels, 4)  # class 2 has no rows on either side
     expected = stats.chi2_contingency([[50, 30, 20], [20, 60, 40]], correction=False)
     assert (found.effect, found.p) == pytest.approx((stats.contingency.association([[50, 30, 20], [20, 60, 40]]), expected.pvalue))
-    assert drift.compare_classes(np.zeros(5, int), np.zeros(9, int), 4) == drift.Test(0.0, 1.0)
+    assert drift.compare_classes(np.zeros(5, int), np.zeros(9, int), 4) == drift.TestResult(0.0, 1.0)
 
 
-def judged(rows: list[tuple[str, str]], names: tuple[str, ...], labelled: bool = True) -> Judged:
+def judged(rows: list[tuple[str, str]], names: tuple[str, ...], labelled: bool = True) -> ScoredExamples:
     labels = np.array([names.index(name) for _, name in rows])
     logits = 3 * np.eye(len(names), dtype=np.float32)[labels]
     examples = Examples([text for text, _ in rows], labels if labelled else None, np.arange(len(rows)), names)
-    return Judged(examples, logits)
+    return ScoredExamples(examples, logits)
 
 
 def test_the_table_is_silent_on_one_source_and_names_what_differs_on_another() -> None:

@@ -8,7 +8,7 @@ import pytest
 from tiny import topics
 
 from loralab.data.sources import load_source
-from loralab.diagnose.duplicates import _index, find_duplicates, shingles
+from loralab.diagnostics.duplicates import _index, find_duplicates, shingles
 
 LINE = "the mayor of the harbour town said on monday that the old bridge would be closed for repairs until late spring"
 

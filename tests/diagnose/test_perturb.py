@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from loralab.diagnose.perturb import _NEIGHBOURS, KINDS, perturb, perturb_all
+from loralab.diagnostics.perturb import _NEIGHBOURS, KINDS, perturb, perturb_all
 
 TEXT = "Oil prices slipped below 50 dollars on Monday, as traders weighed stocks against 1,200 new wells."
 

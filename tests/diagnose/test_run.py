@@ -10,11 +10,11 @@ import pytest
 from tiny import topics, write_csv
 
 from loralab import Classifier, LoralabError, load_config, run_training
-from loralab.data.encode import load_tokenizer
-from loralab.diagnose.attribution import attribute
-from loralab.diagnose.perturb import KINDS, perturb_all
-from loralab.diagnose.run import _same_rows, diagnose
-from loralab.runs import read_scores, write_json
+from loralab.data.tokenize import load_tokenizer
+from loralab.diagnostics.attribution import attribute
+from loralab.diagnostics.perturb import KINDS, perturb_all
+from loralab.diagnostics.run import _same_rows, diagnose
+from loralab.storage.run_folder import read_scores, write_json
 
 SECTIONS = ["What the numbers support", "Calibration", "Reliability", "Robustness", "Suspected label errors"]
 ALWAYS = ["Near-duplicates of training rows", "Drift", "Words that tell the two apart", "Words that decided (integrated gradients)"]

@@ -6,30 +6,43 @@ import numpy as np
 import pytest
 
 from loralab import metrics
-from loralab.data.values import Examples
-from loralab.diagnose.calibration import error_by_chance, reliability
-from loralab.diagnose.duplicates import Pair
-from loralab.diagnose.sections import NO, READ, UNSURE, YES, Judged, calibrate, conclude, duplicates, label_errors, robustness
+from loralab.data.types import Examples
+from loralab.diagnostics.calibration import error_by_chance, reliability
+from loralab.diagnostics.duplicates import DuplicatePair
+from loralab.diagnostics.sections import (
+    NO,
+    READ,
+    UNSURE,
+    YES,
+    ScoredExamples,
+    calibrate,
+    conclude,
+    duplicates,
+    label_errors,
+    robustness,
+)
 
 CLASSES = ("a", "b", "c")
 
 
-def answers(n: int, accuracy: float, seed: int = 0, labelled: bool = True, confidence: float = 0.8) -> Judged:
+def answers(n: int, accuracy: float, seed: int = 0, labelled: bool = True, confidence: float = 0.8) -> ScoredExamples:
     """n rows whose share `accuracy` is answered rightly, each answer with probability `confidence`."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 3, n)
     given = np.where(np.arange(n) < round(accuracy * n), labels, (labels + 1) % 3)
     logits = np.full((n, 3), np.log((1 - confidence) / 2), dtype=np.float32)
     logits[np.arange(n), given] = np.log(confidence)
-    return Judged(Examples([f"text {i}" for i in range(n)], labels if labelled else None, np.arange(n) + 1000, CLASSES), logits)
+    return ScoredExamples(
+        Examples([f"text {i}" for i in range(n)], labels if labelled else None, np.arange(n) + 1000, CLASSES), logits
+    )
 
 
-def calibrated(n: int, seed: int, sharpen: float = 1.0) -> Judged:
+def calibrated(n: int, seed: int, sharpen: float = 1.0) -> ScoredExamples:
     """Labels drawn from the probabilities themselves; `sharpen` then makes the answers surer than they may be."""
     random = np.random.default_rng(seed)
     logits = (2 * random.normal(size=(n, 3))).astype(np.float32)
     labels = (random.random((n, 1)) > metrics.softmax(logits).cumsum(axis=1)[:, :-1]).sum(axis=1)
-    return Judged(Examples(["text"] * n, labels, np.arange(n), CLASSES), (sharpen * logits).astype(np.float32))
+    return ScoredExamples(Examples(["text"] * n, labels, np.arange(n), CLASSES), (sharpen * logits).astype(np.float32))
 
 
 def test_chance_explains_the_error_of_perfect_probabilities_nineteen_times_of_twenty() -> None:
@@ -68,7 +81,7 @@ def test_the_bins_add_up_to_the_calibration_error() -> None:
     assert total == pytest.approx(metrics.expected_calibration_error(probabilities, labels))
 
 
-def damaged(clean: Judged, share: float) -> np.ndarray:
+def damaged(clean: ScoredExamples, share: float) -> np.ndarray:
     """Logits with the first so many answers turned to the next class: wrong where the answer was right."""
     logits = clean.logits.copy()
     turned = round(share * len(clean))
@@ -105,9 +118,9 @@ def test_copies_flatter_where_they_are_answered_better_than_the_rest(copied_righ
     logits = np.zeros((500, 3), dtype=np.float32)
     right = np.concatenate([np.arange(copied_right), np.arange(100, 300)])
     logits[:, 1], logits[right, 0] = 1, 2
-    rows = Judged(Examples(["text"] * 500, labels, np.arange(500), CLASSES), logits)
+    rows = ScoredExamples(Examples(["text"] * 500, labels, np.arange(500), CLASSES), logits)
     train = Examples(["text"] * 100, np.repeat([0, 2], [97, 3]), np.arange(100) + 7, CLASSES)
-    section, reason = duplicates(rows, train, [Pair(i, i, 0.5 + i / 1000) for i in range(100)], 0.5)
+    section, reason = duplicates(rows, train, [DuplicatePair(i, i, 0.5 + i / 1000) for i in range(100)], 0.5)
     assert reason.supported == verdict
     assert f"{(copied_right + 200) / 500:.4f} with them, 0.5000" in reason.evidence
     assert "3 of them have another label" in reason.evidence

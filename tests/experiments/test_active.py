@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from tiny import CLASSES, topics, write_csv
 
-from loralab import Classifier, run_training, runs
+from loralab import Classifier, run_training
 from loralab.data.prepare import load_splits
-from loralab.data.select import read_indices
-from loralab.data.values import Examples
+from loralab.data.splits import read_indices
+from loralab.data.types import Examples
 from loralab.errors import LoralabError
 from loralab.experiments.active import ActivePlan, Pool, first_rows, plan_active
-from loralab.experiments.kinds import find_kind
 from loralab.experiments.run import ExperimentSummary, run_experiment
+from loralab.experiments.spec import find_kind
 from loralab.experiments.strategies import entropy
-from loralab.trials import read_experiment, trial_folder
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import read_experiment, trial_folder
 
 SETTINGS = ["train.epochs=1", "train.batch_size=8", "train.threads=1", "train.precision=fp32", "data.max_length=32", "data.clean="]
 STRATEGIES = ("random", "entropy", "badge")
@@ -48,7 +49,7 @@ def experiment(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFa
 def rows(summary: ExperimentSummary, strategy: str, labels: int, seed: int) -> set[int]:
     """The rows that a trial names."""
     factors = {"strategy": strategy, "labels": labels, "seed": seed}
-    (path,) = {o.trial.config.data.indices for o in summary.outcomes if o.trial.factors == factors}
+    (path,) = {o.trial.config.data.train_indices for o in summary.outcomes if o.trial.factors == factors}
     return set(read_indices(Path(str(path))))
 
 
@@ -73,7 +74,7 @@ def test_each_chain_grows_and_all_of_a_seed_begin_alike(experiment: tuple[Path, 
 
 def test_every_trial_trains_on_its_rows_and_tests_on_the_same(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
     folder, summary, _ = experiment
-    facts = [runs.read_environment(trial_folder(folder, outcome.trial))["rows"] for outcome in summary.outcomes]
+    facts = [run_folder.read_environment(trial_folder(folder, outcome.trial))["rows"] for outcome in summary.outcomes]
     assert [fact["train"]["count"] for fact in facts] == [o.trial.factors["labels"] for o in summary.outcomes]
     assert len({fact["test"]["fingerprint"] for fact in facts}) == 1
     assert not any("validation" in fact for fact in facts)
@@ -84,7 +85,7 @@ def test_uncertain_rows_are_those_that_the_last_trials_classifier_is_unsure_of(
 ) -> None:
     folder, summary, _ = experiment
     (last,) = [o.trial for o in summary.outcomes if o.trial.factors == {"strategy": "entropy", "labels": 14, "seed": 1}]
-    free = {**last.config.data.division(), "indices": None, "train_limit": None}
+    free = {**last.config.data.division(), "indices": None, "max_train_samples": None}
     training = load_splits(**free)[0].train
     unlabelled = [i for i in range(len(training)) if i not in rows(summary, "entropy", 14, 1)]
     found = Classifier.load(trial_folder(folder, last)).predict([training.texts[i] for i in unlabelled])
@@ -196,11 +197,11 @@ def test_positions_are_those_that_an_index_file_counts() -> None:
 
 def test_the_pool_is_bounded_and_its_rows_are_addressed_as_before(tiny: Path, topics_csv: Path) -> None:
     (base,) = planned(tiny, topics_csv).bases
-    whole, few = Pool.load(base.config), Pool.load(base.config.override("data.train_limit=40"))
+    whole, few = Pool.load(base.config), Pool.load(base.config.override("data.max_train_samples=40"))
     assert (len(whole.positions), len(few.positions)) == (96, 40)
     assert whole.fingerprint == few.fingerprint
     assert [whole.examples.texts[i] for i in few.positions] == [*few.examples.texts]
-    limited = base.config.override("data.train_limit=40", "data.indices=null").data
+    limited = base.config.override("data.max_train_samples=40", "data.train_indices=null").data
     assert np.bincount(few.examples.require_labels()).tolist() == [10] * 4
     assert limited.validation == 0
 
@@ -248,5 +249,5 @@ def test_several_recipes_have_pools_and_chains_of_their_own(tiny: Path, topics_c
     plan = plan_active(find_kind("active"), [str(topics_csv), str(other)], [f"model.base={tiny}", *SETTINGS], points, (1,))
     trials = next(plan.rounds(tmp_path / "e", lambda what: None))
     assert [trial.factors["recipe"] for trial in trials] == [str(topics_csv), str(other)]
-    assert len({trial.config.data.indices for trial in trials}) == 2
+    assert len({trial.config.data.train_indices for trial in trials}) == 2
     assert len(CLASSES) == 4

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 from test_cli import done, invoke
 
-from loralab import console
-from loralab.experiments.kinds import KINDS
-from loralab.report.lab.rows import Table
-from loralab.trials import read_experiment
+from loralab.cli import display
+from loralab.experiments.spec import KINDS
+from loralab.report.experiments.rows import ReportTable
+from loralab.storage.experiment_folder import read_experiment
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +87,12 @@ def test_wrong_input_is_one_message(arguments: list[str], message: str, tmp_path
 
 def test_names_that_are_alike_at_first_are_told_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Console(width=80, record=True, file=StringIO())
-    monkeypatch.setattr(console, "console", told)
+    monkeypatch.setattr(display, "console", told)
     names = ("recipe-distilbert-baseline", "recipe-distilbert-study")
     columns = ("recipe", "tuning", "lora.dropout", "train.learning_rate", "seeds", "test accuracy", "95 % interval")
-    console.show_table(Table("points", "", columns, [(name, "lora", 0.1, 5e-4, 5, 0.886, "0.8829 to 0.8891") for name in names]))
+    display.show_table(
+        ReportTable("points", "", columns, [(name, "lora", 0.1, 5e-4, 5, 0.886, "0.8829 to 0.8891") for name in names])
+    )
     text = told.export_text()
     first = "".join(line.split(" ")[0] for line in text.splitlines())  # folded, line by line
     assert all(name in first for name in names)

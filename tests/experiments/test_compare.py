@@ -11,13 +11,13 @@ from unittest import mock
 
 import pytest
 
-from loralab import runs
-from loralab.config import Config, load_config
+from loralab.config.loading import Config, load_config
 from loralab.errors import LoralabError
 from loralab.experiments.compare import Comparison, plan_comparison, short_names
-from loralab.experiments.kinds import find_kind
 from loralab.experiments.run import run_experiment
-from loralab.trials import Entry, Question, Trial, read_experiment, trial_folder, write_experiment
+from loralab.experiments.spec import find_kind
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import ExperimentSpec, Trial, TrialRecord, read_experiment, trial_folder, write_experiment
 
 KIND = find_kind("compare")
 ROWS = {"test": {"count": 10, "fingerprint": "same"}}
@@ -30,7 +30,7 @@ def finished(tmp_path: Path) -> Callable[..., str]:
     def make(name: str, *settings: str, rows: object = ROWS) -> str:
         config = load_config("quickstart", settings)
         folder = tmp_path / "runs" / name
-        runs.create(folder, config, {"rows": rows}, overwrite=False).write_scores(
+        run_folder.create(folder, config, {"rows": rows}, overwrite=False).write_scores(
             {"scores": {"accuracy": 0.5}, "fingerprint": "old"}
         )
         return str(folder)
@@ -57,10 +57,10 @@ def test_runs_that_differ_by_seed_are_one_recipe(finished: Callable[..., str]) -
 
 
 def test_what_changes_speed_alone_and_what_the_seed_draws_sets_nothing_apart(finished: Callable[..., str]) -> None:
-    folders = [finished(f"x{i}", f"seed={i}", f"data.draw_seed={i}", f"train.threads={i}", f"name=x{i}") for i in (1, 2)]
+    folders = [finished(f"x{i}", f"seed={i}", f"data.sample_seed={i}", f"train.threads={i}", f"name=x{i}") for i in (1, 2)]
     assert [each["recipe"] for each in factors(plan_comparison(KIND, folders)).values()] == ["x1", "x1"]
-    other = finished("y", "seed=3", "data.draw_seed=4")
-    assert factors(plan_comparison(KIND, [*folders, other]))["y"]["data.draw_seed"] == 4
+    other = finished("y", "seed=3", "data.sample_seed=4")
+    assert factors(plan_comparison(KIND, [*folders, other]))["y"]["data.sample_seed"] == 4
 
 
 def test_lists_and_mappings_are_told_in_words(finished: Callable[..., str]) -> None:
@@ -101,9 +101,9 @@ def test_names_that_no_part_of_a_path_sets_apart_are_numbered() -> None:
 def test_an_experiment_stands_for_its_complete_trials(finished: Callable[..., str], tmp_path: Path) -> None:
     for name in ("e/trials/seed-1", "e/trials/seed-2", "e/trials/seed-3"):
         finished(name, f"seed={name[-1]}", "lora.rank=2")
-    (tmp_path / "runs/e/trials/seed-3" / runs.SCORES).unlink()
-    entries = [Entry.of(Trial(f"seed-{i}", Config(), {"seed": i}), "failed" if i == 2 else None) for i in (1, 2, 3)]
-    write_experiment(tmp_path / "runs/e", Question("seeds", "?", ("r",), (), {}), entries)
+    (tmp_path / "runs/e/trials/seed-3" / run_folder.SCORES).unlink()
+    entries = [TrialRecord.of(Trial(f"seed-{i}", Config(), {"seed": i}), "failed" if i == 2 else None) for i in (1, 2, 3)]
+    write_experiment(tmp_path / "runs/e", ExperimentSpec("seeds", "?", ("r",), (), {}), entries)
     plan = plan_comparison(KIND, [str(tmp_path / "runs/e"), finished("b")])
     assert [*plan.runs] == ["seed-1", "b"]
 
@@ -118,19 +118,19 @@ def test_the_experiment_names_the_runs_where_they_lie_and_runs_nothing(finished:
     assert [entry.run for entry in entries] == ["../a", "../b"]
     moved = tmp_path / "moved"
     shutil.move(tmp_path / "runs", moved)
-    assert [runs.read_config(trial_folder(moved / "compare", entry)).lora.rank for entry in entries] == [2, 16]
+    assert [run_folder.read_config(trial_folder(moved / "compare", entry)).lora.rank for entry in entries] == [2, 16]
     assert not (moved / "compare" / "trials").exists()
 
 
 def test_runs_that_cannot_be_compared_are_refused(finished: Callable[..., str], tmp_path: Path) -> None:
     a = finished("a", "lora.rank=2")
     begun = tmp_path / "runs" / "begun"
-    runs.create(begun, Config(), {"rows": ROWS}, overwrite=False)
+    run_folder.create(begun, Config(), {"rows": ROWS}, overwrite=False)
     elsewhere = finished("elsewhere", rows={"test": {"count": 10, "fingerprint": "other"}})
     silent = finished("silent", rows=None)
     twin = finished("twin", "lora.rank=2")
     empty = tmp_path / "runs" / "empty"
-    write_experiment(empty, Question("seeds", "?", ("r",), (), {}), [])
+    write_experiment(empty, ExperimentSpec("seeds", "?", ("r",), (), {}), [])
     for folders, message in (
         ([a], "needs two runs or more"),
         ([a, a], "is given twice"),

@@ -20,20 +20,22 @@ from unittest import mock
 import psutil
 import pytest
 
-from loralab import run_training, runs
-from loralab.config import Config
+from loralab import run_training
+from loralab.config.loading import Config
 from loralab.errors import Interrupted, LoralabError, RunFailed
-from loralab.experiments.execute import Outcome, attempt, choose_where, run_all
-from loralab.experiments.kinds import find_kind
-from loralab.experiments.plans import Plan, make_plan
+from loralab.experiments.execute import Outcome, choose_where, run_all
+from loralab.experiments.plans import ExperimentPlan, make_plan
 from loralab.experiments.run import run_experiment
-from loralab.training.callbacks import Event, StepDone
-from loralab.trials import Trial, read_experiment
+from loralab.experiments.run_trial import run_trial
+from loralab.experiments.spec import find_kind
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import Trial, read_experiment
+from loralab.training.callbacks import Event, StepEnd
 
-SETTINGS = ["train.epochs=2", "train.eval_every=2", "train.batch_size=8", "train.threads=1", "data.max_length=32", "data.clean="]
+SETTINGS = ["train.epochs=2", "train.eval_steps=2", "train.batch_size=8", "train.threads=1", "data.max_length=32", "data.clean="]
 
 
-def planned(tiny: Path, data: Path, *settings: str, seeds: tuple[int, ...] = (1, 2)) -> Plan:
+def planned(tiny: Path, data: Path, *settings: str, seeds: tuple[int, ...] = (1, 2)) -> ExperimentPlan:
     return make_plan(find_kind("seeds"), [str(data)], [f"model.base={tiny}", *SETTINGS, *settings], {}, seeds)
 
 
@@ -57,8 +59,8 @@ def done(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory)
 def test_every_trial_is_an_ordinary_run(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
     trial = planned(tiny, topics_csv).trials[1]
     alone = run_training(trial.config, name="alone", folder=tmp_path)
-    assert runs.read_scores(done / "trials" / trial.name)["scores"] == alone.scores
-    assert runs.read_config(done / "trials" / trial.name) == trial.config
+    assert run_folder.read_scores(done / "trials" / trial.name)["scores"] == alone.scores
+    assert run_folder.read_config(done / "trials" / trial.name) == trial.config
 
 
 def test_finished_trials_are_found_and_new_points_are_added(tiny: Path, topics_csv: Path, done: Path) -> None:
@@ -77,19 +79,19 @@ def test_a_trial_that_was_stopped_goes_on_to_the_same_adapter(tiny: Path, topics
     trial = planned(tiny, topics_csv).trials[0]
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == 5:
+        if isinstance(event, StepEnd) and event.step == 5:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
         run_training(trial.config, name=trial.name, folder=tmp_path / "trials", listeners=[stop])
     with mock.patch("loralab.pipeline.run_training", wraps=run_training) as ran:
-        assert attempt(trial, tmp_path) == Outcome(trial)
+        assert run_trial(trial, tmp_path) == Outcome(trial)
     assert ran.call_args.kwargs["resume"]
     assert weights(tmp_path)[trial.name] == weights(done)[trial.name]
 
 
 def test_a_failing_trial_does_not_stop_the_others(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
-    points = {"train.stop_on": ("f1:Wrold", "accuracy")}
+    points = {"train.monitor": ("f1:Wrold", "accuracy")}
     plan = make_plan(find_kind("grid"), [str(topics_csv)], [f"model.base={tiny}", *SETTINGS], points, (1,))
     told: list[Outcome] = []
     summary = run_experiment(plan, tmp_path / "grid", tell=told.append)
@@ -114,8 +116,8 @@ def test_a_finished_trial_of_a_version_without_a_setting_is_found(tiny: Path, to
     folder = Path(shutil.copytree(done, tmp_path / "older"))
     for config in folder.glob("trials/*/config.yaml"):
         text = config.read_text()
-        assert text.count("  cuda_graphs: true\n") == 1
-        config.write_text(text.replace("  cuda_graphs: true\n", ""))
+        assert text.count("  gradient_checkpointing: false\n") == 1
+        config.write_text(text.replace("  gradient_checkpointing: false\n", ""))
         scores = json.loads((config.parent / "scores.json").read_text())
         (config.parent / "scores.json").write_text(json.dumps({**scores, "fingerprint": "of fewer settings"}))
     found = run_all(planned(tiny, topics_csv).trials, folder, where="here")
@@ -157,27 +159,27 @@ def trial() -> Trial:
 
 
 def begun(folder: Path) -> Path:
-    runs.create(folder / "trials" / "t", Config(), {}, overwrite=False)
+    run_folder.create(folder / "trials" / "t", Config(), {}, overwrite=False)
     return folder
 
 
 def test_interruption_alone_gets_through(trial: Trial, tmp_path: Path) -> None:
     with played(Interrupted("Ctrl-C")), pytest.raises(Interrupted):
-        attempt(trial, tmp_path)
+        run_trial(trial, tmp_path)
     for error in (LoralabError("no such column"), RunFailed("disk full")):
         with played(error):
-            assert attempt(trial, tmp_path).failure == str(error)
+            assert run_trial(trial, tmp_path).failure == str(error)
 
 
 def test_a_bug_is_a_failure_with_its_trace(trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with played(ZeroDivisionError("ours")):
-        assert attempt(trial, tmp_path).failure == "ZeroDivisionError('ours')"
+        assert run_trial(trial, tmp_path).failure == "ZeroDivisionError('ours')"
     assert "Traceback" in capsys.readouterr().err
 
 
 def test_what_cannot_be_resumed_begins_anew(trial: Trial, tmp_path: Path) -> None:
     with played(LoralabError("other threads"), None) as ran:
-        assert attempt(trial, begun(tmp_path)).failure is None
+        assert run_trial(trial, begun(tmp_path)).failure is None
     assert [call.kwargs for call in ran.call_args_list] == [
         {"name": "t", "folder": tmp_path / "trials", "listeners": (), "resume": True},
         {"name": "t", "folder": tmp_path / "trials", "listeners": (), "overwrite": True},
@@ -186,13 +188,13 @@ def test_what_cannot_be_resumed_begins_anew(trial: Trial, tmp_path: Path) -> Non
 
 def test_a_failed_resumption_keeps_what_was_done(trial: Trial, tmp_path: Path) -> None:
     with played(RunFailed("disk full")) as ran:
-        assert attempt(trial, begun(tmp_path)).failure == "disk full"
+        assert run_trial(trial, begun(tmp_path)).failure == "disk full"
     assert ran.call_count == 1
 
 
 def test_where_is_one_of_four() -> None:
     assert choose_where("here") == "here"
-    with pytest.raises(LoralabError, match="choose one of here, together, processes, ray"):
+    with pytest.raises(LoralabError, match="choose one of here, processes, ray"):
         choose_where("there")
 
 
@@ -251,7 +253,7 @@ def wait_until(happened: Callable[[], object], seconds: float = 300) -> None:
 def steps(folder: Path, trial: str) -> int:
     """The last step that a trial's log tells."""
     log = folder / "e" / "trials" / trial
-    return max((event["step"] for event in runs.read_log(log)), default=0)
+    return max((event["step"] for event in run_folder.read_log(log)), default=0)
 
 
 def finish(tiny: Path, data: Path, folder: Path) -> dict[str, str]:

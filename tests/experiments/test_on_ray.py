@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loralab import runs
-from loralab.config import load_config
+from loralab.config.loading import load_config
 from loralab.errors import LoralabError, RunFailed
 from loralab.experiments import on_ray
 from loralab.experiments.execute import Outcome, choose_where, run_all
 from loralab.experiments.on_ray import Share, Task, choose_share, listening, local_paths, pack, unpack, work
-from loralab.trials import Trial, trial_folder
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import Trial, trial_folder
 
 SHORT = ("train.epochs=1", "train.threads=1", "data.max_length=32")
 on_a_real_ray = [pytest.mark.slow, pytest.mark.ray, pytest.mark.filterwarnings("ignore:::ray")]
@@ -92,28 +92,28 @@ class TestOnRay:
         assert failures(outcomes) == {}
         assert sorted(told) == [outcome.trial.name for outcome in outcomes] == ["seed-1", "seed-2", "seed-3"]
         assert adapters(Path("ray"), trials) == adapters(Path("here"), trials)
-        assert runs.read_scores(Path("ray/trials/seed-1"))["folder"] == "ray/trials/seed-1"
+        assert run_folder.read_scores(Path("ray/trials/seed-1"))["folder"] == "ray/trials/seed-1"
         assert sorted(path.name for path in Path("ray/trials").iterdir()) == ["seed-1", "seed-2", "seed-3"]
         assert all(outcome.found for outcome in run_all(trials, Path("ray"), where="ray"))
 
     def test_a_trial_whose_worker_is_killed_goes_on_to_the_same_result(
         self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path
     ) -> None:
-        long = trial("long", tiny, topics_csv, "train.epochs=30", "train.eval_every=4")
+        long = trial("long", tiny, topics_csv, "train.epochs=30", "train.eval_steps=4")
         trials = [long, trial("short", tiny, topics_csv)]
         began: list[int] = []
 
         def in_the_middle() -> bool:
             folder = tmp_path / "ray" / "trials" / "long"
-            if (folder / runs.CHECKPOINT).is_file() and not began:
-                began.append((folder / runs.CONFIG).stat().st_ino)
+            if (folder / run_folder.CHECKPOINT).is_file() and not began:
+                began.append((folder / run_folder.CONFIG).stat().st_ino)
             return bool(began)
 
         with killer("long", in_the_middle, most=1) as killed:
             outcomes = run_all(trials, tmp_path / "ray", where="ray", jobs=2)
         assert len(killed) == 1
         assert failures(outcomes) == {}
-        assert (tmp_path / "ray" / "trials" / "long" / runs.CONFIG).stat().st_ino == began[0], "it began anew"
+        assert (tmp_path / "ray" / "trials" / "long" / run_folder.CONFIG).stat().st_ino == began[0], "it began anew"
         run_all([long], tmp_path / "here", where="here")
         assert adapters(tmp_path / "ray", [long]) == adapters(tmp_path / "here", [long])
 
@@ -140,7 +140,7 @@ class TestOnRay:
         assert adapters(tmp_path / "ray", trials[:1]) == adapters(tmp_path / "here", trials[:1])
         here, there = (tmp_path / where / "trials" / "a" for where in ("here", "ray"))
         assert sorted(p.relative_to(there) for p in there.rglob("*")) == sorted(p.relative_to(here) for p in here.rglob("*"))
-        assert runs.read_scores(there)["folder"] == str(there)
+        assert run_folder.read_scores(there)["folder"] == str(there)
         assert all(outcome.found for outcome in run_all(trials[:1], tmp_path / "ray", where="ray"))
 
 
@@ -182,7 +182,7 @@ def test_a_worker_without_a_file_says_which_and_where(tiny: Path, tmp_path: Path
 def a_run(folder: Path) -> Path:
     (folder / "model").mkdir(parents=True)
     (folder / "model" / "loralab.json").write_bytes(b"\x00\xff")
-    (folder / runs.SCORES).write_text('{"folder": "/tmp/elsewhere", "scores": {"accuracy": 1.0}}')
+    (folder / run_folder.SCORES).write_text('{"folder": "/tmp/elsewhere", "scores": {"accuracy": 1.0}}')
     return folder
 
 
@@ -191,20 +191,20 @@ def test_what_is_packed_is_unpacked_over_what_was_begun(tmp_path: Path) -> None:
     (source / "track").symlink_to("/etc")
     begun = tmp_path / "trials" / "a"
     begun.mkdir(parents=True)
-    (begun / runs.CONFIG).write_text("begun")
+    (begun / run_folder.CONFIG).write_text("begun")
     files = pack(source)
     assert sorted(files) == ["model/loralab.json", "scores.json"]
     unpack(files, begun)
     assert sorted(path.name for path in begun.iterdir()) == ["model", "scores.json"]
     assert (begun / "model" / "loralab.json").read_bytes() == b"\x00\xff"
-    assert json.loads((begun / runs.SCORES).read_text()) == {"folder": str(begun), "scores": {"accuracy": 1.0}}
+    assert json.loads((begun / run_folder.SCORES).read_text()) == {"folder": str(begun), "scores": {"accuracy": 1.0}}
     assert [path.name for path in begun.parent.iterdir()] == ["a"]
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other/scores.json", "model/../../x", "notes.txt", ".", ""])
 def test_a_file_that_no_run_has_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunFailed, match="which no run has"):
-        unpack({runs.SCORES: b"{}", name: b"x"}, tmp_path / "trials" / "a")
+        unpack({run_folder.SCORES: b"{}", name: b"x"}, tmp_path / "trials" / "a")
     assert [*tmp_path.iterdir()] == []
 
 

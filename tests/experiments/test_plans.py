@@ -7,13 +7,13 @@ from itertools import product
 
 import pytest
 
-from loralab.config import load_config
+from loralab.config.loading import load_config
 from loralab.data.prepare import load_splits
 from loralab.errors import LoralabError
-from loralab.experiments.kinds import KINDS, Kind, find_kind
 from loralab.experiments.plans import LONGEST_NAME, make_plan, name_of, parse_points, parse_seeds
 from loralab.experiments.run import plan_experiment
-from loralab.trials import Trial
+from loralab.experiments.spec import KINDS, Kind, find_kind
+from loralab.storage.experiment_folder import Trial
 
 GRID = KINDS["grid"]
 
@@ -131,14 +131,14 @@ def test_draws_change_the_training_rows_and_leave_the_test_rows() -> None:
     ]
     assert splits[0]["test"] == splits[1]["test"]
     assert splits[0]["train"]["fingerprint"] != splits[1]["train"]["fingerprint"]
-    assert plan("layers")[0].config.data.draw_seed is None
+    assert plan("layers")[0].config.data.sample_seed is None
 
 
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_name_tells_the_factors() -> None:
-    assert name_of({"lora.rank": 4, "train.stop_on": "f1:Sci/Tech", "seed": 1}) == "rank-4_stop-on-f1-Sci-Tech_seed-1"
+    assert name_of({"lora.rank": 4, "train.monitor": "f1:Sci/Tech", "seed": 1}) == "rank-4_monitor-f1-Sci-Tech_seed-1"
 
 
 def test_a_setting_whose_last_word_is_not_its_own_is_named_in_full() -> None:
@@ -171,8 +171,8 @@ def test_long_names_are_cut_and_stay_apart() -> None:
         ("grid", ["seed=3"], {}, None, "seed cannot be set here: give --seeds"),
         ("grid", ["name=x"], {}, None, "name cannot be set here"),
         ("layers", ["lora.layers=top1"], {}, None, "layers varies it: give --points lora.layers=..."),
-        ("few-shot", ["data.draw_seed=1"], {}, None, "each of --seeds draws its own rows"),
-        ("active", ["data.indices=x"], {}, None, "active chooses the rows"),
+        ("few-shot", ["data.sample_seed=1"], {}, None, "each of --seeds draws its own rows"),
+        ("active", ["data.train_indices=x"], {}, None, "active chooses the rows"),
         ("active", ["data.shots_per_class=3"], {}, None, "data.shots_per_class=null"),
         ("active", [], {"strategy": ("entropie",)}, None, "did you mean 'entropy'?"),
         ("active", [], {"labels": ("50", "many")}, None, "'many' is not a number of rows"),
@@ -183,7 +183,7 @@ def test_long_names_are_cut_and_stay_apart() -> None:
             None,
             "10,100 trials",
         ),
-        ("grid", [], {"train.stop_on": ("f1:a/b", "f1:a-b")}, None, "differ by more than punctuation"),
+        ("grid", [], {"train.monitor": ("f1:a/b", "f1:a-b")}, None, "differ by more than punctuation"),
     ],
 )
 def test_what_cannot_be_planned_is_said(
@@ -239,5 +239,5 @@ def test_own_is_the_recipes_value_and_none_is_none() -> None:
     none, own = (trial.config for trial in make_plan(KINDS["zero-shot"], ["few-shot"], [], {}).trials)
     assert none.data.descriptions is None
     assert own.data.descriptions is not None
-    assert (own.train.epochs, own.train.warm_start, own.data.validation) == (0, "names", 0)
+    assert (own.train.epochs, own.train.head_init, own.data.validation) == (0, "names", 0)
     assert len(make_plan(KINDS["zero-shot"], ["quickstart"], [], {}).trials) == 1  # it has no descriptions: both points are one

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from loralab import LoralabError, load_config, runs
+from loralab import LoralabError, load_config
 from loralab.errors import Interrupted
 from loralab.experiments import search as search_module
 from loralab.experiments.search import Search, SearchSummary, plan_search, run_search
 from loralab.experiments.study import Row, Study
-from loralab.report.lab.write import report_on
-from loralab.training.callbacks import EvalDone, Event
-from loralab.trials import read_experiment
+from loralab.report.experiments.write import report_on
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import read_experiment
+from loralab.training.callbacks import EvalEnd, Event
 
 OVER = ["lora.rank=2,4,8", "lora.alpha=1r,2r", "train.learning_rate=1e-3..1e-1:log"]
 Make = Callable[..., Search]
@@ -26,7 +27,7 @@ Make = Callable[..., Search]
 @pytest.fixture
 def make(tiny: Path, topics_csv: Path) -> Make:
     def made(*settings: str, over: list[str] = OVER, trials: int = 3, **more: Any) -> Search:
-        plain = ("train.epochs=2", "train.max_steps=6", "train.eval_every=2", "train.threads=1", "data.max_length=16")
+        plain = ("train.epochs=2", "train.max_steps=6", "train.eval_steps=2", "train.threads=1", "data.max_length=16")
         held = [f"model.base={tiny}", f"data.source={topics_csv}", *plain, *settings]
         return plan_search("quickstart", held, over=over, trials=trials, **more)
 
@@ -51,7 +52,7 @@ def test_a_search_leaves_ordinary_runs_a_table_and_settings_ready_to_train(make:
     entries = {entry.name: entry for entry in read_experiment(tmp_path / "s").entries}
     for line in lines:
         run = tmp_path / "s" / "trials" / f"trial-{int(line['number']):04d}"
-        scores, config = runs.read_scores(run), runs.read_config(run)
+        scores, config = run_folder.read_scores(run), run_folder.read_config(run)
         assert float(line["accuracy"]) == pytest.approx(
             scores["validation"]["accuracy"]
         )  # of validation rows, not of the test rows
@@ -60,7 +61,7 @@ def test_a_search_leaves_ordinary_runs_a_table_and_settings_ready_to_train(make:
         assert config.lora.alpha == config.lora.rank * int(line["lora.alpha"].removesuffix("r"))
         assert config.train.learning_rate == float(line["train.learning_rate"])
         assert entries[run.name].fingerprint == config.fingerprint() == scores["fingerprint"]
-        assert not (run / runs.CHECKPOINT).exists()
+        assert not (run / run_folder.CHECKPOINT).exists()
     best = max(lines, key=lambda line: (float(line["accuracy"]), -int(line["number"])))
     chosen = load_config(tmp_path / "s" / "best.yaml")
     assert chosen.fingerprint() == entries[f"trial-{int(best['number']):04d}"].fingerprint
@@ -81,7 +82,7 @@ def test_a_search_cut_off_anywhere_ends_as_one_that_was_not(make: Make, tmp_path
     def cut(self: Any, event: Event) -> None:
         nonlocal left
         heard(self, event)
-        if isinstance(event, EvalDone):
+        if isinstance(event, EvalEnd):
             left -= 1
             if not left:
                 raise Cut
@@ -90,12 +91,12 @@ def test_a_search_cut_off_anywhere_ends_as_one_that_was_not(make: Make, tmp_path
     with pytest.raises(Interrupted, match="same command goes on"):
         run_search(plan, tmp_path / "cut")
     assert [line["state"] for line in table(tmp_path / "cut")] == ["complete", "complete", "running"]
-    written = [(tmp_path / "cut" / "trials" / f"trial-000{n}" / runs.SCORES).stat().st_mtime_ns for n in (0, 1)]
+    written = [(tmp_path / "cut" / "trials" / f"trial-000{n}" / run_folder.SCORES).stat().st_mtime_ns for n in (0, 1)]
     again = run_search(plan, tmp_path / "cut")
     assert told(again) == told(whole)
-    assert [(tmp_path / "cut" / "trials" / f"trial-000{n}" / runs.SCORES).stat().st_mtime_ns for n in (0, 1)] == written
+    assert [(tmp_path / "cut" / "trials" / f"trial-000{n}" / run_folder.SCORES).stat().st_mtime_ns for n in (0, 1)] == written
     for n in range(3):
-        logs = [[e["step"] for e in runs.read_log(tmp_path / name / "trials" / f"trial-000{n}")] for name in ("cut", "whole")]
+        logs = [[e["step"] for e in run_folder.read_log(tmp_path / name / "trials" / f"trial-000{n}")] for name in ("cut", "whole")]
         assert logs[0] == logs[1]
 
 
@@ -109,7 +110,7 @@ def test_a_result_that_was_not_told_is_found_and_not_run_again(make: Make, tmp_p
         patch.setattr(Study, "complete", dies)
         with pytest.raises(Interrupted):
             run_search(plan, tmp_path / "s")
-    scores = tmp_path / "s" / "trials" / "trial-0000" / runs.SCORES
+    scores = tmp_path / "s" / "trials" / "trial-0000" / run_folder.SCORES
     written = scores.stat().st_mtime_ns
     summary = run_search(plan, tmp_path / "s")
     assert [row.state for row in summary.rows] == ["complete"]
@@ -129,11 +130,11 @@ def test_a_hopeless_trial_stops_and_a_broken_one_fails_and_the_search_goes_on(
     )
     summary = run_search(make(trials=4), tmp_path / "s")
     assert [row.state for row in summary.rows] == ["complete", "pruned", "failed", "complete"]
-    steps = [max(e["step"] for e in runs.read_log(tmp_path / "s" / "trials" / f"trial-000{n}")) for n in (0, 1, 3)]
+    steps = [max(e["step"] for e in run_folder.read_log(tmp_path / "s" / "trials" / f"trial-000{n}")) for n in (0, 1, 3)]
     assert steps == [6, 4, 6]  # what is at its end anyway is let be
     pruned = tmp_path / "s" / "trials" / "trial-0001"
-    assert not (pruned / runs.CHECKPOINT).exists()
-    assert not (pruned / runs.SCORES).exists()
+    assert not (pruned / run_folder.CHECKPOINT).exists()
+    assert not (pruned / run_folder.SCORES).exists()
     lines = table(tmp_path / "s")
     assert (lines[1]["steps"], lines[1]["accuracy"]) == ("4", "")
     assert lines[1]["reason"].startswith("pruned at evaluation 2, step 4: accuracy 0.")
@@ -156,7 +157,7 @@ def test_what_is_over_the_budget_is_never_run(make: Make, tmp_path: Path) -> Non
     for row in summary.rows:
         if row.state == "complete":
             run = tmp_path / "s" / "trials" / f"trial-{row.number:04d}"
-            assert runs.read_scores(run)["counts"]["trainable"] == row.facts["trainable"] <= 4000
+            assert run_folder.read_scores(run)["counts"]["trainable"] == row.facts["trainable"] <= 4000
 
 
 def test_two_objectives_leave_a_front(make: Make, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_two_objectives_leave_a_front(make: Make, tmp_path: Path) -> None:
         (["data.source=none.csv"], {}, "none.csv"),
         (["model.base=none"], {}, "none"),
         ([], {"objectives": ("acuracy",)}, "f1:NAME with NAME of Business, Sci/Tech"),
-        ([], {"objectives": ("balance:World/Sports",)}, "train.stop_on is the same"),
+        ([], {"objectives": ("balance:World/Sports",)}, "train.monitor is the same"),
         (["lora.rank=4"], {}, "both held"),
     ],
 )

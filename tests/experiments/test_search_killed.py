@@ -19,14 +19,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loralab import runs
+from loralab.storage import run_folder
 
 PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 TRIALS = 20
 
 
 def command(tiny: Path, data: Path, folder: Path, *more: str) -> list[str]:
-    settings = [f"model.base={tiny}", f"data.source={data}", "train.epochs=2", "train.eval_every=3", "train.batch_size=8"]
+    settings = [f"model.base={tiny}", f"data.source={data}", "train.epochs=2", "train.eval_steps=3", "train.batch_size=8"]
     settings += ["train.threads=1", "data.max_length=16"]
     over = ["--over", "lora.rank=2,4,8", "--over", "train.learning_rate=1e-4..1e-1:log"]
     return [sys.executable, "-m", "loralab", "search", "quickstart", *settings, *over, "--runs", str(folder), *more]
@@ -46,7 +46,7 @@ def ended(folder: Path) -> dict[int, dict[str, str]]:
 
 def runs_of(folder: Path) -> dict[str, int]:
     """Each complete trial with the time its scores were written."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob(f"trials/*/{runs.SCORES}")}
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob(f"trials/*/{run_folder.SCORES}")}
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_twenty_trials_survive_two_kills_and_none_runs_twice(tiny: Path, topics_
     created = [json.loads(line) for line in (folder / "study.journal").read_text().splitlines()]
     assert sum(entry["op_code"] == 4 for entry in created) == TRIALS  # Optuna's code for a new trial
     for number in lines:
-        steps = [e["step"] for e in runs.read_log(folder / "trials" / f"trial-{number:04d}") if e["event"] == "StepDone"]
+        steps = [e["step"] for e in run_folder.read_log(folder / "trials" / f"trial-{number:04d}") if e["event"] == "StepEnd"]
         assert steps == list(range(1, len(steps) + 1))
     again = subprocess.run(arguments, capture_output=True, text=True)
     assert again.returncode == 0

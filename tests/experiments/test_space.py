@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from loralab import Config, LoralabError, load_config
-from loralab.config import list_recipes, search_ranges
+from loralab.config.loading import list_recipes, search_ranges
 from loralab.experiments.plans import apply
 from loralab.experiments.space import default_ranges, make_space, parse_over
 

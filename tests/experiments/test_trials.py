@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from loralab import runs
-from loralab.config import load_config
+from loralab.config.loading import load_config
 from loralab.errors import LoralabError
 from loralab.experiments.run import open_experiment, together
-from loralab.trials import (
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import (
     EXPERIMENT,
     TRIALS,
-    Entry,
     Experiment,
-    Question,
+    ExperimentSpec,
     Trial,
+    TrialRecord,
     read_experiment,
     remove_experiment,
     trial_folder,
@@ -25,11 +25,11 @@ from loralab.trials import (
 )
 
 CONFIG = load_config("quickstart")
-QUESTION = Question("grid", "Which?", ("quickstart",), ("lora.rank=2",), {"train.epochs": [1.0, 2.0], "seed": [1]})
+QUESTION = ExperimentSpec("grid", "Which?", ("quickstart",), ("lora.rank=2",), {"train.epochs": [1.0, 2.0], "seed": [1]})
 ENTRIES = (
-    Entry.of(Trial("epochs-1_seed-1", CONFIG, {"train.epochs": 1.0, "seed": 1})),
-    Entry.of(Trial("epochs-2_seed-1", CONFIG, {"train.epochs": 2.0, "seed": 1}), "out of memory"),
-    Entry.of(Trial("other", CONFIG, {"recipe": None, "flag": True}, "../other")),
+    TrialRecord.of(Trial("epochs-1_seed-1", CONFIG, {"train.epochs": 1.0, "seed": 1})),
+    TrialRecord.of(Trial("epochs-2_seed-1", CONFIG, {"train.epochs": 2.0, "seed": 1}), "out of memory"),
+    TrialRecord.of(Trial("other", CONFIG, {"recipe": None, "flag": True}, "../other")),
 )
 
 
@@ -66,7 +66,7 @@ def test_no_experiment_is_told(tmp_path: Path) -> None:
 
 
 def test_overwriting_deletes_an_experiment_with_its_trials(experiment: Path) -> None:
-    runs.create(experiment / TRIALS / "seed-1", CONFIG, {}, overwrite=False)
+    run_folder.create(experiment / TRIALS / "seed-1", CONFIG, {}, overwrite=False)
     remove_experiment(experiment)
     assert not experiment.exists()
 
@@ -91,19 +91,19 @@ def test_a_folder_that_is_no_experiment_is_not_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        Question("seeds", "Which?", QUESTION.recipes, QUESTION.held, {}),
-        Question("grid", "Which?", ("distilbert-study",), QUESTION.held, {}),
-        Question("grid", "Which?", QUESTION.recipes, (), {}),
+        ExperimentSpec("seeds", "Which?", QUESTION.recipes, QUESTION.held, {}),
+        ExperimentSpec("grid", "Which?", ("distilbert-study",), QUESTION.held, {}),
+        ExperimentSpec("grid", "Which?", QUESTION.recipes, (), {}),
     ],
     ids=["kind", "recipes", "held"],
 )
-def test_another_question_does_not_go_on_with_an_experiment(experiment: Path, other: Question) -> None:
+def test_another_question_does_not_go_on_with_an_experiment(experiment: Path, other: ExperimentSpec) -> None:
     with pytest.raises(LoralabError, match="asks something else"):
         open_experiment(other, experiment, overwrite=False)
 
 
 def test_the_points_of_two_calls_are_told_together() -> None:
-    now = Question(
+    now = ExperimentSpec(
         "grid", "Which?", QUESTION.recipes, QUESTION.held, {"train.epochs": [0.5, 2.0], "lora.layers": ["top2"], "seed": [1]}
     )
     assert together(QUESTION, now).varied == {"train.epochs": [0.5, 1.0, 2.0], "seed": [1], "lora.layers": ["top2"]}

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from loralab.model.build import Lora, build_network
 from loralab.model.bundle import Manifest, save_bundle
+from loralab.model.checkpoints import resolve_base
+from loralab.model.encoder import EncoderClassifier
 from loralab.model.lora import adapters
-from loralab.model.network import Network
-from loralab.model.storage import resolve_base
 
 BERT = {
     "query": "encoder.layer.{}.attention.self.query",
@@ -81,7 +81,7 @@ def hidden_of(model: Any, tokens: Tensor, mask: Tensor) -> Tensor:
 def logits_of(model: Any, tokens: Tensor, mask: Tensor) -> Tensor:
     """Logits of a model of Transformers, peft or ours."""
     with torch.no_grad():
-        if isinstance(model, Network):
+        if isinstance(model, EncoderClassifier):
             ours: Tensor = model(tokens, mask)
             return ours
         theirs: Tensor = model(input_ids=tokens, attention_mask=mask.long()).logits
@@ -92,14 +92,14 @@ def ours(
     folder: Path,
     *,
     pooling: str = "cls",
-    head: str = "own",
+    head: str = "default",
     tuning: str = "head",
     lora: Lora | None = None,
     classes: int = 4,
     dropout: float = 0.0,
     freeze: str | None = None,
     seed: int = 0,
-) -> Network:
+) -> EncoderClassifier:
     """Build our network on a checkpoint, in eval mode."""
     return build_network(
         resolve_base(str(folder)),
@@ -115,7 +115,7 @@ def ours(
     ).eval()
 
 
-def randomise(network: Network, seed: int = 7, std: float = 0.1) -> Network:
+def randomise(network: EncoderClassifier, seed: int = 7, std: float = 0.1) -> EncoderClassifier:
     """Move everything that would be trained away from where it started, B included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -125,7 +125,7 @@ def randomise(network: Network, seed: int = 7, std: float = 0.1) -> Network:
     return network
 
 
-def bundle(folder: Path, network: Network, base: Path, *, tuning: str, lora: Lora | None = None, **changes: Any) -> Path:
+def bundle(folder: Path, network: EncoderClassifier, base: Path, *, tuning: str, lora: Lora | None = None, **changes: Any) -> Path:
     """Save a network as a bundle."""
     found = resolve_base(str(base))
     lora = lora or Lora()
@@ -188,7 +188,7 @@ def peft_adapters(model: Any, kind: str, layers: int = 3) -> Iterator[tuple[int,
                         yield layer, role, module
 
 
-def copy_adapters(network: Network, model: Any, kind: str) -> int:
+def copy_adapters(network: EncoderClassifier, model: Any, kind: str) -> int:
     """Give our network peft's A and B; return how many pairs."""
     theirs = {(layer, role): module for layer, role, module in peft_adapters(model, kind)}
     mine = {(layer, role): adapter for layer, role, adapter in adapters(network)}

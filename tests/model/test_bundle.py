@@ -18,16 +18,16 @@ from reference import bundle, largest_difference, logits_of, ours, padded_batch,
 from safetensors.torch import load_file, save_file
 from tiny import MODEL_TYPES, make_checkpoint
 
-from loralab.classifier import Classifier
 from loralab.errors import LoralabError
+from loralab.inference.classifier import Classifier
 from loralab.model.build import Lora, live_counts
 from loralab.model.bundle import load_bundle, read_manifest
+from loralab.model.encoder import EncoderClassifier
 from loralab.model.lora import merge
-from loralab.model.network import Network
 
 LORA = Lora(3, 6, dropout=0.1, targets=("query", "value", "ffn_out"), layers="1-2", variant="rslora")
 TEXTS = ["Chip profit falls.", "a goal", "The minister said so"]
-HEADS = [("cls", "own"), ("mean", "linear"), ("cls", "linear"), ("mean", "own")]
+HEADS = [("cls", "default"), ("mean", "linear"), ("cls", "linear"), ("mean", "default")]
 FRESH = """
 import json, socket, sys
 def refuse(*a, **k): raise OSError("sockets are blocked")
@@ -35,7 +35,7 @@ socket.socket.connect = socket.getaddrinfo = refuse
 import numpy as np, torch
 torch.manual_seed(int(sys.argv[2]))
 from pathlib import Path
-from loralab.classifier import Classifier
+from loralab.inference.classifier import Classifier
 from loralab.model.bundle import load_bundle
 job, out = json.loads(Path(sys.argv[1]).read_text()), {}
 for name, (folder, tokens, mask) in job["bundles"].items():
@@ -50,12 +50,12 @@ np.savez(sys.argv[3], **out)
 """
 
 
-def trained(base: Path, tuning: str, pooling: str = "cls", head: str = "own") -> Network:
+def trained(base: Path, tuning: str, pooling: str = "cls", head: str = "default") -> EncoderClassifier:
     return randomise(ours(base, pooling=pooling, head=head, tuning=tuning, lora=LORA)).eval()
 
 
-def probabilities(network: Network, base: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
-    from loralab.data.encode import load_tokenizer
+def probabilities(network: EncoderClassifier, base: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+    from loralab.data.tokenize import load_tokenizer
 
     tokenizer = load_tokenizer(base, 128)
     rows = []
@@ -125,10 +125,10 @@ def test_the_files_are_those_of_the_tuning(checkpoints: dict[str, Path], tmp_pat
     always = {"loralab.json", "tokenizer.json"}
     adapter = {"adapter_config.json", "adapter_model.safetensors"}
     for tuning, pooling, head, expected in [
-        ("lora", "cls", "own", adapter),
+        ("lora", "cls", "default", adapter),
         ("lora", "mean", "linear", {*adapter, "head.safetensors"}),
-        ("head", "cls", "own", {"head.safetensors"}),
-        ("full", "cls", "own", {"model.safetensors"}),
+        ("head", "cls", "default", {"head.safetensors"}),
+        ("full", "cls", "default", {"model.safetensors"}),
     ]:
         network = trained(checkpoints["roberta"], tuning, pooling, head)
         folder = bundle(tmp_path / f"{tuning} {head}", network, checkpoints["roberta"], tuning=tuning, lora=LORA)
@@ -306,7 +306,7 @@ def test_a_manifest_without_a_key_is_refused(saved: Callable[..., Path], key: st
         ("classes", [1, 2, 3, 4]),
         ("classes", "four"),
         ("pooling", "max"),
-        ("head", "own"),
+        ("head", "default"),
         ("head", "none"),
         ("tuning", "full"),
         ("tuning", "dora"),

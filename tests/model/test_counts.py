@@ -14,9 +14,9 @@ from reference import EVERY, ours, peft_classifier, transformers_classifier
 from tiny import MODEL_TYPES, make_checkpoint
 
 from loralab.errors import LoralabError
-from loralab.model.backbone import KNOWN, Dimensions
+from loralab.model.architectures import KNOWN, Dimensions
 from loralab.model.build import Lora, check_budget, check_counts, live_counts
-from loralab.model.counts import Counts, count, what_fits
+from loralab.model.parameter_counts import Counts, count_from_shapes, solve_budget
 
 ROBERTA = KNOWN["roberta-base"]
 
@@ -33,12 +33,12 @@ ROBERTA = KNOWN["roberta-base"]
     ],
 )
 def test_golden_counts(base: str, rank: int, targets: tuple[str, ...], layers: str | None, adapter: int, trainable: int) -> None:
-    found = count(KNOWN[base], 4, head="own", tuning="lora", rank=rank, targets=targets, layers=layers)
+    found = count_from_shapes(KNOWN[base], 4, head="default", tuning="lora", rank=rank, targets=targets, layers=layers)
     assert (found.adapter, found.head, found.trainable) == (adapter, 593_668, trainable)
 
 
 def test_golden_total_and_share() -> None:
-    found = count(ROBERTA, 4, head="own", tuning="lora", rank=8, targets=("query", "value"), layers=None)
+    found = count_from_shapes(ROBERTA, 4, head="default", tuning="lora", rank=8, targets=("query", "value"), layers=None)
     assert found.total == 124_943_620
     assert found.share == pytest.approx(888_580 / 124_943_620)
 
@@ -67,7 +67,7 @@ def published(name: str) -> Any:
 
 @pytest.mark.parametrize("name", sorted(set(KNOWN) - {"roberta-large"}))
 def test_published_sizes_equal_transformers_parameter_count(name: str) -> None:
-    found = count(KNOWN[name], 4, head="own", tuning="full", rank=1, targets=("all",), layers=None)
+    found = count_from_shapes(KNOWN[name], 4, head="default", tuning="full", rank=1, targets=("all",), layers=None)
     assert found.adapter == 0
     assert found.trainable == found.total == published(name).num_parameters()
 
@@ -87,7 +87,7 @@ def test_counts_equal_peft(checkpoints: dict[str, Path], kind: str, targets: tup
 
 CONFIGURATIONS = [
     (kind, tuning, head, *choice)
-    for kind, tuning, head in itertools.product(MODEL_TYPES, ("lora", "full", "head"), ("own", "linear"))
+    for kind, tuning, head in itertools.product(MODEL_TYPES, ("lora", "full", "head"), ("default", "linear"))
     for choice in (
         [
             (8, ("query", "value"), None, 4),
@@ -119,7 +119,7 @@ def test_live_count_equals_the_formula(
     assert len(CONFIGURATIONS) >= 30
     lora = Lora(rank, targets=targets, layers=layers)
     network = ours(checkpoints[kind], head=head, tuning=tuning, lora=lora, classes=classes)
-    formula = count(network.dims, classes, head=head, tuning=tuning, rank=rank, targets=targets, layers=layers)
+    formula = count_from_shapes(network.dims, classes, head=head, tuning=tuning, rank=rank, targets=targets, layers=layers)
     # Counted by name, apart from live_counts: BERT's pooler (head.dense) belongs to its base.
     sizes = {"base": 0, "adapter": 0, "head": 0, "trainable": 0}
     for name, parameter in network.named_parameters():
@@ -132,27 +132,27 @@ def test_live_count_equals_the_formula(
 
 
 BUDGETS = [
-    ("roberta-base", "own", 1_000_000, None),
-    ("roberta-base", "own", 600_000, None),
-    ("roberta-base", "own", 602_000, "9-11"),
+    ("roberta-base", "default", 1_000_000, None),
+    ("roberta-base", "default", 600_000, None),
+    ("roberta-base", "default", 602_000, "9-11"),
     ("roberta-base", "linear", 300_000, None),
     ("roberta-base", "linear", 8_000, None),
     ("roberta-base", "linear", 90_000_000, None),
-    ("distilbert-base-uncased", "own", 741_124, None),
-    ("bert-base-uncased", "own", 100_000, "0,5"),
-    ("google/electra-small-discriminator", "own", 200_000, None),
-    ("google/electra-small-discriminator", "own", 70_000_000, None),
+    ("distilbert-base-uncased", "default", 741_124, None),
+    ("bert-base-uncased", "default", 100_000, "0,5"),
+    ("google/electra-small-discriminator", "default", 200_000, None),
+    ("google/electra-small-discriminator", "default", 70_000_000, None),
 ]
 
 
 @pytest.mark.parametrize(("name", "head", "budget", "layers"), BUDGETS)
 def test_every_fit_is_within_the_budget_and_the_next_rank_is_not(name: str, head: str, budget: int, layers: str | None) -> None:
     dims = KNOWN[name]
-    fits = what_fits(dims, 4, head=head, max_trainable=budget, layers=layers)
+    fits = solve_budget(dims, 4, head=head, max_trainable=budget, layers=layers)
     assert fits
 
     def trainable(fit: Any, rank: int) -> int:
-        return count(dims, 4, head=head, tuning="lora", rank=rank, targets=fit.targets, layers=fit.layers).trainable
+        return count_from_shapes(dims, 4, head=head, tuning="lora", rank=rank, targets=fit.targets, layers=fit.layers).trainable
 
     for fit in fits:
         assert fit.rank >= 1
@@ -166,7 +166,7 @@ def test_every_fit_is_within_the_budget_and_the_next_rank_is_not(name: str, head
 
 
 def test_the_budget_of_a_million_offers_the_golden_ranks() -> None:
-    fits = what_fits(ROBERTA, 4, head="own", max_trainable=1_000_000)
+    fits = solve_budget(ROBERTA, 4, head="default", max_trainable=1_000_000)
     ranks = {(fit.targets, fit.layers): (fit.rank, fit.trainable) for fit in fits}
     assert ranks[("value",), None] == (22, 999_172)
     assert ranks[("query", "value"), None] == (11, 999_172)
@@ -175,34 +175,34 @@ def test_the_budget_of_a_million_offers_the_golden_ranks() -> None:
 @pytest.mark.parametrize("budget", [593_668, 1, 593_667])
 def test_no_fit_names_budgets_and_heads_that_would_do(budget: int) -> None:
     with pytest.raises(LoralabError) as caught:
-        what_fits(ROBERTA, 4, head="own", max_trainable=budget)
+        solve_budget(ROBERTA, 4, head="default", max_trainable=budget)
     message = str(caught.value)
     assert f"{budget:,}" in message
     assert "593,668" in message
     needed, linear = (int(n.replace(",", "")) for n in re.findall(r"budget to ([\d,]+)|linear \(([\d,]+)", message) for n in n if n)
-    assert what_fits(ROBERTA, 4, head="own", max_trainable=needed)
-    assert count(ROBERTA, 4, head="linear", tuning="head", rank=1, targets=("all",), layers=None).trainable == linear
+    assert solve_budget(ROBERTA, 4, head="default", max_trainable=needed)
+    assert count_from_shapes(ROBERTA, 4, head="linear", tuning="head", rank=1, targets=("all",), layers=None).trainable == linear
 
 
 OVER = [
-    ("roberta-base", "own", 1_000_000, Lora(64)),
-    ("roberta-base", "own", 1_000_000, Lora(23, targets=("value",))),
-    ("roberta-base", "own", 700_000, Lora(8)),
-    ("roberta-base", "own", 650_000, Lora(8)),
-    ("roberta-base", "own", 620_000, Lora(16, targets=("all",))),
-    ("roberta-base", "own", 660_000, Lora(8, layers="9-11")),
-    ("roberta-base", "own", 620_000, Lora(300, targets=("query", "key", "ffn_in"), layers="0")),
+    ("roberta-base", "default", 1_000_000, Lora(64)),
+    ("roberta-base", "default", 1_000_000, Lora(23, targets=("value",))),
+    ("roberta-base", "default", 700_000, Lora(8)),
+    ("roberta-base", "default", 650_000, Lora(8)),
+    ("roberta-base", "default", 620_000, Lora(16, targets=("all",))),
+    ("roberta-base", "default", 660_000, Lora(8, layers="9-11")),
+    ("roberta-base", "default", 620_000, Lora(300, targets=("query", "key", "ffn_in"), layers="0")),
     ("roberta-base", "linear", 20_000, Lora(8)),
-    ("distilbert-base-uncased", "own", 741_123, Lora(8)),
-    ("bert-base-uncased", "own", 30_000, Lora(4, targets=("value",))),
-    ("google/electra-small-discriminator", "own", 80_000, Lora(8)),
+    ("distilbert-base-uncased", "default", 741_123, Lora(8)),
+    ("bert-base-uncased", "default", 30_000, Lora(4, targets=("value",))),
+    ("google/electra-small-discriminator", "default", 80_000, Lora(8)),
 ]
 
 
 @pytest.mark.parametrize(("name", "head", "budget", "lora"), OVER)
 def test_what_the_message_over_the_budget_offers_really_fits(name: str, head: str, budget: int, lora: Lora) -> None:
     dims = KNOWN[name]
-    counts = count(dims, 4, head=head, tuning="lora", rank=lora.rank, targets=lora.targets, layers=lora.layers)
+    counts = count_from_shapes(dims, 4, head=head, tuning="lora", rank=lora.rank, targets=lora.targets, layers=lora.layers)
     assert counts.trainable > budget
     with pytest.raises(LoralabError) as caught:
         check_budget(counts, dims, 4, head=head, lora=lora, max_trainable=budget)
@@ -220,7 +220,9 @@ def test_what_the_message_over_the_budget_offers_really_fits(name: str, head: st
             layers=said.get("layers", lora.layers),
         )
         # The user changes what the message names and nothing else.
-        then = count(dims, 4, head=head, tuning="lora", rank=changed.rank, targets=changed.targets, layers=changed.layers)
+        then = count_from_shapes(
+            dims, 4, head=head, tuning="lora", rank=changed.rank, targets=changed.targets, layers=changed.layers
+        )
         assert then.trainable <= budget, message
         assert f"{then.trainable:,}" == number, message
 
@@ -250,6 +252,6 @@ def test_a_live_count_that_differs_from_the_formula_is_a_bug(checkpoints: dict[s
 def test_shallow_encoders_have_fits(tmp_path: Path, layers: int) -> None:
     network = ours(make_checkpoint(tmp_path / "base", layers=layers))
     dims: Dimensions = network.dims
-    for fit in what_fits(dims, 4, head="linear", max_trainable=2_000):
-        counts = count(dims, 4, head="linear", tuning="lora", rank=fit.rank, targets=fit.targets, layers=fit.layers)
+    for fit in solve_budget(dims, 4, head="linear", max_trainable=2_000):
+        counts = count_from_shapes(dims, 4, head="linear", tuning="lora", rank=fit.rank, targets=fit.targets, layers=fit.layers)
         assert counts.trainable == fit.trainable <= 2_000

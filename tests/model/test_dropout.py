@@ -8,7 +8,7 @@ from threading import Barrier
 import pytest
 import torch
 
-from loralab.model.dropout import POOL, Dropout, turn
+from loralab.model.dropout import POOL, Dropout, mask_stream
 
 
 def training(p: float, seed: int = 1) -> Dropout:
@@ -40,7 +40,7 @@ def test_zeros_fall_in_every_row_and_column() -> None:
 
 
 def masks(dropout: Dropout, *key: int, calls: int = 3) -> list[torch.Tensor]:
-    with turn(*key):
+    with mask_stream(*key):
         return [dropout(torch.ones(64, 64)) for _ in range(calls)]
 
 
@@ -64,7 +64,7 @@ def test_threads_draw_the_masks_of_their_own_turns() -> None:
 
     def draw(part: int) -> list[torch.Tensor]:
         found = []
-        with turn(3, part):
+        with mask_stream(3, part):
             for _ in range(20):
                 together.wait(10)
                 found.append(dropout(torch.ones(64, 64)))
@@ -78,7 +78,7 @@ def test_threads_draw_the_masks_of_their_own_turns() -> None:
 
 def test_a_turn_within_a_turn_leaves_the_outer_one_as_it_was() -> None:
     dropout = training(0.3)
-    with turn(1):
+    with mask_stream(1):
         found = [dropout(torch.ones(64, 64))]
         masks(dropout, 2)
         found.append(dropout(torch.ones(64, 64)))
@@ -97,11 +97,11 @@ def test_places_in_the_pool_are_evenly_drawn() -> None:
 def test_the_ambient_stream_is_neither_read_nor_moved() -> None:
     x = torch.ones(64, 64)
     torch.manual_seed(1)
-    with turn(1):
+    with mask_stream(1):
         one = training(0.3)(x)
     torch.manual_seed(2)
     before = torch.get_rng_state()
-    with turn(1):
+    with mask_stream(1):
         assert torch.equal(training(0.3)(x), one)
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -127,10 +127,10 @@ def test_an_input_larger_than_the_pool() -> None:
 
 def test_bf16_stays_bf16_and_takes_the_same_mask() -> None:
     x = torch.ones(64, 64)
-    with turn(1):
+    with mask_stream(1):
         y = training(0.5)(x.bfloat16())
     assert y.dtype == torch.bfloat16
-    with turn(1):
+    with mask_stream(1):
         assert torch.equal(y.float(), training(0.5)(x))
 
 

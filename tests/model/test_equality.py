@@ -19,7 +19,7 @@ from reference import (
 )
 from tiny import MODEL_TYPES, make_checkpoint
 
-from loralab.model.backbone import Dimensions
+from loralab.model.architectures import Dimensions
 from loralab.model.build import Lora
 
 every_architecture = pytest.mark.parametrize("kind", MODEL_TYPES)
@@ -174,7 +174,7 @@ def test_fully_tuned_weights_stay_fp32_when_computing_in_bf16(checkpoints: dict[
 
 @pytest.mark.slow
 def test_minilm_equals_transformers() -> None:
-    from loralab.model.storage import resolve_base
+    from loralab.model.checkpoints import resolve_base
 
     folder = resolve_base("minilm").folder
     tokens, mask = padded_batch(folder, lengths=(3, 20, 40))

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from loralab.model import device, fused, lora
-from loralab.model.backbone import Dimensions
-from loralab.model.dropout import Turn
-from loralab.model.kernels import absence
-from loralab.model.network import Network, initialise_head
+from loralab.model import device, lora
+from loralab.model.architectures import Dimensions
+from loralab.model.dropout import MaskStream
+from loralab.model.encoder import EncoderClassifier, initialise_head
+from loralab.model.kernels import absence, encoder
 
 pytestmark = pytest.mark.skipif(absence() is not None, reason=str(absence()))
 
@@ -30,10 +30,10 @@ def build(
     rank: int = 8,
     adapted: str | None = None,
     dropout: float = 0.3,
-) -> Network:
+) -> EncoderClassifier:
     """A network of width 64 with weights large enough to matter, in fp32, whose adapters do something already."""
     generator = torch.Generator().manual_seed(0)
-    network = Network(Dimensions("bert", layers, 64, heads, 128, 50, 128, 2, 64), 3, pooling=pooling)  # type: ignore[arg-type]
+    network = EncoderClassifier(Dimensions("bert", layers, 64, heads, 128, 50, 128, 2, 64), 3, pooling=pooling)  # type: ignore[arg-type]
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.15, generator=generator)
     initialise_head(network, generator)
@@ -48,11 +48,11 @@ def texts(lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Tensor]:
     return torch.randint(0, 50, mask.shape, generator=torch.Generator().manual_seed(1)), mask
 
 
-def step(network: Network, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Gradients]:
+def step(network: EncoderClassifier, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Gradients]:
     """The logits of one pass, and the gradients of all that is trained."""
     tokens, mask = texts(lengths)
     trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-    with Turn(7):
+    with MaskStream(7):
         logits = network(tokens, mask)
     loss = cross_entropy(logits, torch.arange(len(lengths)) % 3)
     found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
@@ -62,7 +62,7 @@ def step(network: Network, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Gr
 def plainly(work: Callable[[], tuple[Tensor, Gradients]]) -> tuple[Tensor, Gradients]:
     """The same without the kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "fits", lambda *_: False)
+        patch.setattr(encoder, "fits", lambda *_: False)
         return work()
 
 
@@ -91,7 +91,7 @@ def test_logits_and_gradients_are_the_layers_own(shape: dict[str, object]) -> No
     network = build(**shape)  # type: ignore[arg-type]
     exact, exact_gradients = step(network)
     network.freeze_to(torch.bfloat16)
-    assert fused.suits(network)
+    assert encoder.suits(network)
     plain, plain_gradients = plainly(lambda: step(network))
     found, gradients = step(network)
     assert distance(found, exact) < 1.5 * distance(plain, exact) + 0.002
@@ -156,7 +156,7 @@ def test_some_of_the_layers_and_the_gradient_to_what_enters_them() -> None:
 
     def run(dtype: torch.dtype) -> tuple[Tensor, Gradients]:
         entering = hidden.to(dtype).requires_grad_()
-        with Turn(3):
+        with MaskStream(3):
             leaving = network.encode(entering, texts()[1], 1, 3)
         (gradient,) = torch.autograd.grad((leaving.float() * weights).sum(), entering)
         return leaving.detach().float() * texts()[1][:, :, None], {"hidden": gradient.float()}
@@ -176,7 +176,7 @@ def test_layers_below_the_lowest_adapters_keep_nothing() -> None:
     layers = [network.layer(index) for index in range(3)]
     for context, kept in ((torch.enable_grad(), 1), (torch.no_grad(), 0), (torch.inference_mode(), 0)):
         with context:
-            run = fused._Pass(layers, mask, True, to_hidden=False)
+            run = encoder._Pass(layers, mask, True, to_hidden=False)
             run.forward(hidden)
             assert len(run.kept) == kept
 
@@ -211,40 +211,40 @@ def test_threads_share_a_network() -> None:
         assert all(torch.equal(its[name], gradients[name]) for name in gradients)
 
 
-def not_contiguous(network: Network) -> None:
+def not_contiguous(network: EncoderClassifier) -> None:
     adapter = network.layer(0).qkv.adapter("query")
     adapter.a.data = adapter.a.data.t().contiguous().t()
 
 
-def in_full(network: Network) -> None:
+def in_full(network: EncoderClassifier) -> None:
     network.layer(1).qkv.weight.requires_grad_()
 
 
-def in_fp32(network: Network) -> None:
+def in_fp32(network: EncoderClassifier) -> None:
     network.freeze_to(torch.float32)
 
 
-def checkpointed(network: Network) -> None:
+def checkpointed(network: EncoderClassifier) -> None:
     network.gradient_checkpointing = True
 
 
 @pytest.mark.parametrize("change", [in_full, in_fp32, checkpointed, not_contiguous])
-def test_what_the_kernels_cannot_do_is_left_to_torch(change: Callable[[Network], None]) -> None:
+def test_what_the_kernels_cannot_do_is_left_to_torch(change: Callable[[EncoderClassifier], None]) -> None:
     network = build()
     network.freeze_to(torch.bfloat16)
-    assert fused.suits(network)
+    assert encoder.suits(network)
     change(network)
-    assert not fused.suits(network)
+    assert not encoder.suits(network)
     assert step(network)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("dims", [{"width": 32}, {"heads": 8}, {"ffn_width": 96}, {"model_type": "roberta", "activation": "relu"}])
 def test_shapes_that_are_no_multiples_of_a_tile_are_left_to_torch(dims: dict[str, object]) -> None:
     shape = {"model_type": "bert", "layers": 1, "width": 64, "heads": 4, "ffn_width": 128, "vocabulary": 50, "positions": 16}
-    network = Network(Dimensions(**{**shape, "token_types": 2, "embedding_width": dims.get("width", 64), **dims}), 2)  # type: ignore[arg-type]
+    network = EncoderClassifier(Dimensions(**{**shape, "token_types": 2, "embedding_width": dims.get("width", 64), **dims}), 2)  # type: ignore[arg-type]
     network.requires_grad_(False)
     network.freeze_to(torch.bfloat16)
-    assert not fused.suits(network)
+    assert not encoder.suits(network)
 
 
 def test_a_text_without_tokens_is_left_to_torch() -> None:
@@ -252,10 +252,10 @@ def test_a_text_without_tokens_is_left_to_torch() -> None:
     network.freeze_to(torch.bfloat16)
     tokens, mask = texts((3, 5))
     mask[0] = False
-    assert not fused.fits(network, network.embeddings(tokens, torch.bfloat16), mask)
+    assert not encoder.fits(network, network.embeddings(tokens, torch.bfloat16), mask)
     assert network(tokens, mask).isfinite().all()
 
 
 def test_a_run_says_whether_its_encoder_goes_through_the_kernels() -> None:
-    assert device.place(build(), "bf16").kernels
-    assert not device.place(build(), "fp32").kernels
+    assert device.move_to_device(build(), "bf16").kernels
+    assert not device.move_to_device(build(), "fp32").kernels

@@ -16,14 +16,14 @@ from tiny import FOREIGN_TYPES, make_checkpoint
 from torch import nn
 
 from loralab.errors import LoralabError
-from loralab.model.backbone import PEFT_VARIANTS, Sizes
+from loralab.model.architectures import PEFT_VARIANTS, Sizes
 from loralab.model.build import Lora, build_network, check_counts, count_generic, live_counts
-from loralab.model.dropout import Dropout, turn
-from loralab.model.generic import GenericNetwork, build_generic
-from loralab.model.generic_files import load_generic
-from loralab.model.network import Network
-from loralab.model.peft_methods import choose_maps
-from loralab.model.storage import resolve_base
+from loralab.model.checkpoints import resolve_base
+from loralab.model.dropout import Dropout, mask_stream
+from loralab.model.encoder import EncoderClassifier
+from loralab.model.hf.checkpoint import load_generic
+from loralab.model.hf.model import HFClassifier, build_generic
+from loralab.model.hf.peft_methods import choose_maps
 
 OUTER = {"deberta-v2": "query,value", "modernbert": "query,key,value", "albert": "query,value", "bert": "query,value"}
 
@@ -37,22 +37,22 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def generic(
     folder: Path, kind: str = "bert", *, tuning: str = "lora", seed: int = 0, dropout: float = 0.0, **lora: Any
-) -> GenericNetwork:
+) -> HFClassifier:
     settings = Lora(**{"rank": 4, "targets": OUTER[kind].split(","), **lora})
-    shape: dict[str, Any] = {"pooling": "cls", "head": "own", "tuning": tuning, "lora": settings}
+    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "tuning": tuning, "lora": settings}
     network = build_network(resolve_base(str(folder)), 4, **shape, dropout=dropout, init_seed=seed, dropout_seed=seed + 1)
-    assert isinstance(network, GenericNetwork)
+    assert isinstance(network, HFClassifier)
     return network
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert"])
-@pytest.mark.parametrize(("pooling", "head"), [("cls", "own"), ("mean", "linear")])
+@pytest.mark.parametrize(("pooling", "head"), [("cls", "default"), ("mean", "linear")])
 def test_lora_through_peft_equals_native_lora(
     checkpoints: dict[str, Path], tmp_path: Path, kind: str, pooling: str, head: str
 ) -> None:
     lora = Lora(rank=3, alpha=6, targets=("query", "output", "ffn_out"), layers="1-2", variant="rslora")
     native = randomise(ours(checkpoints[kind], pooling=pooling, head=head, tuning="lora", lora=lora))
-    assert isinstance(native, Network)
+    assert isinstance(native, EncoderClassifier)
     folder = bundle(tmp_path / "native", native, checkpoints[kind], tuning="lora", lora=lora)
     base = resolve_base(str(checkpoints[kind]))
     shape: dict[str, Any] = {"pooling": pooling, "head": head, "dropout": 0.0, "tuning": "lora", "lora": lora}
@@ -108,7 +108,7 @@ def test_counts_without_weights_are_the_live_ones(foreign: dict[str, Path], vari
         if kind == "bert" and variant in ("lora", "pissa"):
             continue
         network = generic(folder, kind, variant=variant)
-        shape: dict[str, Any] = {"pooling": "cls", "head": "own", "tuning": "lora"}
+        shape: dict[str, Any] = {"pooling": "cls", "head": "default", "tuning": "lora"}
         lora = Lora(rank=4, targets=OUTER[kind].split(","), variant=variant)
         counts, maps = count_generic(str(folder), network.dims, 4, **shape, lora=lora)
         assert (counts, maps) == (network.counts(), network.maps)
@@ -129,10 +129,10 @@ def test_dropout_acts_on_head_and_adapters_alone_and_is_seeded(foreign: dict[str
         assert torch.equal(still(tokens, mask), still.eval()(tokens, mask)), kind
         first, second = (generic(copied, kind, variant="dora", dropout=0.3).train() for _ in range(2))
         torch.manual_seed(3)
-        with turn(1):
+        with mask_stream(1):
             found = first(tokens, mask)
         torch.manual_seed(4)
-        with turn(1):
+        with mask_stream(1):
             assert torch.equal(found, second(tokens, mask))
         assert not torch.equal(found, first(tokens, mask))
         acting = [module.p for module in first.modules() if isinstance(module, Dropout) and module.p]
@@ -141,7 +141,7 @@ def test_dropout_acts_on_head_and_adapters_alone_and_is_seeded(foreign: dict[str
 
 def test_lora_dropout_is_ours(tiny: Path) -> None:
     lora = Lora(rank=2, dropout=0.2, variant="dora")
-    shape: dict[str, Any] = {"pooling": "cls", "head": "own", "dropout": 0.0, "tuning": "lora", "lora": lora}
+    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.0, "tuning": "lora", "lora": lora}
     network = build_network(resolve_base(str(tiny)), 4, **shape, init_seed=0, dropout_seed=1)
     found = [module for name, module in network.named_modules() if name.endswith("lora_dropout.default")]
     assert [type(module) for module in found] == [Dropout] * 6
@@ -181,10 +181,10 @@ def test_recomputed_activations_give_the_same_gradients(tiny: Path, caplog: pyte
     gradients = []
     for recompute in (False, True):
         lora = Lora(rank=2, dropout=0.3, variant="dora", targets=("all",))
-        shape: dict[str, Any] = {"pooling": "cls", "head": "own", "dropout": 0.3, "tuning": "lora", "lora": lora}
+        shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.3, "tuning": "lora", "lora": lora}
         network = randomise(build_network(resolve_base(str(tiny)), 4, **shape, init_seed=0, dropout_seed=1)).train()
         network.gradient_checkpointing = recompute
-        with turn(1):
+        with mask_stream(1):
             loss = network(tokens, mask).square().sum()
         loss.backward()
         gradients.append([p.grad for p in network.parameters() if p.requires_grad])
@@ -194,7 +194,7 @@ def test_recomputed_activations_give_the_same_gradients(tiny: Path, caplog: pyte
 
 def test_frozen_parts_of_a_full_tuning(foreign: dict[str, Path]) -> None:
     base = resolve_base(str(foreign["deberta-v2"]))
-    shape: dict[str, Any] = {"pooling": "cls", "head": "own", "dropout": 0.0, "tuning": "full", "lora": Lora()}
+    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.0, "tuning": "full", "lora": Lora()}
     network = build_network(base, 4, **shape, init_seed=0, dropout_seed=1, freeze="embeddings,0-1")
     found = {name.removeprefix("encoder."): p.requires_grad for name, p in network.named_parameters()}
     frozen = {name for name, trained in found.items() if not trained}
@@ -258,7 +258,7 @@ def test_what_is_not_there_is_named(kind: str, names: list[str], targets: list[s
 )
 def test_settings_without_effect_are_refused(foreign: dict[str, Path], settings: dict[str, Any], said: str) -> None:
     lora = Lora(targets=("query",), **settings)
-    shape: dict[str, Any] = {"pooling": "cls", "head": "own", "dropout": 0.0, "tuning": "lora", "lora": lora}
+    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.0, "tuning": "lora", "lora": lora}
     with pytest.raises(LoralabError, match=said):
         build_network(resolve_base(str(foreign["albert"])), 4, **shape, init_seed=0, dropout_seed=1)
 
@@ -266,12 +266,12 @@ def test_settings_without_effect_are_refused(foreign: dict[str, Path], settings:
 def test_other_choices_that_cannot_be_are_refused(foreign: dict[str, Path], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shape: dict[str, Any] = {"dropout": 0.0, "init_seed": 0, "dropout_seed": 1, "lora": Lora(variant="dora")}
     with pytest.raises(LoralabError, match=r"model.head=linear with mean pooling"):
-        build_network(resolve_base(str(tiny)), 4, pooling="mean", head="own", tuning="lora", **shape)
+        build_network(resolve_base(str(tiny)), 4, pooling="mean", head="default", tuning="lora", **shape)
     with pytest.raises(LoralabError, match="8bit keeps the encoder frozen"):
-        build_network(resolve_base(str(tiny)), 4, pooling="cls", head="own", tuning="full", quantize="8bit", **shape)
+        build_network(resolve_base(str(tiny)), 4, pooling="cls", head="default", tuning="full", quantize="8bit", **shape)
     if not torch.cuda.is_available():
         with pytest.raises(LoralabError, match=r"8bit needs a CUDA device.*model.quantize=none"):
-            build_network(resolve_base(str(tiny)), 4, pooling="cls", head="own", tuning="lora", quantize="8bit", **shape)
+            build_network(resolve_base(str(tiny)), 4, pooling="cls", head="default", tuning="lora", quantize="8bit", **shape)
     network = generic(foreign["deberta-v2"], "deberta-v2")
     with pytest.raises(
         LoralabError, match=r"2,7\d\d trainable parameters \(adapter 1,536 \+ head 1,188\) are over lora.max_trainable=2,000"
@@ -302,7 +302,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(foreign: dict[str, Path], tmp
 
 def test_a_head_is_taken_over_where_it_fits_and_drawn_where_it_does_not(foreign: dict[str, Path]) -> None:
     base, lora = resolve_base(str(foreign["deberta-v2"])), Lora(targets=("query",))
-    shape: dict[str, Any] = {"pooling": "cls", "head": "own", "dropout": 0.0, "tuning": "lora", "lora": lora, "init_seed": 0}
+    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.0, "tuning": "lora", "lora": lora, "init_seed": 0}
     saved = load_file(foreign["deberta-v2"] / "model.safetensors")
     fitting, other = build_generic(base, 4, **shape), build_generic(base, 9, **shape)
     assert torch.equal(fitting.head.get_parameter("classifier.weight"), saved["classifier.weight"])
@@ -320,7 +320,7 @@ def test_code_of_a_checkpoint_is_never_run(foreign: dict[str, Path], tmp_path: P
     auto = {"AutoConfig": "own.C", "AutoModelForSequenceClassification": "own.M", "AutoModel": "own.M"}
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto}))
     assert generic(folder, "modernbert").counts().adapter  # Transformers' own class is used
-    (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto, "model_type": "own"}))
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto, "model_type": "default"}))
     with pytest.raises(LoralabError, match="architecture 'own' is not one that Transformers"):
         generic(folder, "modernbert")
     assert not witness.exists()

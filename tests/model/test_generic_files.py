@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from tiny import FOREIGN_TYPES, make_checkpoint
 from torch import Tensor
 
-from loralab.classifier import Classifier
 from loralab.errors import LoralabError
-from loralab.model.backbone import PEFT_VARIANTS
+from loralab.inference.classifier import Classifier
+from loralab.model.architectures import PEFT_VARIANTS
 from loralab.model.build import Lora, build_network
 from loralab.model.bundle import load_bundle, read_manifest
-from loralab.model.generic import GenericNetwork
-from loralab.model.storage import resolve_base
+from loralab.model.checkpoints import resolve_base
+from loralab.model.hf.model import HFClassifier
 
 FRESH = """
 import json, socket, sys
@@ -52,17 +52,17 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: make_checkpoint(folder / kind, kind) for kind in (*FOREIGN_TYPES, "bert")}
 
 
-def trained(base: Path, lora: Lora, *, tuning: str = "lora", head: str = "own", seed: int = 7) -> GenericNetwork:
+def trained(base: Path, lora: Lora, *, tuning: str = "lora", head: str = "default", seed: int = 7) -> HFClassifier:
     """A network with everything that is trained moved at random."""
     shape: dict[str, Any] = {
-        "pooling": "cls" if head == "own" else "mean",
+        "pooling": "cls" if head == "default" else "mean",
         "head": head,
         "dropout": 0.1,
         "tuning": tuning,
         "lora": lora,
     }
     network = build_network(resolve_base(str(base)), 4, **shape, init_seed=3, dropout_seed=1)
-    assert isinstance(network, GenericNetwork)
+    assert isinstance(network, HFClassifier)
     return randomise(network, seed).eval()
 
 
@@ -73,16 +73,18 @@ def logits(network: Any, tokens: Tensor) -> Tensor:
 
 def test_each_is_the_same_in_a_fresh_process(foreign: dict[str, Path], tmp_path: Path) -> None:
     cases: list[tuple[str, Lora, str, str]] = [
-        ("bert", Lora(4, variant=variant, dropout=0.1), "lora", "own") for variant in PEFT_VARIANTS[:3]
+        ("bert", Lora(4, variant=variant, dropout=0.1), "lora", "default") for variant in PEFT_VARIANTS[:3]
     ]
     cases += [
-        ("bert", Lora(variant="ia3", targets=("key", "ffn_out")), "lora", "own"),
+        ("bert", Lora(variant="ia3", targets=("key", "ffn_out")), "lora", "default"),
         ("bert", Lora(variant="vera"), "lora", "linear"),
     ]
     for kind in FOREIGN_TYPES:
         targets = TARGETS.get(kind, ("query", "ffn_out"))
-        cases += [(kind, Lora(4, variant=variant, targets=targets), "lora", "own") for variant in ("rslora", "pissa", "adalora")]
-        cases += [(kind, Lora(), "full", "own"), (kind, Lora(), "head", "linear"), (kind, Lora(), "full", "linear")]
+        cases += [
+            (kind, Lora(4, variant=variant, targets=targets), "lora", "default") for variant in ("rslora", "pissa", "adalora")
+        ]
+        cases += [(kind, Lora(), "full", "default"), (kind, Lora(), "head", "linear"), (kind, Lora(), "full", "linear")]
     job, expected = {}, {}
     for kind, lora, tuning, head in cases:
         name = f"{kind} {lora.variant} {tuning} {head}"
@@ -101,7 +103,7 @@ def test_each_is_the_same_in_a_fresh_process(foreign: dict[str, Path], tmp_path:
     assert len(expected) == len(cases)
 
 
-def _batch(network: GenericNetwork) -> tuple[Tensor, Tensor]:
+def _batch(network: HFClassifier) -> tuple[Tensor, Tensor]:
     mask = torch.arange(12) < torch.tensor([3, 12, 7])[:, None]
     tokens = torch.randint(5, 60, mask.shape, generator=torch.Generator().manual_seed(0))
     return tokens.masked_fill(~mask, network.dims.pad_id), mask
@@ -137,7 +139,7 @@ def test_transformers_opens_a_full_tuning(foreign: dict[str, Path], tmp_path: Pa
     assert theirs.config.id2label[3] == "Sci/Tech"
 
 
-def _cut(network: GenericNetwork, ranks: Mapping[int, int]) -> None:
+def _cut(network: HFClassifier, ranks: Mapping[int, int]) -> None:
     """Leave so many ranks to the maps numbered; the others keep all."""
     values = [p for name, p in network.named_parameters() if "lora_E" in name]
     with torch.no_grad():
@@ -155,7 +157,7 @@ def test_adalora_keeps_the_ranks_that_are_left(foreign: dict[str, Path], tmp_pat
     sizes = [t.shape[0] for name, t in load_file(folder / "adapter_model.safetensors").items() if name.endswith("lora_A")]
     assert sorted(sizes) == [1, 2, 5, 6]  # an empty tensor would look damaged: the one is 0
     reloaded, _ = load_bundle(folder)
-    assert isinstance(reloaded, GenericNetwork)
+    assert isinstance(reloaded, HFClassifier)
     assert reloaded.allocation
     assert [*reloaded.allocation.ranks().values()] == [2, 0, 6, 5]
     tokens, _ = _batch(network)

@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loralab.model import fused, kernels
-from loralab.model.kernels import Kernels, absence
+from loralab.model import kernels
+from loralab.model.kernels import Kernels, absence, encoder
 
 BF16 = 2**-8  # between neighbours, of their size
 
@@ -50,7 +50,7 @@ def test_gelu_and_its_slope_of_every_bf16_number() -> None:
     x = numbers[numbers.isfinite() & (numbers.abs() < 1e18)]
     x = x[: len(x) // 64 * 64].view(-1, 64)
     y, slope, bias = torch.empty_like(x), torch.empty_like(x), torch.zeros(64, dtype=torch.bfloat16)
-    identity = fused._to_panels(torch.eye(64).bfloat16())
+    identity = encoder._to_panels(torch.eye(64).bfloat16())
     needed()("linear", x, len(x), 64, identity, bias, None, None, y, slope, 64, 1)
     exact = x.double().requires_grad_()
     expected = F.gelu(exact)
@@ -153,9 +153,9 @@ def test_processors_that_have_less_or_more(monkeypatch: pytest.MonkeyPatch, feat
 SHAPES = """
 import random, torch
 from loralab.model import fused, lora
-from loralab.model.backbone import Dimensions
+from loralab.model.architectures import Dimensions
 from loralab.model.kernels import absence
-from loralab.model.network import Network
+from loralab.model.encoder import Network
 assert absence() is None, absence()
 torch.set_num_threads(1)
 draw = random.Random(0).choice

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from loralab.errors import LoralabError
 from loralab.model.build import Lora
-from loralab.model.dropout import Dropout, turn
+from loralab.model.dropout import Dropout, mask_stream
 from loralab.model.lora import Adapter, Projection, _LoraLinear, adapters, attach_lora, merge, unmerge
 
 every_architecture = pytest.mark.parametrize("kind", MODEL_TYPES)
@@ -134,12 +134,12 @@ def test_merged_logits_equal_unmerged(checkpoints: dict[str, Path], kind: str, t
 
 @every_architecture
 def test_only_adapters_and_head_require_gradients(checkpoints: dict[str, Path], kind: str) -> None:
-    for head in ("own", "linear"):
+    for head in ("default", "linear"):
         network = ours(checkpoints[kind], head=head, tuning="lora", lora=Lora(targets=("key", "ffn_in"), layers="1"))
         trained = {name for name, p in network.named_parameters() if p.requires_grad}
         expected = {f"layers.1.{name}.{part}" for name in ("qkv.adapters.key", "ffn_in.adapters.ffn_in") for part in "ab"}
         expected |= {"head.out.weight", "head.out.bias"}
-        if head == "own" and kind != "bert":  # BERT's dense pooler is part of its encoder, and stays as it was pretrained
+        if head == "default" and kind != "bert":  # BERT's dense pooler is part of its encoder, and stays as it was pretrained
             expected |= {"head.dense.weight", "head.dense.bias"}
         assert trained == expected
 
@@ -178,10 +178,10 @@ def test_the_fused_product_equals_plain_autograd(roles: tuple[str, ...], share: 
     learned = [p for role in roles for p in (projection.adapter(role).a, projection.adapter(role).b)]
     wanted = learned if first else [x, *learned]
 
-    with turn(9):
+    with mask_stream(9):
         fused = projection(x)
     found = torch.autograd.grad((fused * direction).sum(), wanted)
-    with turn(9):
+    with mask_stream(9):
         source = x if projection.dropout is None else projection.dropout(x)
     parts = []
     for number, role in enumerate(projection.roles):

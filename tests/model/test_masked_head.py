@@ -15,16 +15,16 @@ from safetensors.torch import load_file, save_file
 from tiny import CLASSES, make_checkpoint
 from torch import Tensor
 
-from loralab.data.encode import encode, load_tokenizer
 from loralab.data.prompt import Prompt, set_prompt
-from loralab.data.values import Encoded, Examples
+from loralab.data.tokenize import encode, load_tokenizer
+from loralab.data.types import Encoded, Examples
 from loralab.errors import LoralabError
 from loralab.model.build import Lora, build_network, live_counts
 from loralab.model.bundle import load_bundle
-from loralab.model.counts import count
+from loralab.model.checkpoints import resolve_base
+from loralab.model.encoder import EncoderClassifier
 from loralab.model.lora import merge
-from loralab.model.network import Network
-from loralab.model.storage import resolve_base
+from loralab.model.parameter_counts import count_from_shapes
 from loralab.training.scoring import logits_of
 
 KINDS = ("bert", "roberta", "xlm-roberta", "distilbert")
@@ -99,8 +99,8 @@ def test_a_trained_prompt_is_counted_saved_and_loaded_whole(
     masked: Mapping[str, Path], tmp_path: Path, kind: str, tuning: str
 ) -> None:
     prompt, encoded = prompted(masked[kind])
-    network: Network = build(masked[kind], prompt, tuning=tuning)
-    formula = count(network.dims, 4, head="prompt", tuning=tuning, rank=2, targets=("query", "value"), layers=None)
+    network: EncoderClassifier = build(masked[kind], prompt, tuning=tuning)
+    formula = count_from_shapes(network.dims, 4, head="prompt", tuning=tuning, rank=2, targets=("query", "value"), layers=None)
     assert live_counts(network) == formula
     assert formula.head == 32 * 33 + 2 * 32 + 4 * 33
     assert all(parameter.requires_grad for parameter in network.head.parameters())
@@ -111,7 +111,7 @@ def test_a_trained_prompt_is_counted_saved_and_loaded_whole(
     loaded, manifest = load_bundle(saved)
     assert (manifest.head, manifest.pooling) == ("prompt", prompt.place)
     np.testing.assert_allclose(logits_of(loaded, encoded), expected, atol=1e-6)
-    assert isinstance(loaded, Network)
+    assert isinstance(loaded, EncoderClassifier)
     merge(loaded)
     np.testing.assert_allclose(logits_of(loaded, encoded), expected, atol=1e-5)
 
@@ -119,7 +119,7 @@ def test_a_trained_prompt_is_counted_saved_and_loaded_whole(
 def test_an_encoder_without_such_a_head_is_refused(masked: Mapping[str, Path], checkpoints: Mapping[str, Path]) -> None:
     prompt, _ = prompted(masked["bert"])
     for kind in ("bert", "electra"):
-        with pytest.raises(LoralabError, match=r"no masked-language head(.|\n)*model.head=linear train.warm_start=names"):
+        with pytest.raises(LoralabError, match=r"no masked-language head(.|\n)*model.head=linear train.head_init=descriptions"):
             build(checkpoints[kind], prompt)
     with pytest.raises(LoralabError, match=r"model\.head=prompt needs the native network"):
         build(masked["bert"], prompt, lora=Lora(variant="dora"))

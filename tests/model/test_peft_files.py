@@ -31,9 +31,9 @@ from safetensors.torch import load_file
 from tiny import MODEL_TYPES, make_checkpoint
 from torch import Tensor, nn
 
-from loralab.classifier import Classifier
-from loralab.data.encode import load_tokenizer
+from loralab.data.tokenize import load_tokenizer
 from loralab.errors import LoralabError
+from loralab.inference.classifier import Classifier
 from loralab.model.build import Lora
 from loralab.model.bundle import load_bundle
 
@@ -80,7 +80,7 @@ def test_our_classifier_opens_in_peft(checkpoints: dict[str, Path], tmp_path: Pa
 
 
 @every_architecture
-@pytest.mark.parametrize(("pooling", "head"), [("mean", "linear"), ("cls", "linear"), ("mean", "own")])
+@pytest.mark.parametrize(("pooling", "head"), [("mean", "linear"), ("cls", "linear"), ("mean", "default")])
 def test_our_adapter_with_another_head_opens_in_peft_over_the_bare_encoder(
     checkpoints: dict[str, Path], tmp_path: Path, kind: str, pooling: str, head: str
 ) -> None:

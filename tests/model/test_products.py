@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from reference import ours
 from torch import Tensor, nn
 
-from loralab.model import products
+from loralab.model import packed_linear as module
 from loralab.model.build import Lora
-from loralab.model.products import frozen_linear
+from loralab.model.packed_linear import packed_linear
 
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 2**-8}  # of the largest value
-onednn = pytest.mark.skipif(len(products._types) < 2, reason="oneDNN does not multiply both types here")
+onednn = pytest.mark.skipif(len(module._types) < 2, reason="oneDNN does not multiply both types here")
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -38,7 +38,7 @@ def frozen(outputs: int, inputs: int, dtype: torch.dtype = torch.float32) -> tup
 def laid_out() -> int:
     """How many weights are, those of tests before left out."""
     gc.collect()
-    return len(products._layouts.known)
+    return len(module._layouts.known)
 
 
 def near(found: Tensor, expected: Tensor) -> bool:
@@ -51,7 +51,7 @@ def test_a_frozen_product_and_its_gradient_equal_torchs(dtype: torch.dtype, shap
     weight, bias = frozen(24, 16, dtype)
     x = drawn(*shape, dtype=dtype).requires_grad_()
     gradient = drawn(*shape[:-1], 24, dtype=dtype, seed=3)
-    y = frozen_linear(x, weight, bias)
+    y = packed_linear(x, weight, bias)
     expected = F.linear(x, weight, bias)
     assert y.shape == expected.shape
     assert near(y, expected)
@@ -59,7 +59,7 @@ def test_a_frozen_product_and_its_gradient_equal_torchs(dtype: torch.dtype, shap
     (expected_back,) = torch.autograd.grad(expected, x, gradient)
     assert near(back, expected_back)
     with torch.no_grad():
-        assert torch.equal(frozen_linear(x, weight, bias), y)
+        assert torch.equal(packed_linear(x, weight, bias), y)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -67,9 +67,9 @@ def test_a_frozen_product_and_its_gradient_equal_torchs(dtype: torch.dtype, shap
 def test_an_activation_inside_the_product_is_the_activation(dtype: torch.dtype, activation: str) -> None:
     weight, bias = frozen(24, 16, dtype)
     x = drawn(5, 16, dtype=dtype)
-    exact = products.activate(F.linear(x.float(), weight.float(), bias.float()), activation).to(dtype)
-    inside = frozen_linear(x, weight, bias, activation)
-    after = frozen_linear(x.clone().requires_grad_(), weight, bias, activation)
+    exact = module.activate(F.linear(x.float(), weight.float(), bias.float()), activation).to(dtype)
+    inside = packed_linear(x, weight, bias, activation)
+    after = packed_linear(x.clone().requires_grad_(), weight, bias, activation)
     assert after.requires_grad
     assert near(inside, exact)
     assert near(after, exact)
@@ -79,7 +79,7 @@ def test_trained_weights_get_their_gradients() -> None:
     for trained in range(2):
         pair = frozen(4, 8)
         pair[trained].requires_grad_()
-        frozen_linear(drawn(3, 8), *pair).sum().backward()
+        packed_linear(drawn(3, 8), *pair).sum().backward()
         assert pair[trained].grad is not None
 
 
@@ -87,10 +87,10 @@ def test_trained_weights_get_their_gradients() -> None:
 def test_a_frozen_weight_is_laid_out_once_and_for_as_long_as_it_lives() -> None:
     weight, bias = frozen(4, 8)
     before = laid_out()
-    frozen_linear(drawn(3, 8), weight, bias)
-    first = products._layouts.known[weight][2]
-    frozen_linear(drawn(5, 8), weight, bias)
-    assert products._layouts.known[weight][2] is first
+    packed_linear(drawn(3, 8), weight, bias)
+    first = module._layouts.known[weight][2]
+    packed_linear(drawn(5, 8), weight, bias)
+    assert module._layouts.known[weight][2] is first
     assert laid_out() == before + 1
     del weight
     assert laid_out() == before
@@ -101,7 +101,7 @@ def test_a_cast_that_lives_for_one_pass_is_not_laid_out() -> None:
     before = laid_out()
     with torch.no_grad():
         cast = weight.to(torch.bfloat16)
-        frozen_linear(drawn(3, 8, dtype=torch.bfloat16), cast, bias.to(torch.bfloat16))
+        packed_linear(drawn(3, 8, dtype=torch.bfloat16), cast, bias.to(torch.bfloat16))
     assert laid_out() == before
 
 
@@ -118,10 +118,10 @@ def change_storage(weight: nn.Parameter) -> None:
 def test_a_changed_weight_is_laid_out_anew(change: Callable[[nn.Parameter], None]) -> None:
     weight, bias = frozen(4, 8)
     x = drawn(3, 8).requires_grad_()
-    frozen_linear(x, weight, bias).sum().backward()
+    packed_linear(x, weight, bias).sum().backward()
     change(weight)
     x.grad = None
-    y = frozen_linear(x, weight, bias)
+    y = packed_linear(x, weight, bias)
     y.sum().backward()
     assert near(y, F.linear(x, weight, bias))
     assert x.grad is not None
@@ -135,8 +135,8 @@ def test_all_frozen_maps_of_a_network_are_laid_out(tiny: Path, dtype: torch.dtyp
     network.freeze_to(dtype)
     network(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)).sum().backward()
     maps = [projection.weight for layer in network.layers for projection in layer.projections()]
-    assert all(weight in products._layouts.known for weight in maps)
-    transposed = sum(products._layouts.known[weight][2].columns is not None for weight in maps)
+    assert all(weight in module._layouts.known for weight in maps)
+    transposed = sum(module._layouts.known[weight][2].columns is not None for weight in maps)
     assert transposed == (len(maps) - 1 if dtype == torch.float32 else 0)  # the lowest map's input needs no gradient
 
 
@@ -146,7 +146,7 @@ def test_bf16_works_where_onednn_has_none_of_it() -> None:
 import torch
 from loralab.model import products
 weight, bias = (torch.nn.Parameter(torch.ones(*shape, dtype=torch.bfloat16), requires_grad=False) for shape in ((4, 8), (4,)))
-assert products.frozen_linear(torch.ones(3, 8, dtype=torch.bfloat16), weight, bias).tolist() == [[9.0] * 4] * 3
+assert products.packed_linear(torch.ones(3, 8, dtype=torch.bfloat16), weight, bias).tolist() == [[9.0] * 4] * 3
 assert products._types in ((), (torch.float32,)), products._types
 """
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # as on a processor without AVX-512
@@ -162,7 +162,7 @@ def test_what_is_made_of_a_weight_is_made_once_for_all_threads() -> None:
         made.append(weight)
         return [len(made)]
 
-    derived, weight = products.Derived(make), frozen(4, 8)[0]
+    derived, weight = module.PackedWeight(make), frozen(4, 8)[0]
 
     def ask(_: int) -> list[int]:
         together.wait(10)
@@ -179,7 +179,7 @@ def test_threads_share_a_layout() -> None:
     inputs = [drawn(9, 32, seed=seed).requires_grad_() for seed in range(40)]
 
     def both(x: Tensor) -> tuple[Tensor, Tensor]:
-        y = frozen_linear(x, weight, bias)
+        y = packed_linear(x, weight, bias)
         return y.detach(), torch.autograd.grad(y.sum(), x)[0]
 
     with ThreadPoolExecutor(8) as pool:

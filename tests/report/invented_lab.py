@@ -13,8 +13,8 @@ from typing import Any
 
 from invented import edit, invent_run
 
-from loralab import runs
-from loralab.trials import TRIALS, Entry, Factor, Question, write_experiment
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import TRIALS, ExperimentSpec, Factor, TrialRecord, write_experiment
 
 Factors = Mapping[str, Factor]
 ROWS = 40
@@ -38,19 +38,19 @@ def invent_lab(
     gap: float = 0.05,
 ) -> Path:
     """Write an experiment of trials (factors, test accuracy). Macro F1 is 0.01 less, validation accuracy `gap` more; a trial with
-    the factor data.train_limit was trained on that many rows. `failed` trials have a reason, `waiting` ones nothing."""
-    entries = [Entry(_name(factors), dict(factors), "f" * 16) for factors, _ in trials]
+    the factor data.max_train_samples was trained on that many rows. `failed` trials have a reason, `waiting` ones nothing."""
+    entries = [TrialRecord(_name(factors), dict(factors), "f" * 16) for factors, _ in trials]
     for factors, accuracy in trials:
         _trial(folder / TRIALS / _name(factors), factors, accuracy, gap)
-    entries += [Entry(_name(factors), dict(factors), "f" * 16, "CUDA is out of memory") for factors in failed]
-    entries += [Entry(_name(factors), dict(factors), "f" * 16) for factors in waiting]
+    entries += [TrialRecord(_name(factors), dict(factors), "f" * 16, "CUDA is out of memory") for factors in failed]
+    entries += [TrialRecord(_name(factors), dict(factors), "f" * 16) for factors in waiting]
     varied: dict[str, list[Factor]] = {}
     for entry in entries:
         for name, value in entry.factors.items():
             varied.setdefault(name, [])
             if value not in varied[name]:
                 varied[name].append(value)
-    write_experiment(folder, Question(kind, asks, tuple(recipes), ("train.epochs=3",), varied), entries)
+    write_experiment(folder, ExperimentSpec(kind, asks, tuple(recipes), ("train.epochs=3",), varied), entries)
     return folder
 
 
@@ -61,7 +61,7 @@ def over_seeds(points: Sequence[tuple[Factors, Sequence[float]]]) -> list[tuple[
 
 def answer(folder: Path, factors: Factors, right: Sequence[bool]) -> None:
     """Set which of the 40 test rows a trial gets right."""
-    path = folder / TRIALS / _name(factors) / runs.PREDICTIONS
+    path = folder / TRIALS / _name(factors) / run_folder.PREDICTIONS
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for row, good in zip(rows, right, strict=True):
@@ -78,15 +78,15 @@ def _name(factors: Factors) -> str:
 
 def _trial(folder: Path, factors: Factors, accuracy: float, gap: float) -> None:
     shutil.copytree(_a_run(), folder)
-    found: dict[str, Any] = runs.read_scores(folder)
+    found: dict[str, Any] = run_folder.read_scores(folder)
     scores = {**found["scores"], "accuracy": accuracy, "macro_f1": accuracy - 0.01}
-    edit(folder / runs.SCORES, scores=scores, validation={**scores, "accuracy": accuracy + gap})
-    if "data.train_limit" in factors:
-        parts = runs.read_environment(folder)["rows"]
-        parts["train"]["count"] = factors["data.train_limit"]
-        edit(folder / runs.ENVIRONMENT, rows=parts)
-    log = [json.loads(line) for line in (folder / runs.LOG).read_text(encoding="utf-8").splitlines()]
+    edit(folder / run_folder.SCORES, scores=scores, validation={**scores, "accuracy": accuracy + gap})
+    if "data.max_train_samples" in factors:
+        parts = run_folder.read_environment(folder)["rows"]
+        parts["train"]["count"] = factors["data.max_train_samples"]
+        edit(folder / run_folder.ENVIRONMENT, rows=parts)
+    log = [json.loads(line) for line in (folder / run_folder.LOG).read_text(encoding="utf-8").splitlines()]
     for event in log:
-        if event["event"] == "EvalDone":
+        if event["event"] == "EvalEnd":
             event["scores"]["accuracy"] = accuracy - 1 / event["step"]
-    (folder / runs.LOG).write_text("".join(json.dumps(event) + "\n" for event in log), encoding="utf-8")
+    (folder / run_folder.LOG).write_text("".join(json.dumps(event) + "\n" for event in log), encoding="utf-8")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from invented import HOSTILE, invent_run
 
-from loralab import runs
 from loralab.report.write import write_report
+from loralab.storage import run_folder
 
 CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = [
@@ -125,5 +125,5 @@ def test_every_text_has_contrast(browser: Any, report: Path, scheme: str) -> Non
 
 
 def test_the_report_stays_small(report: Path) -> None:
-    assert report.name == runs.REPORT
+    assert report.name == run_folder.REPORT
     assert report.stat().st_size < 1_000_000

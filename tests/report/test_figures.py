@@ -12,11 +12,11 @@ import pytest
 from canvas import check_texts
 from invented import HOSTILE, invent_run
 
-from loralab import runs
 from loralab.report.figures.draw import draw
 from loralab.report.figures.ink import save_png, to_svg
 from loralab.report.figures.result import spokes
 from loralab.report.tables import read_tables
+from loralab.storage import run_folder
 
 NAMES = ("confusion", "f1_by_class", "radar", "reliability", "learning_curve", "loss", "accuracy", "all_metrics")
 
@@ -31,8 +31,8 @@ def test_no_text_leaves_the_canvas_or_covers_another(tmp_path: Path, monkeypatch
     complete, n = bool(n), n or 4
     run = invent_run(tmp_path / "run", class_names(n), rows=20 * n)
     if not complete:
-        (run / runs.SCORES).unlink()
-        (run / runs.PREDICTIONS).unlink()
+        (run / run_folder.SCORES).unlink()
+        (run / run_folder.PREDICTIONS).unlink()
     drawings = draw(read_tables(run))
     assert [drawing.name for drawing in drawings] == [*(NAMES if complete else NAMES[4:])]
     for drawing in drawings:
@@ -91,4 +91,4 @@ print([name for name in ("torch", "matplotlib.pyplot", "sklearn", "transformers"
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, timeout=120)
     assert (done.stdout, done.stderr) == ("[]\n", "")
-    assert (run / runs.REPORT).is_file()
+    assert (run / run_folder.REPORT).is_file()

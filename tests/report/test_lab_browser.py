@@ -10,7 +10,7 @@ from invented import HOSTILE
 from invented_lab import Factors, invent_lab, over_seeds
 from test_browser import CONTRASTS, browser, pytestmark  # noqa: F401
 
-from loralab.report.lab.write import report_on
+from loralab.report.experiments.write import report_on
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ from canvas import check_texts
 from invented import HOSTILE
 from invented_lab import Factors, invent_lab, over_seeds
 
+from loralab.report.experiments.dashboard import draw_lines, read_lines
+from loralab.report.experiments.kinds import draw, read
 from loralab.report.figures.ink import style, to_svg
-from loralab.report.figures.points import Caption, Line, lines
-from loralab.report.lab.dashboard import draw_lines, read_lines
-from loralab.report.lab.kinds import draw, read
+from loralab.report.figures.points import Caption, Series, lines
 
 THREE, FIVE = [0.8, 0.81, 0.83], [0.85, 0.86, 0.84, 0.87, 0.85]
 RATES = (1e-5, 5e-5, 1e-4, 2e-4, 5e-4)
@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[list[tuple[Factors, list[float]]], set[str]]] = {
         {"by_number", "differences"},
     ),
     "scaling": (
-        [({"data.train_limit": n}, [0.9 - n**-0.4 - luck for luck in (0, 0.01, 0.02)]) for n in (10, 100, 500, 1000, 10_000)],
+        [({"data.max_train_samples": n}, [0.9 - n**-0.4 - luck for luck in (0, 0.01, 0.02)]) for n in (10, 100, 500, 1000, 10_000)],
         {"law", "by_number", "differences"},
     ),
     "compare": ([({"run": "one"}, THREE), ({"run": "two"}, FIVE[:3])], {"cost", "paired_seeds", "time", "differences"}),
@@ -125,7 +125,7 @@ def test_lines_lie_where_the_numbers_are(monkeypatch: pytest.MonkeyPatch) -> Non
     caption = Caption("a", "A", "rows", "text.")
 
     def drawn(*x: float) -> tuple[str, list[float]]:
-        drawing = lines(caption, [Line("one", x, [1.0] * len(x))], "x", "y")
+        drawing = lines(caption, [Series("one", x, [1.0] * len(x))], "x", "y")
         assert drawing
         check_texts(drawing, monkeypatch)
         (axes,) = drawing.figure.axes
@@ -155,7 +155,7 @@ def test_an_experiments_report_loads_neither_torch_nor_pyplot(tmp_path: Path) ->
     program = f"""
 import sys
 from pathlib import Path
-from loralab.report.lab.write import report_on
+from loralab.report.experiments.write import report_on
 report_on(Path({str(folder)!r}))
 print([name for name in ("torch", "matplotlib.pyplot", "sklearn", "pandas") if name in sys.modules])
 """

@@ -13,13 +13,13 @@ from invented_lab import invent_lab, over_seeds
 from rich.progress import Progress
 from test_page import Page
 
-from loralab import runs, trials
 from loralab.errors import LoralabError
-from loralab.report.lab.dashboard import read_lines
-from loralab.report.lab.kinds import read
-from loralab.report.lab.rows import summary_table
-from loralab.report.lab.words import found
-from loralab.report.lab.write import report_on
+from loralab.report.experiments.dashboard import read_lines
+from loralab.report.experiments.kinds import read
+from loralab.report.experiments.rows import summary_table
+from loralab.report.experiments.words import found
+from loralab.report.experiments.write import report_on
+from loralab.storage import experiment_folder, run_folder
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("hostile") / "<b onclick=alert(1)>&lt;"
     points = over_seeds([({"data.source": name, HOSTILE[1]: 1}, [0.5, 0.6, 0.7]) for name in HOSTILE])
     made = invent_lab(folder, HOSTILE[2], points, recipes=HOSTILE, asks=" ".join(HOSTILE))
-    experiment = made / trials.EXPERIMENT
+    experiment = made / experiment_folder.EXPERIMENT
     failing = '"failure": "<script>window.hacked = 1</script>"'
     experiment.write_text(experiment.read_text(encoding="utf-8").replace('"failure": null', failing), encoding="utf-8")
-    (next(made.glob("trials/*")) / runs.SCORES).unlink()
+    (next(made.glob("trials/*")) / run_folder.SCORES).unlink()
     return report_on(made).read_text(encoding="utf-8")
 
 
@@ -55,7 +55,7 @@ def test_hostile_names_are_only_text(hostile: str) -> None:
 
 
 def test_nothing_is_fetched(hostile: str, folder: Path) -> None:
-    for html in (hostile, (folder / trials.REPORT).read_text(encoding="utf-8")):
+    for html in (hostile, (folder / experiment_folder.REPORT).read_text(encoding="utf-8")):
         page = Page(html)
         links = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("href", "src", "srcset")]
         assert len(links) > 4
@@ -67,7 +67,7 @@ def test_nothing_is_fetched(hostile: str, folder: Path) -> None:
 
 
 def test_the_page_can_be_heard_as_well_as_seen(folder: Path, hostile: str) -> None:
-    for page in (Page((folder / trials.REPORT).read_text(encoding="utf-8")), Page(hostile)):
+    for page in (Page((folder / experiment_folder.REPORT).read_text(encoding="utf-8")), Page(hostile)):
         assert len(page.all("table")) == len(page.all("caption")) >= 3
         assert all("scope" in attributes for attributes in page.all("th"))
         assert len(page.all("svg")) == len(page.all("figcaption")) >= 2
@@ -81,7 +81,7 @@ def test_the_page_can_be_heard_as_well_as_seen(folder: Path, hostile: str) -> No
 
 
 def test_headline_words_and_tables_hold_the_numbers(folder: Path) -> None:
-    page = Page((folder / trials.REPORT).read_text(encoding="utf-8"))
+    page = Page((folder / experiment_folder.REPORT).read_text(encoding="utf-8"))
     header = " ".join(page.by_tag["header"][0].split())
     assert "81.7 %" in header
     assert "Test accuracy of layers all, mean of 3 runs." in header
@@ -92,23 +92,23 @@ def test_headline_words_and_tables_hold_the_numbers(folder: Path) -> None:
 
 
 def test_files_lie_beside_the_page(folder: Path) -> None:
-    assert {path.name for path in folder.iterdir()} <= trials.NAMES
-    assert {path.name for path in (folder / trials.TABLES).iterdir()} == {
+    assert {path.name for path in folder.iterdir()} <= experiment_folder.NAMES
+    assert {path.name for path in (folder / experiment_folder.TABLES).iterdir()} == {
         "points.csv",
         "comparisons.csv",
         "overview.csv",
         "row_tests.csv",
     }
-    assert {path.name for path in (folder / trials.FIGURES).iterdir()} == {"cost.png", "by_step.png", "differences.png"}
-    with (folder / trials.TABLE).open(encoding="utf-8", newline="") as file:
+    assert {path.name for path in (folder / experiment_folder.FIGURES).iterdir()} == {"cost.png", "by_step.png", "differences.png"}
+    with (folder / experiment_folder.TABLE).open(encoding="utf-8", newline="") as file:
         assert [row["test_accuracy"] for row in csv.DictReader(file)] == ["0.5", "0.51", "0.53", "0.8", "0.81", "0.84"]
 
 
 @pytest.mark.slow
 def test_the_same_experiment_gives_the_same_page(folder: Path) -> None:
-    before = (folder / trials.REPORT).read_bytes()
+    before = (folder / experiment_folder.REPORT).read_bytes()
     report_on(folder)
-    assert (folder / trials.REPORT).read_bytes() == before
+    assert (folder / experiment_folder.REPORT).read_bytes() == before
 
 
 def test_an_experiment_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_the_dashboard_has_a_line_for_each(tmp_path: Path) -> None:
     invent_lab(tmp_path / "grid of <b>", "grid", over_seeds([({"lora.rank": r}, [0.8, 0.9]) for r in (4, 8)]))
     report_on(tmp_path / "grid of <b>")
     damaged = invent_lab(tmp_path / "damaged", "seeds", over_seeds([({}, [0.8])]))
-    (damaged / trials.EXPERIMENT).write_text("{", encoding="utf-8")
+    (damaged / experiment_folder.EXPERIMENT).write_text("{", encoding="utf-8")
     invent_run(tmp_path / "alone")
     (tmp_path / "notes").mkdir()
     (tmp_path / ".hidden").mkdir()
@@ -149,7 +149,7 @@ def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_bar_tells_the_time_left_and_in_the_end_the_time_taken() -> None:
-    from loralab.lab_view import _Time
+    from loralab.cli.experiment_display import _Time
 
     now = [0.0]
     progress = Progress(get_time=lambda: now[0])
@@ -165,8 +165,8 @@ def test_a_bar_tells_the_time_left_and_in_the_end_the_time_taken() -> None:
 
 
 def test_the_terminal_shows_points_and_what_may_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from loralab.cli.experiment_display import ExperimentView
     from loralab.experiments.run import ExperimentSummary
-    from loralab.lab_view import ExperimentView
 
     made = invent_lab(
         tmp_path / "x", "grid", over_seeds([({"lora.rank": r, "data.source": "[bold]a"}, [0.5, 0.6]) for r in (4, 8)])

@@ -11,14 +11,14 @@ import pytest
 from invented import edit
 from invented_lab import answer, invent_lab, over_seeds
 
-from loralab import runs
 from loralab.errors import LoralabError
-from loralab.report.lab.kinds import read
-from loralab.report.lab.rows import ACCURACY, VALIDATION, comparison_table, key, labels, point_table, trial_table, write_csv
-from loralab.report.lab.tables import Score, curves, read_lab
-from loralab.report.lab.words import efficiency, law_table
+from loralab.report.experiments.kinds import read
+from loralab.report.experiments.rows import ACCURACY, VALIDATION, comparison_table, key, labels, point_table, trial_table, write_csv
+from loralab.report.experiments.tables import Score, curves, read_lab
+from loralab.report.experiments.words import efficiency, law_table
 from loralab.stats import wilson
-from loralab.trials import EXPERIMENT, TRIALS
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import EXPERIMENT, TRIALS
 
 T2 = 4.302652729911275
 """The t quantile of 95 % with two degrees of freedom, from a printed table."""
@@ -47,7 +47,7 @@ def test_settings_are_chosen_on_validation_rows_and_effects_measured_on_test_row
     points = over_seeds([({"lora.rank": 4}, [0.8]), ({"lora.rank": 8}, [0.9])])
     decides = {kind: read(invent_lab(tmp_path / kind, kind, points)).score for kind in ("grid", "ablation", "layers", "unheard of")}
     assert decides == {"grid": VALIDATION, "ablation": VALIDATION, "layers": ACCURACY, "unheard of": ACCURACY}
-    edit(next((tmp_path / "grid").glob("trials/*")) / runs.SCORES, validation={})
+    edit(next((tmp_path / "grid").glob("trials/*")) / run_folder.SCORES, validation={})
     assert read(tmp_path / "grid").score == ACCURACY
 
 
@@ -80,7 +80,7 @@ def test_rows_are_compared_by_mcnemar_where_both_trials_predicted_them(tmp_path:
     assert (first.found.p, first.p) == (pytest.approx(0.125), pytest.approx(0.25))
     assert first.found.interval.estimate == pytest.approx(4 / 40)
     assert (second.found.only_a, second.found.only_b) == (0, 1)
-    edit(folder / TRIALS / "recipe-b_seed-2" / runs.ENVIRONMENT, rows={"test": {"count": 40, "fingerprint": "other"}})
+    edit(folder / TRIALS / "recipe-b_seed-2" / run_folder.ENVIRONMENT, rows={"test": {"count": 40, "fingerprint": "other"}})
     assert [test.seed for test in read(folder).row_tests] == [1], "other test rows are not compared"
     assert not read_lab(folder).same_test_rows
 
@@ -145,7 +145,7 @@ def test_intervals_have_two_columns_in_a_file(tmp_path: Path) -> None:
 def test_the_law_of_exact_errors_is_found_and_checked(tmp_path: Path) -> None:
     """error = 0.1 + 2 rows^-0.5; a doubling takes off 1 point where 2 (1 - 2^-0.5) rows^-0.5 = 0.01, at 3,431 rows."""
     sizes = (25, 100, 400, 1600)
-    trials = over_seeds([({"data.train_limit": n}, [0.9 - 2 * n**-0.5 + luck for luck in (-0.001, 0, 0.001)]) for n in sizes])
+    trials = over_seeds([({"data.max_train_samples": n}, [0.9 - 2 * n**-0.5 + luck for luck in (-0.001, 0, 0.001)]) for n in sizes])
     reading = read(invent_lab(tmp_path / "x", "scaling", trials))
     law = reading.law
     assert law
@@ -169,7 +169,7 @@ def test_the_law_of_exact_errors_is_found_and_checked(tmp_path: Path) -> None:
 
 def test_curves_hold_only_the_steps_that_all_seeds_evaluated(tmp_path: Path) -> None:
     folder = invent_lab(tmp_path / "x", "grid", over_seeds([({"lora.rank": 4}, [0.8, 0.9])]))
-    log = folder / TRIALS / "rank-4_seed-2" / runs.LOG
+    log = folder / TRIALS / "rank-4_seed-2" / run_folder.LOG
     log.write_text("".join(line for line in log.read_text().splitlines(keepends=True) if '"step": 20' not in line))
     steps, scores = curves(read_lab(folder).points[0].trials)
     assert steps == [10, 30, 40]
@@ -190,7 +190,7 @@ def test_labels_leave_out_what_all_points_share(tmp_path: Path) -> None:
 
 def test_damaged_files_are_said_by_name(tmp_path: Path) -> None:
     folder = invent_lab(tmp_path / "x", "grid", over_seeds([({"lora.rank": 4}, [0.8])]))
-    edit(folder / TRIALS / "rank-4_seed-1" / runs.SCORES, steps=None)
+    edit(folder / TRIALS / "rank-4_seed-1" / run_folder.SCORES, steps=None)
     with pytest.raises(LoralabError, match=r"rank-4_seed-1 is damaged .*steps"):
         read(folder)
     (folder / EXPERIMENT).write_text("{}", encoding="utf-8")

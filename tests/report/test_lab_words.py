@@ -9,10 +9,10 @@ import pytest
 from invented import edit
 from invented_lab import Factors, invent_lab, over_seeds
 
-from loralab import runs
-from loralab.report.lab.kinds import read
-from loralab.report.lab.words import asked, found, headline
+from loralab.report.experiments.kinds import read
+from loralab.report.experiments.words import asked, found, headline
 from loralab.stats import wilson
+from loralab.storage import run_folder
 
 CLAIM = re.compile(r"better by|worse by|differences are clear|reaches|not clearly worse")
 
@@ -93,7 +93,7 @@ def test_fewer_layers_are_told_with_what_they_save_and_may_lose(tmp_path: Path) 
     points = [({"lora.layers": name}, values) for name, values in found_by.items()]
     folder = seeds(tmp_path, *points, kind="layers")
     for path in folder.glob("trials/*all*"):
-        edit(path / runs.SCORES, counts={"base": 1000, "adapter": 360, "head": 40, "trainable": 400}, seconds=50)
+        edit(path / run_folder.SCORES, counts={"base": 1000, "adapter": 360, "head": 40, "trainable": 400}, seconds=50)
     words = said(folder)
     assert (
         "Layers top2 is the cheapest that is not clearly worse than layers all: 100 trained parameters and 12 s against 400"
@@ -119,14 +119,14 @@ def test_what_was_varied_and_held_is_told(tmp_path: Path) -> None:
         "Held": ["train.epochs=3", "all else as the recipe has it"],
         "Test rows": ["the same 40 in every run"],
     }
-    edit(next(folder.glob("trials/*")) / runs.ENVIRONMENT, rows={"test": {"count": 40, "fingerprint": "another"}})
+    edit(next(folder.glob("trials/*")) / run_folder.ENVIRONMENT, rows={"test": {"count": 40, "fingerprint": "another"}})
     assert asked(read(folder).tables)["Test rows"] == ["not the same in all runs: their test scores are of different rows"]
 
 
 def test_the_law_is_held_to_its_last_size(tmp_path: Path) -> None:
     def words(last: float) -> str:
         sizes = {25: 0.5, 100: 0.7, 400: 0.8, 1600: last}
-        points = [({"data.train_limit": n}, [a - 0.001, a, a + 0.001]) for n, a in sizes.items()]
+        points = [({"data.max_train_samples": n}, [a - 0.001, a, a + 0.001]) for n, a in sizes.items()]
         return said(invent_lab(tmp_path / str(last), "scaling", over_seeds(points)))
 
     assert "nothing speaks against the law" in words(0.85)
@@ -135,7 +135,7 @@ def test_the_law_is_held_to_its_last_size(tmp_path: Path) -> None:
 
 
 def test_few_sizes_make_no_law(tmp_path: Path) -> None:
-    words = said(seeds(tmp_path, *[({"data.train_limit": n}, [0.5, 0.6, 0.7]) for n in (50, 100)], kind="scaling"))
+    words = said(seeds(tmp_path, *[({"data.max_train_samples": n}, [0.5, 0.6, 0.7]) for n in (50, 100)], kind="scaling"))
     assert "too few sizes for a power law" in words
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from invented import CLASSES, HOSTILE, edit, invent_run
 
-from loralab import runs
 from loralab.report.page import column
 from loralab.report.write import write_report
 from loralab.stats import wilson
+from loralab.storage import run_folder
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -62,14 +62,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(folder: Path) -> Page:
-    return Page((folder / runs.REPORT).read_text(encoding="utf-8"))
+    return Page((folder / run_folder.REPORT).read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("hostile") / "<b onclick=alert(1)>&lt;"
     made = invent_run(folder, HOSTILE, text=" ".join(HOSTILE), data__source="'<script>window.hacked = 1</script>'")
-    edit(made / runs.ENVIRONMENT, device=HOSTILE[0], versions={HOSTILE[1]: HOSTILE[2]})
+    edit(made / run_folder.ENVIRONMENT, device=HOSTILE[0], versions={HOSTILE[1]: HOSTILE[2]})
     return write_report(made).read_text(encoding="utf-8")
 
 
@@ -86,7 +86,7 @@ def test_hostile_texts_and_names_are_only_text(hostile: str) -> None:
 
 
 def test_nothing_is_fetched(hostile: str, folder: Path) -> None:
-    for html in (hostile, (folder / runs.REPORT).read_text(encoding="utf-8")):
+    for html in (hostile, (folder / run_folder.REPORT).read_text(encoding="utf-8")):
         page = Page(html)
         links = [value for _, attributes in page.tags for name, value in attributes.items() if name in ("href", "src", "srcset")]
         assert links
@@ -99,7 +99,7 @@ def test_nothing_is_fetched(hostile: str, folder: Path) -> None:
 
 
 def test_the_headline_is_the_test_accuracy_with_its_interval(page: Page, folder: Path) -> None:
-    accuracy = runs.read_scores(folder)["scores"]["accuracy"]
+    accuracy = run_folder.read_scores(folder)["scores"]["accuracy"]
     interval = wilson(round(accuracy * 200), 200)
     low, high = interval.low, interval.high
     header = " ".join(page.by_tag["header"][0].split())
@@ -110,7 +110,7 @@ def test_the_headline_is_the_test_accuracy_with_its_interval(page: Page, folder:
 
 
 def test_tables_hold_the_scores(page: Page, folder: Path) -> None:
-    scores = runs.read_scores(folder)["scores"]
+    scores = run_folder.read_scores(folder)["scores"]
     rows = [" ".join(row.split()) for row in page.by_tag["tr"]]
     for name in CLASSES:
         values = "".join(f"{scores[f'{kind}:{name}']:.4f}" for kind in ("precision", "recall", "f1"))

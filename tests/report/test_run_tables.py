@@ -11,11 +11,11 @@ import pytest
 from invented import CLASSES, TEMPERATURE, ece_by_hand, edit, invent_run, read_rows, softmax
 from sklearn.metrics import confusion_matrix
 
-from loralab import runs
 from loralab.errors import LoralabError
 from loralab.report import predictions
-from loralab.report.predictions import Bin, Predictions, read_predictions
+from loralab.report.predictions import CalibrationBin, PredictionSummary, read_predictions
 from loralab.report.tables import Step, read_events, read_tables, shorten, thin
+from loralab.storage import run_folder
 
 
 @pytest.fixture
@@ -23,16 +23,16 @@ def run(tmp_path: Path) -> Path:
     return invent_run(tmp_path / "run")
 
 
-def gaps(bins: tuple[Bin, ...]) -> float:
+def gaps(bins: tuple[CalibrationBin, ...]) -> float:
     return sum(b.rows * abs(b.accuracy - b.confidence) for b in bins) / sum(b.rows for b in bins)
 
 
 def test_an_evaluation_knows_the_training_loss_since_the_one_before() -> None:
     def step(number: int, loss: float) -> dict[str, object]:
-        return {"event": "StepDone", "step": number, "epoch": 0.1, "learning_rate": 0.1 * number, "loss": loss}
+        return {"event": "StepEnd", "step": number, "epoch": 0.1, "learning_rate": 0.1 * number, "loss": loss}
 
     def evaluation(number: int) -> dict[str, object]:
-        return {"event": "EvalDone", "step": number, "epoch": 0.1, "scores": {}, "improved": True, "seconds": 1.0}
+        return {"event": "EvalEnd", "step": number, "epoch": 0.1, "scores": {}, "improved": True, "seconds": 1.0}
 
     steps, evaluations = read_events([evaluation(0), step(1, 1.0), step(2, 3.0), evaluation(2), step(3, 5.0), evaluation(3)])
     assert [step.loss for step in steps] == [1.0, 3.0, 5.0]
@@ -79,7 +79,7 @@ def test_predictions_equal_sklearn_and_the_formula(run: Path, monkeypatch: pytes
 
 
 def test_a_text_may_be_longer_than_pythons_csv_expects(run: Path) -> None:
-    (run / runs.PREDICTIONS).write_text("row,true,predicted,confidence,text\n0,World,Sports,0.5," + "x" * 200_000 + "\n")
+    (run / run_folder.PREDICTIONS).write_text("row,true,predicted,confidence,text\n0,World,Sports,0.5," + "x" * 200_000 + "\n")
     found = read_predictions(run, CLASSES)
     assert found
     assert len(found.mistakes[0].text) == 200_000
@@ -87,7 +87,7 @@ def test_a_text_may_be_longer_than_pythons_csv_expects(run: Path) -> None:
 
 def test_pairs_come_by_rows_with_the_share_of_their_class() -> None:
     confusion = np.array([[6, 1, 3], [0, 5, 0], [4, 0, 4]])
-    found = Predictions(23, ("a", "b", "c"), confusion, (), (), ())
+    found = PredictionSummary(23, ("a", "b", "c"), confusion, (), (), ())
     assert [(p.true, p.predicted, p.rows, p.share) for p in found.pairs()] == [
         ("c", "a", 4, 0.5),
         ("a", "c", 3, 0.3),
@@ -116,12 +116,12 @@ def test_tables_say_what_the_files_say(run: Path) -> None:
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        (runs.PREDICTIONS, "row,true,predicted,confidence,text\n0,World,Nowhere,0.5,x\n", "predictions.csv"),
-        (runs.PREDICTIONS, "row,true\n0,World\n", "predictions.csv"),
-        (runs.PREDICTIONS, 'row,true,predicted,confidence,text\n0,World,World,0.5,"cut off', "predictions.csv"),
-        (runs.SCORES, '{"scores": {}}', "damaged"),
-        (runs.DIAGNOSIS, "[]", "diagnosis.json"),
-        (runs.CONFIG, "seed: 1\n", "cut off"),
+        (run_folder.PREDICTIONS, "row,true,predicted,confidence,text\n0,World,Nowhere,0.5,x\n", "predictions.csv"),
+        (run_folder.PREDICTIONS, "row,true\n0,World\n", "predictions.csv"),
+        (run_folder.PREDICTIONS, 'row,true,predicted,confidence,text\n0,World,World,0.5,"cut off', "predictions.csv"),
+        (run_folder.SCORES, '{"scores": {}}', "damaged"),
+        (run_folder.DIAGNOSIS, "[]", "diagnosis.json"),
+        (run_folder.CONFIG, "seed: 1\n", "cut off"),
     ],
 )
 def test_damaged_files_are_named(run: Path, file: str, content: str, said: str) -> None:
@@ -136,7 +136,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_scores_that_older_runs_lack_are_simply_absent(run: Path) -> None:
-    edit(run / runs.SCORES, temperature=None, calibrated=None)
+    edit(run / run_folder.SCORES, temperature=None, calibrated=None)
     tables = read_tables(run)
     assert tables.result
     assert (tables.result.temperature, tables.result.calibrated) == (None, {})
@@ -144,7 +144,7 @@ def test_scores_that_older_runs_lack_are_simply_absent(run: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_rows(run: Path) -> None:
-    with (run / runs.PREDICTIONS).open("w", encoding="utf-8", newline="") as file:
+    with (run / run_folder.PREDICTIONS).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         table.writerow(["row", "true", "predicted", "confidence", "text"])
         table.writerows([i, "World", CLASSES[i % 2], "0.5", "x" * 1000] for i in range(60_000))
@@ -154,4 +154,4 @@ def test_memory_does_not_grow_with_the_rows(run: Path) -> None:
     tracemalloc.stop()
     assert found
     assert (found.rows, found.errors, found.before) == (60_000, 30_000, ())
-    assert peak < 20e6 < (run / runs.PREDICTIONS).stat().st_size
+    assert peak < 20e6 < (run / run_folder.PREDICTIONS).stat().st_size

@@ -11,7 +11,7 @@ import pytest
 from canvas import drawn_texts
 
 from loralab import LoralabError
-from loralab.report.figures.ink import Drawing, to_svg
+from loralab.report.figures.ink import ReportFigure, to_svg
 from loralab.report.figures.search import best_so_far, draw_search, positions
 from loralab.report.search import read_found
 
@@ -53,7 +53,7 @@ def invent(trials: int, objectives: tuple[str, ...] = ("accuracy",), states: tup
     }
 
 
-def named(found: dict[str, Any]) -> dict[str, Drawing]:
+def named(found: dict[str, Any]) -> dict[str, ReportFigure]:
     return {drawing.name.removeprefix("search_"): drawing for drawing in draw_search(found)}
 
 

@@ -16,7 +16,7 @@ from huggingface_hub import ModelCard
 from invented import CLASSES, HOSTILE, edit, invent_run, softmax
 from tiny import make_checkpoint, topics, write_csv
 
-from loralab import Classifier, load_config, run_training, runs
+from loralab import Classifier, load_config, run_training
 from loralab.errors import LoralabError
 from loralab.report.card import base_on_the_hub, model_card
 from loralab.report.figures.draw import draw
@@ -24,8 +24,16 @@ from loralab.report.page import render
 from loralab.report.tables import read_tables
 from loralab.report.texts import description, training_log, write_metrics
 from loralab.report.write import write_report
+from loralab.storage import run_folder
 
-TEXTS = (runs.REPORT, runs.CARD, runs.TRAINING_LOG, runs.METRICS, runs.DESCRIPTION_TEXT, runs.DESCRIPTION)
+TEXTS = (
+    run_folder.REPORT,
+    run_folder.CARD,
+    run_folder.TRAINING_LOG,
+    run_folder.METRICS,
+    run_folder.DESCRIPTION_TEXT,
+    run_folder.DESCRIPTION,
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +57,11 @@ def page_of(folder: Path) -> str:
 
 
 def test_the_table_has_a_row_a_step_and_every_score_where_it_was_measured(run: Path) -> None:
-    rows = read_csv((run / runs.METRICS).read_text(encoding="utf-8"))
+    rows = read_csv((run / run_folder.METRICS).read_text(encoding="utf-8"))
     assert [int(row["step"]) for row in rows] == [*range(1, 41)]
     assert float(rows[9]["train_loss"]) == pytest.approx(2.0 - 10 / 40)
     assert float(rows[9]["learning_rate"]) == pytest.approx(0.001 * 0.75)
-    events = [event for event in runs.read_log(run) if event["event"] == "EvalDone"]
+    events = [event for event in run_folder.read_log(run) if event["event"] == "EvalEnd"]
     measured = [row for row in rows if row["validation_loss"]]
     assert [int(row["step"]) for row in measured] == [10, 20, 30, 40]
     for row, event in zip(measured, events, strict=True):
@@ -63,8 +71,8 @@ def test_the_table_has_a_row_a_step_and_every_score_where_it_was_measured(run: P
 
 def test_a_run_that_trained_nothing_has_its_one_evaluation_in_the_table(tmp_path: Path) -> None:
     made = invent_run(tmp_path / "zero")
-    first = next(event for event in runs.read_log(made) if event["event"] == "EvalDone")
-    (made / runs.LOG).write_text(json.dumps({**first, "step": 0, "epoch": 0.0}) + "\n")
+    first = next(event for event in run_folder.read_log(made) if event["event"] == "EvalEnd")
+    (made / run_folder.LOG).write_text(json.dumps({**first, "step": 0, "epoch": 0.0}) + "\n")
     file = io.StringIO()
     write_metrics(read_tables(made), file)
     rows = read_csv(file.getvalue())
@@ -72,12 +80,12 @@ def test_a_run_that_trained_nothing_has_its_one_evaluation_in_the_table(tmp_path
 
 
 def test_the_log_tells_settings_steps_evaluations_and_results(run: Path) -> None:
-    log = (run / runs.TRAINING_LOG).read_text(encoding="utf-8")
+    log = (run / run_folder.TRAINING_LOG).read_text(encoding="utf-8")
     lines = [line.split() for line in log.splitlines()]
     assert ["*", "lora.rank", "4"] in lines
     assert ["lora.alpha", "16"] in lines
     assert ["7", "0.35", "8.250e-04", "1.8250"] in lines
-    scores = runs.read_scores(run)["scores"]
+    scores = run_folder.read_scores(run)["scores"]
     assert sum("evaluation at step" in line for line in log.splitlines()) == 4
     assert f"accuracy {scores['accuracy']:.4f}" in log
     assert "memory 1,234 MB" in log
@@ -86,20 +94,20 @@ def test_the_log_tells_settings_steps_evaluations_and_results(run: Path) -> None
 
 
 def test_the_description_keeps_the_counts_apart(run: Path) -> None:
-    found = json.loads((run / runs.DESCRIPTION).read_text(encoding="utf-8"))
+    found = json.loads((run / run_folder.DESCRIPTION).read_text(encoding="utf-8"))
     parameters = {"base": 1000, "adapter": 60, "head": 40, "trainable": 100, "total": 1100, "share": 100 / 1100}
     assert found["parameters"] == parameters
     assert found["lora"]["rank"] == 4
     assert (found["classes"], found["pooling"], found["head"]) == ([*CLASSES], "mean", "linear")
     assert (found["precision"], found["device"], found["sizes"]["layers"]) == ("fp32", "cpu", 6)
-    text = (run / runs.DESCRIPTION_TEXT).read_text(encoding="utf-8")
+    text = (run / run_folder.DESCRIPTION_TEXT).read_text(encoding="utf-8")
     assert "9.0909%" in text
     assert "World, Sports, Business, Sci/Tech" in text
 
 
 def test_the_card_is_the_hubs_and_its_score_the_measured_one(run: Path) -> None:
-    card = ModelCard((run / runs.CARD).read_text(encoding="utf-8"))
-    scores = runs.read_scores(run)["scores"]
+    card = ModelCard((run / run_folder.CARD).read_text(encoding="utf-8"))
+    scores = run_folder.read_scores(run)["scores"]
     assert card.data.library_name == "loralab"
     assert card.data.pipeline_tag == "text-classification"
     assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
@@ -112,7 +120,7 @@ def test_the_card_is_the_hubs_and_its_score_the_measured_one(run: Path) -> None:
 
 
 def test_the_card_gives_no_path_away(run: Path) -> None:
-    card = (run / runs.CARD).read_text(encoding="utf-8")
+    card = (run / run_folder.CARD).read_text(encoding="utf-8")
     assert "reviews.csv" in card
     assert str(run.parent) not in card
     assert "private" not in card
@@ -140,22 +148,29 @@ def test_hostile_names_break_neither_card_nor_table(tmp_path: Path) -> None:
 
 def test_a_report_can_be_made_again_and_is_the_same(run: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert write_report(run) == run / runs.REPORT
+    assert write_report(run) == run / run_folder.REPORT
     after = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert before == after
     assert {*TEXTS, "confusion.png", "reliability.png", "all_metrics.png"} <= set(after)
-    assert {path.name for path in run.iterdir()} <= runs.NAMES
-    runs.check_free(run, overwrite=True)
+    assert {path.name for path in run.iterdir()} <= run_folder.NAMES
+    run_folder.check_free(run, overwrite=True)
 
 
 @pytest.mark.parametrize(
     "missing",
     [
-        (runs.PREDICTIONS,),
-        (runs.DIAGNOSIS, runs.ENVIRONMENT),
-        (runs.SCORES, runs.PREDICTIONS, runs.DIAGNOSIS),
-        (runs.LOG,),
-        (runs.SCORES, runs.PREDICTIONS, runs.DIAGNOSIS, runs.LOG, runs.ENVIRONMENT, "model/loralab.json"),
+        (run_folder.PREDICTIONS,),
+        (run_folder.DIAGNOSIS, run_folder.ENVIRONMENT),
+        (run_folder.SCORES, run_folder.PREDICTIONS, run_folder.DIAGNOSIS),
+        (run_folder.LOG,),
+        (
+            run_folder.SCORES,
+            run_folder.PREDICTIONS,
+            run_folder.DIAGNOSIS,
+            run_folder.LOG,
+            run_folder.ENVIRONMENT,
+            "model/loralab.json",
+        ),
     ],
 )
 def test_a_report_is_made_of_what_there_is(tmp_path: Path, missing: tuple[str, ...]) -> None:
@@ -167,32 +182,32 @@ def test_a_report_is_made_of_what_there_is(tmp_path: Path, missing: tuple[str, .
     assert training_log(tables)
     assert description(tables)
     assert ModelCard(model_card(tables, frozenset())).data.library_name == "loralab"
-    assert ("This run is not complete" in page) == (runs.SCORES in missing)
-    assert ('id="mistakes"' in page) == (runs.PREDICTIONS not in missing)
-    assert ('id="diagnosis"' in page) == (runs.DIAGNOSIS not in missing)
+    assert ("This run is not complete" in page) == (run_folder.SCORES in missing)
+    assert ('id="mistakes"' in page) == (run_folder.PREDICTIONS not in missing)
+    assert ('id="diagnosis"' in page) == (run_folder.DIAGNOSIS not in missing)
 
 
 def test_a_run_that_was_stopped_has_a_whole_report(tmp_path: Path) -> None:
     made = invent_run(tmp_path / "part")
-    for name in (runs.SCORES, runs.PREDICTIONS, runs.DIAGNOSIS):
+    for name in (run_folder.SCORES, run_folder.PREDICTIONS, run_folder.DIAGNOSIS):
         (made / name).unlink()
     write_report(made)
     assert all((made / name).is_file() for name in TEXTS)
-    assert {path.stem for path in (made / runs.FIGURES).iterdir()} == {"learning_curve", "loss", "accuracy", "all_metrics"}
-    assert "not complete" in (made / runs.TRAINING_LOG).read_text(encoding="utf-8")
+    assert {path.stem for path in (made / run_folder.FIGURES).iterdir()} == {"learning_curve", "loss", "accuracy", "all_metrics"}
+    assert "not complete" in (made / run_folder.TRAINING_LOG).read_text(encoding="utf-8")
 
 
 def test_a_run_of_an_older_version_lacks_some_scores(tmp_path: Path) -> None:
     made = invent_run(tmp_path / "old")
-    found = runs.read_scores(made)
+    found = run_folder.read_scores(made)
     new = ("mcc", "kappa", "ece", "brier")
     kept = {name: value for name, value in found["scores"].items() if name not in new}
-    edit(made / runs.SCORES, scores=kept, validation=kept, temperature=None, calibrated=None)
+    edit(made / run_folder.SCORES, scores=kept, validation=kept, temperature=None, calibrated=None)
     events = [
         {k: v for k, v in event.items() if k != "memory"} | ({"scores": kept} if "scores" in event else {})
-        for event in runs.read_log(made)
+        for event in run_folder.read_log(made)
     ]
-    (made / runs.LOG).write_text("".join(json.dumps(event) + "\n" for event in events))
+    (made / run_folder.LOG).write_text("".join(json.dumps(event) + "\n" for event in events))
     page = page_of(made)
     assert "Matthews" not in page
     assert "temperature" not in page.split('id="training"')[0]
@@ -200,11 +215,11 @@ def test_a_run_of_an_older_version_lacks_some_scores(tmp_path: Path) -> None:
 
 def test_an_error_leaves_the_earlier_report_alone(tmp_path: Path) -> None:
     made = invent_run(tmp_path / "run")
-    (made / runs.REPORT).write_text("earlier")
-    (made / runs.PREDICTIONS).write_text("row\n1\n")
+    (made / run_folder.REPORT).write_text("earlier")
+    (made / run_folder.PREDICTIONS).write_text("row\n1\n")
     with pytest.raises(LoralabError, match=r"predictions\.csv"):
         write_report(made)
-    assert (made / runs.REPORT).read_text() == "earlier"
+    assert (made / run_folder.REPORT).read_text() == "earlier"
 
 
 @pytest.mark.slow
@@ -216,7 +231,7 @@ def test_what_the_card_says_of_peft_runs_and_gives_the_runs_own_answers(tmp_path
     settings = [f"model.base={base}", f"model.head={head}", *mean, "train.max_steps=3", "train.learning_rate=0.01"]
     folder = run_training(load_config(source, [*settings, "train.precision=fp32"]), folder=tmp_path).folder
     write_report(folder)
-    card = (folder / runs.CARD).read_text(encoding="utf-8")
+    card = (folder / run_folder.CARD).read_text(encoding="utf-8")
     _, program = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     program = program.replace("PATH/OF/THE/BASE", str(base)).replace('"a text"', '"the coach and a telescope"')
     script = f"import transformers; transformers.logging.set_verbosity_error()\n{program}\nprint(logits[0].tolist())"
@@ -224,5 +239,5 @@ def test_what_the_card_says_of_peft_runs_and_gives_the_runs_own_answers(tmp_path
     assert done.returncode == 0, done.stderr
     logits = np.array(json.loads(done.stdout.splitlines()[-1]))
     found = Classifier.load(folder, precision="fp32").predict(["the coach and a telescope"])
-    temperature = json.loads((folder / runs.SCORES).read_text()).get("temperature") or 1.0
+    temperature = json.loads((folder / run_folder.SCORES).read_text()).get("temperature") or 1.0
     np.testing.assert_allclose(softmax(logits[None] / temperature), found.probabilities, atol=2e-5)

@@ -9,13 +9,13 @@ import pytest
 import torch
 from workbench import network, rows, train
 
-from loralab.model.generic import GenericNetwork
-from loralab.training.callbacks import StepDone
+from loralab.model.hf.model import HFClassifier
+from loralab.training.callbacks import StepEnd
 
 
-def adalora(tiny: Path) -> GenericNetwork:
+def adalora(tiny: Path) -> HFClassifier:
     found = network(tiny, variant="adalora", rank=4)
-    assert isinstance(found, GenericNetwork)
+    assert isinstance(found, HFClassifier)
     return found
 
 
@@ -38,7 +38,7 @@ def test_ranks_fall_from_the_start_to_the_target_and_stay(tiny: Path) -> None:
     totals = []
 
     def listen(event: object) -> None:
-        if isinstance(event, StepDone):
+        if isinstance(event, StepEnd):
             assert net.allocation
             totals.append(sum(net.allocation.ranks().values()))
 
@@ -65,7 +65,7 @@ def test_the_state_comes_back_as_it_was(tiny: Path) -> None:
     net, other = adalora(tiny), adalora(tiny)
 
     def stop(event: object) -> None:
-        if isinstance(event, StepDone) and event.step == 12:
+        if isinstance(event, StepEnd) and event.step == 12:
             raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError, match="middle"):

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from loralab import runs
 from loralab.errors import LoralabError, RunFailed
+from loralab.storage import run_folder
 from loralab.training.checkpoint import Checkpoint
 
 TENSORS = {"weight.0": torch.arange(6.0).view(2, 3), "best.0": torch.full((2, 3), 0.5)}
@@ -52,7 +52,7 @@ def test_a_file_without_a_state_is_told(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    run = runs.Run(tmp_path)
+    run = run_folder.RunFolder(tmp_path)
     run.keep_checkpoint(Checkpoint(TENSORS, VALUES))
     before = run.checkpoint.read_bytes()
 
@@ -69,4 +69,4 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_beside_it(
 def test_a_checkpoint_that_cannot_be_written_is_the_runs_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunFailed, match="cannot write"):
-        runs.Run(tmp_path / "file").keep_checkpoint(Checkpoint(TENSORS, VALUES))
+        run_folder.RunFolder(tmp_path / "file").keep_checkpoint(Checkpoint(TENSORS, VALUES))

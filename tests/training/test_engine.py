@@ -11,14 +11,14 @@ import pytest
 import torch
 from workbench import Recorder, changed, network, rows, same, script, train, trained, weights
 
-from loralab.data.values import Encoded
+from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed
 from loralab.model.dropout import Dropout
-from loralab.training.callbacks import Event, StepDone, Watch
+from loralab.training.callbacks import EarlyStopping, Event, StepEnd
 from loralab.training.checkpoint import Checkpoint
-from loralab.training.engine import Optimisation
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier
+from loralab.training.trainer import Optimisation
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +38,10 @@ def held_out(tiny: Path) -> Encoded:
 @pytest.mark.parametrize("loss", [Loss(), Loss(torch.tensor([1.3, 0.7, 2.5, 0.2]), 0.1, 2.0)], ids=["plain", "weighted"])
 def test_how_a_step_is_cut_into_passes_does_not_change_the_weights(tiny: Path, data: Encoded, loss: Loss) -> None:
     found = []
-    for tokens_per_pass in (64, 8192):
+    for max_tokens_per_microbatch in (64, 8192):
         net = network(tiny)
         recorder = Recorder()
-        train(net, data, loss=loss, tokens_per_pass=tokens_per_pass, listeners=[recorder])
+        train(net, data, loss=loss, max_tokens_per_microbatch=max_tokens_per_microbatch, listeners=[recorder])
         found.append((trained(net), [event.loss for event in recorder.steps]))
     (small, small_losses), (large, large_losses) = found
     assert changed(trained(network(tiny)), large) == large.keys()
@@ -168,7 +168,7 @@ def test_gradients_are_clipped_to_the_norm(tiny: Path, data: Encoded) -> None:
     nets = [network(tiny) for _ in range(2)]
     recorders = [Recorder() for _ in nets]
     for net, recorder, norm in zip(nets, recorders, (1e9, 1e-3), strict=True):
-        train(net, data, max_steps=3, clip_norm=norm, listeners=[recorder])
+        train(net, data, max_steps=3, max_grad_norm=norm, listeners=[recorder])
     assert recorders[0].steps[0].gradient_norm == pytest.approx(recorders[1].steps[0].gradient_norm, rel=1e-6)
     assert recorders[0].steps[0].gradient_norm > 1e-3
     assert changed(trained(nets[0]), trained(nets[1]))
@@ -215,13 +215,13 @@ def test_every_row_is_trained_once_an_epoch(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("eval_every", "max_steps", "steps"), [(None, None, [5, 10]), (3, None, [3, 6, 9, 10]), (5, None, [5, 10]), (4, 7, [4, 7])]
+    ("eval_steps", "max_steps", "steps"), [(None, None, [5, 10]), (3, None, [3, 6, 9, 10]), (5, None, [5, 10]), (4, 7, [4, 7])]
 )
 def test_it_evaluates_every_epoch_or_every_n_steps_and_at_the_end(
-    tiny: Path, data: Encoded, held_out: Encoded, eval_every: int | None, max_steps: int | None, steps: list[int]
+    tiny: Path, data: Encoded, held_out: Encoded, eval_steps: int | None, max_steps: int | None, steps: list[int]
 ) -> None:
     recorder = Recorder()
-    train(network(tiny), data, held_out, eval_every=eval_every, max_steps=max_steps, listeners=[recorder])
+    train(network(tiny), data, held_out, eval_steps=eval_steps, max_steps=max_steps, listeners=[recorder])
     assert [event.step for event in recorder.evaluations] == steps
     assert [event.epoch for event in recorder.evaluations] == pytest.approx([step / 5 for step in steps])
 
@@ -233,7 +233,7 @@ def test_no_training_is_one_evaluation_of_the_network_as_it_came(tiny: Path, dat
     result = train(net, data, held_out, epochs=0.0, listeners=[recorder])
     assert (result.steps, result.best_step, result.samples) == (0, 0, 0)
     assert same(weights(net), before)
-    assert [type(event).__name__ for event in recorder.events] == ["EvalDone"]
+    assert [type(event).__name__ for event in recorder.events] == ["EvalEnd"]
     assert result.scores["loss"] > 0
     assert not result.stopped_early
     assert not net.training
@@ -243,7 +243,7 @@ def test_no_training_is_one_evaluation_of_the_network_as_it_came(tiny: Path, dat
 def test_without_validation_rows_the_last_weights_stay(tiny: Path, data: Encoded, held_out: Encoded, epochs: float) -> None:
     net = network(tiny)
     recorder = Recorder()
-    result = train(net, data, None, epochs=epochs, watch=Watch("loss", patience=1), listeners=[recorder])
+    result = train(net, data, None, epochs=epochs, watch=EarlyStopping("loss", patience=1), listeners=[recorder])
     assert recorder.evaluations == []
     assert result.scores == {}
     assert result.best_step == result.steps == int(epochs * 5)
@@ -255,7 +255,7 @@ def test_without_validation_rows_the_last_weights_stay(tiny: Path, data: Encoded
 def test_evaluating_does_not_change_training(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     nets = [network(tiny, dropout=0.2) for _ in range(2)]
     train(nets[0], data, None)
-    train(nets[1], data, held_out, eval_every=1, score=script(*[1.0 / (i + 1) for i in range(10)]))
+    train(nets[1], data, held_out, eval_steps=1, score=script(*[1.0 / (i + 1) for i in range(10)]))
     assert same(trained(nets[0]), trained(nets[1]))
 
 
@@ -269,7 +269,7 @@ def test_the_network_ends_with_the_weights_of_the_best_evaluation(
     net = network(tiny, dropout=0.1)
     net.freeze_to(dtype)
     recorder = Recorder(net)
-    result = train(net, data, held_out, eval_every=2, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder])
+    result = train(net, data, held_out, eval_steps=2, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder])
     assert [event.improved for event in recorder.evaluations] == [True, True, False, False, False]
     assert result.best_step == 4
     assert result.scores == {"loss": 0.5}
@@ -280,13 +280,13 @@ def test_the_network_ends_with_the_weights_of_the_best_evaluation(
     assert not result.stopped_early
 
 
-@pytest.mark.parametrize("stop_on", ["loss", "accuracy", "f1:Sci/Tech"])
-def test_the_best_evaluation_is_the_best_by_the_score_named(tiny: Path, data: Encoded, held_out: Encoded, stop_on: str) -> None:
+@pytest.mark.parametrize("monitor", ["loss", "accuracy", "f1:Sci/Tech"])
+def test_the_best_evaluation_is_the_best_by_the_score_named(tiny: Path, data: Encoded, held_out: Encoded, monitor: str) -> None:
     net = network(tiny, targets=("all",))
     recorder = Recorder(net)
-    result = train(net, data, held_out, eval_every=1, epochs=3.0, watch=Watch(stop_on), listeners=[recorder])
-    sign = -1 if stop_on == "loss" else 1
-    best = max(recorder.evaluations, key=lambda event: (sign * event.scores[stop_on], -event.step))
+    result = train(net, data, held_out, eval_steps=1, epochs=3.0, watch=EarlyStopping(monitor), listeners=[recorder])
+    sign = -1 if monitor == "loss" else 1
+    best = max(recorder.evaluations, key=lambda event: (sign * event.scores[monitor], -event.step))
     assert result.best_step == best.step
     assert result.scores == best.scores
     assert same(trained(net), recorder.snapshots[best.step])
@@ -299,9 +299,9 @@ def test_it_stops_when_patience_is_spent_with_the_best_weights(tiny: Path, data:
         net,
         data,
         held_out,
-        eval_every=1,
+        eval_steps=1,
         score=script(0.9, 0.5, 0.7, 0.6, 0.1),
-        watch=Watch("loss", patience=2),
+        watch=EarlyStopping("loss", patience=2),
         listeners=[recorder],
     )
     assert result.stopped_early
@@ -312,7 +312,7 @@ def test_it_stops_when_patience_is_spent_with_the_best_weights(tiny: Path, data:
 
 def test_patience_spent_at_the_last_step_is_no_early_stop(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     result = train(
-        network(tiny), data, held_out, max_steps=2, eval_every=1, score=script(0.5, 0.9), watch=Watch("loss", patience=1)
+        network(tiny), data, held_out, max_steps=2, eval_steps=1, score=script(0.5, 0.9), watch=EarlyStopping("loss", patience=1)
     )
     assert not result.stopped_early
     assert result.best_step == 1
@@ -327,10 +327,10 @@ def test_ctrl_c_ends_the_run_with_the_best_weights_so_far(tiny: Path, data: Enco
     recorder = Recorder(net)
 
     def stop(event: Event) -> None:
-        if isinstance(event, StepDone) and event.step == at:
+        if isinstance(event, StepEnd) and event.step == at:
             raise KeyboardInterrupt
 
-    result = train(net, data, held_out, eval_every=1, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder, stop])
+    result = train(net, data, held_out, eval_steps=1, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder, stop])
     assert result.interrupted
     assert not result.stopped_early
     assert result.steps == at
@@ -355,7 +355,7 @@ def test_ctrl_c_during_an_evaluation_keeps_the_best_weights(tiny: Path, data: En
             raise KeyboardInterrupt
         return {"loss": value}
 
-    result = train(net, data, held_out, eval_every=1, score=score, listeners=[recorder])
+    result = train(net, data, held_out, eval_steps=1, score=score, listeners=[recorder])
     assert result.interrupted
     assert (result.steps, result.best_step) == (3, 1)
     assert same(trained(net), recorder.snapshots[1])
@@ -397,10 +397,10 @@ def test_a_listeners_own_error_is_not_swallowed(tiny: Path, data: Encoded) -> No
 
 
 def test_optimisation_names_are_settings() -> None:
-    from loralab.config import TrainConfig
+    from loralab.config.loading import TrainConfig
 
-    assert Optimisation.names() - {"clip_norm", "plus_ratio"} <= TrainConfig.model_fields.keys()
-    for name in Optimisation.names() - {"clip_norm", "plus_ratio"}:
+    assert Optimisation.names() - {"max_grad_norm", "loraplus_lr_ratio"} <= TrainConfig.model_fields.keys()
+    for name in Optimisation.names() - {"max_grad_norm", "loraplus_lr_ratio"}:
         assert getattr(Optimisation(), name) == TrainConfig.model_fields[name].default, name
 
 
@@ -413,7 +413,7 @@ def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bi
     losses = [0.9, 0.5, 0.7, 0.6, 0.8]
     checkpoints: list[Checkpoint] = []
     whole, recorder = network(tiny, dropout=0.2), Recorder()
-    result = train(whole, data, held_out, eval_every=2, score=script(*losses), listeners=[recorder], keep=checkpoints.append)
+    result = train(whole, data, held_out, eval_steps=2, score=script(*losses), listeners=[recorder], keep=checkpoints.append)
     assert [checkpoint.step for checkpoint in checkpoints] == [2, 4, 6, 8, 10]
     for number, checkpoint in enumerate(checkpoints, start=1):
         checkpoint.save(tmp_path / "checkpoint.safetensors")
@@ -422,7 +422,7 @@ def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bi
             resumed,
             data,
             held_out,
-            eval_every=2,
+            eval_steps=2,
             score=script(*losses[number:]),
             listeners=[again],
             resume=Checkpoint.load(tmp_path / "checkpoint.safetensors"),
@@ -437,12 +437,12 @@ def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bi
 def test_a_resumed_run_keeps_its_patience(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     checkpoints: list[Checkpoint] = []
     whole, resumed, ended = (network(tiny) for _ in range(3))
-    settings = {"eval_every": 1, "max_steps": 9}
-    train(whole, data, held_out, score=script(0.5, 0.9, 0.9), watch=Watch("loss", 2), keep=checkpoints.append, **settings)
-    again = train(resumed, data, held_out, score=script(0.9), watch=Watch("loss", 2), resume=checkpoints[1], **settings)
+    settings = {"eval_steps": 1, "max_steps": 9}
+    train(whole, data, held_out, score=script(0.5, 0.9, 0.9), watch=EarlyStopping("loss", 2), keep=checkpoints.append, **settings)
+    again = train(resumed, data, held_out, score=script(0.9), watch=EarlyStopping("loss", 2), resume=checkpoints[1], **settings)
     assert (again.steps, again.best_step, again.stopped_early) == (3, 1, True)
     assert same(trained(resumed), trained(whole))
-    last = train(ended, data, held_out, score=script(), watch=Watch("loss", 2), resume=checkpoints[2], **settings)
+    last = train(ended, data, held_out, score=script(), watch=EarlyStopping("loss", 2), resume=checkpoints[2], **settings)
     assert (last.steps, last.best_step, last.stopped_early) == (3, 1, True)
     assert same(trained(ended), trained(whole))
 
@@ -469,7 +469,7 @@ def test_lora_plus_gives_b_its_own_rate(tiny: Path, data: Encoded) -> None:
     before = weights(plain)
     settings = {"max_steps": 1, "warmup": 0.0, "schedule": "constant", "weight_decay": 0.0, "learning_rate": 1e-3}
     train(plain, data, **settings)
-    train(plus, data, plus_ratio=8.0, **settings)
+    train(plus, data, loraplus_lr_ratio=8.0, **settings)
     for name, start in before.items():
         moved = [float((net.get_parameter(name).detach() - start).abs().max()) for net in (plain, plus)]
         if name.endswith(".b"):

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from tiny import MODEL_TYPES, make_checkpoint
 from workbench import Recorder, network, rows, train
 
-from loralab.data.values import Encoded
-from loralab.model.backbone import role_path
+from loralab.data.types import Encoded
+from loralab.model.architectures import role_path
+from loralab.model.checkpoints import encoder_tensors, head_tensors
+from loralab.model.encoder import EncoderClassifier
 from loralab.model.lora import adapters
-from loralab.model.network import Network
-from loralab.model.storage import encoder_tensors, head_tensors
 from loralab.training.loss import Loss
 
 STEPS, RATE, HEAD_RATE, DECAY, WARMUP, CLIP = 3, 1e-3, 3e-3, 0.1, 2, 1.0
@@ -50,7 +50,7 @@ def without_dropout(model: Any) -> Any:
     return model
 
 
-def with_peft(model: Any, net: Network) -> Any:
+def with_peft(model: Any, net: EncoderClassifier) -> Any:
     """peft's adapters on query and value, with our first draw of A."""
     from peft import LoraConfig, get_peft_model
 
@@ -75,7 +75,7 @@ def with_peft(model: Any, net: Network) -> Any:
     return wrapped
 
 
-def peft_adapters(wrapped: Any, net: Network) -> dict[tuple[int, str, str], torch.Tensor]:
+def peft_adapters(wrapped: Any, net: EncoderClassifier) -> dict[tuple[int, str, str], torch.Tensor]:
     named = dict(wrapped.named_parameters())
     prefix = f"base_model.model.{net.dims.architecture.prefix}."
     return {
@@ -85,7 +85,7 @@ def peft_adapters(wrapped: Any, net: Network) -> dict[tuple[int, str, str], torc
     }
 
 
-def ours(net: Network) -> dict[tuple[int, str, str], torch.Tensor]:
+def ours(net: EncoderClassifier) -> dict[tuple[int, str, str], torch.Tensor]:
     return {(index, role, which): getattr(pair, which).detach() for index, role, pair in adapters(net) for which in "ab"}
 
 
@@ -127,7 +127,7 @@ def plain_training(model: Any, data: Encoded, loss: dict[str, Any]) -> tuple[lis
     return losses, norms
 
 
-def our_training(net: Network, data: Encoded, loss: Loss, tokens_per_pass: int) -> Recorder:
+def our_training(net: EncoderClassifier, data: Encoded, loss: Loss, max_tokens_per_microbatch: int) -> Recorder:
     recorder = Recorder()
     train(
         net,
@@ -135,18 +135,18 @@ def our_training(net: Network, data: Encoded, loss: Loss, tokens_per_pass: int) 
         loss=loss,
         batch_size=len(data),
         epochs=float(STEPS),
-        tokens_per_pass=tokens_per_pass,
+        max_tokens_per_microbatch=max_tokens_per_microbatch,
         learning_rate=RATE,
         head_learning_rate=HEAD_RATE,
         weight_decay=DECAY,
         warmup=float(WARMUP),
-        clip_norm=CLIP,
+        max_grad_norm=CLIP,
         listeners=[recorder],
     )
     return recorder
 
 
-def assert_equal_heads(net: Network, model: Any, prefix: str) -> None:
+def assert_equal_heads(net: EncoderClassifier, model: Any, prefix: str) -> None:
     named = dict(model.named_parameters())
     for name, tensor in head_tensors(net):
         module, _, kind = name.rpartition(".")
@@ -157,13 +157,13 @@ def assert_equal_heads(net: Network, model: Any, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(LOSSES))
-@pytest.mark.parametrize("tokens_per_pass", [100, 100_000])
-def test_three_lora_steps_equal_transformers_peft_and_adamw(checkpoint: Path, kind: str, tokens_per_pass: int) -> None:
+@pytest.mark.parametrize("max_tokens_per_microbatch", [100, 100_000])
+def test_three_lora_steps_equal_transformers_peft_and_adamw(checkpoint: Path, kind: str, max_tokens_per_microbatch: int) -> None:
     data, net = rows(checkpoint, 4), network(checkpoint)
     model = without_dropout(with_peft(reference(checkpoint), net))
     start = {key: tensor.clone() for key, tensor in ours(net).items()}
     losses, norms = plain_training(model, data, LOSSES[kind])
-    recorder = our_training(net, data, OURS[kind], tokens_per_pass)
+    recorder = our_training(net, data, OURS[kind], max_tokens_per_microbatch)
 
     assert [event.loss for event in recorder.steps] == pytest.approx(losses, abs=1e-5)
     assert [event.gradient_norm for event in recorder.steps] == pytest.approx(norms, rel=1e-4)

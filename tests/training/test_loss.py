@@ -54,7 +54,7 @@ def test_every_combination_equals_the_formula_computed_by_hand(
     loss = make(weights, smoothing, gamma)
     total, mass = by_hand(logits, labels, weights, smoothing, gamma)
     assert float(loss(logits, labels)) == pytest.approx(total, rel=1e-6)
-    assert float(loss.mass(labels)) == pytest.approx(mass, rel=1e-6)
+    assert float(loss.normalizer(labels)) == pytest.approx(mass, rel=1e-6)
 
 
 @pytest.mark.parametrize(("weights", "smoothing", "gamma"), COMBINATIONS)
@@ -78,7 +78,7 @@ def test_gradient_equals_finite_differences_of_the_formula(
 def test_the_eight_combinations_all_differ() -> None:
     logits, labels = batch()
     values = [
-        float(loss(logits, labels) / loss.mass(labels))
+        float(loss(logits, labels) / loss.normalizer(labels))
         for loss in (make(w, smoothing, gamma) for w, smoothing, gamma in COMBINATIONS)
     ]
     assert len({round(value, 5) for value in values}) == 8
@@ -87,28 +87,28 @@ def test_the_eight_combinations_all_differ() -> None:
 def test_plain_loss_is_torchs_mean_cross_entropy() -> None:
     logits, labels = batch()
     loss = Loss()
-    assert float(loss(logits, labels) / loss.mass(labels)) == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
+    assert float(loss(logits, labels) / loss.normalizer(labels)) == pytest.approx(float(F.cross_entropy(logits, labels)), rel=1e-6)
 
 
 def test_weighted_loss_is_torchs() -> None:
     logits, labels = batch()
     loss = make(WEIGHTS, 0.0, 0.0)
     expected = F.cross_entropy(logits, labels, weight=torch.tensor(WEIGHTS))
-    assert float(loss(logits, labels) / loss.mass(labels)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(loss(logits, labels) / loss.normalizer(labels)) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_smoothed_loss_is_torchs() -> None:
     logits, labels = batch()
     loss = make(None, 0.15, 0.0)
     expected = F.cross_entropy(logits, labels, label_smoothing=0.15)
-    assert float(loss(logits, labels) / loss.mass(labels)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(loss(logits, labels) / loss.normalizer(labels)) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_weights_of_one_change_nothing() -> None:
     logits, labels = batch()
     plain, ones = make(None, 0.15, 2.0), make((1.0,) * 4, 0.15, 2.0)
     assert torch.equal(plain(logits, labels), ones(logits, labels))
-    assert float(plain.mass(labels)) == float(ones.mass(labels))
+    assert float(plain.normalizer(labels)) == float(ones.normalizer(labels))
 
 
 def test_smoothing_mass_is_not_scaled_by_the_class_weight() -> None:
@@ -116,7 +116,7 @@ def test_smoothing_mass_is_not_scaled_by_the_class_weight() -> None:
     spread = 0.2 * float(-F.log_softmax(logits, dim=-1).mean())
     losses = [float(make((weight, 1.0, 1.0, 1.0), 0.2, 0.0)(logits, labels)) - spread for weight in (1.0, 3.0)]
     assert losses[1] == pytest.approx(3 * losses[0], rel=1e-5)
-    assert float(make((3.0, 1.0, 1.0, 1.0), 0.2, 0.0).mass(labels)) == pytest.approx(0.8 * 3 + 0.2)
+    assert float(make((3.0, 1.0, 1.0, 1.0), 0.2, 0.0).normalizer(labels)) == pytest.approx(0.8 * 3 + 0.2)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0, 5.0])
@@ -145,11 +145,11 @@ def test_accumulated_passes_equal_the_whole_batch(
     layer = torch.nn.Linear(16, 4)
     loss = make(weights, smoothing, gamma)
 
-    whole = loss(layer(inputs), labels) / loss.mass(labels)
+    whole = loss(layer(inputs), labels) / loss.normalizer(labels)
     whole.backward()
     expected = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
     layer.zero_grad()
-    mass, total = loss.mass(labels), 0.0
+    mass, total = loss.normalizer(labels), 0.0
     for part in torch.arange(32).split(list(cuts)):
         share = loss(layer(inputs[part]), labels[part]) / mass
         share.backward()

@@ -15,16 +15,18 @@ import pytest
 import torch
 from workbench import Recorder, network, rows, same, train, trained
 
-from loralab.data.values import Encoded
+from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed
-from loralab.model.network import Network
+from loralab.model.encoder import EncoderClassifier
 from loralab.training import prefix_cache
-from loralab.training.callbacks import Keeping
+from loralab.training.callbacks import CacheProgress
 from loralab.training.prefix_cache import PrefixCache, plan
 from loralab.training.scoring import logits_of
 
 
-def planned(net: Network, folder: Path, *parts: Encoded, setting: str = "disk", limit: float = 1e9, **changes: Any) -> PrefixCache:
+def planned(
+    net: EncoderClassifier, folder: Path, *parts: Encoded, setting: str = "disk", limit: float = 1e9, **changes: Any
+) -> PrefixCache:
     settings = {"setting": setting, "limit": limit, "epochs": 1.0, "folder": folder, "identity": "tiny", **changes}
     return plan(net, parts, **settings)
 
@@ -81,9 +83,9 @@ def test_full_tuning_above_frozen_layers_uses_it_too(tiny: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"setting": "off"}, "train.cache=off"),
+        ({"setting": "off"}, "train.feature_cache=off"),
         ({"epochs": 0.0, "setting": "auto"}, "nothing is trained"),
-        ({"limit": 1000.0, "setting": "auto"}, "0.00 GB of hidden states are more than train.cache_gb=1e-06"),
+        ({"limit": 1000.0, "setting": "auto"}, "0.00 GB of hidden states are more than train.feature_cache_gb=1e-06"),
     ],
 )
 def test_it_is_off_and_says_why(tiny: Path, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
@@ -105,10 +107,12 @@ def test_a_place_that_was_asked_for_and_is_too_small_is_refused(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net, data = network(tiny, layers="2"), rows(tiny)
-    with pytest.raises(LoralabError, match=r"train\.cache=memory: .* more than train\.cache_gb=1e-06; use train\.cache=off"):
+    with pytest.raises(
+        LoralabError, match=r"train\.feature_cache=memory: .* more than train\.feature_cache_gb=1e-06; use train\.feature_cache=off"
+    ):
         planned(net, tmp_path, data, setting="memory", limit=1000)
     monkeypatch.setattr(prefix_cache, "_free", lambda folder: 1000)
-    with pytest.raises(LoralabError, match=r"train\.cache=disk: .* more than what is free under"):
+    with pytest.raises(LoralabError, match=r"train\.feature_cache=disk: .* more than what is free under"):
         planned(net, tmp_path, data)
     assert planned(net, tmp_path, data, setting="auto").place == "off"
     assert planned(net, tmp_path, data, setting="memory").place == "memory"
@@ -116,12 +120,12 @@ def test_a_place_that_was_asked_for_and_is_too_small_is_refused(
 
 def test_a_later_run_finds_the_files_and_computes_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     net, data = network(tiny, layers="2"), rows(tiny)
-    told: list[Keeping] = []
+    told: list[CacheProgress] = []
     first = planned(net, tmp_path, data).keep(net, data, [told.append])
     assert [told[-1].done, told[-1].tokens] == [len(data.tokens)] * 2
     assert len(files(tmp_path)) == 1
     again = network(tiny, layers="2", seed=5, rank=2)  # another seed and adapter: the frozen layers are the same
-    monkeypatch.setattr(Network, "encode", None)
+    monkeypatch.setattr(EncoderClassifier, "encode", None)
     cache = planned(again, tmp_path, data)
     assert cache.found == cache.size > 0
     kept = cache.keep(again, data)
@@ -195,7 +199,7 @@ def test_a_disk_that_is_full_after_all_fails_the_run_in_one_line(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     net, data = network(tiny, layers="2"), rows(tiny)
-    with pytest.raises(RunFailed, match=r"No space left on device; use train\.cache=off"):
+    with pytest.raises(RunFailed, match=r"No space left on device; use train\.feature_cache=off"):
         planned(net, tmp_path, data).keep(net, data)
     assert files(tmp_path) == []
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from loralab.data.values import Encoded
+from loralab.data.types import Encoded
 from loralab.training.scoring import logits_of
 
 
@@ -39,14 +39,14 @@ def expected(encoded: Encoded) -> np.ndarray:
     return np.array([[len(row), row[0], row[-1]] for row in rows], dtype=np.float32)
 
 
-@pytest.mark.parametrize("tokens_per_pass", [1, 7, 64, 4096])
-def test_row_i_belongs_to_text_i_however_the_passes_are_cut(tokens_per_pass: int) -> None:
+@pytest.mark.parametrize("max_tokens_per_microbatch", [1, 7, 64, 4096])
+def test_row_i_belongs_to_text_i_however_the_passes_are_cut(max_tokens_per_microbatch: int) -> None:
     encoded = texts(np.random.default_rng(1).integers(1, 40, 101).tolist())
     stub = Stub()
-    found = logits_of(stub, encoded, tokens_per_pass)
+    found = logits_of(stub, encoded, max_tokens_per_microbatch)
     np.testing.assert_array_equal(found, expected(encoded))
     assert found.dtype == np.float32
-    assert all(n == 1 or n * time <= tokens_per_pass for n, time in stub.passes)
+    assert all(n == 1 or n * time <= max_tokens_per_microbatch for n, time in stub.passes)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 from workbench import network, rows, same, train, trained
 
-from loralab.model.network import Network
-from loralab.training import engine, side_by_side
+from loralab.model.encoder import EncoderClassifier
+from loralab.training import parallel, trainer
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.scoring import logits_of
 
@@ -33,39 +33,39 @@ def test_results_come_in_the_order_of_the_parts_and_threads_share_the_cores() ->
         together.wait(10)  # passes only where two are at work at once
         return part, torch.get_num_threads(), threading.current_thread().name.partition("_")[0]
 
-    assert list(side_by_side.each(work, range(6), 2)) == [(part, 1, "loralab") for part in range(6)]
+    assert list(parallel.parallel_map(work, range(6), 2)) == [(part, 1, "loralab") for part in range(6)]
     assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(("parts", "hands"), [([7], 2), ([7, 8], 1), ([], 2)])
 def test_one_at_a_time_is_this_threads_own_work(parts: list[int], hands: int) -> None:
     here = threading.get_ident()
-    found = side_by_side.each(lambda part: (part, threading.get_ident(), torch.get_num_threads()), parts, hands)
+    found = parallel.parallel_map(lambda part: (part, threading.get_ident(), torch.get_num_threads()), parts, hands)
     assert list(found) == [(part, here, 2) for part in parts]
 
 
 def test_an_error_in_a_pass_is_raised_here() -> None:
     with pytest.raises(ZeroDivisionError):
-        list(side_by_side.each(lambda part: 1 // part, [1, 0, 2], 2))
+        list(parallel.parallel_map(lambda part: 1 // part, [1, 0, 2], 2))
 
 
 def test_a_forked_process_has_threads_of_its_own() -> None:
-    assert list(side_by_side.each(abs, [-1, 2], 2)) == [1, 2]
+    assert list(parallel.parallel_map(abs, [-1, 2], 2)) == [1, 2]
     child = os.fork()
     if child == 0:
-        os._exit(list(side_by_side.each(abs, [-1, 2], 2)) != [1, 2])
+        os._exit(list(parallel.parallel_map(abs, [-1, 2], 2)) != [1, 2])
     assert os.waitpid(child, 0)[1] == 0
 
 
 def test_only_networks_that_threads_may_share_are_shared(tiny: Path) -> None:
-    assert side_by_side.hands(network(tiny), 100) == 2
-    assert side_by_side.hands(nn.Linear(1, 1), 100) == 1
+    assert parallel.num_workers(network(tiny), 100) == 2
+    assert parallel.num_workers(nn.Linear(1, 1), 100) == 1
 
 
 @pytest.mark.parametrize(("texts", "least", "hands"), [(16, 8, 2), (15, 8, 1), (1, 8, 1), (4, 2, 2), (100, 2, 2)])
 def test_few_texts_are_not_divided(tiny: Path, monkeypatch: pytest.MonkeyPatch, texts: int, least: int, hands: int) -> None:
-    monkeypatch.setattr(Network, "texts_at_least", least)
-    assert side_by_side.hands(network(tiny), texts) == hands
+    monkeypatch.setattr(EncoderClassifier, "texts_at_least", least)
+    assert parallel.num_workers(network(tiny), texts) == hands
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -74,7 +74,7 @@ def test_training_side_by_side_is_training(tiny: Path, monkeypatch: pytest.Monke
     found = []
     for threads, least in ((1, 8), (2, 4), (2, 4)):
         torch.set_num_threads(threads)
-        monkeypatch.setattr(Network, "texts_at_least", least)
+        monkeypatch.setattr(EncoderClassifier, "texts_at_least", least)
         net = network(tiny, dropout=dropout)
         train(net, rows(tiny, 8), batch_size=8, epochs=2.0)
         found.append(trained(net))
@@ -87,7 +87,7 @@ def test_training_side_by_side_is_training(tiny: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("small", [True, False])
 def test_an_optimiser_of_few_weights_wakes_no_other_threads(tiny: Path, monkeypatch: pytest.MonkeyPatch, small: bool) -> None:
-    monkeypatch.setattr(engine, "SMALL", 1 << 20 if small else 1)
+    monkeypatch.setattr(trainer, "SMALL", 1 << 20 if small else 1)
     seen: list[int] = []
     step = torch.optim.AdamW.step
 
@@ -102,23 +102,23 @@ def test_an_optimiser_of_few_weights_wakes_no_other_threads(tiny: Path, monkeypa
 
 
 def test_the_threads_are_as_they_were_after_an_error() -> None:
-    with pytest.raises(ZeroDivisionError), side_by_side.one_thread(when=True):
+    with pytest.raises(ZeroDivisionError), parallel.one_thread(when=True):
         raise ZeroDivisionError
     assert torch.get_num_threads() == 2
 
 
 def test_a_resumed_run_takes_the_masks_of_one_that_never_stopped(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Network, "texts_at_least", 4)
+    monkeypatch.setattr(EncoderClassifier, "texts_at_least", 4)
     kept: list[Checkpoint] = []
     whole, resumed = network(tiny, dropout=0.3), network(tiny, dropout=0.3)
-    train(whole, rows(tiny, 8), rows(tiny, 2), batch_size=8, epochs=2.0, eval_every=3, keep=kept.append)
-    train(resumed, rows(tiny, 8), rows(tiny, 2), batch_size=8, epochs=2.0, eval_every=3, resume=kept[0])
+    train(whole, rows(tiny, 8), rows(tiny, 2), batch_size=8, epochs=2.0, eval_steps=3, keep=kept.append)
+    train(resumed, rows(tiny, 8), rows(tiny, 2), batch_size=8, epochs=2.0, eval_steps=3, resume=kept[0])
     assert same(trained(whole), trained(resumed))
 
 
 def test_scoring_side_by_side_is_scoring(tiny: Path) -> None:
     net, data = network(tiny), rows(tiny, 20)
-    together = logits_of(net, data, tokens_per_pass=64)
+    together = logits_of(net, data, max_tokens_per_microbatch=64)
     torch.set_num_threads(1)
-    np.testing.assert_allclose(together, logits_of(net, data, tokens_per_pass=64), rtol=0, atol=1e-6)
+    np.testing.assert_allclose(together, logits_of(net, data, max_tokens_per_microbatch=64), rtol=0, atol=1e-6)
     assert all(parameter.grad is None for parameter in net.parameters())

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from workbench import same
 
-from loralab.data.batches import deal
+from loralab.data.batches import partition_by_length
 from loralab.errors import LoralabError
-from loralab.training.together import ALONE, World, tell
+from loralab.training.distributed import ALONE, Distributed, tell
 
 PROCESSES = 3
 
@@ -30,7 +30,7 @@ PROCESSES = 3
 def test_each_text_is_dealt_once_and_tokens_evenly(lengths: list[int], hands: int) -> None:
     everything = np.array([0, *lengths], dtype=np.int64)
     positions = np.arange(1, len(everything))  # a part of the rows: they are positions, not numbers from 0
-    parts = deal(positions, everything, hands)
+    parts = partition_by_length(positions, everything, hands)
     assert sorted(np.concatenate(parts).tolist()) == positions.tolist()
     assert len(parts) == hands
     counts, tokens = [len(part) for part in parts], [int(everything[part].sum()) for part in parts]
@@ -40,23 +40,23 @@ def test_each_text_is_dealt_once_and_tokens_evenly(lengths: list[int], hands: in
 
 def test_dealing_goes_back_and_forth_from_the_longest() -> None:
     lengths = np.array([10, 60, 30, 50, 20, 40, 5])
-    assert [part.tolist() for part in deal(np.arange(7), lengths, 3)] == [[1, 0, 6], [3, 4], [5, 2]]
+    assert [part.tolist() for part in partition_by_length(np.arange(7), lengths, 3)] == [[1, 0, 6], [3, 4], [5, 2]]
 
 
 def test_a_process_alone_shares_with_nobody() -> None:
     positions, lengths = np.array([2, 0, 1]), np.array([5, 9, 7])
     assert ALONE.share(positions, lengths) is positions
-    assert World(rank=1, size=2).share(positions, lengths).tolist() == [2, 0]
+    assert Distributed(rank=1, size=2).share(positions, lengths).tolist() == [2, 0]
     assert ALONE.gather("x") == ["x"]
-    assert ALONE.add_up(1.5, []) == 1.5
+    assert ALONE.all_reduce(1.5, []) == 1.5
 
 
 def test_cores_are_divided_among_a_hosts_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda logical: 16 if logical else 8)
     assert ALONE.threads is None
-    assert World(rank=5, size=8, local_rank=1, local_size=4).threads == 2
-    assert World(rank=0, size=64, local_rank=0, local_size=64).threads == 1
-    assert World(rank=1, size=2, local_rank=0, local_size=1).threads is None  # one process a host: all its cores
+    assert Distributed(rank=5, size=8, local_rank=1, local_size=4).threads == 2
+    assert Distributed(rank=0, size=64, local_rank=0, local_size=64).threads == 1
+    assert Distributed(rank=1, size=2, local_rank=0, local_size=1).threads is None  # one process a host: all its cores
 
 
 # Joining and speaking
@@ -64,9 +64,9 @@ def test_cores_are_divided_among_a_hosts_processes(monkeypatch: pytest.MonkeyPat
 
 def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert World.join() is ALONE
+    assert Distributed.join() is ALONE
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert World.join() is ALONE
+    assert Distributed.join() is ALONE
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(LoralabError, match="4 processes need a GPU each and there are 2: --nproc-per-node 2"):
-        World.join()
+        Distributed.join()
 
 
 @pytest.mark.parametrize(("local_rank", "lines"), [(None, 1), ("0", 1), ("1", 0)])
@@ -82,7 +82,7 @@ def test_an_error_is_told_once_on_each_host(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], local_rank: str | None, lines: int
 ) -> None:
     monkeypatch.delenv("LOCAL_RANK", raising=False)
-    monkeypatch.setattr("loralab.training.together._SECONDS_TO_SPEAK", 0.0)
+    monkeypatch.setattr("loralab.training.distributed._SECONDS_TO_SPEAK", 0.0)
     if local_rank is not None:
         monkeypatch.setenv("LOCAL_RANK", local_rank)
     tell("loralab: wrong")

@@ -12,23 +12,23 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from workbench import network, rows, weights
 
-from loralab.data.values import Encoded, Ints
-from loralab.model.network import Network
-from loralab.training import warm_start as module
+from loralab.data.types import Encoded, Ints
+from loralab.model.encoder import EncoderClassifier
+from loralab.training import initialize_head as module
+from loralab.training.head_init import SCALE, STRENGTH, STRENGTH_TO_NAMES, Reals, initialize_head, regression
 from loralab.training.scoring import features_and_logits, logits_of
-from loralab.training.warm_start import SCALE, STRENGTH, STRENGTH_TO_NAMES, Reals, regression, warm_start
 
 
-@pytest.mark.parametrize("head", ["own", "linear"])
+@pytest.mark.parametrize("head", ["default", "linear"])
 def test_it_classifies_as_the_regression_does_and_changes_the_last_map_only(tiny: Path, head: str) -> None:
     net, data = network(tiny, head=head), rows(tiny, 25)
     before = weights(net)
     features = []
     net.head.out.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
-    logits_of(net, data, tokens_per_pass=10**9)  # one pass, longest texts first
+    logits_of(net, data, max_tokens_per_microbatch=10**9)  # one pass, longest texts first
     order = np.argsort(-data.lengths, kind="stable")
     pooled = torch.cat(features).numpy()
-    warm_start(net, net.head.out, data, None)
+    initialize_head(net, net.head.out, data, None)
     assert data.labels is not None
     scale = np.linalg.norm(pooled, axis=1).mean()
     reference = LogisticRegression(C=STRENGTH, max_iter=500).fit(pooled / scale, data.labels[order])
@@ -47,7 +47,7 @@ def labelled(tiny: Path, *kept: int) -> tuple[torch.nn.Module, Ints]:
     net, data = network(tiny), rows(tiny, 25)
     assert data.labels is not None
     labels = np.array(kept)[data.labels % len(kept)]
-    warm_start(net, net.head.out, replace(data, labels=labels), None)
+    initialize_head(net, net.head.out, replace(data, labels=labels), None)
     return net, labels
 
 
@@ -73,12 +73,12 @@ def test_it_sees_rows_from_all_of_a_large_set(tiny: Path, monkeypatch: pytest.Mo
     seen: list[Ints] = []
     monkeypatch.setattr(module, "features_and_logits", lambda *given: seen.append(given[3]) or features_and_logits(*given))
     net, data = network(tiny), rows(tiny, 25)
-    warm_start(net, net.head.out, data, None)
+    initialize_head(net, net.head.out, data, None)
     assert len(seen[0]) == 20
     assert (seen[0][0], seen[0][-1]) == (0, 99)
 
 
-def pooled(net: Network, data: Encoded) -> Reals:
+def pooled(net: EncoderClassifier, data: Encoded) -> Reals:
     """What the head's last map receives, text by text, in order."""
     inputs: list[torch.Tensor] = []
     hook = net.head.out.register_forward_pre_hook(lambda module, found: inputs.append(found[0]))
@@ -88,12 +88,12 @@ def pooled(net: Network, data: Encoded) -> Reals:
     return torch.cat(inputs).double().numpy()
 
 
-@pytest.mark.parametrize("head", ["own", "linear"])
+@pytest.mark.parametrize("head", ["default", "linear"])
 def test_a_head_from_names_tells_cosines(tiny: Path, head: str) -> None:
     net, data, names = network(tiny, head=head), rows(tiny, 5), rows(tiny, 3, seed=1)
     assert names.labels is not None
     said, texts = pooled(net, names), pooled(net, data)
-    warm_start(net, net.head.out, None, names)
+    initialize_head(net, net.head.out, None, names)
     for label in range(4):
         units = [vector / np.linalg.norm(vector) for vector, own in zip(said, names.labels, strict=True) if own == label]
         mean = np.mean(units, axis=0)
@@ -105,10 +105,10 @@ def test_a_head_from_names_tells_cosines(tiny: Path, head: str) -> None:
 def test_both_is_the_minimum_of_what_the_formula_says(tiny: Path) -> None:
     """At the minimum the gradient of the rows' loss and the pull to the names cancel out."""
     net, data, names = network(tiny), rows(tiny, 5), rows(tiny, 3, seed=1)
-    warm_start(net, net.head.out, None, names)
+    initialize_head(net, net.head.out, None, names)
     texts, before = pooled(net, data), net.head.out.weight.detach().double().numpy().copy()
     said, scale = np.linalg.norm(pooled(net, names), axis=1).mean(), np.linalg.norm(texts, axis=1).mean()
-    warm_start(net, net.head.out, data, names)
+    initialize_head(net, net.head.out, data, names)
     weight, bias = (parameter.detach().double().numpy() for parameter in (net.head.out.weight, net.head.out.bias))
     wrong = softmax(texts @ weight.T + bias, axis=1) - np.eye(4)[data.labels]
     np.testing.assert_allclose(weight * scale - before * said, -STRENGTH_TO_NAMES * wrong.T @ texts / scale, atol=1e-3)
@@ -127,10 +127,10 @@ def test_the_more_rows_weigh_the_further_they_pull_from_the_prior() -> None:
 def test_a_class_with_a_name_and_no_rows_keeps_its_name(tiny: Path) -> None:
     net, names, data = network(tiny), rows(tiny, 3, seed=1), rows(tiny, 5)
     assert data.labels is not None
-    warm_start(net, net.head.out, None, names)
+    initialize_head(net, net.head.out, None, names)
     named, said = net.head.out.weight[2].detach().clone(), np.linalg.norm(pooled(net, names), axis=1).mean()
     labels = np.where(data.labels == 2, 1, data.labels)
-    warm_start(net, net.head.out, replace(data, labels=labels), names)
+    initialize_head(net, net.head.out, replace(data, labels=labels), names)
     scale = np.linalg.norm(pooled(net, data), axis=1).mean()
     torch.testing.assert_close(net.head.out.weight[2].detach(), named * said / scale)
     assert net.head.out.bias[2] == 0  # else its bias, which nothing pulls back, falls without end

@@ -6,34 +6,34 @@ import math
 
 import pytest
 
-from loralab.training.callbacks import Watch
+from loralab.training.callbacks import EarlyStopping
 
 
-def improvements(watch: Watch, *values: float) -> list[bool]:
-    return [watch.improved({watch.stop_on: value, "other": -value}) for value in values]
+def improvements(watch: EarlyStopping, *values: float) -> list[bool]:
+    return [watch.improved({watch.monitor: value, "other": -value}) for value in values]
 
 
 def test_a_lower_loss_is_better() -> None:
-    watch = Watch("loss")
+    watch = EarlyStopping("loss")
     assert improvements(watch, 0.9, 0.7, 0.8, 0.6) == [True, True, False, True]
 
 
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "f1:loss", "balance:a/b"])
 def test_a_higher_score_of_any_other_name_is_better(name: str) -> None:
-    assert improvements(Watch(name), 0.5, 0.4, 0.6) == [True, False, True]
+    assert improvements(EarlyStopping(name), 0.5, 0.4, 0.6) == [True, False, True]
 
 
 def test_an_equal_score_is_not_better() -> None:
-    assert improvements(Watch("accuracy"), 0.5, 0.5) == [True, False]
+    assert improvements(EarlyStopping("accuracy"), 0.5, 0.5) == [True, False]
 
 
 @pytest.mark.parametrize(("name", "values"), [("accuracy", (0.500, 0.505, 0.509, 0.511)), ("loss", (0.500, 0.495, 0.491, 0.489))])
 def test_better_means_by_more_than_min_delta_over_the_best(name: str, values: tuple[float, ...]) -> None:
-    assert improvements(Watch(name, min_delta=0.01), *values) == [True, False, False, True]
+    assert improvements(EarlyStopping(name, min_delta=0.01), *values) == [True, False, False, True]
 
 
 def test_exhausted_after_patience_evaluations_in_a_row() -> None:
-    watch = Watch("accuracy", patience=2)
+    watch = EarlyStopping("accuracy", patience=2)
     states = []
     for value in (0.5, 0.4, 0.6, 0.6, 0.5):
         watch.improved({"accuracy": value})
@@ -42,16 +42,16 @@ def test_exhausted_after_patience_evaluations_in_a_row() -> None:
 
 
 def test_without_patience_it_never_ends() -> None:
-    watch = Watch("accuracy")
+    watch = EarlyStopping("accuracy")
     improvements(watch, 0.9, *[0.1] * 50)
     assert not watch.exhausted
 
 
 def test_a_missing_score_raises() -> None:
     with pytest.raises(KeyError):
-        Watch("accuracy").improved({"loss": 1.0})
+        EarlyStopping("accuracy").improved({"loss": 1.0})
 
 
 @pytest.mark.parametrize("name", ["loss", "accuracy"])
 def test_a_score_that_is_no_number_is_never_the_best(name: str) -> None:
-    assert improvements(Watch(name), math.nan, 0.5, math.nan) == [False, True, False]
+    assert improvements(EarlyStopping(name), math.nan, 0.5, math.nan) == [False, True, False]

@@ -14,16 +14,16 @@ import torch
 from tiny import CLASSES, topics
 
 from loralab import metrics
-from loralab.data.encode import encode, load_tokenizer
-from loralab.data.values import Encoded, Examples
+from loralab.data.tokenize import encode, load_tokenizer
+from loralab.data.types import Encoded, Examples
 from loralab.model.build import Lora, build_network
-from loralab.model.network import Network
-from loralab.model.storage import resolve_base
-from loralab.training.callbacks import EvalDone, Event, Listener, StepDone, Watch
+from loralab.model.checkpoints import resolve_base
+from loralab.model.encoder import EncoderClassifier
+from loralab.training.callbacks import EarlyStopping, EvalEnd, Event, Listener, StepEnd
 from loralab.training.checkpoint import Checkpoint
-from loralab.training.engine import Fit, Optimisation, fit
+from loralab.training.distributed import ALONE, Distributed
 from loralab.training.loss import Loss
-from loralab.training.together import ALONE, World
+from loralab.training.trainer import FitResult, Optimisation, Trainer
 
 ALL_SCORES = partial(metrics.scores, classes=CLASSES)
 
@@ -34,10 +34,10 @@ def network(
     tuning: str = "lora",
     dropout: float = 0.0,
     seed: int = 0,
-    head: str = "own",
+    head: str = "default",
     freeze: str | None = None,
     **lora: Any,
-) -> Network:
+) -> EncoderClassifier:
     """A network on a tiny checkpoint; `dropout` is both the head's and the adapters'."""
     return build_network(
         resolve_base(str(folder)),
@@ -68,29 +68,29 @@ def train(
     *,
     loss: Loss | None = None,
     score: Any = ALL_SCORES,
-    watch: Watch | None = None,
+    watch: EarlyStopping | None = None,
     seed: int = 0,
     listeners: Sequence[Listener] = (),
     resume: Checkpoint | None = None,
     keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
-    world: World = ALONE,
+    world: Distributed = ALONE,
     **settings: Any,
-) -> Fit:
+) -> FitResult:
     try:
-        return fit(
+        return Trainer(
             net,
             data,
             validation,
             loss=loss or Loss(),
             score=score,
-            watch=watch or Watch("loss"),
+            watch=watch or EarlyStopping("loss"),
             seed=seed,
             optimisation=Optimisation(**{"batch_size": 8, "epochs": 2.0, "learning_rate": 5e-3, **settings}),
             listeners=listeners,
             resume=resume,
             keep=keep,
             world=world,
-        )
+        ).run()
     except KeyboardInterrupt:  # pytest would end the whole session
         pytest.fail("an interruption escaped from the engine")
 
@@ -124,16 +124,16 @@ class Recorder:
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
-        if self.net is not None and isinstance(event, EvalDone):
+        if self.net is not None and isinstance(event, EvalEnd):
             self.snapshots[event.step] = trained(self.net)
 
     @property
-    def steps(self) -> list[StepDone]:
-        return [event for event in self.events if isinstance(event, StepDone)]
+    def steps(self) -> list[StepEnd]:
+        return [event for event in self.events if isinstance(event, StepEnd)]
 
     @property
-    def evaluations(self) -> list[EvalDone]:
-        return [event for event in self.events if isinstance(event, EvalDone)]
+    def evaluations(self) -> list[EvalEnd]:
+        return [event for event in self.events if isinstance(event, EvalEnd)]
 
 
 def script(*losses: float) -> Any:

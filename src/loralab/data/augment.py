@@ -14,8 +14,8 @@ from functools import cache
 import numpy as np
 
 from loralab.data.clean import clean_text
-from loralab.data.select import stratified
-from loralab.data.values import Examples, Ints
+from loralab.data.splits import stratified
+from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError, nearest
 
 Words = list[str]

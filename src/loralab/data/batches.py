@@ -6,13 +6,13 @@ which brings padding from 77 % down to 6 % at batch 16, and shuffled again, so t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from loralab.data.values import Encoded, Hidden, Ints
+from loralab.data.types import Encoded, Hidden, Ints
 
 WINDOW = 16
 """Steps' worth of shuffled examples that are sorted by length together."""
@@ -47,20 +47,20 @@ def training_steps(lengths: Ints, batch_size: int, random: np.random.Generator) 
     return [steps[i] for i in random.permutation(len(steps))]
 
 
-def cut_into_passes(positions: Ints, lengths: Ints, tokens_per_pass: int) -> Iterator[Ints]:
-    """Cut one step, or a whole data set, into passes of like length and at most `tokens_per_pass` padded tokens.
+def make_microbatches(positions: Ints, lengths: Ints, max_tokens_per_microbatch: int) -> Iterator[Ints]:
+    """Cut one step, or a whole data set, into passes of like length and at most `max_tokens_per_microbatch` padded tokens.
 
     A text longer than that passes alone. Longest first, so that a machine too small fails at once.
     """
     order = positions[np.argsort(-lengths[positions], kind="stable")]
     start, longest = 0, int(lengths.max(initial=0))
     while start < len(order):
-        size = max(1, tokens_per_pass // _width(int(lengths[order[start]]), longest))
+        size = max(1, max_tokens_per_microbatch // _width(int(lengths[order[start]]), longest))
         yield order[start : start + size]
         start += size
 
 
-def deal(positions: Ints, lengths: Ints, hands: int) -> list[Ints]:
+def partition_by_length(positions: Ints, lengths: Ints, hands: int) -> list[Ints]:
     """Deal positions out to `hands`, longest first, back and forth: parts of about as many texts, and tokens, each."""
     order = positions[np.argsort(-lengths[positions], kind="stable")]
     turns = np.arange(len(order)) % (2 * hands)
@@ -72,15 +72,10 @@ def _width(length: int, longest: int) -> int:
     return min(-(-length // step) * step, longest)
 
 
-def width_of(encoded: Encoded, positions: Ints) -> int:
-    """Tokens of each of these texts, padded together: at most as many as the longest text of all has."""
-    return _width(int(encoded.lengths[positions].max()), encoded.longest)
-
-
-def gather(encoded: Encoded, positions: Ints, width: int | None = None) -> Batch:
-    """Lay the texts at `positions` out as one rectangle, padded to their own width (`width_of`) or a larger one."""
+def collate(encoded: Encoded, positions: Ints) -> Batch:
+    """Return the texts at `positions` as one padded micro-batch."""
     lengths = encoded.lengths[positions]
-    mask = np.arange(width or width_of(encoded, positions)) < lengths[:, None]
+    mask = np.arange(_width(int(lengths.max()), encoded.longest)) < lengths[:, None]
     labels = None if encoded.labels is None else encoded.labels[positions]
     spans = [slice(encoded.starts[i], encoded.starts[i + 1]) for i in positions]
     if encoded.hidden is not None:
@@ -91,10 +86,3 @@ def gather(encoded: Encoded, positions: Ints, width: int | None = None) -> Batch
     tokens = np.full(mask.shape, encoded.pad_id, dtype=np.int64)
     tokens[mask] = np.concatenate([encoded.tokens[span] for span in spans])
     return Batch(tokens, mask, labels)
-
-
-def padding_factor(lengths: Ints, passes: Sequence[Ints]) -> float:
-    """Padded tokens over real tokens: 1.0 is no padding."""
-    longest = int(lengths.max(initial=0))
-    padded = sum(len(positions) * _width(int(lengths[positions].max()), longest) for positions in passes)
-    return padded / max(1, int(sum(lengths[positions].sum() for positions in passes)))

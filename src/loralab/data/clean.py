@@ -68,7 +68,7 @@ def whitespace(text: str) -> str:
 STEPS: Mapping[str, Callable[[str], str]] = {"escapes": escapes, "html": html_tags, "urls": urls, "whitespace": whitespace}
 
 
-def mend(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Put a question mark in the place of half a surrogate pair, which JSON can carry and no file, tokenizer or terminal can."""
     return text.encode("utf-8", "replace").decode()
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from loralab.data.select import HELD_OUT_TEST, Splits, overlap, read_indices, split
 from loralab.data.sources import Columns, load_source, missing_texts, read_examples
-from loralab.data.values import Examples
+from loralab.data.splits import HELD_OUT_TEST, Splits, overlap, read_indices, split
+from loralab.data.types import Examples
 from loralab.errors import LoralabError, nearest
 
 
@@ -22,11 +22,11 @@ def load_splits(
     test: float | str | None,
     validation: float | str,
     split_seed: int,
-    draw_seed: int | None,
-    train_limit: int | None,
-    test_limit: int | None,
+    sample_seed: int | None,
+    max_train_samples: int | None,
+    max_test_samples: int | None,
     shots_per_class: int | None,
-    indices: str | None,
+    train_indices: str | None,
 ) -> tuple[Splits, Columns]:
     """Read the sources and divide them, by the settings of the same names. Parts given as files use the training rows' classes."""
     found = load_source(source, text=text, label=label, classes=classes)
@@ -42,11 +42,11 @@ def load_splits(
         test=own_test if test is None else part(test),
         validation=part(validation),
         seed=split_seed,
-        draw_seed=draw_seed,
-        train_limit=train_limit,
-        test_limit=test_limit,
+        sample_seed=sample_seed,
+        max_train_samples=max_train_samples,
+        max_test_samples=max_test_samples,
         shots_per_class=shots_per_class,
-        indices=read_indices(Path(indices)) if indices else None,
+        indices=read_indices(Path(train_indices)) if train_indices else None,
     )
     return splits, found.columns
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from loralab.data.values import Examples
+from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loralab.data.pickle_machine import INSTEAD, Machine, Name, Record, RefusedError, exactly, record
+from loralab.data.pickle_interpreter import INSTEAD, Machine, Name, Record, RefusedError, exactly, record
 from loralab.errors import LoralabError
 
 _MAX_FILE = 2 << 30  # bytes, unpacked

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from loralab.data.clean import mend
+from loralab.data.clean import replace_surrogates
+from loralab.data.readers import PUBLISHED, class_file, read_chunks
 from loralab.data.safe_pickle import Table
-from loralab.data.tables import PUBLISHED, class_file, read_chunks
-from loralab.data.values import Examples, Ints
+from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError, nearest
 
 AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
@@ -256,14 +256,14 @@ def _texts(chunk: Table, columns: Columns, path: Path) -> list[str]:
 
 
 def _text(value: object) -> str:
-    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else mend(str(value))
+    return "" if value is None or (isinstance(value, float) and math.isnan(value)) else replace_surrogates(str(value))
 
 
 def label_key(value: Any) -> str | None:
     """The label as text: 3, 3.0 and "3" are one label; None where there is none."""
     if isinstance(value, float):
         return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    text = "" if value is None else mend(str(value)).strip()
+    text = "" if value is None else replace_surrogates(str(value)).strip()
     whole = text.removesuffix(".0")  # as pandas writes whole numbers of a column with gaps
     return (whole if _is_number(whole) else text) or None
 

@@ -2,7 +2,7 @@
 
 A chain is one strategy with one seed. All chains of a seed begin with the same rows, and so share their first run. Between two
 rounds each chain's classifier reads the pool once, and the rows it asks for go into the index file that its next trial's
-`data.indices` names: every trial is an ordinary run.
+`data.train_indices` names: every trial is an ordinary run.
 """
 
 from __future__ import annotations
@@ -15,17 +15,26 @@ from pathlib import Path
 
 import numpy as np
 
-from loralab import runs
-from loralab.config import Config
+from loralab.config.loading import Config
 from loralab.data.prepare import load_splits
-from loralab.data.select import read_indices, stratified
-from loralab.data.values import Examples, Ints
+from loralab.data.splits import read_indices, stratified
+from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError, nearest
-from loralab.experiments.attempt import is_complete
-from loralab.experiments.kinds import Kind
-from loralab.experiments.plans import Base, choose_axes, choose_seeds, load_bases, name_of
+from loralab.experiments.plans import BaseRecipe, choose_axes, choose_seeds, load_bases, name_of
+from loralab.experiments.run_trial import is_complete
+from loralab.experiments.spec import Kind
 from loralab.experiments.strategies import RANDOM, STRATEGIES, Scored
-from loralab.trials import INDICES, TRIALS, Factor, Question, Trial, is_experiment, read_experiment, trial_folder
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import (
+    INDICES,
+    TRIALS,
+    ExperimentSpec,
+    Factor,
+    Trial,
+    is_experiment,
+    read_experiment,
+    trial_folder,
+)
 
 POOL = "pool.json"
 _NO_ROWS: Ints = np.zeros(0, dtype=np.int64)
@@ -33,7 +42,7 @@ _NO_ROWS: Ints = np.zeros(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class Pool:
-    """Rows to choose from, and their positions among the rows left for training, as `data.indices` counts them: int64[n]."""
+    """Rows to choose from, and their positions among the rows left for training, as `data.train_indices` counts them: int64[n]."""
 
     positions: Ints
     examples: Examples
@@ -41,10 +50,10 @@ class Pool:
 
     @classmethod
     def load(cls, config: Config) -> Pool:
-        """Read a run's training rows, data.train_limit of them at most, drawn in proportion. The fingerprint is of them all."""
-        free = dict.fromkeys(("train_limit", "test_limit", "shots_per_class", "indices"))
+        """Read a run's training rows, data.max_train_samples of them at most, drawn in proportion. The fingerprint is of them all."""
+        free = dict.fromkeys(("max_train_samples", "max_test_samples", "shots_per_class", "train_indices"))
         splits, _ = load_splits(**{**config.data.division(), **free})
-        rows, limit = splits.train, config.data.train_limit
+        rows, limit = splits.train, config.data.max_train_samples
         positions = np.arange(len(rows))
         if limit is not None and limit < len(rows):
             positions = stratified(rows.require_labels(), limit, np.random.default_rng(config.data.split_seed))
@@ -60,7 +69,7 @@ class Pool:
 class Chain:
     """The trials of one strategy with one seed on one recipe."""
 
-    base: Base
+    base: BaseRecipe
     strategy: str
     seed: int
 
@@ -69,7 +78,7 @@ class Chain:
         factors: dict[str, Factor] = {**self.base.factors, "strategy": self.strategy, "labels": count, "seed": self.seed}
         run = name_of({name: value for name, value in factors.items() if not (shared and name == "strategy")})
         path = json.dumps(str(folder / INDICES / f"{run}.txt"))  # in quotes, for settings are read as YAML
-        config = self.base.config.override(f"seed={self.seed}", f"data.indices={path}")
+        config = self.base.config.override(f"seed={self.seed}", f"data.train_indices={path}")
         return Trial(name_of(factors), config.model_copy(update={"name": None}), factors, f"{TRIALS}/{run}" if shared else None)
 
     def choose(self, pool: Pool, count: int, labelled: Ints, score: Callable[[Sequence[str]], Scored]) -> Ints:
@@ -91,8 +100,8 @@ class Chain:
 class ActivePlan:
     """Chains of trials, and the numbers of labelled rows that they go through, in ascending order."""
 
-    question: Question
-    bases: Sequence[Base]
+    question: ExperimentSpec
+    bases: Sequence[BaseRecipe]
     strategies: Sequence[str]
     labels: Sequence[int]
     seeds: Sequence[int]
@@ -137,7 +146,7 @@ class Reader:
     def read(self, run: Path, texts: Sequence[str]) -> Scored:
         """texts: the rows that the run has no labels of."""
         if self.scored is None or run != self.run:
-            from loralab.classifier import Classifier
+            from loralab.inference.classifier import Classifier
 
             self.say(f"{run.name} reads {len(texts):,} unlabelled rows")
             found, features = Classifier.load(run, backend="native").predict_with_features(texts)
@@ -169,7 +178,7 @@ def plan_active(
     labels, seeds = sorted({int(point) for point in axes["labels"]}), choose_seeds(kind, seeds)
     varied: dict[str, Sequence[Factor]] = {"recipe": tuple(recipes)} if len(recipes) > 1 else {}
     varied |= {"strategy": axes["strategy"], "labels": tuple(labels), "seed": seeds}
-    return ActivePlan(Question(kind.name, kind.asks, tuple(recipes), held, varied), bases, axes["strategy"], labels, seeds)
+    return ActivePlan(ExperimentSpec(kind.name, kind.asks, tuple(recipes), held, varied), bases, axes["strategy"], labels, seeds)
 
 
 def first_rows(pool: Pool, count: int, random: np.random.Generator) -> Ints:
@@ -213,9 +222,9 @@ def check_pools(folder: Path, pools: Mapping[str, Pool], labels: Sequence[int]) 
         if path.read_text(encoding="utf-8") != json.dumps(facts, indent=2) + "\n":
             raise LoralabError(f"the training rows are not those that {folder} began with: choose another --name, or --overwrite")
         return
-    with runs.says_disk(path):
+    with run_folder.says_disk(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    runs.write_json(path, facts)
+    run_folder.write_json(path, facts)
 
 
 def index_file(folder: Path, trial: Trial) -> Path:
@@ -230,7 +239,7 @@ def read_rows(path: Path) -> Ints:
 
 def write_rows(path: Path, rows: Ints) -> None:
     """Write an index file, whole or not at all."""
-    with runs.says_disk(path), runs.atomic(path) as file:
+    with run_folder.says_disk(path), run_folder.atomic(path) as file:
         file.writelines(f"{row}\n" for row in rows)
 
 

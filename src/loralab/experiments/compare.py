@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loralab import runs
-from loralab.config import Config
+from loralab.config.loading import Config
 from loralab.errors import LoralabError
-from loralab.experiments.kinds import Kind
 from loralab.experiments.plans import choose_axes
-from loralab.trials import TRIALS, Factor, Question, Trial, find_runs
+from loralab.experiments.spec import Kind
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import TRIALS, ExperimentSpec, Factor, Trial, find_runs
 
 _SEED = re.compile(r"(?:^|[-_])s(eed)?-?\d+$")
-_SPEED = ("threads", "tokens_per_pass", "cuda_graphs", "cache", "cache_gb")
+_SPEED = ("threads", "max_tokens_per_microbatch", "cuda_graphs", "cache", "feature_cache_gb")
 """Settings of `train` that change how fast a run is and not what comes out: runs that differ by these alone are one recipe."""
 
 
@@ -25,7 +25,7 @@ _SPEED = ("threads", "tokens_per_pass", "cuda_graphs", "cache", "cache_gb")
 class Comparison:
     """Runs by the names they get; `factors` of each: its recipe, the settings that set the recipes apart, its seed."""
 
-    question: Question
+    question: ExperimentSpec
     runs: Mapping[str, Path]
     configs: Mapping[str, Config]
     factors: Mapping[str, Mapping[str, Factor]]
@@ -63,13 +63,13 @@ def plan_comparison(
     if len(found) < 2:
         raise LoralabError(f"{kind.name} needs two runs or more: loralab experiment {kind.name} runs/A runs/B")
     check_test_rows(found)
-    configs = {name: runs.read_config(run) for name, run in found.items()}
+    configs = {name: run_folder.read_config(run) for name, run in found.items()}
     factors = tell_apart(configs)
     varied: dict[str, dict[Factor, None]] = {}
     for each in factors.values():
         for name, value in each.items():
             varied.setdefault(name, {})[value] = None
-    question = Question(kind.name, kind.asks, tuple(folders), (), {name: [*values] for name, values in varied.items()})
+    question = ExperimentSpec(kind.name, kind.asks, tuple(folders), (), {name: [*values] for name, values in varied.items()})
     return Comparison(question, found, configs, factors)
 
 
@@ -94,13 +94,13 @@ def check_test_rows(found: Mapping[str, Path]) -> None:
     tested: dict[str, str] = {}
     for name, run in found.items():
         try:
-            tested.setdefault(runs.read_environment(run)["rows"]["test"]["fingerprint"], name)
+            tested.setdefault(run_folder.read_environment(run)["rows"]["test"]["fingerprint"], name)
         except (KeyError, TypeError) as error:
             raise LoralabError(f"{run} does not say which rows it was tested on: train it again") from error
     if len(tested) > 1:
         first, second, *_ = tested.values()
         raise LoralabError(
-            f"{first} and {second} were tested on different rows: give them one data.test, data.split_seed and data.test_limit "
+            f"{first} and {second} were tested on different rows: give them one data.test, data.split_seed and data.max_test_samples "
             "and train again, or compare them on a file with `loralab evaluate`"
         )
 
@@ -135,8 +135,8 @@ def tell_apart(configs: Mapping[str, Config]) -> dict[str, dict[str, Factor]]:
 def _flat(config: Config) -> dict[str, Factor]:
     """Every setting that may set recipes apart, by its dotted name. Rows that the seed itself draws are the seed's part."""
     content: dict[str, Any] = config.model_dump(mode="json", exclude={"name": True, "seed": True, "train": set(_SPEED)})
-    if content["data"]["draw_seed"] == config.seed:
-        content["data"]["draw_seed"] = "seed"
+    if content["data"]["sample_seed"] == config.seed:
+        content["data"]["sample_seed"] = "seed"
     found: dict[str, Factor] = {}
     for name, value in content.items():
         for inner, each in value.items() if isinstance(value, dict) else [("", value)]:

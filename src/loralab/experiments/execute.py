@@ -1,4 +1,4 @@
-"""Where trials run: here, one after another or several in one pass; in processes of this machine; on Ray. None is run again."""
+"""Where trials run: here, one after another; in processes of this machine; on Ray. Completed trials are skipped."""
 
 from __future__ import annotations
 
@@ -15,13 +15,10 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from loralab.errors import LoralabError
-from loralab.experiments.attempt import MOST_DEATHS, Outcome, Tell, attempt, is_complete
-from loralab.trials import Trial, trial_folder
+from loralab.experiments.run_trial import MOST_DEATHS, Outcome, Tell, is_complete, run_trial
+from loralab.storage.experiment_folder import Trial, trial_folder
 
-STACK = 8
-"""Trials in one pass where --jobs says nothing: the memory of eight passes."""
-
-Where = Literal["here", "together", "processes", "ray"]
+Where = Literal["here", "processes", "ray"]
 
 
 def run_all(
@@ -60,13 +57,9 @@ def run_all(
         from loralab.experiments.on_ray import run_on_ray
 
         run_on_ray(waiting, folder, jobs, ray_address, ended)
-    elif where == "together":
-        from loralab.experiments.stacked import run_together
-
-        run_together(waiting, folder, jobs or STACK, ended)
     elif where == "here" or at_once <= 1:
         for trial in waiting:
-            ended(attempt(trial, folder))
+            ended(run_trial(trial, folder))
     else:
         _run_in_processes(waiting, folder, at_once, ended)
     return [outcomes[trial.name] for trial in trials]
@@ -94,7 +87,7 @@ def _run_in_processes(trials: Sequence[Trial], folder: Path, jobs: int, ended: T
         with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin, initargs=(threads,)) as pool:
             try:
                 with _ctrl_c_ignored():
-                    futures = [pool.submit(attempt, trial, folder) for trial in left]
+                    futures = [pool.submit(run_trial, trial, folder) for trial in left]
                 for future in as_completed(futures):
                     outcome = future.result()
                     left = [trial for trial in left if trial.name != outcome.trial.name]

@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from loralab import runs
-from loralab.config import NAMED_SOURCES, Config
+from loralab.config.loading import NAMED_SOURCES, Config
 from loralab.errors import Interrupted, LoralabError, RunFailed, need
-from loralab.experiments.attempt import MOST_DEATHS, Outcome, Tell, attempt
-from loralab.trials import TRIALS, Trial, trial_folder
+from loralab.experiments.run_trial import MOST_DEATHS, Outcome, Tell, run_trial
+from loralab.storage import run_folder
+from loralab.storage.experiment_folder import TRIALS, Trial, trial_folder
 
 MOST_BYTES = 2 << 30
 """The largest run that travels. An adapter is a few MB; the whole of roberta-large is 1.4 GB."""
@@ -136,7 +136,12 @@ def choose_share(nodes: Sequence[Mapping[str, float]], jobs: int | None, trials:
 def local_paths(config: Config) -> dict[str, str]:
     """The settings that are paths of this machine, by name."""
     data = config.data
-    given = {"data.source": data.source, "data.test": data.test, "data.validation": data.validation, "data.indices": data.indices}
+    given = {
+        "data.source": data.source,
+        "data.test": data.test,
+        "data.validation": data.validation,
+        "data.train_indices": data.train_indices,
+    }
     found = {**given, "model.base": config.model.base}
     named = (*NAMED_SOURCES, "minilm")
     return {name: path for name, path in found.items() if isinstance(path, str) and path not in named and Path(path).exists()}
@@ -145,7 +150,7 @@ def local_paths(config: Config) -> dict[str, str]:
 @contextlib.contextmanager
 def marked(folder: Path) -> Iterator[Path]:
     """Write a file beside the trials by which a worker knows that it sees the same folder."""
-    with runs.says_disk(folder):
+    with run_folder.says_disk(folder):
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder / TRIALS, prefix=".shared-")
         os.close(handle)
@@ -167,9 +172,9 @@ def work(task: Task) -> tuple[Outcome, Files]:
     if task.home.is_dir():
         os.chdir(task.home)
     if task.mark.is_file() and (task.home.is_dir() or task.folder.is_absolute()):
-        return attempt(task.trial, task.folder), {}
+        return run_trial(task.trial, task.folder), {}
     with tempfile.TemporaryDirectory(prefix="loralab-") as own:
-        outcome = attempt(task.trial, Path(own))
+        outcome = run_trial(task.trial, Path(own))
         if outcome.failure is not None:
             return outcome, {}
         try:
@@ -200,14 +205,14 @@ def unpack(files: Files, target: Path) -> None:
     """Write a run's files as `target`, whole or not at all, over what was begun there. Raises RunFailed for odd names."""
     for name in files:
         parts = PurePosixPath(name).parts
-        if not parts or parts[0] not in runs.NAMES or ".." in parts:
+        if not parts or parts[0] not in run_folder.NAMES or ".." in parts:
             raise RunFailed(f"a run came back with a file {name!r}, which no run has")
-    with runs.atomic_folder(target) as new:
+    with run_folder.atomic_folder(target) as new:
         for name, content in files.items():
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        runs.write_json(new / runs.SCORES, {**runs.read_scores(new), "folder": str(target)})
+        run_folder.write_json(new / run_folder.SCORES, {**run_folder.read_scores(new), "folder": str(target)})
 
 
 def _line(error: object) -> str:

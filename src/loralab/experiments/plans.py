@@ -12,10 +12,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from loralab.config import Config, load_config, setting_names
+from loralab.config.loading import Config, load_config, setting_names
 from loralab.errors import LoralabError, nearest
-from loralab.experiments.kinds import Kind
-from loralab.trials import Factor, Question, Trial
+from loralab.experiments.spec import Kind
+from loralab.storage.experiment_folder import ExperimentSpec, Factor, Trial
 
 _OF_RANK = re.compile(r"(\d+(?:\.\d+)?)r")
 _NO_AUGMENTATION: Mapping[str, Factor] = {"data.augment": "none", "data.augment_ratio": 0}
@@ -25,10 +25,10 @@ LONGEST_NAME = 150
 
 
 @dataclass(frozen=True)
-class Plan:
+class ExperimentPlan:
     """A question and the trials that answer it."""
 
-    question: Question
+    question: ExperimentSpec
     trials: tuple[Trial, ...]
 
     def inputs(self) -> Sequence[Config]:
@@ -41,7 +41,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseRecipe:
     """A recipe with the settings of every trial; `factors` names it where there are several."""
 
     recipe: str
@@ -55,7 +55,7 @@ def make_plan(
     settings: Sequence[str],
     points: Mapping[str, Sequence[str]],
     seeds: Sequence[int] | None = None,
-) -> Plan:
+) -> ExperimentPlan:
     """Return the trials of a kind of experiment on one or several recipes.
 
     settings: `key=value` of every trial; points: axis → its points, in the place of the kind's own; seeds: likewise. Raises
@@ -72,14 +72,14 @@ def make_plan(
         for chosen in combinations(kind, axes):
             config, factors = apply(base.config, chosen)
             for seed in seeds:
-                drawn = config.override(f"seed={seed}", *([f"data.draw_seed={seed}"] if kind.draws else []))
+                drawn = config.override(f"seed={seed}", *([f"data.sample_seed={seed}"] if kind.draws else []))
                 told = {**base.factors, **factors, "seed": seed}
                 trial = Trial(name_of(told), drawn.model_copy(update={"name": None}), told)
                 trials.setdefault((base.recipe, drawn.fingerprint()), trial)  # points may equal the recipe's own, or one another
     found = tuple(trials.values())
     if len({trial.name.casefold() for trial in found}) < len(found):
         raise LoralabError("two trials would have one name: give points that differ by more than punctuation and case")
-    return Plan(Question(kind.name, kind.asks, tuple(recipes), held, _varied(found)), found)
+    return ExperimentPlan(ExperimentSpec(kind.name, kind.asks, tuple(recipes), held, _varied(found)), found)
 
 
 def choose_seeds(kind: Kind, seeds: Sequence[int] | None) -> tuple[int, ...]:
@@ -92,7 +92,7 @@ def choose_seeds(kind: Kind, seeds: Sequence[int] | None) -> tuple[int, ...]:
 
 def load_bases(
     kind: Kind, recipes: Sequence[str], settings: Sequence[str], axes: Mapping[str, Sequence[str]]
-) -> tuple[list[Base], tuple[str, ...]]:
+) -> tuple[list[BaseRecipe], tuple[str, ...]]:
     """Return each recipe with the settings of every trial, and these settings: the kind's own, unless given, then those given.
 
     Raises LoralabError for a setting that the experiment itself sets, which would do nothing.
@@ -101,13 +101,15 @@ def load_bases(
         raise LoralabError(f"{','.join(recipes)} names a recipe twice")
     given = {setting.partition("=")[0] for setting in settings}
     own = {"seed": "give --seeds", "name": "give --name, the trials are named after what is varied"}
-    own |= {"data.draw_seed": "each of --seeds draws its own rows"} if kind.draws else {}
-    own |= {"data.indices": f"{kind.name} chooses the rows"} if kind.design == "chains" else {}
+    own |= {"data.sample_seed": "each of --seeds draws its own rows"} if kind.draws else {}
+    own |= {"data.train_indices": f"{kind.name} chooses the rows"} if kind.design == "chains" else {}
     own |= {axis: f"{kind.name} varies it: give --points {axis}=..." for axis in axes if kind.design == "grid"}
     if taken := [f"{name} cannot be set here: {how}" for name, how in own.items() if name in given]:
         raise LoralabError(taken[0])
     held = (*(each for each in kind.always if each.partition("=")[0] not in given), *settings)
-    return [Base(recipe, load_config(recipe, held), {"recipe": recipe} if len(recipes) > 1 else {}) for recipe in recipes], held
+    return [
+        BaseRecipe(recipe, load_config(recipe, held), {"recipe": recipe} if len(recipes) > 1 else {}) for recipe in recipes
+    ], held
 
 
 def choose_axes(kind: Kind, points: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:

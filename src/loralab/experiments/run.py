@@ -7,24 +7,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from loralab import trials
-from loralab.config import Config
+from loralab.config.loading import Config
 from loralab.data.prepare import load_splits
 from loralab.errors import LoralabError
 from loralab.experiments.active import plan_active
-from loralab.experiments.attempt import Outcome, Tell
 from loralab.experiments.compare import plan_comparison
 from loralab.experiments.execute import Where, run_all
-from loralab.experiments.kinds import Kind
 from loralab.experiments.plans import make_plan
-from loralab.trials import Entry, Experiment, Factor, Question, Trial
+from loralab.experiments.run_trial import Outcome, Tell
+from loralab.experiments.spec import Kind
+from loralab.storage import experiment_folder
+from loralab.storage.experiment_folder import Experiment, ExperimentSpec, Factor, Trial, TrialRecord
 
 
 class Planned(Protocol):
     """A question, and its trials in rounds, each run before the next is asked for; `say` hears what takes time between them."""
 
     @property
-    def question(self) -> Question: ...
+    def question(self) -> ExperimentSpec: ...
 
     def inputs(self) -> Sequence[Config]:
         """The settings of one trial of each recipe, to be tried before anything is written; of runs that are there none."""
@@ -71,7 +71,7 @@ def run_experiment(
     jobs: int | None = None,
     ray_address: str | None = None,
     overwrite: bool = False,
-    announce: Callable[[Question, Sequence[Trial]], None] = lambda question, trials: None,
+    announce: Callable[[ExperimentSpec, Sequence[Trial]], None] = lambda question, trials: None,
     tell: Tell = lambda outcome: None,
     say: Callable[[str], None] = lambda what: None,
 ) -> ExperimentSummary:
@@ -87,12 +87,12 @@ def run_experiment(
     entries = {entry.name: entry for entry in earlier.entries} if earlier else {}
     outcomes: list[Outcome] = []
     for round_ in plan.rounds(folder, say):
-        entries |= {trial.name: Entry.of(trial) for trial in round_}
-        trials.write_experiment(folder, question, entries.values())
+        entries |= {trial.name: TrialRecord.of(trial) for trial in round_}
+        experiment_folder.write_experiment(folder, question, entries.values())
         announce(plan.question, round_)
         ended = run_all(round_, folder, where=where, jobs=jobs, ray_address=ray_address, tell=tell)
-        entries |= {outcome.trial.name: Entry.of(outcome.trial, outcome.failure) for outcome in ended}
-        trials.write_experiment(folder, question, entries.values())
+        entries |= {outcome.trial.name: TrialRecord.of(outcome.trial, outcome.failure) for outcome in ended}
+        experiment_folder.write_experiment(folder, question, entries.values())
         outcomes += ended
     return ExperimentSummary(folder, tuple(outcomes))
 
@@ -105,7 +105,7 @@ def check_inputs(configs: Sequence[Config]) -> None:
 
 
 def _wrong(config: Config) -> LoralabError | None:
-    from loralab.describe import count_parameters
+    from loralab.info import count_parameters
 
     try:
         splits, _ = load_splits(**config.data.division())
@@ -115,15 +115,15 @@ def _wrong(config: Config) -> LoralabError | None:
     return None
 
 
-def open_experiment(question: Question, folder: Path, overwrite: bool) -> Experiment | None:
+def open_experiment(question: ExperimentSpec, folder: Path, overwrite: bool) -> Experiment | None:
     """Return what an earlier call of the same question planned. Its trials stay, whatever points this call gives."""
     if overwrite:
-        trials.remove_experiment(folder)
-    if not trials.is_experiment(folder):
+        experiment_folder.remove_experiment(folder)
+    if not experiment_folder.is_experiment(folder):
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise LoralabError(f"{folder} exists and is not an experiment: choose another --name or --runs")
         return None
-    earlier = trials.read_experiment(folder)
+    earlier = experiment_folder.read_experiment(folder)
     before, now = earlier.question, question
     for what in ("kind", "recipes", "held"):
         if getattr(before, what) != getattr(now, what):
@@ -134,7 +134,7 @@ def open_experiment(question: Question, folder: Path, overwrite: bool) -> Experi
     return earlier
 
 
-def together(before: Question, now: Question) -> Question:
+def together(before: ExperimentSpec, now: ExperimentSpec) -> ExperimentSpec:
     """Return the question with the points of both calls, numbers in ascending order."""
 
     def points(factor: str) -> Sequence[Factor]:

@@ -14,18 +14,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from loralab import runs, trials
-from loralab.config import Config, load_config, read_yaml, search_ranges
+from loralab.config.loading import Config, load_config, read_yaml, search_ranges
 from loralab.errors import Interrupted, LoralabError, RunFailed
-from loralab.experiments.attempt import Stopped, attempt
 from loralab.experiments.execute import cores, use_threads
-from loralab.experiments.found import write_found, write_table
 from loralab.experiments.plans import apply
 from loralab.experiments.run import open_experiment
+from loralab.experiments.run_trial import TrialPruned, run_trial
+from loralab.experiments.search_results import write_found, write_table
 from loralab.experiments.space import default_ranges, make_space, parse_over
 from loralab.experiments.study import COSTS, Claimed, Pruner, Row, Rules, Sampler, Study, remove_study
-from loralab.training.callbacks import EvalDone, Event, StepDone
-from loralab.trials import Entry, Question, Trial
+from loralab.storage import experiment_folder, run_folder
+from loralab.storage.experiment_folder import ExperimentSpec, Trial, TrialRecord
+from loralab.training.callbacks import EvalEnd, Event, StepEnd
 
 ASKS = "Which settings are best on the validation rows?"
 POLL_SECONDS = 1.0
@@ -42,10 +42,10 @@ class Search:
     classes: int
 
     @property
-    def question(self) -> Question:
+    def question(self) -> ExperimentSpec:
         """What experiment.json says."""
         varied = {name: [told] for name, told in self.rules.space.told().items()}
-        return Question("search", ASKS, (self.recipe,), self.held, varied)
+        return ExperimentSpec("search", ASKS, (self.recipe,), self.held, varied)
 
     def trial(self, number: int, points: Mapping[str, str]) -> Trial:
         """The run of a point."""
@@ -54,7 +54,7 @@ class Search:
 
     def refuse(self, points: Mapping[str, str]) -> tuple[int, str | None]:
         """Count what a point trains; the reason where that is over `lora.max_trainable`."""
-        from loralab.describe import count_parameters
+        from loralab.info import count_parameters
 
         config = self.trial(0, points).config
         trainable = count_parameters(config, self.classes)[1].trainable
@@ -124,7 +124,7 @@ def run_search(
     open_experiment(search.question, folder, overwrite)
     if overwrite and storage:
         remove_study(folder.name, storage)
-    with runs.says_disk(folder):
+    with run_folder.says_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
     study = open_study(search, folder, storage)
     ledger = _Ledger(search, folder, study, tell)
@@ -171,15 +171,15 @@ def work(study: Study, search: Search, folder: Path, changed: Callable[[], None]
 def run_claimed(study: Study, search: Search, folder: Path, claimed: Claimed) -> None:
     """Run one trial, from where it was cut off, and tell the study what came of it. Only Ctrl-C gets through."""
     trial = search.trial(claimed.number, claimed.points)
-    target = trials.trial_folder(folder, trial)
-    outcome = attempt(trial, folder, [_Reporter(study, claimed.number, target, search.rules.objectives[0])])
+    target = experiment_folder.trial_folder(folder, trial)
+    outcome = run_trial(trial, folder, [_Reporter(study, claimed.number, target, search.rules.objectives[0])])
     if outcome.stopped is not None:
-        (target / runs.CHECKPOINT).unlink(missing_ok=True)
-        study.prune(claimed.number, outcome.stopped, {"steps": max(event["step"] for event in runs.read_log(target))})
+        (target / run_folder.CHECKPOINT).unlink(missing_ok=True)
+        study.prune(claimed.number, outcome.stopped, {"steps": max(event["step"] for event in run_folder.read_log(target))})
     elif outcome.failure is not None:
         study.fail(claimed.number, outcome.failure)
     else:
-        scores = runs.read_scores(target)
+        scores = run_folder.read_scores(target)
         facts = {"trainable": scores["counts"]["trainable"], "steps": scores["steps"], "seconds": scores["seconds"]}
         values = [float(facts[name] if name in COSTS else scores["validation"][name]) for name in search.rules.objectives]
         if any(value != value for value in values):
@@ -197,14 +197,14 @@ class _Reporter:
 
     def __call__(self, event: Event) -> None:
         self.study.alive(self.number)
-        if isinstance(event, StepDone):
+        if isinstance(event, StepEnd):
             self.at_end = event.step == event.steps
-        if not isinstance(event, EvalDone):
+        if not isinstance(event, EvalEnd):
             return
-        evaluation = sum(each["event"] == "EvalDone" for each in runs.read_log(self.target))  # over every resume
+        evaluation = sum(each["event"] == "EvalEnd" for each in run_folder.read_log(self.target))  # over every resume
         value = event.scores[self.objective]
         if self.study.hopeless_after(self.number, evaluation, value) and not self.at_end:
-            raise Stopped(f"pruned at evaluation {evaluation}, step {event.step}: {self.objective} {value:.4f}")
+            raise TrialPruned(f"pruned at evaluation {evaluation}, step {event.step}: {self.objective} {value:.4f}")
 
 
 class _Ledger:
@@ -220,7 +220,7 @@ class _Ledger:
         if self.rows is not None and [row.state for row in rows] == [row.state for row in self.rows]:
             return
         entries = [self._entry(row) for row in rows if row.state != "rejected" and row.points]
-        trials.write_experiment(self.folder, self.search.question, entries)
+        experiment_folder.write_experiment(self.folder, self.search.question, entries)
         write_table(self.folder, self.search.rules, rows)
         before = {row.number for row in self.rows or () if row.ended}
         self.rows = rows
@@ -228,9 +228,9 @@ class _Ledger:
             if row.ended and row.number not in before and not quiet:
                 self.tell(row)
 
-    def _entry(self, row: Row) -> Entry:
+    def _entry(self, row: Row) -> TrialRecord:
         trial = self.search.trial(row.number, row.points)
-        return Entry.of(
+        return TrialRecord.of(
             trial,
             failure=row.reason if row.state == "failed" else None,
             stopped=row.reason if row.state == "pruned" else None,
@@ -288,7 +288,7 @@ def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
     """Check that every trial can be run and scored; return the number of classes."""
     from loralab import metrics
     from loralab.data.sources import load_source
-    from loralab.describe import count_parameters
+    from loralab.info import count_parameters
 
     if base.data.validation == 0:
         raise LoralabError("a search chooses on validation rows, and data.validation=0 keeps none: leave it out")
@@ -299,12 +299,12 @@ def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
             continue
         with contextlib.suppress(LoralabError):
             metrics.check_stop_on(name, [str(each) for each in classes])
-            if not name.startswith("balance:") or name == base.train.stop_on:
+            if not name.startswith("balance:") or name == base.train.monitor:
                 continue
         raise LoralabError(
             f"--objective {name}: give accuracy, macro_f1, mcc, kappa, loss, ece, brier, f1:NAME with NAME of "
             f"{', '.join(map(str, classes))}, or trainable or seconds as the second; "
-            "balance:A/B only where train.stop_on is the same"
+            "balance:A/B only where train.monitor is the same"
         )
     count_parameters(base, len(classes))
     return len(classes)

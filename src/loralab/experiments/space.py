@@ -9,7 +9,7 @@ from itertools import product
 from math import prod
 from typing import Any, Protocol, get_args
 
-from loralab.config import Config, setting_names
+from loralab.config.loading import Config, setting_names
 from loralab.errors import LoralabError, nearest
 from loralab.experiments.plans import apply
 
@@ -20,7 +20,7 @@ GRAMMAR = "write choices as 4,8,16, a range as 0..0.2, one on a log scale as 1e-
 NOT_SEARCHED = {
     "name": "it is the trial's own",
     "seed": "the best of several seeds is luck; `loralab experiment seeds` measures it",
-    "data.draw_seed": "the best of several draws is luck",
+    "data.sample_seed": "the best of several draws is luck",
     **dict.fromkeys(
         (
             "data.source",
@@ -28,7 +28,7 @@ NOT_SEARCHED = {
             "data.label",
             "data.classes",
             "data.test",
-            "data.test_limit",
+            "data.max_test_samples",
             "data.validation",
             "data.split_seed",
         ),

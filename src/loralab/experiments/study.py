@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import psutil
 
 from loralab.errors import LoralabError, need
-from loralab.experiments.attempt import MOST_DEATHS
+from loralab.experiments.run_trial import MOST_DEATHS
 from loralab.experiments.space import Space
-from loralab.experiments.storage import database_lock, file_lock, open_database, open_journal
+from loralab.experiments.study_storage import database_lock, file_lock, open_database, open_journal
+from loralab.storage.experiment_folder import CLAIM_LOCK, STUDY, STUDY_LOCK
 from loralab.training.callbacks import LOWER_IS_BETTER
-from loralab.trials import CLAIM_LOCK, STUDY, STUDY_LOCK
 
 if TYPE_CHECKING:
     import optuna

@@ -9,13 +9,13 @@ from typing import Any, Literal
 import torch
 
 from loralab.errors import LoralabError
-from loralab.model.backbone import Dimensions, HeadKind, Pooling, Sizes, family, is_native
-from loralab.model.counts import Counts, count, what_fits
+from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes, family, is_native
+from loralab.model.checkpoints import BaseCheckpoint, Words, choose_head, choose_pooling, load_pretrained
 from loralab.model.dropout import Dropout
-from loralab.model.generic import GenericNetwork, build_generic, empty_generic
+from loralab.model.encoder import EncoderClassifier, initialise_head
+from loralab.model.hf.model import HFClassifier, build_generic, empty_generic
 from loralab.model.lora import adapters, attach_lora, freeze_encoder, freeze_parts
-from loralab.model.network import Network, initialise_head
-from loralab.model.storage import Base, Words, choose_head, choose_pooling, load_pretrained
+from loralab.model.parameter_counts import Counts, count_from_shapes, solve_budget
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Lora:
 
 
 def build_network(
-    base: Base,
+    base: BaseCheckpoint,
     classes: int,
     *,
     pooling: Pooling | Literal["auto"],
@@ -44,7 +44,7 @@ def build_network(
     freeze: str | None = None,
     quantize: str = "none",
     words: Words = (),
-) -> Network | GenericNetwork:
+) -> EncoderClassifier | HFClassifier:
     """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head.
 
     The network is the native one where it can be (`backbone.is_native`), else Transformers' and peft's. `words`: what the classes
@@ -60,7 +60,7 @@ def build_network(
         "lora": lora,
         "init_seed": init_seed,
     }
-    network: Network | GenericNetwork
+    network: EncoderClassifier | HFClassifier
     if is_native(base.dims, tuning=tuning, variant=lora.variant, quantize=quantize):
         network = _build_native(base, classes, **shape, freeze=freeze, words=words)
     else:
@@ -72,7 +72,7 @@ def build_network(
 
 
 def _build_native(
-    base: Base,
+    base: BaseCheckpoint,
     classes: int,
     *,
     pooling: Pooling | Literal["auto"],
@@ -83,10 +83,12 @@ def _build_native(
     init_seed: int,
     freeze: str | None,
     words: Words,
-) -> Network:
+) -> EncoderClassifier:
     generator = torch.Generator().manual_seed(init_seed)
     dims = family(base.dims, base.name)
-    network = Network(dims, classes, pooling=choose_pooling(pooling, base.name), head=choose_head(head, base.name), dropout=dropout)
+    network = EncoderClassifier(
+        dims, classes, pooling=choose_pooling(pooling, base.name), head=choose_head(head, base.name), dropout=dropout
+    )
     initialise_head(network, generator)
     load_pretrained(network, base, words)
     if tuning == "lora":
@@ -107,9 +109,9 @@ def _build_native(
     return network
 
 
-def live_counts(network: Network | GenericNetwork) -> Counts:
+def live_counts(network: EncoderClassifier | HFClassifier) -> Counts:
     """Count the parameters of the network as it stands."""
-    if isinstance(network, GenericNetwork):
+    if isinstance(network, HFClassifier):
         return network.counts()
     adapter = sum(p.numel() for _, _, pair in adapters(network) for p in pair.parameters())
     head = sum(p.numel() for p in network.head.parameters())
@@ -136,11 +138,11 @@ def count_generic(
 
 
 def check_counts(
-    network: Network | GenericNetwork, *, tuning: str, lora: Lora, max_trainable: int | None, freeze: str | None = None
+    network: EncoderClassifier | HFClassifier, *, tuning: str, lora: Lora, max_trainable: int | None, freeze: str | None = None
 ) -> Counts:
     """Return the live counts. Raises LoralabError over the budget; a difference from the closed formula is a bug."""
     counts = live_counts(network)
-    if isinstance(network, GenericNetwork):
+    if isinstance(network, HFClassifier):
         if max_trainable is not None and counts.trainable > max_trainable:
             raise LoralabError(
                 f"{_over(counts, max_trainable)}.\n  A lower lora.rank, fewer lora.targets or lora.layers need fewer"
@@ -148,7 +150,7 @@ def check_counts(
         return counts
     dims, head, classes = network.dims, network.head_kind, network.classes
     rank, targets, layers = lora.rank, lora.targets, lora.layers
-    formula = count(dims, classes, head=head, tuning=tuning, rank=rank, targets=targets, layers=layers, freeze=freeze)
+    formula = count_from_shapes(dims, classes, head=head, tuning=tuning, rank=rank, targets=targets, layers=layers, freeze=freeze)
     assert counts == formula, f"live counts {counts} differ from the formula's {formula}"
     check_budget(counts, dims, classes, head=head, lora=lora, max_trainable=max_trainable)
     return counts
@@ -158,7 +160,7 @@ def check_budget(counts: Counts, dims: Dimensions, classes: int, *, head: str, l
     """Raise LoralabError, with what would fit, when more is trained than `max_trainable`."""
     if max_trainable is None or counts.trainable <= max_trainable:
         return
-    fits = what_fits(dims, classes, head=head, max_trainable=max_trainable, layers=lora.layers)
+    fits = solve_budget(dims, classes, head=head, max_trainable=max_trainable, layers=lora.layers)
     same = [fit for fit in fits if set(fit.targets) == set(lora.targets)]
     offers = []
     for fit in (*same[:1], *fits[:1]):

@@ -19,13 +19,13 @@ from pydantic import ConfigDict, Field, StrictInt, TypeAdapter
 from pydantic.dataclasses import dataclass as validated
 
 from loralab.errors import LoralabError
-from loralab.model import peft_files, storage
-from loralab.model.backbone import Dimensions, HeadKind, Pooling, Sizes, family, is_native, parse_layers, resolve_targets
+from loralab.model import checkpoints, peft_files
+from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes, family, is_native, parse_layers, resolve_targets
 from loralab.model.build import Lora
-from loralab.model.generic import GenericNetwork, build_generic, empty_generic
-from loralab.model.generic_files import CONFIG, load_generic, save_generic
+from loralab.model.encoder import EncoderClassifier
+from loralab.model.hf.checkpoint import CONFIG, load_generic, save_generic
+from loralab.model.hf.model import HFClassifier, build_generic, empty_generic
 from loralab.model.lora import adapters
-from loralab.model.network import Network
 
 MANIFEST, FORMAT = "loralab.json", 1
 
@@ -55,14 +55,14 @@ class Manifest:
         return is_native(self.dims, tuning=self.tuning, variant=variant, quantize=self.quantize)
 
 
-def save_bundle(folder: Path, network: Network | GenericNetwork, manifest: Manifest, tokenizer_json: str) -> None:
+def save_bundle(folder: Path, network: EncoderClassifier | HFClassifier, manifest: Manifest, tokenizer_json: str) -> None:
     """Fill an empty folder. `manifest.lora` holds rank, alpha, dropout, targets, layers and variant."""
-    if isinstance(network, GenericNetwork):
+    if isinstance(network, HFClassifier):
         save_generic(network, folder, base=manifest.base, tuning=manifest.tuning, classes=manifest.classes)
     elif manifest.tuning == "full":
-        storage.save_network(network, folder)
+        checkpoints.save_network(network, folder)
     elif manifest.tuning == "head":
-        storage.save_head(network, folder)
+        checkpoints.save_head(network, folder)
     else:
         lora = dict(manifest.lora)
         lora["targets"] = resolve_targets(lora["targets"])
@@ -94,7 +94,7 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
     """
     config = peft_files.read_adapter_config(folder)
     name = base or str(config.base_model_name_or_path)
-    found = storage.resolve_base(name)
+    found = checkpoints.resolve_base(name)
     dims = family(found.dims, f"{folder}: a folder that peft saved")
     classes = peft_files.head_rows(dims, folder)
     return Manifest(
@@ -104,7 +104,7 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
         dims=dims,
         classes=tuple(map(str, range(classes))),
         pooling="cls",
-        head="own",
+        head="default",
         tuning="lora",
         clean=(),
         max_length=dims.longest,
@@ -112,7 +112,7 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
     )
 
 
-def load_bundle(folder: Path, base: str | None = None) -> tuple[Network | GenericNetwork, Manifest]:
+def load_bundle(folder: Path, base: str | None = None) -> tuple[EncoderClassifier | HFClassifier, Manifest]:
     """Build the trained network in fp32, adapters attached and not merged.
 
     `base` names the base's present place when it has moved. Raises LoralabError when the base is not the one trained on.
@@ -122,13 +122,15 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[Network | Generi
     found = _find_same_base(manifest, folder, base) if manifest.tuning != "full" else None
     if not manifest.native:
         return _load_generic(folder, manifest, found).eval(), manifest
-    network = Network(family(manifest.dims, str(folder)), len(manifest.classes), pooling=manifest.pooling, head=manifest.head)
+    network = EncoderClassifier(
+        family(manifest.dims, str(folder)), len(manifest.classes), pooling=manifest.pooling, head=manifest.head
+    )
     if found is None:
-        storage.load_network(network, folder)
+        checkpoints.load_network(network, folder)
         return network.eval(), manifest
-    storage.load_pretrained(network, found)
+    checkpoints.load_pretrained(network, found)
     if manifest.tuning == "head":
-        storage.load_head(network, folder)
+        checkpoints.load_head(network, folder)
     else:
         peft_files.load_adapter(network, folder)
         if not foreign:
@@ -136,7 +138,7 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[Network | Generi
     return network.eval(), manifest
 
 
-def _load_generic(folder: Path, manifest: Manifest, found: storage.Base | None) -> GenericNetwork:
+def _load_generic(folder: Path, manifest: Manifest, found: checkpoints.BaseCheckpoint | None) -> HFClassifier:
     try:
         lora = Lora(**manifest.lora)
     except TypeError as error:
@@ -144,7 +146,7 @@ def _load_generic(folder: Path, manifest: Manifest, found: storage.Base | None) 
     classes, tuning = len(manifest.classes), manifest.tuning
     shape: dict[str, Any] = {"pooling": manifest.pooling, "head": manifest.head, "tuning": tuning, "lora": lora}
     if found is None:
-        settings = storage.read_json(folder / CONFIG)
+        settings = checkpoints.read_json(folder / CONFIG)
         network = empty_generic(manifest.base, manifest.dims, classes, **shape, settings=settings, device="cpu")
     else:
         network = build_generic(found, classes, **shape, dropout=0.0, init_seed=0, quantize=manifest.quantize)
@@ -152,7 +154,7 @@ def _load_generic(folder: Path, manifest: Manifest, found: storage.Base | None) 
     return network
 
 
-def _check_complete(network: Network, manifest: Manifest, folder: Path) -> None:
+def _check_complete(network: EncoderClassifier, manifest: Manifest, folder: Path) -> None:
     """Raise LoralabError when an adapter that was saved is not there: what is left would classify otherwise."""
     lora = manifest.lora
     layers = parse_layers(lora.get("layers"), network.dims.layers)
@@ -162,7 +164,7 @@ def _check_complete(network: Network, manifest: Manifest, folder: Path) -> None:
         raise LoralabError(f"{folder}: the adapter of {role} in layer {layer} is missing or was never trained: the file is damaged")
 
 
-def _find_same_base(manifest: Manifest, folder: Path, base: str | None) -> storage.Base:
+def _find_same_base(manifest: Manifest, folder: Path, base: str | None) -> checkpoints.BaseCheckpoint:
     found = _find_base(manifest, base)
     if (identity := found.identity()) != manifest.base_sha256:
         raise LoralabError(
@@ -174,12 +176,12 @@ def _find_same_base(manifest: Manifest, folder: Path, base: str | None) -> stora
     return found
 
 
-def _find_base(manifest: Manifest, base: str | None) -> storage.Base:
+def _find_base(manifest: Manifest, base: str | None) -> checkpoints.BaseCheckpoint:
     if base is not None:
-        return storage.resolve_base(base)
+        return checkpoints.resolve_base(base)
     if manifest.base != "minilm" and Path(manifest.base_folder).is_dir():
-        return storage.resolve_base(manifest.base_folder)
+        return checkpoints.resolve_base(manifest.base_folder)
     try:
-        return storage.resolve_base(manifest.base)
+        return checkpoints.resolve_base(manifest.base)
     except LoralabError as error:
         raise LoralabError(f"{error}\n  If the base encoder has moved, say where it lies: --base FOLDER") from error

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from loralab.errors import LoralabError
-from loralab.model import fused
-from loralab.model.generic import GenericNetwork
-from loralab.model.network import Network
+from loralab.model.encoder import EncoderClassifier
+from loralab.model.hf.model import HFClassifier
+from loralab.model.kernels import encoder
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -36,7 +36,7 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Setting:
+class DeviceConfig:
     """Where a network computes: device (cpu, cuda), precision (fp32, bf16, fp16), processor threads, our own kernels or torch's."""
 
     device: str
@@ -45,7 +45,7 @@ class Setting:
     kernels: bool = False
 
 
-def place(network: Network | GenericNetwork, precision: str = "auto", threads: int | None = None) -> Setting:
+def move_to_device(network: EncoderClassifier | HFClassifier, precision: str = "auto", threads: int | None = None) -> DeviceConfig:
     """Move a network to the device, its frozen weights to the precision, and use so many threads (None: one per core)."""
     if threads is not None:
         torch.set_num_threads(threads)
@@ -54,5 +54,5 @@ def place(network: Network | GenericNetwork, precision: str = "auto", threads: i
     network.to(where)
     network.freeze_to(dtype)
     name = next(name for name, kind in PRECISIONS.items() if kind == dtype)
-    own = isinstance(network, Network) and where.type == "cpu" and fused.suits(network)
-    return Setting(str(where), name, torch.get_num_threads(), own)
+    own = isinstance(network, EncoderClassifier) and where.type == "cpu" and encoder.suits(network)
+    return DeviceConfig(str(where), name, torch.get_num_threads(), own)

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from loralab.errors import LoralabError
-from loralab.model import products
-from loralab.model.backbone import parse_frozen, parse_layers, resolve_targets
+from loralab.model import packed_linear
+from loralab.model.architectures import parse_frozen, parse_layers, resolve_targets
 from loralab.model.dropout import Dropout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from loralab.model.network import Network
+    from loralab.model.encoder import EncoderClassifier
 
 
 class Adapter(nn.Module):
@@ -85,14 +85,14 @@ class Projection(nn.Module):
         """x: (..., inputs) → (..., len(roles) · outputs), activated, in the type of x."""
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if not self.adapters or self.merged:
-            return products.frozen_linear(x, weight, bias, activation)
+            return packed_linear.packed_linear(x, weight, bias, activation)
         a, b = self._stacked(x.dtype)
         dropped = self.dropout(x) if self.dropout is not None and self.training else None
         flat = x.reshape(-1, x.shape[-1])
         inputs = (flat, None if dropped is None else dropped.view_as(flat), weight, bias, a, b)
         y: Tensor = _LoraLinear.apply(*inputs)  # type: ignore[no-untyped-call]
         y = y.view(*x.shape[:-1], y.shape[-1])
-        return y if activation is None else products.activate(y, activation)
+        return y if activation is None else packed_linear.activate(y, activation)
 
     def _stacked(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """All adapters as one pair: a (R, inputs), b (all outputs, R) block by block, the scale folded into b."""
@@ -122,7 +122,7 @@ class _LoraLinear(torch.autograd.Function):
         low = source @ a.T
         ctx.save_for_backward(source, low, weight, a, b)
         ctx.separate = dropped is not None
-        return products.forward(x, weight, bias).addmm_(low, b.T)
+        return packed_linear.forward(x, weight, bias).addmm_(low, b.T)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -131,7 +131,7 @@ class _LoraLinear(torch.autograd.Function):
         gradient_low = gradient @ b
         gradient_x = gradient_dropped = None
         if ctx.needs_input_grad[0]:
-            gradient_x = products.backward(gradient, weight)
+            gradient_x = packed_linear.backward(gradient, weight)
             if not ctx.separate:
                 gradient_x.addmm_(gradient_low, a)
         if ctx.separate and ctx.needs_input_grad[1]:
@@ -140,7 +140,7 @@ class _LoraLinear(torch.autograd.Function):
 
 
 def attach_lora(
-    network: Network,
+    network: EncoderClassifier,
     *,
     rank: int = 8,
     alpha: float = 16.0,
@@ -178,7 +178,7 @@ def _check_rank(rank: int, projection: Projection) -> None:
         raise LoralabError(f"lora.rank={rank}: with variant pissa this encoder's {projection.roles[0]} has ranks up to {most}")
 
 
-def freeze_parts(network: Network, spec: str) -> None:
+def freeze_parts(network: EncoderClassifier, spec: str) -> None:
     """Freeze the embeddings or layers named, as in `embeddings,0-2`. Raises LoralabError for a layer that is not there."""
     embeddings, layers = parse_frozen(spec, network.dims.layers)
     network.embeddings.requires_grad_(not embeddings)
@@ -186,7 +186,7 @@ def freeze_parts(network: Network, spec: str) -> None:
         network.layer(index).requires_grad_(False)
 
 
-def freeze_encoder(network: Network) -> None:
+def freeze_encoder(network: EncoderClassifier) -> None:
     """Leave only the head trainable; of BERT's head only the classifier, because its pooler belongs to the encoder."""
     network.requires_grad_(False)
     network.head.requires_grad_(True)
@@ -194,7 +194,7 @@ def freeze_encoder(network: Network) -> None:
         network.pooler.requires_grad_(False)
 
 
-def adapters(network: Network) -> Iterator[tuple[int, str, Adapter]]:
+def adapters(network: EncoderClassifier) -> Iterator[tuple[int, str, Adapter]]:
     """Yield (layer, role, adapter) of every adapter, from the bottom up."""
     for index in range(network.dims.layers):
         for projection in network.layer(index).projections():
@@ -203,17 +203,17 @@ def adapters(network: Network) -> Iterator[tuple[int, str, Adapter]]:
                     yield index, role, projection.adapter(role)
 
 
-def merge(network: Network) -> None:
+def merge(network: EncoderClassifier) -> None:
     """Add every adapter's update into its weight. In fp32: merge before `freeze_to(bf16)`."""
     _shift(network, +1.0, merged=True)
 
 
-def unmerge(network: Network) -> None:
+def unmerge(network: EncoderClassifier) -> None:
     """Take the updates out of the weights again."""
     _shift(network, -1.0, merged=False)
 
 
-def _shift(network: Network, sign: float, merged: bool) -> None:
+def _shift(network: EncoderClassifier, sign: float, merged: bool) -> None:
     with torch.no_grad():
         for index in range(network.dims.layers):
             for projection in network.layer(index).projections():

@@ -12,16 +12,16 @@ from pydantic.dataclasses import dataclass as validated
 from torch import Tensor
 
 from loralab.errors import LoralabError
-from loralab.model.backbone import Dimensions, parse_role_path, role_path
+from loralab.model.architectures import Dimensions, parse_role_path, role_path
+from loralab.model.checkpoints import HEAD_WEIGHTS, copy_tensors, head_tensors, load_tensors, read_json, save_tensors
+from loralab.model.encoder import EncoderClassifier
 from loralab.model.lora import adapters, attach_lora
-from loralab.model.network import Network
-from loralab.model.storage import HEAD_WEIGHTS, copy_tensors, head_tensors, load_tensors, read_json, save_tensors
 
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PEFT_PREFIX = "base_model.model."
 
 
-def save_adapter(network: Network, folder: Path, *, base: str, settings: Mapping[str, Any]) -> None:
+def save_adapter(network: EncoderClassifier, folder: Path, *, base: str, settings: Mapping[str, Any]) -> None:
     """Write adapter and head in peft's format.
 
     A classifier that Transformers knows (cls pooling, the architecture's own head) is saved whole, as peft's SEQ_CLS; otherwise the
@@ -29,7 +29,7 @@ def save_adapter(network: Network, folder: Path, *, base: str, settings: Mapping
     layers, variant.
     """
     dims = network.dims
-    whole = network.pooling == "cls" and network.head_kind == "own"
+    whole = network.pooling == "cls" and network.head_kind == "default"
     prefix = _PEFT_PREFIX + (f"{dims.architecture.prefix}." if whole else "")
     tensors: dict[str, Tensor] = {}
     for index, role, adapter in adapters(network):
@@ -45,7 +45,7 @@ def save_adapter(network: Network, folder: Path, *, base: str, settings: Mapping
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def load_adapter(network: Network, folder: Path) -> None:
+def load_adapter(network: EncoderClassifier, folder: Path) -> None:
     """Attach the adapter of a peft folder, ours or peft's, and load its weights and its head.
 
     Raises LoralabError for a variant that is not plain LoRA or rsLoRA, and for any tensor that is missing or has no place here.
@@ -75,7 +75,9 @@ def load_adapter(network: Network, folder: Path) -> None:
     copy_tensors(wanted, head, str(folder))
 
 
-def _sort_adapter_tensors(network: Network, folder: Path) -> tuple[dict[tuple[int, str], dict[str, Tensor]], dict[str, Tensor]]:
+def _sort_adapter_tensors(
+    network: EncoderClassifier, folder: Path
+) -> tuple[dict[tuple[int, str], dict[str, Tensor]], dict[str, Tensor]]:
     """Sort a peft folder's tensors into adapter pairs by (layer, role) and the rest, which is the head's."""
     tensors = load_tensors(folder / ADAPTER_WEIGHTS)
     if (folder / HEAD_WEIGHTS).is_file():

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from loralab.config import NAMED_SOURCES
+from loralab.config.loading import NAMED_SOURCES
 from loralab.report.tables import LABELS, OVERALL, RunTables, one_line
-from loralab.report.texts import shown
+from loralab.report.texts import format_value
 
 _HUB_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -84,15 +84,15 @@ def _training(tables: RunTables) -> Iterator[str]:
         rows = ", ".join(f"{facts['count']:,} {part}" for part, facts in tables.environment.get("rows", {}).items())
         stopped = ", stopped early," if result.stopped_early else ""
         yield f"{result.steps:,} steps{stopped} in {result.seconds:,.0f} s; the weights are those of step {result.best_step:,},"
-        yield f"the best on the validation rows by {_cell(tables.config.train.stop_on)}. Rows: {rows or 'not known'}.\n"
+        yield f"the best on the validation rows by {_cell(tables.config.train.monitor)}. Rows: {rows or 'not known'}.\n"
     yield "Settings that differ from loralab's defaults:\n\n| setting | value |\n| --- | --- |"
     for row in tables.settings():
         if row.changed and row.name not in ("model.base", "name"):
-            yield f"| {row.name} | {_cell(data_name(str(row.value)) if row.name in _PATHS else shown(row.value))} |"
+            yield f"| {row.name} | {_cell(data_name(str(row.value)) if row.name in _PATHS else format_value(row.value))} |"
     yield ""
 
 
-_PATHS = ("data.source", "data.test", "data.validation", "data.indices")
+_PATHS = ("data.source", "data.test", "data.validation", "data.train_indices")
 
 
 def _scores(tables: RunTables) -> Iterator[str]:

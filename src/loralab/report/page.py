@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from loralab.report.figures.ink import BLUE, GOLD, GREEN, GREY, GRID, INK, PURPLE, VERMILLION, Drawing, to_svg
+from loralab.report.figures.ink import BLUE, GOLD, GREEN, GREY, GRID, INK, PURPLE, VERMILLION, ReportFigure, to_svg
 from loralab.report.tables import LABELS, OVERALL, RunTables, one_line
-from loralab.report.texts import shown
+from loralab.report.texts import format_value
 
 LONGEST_TEXT, MOST_EVALUATIONS = 600, 50
 SHORT_TEXT, LONG_TEXT = 24, 40
@@ -31,7 +31,7 @@ _PAINT = {
 _FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 
 
-def render(tables: RunTables, drawings: Sequence[Drawing]) -> str:
+def render(tables: RunTables, drawings: Sequence[ReportFigure]) -> str:
     """Return the page. Every text and name of the data is escaped; figures are SVG in the page's own colours."""
     figures = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
     settings = tables.settings()
@@ -59,11 +59,11 @@ def template(name: str) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"shown": shown, "clip": clip, "line": one_line}
+    environment.filters |= {"shown": format_value, "clip": clip, "line": one_line}
     return environment.get_template(name)
 
 
-def inline_svg(drawing: Drawing) -> Markup:
+def inline_svg(drawing: ReportFigure) -> Markup:
     """Return a drawing as an <svg> for the page: named, sized by its box, its ids its own, its ink the page's."""
     root = ElementTree.fromstring(to_svg(drawing))  # noqa: S314 - written by ourselves a line ago
     for parent in root.iter():
@@ -125,7 +125,10 @@ def column(cells: Sequence[object]) -> list[str]:
     """The cells of one column as texts; its fractions have the same number of digits, at most four."""
     fractions = [f"{cell:.4f}".rstrip("0").partition(".")[2] for cell in cells if isinstance(cell, float)]
     digits = max(map(len, fractions), default=0)
-    return [f"{cell:,.{digits}f}".replace("-", "−") if _is_number(cell) else "" if cell is None else shown(cell) for cell in cells]
+    return [
+        f"{cell:,.{digits}f}".replace("-", "−") if _is_number(cell) else "" if cell is None else format_value(cell)
+        for cell in cells
+    ]
 
 
 def _is_number(cell: object) -> bool:

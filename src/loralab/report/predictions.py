@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from loralab import runs
 from loralab.errors import LoralabError
+from loralab.storage import run_folder
 
 BINS, MISTAKES, ROWS_AT_ONCE = 15, 12, 4096
 """Bins as in `metrics.expected_calibration_error`, so that the diagram shows the gaps that number sums up."""
@@ -34,7 +34,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Bin:
+class CalibrationBin:
     """The rows whose confidence lies in (low, high]: how many, how sure on average, how often right."""
 
     low: float
@@ -45,7 +45,7 @@ class Bin:
 
 
 @dataclass(frozen=True)
-class Pair:
+class ClassPair:
     """Rows of one class taken for another; `share` of the true class's rows."""
 
     true: str
@@ -55,7 +55,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Predictions:
+class PredictionSummary:
     """All test rows, summed up. confusion: (classes, classes), true by predicted.
 
     `before` and `after` the temperature: the filled bins of confidence; `before` is empty where the file has no logits.
@@ -65,8 +65,8 @@ class Predictions:
     rows: int
     classes: tuple[str, ...]
     confusion: npt.NDArray[np.int64]
-    before: tuple[Bin, ...]
-    after: tuple[Bin, ...]
+    before: tuple[CalibrationBin, ...]
+    after: tuple[CalibrationBin, ...]
     mistakes: tuple[Mistake, ...]
 
     @property
@@ -74,7 +74,7 @@ class Predictions:
         """Rows classified wrong."""
         return self.rows - int(np.trace(self.confusion))
 
-    def pairs(self, most: int = 10) -> list[Pair]:
+    def pairs(self, most: int = 10) -> list[ClassPair]:
         """Return the pairs most often confused, most rows first."""
         wrong = self.confusion.copy()
         np.fill_diagonal(wrong, 0)
@@ -82,16 +82,18 @@ class Predictions:
         places = [divmod(int(place), len(self.classes)) for place in order]
         true = self.confusion.sum(axis=1)
         return [
-            Pair(self.classes[i], self.classes[j], int(wrong[i, j]), float(wrong[i, j] / true[i])) for i, j in places if wrong[i, j]
+            ClassPair(self.classes[i], self.classes[j], int(wrong[i, j]), float(wrong[i, j] / true[i]))
+            for i, j in places
+            if wrong[i, j]
         ]
 
 
-def read_predictions(folder: Path, classes: Sequence[str]) -> Predictions | None:
+def read_predictions(folder: Path, classes: Sequence[str]) -> PredictionSummary | None:
     """Sum up a run's predictions.csv; None where there is none. Raises LoralabError when it is damaged.
 
     Memory does not grow with the rows: a file of any length is read in pieces.
     """
-    path = folder / runs.PREDICTIONS
+    path = folder / run_folder.PREDICTIONS
     if not path.is_file():
         return None
     try:
@@ -105,7 +107,7 @@ def read_right(folder: Path) -> dict[str, bool]:
 
     Raises LoralabError when the file is damaged.
     """
-    path = folder / runs.PREDICTIONS
+    path = folder / run_folder.PREDICTIONS
     if not path.is_file():
         return {}
     try:
@@ -114,7 +116,7 @@ def read_right(folder: Path) -> dict[str, bool]:
         raise LoralabError(f"cannot read {path} ({error!r}): restore it, or delete it for a report without predictions") from error
 
 
-def _summed_up(path: Path, classes: tuple[str, ...]) -> Predictions:
+def _summed_up(path: Path, classes: tuple[str, ...]) -> PredictionSummary:
     number = {name: i for i, name in enumerate(classes)}
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     before, after = _Calibration(), _Calibration()
@@ -136,7 +138,7 @@ def _summed_up(path: Path, classes: tuple[str, ...]) -> Predictions:
             keep(mistakes, (mistake.confidence, -count - int(i), mistake))  # of equals the earlier row
         count += len(rows)
     surest = tuple(mistake for _, _, mistake in sorted(mistakes, key=lambda item: item[:2], reverse=True))
-    return Predictions(count, classes, confusion, before.bins(), after.bins(), surest)
+    return PredictionSummary(count, classes, confusion, before.bins(), after.bins(), surest)
 
 
 def _pieces(path: Path) -> Iterator[list[dict[str, str]]]:
@@ -159,6 +161,6 @@ class _Calibration:
         for row, weights in enumerate((np.ones(len(confidence)), confidence, right)):
             self.sums[row] += np.bincount(number, weights=weights, minlength=BINS)
 
-    def bins(self) -> tuple[Bin, ...]:
+    def bins(self) -> tuple[CalibrationBin, ...]:
         found = enumerate(self.sums.T.tolist())
-        return tuple(Bin(i / BINS, (i + 1) / BINS, int(n), sure / n, right / n) for i, (n, sure, right) in found if n)
+        return tuple(CalibrationBin(i / BINS, (i + 1) / BINS, int(n), sure / n, right / n) for i, (n, sure, right) in found if n)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab.errors import LoralabError
-from loralab.trials import FOUND
+from loralab.storage.experiment_folder import FOUND
 
 
 def read_found(folder: Path) -> dict[str, Any]:

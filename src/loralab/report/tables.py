@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loralab import metrics, runs
-from loralab.config import Config, describe_settings
+from loralab import metrics
+from loralab.config.loading import Config, describe_settings
 from loralab.errors import LoralabError
-from loralab.report.predictions import Predictions, read_predictions
+from loralab.report.predictions import PredictionSummary, read_predictions
 from loralab.stats import wilson
+from loralab.storage import run_folder
 
 OVERALL = ("accuracy", "macro_f1", "mcc", "kappa", "loss", "ece", "brier")
 """The scores that are not of one class, in the order they are shown; older runs lack some."""
@@ -96,7 +97,7 @@ class RunTables:
     steps: tuple[Step, ...]
     evaluations: tuple[Evaluation, ...]
     result: Result | None
-    predictions: Predictions | None
+    predictions: PredictionSummary | None
     diagnosis: Mapping[str, Any]
     model: Mapping[str, Any]
 
@@ -151,12 +152,12 @@ class RunTables:
 
 def read_tables(folder: Path) -> RunTables:
     """Read a run, complete or not. Raises LoralabError for a folder that is no run and for damaged files."""
-    config = runs.read_config(folder)
-    environment = runs.read_environment(folder) if (folder / runs.ENVIRONMENT).is_file() else {}
-    found = runs.read_scores(folder) if (folder / runs.SCORES).is_file() else None
-    diagnosis, model = read_object(folder / runs.DIAGNOSIS), read_object(folder / runs.MODEL / _MANIFEST)
+    config = run_folder.read_config(folder)
+    environment = run_folder.read_environment(folder) if (folder / run_folder.ENVIRONMENT).is_file() else {}
+    found = run_folder.read_scores(folder) if (folder / run_folder.SCORES).is_file() else None
+    diagnosis, model = read_object(folder / run_folder.DIAGNOSIS), read_object(folder / run_folder.MODEL / _MANIFEST)
     try:
-        steps, evaluations = read_events(runs.read_log(folder))
+        steps, evaluations = read_events(run_folder.read_log(folder))
         result = read_result(found) if found else None
         classes = tuple(found["classes"] if found else environment.get("classes", model.get("classes", ())))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -172,9 +173,9 @@ def read_events(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[Step, ...], 
     evaluations: list[Evaluation] = []
     first = 0
     for event in events:
-        if event["event"] == "StepDone":
+        if event["event"] == "StepEnd":
             steps.append(Step(event["step"], event["epoch"], event["learning_rate"], event["loss"]))
-        elif event["event"] == "EvalDone":
+        elif event["event"] == "EvalEnd":
             since, memory = steps[first:], event.get("memory") or {}
             evaluations.append(
                 Evaluation(

@@ -76,7 +76,7 @@ def write_metrics(tables: RunTables, file: IO[str]) -> None:
         table.writerow([row.step, f"{row.epoch:.6g}", row.learning_rate, None, *scored(row)])
 
 
-def shown(value: object) -> str:
+def format_value(value: object) -> str:
     """A setting or a fact as a person writes it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -144,10 +144,10 @@ def _results(tables: RunTables) -> Iterator[str]:
 
 
 def _setting(row: SettingRow) -> str:
-    return f"  {'*' if row.changed else ' '} {row.name:<30} {shown(row.value)}"
+    return f"  {'*' if row.changed else ' '} {row.name:<30} {format_value(row.value)}"
 
 
 def _plain(name: str, value: object) -> str:
     if name == "share" and isinstance(value, float):
         return f"{value:.4%}"
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else shown(value)
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else format_value(value)

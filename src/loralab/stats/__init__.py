@@ -1,16 +1,6 @@
 """How sure a measured number is, whether two differ, and where a curve goes. Pure functions of arrays and a seed."""
 
-from loralab.stats.comparisons import (
-    FEWEST_SEEDS,
-    McNemar,
-    Paired,
-    Unpaired,
-    holm,
-    mcnemar,
-    paired,
-    unpaired,
-    verdict,
-)
+from loralab.stats.comparisons import FEWEST_SEEDS, McNemar, Paired, Unpaired, holm, mcnemar, paired, unpaired, verdict
 from loralab.stats.intervals import (
     ROUNDS,
     Interval,

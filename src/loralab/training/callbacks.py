@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StepDone:
+class StepEnd:
     """One optimiser step. `loss` is the training loss of this step; `seconds` have passed since training began."""
 
     step: int
@@ -26,8 +26,8 @@ class StepDone:
 
 
 @dataclass(frozen=True)
-class EvalDone:
-    """One evaluation on the validation rows. `improved`: these are the best weights so far by `stop_on`.
+class EvalEnd:
+    """One evaluation on the validation rows. `improved`: these are the best weights so far by `monitor`.
 
     memory: process_mb, and gpu_mb or None.
     """
@@ -41,14 +41,14 @@ class EvalDone:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class CacheProgress:
     """The hidden states of `done` of `tokens` tokens are kept by now: work before the first step."""
 
     done: int
     tokens: int
 
 
-Event = StepDone | EvalDone | Keeping
+Event = StepEnd | EvalEnd | CacheProgress
 Listener = Callable[[Event], None]
 
 LOWER_IS_BETTER = ("loss", "ece", "brier")
@@ -56,7 +56,7 @@ LOWER_IS_BETTER = ("loss", "ece", "brier")
 
 
 class Allocating(Protocol):
-    """What AdaLoRA does to training: a network has it as `allocation`, or None there (`loralab.model.peft_methods.Allocation`)."""
+    """What AdaLoRA does to training: a network has it as `allocation`, or None there (`loralab.model.hf.peft_methods.Allocation`)."""
 
     def penalty(self) -> Tensor:
         """What is added to the loss of a step."""
@@ -72,10 +72,10 @@ class Allocating(Protocol):
 
 
 @dataclass
-class Watch:
+class EarlyStopping:
     """Early stopping on one score: lower is better for loss, ece and brier, higher for every other."""
 
-    stop_on: str
+    monitor: str
     patience: int | None = None
     min_delta: float = 0.0
     best: float | None = field(default=None, init=False)
@@ -83,7 +83,7 @@ class Watch:
 
     def improved(self, scores: Mapping[str, float]) -> bool:
         """Take note of an evaluation; True when it is better than the best by more than `min_delta`."""
-        score = scores[self.stop_on] * (-1 if self.stop_on in LOWER_IS_BETTER else 1)
+        score = scores[self.monitor] * (-1 if self.monitor in LOWER_IS_BETTER else 1)
         if not math.isnan(score) and (self.best is None or score > self.best + self.min_delta):
             self.best, self.waited = score, 0
             return True

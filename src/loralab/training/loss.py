@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loralab.data.values import Ints
+from loralab.data.types import Ints
 from loralab.errors import LoralabError, nearest
 
 
@@ -32,7 +32,7 @@ class Loss:
         """The same with its weights on `device`, where labels and logits must be."""
         return self if self.weights is None else replace(self, weights=self.weights.to(device))
 
-    def mass(self, labels: Tensor) -> Tensor:
+    def normalizer(self, labels: Tensor) -> Tensor:
         """Total target mass of labels (n,): what a step's loss is divided by. A scalar."""
         weights = torch.ones(len(labels), device=labels.device) if self.weights is None else self.weights[labels]
         return (weights * (1 - self.smoothing) + self.smoothing).sum()

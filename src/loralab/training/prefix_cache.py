@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from loralab.data.batches import cut_into_passes, gather
-from loralab.data.values import Encoded, Hidden, Ints
+from loralab.data.batches import collate, make_microbatches
+from loralab.data.types import Encoded, Hidden, Ints
 from loralab.errors import LoralabError, RunFailed
-from loralab.training import side_by_side
-from loralab.training.callbacks import Keeping, Listener
+from loralab.training import parallel
+from loralab.training.callbacks import CacheProgress, Listener
 from loralab.training.scoring import pass_size
 
 FORMAT = 1
@@ -81,7 +81,7 @@ def plan(
     start = network.first_trained()
     if setting == "off" or not start or epochs == 0:
         reason = "no layer below the lowest trained one is frozen" if not start else "nothing is trained"
-        return PrefixCache("off", "train.cache=off" if setting == "off" else reason)
+        return PrefixCache("off", "train.feature_cache=off" if setting == "off" else reason)
     itemsize = np.dtype(_STORED[network.compute_dtype]).itemsize
     sizes = {
         _path(folder, network, start, part, identity): len(part.tokens) * network.dims.width * itemsize
@@ -90,13 +90,13 @@ def plan(
     }
     size, found = sum(sizes.values()), sum(size for path, size in sizes.items() if path.is_file())
     place = "memory" if setting == "memory" else "disk"
-    too_small = f"train.cache_gb={limit / 1e9:g}" if size > limit else ""
+    too_small = f"train.feature_cache_gb={limit / 1e9:g}" if size > limit else ""
     if place == "disk" and size - found > _free(folder):
         too_small = f"what is free under {folder}"
     if too_small:
         reason = f"{size / 1e9:.2f} GB of hidden states are more than {too_small}"
         if setting != "auto":
-            raise LoralabError(f"train.cache={setting}: {reason}; use train.cache=off")
+            raise LoralabError(f"train.feature_cache={setting}: {reason}; use train.feature_cache=off")
         return PrefixCache("off", reason)
     return PrefixCache(place, f"layers below {start} are frozen", start, size, found, folder, identity, limit)
 
@@ -106,7 +106,7 @@ def _fill(target: Hidden, network: Any, part: Encoded, start: int, listeners: Se
     device = next(network.parameters()).device
 
     def run(positions: Ints) -> int:
-        batch = gather(part, positions)
+        batch = collate(part, positions)
         with torch.inference_mode():
             mask = torch.from_numpy(batch.mask).to(device)
             embedded = network.embeddings(torch.from_numpy(batch.inputs).to(device), network.compute_dtype)
@@ -119,11 +119,11 @@ def _fill(target: Hidden, network: Any, part: Encoded, start: int, listeners: Se
 
     was_training, done = network.training, 0
     network.eval()
-    passes = list(cut_into_passes(np.arange(len(part)), part.lengths, pass_size(device)))
-    for tokens in side_by_side.each(run, passes, side_by_side.hands(network, len(part))):
+    passes = list(make_microbatches(np.arange(len(part)), part.lengths, pass_size(device)))
+    for tokens in parallel.parallel_map(run, passes, parallel.num_workers(network, len(part))):
         done += tokens
         for listener in listeners:
-            listener(Keeping(done, len(part.tokens)))
+            listener(CacheProgress(done, len(part.tokens)))
     network.train(was_training)
 
 
@@ -156,7 +156,9 @@ def _find_or_make(
                 os.replace(name, path)
         return found
     except OSError as error:
-        raise RunFailed(f"cannot keep hidden states in {path.parent}: {error.strerror or error}; use train.cache=off") from error
+        raise RunFailed(
+            f"cannot keep hidden states in {path.parent}: {error.strerror or error}; use train.feature_cache=off"
+        ) from error
 
 
 @contextlib.contextmanager

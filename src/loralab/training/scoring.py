@@ -7,10 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from loralab.data.batches import Batch, cut_into_passes, deal, gather
-from loralab.data.values import Encoded, Ints
-from loralab.training import side_by_side
-from loralab.training.together import World
+from loralab.data.batches import Batch, collate, make_microbatches, partition_by_length
+from loralab.data.types import Encoded, Ints
+from loralab.training import parallel
+from loralab.training.distributed import Distributed
 
 
 def pass_size(device: torch.device) -> int:
@@ -20,13 +20,9 @@ def pass_size(device: torch.device) -> int:
 
 def run_batch(network: nn.Module, batch: Batch, device: torch.device) -> Tensor:
     """Return the logits (batch, classes) fp32 of one pass, from its tokens or its kept hidden states."""
-    return forward(network, *to_tensors(batch, device), batch.start)
-
-
-def forward(network: nn.Module, inputs: Tensor, mask: Tensor, start: int | None) -> Tensor:
-    """Return the logits (batch, classes) fp32 of tokens, or of hidden states that have passed the layers below `start`."""
-    found: Tensor = network(inputs, mask) if start is None else network(inputs, mask, start)
-    return found
+    inputs, mask = to_tensors(batch, device)
+    logits: Tensor = network(inputs, mask) if batch.start is None else network(inputs, mask, batch.start)
+    return logits
 
 
 def to_tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -41,7 +37,7 @@ def last_linear(head: nn.Module) -> nn.Linear:
 
 
 def logits_of(
-    network: nn.Module, encoded: Encoded, tokens_per_pass: int | None = None, rows: Ints | None = None
+    network: nn.Module, encoded: Encoded, max_tokens_per_microbatch: int | None = None, rows: Ints | None = None
 ) -> npt.NDArray[np.float32]:
     """Return logits (n, classes) fp32, row i for text i, or for text rows[i]. The network is left in the mode it was in."""
     device = next(network.parameters()).device
@@ -51,15 +47,15 @@ def logits_of(
 
     def run(positions: Ints) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            return run_batch(network, gather(encoded, rows[positions]), device).float().cpu().numpy()
+            return run_batch(network, collate(encoded, rows[positions]), device).float().cpu().numpy()
 
     was_training = network.training
     network.eval()
     logits: npt.NDArray[np.float32] | None = None
-    lengths, hands = encoded.lengths[rows], side_by_side.hands(network, len(rows))
-    dealt = deal(np.arange(len(rows)), lengths, hands)
-    passes = [each for part in dealt for each in cut_into_passes(part, lengths, tokens_per_pass or pass_size(device))]
-    for positions, found in zip(passes, side_by_side.each(run, passes, hands), strict=True):
+    lengths, hands = encoded.lengths[rows], parallel.num_workers(network, len(rows))
+    dealt = partition_by_length(np.arange(len(rows)), lengths, hands)
+    passes = [each for part in dealt for each in make_microbatches(part, lengths, max_tokens_per_microbatch or pass_size(device))]
+    for positions, found in zip(passes, parallel.parallel_map(run, passes, hands), strict=True):
         if logits is None:
             logits = np.empty((len(rows), found.shape[1]), dtype=np.float32)
         logits[positions] = found
@@ -68,7 +64,7 @@ def logits_of(
     return logits
 
 
-def logits_among(world: World, network: nn.Module, encoded: Encoded) -> npt.NDArray[np.float32]:
+def logits_among(world: Distributed, network: nn.Module, encoded: Encoded) -> npt.NDArray[np.float32]:
     """The same for the whole data set, of which each process scores its share; all get all logits."""
     if world.size == 1:
         return logits_of(network, encoded)

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loralab.cache import cache_folder
 from loralab.errors import RunFailed
+from loralab.storage.cache import cache_folder
 
 SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
 FLAGS = ["-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-fPIC", "-shared"]
@@ -86,7 +86,7 @@ class Kernels:
     def __call__(self, name: str, *arguments: Tensor | Layer | float | None) -> None:
         """Call a function, with None for a null pointer. Raises RunFailed where it found no memory."""
         if self.functions[name](*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]):
-            raise RunFailed("there is no memory left: use a smaller train.tokens_per_pass or data.max_length")
+            raise RunFailed("there is no memory left: use a smaller train.max_tokens_per_microbatch or data.max_length")
 
 
 def find() -> Kernels | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loralab.report.figures import result, training
-from loralab.report.figures.ink import Drawing, style
+from loralab.report.figures.ink import ReportFigure, style
 from loralab.report.tables import RunTables
 
-_FIGURES: tuple[Callable[[RunTables], Drawing | None], ...] = (
+_FIGURES: tuple[Callable[[RunTables], ReportFigure | None], ...] = (
     result.confusion,
     result.f1_by_class,
     result.radar,
@@ -20,7 +20,7 @@ _FIGURES: tuple[Callable[[RunTables], Drawing | None], ...] = (
 )
 
 
-def draw(tables: RunTables) -> list[Drawing]:
+def draw(tables: RunTables) -> list[ReportFigure]:
     """Draw every figure that the run has rows for."""
     with style():
         return [drawing for figure in _FIGURES if (drawing := figure(tables)) is not None]

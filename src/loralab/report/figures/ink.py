@@ -55,7 +55,7 @@ _STYLE: dict[Any, Any] = {
 
 
 @dataclass(frozen=True)
-class Drawing:
+class ReportFigure:
     """A figure with its file's name, its title, the rows behind it, and a sentence on how to read it."""
 
     name: str
@@ -78,7 +78,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def save_png(drawing: Drawing, path: Path) -> None:
+def save_png(drawing: ReportFigure, path: Path) -> None:
     """Write the figure on white, with its title."""
     with style():
         title = drawing.figure.suptitle(f"{drawing.title}\n{drawing.rows}", fontsize=9, linespacing=1.4)
@@ -87,7 +87,7 @@ def save_png(drawing: Drawing, path: Path) -> None:
         title.set_in_layout(False)
 
 
-def to_svg(drawing: Drawing) -> str:
+def to_svg(drawing: ReportFigure) -> str:
     """Return the figure as an SVG document with a transparent ground and texts as text."""
     with style():
         file = io.StringIO()

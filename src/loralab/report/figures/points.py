@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from loralab.report.figures.ink import BLUE, GOLD, GREEN, GREY, HEIGHT, INK, PURPLE, VERMILLION, WIDTH, Drawing, legend_below
+from loralab.report.figures.ink import BLUE, GOLD, GREEN, GREY, HEIGHT, INK, PURPLE, VERMILLION, WIDTH, ReportFigure, legend_below
 from loralab.report.tables import shorten
 from loralab.stats import Interval
 
@@ -34,9 +34,9 @@ class Caption:
     rows: str
     text: str
 
-    def under(self, figure: Figure) -> Drawing:
+    def under(self, figure: Figure) -> ReportFigure:
         """The drawing."""
-        return Drawing(self.name, self.title, self.rows, self.text, figure)
+        return ReportFigure(self.name, self.title, self.rows, self.text, figure)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Panel:
 
 
 @dataclass(frozen=True)
-class Line:
+class Series:
     """A line along a number: x with mean, and where known low and high; `dots` are single runs (x, y)."""
 
     label: str
@@ -61,7 +61,7 @@ class Line:
     dots: Sequence[tuple[float, float]] = field(default=())
 
 
-def strips(caption: Caption, labels: Sequence[str], panels: Sequence[Panel]) -> Drawing | None:
+def strips(caption: Caption, labels: Sequence[str], panels: Sequence[Panel]) -> ReportFigure | None:
     """A row for each category, a column for each panel: dots for seeds, a box from five on, a diamond with the mean's interval."""
     n = min(len(labels), MOST_ROWS)
     if not n or not panels:
@@ -90,13 +90,13 @@ def strips(caption: Caption, labels: Sequence[str], panels: Sequence[Panel]) -> 
 
 def lines(
     caption: Caption,
-    series: Sequence[Line],
+    series: Sequence[Series],
     xlabel: str,
     ylabel: str,
     *,
     levels: Sequence[tuple[str, float]] = (),
     ticks: bool = True,
-) -> Drawing | None:
+) -> ReportFigure | None:
     """Means along a number with the bands of their intervals; `levels` are heights to compare with, such as chance.
 
     ticks: the points themselves are the ticks, as the settings that were tried; False where they are steps.
@@ -130,7 +130,7 @@ def lines(
     return caption.under(figure)
 
 
-def forest(caption: Caption, rows: Sequence[tuple[str, Interval | None, float, bool]], what: str) -> Drawing | None:
+def forest(caption: Caption, rows: Sequence[tuple[str, Interval | None, float, bool]], what: str) -> ReportFigure | None:
     """Differences with their intervals, one row each: (label, interval, difference, whether it may be claimed)."""
     rows = rows[:MOST_ROWS]
     if not rows:
@@ -153,7 +153,7 @@ def forest(caption: Caption, rows: Sequence[tuple[str, Interval | None, float, b
     return caption.under(figure)
 
 
-def slopes(caption: Caption, labels: Sequence[str], seeds: Sequence[Sequence[float]], ylabel: str) -> Drawing | None:
+def slopes(caption: Caption, labels: Sequence[str], seeds: Sequence[Sequence[float]], ylabel: str) -> ReportFigure | None:
     """One line a seed across categories: parallel lines are a difference that every seed sees. seeds: (seeds, categories)."""
     if len(labels) < 2 or len(labels) > 8 or not seeds:
         return None
@@ -171,7 +171,7 @@ def slopes(caption: Caption, labels: Sequence[str], seeds: Sequence[Sequence[flo
 
 def scatter(
     caption: Caption, groups: Sequence[tuple[str, Sequence[float], Sequence[float]]], xlabel: str, ylabel: str
-) -> Drawing | None:
+) -> ReportFigure | None:
     """One dot a run: (label, x, y) for each group of at most six."""
     groups = [group for group in groups[:MOST_LINES] if len(group[1])]
     if not groups:

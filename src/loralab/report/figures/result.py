@@ -9,14 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from loralab.report.figures.ink import BLUE, GRID, INK, RIGHT_FILL, VERMILLION, WIDTH, WRONG_FILL, Drawing, legend_below
-from loralab.report.predictions import Bin, Predictions
+from loralab.report.figures.ink import BLUE, GRID, INK, RIGHT_FILL, VERMILLION, WIDTH, WRONG_FILL, ReportFigure, legend_below
+from loralab.report.predictions import CalibrationBin, PredictionSummary
 from loralab.report.tables import RunTables, shorten
 
 MOST_CLASSES, LONGEST_NAME = 40, 22
 
 
-def confusion(tables: RunTables) -> Drawing | None:
+def confusion(tables: RunTables) -> ReportFigure | None:
     """Test rows by true and predicted class."""
     found = tables.predictions
     if found is None:
@@ -51,10 +51,10 @@ def confusion(tables: RunTables) -> Drawing | None:
     axes.spines[:].set_visible(False)
     part = "" if n == len(found.classes) else f", the {n} of {len(found.classes):,} classes with the most mistakes"
     caption = "Counts of rows: blue is right, orange wrong. The shade grows with the share of the true class."
-    return Drawing("confusion", "Confusion matrix", f"{found.rows:,} test rows{part}", caption, figure)
+    return ReportFigure("confusion", "Confusion matrix", f"{found.rows:,} test rows{part}", caption, figure)
 
 
-def f1_by_class(tables: RunTables) -> Drawing | None:
+def f1_by_class(tables: RunTables) -> ReportFigure | None:
     """F1 of each class on the test rows, and on the validation rows."""
     rows = tables.per_class()
     if not rows or tables.result is None:
@@ -78,10 +78,10 @@ def f1_by_class(tables: RunTables) -> Drawing | None:
     legend_below(axes)
     part = "" if len(shown) == len(rows) else f"; the {len(shown)} of {len(rows):,} classes with the lowest F1"
     caption = "Bars: test rows, their number in brackets. Diamonds: validation rows, on which the weights were chosen."
-    return Drawing("f1_by_class", "F1 by class", f"{tables.test_rows:,} test rows{part}", caption, figure)
+    return ReportFigure("f1_by_class", "F1 by class", f"{tables.test_rows:,} test rows{part}", caption, figure)
 
 
-def radar(tables: RunTables) -> Drawing | None:
+def radar(tables: RunTables) -> ReportFigure | None:
     """Several scores at once, each so that 1 is best."""
     if tables.result is None:
         return None
@@ -111,7 +111,7 @@ def radar(tables: RunTables) -> Drawing | None:
     figure.legend(loc="outside lower center", ncols=2)
     rows = f"{tables.test_rows:,} test rows" + (f", {tables.validation_rows:,} validation rows" if len(sets) > 1 else "")
     caption = "Every spoke runs from 0 to 1, and outward is better; the numbers are the test rows'."
-    return Drawing("radar", "Scores at a glance", rows, caption, figure)
+    return ReportFigure("radar", "Scores at a glance", rows, caption, figure)
 
 
 def spokes(scores: Mapping[str, float], classes: Sequence[str]) -> dict[str, float]:
@@ -134,7 +134,7 @@ def spokes(scores: Mapping[str, float], classes: Sequence[str]) -> dict[str, flo
     return found
 
 
-def reliability(tables: RunTables) -> Drawing | None:
+def reliability(tables: RunTables) -> ReportFigure | None:
     """Accuracy by confidence, before and after the temperature (Guo et al. 2017)."""
     found = tables.predictions
     if found is None or not found.rows:
@@ -143,7 +143,7 @@ def reliability(tables: RunTables) -> Drawing | None:
     figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="as sure as right")
-    sets: list[tuple[str, Sequence[Bin], str, str, str]] = []
+    sets: list[tuple[str, Sequence[CalibrationBin], str, str, str]] = []
     if temperature and found.before:
         sets.append(("before", found.before, VERMILLION, "--", "s"))
     sets.append((f"after, temperature {temperature:.2f}" if temperature else "test", found.after, BLUE, "-", "o"))
@@ -167,10 +167,10 @@ def reliability(tables: RunTables) -> Drawing | None:
         "On the dotted line a classifier is as often right as it says; below it, it is too sure of itself. "
         "Larger marks stand for more rows; small ones jump about."
     )
-    return Drawing("reliability", "Reliability", f"{found.rows:,} test rows", caption, figure)
+    return ReportFigure("reliability", "Reliability", f"{found.rows:,} test rows", caption, figure)
 
 
-def _most_wrong(found: Predictions) -> list[int]:
+def _most_wrong(found: PredictionSummary) -> list[int]:
     """The numbers of the classes to be shown, in order: all, or those with the most mistakes, made or suffered."""
     if len(found.classes) <= MOST_CLASSES:
         return list(range(len(found.classes)))
@@ -178,7 +178,7 @@ def _most_wrong(found: Predictions) -> list[int]:
     return sorted(np.argsort(-wrong, kind="stable")[:MOST_CLASSES].tolist())
 
 
-def _span(bins: Sequence[Bin]) -> int:
+def _span(bins: Sequence[CalibrationBin]) -> int:
     """Bins between the first and the last, empty ones too."""
     return round((bins[-1].high - bins[0].low) / (bins[0].high - bins[0].low))
 

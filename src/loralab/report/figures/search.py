@@ -13,7 +13,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from loralab.report.figures.ink import BLUE, GREEN, GRID, HEIGHT, INK, VERMILLION, WIDTH, Drawing, legend_below, style
+from loralab.report.figures.ink import BLUE, GREEN, GRID, HEIGHT, INK, VERMILLION, WIDTH, ReportFigure, legend_below, style
 from loralab.report.tables import LABELS, shorten
 
 Found = Mapping[str, Any]
@@ -21,14 +21,14 @@ SHADES = LinearSegmentedColormap.from_list("worse to better", [GRID, BLUE])
 LONGEST_NAME = 22
 
 
-def draw_search(found: Found) -> list[Drawing]:
+def draw_search(found: Found) -> list[ReportFigure]:
     """Draw every figure that a search has rows for."""
-    figures: tuple[Callable[[Found], Drawing | None], ...] = (history, importance, slices, parallel, pareto)
+    figures: tuple[Callable[[Found], ReportFigure | None], ...] = (history, importance, slices, parallel, pareto)
     with style():
         return [drawing for figure in figures if (drawing := figure(found)) is not None]
 
 
-def history(found: Found) -> Drawing | None:
+def history(found: Found) -> ReportFigure | None:
     """The first objective of every trial in the order they were asked for, and the best so far."""
     rows = complete(found)
     if not rows:
@@ -55,10 +55,10 @@ def history(found: Found) -> Drawing | None:
     caption = (
         "Every trial by its score on the validation rows. A line that has long been level says that more trials would add little."
     )
-    return Drawing("search_history", "History of the search", count(found), caption, figure)
+    return ReportFigure("search_history", "History of the search", count(found), caption, figure)
 
 
-def importance(found: Found) -> Drawing | None:
+def importance(found: Found) -> ReportFigure | None:
     """Each setting's share of the objective's variance."""
     shares = {name: each for name, each in found["importance"].items() if each and not any(map(math.isnan, each.values()))}
     if not shares:
@@ -79,10 +79,10 @@ def importance(found: Found) -> Drawing | None:
     axes.tick_params(axis="y", length=0)
     legend_below(axes)
     caption = "By fANOVA over the complete trials: how much of their differences each setting explains. With few trials, a hint."
-    return Drawing("search_importance", "What mattered", count(found), caption, figure)
+    return ReportFigure("search_importance", "What mattered", count(found), caption, figure)
 
 
-def slices(found: Found) -> Drawing | None:
+def slices(found: Found) -> ReportFigure | None:
     """The first objective by each setting."""
     rows = complete(found)
     if not rows:
@@ -107,10 +107,10 @@ def slices(found: Found) -> Drawing | None:
     caption = (
         "Every complete trial, by each setting in turn; the diamond is the best. A best value at an edge of its range: widen it."
     )
-    return Drawing("search_slices", "By each setting", count(found), caption, figure)
+    return ReportFigure("search_slices", "By each setting", count(found), caption, figure)
 
 
-def parallel(found: Found) -> Drawing | None:
+def parallel(found: Found) -> ReportFigure | None:
     """Every complete trial as a line through its settings, darker where it is better."""
     rows, axes_of = complete(found), found["axes"]
     if len(rows) < 2:
@@ -150,10 +150,10 @@ def parallel(found: Found) -> Drawing | None:
     axes.tick_params(length=0)
     axes.grid(visible=True, axis="x", color=INK, linewidth=0.6)
     caption = "Each line is a trial: the darker the better, orange the best. Where dark lines meet, a setting decides."
-    return Drawing("search_parallel", "All settings at once", count(found), caption, figure)
+    return ReportFigure("search_parallel", "All settings at once", count(found), caption, figure)
 
 
-def pareto(found: Found) -> Drawing | None:
+def pareto(found: Found) -> ReportFigure | None:
     """Two objectives against each other; those that no other trial beats in both."""
     rows = complete(found)
     if len(found["objectives"]) < 2 or not rows:
@@ -175,7 +175,7 @@ def pareto(found: Found) -> Drawing | None:
     caption = (
         f"No trial beats one of the front in both {label(first)} and {label(second)}: which of them to take is a matter of taste."
     )
-    return Drawing("search_pareto", "The best compromises", count(found), caption, figure)
+    return ReportFigure("search_pareto", "The best compromises", count(found), caption, figure)
 
 
 def complete(found: Found) -> list[dict[str, Any]]:

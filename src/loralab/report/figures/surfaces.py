@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
 
-from loralab.report.figures.ink import BLUE, GREEN, GRID, HEIGHT, INK, RIGHT_FILL, VERMILLION, WIDTH, Drawing, legend_below
+from loralab.report.figures.ink import BLUE, GREEN, GRID, HEIGHT, INK, RIGHT_FILL, VERMILLION, WIDTH, ReportFigure, legend_below
 from loralab.report.figures.points import Caption
 from loralab.report.tables import shorten
 from loralab.stats import HoldOut, Interval, PowerLaw
@@ -21,7 +21,7 @@ Grid = npt.NDArray[np.float64]
 _CELL = 0.56
 
 
-def heat(caption: Caption, xs: Sequence[str], ys: Sequence[str], grid: Grid, xlabel: str, ylabel: str) -> Drawing | None:
+def heat(caption: Caption, xs: Sequence[str], ys: Sequence[str], grid: Grid, xlabel: str, ylabel: str) -> ReportFigure | None:
     """The mean at every pair of points, as a number on a shade; the highest is framed."""
     if not np.isfinite(grid).any() or len(xs) * len(ys) > 400:
         return None
@@ -46,7 +46,7 @@ def heat(caption: Caption, xs: Sequence[str], ys: Sequence[str], grid: Grid, xla
     return caption.under(figure)
 
 
-def surface(caption: Caption, xs: Sequence[str], ys: Sequence[str], grid: Grid, xlabel: str, ylabel: str) -> Drawing | None:
+def surface(caption: Caption, xs: Sequence[str], ys: Sequence[str], grid: Grid, xlabel: str, ylabel: str) -> ReportFigure | None:
     """The same as a surface over the plane of both; points evenly apart. None without at least two points on each side."""
     if len(xs) < 2 or len(ys) < 2 or not np.isfinite(grid).all():
         return None
@@ -82,7 +82,7 @@ def law(
     band: tuple[Sequence[float], Sequence[Interval]] | None,
     checked: HoldOut | None,
     diminishing: float | None,
-) -> Drawing:
+) -> ReportFigure:
     """Errors by rows on log scales, the power law through them and beyond, and the law that had not seen the last point."""
     figure = Figure(figsize=(WIDTH, HEIGHT + 0.3), layout="constrained")
     axes = figure.subplots()

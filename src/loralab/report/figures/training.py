@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from loralab.report.figures.ink import BLUE, GREEN, HEIGHT, INK, VERMILLION, WIDTH, Drawing, legend_below
+from loralab.report.figures.ink import BLUE, GREEN, HEIGHT, INK, VERMILLION, WIDTH, ReportFigure, legend_below
 from loralab.report.tables import LABELS, OVERALL, RunTables, thin
 
 MOST_POINTS = 300
 
 
-def learning_curve(tables: RunTables) -> Drawing | None:
+def learning_curve(tables: RunTables) -> ReportFigure | None:
     """Training loss of every step, and its running mean."""
     steps = thin(tables.steps, MOST_POINTS)
     if not steps:
@@ -33,10 +33,10 @@ def learning_curve(tables: RunTables) -> Drawing | None:
     each = tables.steps[-1].step / len(steps)
     group = "" if each <= 1 else f", each point the mean of about {each:.0f}"
     caption = f"What training minimised{_penalties(tables)}. The bold line is the mean of the last {window * each:.0f} steps."
-    return Drawing("learning_curve", "Learning curve", f"{len(tables.steps):,} steps{group}", caption, figure)
+    return ReportFigure("learning_curve", "Learning curve", f"{len(tables.steps):,} steps{group}", caption, figure)
 
 
-def losses(tables: RunTables) -> Drawing | None:
+def losses(tables: RunTables) -> ReportFigure | None:
     """Training and validation loss at every evaluation."""
     rows = tables.evaluations
     if not rows:
@@ -53,10 +53,10 @@ def losses(tables: RunTables) -> Drawing | None:
         f"Training: what was minimised{_penalties(tables)}, mean since the evaluation before. "
         "Validation: plain cross entropy, without dropout. Apart from that, a widening gap means overfitting."
     )
-    return Drawing("loss", "Training and validation loss", _evaluations(tables), caption, figure)
+    return ReportFigure("loss", "Training and validation loss", _evaluations(tables), caption, figure)
 
 
-def accuracy_trend(tables: RunTables) -> Drawing | None:
+def accuracy_trend(tables: RunTables) -> ReportFigure | None:
     """Validation accuracy and macro F1 by step; the test accuracy with its interval at the step whose weights were kept."""
     rows = tables.evaluations
     if not rows:
@@ -79,10 +79,10 @@ def accuracy_trend(tables: RunTables) -> Drawing | None:
         )
     axes.set(xlabel="step", ylabel="score")
     _finish(axes)
-    return Drawing("accuracy", "Accuracy by step", _evaluations(tables), caption, figure)
+    return ReportFigure("accuracy", "Accuracy by step", _evaluations(tables), caption, figure)
 
 
-def all_metrics(tables: RunTables) -> Drawing | None:
+def all_metrics(tables: RunTables) -> ReportFigure | None:
     """Every validation score in a panel of its own, with the learning rate."""
     rows = tables.evaluations
     if not rows or not tables.steps:
@@ -107,7 +107,7 @@ def all_metrics(tables: RunTables) -> Drawing | None:
     caption = (
         "Each score on a scale of its own. Loss, calibration error and Brier score are better when lower, the others when higher."
     )
-    return Drawing("all_metrics", "All validation scores and the learning rate", _evaluations(tables), caption, figure)
+    return ReportFigure("all_metrics", "All validation scores and the learning rate", _evaluations(tables), caption, figure)
 
 
 def _one() -> tuple[Figure, Axes]:

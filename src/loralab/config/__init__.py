@@ -1,0 +1,1 @@
+"""Settings: the schema, recipes, and how they are loaded."""

@@ -1,0 +1,1 @@
+"""Encoders through Hugging Face Transformers and peft."""

@@ -1,0 +1,1 @@
+"""Files: run folders, experiment folders, the cache, atomic writes."""
