@@ -20,7 +20,8 @@ from tiny import CLASSES, topics, write_csv
 import loralab
 from loralab import Classifier
 from loralab.cli.main import main
-from loralab.config.loading import list_recipes, load_config, setting_names
+from loralab.config import load_config
+from loralab.config.loading import list_recipes, setting_names
 
 COMMANDS = {
     "train",

@@ -13,7 +13,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from loralab.config.loading import MAX_YAML_BYTES, Config, default_name, describe_settings, list_recipes, load_config, setting_names
+from loralab.config import Config, load_config
+from loralab.config.loading import MAX_YAML_BYTES, default_name, describe_settings, list_recipes, setting_names
 from loralab.errors import LoralabError
 
 RECIPES = (
@@ -444,7 +445,7 @@ BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*
 READ = """
 import resource, sys
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
-from loralab.config.loading import load_config
+from loralab.config import load_config
 from loralab.errors import LoralabError
 for file in sys.argv[1:]:
     try:

@@ -20,7 +20,7 @@ from tiny import write_csv
 
 from loralab import Classifier, LoralabError, load_config, pipeline, run_training
 from loralab.cli.main import main
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.errors import RunFailed
 from loralab.storage import run_folder
 from loralab.training.checkpoint import Checkpoint

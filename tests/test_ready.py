@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny import topics, write_csv
 
-from loralab.config.loading import load_config
+from loralab.config import load_config
 from loralab.data import tokenize as encoding
 from loralab.data.types import Encoded, Examples
 from loralab.training.setup import build_run

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.errors import LoralabError, RunFailed
 from loralab.storage import run_folder
 from loralab.training.callbacks import EvalEnd, StepEnd

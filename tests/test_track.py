@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from loralab import LoralabError, load_config, run_training
 from loralab.cli.main import app
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.integrations import trackers as module
 from loralab.integrations.trackers import KINDS, Session, open_trackers
 from loralab.pipeline import RunSummary

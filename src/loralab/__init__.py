@@ -16,8 +16,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "Classifier": "loralab.inference.classifier",
     "Predictions": "loralab.inference.classifier",
-    "Config": "loralab.config.loading",
-    "load_config": "loralab.config.loading",
+    "Config": "loralab.config",
+    "load_config": "loralab.config",
     "LoralabError": "loralab.errors",
     "RunFailed": "loralab.errors",
     "RunSummary": "loralab.pipeline",

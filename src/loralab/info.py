@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from loralab.config.loading import NAMED_SOURCES, Config, load_config
+from loralab.config import Config, load_config
+from loralab.config.loading import NAMED_SOURCES
 from loralab.data.sources import AG_NEWS_CLASSES, load_source
 from loralab.errors import LoralabError
 from loralab.model.architectures import Dimensions, Sizes, family, is_native, parse_layers, resolve_targets

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from loralab import metrics
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.data.types import Encoded, Examples
 from loralab.errors import Interrupted
 from loralab.model.bundle import save_bundle

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from loralab.config.loading import load_config
+from loralab.config import load_config
 from loralab.data.prepare import class_names_as_texts, load_splits, remarks
 from loralab.data.sources import Columns
 from loralab.data.splits import Splits
@@ -134,10 +134,10 @@ def test_index_file_chooses_training_rows(tmp_path: Path) -> None:
     whole = load(path)[0].train.rows
     chosen = tmp_path / "rows.txt"
     chosen.write_text("5\n0\n2\n1\n")
-    splits, _ = load(path, f"data.train_train_indices={chosen}")
+    splits, _ = load(path, f"data.train_indices={chosen}")
     assert splits.train.rows.tolist() == whole[[0, 1, 2, 5]].tolist()
     chosen.write_text("5\n72\n")
-    assert "row 72; the training rows are 0-71" in refused(path, f"data.train_train_indices={chosen}")
+    assert "row 72; the training rows are 0-71" in refused(path, f"data.train_indices={chosen}")
 
 
 def test_remarks_count_missing_texts_and_shared_ones() -> None:

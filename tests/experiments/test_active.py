@@ -85,7 +85,7 @@ def test_uncertain_rows_are_those_that_the_last_trials_classifier_is_unsure_of(
 ) -> None:
     folder, summary, _ = experiment
     (last,) = [o.trial for o in summary.outcomes if o.trial.factors == {"strategy": "entropy", "labels": 14, "seed": 1}]
-    free = {**last.config.data.division(), "indices": None, "max_train_samples": None}
+    free = {**last.config.data.division(), "train_indices": None, "max_train_samples": None}
     training = load_splits(**free)[0].train
     unlabelled = [i for i in range(len(training)) if i not in rows(summary, "entropy", 14, 1)]
     found = Classifier.load(trial_folder(folder, last)).predict([training.texts[i] for i in unlabelled])

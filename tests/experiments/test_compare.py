@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from loralab.config.loading import Config, load_config
+from loralab.config import Config, load_config
 from loralab.errors import LoralabError
 from loralab.experiments.compare import Comparison, plan_comparison, short_names
 from loralab.experiments.run import run_experiment

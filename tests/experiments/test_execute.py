@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from loralab import run_training
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.errors import Interrupted, LoralabError, RunFailed
 from loralab.experiments.execute import Outcome, choose_where, run_all
 from loralab.experiments.plans import ExperimentPlan, make_plan

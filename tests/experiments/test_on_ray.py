@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loralab.config.loading import load_config
+from loralab.config import load_config
 from loralab.errors import LoralabError, RunFailed
 from loralab.experiments import on_ray
 from loralab.experiments.execute import Outcome, choose_where, run_all

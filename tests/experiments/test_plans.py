@@ -7,7 +7,7 @@ from itertools import product
 
 import pytest
 
-from loralab.config.loading import load_config
+from loralab.config import load_config
 from loralab.data.prepare import load_splits
 from loralab.errors import LoralabError
 from loralab.experiments.plans import LONGEST_NAME, make_plan, name_of, parse_points, parse_seeds

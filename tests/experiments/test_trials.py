@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from loralab.config.loading import load_config
+from loralab.config import load_config
 from loralab.errors import LoralabError
 from loralab.experiments.run import open_experiment, together
 from loralab.storage import run_folder

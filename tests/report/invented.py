@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from loralab import metrics
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.storage import run_folder
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")

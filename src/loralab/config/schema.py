@@ -152,7 +152,7 @@ class TrainConfig(SettingsSection):
     )
     learning_rate: Real = Field(1e-3, gt=0)
     head_learning_rate: Real | None = Field(None, gt=0, description="default: learning_rate")
-    head_init: Annotated[Literal["random", "probe", "descriptions", "probe+descriptions"]] = Field(
+    head_init: Literal["random", "probe", "descriptions", "probe+descriptions"] = Field(
         "random",
         description="initial weights of the head. random; probe: logistic regression on the training rows; descriptions: embeddings of "
         "data.descriptions or the class names; probe+descriptions: the regression, regularized towards the descriptions",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.data.prepare import load_splits
 from loralab.data.splits import read_indices, stratified
 from loralab.data.types import Examples, Ints

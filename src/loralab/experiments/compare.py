@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.errors import LoralabError
 from loralab.experiments.plans import choose_axes
 from loralab.experiments.spec import Kind

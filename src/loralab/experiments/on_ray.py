@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from loralab.config.loading import NAMED_SOURCES, Config
+from loralab.config import Config
+from loralab.config.loading import NAMED_SOURCES
 from loralab.errors import Interrupted, LoralabError, RunFailed, need
 from loralab.experiments.run_trial import MOST_DEATHS, Outcome, Tell, run_trial
 from loralab.storage import run_folder

@@ -12,7 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from loralab.config.loading import Config, load_config, setting_names
+from loralab.config import Config, load_config
+from loralab.config.loading import setting_names
 from loralab.errors import LoralabError, nearest
 from loralab.experiments.spec import Kind
 from loralab.storage.experiment_folder import ExperimentSpec, Factor, Trial

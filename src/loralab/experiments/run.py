@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.data.prepare import load_splits
 from loralab.errors import LoralabError
 from loralab.experiments.active import plan_active

@@ -14,7 +14,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from loralab.config.loading import Config, load_config, read_yaml, search_ranges
+from loralab.config import Config, load_config
+from loralab.config.loading import read_yaml, search_ranges
 from loralab.errors import Interrupted, LoralabError, RunFailed
 from loralab.experiments.execute import cores, use_threads
 from loralab.experiments.plans import apply

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.experiments.study import Row, Rules
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import BEST, FOUND, PARETO, TABLE

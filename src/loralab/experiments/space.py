@@ -9,7 +9,8 @@ from itertools import product
 from math import prod
 from typing import Any, Protocol, get_args
 
-from loralab.config.loading import Config, setting_names
+from loralab.config import Config
+from loralab.config.loading import setting_names
 from loralab.errors import LoralabError, nearest
 from loralab.experiments.plans import apply
 

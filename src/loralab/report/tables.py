@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from loralab import metrics
-from loralab.config.loading import Config, describe_settings
+from loralab.config import Config
+from loralab.config.loading import describe_settings
 from loralab.errors import LoralabError
 from loralab.report.predictions import PredictionSummary, read_predictions
 from loralab.stats import wilson

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.errors import LoralabError
 from loralab.storage import run_folder
 

@@ -32,7 +32,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from loralab.config.loading import Config, load_config
+from loralab.config import Config, load_config
 from loralab.errors import LoralabError, RunFailed
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = "config.yaml", "environment.json", "log.jsonl", "model", "scores.json"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loralab import metrics
-from loralab.config.loading import Config
+from loralab.config import Config
 from loralab.data.augment import Rewrite, augment, check_techniques, needs_synonyms, remark, word_rewrites
 from loralab.data.back_translation import load_back_translation
 from loralab.data.clean import check_steps
