@@ -1,9 +1,10 @@
-# Everything here works on a fresh clone: Python 3.11 or later, pip and make; the virtual environment lies in this folder.
+# Works on a fresh clone with Python 3.11 or later, pip and make; the virtual environment is .venv in this folder.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check format bench clean
+.PHONY: demo test check docs format bench clean
 
 demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headlines, write a submission
 	$(BIN)/loralab train quickstart --name demo --overwrite
@@ -11,28 +12,32 @@ demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headl
 	  --input "Striker's late header sends the cup final into extra time"
 	$(BIN)/loralab predict runs/demo --file examples/unlabelled.csv --format submission --out runs/demo-submission.csv --overwrite
 
-test: check  ## every test: the fast ones first, then the slow
-	$(BIN)/pytest -q --numprocesses auto --dist loadfile -m "slow and not gpu and not network"
+test: check  ## all tests: the fast ones first, then the slow ones
+	$(PYTEST) -m "slow and not gpu and not network"
 
-check: .venv/dev  ## format, lint, types, layers and the fast tests: the same as CI's first part
+check: .venv/dev  ## format, lint, types, import contracts and fast tests: the first part of CI
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/clang-format --dry-run -Werror src/loralab/model/kernels/*.[ch]
 	$(BIN)/mypy
-	$(BIN)/pytest -q --numprocesses auto --dist loadfile -m "not slow and not gpu and not network"
+	$(BIN)/lint-imports
+	$(PYTEST) -m "not slow and not gpu and not network"
 
-format: .venv/dev  ## put the code into shape
+docs: .venv/dev  ## build the documentation into site/; warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+format: .venv/dev  ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 	$(BIN)/clang-format -i src/loralab/model/kernels/*.[ch]
 
-bench: .venv/dev  ## every benchmark against HF Trainer + peft and others, on an idle machine: an hour; ARGS="training --quick"
+bench: .venv/dev  ## all benchmarks against HF Trainer + peft and others, on an idle machine: an hour; ARGS="training --quick"
 	$(BIN)/python -m benchmarks $(ARGS)
 
-clean:  ## remove the virtual environment and caches; runs stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache
+clean:  ## remove the virtual environment, caches and the built documentation; runs stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache site
 
-# torch comes first, by itself: a later package would otherwise pull in the newest build, with gigabytes for GPUs.
+# torch first, on its own: otherwise a later package pulls in the newest build with gigabytes of CUDA libraries.
 .venv/demo: pyproject.toml constraints.txt
 	@echo "setting up .venv (some minutes, once)"
 	$(PYTHON) -m venv .venv
