@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ Probabilities = npt.NDArray[np.float64]
 
 _OVERALL = ("loss", "accuracy", "macro_f1", "mcc", "kappa", "ece", "brier")
 _PER_CLASS = ("precision", "recall", "f1")
+CALIBRATION_BINS = 15
 
 
 def scores(logits: Logits, labels: Labels, classes: Sequence[str], also: str = "loss") -> dict[str, float]:
@@ -68,12 +70,47 @@ def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
     return found
 
 
-def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 15) -> float:
-    """Mean distance of confidence from accuracy over equal-width bins of confidence, by their rows (Guo et al. 2017)."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    gap = np.bincount(number, weights=confidence - right, minlength=bins)
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Rows whose confidence lies in (low, high]: how many, how many are correct, and their mean confidence."""
+
+    low: float
+    high: float
+    rows: int
+    correct: int
+    confidence: float
+
+    @property
+    def accuracy(self) -> float:
+        """The share of correct rows."""
+        return self.correct / self.rows
+
+
+def calibration_totals(confidence: Probabilities, correct: npt.NDArray[np.bool_]) -> Probabilities:
+    """Return rows, summed confidence and correct rows of each equal-width bin, (3, bins). Totals of separate rows add up."""
+    number = _bin_number(confidence)
+    weights = (np.ones(len(confidence)), confidence, correct)
+    return np.stack([np.bincount(number, weights=column, minlength=CALIBRATION_BINS) for column in weights])
+
+
+def calibration_bins(totals: Probabilities) -> tuple[CalibrationBin, ...]:
+    """Return the bins that hold rows, lowest confidence first, from `calibration_totals` (Guo et al. 2017, figure 1)."""
+    return tuple(
+        CalibrationBin(i / CALIBRATION_BINS, (i + 1) / CALIBRATION_BINS, int(rows), int(correct), confidence / rows)
+        for i, (rows, confidence, correct) in enumerate(totals.T.tolist())
+        if rows
+    )
+
+
+def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> float:
+    """Mean distance of confidence from accuracy over equal-width bins of confidence, weighted by rows (Guo et al. 2017)."""
+    confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    gap = np.bincount(_bin_number(confidence), weights=confidence - correct, minlength=CALIBRATION_BINS)
     return float(np.abs(gap).sum() / len(labels))
+
+
+def _bin_number(confidence: Probabilities) -> Labels:
+    return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
 
 
 def brier(probabilities: Probabilities, labels: Labels) -> float:
