@@ -88,7 +88,7 @@ class CalibrationBin:
 
 def calibration_totals(confidence: Probabilities, correct: npt.NDArray[np.bool_]) -> Probabilities:
     """Return rows, summed confidence and correct rows of each equal-width bin, (3, bins). Totals of separate rows add up."""
-    number = _bin_number(confidence)
+    number = _bin_number(confidence, CALIBRATION_BINS)
     weights = (np.ones(len(confidence)), confidence, correct)
     return np.stack([np.bincount(number, weights=column, minlength=CALIBRATION_BINS) for column in weights])
 
@@ -102,15 +102,15 @@ def calibration_bins(totals: Probabilities) -> tuple[CalibrationBin, ...]:
     )
 
 
-def expected_calibration_error(probabilities: Probabilities, labels: Labels) -> float:
+def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = CALIBRATION_BINS) -> float:
     """Mean distance of confidence from accuracy over equal-width bins of confidence, weighted by rows (Guo et al. 2017)."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    gap = np.bincount(_bin_number(confidence), weights=confidence - correct, minlength=CALIBRATION_BINS)
+    gap = np.bincount(_bin_number(confidence, bins), weights=confidence - correct, minlength=bins)
     return float(np.abs(gap).sum() / len(labels))
 
 
-def _bin_number(confidence: Probabilities) -> Labels:
-    return np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(np.int64) - 1, 0, CALIBRATION_BINS - 1)
+def _bin_number(confidence: Probabilities, bins: int) -> Labels:
+    return np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
 def brier(probabilities: Probabilities, labels: Labels) -> float:
