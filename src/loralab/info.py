@@ -17,7 +17,7 @@ from loralab.data.sources import AG_NEWS_CLASSES, load_source
 from loralab.errors import LoralabError
 from loralab.model.architectures import Dimensions, Sizes, family, is_native, parse_layers, resolve_targets
 from loralab.model.checkpoints import base_dimensions, choose_head
-from loralab.model.parameter_counts import BudgetOption, Counts, count_from_shapes, solve_budget
+from loralab.model.parameter_counts import BudgetOption, ParameterCounts, count_from_shapes, solve_budget
 from loralab.storage import run_folder
 
 
@@ -55,7 +55,7 @@ def budget(recipe: str, overrides: Sequence[str], max_trainable: int) -> list[Bu
     return solve_budget(dims, class_count(config), head=head, max_trainable=max_trainable, layers=lora.layers)
 
 
-def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimensions | Sizes, Counts]:
+def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimensions | Sizes, ParameterCounts]:
     """Count what a configuration trains, by the closed formula, or off the BERT family from a network without weights.
 
     `classes` None: as many as its data has.
@@ -64,23 +64,18 @@ def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimens
     return dims, counts
 
 
-def _count(config: Config, classes: int | None) -> tuple[Dimensions | Sizes, Counts, list[str]]:
+def _count(config: Config, classes: int | None) -> tuple[Dimensions | Sizes, ParameterCounts, list[str]]:
     """The sizes, the counts, and the maps that peft adapts, none where the network is native."""
     name, lora, tuning = config.model.base, config.lora, config.tuning
     classes = classes or class_count(config)
     dims = base_dimensions(name)
     if isinstance(dims, Dimensions) and is_native(dims, tuning=tuning, variant=lora.variant, quantize=config.model.quantize):
         head = choose_head(config.model.head, name)
-        freeze = config.model.freeze
-        counts = count_from_shapes(
-            dims, classes, head=head, tuning=tuning, rank=lora.rank, targets=lora.targets, layers=lora.layers, freeze=freeze
-        )
+        counts = count_from_shapes(dims, classes, head=head, tuning=tuning, lora=lora, freeze=config.model.freeze)
         return dims, counts, []
-    from loralab.model.build import Lora, count_generic
+    from loralab.model.build import count_hf_model
 
-    settings = Lora(**lora.model_dump(exclude={"max_trainable", "loraplus_lr_ratio"}))
-    head_settings = config.model.model_dump(include={"pooling", "head", "freeze"})
-    return dims, *count_generic(name, dims, classes, **head_settings, tuning=tuning, lora=settings)
+    return dims, *count_hf_model(name, dims, classes, config.model, tuning=tuning, lora=lora)
 
 
 def class_count(config: Config) -> int:
@@ -96,7 +91,7 @@ def examine_machine() -> dict[str, Any]:
     import torch
 
     from loralab.model import device
-    from loralab.model.kernels import absence
+    from loralab.model.kernels import missing_reason
 
     where = device.choose_device()
     facts: dict[str, Any] = {
@@ -107,8 +102,8 @@ def examine_machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": torch.cuda.get_device_name() if where.type == "cuda" else "cpu",
-        "precision": "bf16" if device.fast_in_bf16(where) else "fp32 (bf16 is not fast here)",
-        "kernels": absence() or "compiled",
+        "precision": device.precision_name(device.choose_precision("auto", where)),
+        "kernels": missing_reason() or "compiled",
     }
     try:
         facts["minilm"] = str(base_dimensions("minilm") and "installed")

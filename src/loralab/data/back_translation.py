@@ -16,7 +16,7 @@ import torch
 
 from loralab.errors import LoralabError, need
 from loralab.model.device import choose_device
-from loralab.model.hf.model import quiet
+from loralab.model.hf.pretrained import quiet
 
 TEMPERATURE = 0.9
 """UDA (Xie et al. 2020) draws words with this temperature, and found variety to help more than the likeliest translation."""

@@ -19,16 +19,14 @@ from loralab.data.types import Encoded, Examples
 from loralab.errors import LoralabError
 from loralab.inference.onnx_model import ONNX, OnnxClassifier
 from loralab.model import device
-from loralab.model.bundle import Manifest, load_bundle, read_manifest
-from loralab.model.hf.model import HFClassifier
-from loralab.model.lora import merge
+from loralab.model.bundle import load_bundle
+from loralab.model.interface import ClassifierModel
+from loralab.model.manifest import Manifest, read_manifest
 from loralab.storage import run_folder
 from loralab.training.scoring import features_and_logits, last_linear, logits_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from loralab.model.encoder import EncoderClassifier
 
 Backend = Literal["auto", "native", "onnx", "onnx-int8"]
 FORMATS = ("csv", "jsonl", "submission")
@@ -88,11 +86,12 @@ class Classifier:
     """A trained network with its tokenizer, cleaning and class names; the adapter is merged where the network is native."""
 
     def __init__(
-        self, network: EncoderClassifier | HFClassifier | OnnxClassifier, manifest: Manifest, tokenizer: Tokenizer
+        self, network: ClassifierModel, manifest: Manifest, tokenizer: Tokenizer, threads: int | None = None
     ) -> None:
         self.network = network
         self.manifest = manifest
         self.tokenizer = tokenizer
+        self.threads = threads
 
     @classmethod
     def load(
@@ -107,7 +106,7 @@ class Classifier:
         """Load a run, a bundle, an export, or a folder that peft saved; offline where the base is on this disk.
 
         `base` says where the base lies when it has moved. `backend`: native; onnx or onnx-int8, where `loralab export` wrote it;
-        auto: an export as it is and a run natively, which was the faster in fp32 too (docs/log.md). Raises LoralabError for a
+        auto: an export as it is and a run natively, which was the faster in fp32 too (docs/lab). Raises LoralabError for a
         missing or damaged folder, and for a base that is not the one trained on.
         """
         folder = choose_folder(Path(path), backend)
@@ -124,11 +123,10 @@ class Classifier:
         tokenizer = load_tokenizer(
             folder if has_tokenizer else Path(manifest.base_folder), min(manifest.max_length, manifest.dims.longest)
         )
-        if not isinstance(network, HFClassifier):  # not every method of peft's can be merged into every encoder
-            merge(network)
+        network.merge()
         network.requires_grad_(False)  # what was trained whole is cast once, not in every pass
-        device.move_to_device(network, precision, threads)
-        return cls(network, manifest, tokenizer)
+        device.move_to_device(network, precision)
+        return cls(network, manifest, tokenizer, threads)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -140,15 +138,17 @@ class Classifier:
 
     def predict_with_features(self, texts: Sequence[str]) -> tuple[Predictions, npt.NDArray[np.float32]]:
         """Classify texts, one at least, and tell in the same pass what the last linear map reads of each: (n, width) fp32."""
-        if isinstance(self.network, OnnxClassifier):
+        if not list(self.network.head.parameters()):
             raise LoralabError("an ONNX file tells its logits only: load the run with backend='native'")
-        features, logits = features_and_logits(self.network, self._encode(texts), last_linear(self.network.head))
+        with device.thread_limit(self.threads):
+            features, logits = features_and_logits(self.network, self._encode(texts), last_linear(self.network.head))
         return self._predictions(logits), features
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return what the network says of each text, before temperature and softmax: (n, classes) fp32."""
         encoded = self._encode(texts)
-        return logits_of(self.network, encoded) if len(encoded) else np.zeros((0, len(self.classes)), dtype=np.float32)
+        with device.thread_limit(self.threads):
+            return logits_of(self.network, encoded) if len(encoded) else np.zeros((0, len(self.classes)), dtype=np.float32)
 
     def _encode(self, texts: Sequence[str]) -> Encoded:
         if isinstance(texts, str):

@@ -6,7 +6,7 @@ import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,15 +16,13 @@ from loralab.data.tokenize import encode
 from loralab.data.types import Encoded, Examples
 from loralab.errors import LoralabError, RunFailed, nearest
 from loralab.inference.classifier import Classifier
-from loralab.model.bundle import MANIFEST, load_bundle, save_bundle
+from loralab.model.bundle import load_bundle, save_bundle
 from loralab.model.checkpoints import read_json
-from loralab.model.encoder import EncoderClassifier
+from loralab.model.interface import ClassifierModel
+from loralab.model.manifest import MANIFEST
 from loralab.model.peft_files import ADAPTER_CONFIG
 from loralab.storage import run_folder
 from loralab.training.scoring import logits_of
-
-if TYPE_CHECKING:
-    from torch import nn
 
 FORMS = ("merged", "peft", "onnx", "onnx-int8")
 CONFIG = "config.json"
@@ -64,7 +62,7 @@ def export_run(run: Path, form: str, out: Path | None = None, *, base: str | Non
     if target.exists() and not (target / run_folder.EXPORT_CHECK).is_file():
         raise LoralabError(f"{target} is not an export: choose another --out")
     classifier = Classifier.load(run, base=base, precision="fp32", backend="native")
-    if not isinstance(classifier.network, EncoderClassifier):
+    if not classifier.manifest.native:
         raise LoralabError(f"{run} runs through Transformers and peft: {bundle} opens there as it is; there is nothing to export")
     texts = run_folder.read_tested(run, CHECKED_ROWS)[0] or load_source("sample").train.texts[:CHECKED_ROWS]
     encoded = _encoded(classifier, texts)
@@ -79,7 +77,7 @@ def export_run(run: Path, form: str, out: Path | None = None, *, base: str | Non
     return result
 
 
-def check(ours: nn.Module, theirs: nn.Module, encoded: Encoded, form: str) -> tuple[float, float]:
+def check(ours: ClassifierModel, theirs: ClassifierModel, encoded: Encoded, form: str) -> tuple[float, float]:
     """Return the largest difference of a logit and the share of equal predictions. Raises RunFailed beyond what `form` allows."""
     expected = _by_batches(ours, encoded, 32)
     found = np.stack([_by_batches(theirs, encoded, batch) for batch in BATCHES])
@@ -95,7 +93,7 @@ def check(ours: nn.Module, theirs: nn.Module, encoded: Encoded, form: str) -> tu
     return worst, agreement
 
 
-def _by_batches(network: nn.Module, encoded: Encoded, size: int) -> npt.NDArray[np.float32]:
+def _by_batches(network: ClassifierModel, encoded: Encoded, size: int) -> npt.NDArray[np.float32]:
     parts = (np.arange(start, min(start + size, len(encoded))) for start in range(0, len(encoded), size))
     return np.concatenate([logits_of(network, encoded, rows=rows) for rows in parts])
 
@@ -106,7 +104,7 @@ def _encoded(classifier: Classifier, texts: Sequence[str]) -> Encoded:
     return encode(examples, tokenizer=classifier.tokenizer, clean=manifest.clean, pad_id=manifest.dims.pad_id)
 
 
-def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> nn.Module:
+def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
     network: Any = classifier.network
     manifest = dataclasses.replace(classifier.manifest, tuning="full")
     save_bundle(folder, network, manifest, classifier.tokenizer.to_str())
@@ -119,7 +117,7 @@ def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None
     return load_bundle(folder)[0]
 
 
-def _peft(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> nn.Module:
+def _peft(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
     if not (bundle / ADAPTER_CONFIG).is_file():
         raise LoralabError(f"{bundle} has no adapter (tuning={classifier.manifest.tuning}): use --to merged")
     for path in bundle.iterdir():
@@ -127,7 +125,7 @@ def _peft(classifier: Classifier, bundle: Path, folder: Path, base: str | None) 
     return load_bundle(folder, base)[0]
 
 
-def _onnx(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> nn.Module:
+def _onnx(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
     from loralab.inference.onnx_model import ONNX, OnnxClassifier, to_onnx
 
     network: Any = classifier.network
@@ -137,7 +135,7 @@ def _onnx(classifier: Classifier, bundle: Path, folder: Path, base: str | None) 
     return OnnxClassifier(folder / ONNX)
 
 
-def _onnx_int8(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> nn.Module:
+def _onnx_int8(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
     from loralab.inference.onnx_model import ONNX, OnnxClassifier, quantize
 
     _onnx(classifier, bundle, folder, base)
@@ -148,7 +146,7 @@ def _onnx_int8(classifier: Classifier, bundle: Path, folder: Path, base: str | N
     return OnnxClassifier(folder / ONNX)
 
 
-_WRITERS: dict[str, Callable[[Classifier, Path, Path, str | None], nn.Module]] = {
+_WRITERS: dict[str, Callable[[Classifier, Path, Path, str | None], ClassifierModel]] = {
     "merged": _merged,
     "peft": _peft,
     "onnx": _onnx,

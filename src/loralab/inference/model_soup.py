@@ -61,7 +61,7 @@ def make_soup(
         found = Classifier.load(folder, base=base).predict(texts).labels if texts else []
         accuracy = float(np.mean([a == b for a, b in zip(found, truths, strict=True)])) if texts else None
         accuracies = tuple(float(run_folder.read_scores(run)["scores"]["accuracy"]) for run in members)
-        own = manifest.lora["rank"] if manifest.tuning == "lora" else None
+        own = manifest.lora.rank if manifest.tuning == "lora" else None
         soup = Soup(out, tuple(names), accuracies, accuracy, len(texts), own)
         run_folder.write_json(folder / SOUP, {**asdict(soup), "folder": str(out)})
     return soup

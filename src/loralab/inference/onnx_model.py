@@ -1,4 +1,4 @@
-"""The merged network as an ONNX file, and such a file as a network: the same logits from ONNX Runtime, without torch's kernels."""
+"""Export a merged model to ONNX, and run such a file with ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,33 +15,47 @@ from torch import Tensor, nn
 
 from loralab.errors import LoralabError, need
 from loralab.model.encoder import EncoderClassifier
+from loralab.model.manifest import Manifest
+from loralab.model.parameter_counts import ParameterCounts
 
 ONNX = "model.onnx"
 INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
 
 
-class _Plain(nn.Module):
-    """The network behind the inputs that ONNX users expect: the mask as 0 and 1."""
+class _IntegerMask(nn.Module):
+    """The model with the inputs that ONNX users expect: the mask is 0 and 1."""
 
-    def __init__(self, network: EncoderClassifier) -> None:
+    def __init__(self, model: EncoderClassifier) -> None:
         super().__init__()
-        self.network = network
+        self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = self.network(input_ids, attention_mask != 0)
+        logits: Tensor = self.model(input_ids, attention_mask != 0)
         return logits
 
 
-def to_onnx(network: EncoderClassifier, path: Path) -> None:
-    """Write a merged fp32 network: input_ids and attention_mask, (batch, time) int64 of any size → logits (batch, classes)."""
+@contextlib.contextmanager
+def _only_errors(name: str | None) -> Iterator[None]:
+    """Raise the level of a logger (None: the root) to ERROR, and restore it."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def to_onnx(model: EncoderClassifier, path: Path) -> None:
+    """Write a merged fp32 model: input_ids and attention_mask, (batch, time) int64 of any size → logits (batch, classes)."""
     need("onnxscript", "onnx")
-    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time", max=network.dims.longest)}
+    sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time", max=model.dims.longest)}
     example = (torch.full((3, 8), 5), torch.ones(3, 8, dtype=torch.int64))
-    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)  # it misses torchvision, and says so
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the exporter tells its own progress
+    registration = "torch.onnx._internal.exporter._registration"  # warns that torchvision is missing
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _only_errors(registration):
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
-            _Plain(network).eval(),
+            _IntegerMask(model).eval(),
             example,
             dynamo=True,
             dynamic_shapes=dict.fromkeys(INPUTS, sizes),
@@ -52,41 +67,79 @@ def to_onnx(network: EncoderClassifier, path: Path) -> None:
 
 
 def quantize(path: Path, out: Path) -> None:
-    """Write a file whose products are in 8 bits: weights by channel, activations by their range at run time."""
+    """Write an ONNX file with products in 8 bits: weights quantized per channel, activations by their range at run time."""
     onnx: Any = need("onnx", "onnx")
     need("onnxruntime", "onnx")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
-    del model.graph.value_info[:]  # shapes that the exporter noted contradict what the quantiser infers anew
-    plain = out.with_suffix(".plain.onnx")
-    onnx.save(model, plain)
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it advises a step for image models
+    del model.graph.value_info[:]  # the exporter's shapes contradict those that the quantizer infers
+    stripped = out.with_suffix(".stripped.onnx")
+    onnx.save(model, stripped)
     try:
-        quantize_dynamic(plain, out, per_channel=True, weight_type=QuantType.QInt8)
+        with _only_errors(None):  # it recommends a step for image models
+            quantize_dynamic(stripped, out, per_channel=True, weight_type=QuantType.QInt8)
     finally:
-        root.setLevel(level)
-        plain.unlink()
+        stripped.unlink()
 
 
-class OnnxClassifier(nn.Module):
-    """An ONNX file behind the network's interface: tokens and mask → logits. On the processor, for inference only."""
+class OnnxClassifier:
+    """An ONNX file as a classifier model: on the CPU, for inference only. Its head is inside the file.
+
+    threads: default torch's number.
+    """
+
+    training = False
+    device = torch.device("cpu")
+    compute_dtype = torch.float32
+    allocation = None
+    supports_feature_cache = False
+    thread_safe = False
+    min_texts_per_worker = 1
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        super().__init__()
         runtime: Any = need("onnxruntime", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
         try:
             self.session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library's own errors have no common root
+        except Exception as error:  # the library's errors have no common root
             raise LoralabError(f"cannot read {path}: {error}") from error
-        self.place = nn.Parameter(torch.zeros(1), requires_grad=False)  # tells callers that it computes on the processor
+        self.path = path
+        self.head = nn.Identity()
 
-    def forward(self, inputs: Tensor, mask: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor, mask: Tensor, start: int | None = None) -> Tensor:
         """inputs: tokens (batch, time) int64; mask: (batch, time) bool → logits (batch, classes) fp32."""
+        assert start is None, "an ONNX model cannot start at a layer"
         (logits,) = self.session.run([OUTPUT], {INPUTS[0]: inputs.numpy(), INPUTS[1]: mask.to(torch.int64).numpy()})
         return torch.from_numpy(logits)
+
+    @property
+    def classes(self) -> int:
+        return int(self.session.get_outputs()[0].shape[1])
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        return iter(())
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        return iter(())
+
+    def train(self, mode: bool = True) -> OnnxClassifier:
+        """Nothing to do: the file is always in inference mode."""
+        return self
+
+    def eval(self) -> OnnxClassifier:
+        return self
+
+    def requires_grad_(self, requires_grad: bool = True) -> OnnxClassifier:
+        return self
+
+    def merge(self) -> None:
+        """Nothing to do: the exported weights are merged."""
+
+    def parameter_counts(self) -> ParameterCounts:
+        raise LoralabError(f"{self.path} does not tell adapters from other weights: count the run that it was exported from")
+
+    def save(self, folder: Path, manifest: Manifest) -> None:
+        raise LoralabError(f"{self.path} is an export: save the run that it was exported from")

@@ -1,176 +1,166 @@
-"""From plain settings to a network that is ready to train, its parameters counted from the live model."""
+"""Build a model from settings: load the encoder, add the head, attach adapters, and count what is trained."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from loralab.config import LoraConfig, ModelConfig
 from loralab.errors import LoralabError
-from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes, family, is_native
-from loralab.model.checkpoints import BaseCheckpoint, Words, choose_head, choose_pooling, load_pretrained
+from loralab.model.architectures import EMBEDDINGS, Dimensions, Sizes, canonical_name, family, is_native
+from loralab.model.checkpoints import BaseCheckpoint, check_minilm, choose_head, choose_pooling
 from loralab.model.dropout import Dropout
-from loralab.model.encoder import EncoderClassifier, initialise_head
-from loralab.model.hf.model import HFClassifier, build_generic, empty_generic
-from loralab.model.lora import adapters, attach_lora, freeze_encoder, freeze_parts
-from loralab.model.parameter_counts import Counts, count_from_shapes, solve_budget
+from loralab.model.encoder import HEAD_OUT, EncoderClassifier
+from loralab.model.hf.model import HFClassifier
+from loralab.model.hf.pretrained import build_hf_model, empty_hf_model
+from loralab.model.parameter_counts import ParameterCounts, count_from_shapes, solve_budget
+from loralab.model.tensor_files import copy_tensors, load_tensors
+
+TrainableModel = EncoderClassifier | HFClassifier
 
 
 @dataclass(frozen=True)
-class Lora:
-    """Settings of the adapters, as in `lora.*`."""
+class PromptHead:
+    """Settings of head=prompt. mask_position: the mask's place, as in `Pooling`; words: the tokens of each word of each class."""
 
-    rank: int = 8
-    alpha: float = 16.0
-    dropout: float = 0.0
-    targets: Sequence[str] = ("query", "value")
-    layers: str | None = None
-    variant: str = "lora"
+    mask_position: int
+    words: Sequence[Sequence[Sequence[int]]]
 
 
-def build_network(
+def build_model(  # more than seven parameters: initialization and dropout have independent seeds
     base: BaseCheckpoint,
     classes: int,
+    model: ModelConfig,
     *,
-    pooling: Pooling | Literal["auto"],
-    head: HeadKind | Literal["auto"],
-    dropout: float,
     tuning: str,
-    lora: Lora,
+    lora: LoraConfig,
     init_seed: int,
     dropout_seed: int,
-    freeze: str | None = None,
-    quantize: str = "none",
-    words: Words = (),
-) -> EncoderClassifier | HFClassifier:
-    """Load the encoder, draw the head, attach adapters or choose what else is trained: `tuning` is lora, full or head.
+    prompt: PromptHead | None = None,
+) -> TrainableModel:
+    """Load the encoder, draw the head, and choose what is trained. tuning: lora, full or head.
 
-    The network is the native one where it can be (`backbone.is_native`), else Transformers' and peft's. `words`: what the classes
-    are called, in tokens, for head=prompt, whose pooling is the mask's place.
+    Returns the native classifier if it supports the settings (`architectures.is_native`), else one of Transformers and peft.
+    Raises LoralabError for settings that do not go together and for an unusable checkpoint.
     """
-    if quantize != "none" and tuning == "full":
-        raise LoralabError(f"model.quantize={quantize} keeps the encoder frozen: use tuning=lora or tuning=head")
-    shape: dict[str, Any] = {
-        "pooling": pooling,
-        "head": head,
-        "dropout": dropout,
-        "tuning": tuning,
-        "lora": lora,
-        "init_seed": init_seed,
-    }
-    network: EncoderClassifier | HFClassifier
-    if is_native(base.dims, tuning=tuning, variant=lora.variant, quantize=quantize):
-        network = _build_native(base, classes, **shape, freeze=freeze, words=words)
+    if model.quantize != "none" and tuning == "full":
+        raise LoralabError(f"model.quantize={model.quantize} keeps the encoder frozen: use tuning=lora or tuning=head")
+    classifier: TrainableModel
+    if is_native(base.dims, tuning=tuning, variant=lora.variant, quantize=model.quantize):
+        classifier = _build_native(base, classes, model, tuning=tuning, lora=lora, init_seed=init_seed, prompt=prompt)
     else:
-        network = build_generic(base, classes, **shape, freeze=freeze, quantize=quantize)
-    for module in network.modules():
+        classifier = build_hf_model(base, classes, model, tuning=tuning, lora=lora, init_seed=init_seed)
+    for module in classifier.modules():
         if isinstance(module, Dropout):
             module.seed = dropout_seed
-    return network
+    return classifier
 
 
 def _build_native(
     base: BaseCheckpoint,
     classes: int,
+    model: ModelConfig,
     *,
-    pooling: Pooling | Literal["auto"],
-    head: HeadKind | Literal["auto"],
-    dropout: float,
     tuning: str,
-    lora: Lora,
+    lora: LoraConfig,
     init_seed: int,
-    freeze: str | None,
-    words: Words,
+    prompt: PromptHead | None,
 ) -> EncoderClassifier:
     generator = torch.Generator().manual_seed(init_seed)
-    dims = family(base.dims, base.name)
-    network = EncoderClassifier(
-        dims, classes, pooling=choose_pooling(pooling, base.name), head=choose_head(head, base.name), dropout=dropout
-    )
-    initialise_head(network, generator)
-    load_pretrained(network, base, words)
+    pooling = prompt.mask_position if prompt else choose_pooling(model.pooling, base.name)
+    head = choose_head(model.head, base.name)
+    classifier = EncoderClassifier(family(base.dims, base.name), classes, pooling=pooling, head=head, dropout=model.dropout)
+    classifier.head.init_weights(generator)
+    load_pretrained(classifier, base, prompt)
     if tuning == "lora":
-        attach_lora(
-            network,
-            rank=lora.rank,
-            alpha=lora.alpha,
-            dropout=lora.dropout,
-            targets=lora.targets,
-            layers=lora.layers,
-            variant=lora.variant,
-            generator=generator,
-        )
+        classifier.attach_lora(lora, generator)
     elif tuning == "head":
-        freeze_encoder(network)
-    elif freeze:
-        freeze_parts(network, freeze)
-    return network
+        classifier.freeze_encoder()
+    elif model.freeze:
+        classifier.freeze_parts(model.freeze)
+    return classifier
 
 
-def live_counts(network: EncoderClassifier | HFClassifier) -> Counts:
-    """Count the parameters of the network as it stands."""
-    if isinstance(network, HFClassifier):
-        return network.counts()
-    adapter = sum(p.numel() for _, _, pair in adapters(network) for p in pair.parameters())
-    head = sum(p.numel() for p in network.head.parameters())
-    if network.pooler is not None:
-        head -= sum(p.numel() for p in network.pooler.parameters())
-    total = sum(p.numel() for p in network.parameters())
-    return Counts(total - adapter - head, adapter, head, sum(p.numel() for p in network.parameters() if p.requires_grad))
+def load_pretrained(model: EncoderClassifier, base: BaseCheckpoint, prompt: PromptHead | None = None) -> None:
+    """Copy a checkpoint's tensors into the model, and those of its classification head if names and shapes match.
+
+    With head=prompt the masked-language head is copied, and each class's output row is made of its words' rows (`_load_masked`).
+    Raises LoralabError that names the first missing or misshapen tensor, and for a checkpoint without the head that is needed.
+    """
+    check_minilm(base)
+    dims = model.dims
+    tensors = {canonical_name(dims, name): tensor for shard in base.shards() for name, tensor in load_tensors(shard).items()}
+    copy_tensors(model.encoder_tensors(), tensors, base.name)
+    if model.head_kind == "prompt":
+        _load_masked(model, tensors, prompt, base.name)
+        return
+    head: dict[str, Tensor] = {canonical_name(dims, name): tensor for name, tensor in model.head_tensors()}
+    required = {name for name in head if name.startswith("pooler.")}
+    fitting = {name: t for name, t in head.items() if name in required or (name in tensors and tensors[name].shape == t.shape)}
+    if required - set(tensors):
+        raise LoralabError(f"{base.name}: the checkpoint has no pooler for BERT's default head: use model.head=linear")
+    copy_tensors(fitting.items(), tensors, base.name)
 
 
-def count_generic(
-    name: str,
-    dims: Dimensions | Sizes,
-    classes: int,
-    *,
-    pooling: Pooling | Literal["auto"],
-    head: HeadKind | Literal["auto"],
-    tuning: str,
-    lora: Lora,
-    freeze: str | None = None,
-) -> tuple[Counts, list[str]]:
-    """Count without weights what the native formulas do not cover; return the names of the adapted maps too."""
-    network = empty_generic(name, dims, classes, pooling=pooling, head=head, tuning=tuning, lora=lora, freeze=freeze)
-    return network.counts(), network.maps
+def _load_masked(model: EncoderClassifier, tensors: Mapping[str, Tensor], prompt: PromptHead | None, origin: str) -> None:
+    """Load the masked-language head. A class's output row is the mean over its words, a word's row the mean over its tokens."""
+    names = model.dims.architecture.masked
+    decoder = names.get("decoder", "")
+    rows = tensors.get(f"{decoder}.weight", tensors[f"{EMBEDDINGS['word']}.weight"])  # tied weights are often saved once
+    biases = tensors.get(f"{decoder}.bias", tensors.get(names.get("bias", "")))
+    if biases is None:
+        raise LoralabError(
+            f"{origin}: the checkpoint has no masked-language head, which model.head=prompt needs (roberta-base has one).\n"
+            "  Or use model.head=linear train.head_init=descriptions, which starts from the similarity of texts and class names"
+        )
+    copy_tensors(((name, t) for name, t in model.head_tensors() if not name.startswith(HEAD_OUT)), tensors, origin)
+    with torch.no_grad():
+        for table, out in ((rows, model.head.out.weight), (biases, model.head.out.bias)):
+            for label, words in enumerate(prompt.words if prompt else ()):
+                out[label] = torch.stack([table[list(tokens)].float().mean(dim=0) for tokens in words]).mean(dim=0)
 
 
-def check_counts(
-    network: EncoderClassifier | HFClassifier, *, tuning: str, lora: Lora, max_trainable: int | None, freeze: str | None = None
-) -> Counts:
-    """Return the live counts. Raises LoralabError over the budget; a difference from the closed formula is a bug."""
-    counts = live_counts(network)
-    if isinstance(network, HFClassifier):
-        if max_trainable is not None and counts.trainable > max_trainable:
+def count_hf_model(
+    name: str, dims: Dimensions | Sizes, classes: int, model: ModelConfig, *, tuning: str, lora: LoraConfig
+) -> tuple[ParameterCounts, list[str]]:
+    """Count the parameters of an `HFClassifier` without weights. Returns the names of the adapted maps, too."""
+    classifier = empty_hf_model(name, dims, classes, model, tuning=tuning, lora=lora)
+    return classifier.parameter_counts(), classifier.adapted_maps
+
+
+def check_counts(model: TrainableModel, *, tuning: str, lora: LoraConfig, freeze: str | None = None) -> ParameterCounts:
+    """Count the model's parameters. Raises LoralabError above `lora.max_trainable`; a difference to the formula is a bug."""
+    counts = model.parameter_counts()
+    if isinstance(model, HFClassifier):
+        if lora.max_trainable is not None and counts.trainable > lora.max_trainable:
             raise LoralabError(
-                f"{_over(counts, max_trainable)}.\n  A lower lora.rank, fewer lora.targets or lora.layers need fewer"
+                f"{_over_budget(counts, lora.max_trainable)}.\n  Use a lower lora.rank, fewer lora.targets or fewer lora.layers"
             )
         return counts
-    dims, head, classes = network.dims, network.head_kind, network.classes
-    rank, targets, layers = lora.rank, lora.targets, lora.layers
-    formula = count_from_shapes(dims, classes, head=head, tuning=tuning, rank=rank, targets=targets, layers=layers, freeze=freeze)
-    assert counts == formula, f"live counts {counts} differ from the formula's {formula}"
-    check_budget(counts, dims, classes, head=head, lora=lora, max_trainable=max_trainable)
+    formula = count_from_shapes(model.dims, model.classes, head=model.head_kind, tuning=tuning, lora=lora, freeze=freeze)
+    assert counts == formula, f"the model's parameters {counts} differ from the formula's {formula}"
+    check_budget(counts, model.dims, model.classes, head=model.head_kind, lora=lora)
     return counts
 
 
-def check_budget(counts: Counts, dims: Dimensions, classes: int, *, head: str, lora: Lora, max_trainable: int | None) -> None:
-    """Raise LoralabError, with what would fit, when more is trained than `max_trainable`."""
-    if max_trainable is None or counts.trainable <= max_trainable:
+def check_budget(counts: ParameterCounts, dims: Dimensions, classes: int, *, head: str, lora: LoraConfig) -> None:
+    """Raise LoralabError with configurations that fit if more parameters are trained than `lora.max_trainable`."""
+    if lora.max_trainable is None or counts.trainable <= lora.max_trainable:
         return
-    fits = solve_budget(dims, classes, head=head, max_trainable=max_trainable, layers=lora.layers)
-    same = [fit for fit in fits if set(fit.targets) == set(lora.targets)]
+    options = solve_budget(dims, classes, head=head, max_trainable=lora.max_trainable, layers=lora.layers)
+    same_targets = [option for option in options if set(option.targets) == set(lora.targets)]
     offers = []
-    for fit in (*same[:1], *fits[:1]):
-        layers = f" lora.layers={fit.layers}" if fit.layers and fit.layers != lora.layers else ""
+    for option in (*same_targets[:1], *options[:1]):
+        layers = f" lora.layers={option.layers}" if option.layers and option.layers != lora.layers else ""
         tuning = "" if counts.adapter else "tuning=lora "
-        offers.append(f"{tuning}lora.rank={fit.rank} lora.targets={','.join(fit.targets)}{layers} ({fit.trainable:,})")
-    raise LoralabError(f"{_over(counts, max_trainable)}.\n  What fits: {'; or '.join(dict.fromkeys(offers))}")
+        offers.append(f"{tuning}lora.rank={option.rank} lora.targets={','.join(option.targets)}{layers} ({option.trainable:,})")
+    raise LoralabError(f"{_over_budget(counts, lora.max_trainable)}.\n  What fits: {'; or '.join(dict.fromkeys(offers))}")
 
 
-def _over(counts: Counts, max_trainable: int) -> str:
+def _over_budget(counts: ParameterCounts, max_trainable: int) -> str:
     return (
         f"{counts.trainable:,} trainable parameters (adapter {counts.adapter:,} + head {counts.head:,}) are over "
         f"lora.max_trainable={max_trainable:,}"

@@ -1,4 +1,4 @@
-"""Dropout whose randomness is passed, not ambient, and whose masks are slices of a pool drawn once."""
+"""Dropout with explicit randomness: masks are slices of a pool that is drawn once, chosen by seed and mask stream."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.utils.checkpoint import checkpoint
 
 _BITS = (1 << 64) - 1
 POOL = 1 << 22
-"""Mask values in a pool: 4 M, several times the largest activation of a usual pass."""
+"""Mask values in a pool: 4 M, several times the largest activation of a usual micro-batch."""
 
 _Key = tuple[int, float, int, torch.dtype, torch.device]
 _pools: WeakValueDictionary[_Key, Tensor] = WeakValueDictionary()
-"""Every pool that a module draws from, by seed, p, size, type and device: it is gone when the last of them is."""
+"""Pools by seed, p, size, dtype and device. A pool is freed with the last module that uses it."""
 
 
 class MaskStream:
-    """The dropout masks of one micro-batch, drawn while the stream is entered. Entered again, it continues.
+    """The dropout masks of one micro-batch: a context manager for the forward pass. Entered again, it continues.
 
     key: identifies the micro-batch; calls: masks drawn so far.
     """
@@ -38,7 +38,7 @@ class MaskStream:
 
 
 class _Thread(threading.local):
-    """The stream that this thread has entered."""
+    """The stream that the current thread has entered."""
 
     def __init__(self) -> None:
         self.stream = MaskStream(0)
@@ -48,7 +48,7 @@ _thread = _Thread()
 
 
 def mask_stream(*key: int) -> MaskStream:
-    """Return the masks of one micro-batch, such as (step, rank, number). Equal keys give equal masks, in any thread and order."""
+    """Return the mask stream of a micro-batch, such as (step, rank, number). Equal keys give equal masks, in any thread."""
     return MaskStream(_mixed(*key))
 
 
@@ -66,9 +66,9 @@ def _mixed(*numbers: int) -> int:
 class Dropout(nn.Module):
     """Zero a share `p` of the values and scale the rest by 1 / (1 - p), when training.
 
-    A mask is a slice of a pool of Bernoulli draws: a copy-free view where fresh draws cost a quarter of an fp32 step on a CPU.
-    The slice is a function of `seed`, the mask stream and the number of masks drawn from it before. There is no state to keep, so a
-    resumed run draws the masks of an uninterrupted one, and micro-batches may run in parallel. Modules of one seed share a pool.
+    A mask is a slice of a pool of Bernoulli draws: a view without a copy, while new draws take a quarter of an fp32 step on a CPU.
+    The slice depends only on `seed`, the mask stream and the number of masks already drawn from it. So a resumed run draws the same
+    masks as an uninterrupted one, and micro-batches may run in parallel. Modules with the same seed share a pool.
     """
 
     def __init__(self, p: float) -> None:
@@ -91,7 +91,7 @@ class Dropout(nn.Module):
         return pool[start : start + values]
 
     def _pool(self, values: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """The pool that masks of so many values are slices of."""
+        """The pool for masks of this many values."""
         key = self.seed, self.p, max(POOL, 1 << (2 * values - 1).bit_length()), dtype, device
         if key not in self.pools:
             pool = _pools.get(key)
@@ -102,22 +102,22 @@ class Dropout(nn.Module):
 
 
 def recomputed(layer: Callable[..., Any], *inputs: Any) -> Any:
-    """Run a layer whose activations are computed again in the backward pass (Chen et al. 2016), under the same dropout masks."""
-    first = _thread.stream.key, _thread.stream.calls
-    again = False
+    """Run a layer and recompute its activations in the backward pass (Chen et al. 2016), with the same dropout masks."""
+    position = _thread.stream.key, _thread.stream.calls
+    recompute = False
 
     def run(*inputs: Any) -> Any:
-        nonlocal again
-        if again:
-            with MaskStream(*first):
+        nonlocal recompute
+        if recompute:
+            with MaskStream(*position):
                 return layer(*inputs)
-        again = True
+        recompute = True
         return layer(*inputs)
 
     return checkpoint(run, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
-@lru_cache(maxsize=4)  # for the next networks of these seeds
+@lru_cache(maxsize=4)  # for later models with the same seeds
 def _draw(seed: int, p: float, size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Draw a pool: `size` values, 0 with probability p, else 1 / (1 - p)."""
     keep = torch.empty(size).bernoulli_(1 - p, generator=torch.Generator().manual_seed(seed))

@@ -1,182 +1,44 @@
-"""The native encoder of the BERT family: embeddings → layers[a:b] → pooling → head, able to start at any layer.
+"""The native classifier of the BERT family: embeddings → layers[a:b] → pooling → head. It can start at any layer.
 
-Frozen weights may live in bf16 (`Network.freeze_to`); whatever is trained stays in fp32 and is cast where it is used. Layer
-norms are kept in fp32 (on a CPU mixed types are as fast), and softmax, head and loss run in fp32. Query, key and value
-are one product. Logits equal Transformers' (tests/model/test_equality.py).
+Its logits equal Transformers' (tests/model/test_equality.py).
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from loralab.model.architectures import Dimensions, HeadKind, Pooling
-from loralab.model.dropout import Dropout, recomputed
-from loralab.model.kernels import encoder
-from loralab.model.lora import Projection
-from loralab.model.packed_linear import activate
+from loralab.config import LoraConfig
+from loralab.errors import LoralabError
+from loralab.model.adapters import adapters, attach_lora, merge
+from loralab.model.architectures import EMBEDDINGS, Dimensions, HeadKind, Pooling, parse_frozen, role_path
+from loralab.model.checkpoints import WEIGHTS
+from loralab.model.dropout import recomputed
+from loralab.model.kernels import fused_layers
+from loralab.model.layers import Embeddings, EncoderLayer, Head, attention_bias, mean_pool
+from loralab.model.lora import Adapter
+from loralab.model.manifest import Manifest
+from loralab.model.parameter_counts import ParameterCounts
+from loralab.model.peft_files import load_adapter, save_adapter
+from loralab.model.tensor_files import HEAD_WEIGHTS, copy_tensors, load_tensors, save_tensors
 
-
-class Norm(nn.Module):
-    """Layer norm with fp32 weights over hidden states of any float type."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.bias = nn.Parameter(torch.zeros(width))
-        self.eps = eps
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        weight: Tensor = self.weight
-        bias: Tensor = self.bias
-        if hidden.is_cuda:  # CUDA's kernel wants one type; it computes in fp32 all the same
-            weight, bias = weight.to(hidden.dtype), bias.to(hidden.dtype)
-        return F.layer_norm(hidden, (hidden.shape[-1],), weight, bias, self.eps)
-
-
-class Embeddings(nn.Module):
-    """Token, position and segment embeddings, normed; ELECTRA's narrower ones are projected to the width."""
-
-    def __init__(self, dims: Dimensions) -> None:
-        super().__init__()
-        self.word = nn.Embedding(dims.vocabulary, dims.embedding_width)
-        self.position = nn.Embedding(dims.positions, dims.embedding_width)
-        self.segment = nn.Embedding(dims.token_types, dims.embedding_width) if dims.token_types else None
-        self.norm = Norm(dims.embedding_width, dims.norm_eps)
-        self.project = nn.Linear(dims.embedding_width, dims.width) if dims.embedding_width != dims.width else None
-        self.first_position = dims.first_position
-
-    def forward(self, tokens: Tensor, dtype: torch.dtype) -> Tensor:
-        """tokens: (batch, time) int → (batch, time, width) in `dtype`."""
-        end = self.first_position + tokens.shape[1]
-        embedded = self.word(tokens) + self.position.weight[self.first_position : end]
-        if self.segment is not None:
-            embedded = embedded + self.segment.weight[0]
-        hidden: Tensor = self.norm(embedded).to(dtype)
-        if self.project is not None:
-            hidden = F.linear(hidden, self.project.weight.to(dtype), self.project.bias.to(dtype))
-        return hidden
-
-
-class _Attention(torch.autograd.Function):
-    """softmax(Q Kᵀ / √d + mask) V for every head (Vaswani et al. 2017), eager, with the softmax in fp32.
-
-    qkv: (batch, time, 3 · width) → (batch, rows, width), for the first `rows` queries or all; mask: (batch, 1, 1, time). At news
-    length the CPU's flash kernel takes 3 times as long forward, 7 times backward. Written out, where autograd could do it, because
-    so each head is laid out once, scale and mask go into the product, and the gradients are written where they belong.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, qkv: Tensor, mask: Tensor, heads: int, rows: int | None) -> Tensor:
-        batch, time, _ = qkv.shape
-        parts = qkv.view(batch, time, 3, heads, -1).permute(2, 0, 3, 1, 4).reshape(3, batch * heads, time, -1)
-        query, key, value = parts[0, :, :rows], parts[1], parts[2]
-        scale, rows = 1.0 / math.sqrt(query.shape[-1]), query.shape[1]
-        scores = mask.expand(batch, heads, rows, time).clone(memory_format=torch.contiguous_format)
-        scores = scores.view(batch * heads, rows, time).baddbmm_(query, key.transpose(1, 2), alpha=scale)
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(qkv.dtype)
-        ctx.save_for_backward(parts, weights)
-        ctx.scale = scale
-        return torch.bmm(weights, value).view(batch, heads, rows, -1).transpose(1, 2).flatten(2)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        parts, weights = ctx.saved_tensors
-        batch, rows, width = gradients[0].shape
-        heads = parts.shape[1] // batch
-        query, key, value = parts[0, :, :rows], parts[1], parts[2]
-        gradient = gradients[0].view(batch, rows, heads, -1).transpose(1, 2).reshape(batch * heads, rows, -1)
-        found = torch.empty_like(parts) if rows == parts.shape[2] else torch.zeros_like(parts)
-        scores = torch.ops.aten._softmax_backward_data(torch.bmm(gradient, value.transpose(1, 2)), weights, -1, weights.dtype)
-        scores *= ctx.scale
-        torch.bmm(scores, key, out=found[0, :, :rows])
-        torch.bmm(scores.transpose(1, 2), query, out=found[1])
-        torch.bmm(weights.transpose(1, 2), gradient, out=found[2])
-        together = found.view(3, batch, heads, found.shape[2], -1).permute(1, 3, 0, 2, 4)
-        return together.reshape(batch, -1, 3 * width), None, None, None
-
-
-def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """mask: (batch, time) bool → what is added to attention's scores, (batch, 1, 1, time): 0 on real tokens, else very negative."""
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -1e4)[:, None, None, :]
-
-
-class Layer(nn.Module):
-    """One post-norm encoder layer."""
-
-    def __init__(self, dims: Dimensions) -> None:
-        super().__init__()
-        self.heads = dims.heads
-        self.activation = dims.activation
-        self.qkv = Projection(dims.width, dims.width, ("query", "key", "value"))
-        self.output = Projection(dims.width, dims.width, ("output",))
-        self.attention_norm = Norm(dims.width, dims.norm_eps)
-        self.ffn_in = Projection(dims.width, dims.ffn_width, ("ffn_in",))
-        self.ffn_out = Projection(dims.ffn_width, dims.width, ("ffn_out",))
-        self.ffn_norm = Norm(dims.width, dims.norm_eps)
-
-    def projections(self) -> tuple[Projection, ...]:
-        return self.qkv, self.output, self.ffn_in, self.ffn_out
-
-    def forward(self, hidden: Tensor, mask: Tensor, rows: int | None = None) -> Tensor:
-        """hidden: (batch, time, width) → the same, or its first `rows` tokens; mask: (batch, 1, 1, time), 0 or very negative.
-
-        Every token is attended to; what follows attention is computed for the rows that leave.
-        """
-        context = self.attend(self.qkv(hidden), mask, rows)
-        attended: Tensor = self.attention_norm(self.output(context) + hidden[:, :rows])
-        transformed: Tensor = self.ffn_norm(self.ffn_out(self.ffn_in(attended, self.activation)) + attended)
-        return transformed
-
-    def attend(self, qkv: Tensor, mask: Tensor, rows: int | None) -> Tensor:
-        """qkv: (batch, time, 3 · width) → what the first `rows` tokens, or all, gather of all: (batch, rows, width)."""
-        if qkv.is_cuda and not qkv.requires_grad:
-            query, key, value = qkv.view(*qkv.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            context = F.scaled_dot_product_attention(query[:, :, :rows], key, value, attn_mask=mask.to(qkv.dtype))
-            return context.transpose(1, 2).flatten(2)
-        attended: Tensor = _Attention.apply(qkv, mask, self.heads, rows)  # type: ignore[no-untyped-call]
-        return attended
-
-
-class Head(nn.Module):
-    """Pooled text → logits in fp32: one linear map, perhaps after a dense layer and, as in a masked-language head, a norm."""
-
-    def __init__(self, width: int, classes: int, activation: str | None, dropout: float, norm_eps: float | None = None) -> None:
-        super().__init__()
-        self.dense = nn.Linear(width, width) if activation else None
-        self.activation = activation
-        self.norm = Norm(width, norm_eps) if norm_eps else None
-        self.dropout = Dropout(dropout)
-        self.out = nn.Linear(width, classes)
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        """pooled: (batch, width) fp32 → logits (batch, classes) fp32."""
-        if self.dense is not None:
-            pooled = activate(self.dense(self.dropout(pooled)), str(self.activation))
-        if self.norm is not None:
-            pooled = self.norm(pooled)
-        logits: Tensor = self.out(self.dropout(pooled))
-        return logits
+HEAD_OUT = "head.out"
 
 
 class EncoderClassifier(nn.Module):
     """An encoder with a classification head.
 
-    `pooling` is `cls` (the first token), `mean` (over real tokens) or a place among the tokens; `head` is `own` (the
-    architecture's), `linear`, or `prompt`: the masked-language head with a row for each class in the place of one for each token.
+    pooling: cls (the first token), mean (over real tokens) or a token's position. head: default (the architecture's), linear, or
+    prompt: the masked-language head, with one output row per class instead of one per token.
     """
 
-    @property
-    def texts_at_least(self) -> int:
-        """How many texts are worth a pass and a thread of their own: torch's products want many rows, the kernels' few.
-
-        See training.side_by_side: threads may share this network.
-        """
-        return 2 if encoder.suits(self) else 8
+    supports_feature_cache = True
+    thread_safe = True
+    allocation = None
 
     def __init__(
         self, dims: Dimensions, classes: int, *, pooling: Pooling = "cls", head: HeadKind = "default", dropout: float = 0.1
@@ -186,39 +48,57 @@ class EncoderClassifier(nn.Module):
         self.pooling = pooling
         self.head_kind = head
         self.embeddings = Embeddings(dims)
-        self.layers = nn.ModuleList(Layer(dims) for _ in range(dims.layers))
+        self.layers = nn.ModuleList(EncoderLayer(dims) for _ in range(dims.layers))
         norm_eps = dims.norm_eps if head == "prompt" else None
         self.head = Head(dims.width, classes, dims.head_activation(head), dropout, norm_eps)
         self.compute_dtype = torch.float32
         self.gradient_checkpointing = False
 
-    def layer(self, index: int) -> Layer:
+    def layer(self, index: int) -> EncoderLayer:
         layer = self.layers[index]
-        assert isinstance(layer, Layer)
+        assert isinstance(layer, EncoderLayer)
         return layer
+
+    def _layers(self, start: int = 0, stop: int | None = None) -> list[EncoderLayer]:
+        return cast("list[EncoderLayer]", list(self.layers)[start:stop])
 
     @property
     def classes(self) -> int:
         return self.head.out.out_features
 
+    @property
+    def device(self) -> torch.device:
+        return self.head.out.weight.device
+
+    @property
+    def uses_kernels(self) -> bool:
+        """Whether the C kernels compute the layers on a CPU."""
+        plain = self.compute_dtype == torch.bfloat16 and not self.gradient_checkpointing
+        return plain and fused_layers.supports(self.dims, self._layers())
+
+    @property
+    def min_texts_per_worker(self) -> int:
+        """The fewest texts for which another thread is faster: torch's products need many rows, the kernels few."""
+        return 2 if self.uses_kernels else 8
+
     def forward(self, inputs: Tensor, mask: Tensor, start: int | None = None) -> Tensor:
         """mask: (batch, time) bool, True on real tokens → logits (batch, classes) fp32.
 
-        inputs: tokens (batch, time) int, or with `start` hidden states (batch, time, width) that have passed the layers below it.
+        inputs: tokens (batch, time) int, or with `start` hidden states (batch, time, width) that enter layer `start`.
         """
         hidden = self.embeddings(inputs, self.compute_dtype) if start is None else inputs
         return self.classify(self.encode(hidden, mask, start or 0, pooled_only=True), mask)
 
     def encode(self, hidden: Tensor, mask: Tensor, start: int = 0, stop: int | None = None, *, pooled_only: bool = False) -> Tensor:
-        """Run layers[start:stop] on hidden states (batch, time, width) that have passed the layers below `start`.
+        """Run layers[start:stop] on hidden states (batch, time, width) that enter layer `start`.
 
-        `pooled_only`: leave out what pooling does not read. With cls pooling the last layer then gives (batch, 1, width), which
-        saves three quarters of it, both ways; the result is the same.
+        `pooled_only`: skip what pooling does not read. With cls pooling the last layer then returns (batch, 1, width), which
+        saves three quarters of its time in both directions; the result is the same.
         """
         stop = self.dims.layers if stop is None else stop
         first_only = pooled_only and self.pooling == "cls" and stop == self.dims.layers > start
-        if stop > start and encoder.fits(self, hidden, mask):
-            return encoder.encode([self.layer(index) for index in range(start, stop)], hidden, mask, first_only)
+        if stop > start and self._fused(hidden, mask):
+            return fused_layers.run_layers(self._layers(start, stop), hidden, mask, first_only)
         bias = attention_bias(mask, hidden.dtype)
         for index in range(start, stop):
             layer = self.layer(index)
@@ -227,45 +107,158 @@ class EncoderClassifier(nn.Module):
             hidden = recomputed(layer, hidden, bias, rows) if recompute else layer(hidden, bias, rows)
         return hidden
 
-    @property
-    def pooler(self) -> nn.Linear | None:
-        """BERT's dense pooler, where the head reads it: it belongs to the base, and is frozen and counted with it."""
-        return self.head.dense if self.head_kind == "default" and self.dims.architecture.pooler_in_base else None
-
-    def first_trained(self) -> int | None:
-        """The lowest layer that trains; the number of layers where only the head does; None where the embeddings train."""
-        if any(p.requires_grad for p in self.embeddings.parameters()):
-            return None
-        layers = (i for i, layer in enumerate(self.layers) if any(p.requires_grad for p in layer.parameters()))
-        return next(layers, self.dims.layers)
+    def _fused(self, hidden: Tensor, mask: Tensor) -> bool:
+        """Whether the kernels can compute these texts. They need one real token in each."""
+        on_cpu = hidden.dtype == torch.bfloat16 and hidden.device.type == "cpu" and not torch.compiler.is_compiling()
+        return on_cpu and self.uses_kernels and bool(mask.any(dim=1).all())
 
     def classify(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """hidden: (batch, time, width) → logits (batch, classes) fp32."""
         if self.pooling == "cls":
             pooled = hidden[:, 0]
-        elif self.pooling != "mean":
-            place = mask.sum(dim=1) * (self.pooling < 0) + self.pooling
-            pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), place]
+        elif self.pooling == "mean":
+            pooled = mean_pool(hidden, mask)
         else:
-            weight = mask.to(hidden.dtype) / mask.sum(dim=1, keepdim=True)
-            pooled = torch.bmm(weight[:, None].to(hidden.dtype), hidden)[:, 0]
+            position = mask.sum(dim=1) * (self.pooling < 0) + self.pooling
+            pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), position]
         logits: Tensor = self.head(pooled.float())
         return logits
+
+    @property
+    def pooler(self) -> nn.Linear | None:
+        """BERT's dense pooler, if the head uses it. It belongs to the base, and is frozen and counted with it."""
+        return self.head.dense if self.head_kind == "default" and self.dims.architecture.pooler_in_base else None
+
+    def first_trained_layer(self) -> int | None:
+        """The lowest layer that trains; the number of layers if only the head trains; None if the embeddings train."""
+        if any(p.requires_grad for p in self.embeddings.parameters()):
+            return None
+        trained = (i for i, layer in enumerate(self.layers) if any(p.requires_grad for p in layer.parameters()))
+        return next(trained, self.dims.layers)
+
+    def attach_lora(self, lora: LoraConfig, generator: torch.Generator | None = None) -> None:
+        """Freeze the encoder and add new adapters. Raises LoralabError for an unknown target or layer."""
+        self.freeze_encoder()
+        attach_lora(self._layers(), lora, generator)
+
+    def adapters(self) -> Iterator[tuple[int, str, Adapter]]:
+        """Yield (layer, role, adapter) of every adapter, from the lowest layer up."""
+        return adapters(self._layers())
+
+    def merge(self) -> None:
+        """Add the adapters to the weights. Call it before `freeze_to(bf16)`, which would lose small updates."""
+        merge(self._layers())
+
+    def freeze_encoder(self) -> None:
+        """Train the head only; BERT's pooler belongs to the encoder."""
+        self.requires_grad_(False)
+        self.head.requires_grad_(True)
+        if self.pooler is not None:
+            self.pooler.requires_grad_(False)
+
+    def freeze_parts(self, spec: str) -> None:
+        """Freeze the embeddings or layers of a specification such as `embeddings,0-2`. Raises LoralabError for a missing layer."""
+        embeddings, layers = parse_frozen(spec, self.dims.layers)
+        self.embeddings.requires_grad_(not embeddings)
+        for index in layers:
+            self.layer(index).requires_grad_(False)
 
     def freeze_to(self, dtype: torch.dtype) -> None:
         """Compute in `dtype`: frozen projections are stored in it; trained ones, norms, embeddings and head stay fp32."""
         self.compute_dtype = dtype
-        for layer in self.layers:
-            assert isinstance(layer, Layer)
+        for layer in self._layers():
             for projection in layer.projections():
                 for parameter in (projection.weight, projection.bias):
                     if not parameter.requires_grad:
                         parameter.data = parameter.data.to(dtype)
 
+    def parameter_counts(self) -> ParameterCounts:
+        """Count the parameters of the model in its present state."""
+        adapter = sum(p.numel() for _, _, pair in self.adapters() for p in pair.parameters())
+        head = sum(p.numel() for p in self.head.parameters())
+        if self.pooler is not None:
+            head -= sum(p.numel() for p in self.pooler.parameters())
+        total = sum(p.numel() for p in self.parameters())
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        return ParameterCounts(total - adapter - head, adapter, head, trainable)
 
-def initialise_head(network: EncoderClassifier, generator: torch.Generator) -> None:
-    """Draw the head as the family does: weights from N(0, 0.02), biases zero. BERT's pretrained pooler is loaded over it."""
-    for module in (network.head.dense, network.head.out):
-        if module is not None:
-            nn.init.normal_(module.weight, std=0.02, generator=generator)
-            nn.init.zeros_(module.bias)
+    def encoder_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, tensor) of the encoder, with the checkpoint's names without prefix. The tensors are views of the weights."""
+
+        def pair(name: str, module: Any) -> Iterator[tuple[str, Tensor]]:
+            yield f"{name}.weight", module.weight
+            yield f"{name}.bias", module.bias
+
+        for part in ("word", "position", "segment"):
+            table = getattr(self.embeddings, part)
+            if table is not None:
+                yield f"{EMBEDDINGS[part]}.weight", table.weight
+        yield from pair(EMBEDDINGS["norm"], self.embeddings.norm)
+        if self.embeddings.project is not None:
+            yield from pair(EMBEDDINGS["project"], self.embeddings.project)
+        for index, layer in enumerate(self._layers()):
+            yield from pair(role_path(self.dims, index, "attention_norm"), layer.attention_norm)
+            yield from pair(role_path(self.dims, index, "ffn_norm"), layer.ffn_norm)
+            for projection in layer.projections():
+                for role in projection.roles:
+                    rows, path = projection.rows(role), role_path(self.dims, index, role)
+                    yield f"{path}.weight", projection.weight[rows]
+                    yield f"{path}.bias", projection.bias[rows]
+
+    def head_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, tensor) of the head: the checkpoint's names, and `head.out` for a last map that checkpoints do not have."""
+        architecture, head, kind = self.dims.architecture, self.head, self.head_kind
+        dense = architecture.masked["dense"] if kind == "prompt" else architecture.head_dense
+        out = architecture.head_out if kind == "default" else HEAD_OUT
+        for name, module in ((dense, head.dense), (architecture.masked.get("norm"), head.norm), (out, head.out)):
+            if module is not None:
+                yield f"{name}.weight", module.weight
+                yield f"{name}.bias", module.bias
+
+    def save(self, folder: Path, manifest: Manifest) -> None:
+        """Write what was trained: peft's files (lora), model.safetensors with Transformers' names (full), or head.safetensors."""
+        if manifest.tuning == "full":
+            save_tensors(dict(self._all_tensors()), folder / WEIGHTS)
+        elif manifest.tuning == "head":
+            save_tensors(dict(self.head_tensors()), folder / HEAD_WEIGHTS)
+        else:
+            save_adapter(
+                folder,
+                self.dims,
+                self.adapters(),
+                dict(self.head_tensors()),
+                base=manifest.base,
+                lora=manifest.lora,
+                classifier=self.pooling == "cls" and self.head_kind == "default",
+            )
+
+    def load(self, folder: Path, tuning: str) -> None:
+        """Load what `save` or peft wrote, over a pretrained encoder unless tuning=full.
+
+        Raises LoralabError for a tensor that is missing, has another shape or does not belong to the model.
+        """
+        if tuning == "full":
+            copy_tensors(self._all_tensors(), load_tensors(folder / WEIGHTS), str(folder))
+        elif tuning == "head":
+            copy_tensors(self.head_tensors(), load_tensors(folder / HEAD_WEIGHTS), str(folder))
+        else:
+            self._load_adapter(folder)
+
+    def _all_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        prefix = self.dims.architecture.prefix + "."
+        yield from ((prefix + name, tensor) for name, tensor in self.encoder_tensors())
+        yield from self.head_tensors()
+
+    def _load_adapter(self, folder: Path) -> None:
+        saved = load_adapter(folder, self.dims)
+        self.attach_lora(saved.lora)
+        for layer, role, adapter in self.adapters():
+            name = f"{role} {layer}"
+            targets = ((f"{name} a", adapter.a), (f"{name} b", adapter.b))
+            copy_tensors(targets, {f"{name} {part}": tensor for part, tensor in saved.pairs[layer, role].items()}, str(folder))
+        # BERT's pooler belongs to the base: it is in the file only if it was trained.
+        pooler = self.dims.architecture.prefix + "."
+        head = [(name, target) for name, target in self.head_tensors() if name in saved.head or not name.startswith(pooler)]
+        if unknown := sorted(set(saved.head) - {name for name, _ in head}):
+            raise LoralabError(f"{folder}: tensor {unknown[0]!r} has no place here: only adapters and the head may be trained")
+        copy_tensors(head, saved.head, str(folder))

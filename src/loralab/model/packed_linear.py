@@ -1,8 +1,8 @@
-"""Products with frozen weights, which are laid out once as a processor reads them fastest.
+"""Products with frozen weights, packed once into the layout that the CPU reads fastest.
 
-torch lays a weight out anew in every bf16 product, and gives fp32 products to a library that is slow on some processors. oneDNN's
-own layout, which torch's compiler uses too, is found once for each weight: bf16 products take 0.9 of the time and are the same bit
-for bit, fp32 products take 0.45. Without a gradient the activation is part of the product (docs/log.md).
+torch repacks a weight in every bf16 product, and passes fp32 products to a library that is slow on some CPUs. oneDNN's own layout,
+which torch's compiler uses too, is computed once per weight: bf16 products take 0.9 of the time and are equal bit for bit, fp32
+products take 0.45. Without a gradient the activation is part of the product (docs/lab).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 V = TypeVar("V")
 
 _GELU = {"gelu": "none", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
-"""Its approximation in each form of GELU (Hendrycks and Gimpel 2016), by the names of checkpoints' configs."""
+"""torch's `approximate` of each form of GELU (Hendrycks and Gimpel 2016), by its name in config.json."""
 
 
 def activate(x: Tensor, activation: str) -> Tensor:
@@ -30,7 +30,7 @@ def activate(x: Tensor, activation: str) -> Tensor:
 
 
 def packed_linear(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None = None) -> Tensor:
-    """Return x Wᵀ + bias, activated; differentiable in x alone where weight (outputs, inputs) is frozen. x: (..., inputs)."""
+    """Return x Wᵀ + bias, activated. x: (..., inputs); weight: (outputs, inputs). A frozen weight and bias get no gradient."""
     if weight.requires_grad or bias.requires_grad:
         y = F.linear(x, weight, bias)
     elif torch.is_grad_enabled() and x.requires_grad:
@@ -50,8 +50,9 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor, activation: str | None = No
 
 
 def backward(gradient: Tensor, weight: Tensor) -> Tensor:
-    """Return the gradient of `forward` to x, from its gradient (..., outputs) to y."""
-    packed = _packed(gradient, weight) if weight.dtype == torch.float32 else None  # bf16's would cost the caches what it saves
+    """Return the gradient of `forward` with respect to x, from that of y (..., outputs)."""
+    # In bf16 a second layout costs the CPU's caches what it saves.
+    packed = _packed(gradient, weight) if weight.dtype == torch.float32 else None
     return gradient @ weight if packed is None else packed.backward(gradient)
 
 
@@ -67,25 +68,25 @@ class _FrozenLinear(torch.autograd.Function):
 
 
 class PackedWeight(Generic[V]):
-    """What is made of a weight once, for as long as the weight lives and stays what it is."""
+    """A cache of values made from weights. A value is made again when its weight changes, and freed with it."""
 
     def __init__(self, make: Callable[[Tensor], V]) -> None:
         self.make = make
-        self.known: MutableMapping[Tensor, tuple[int, Tensor, V]] = WeakTensorKeyDictionary()
-        self.making = threading.Lock()
+        self.cache: MutableMapping[Tensor, tuple[int, Tensor, V]] = WeakTensorKeyDictionary()
+        self.lock = threading.Lock()
 
     def of(self, weight: Tensor) -> V:
-        """What was made of a weight. Threads that ask at once get the same, so it lives as long as the weight stays what it is."""
-        with self.making:
-            known = self.known.get(weight)
-            if known is None or known[0] != weight._version or known[1].data_ptr() != weight.data_ptr():
-                plain = weight.detach()  # kept alive, so that its address is nobody else's
-                self.known[weight] = known = weight._version, plain, self.make(plain)
-            return known[2]
+        """Return the value of a weight. Threads that call it at the same time get the same value."""
+        with self.lock:
+            entry = self.cache.get(weight)
+            if entry is None or entry[0] != weight._version or entry[1].data_ptr() != weight.data_ptr():
+                plain = weight.detach()  # a reference, so that no other tensor gets this address
+                self.cache[weight] = entry = weight._version, plain, self.make(plain)
+            return entry[2]
 
 
 class _Packed:
-    """A weight in oneDNN's layout, and its transpose once a gradient has asked for it."""
+    """A weight in oneDNN's layout, and its transpose, made for the first backward pass."""
 
     def __init__(self, weight: Tensor) -> None:
         self.plain = weight
@@ -93,8 +94,8 @@ class _Packed:
         self.columns: Tensor | None = None
 
     def forward(self, x: Tensor, bias: Tensor, activation: str | None) -> Tensor:
-        name, form = ("gelu", _GELU[activation]) if activation in _GELU else (activation or "none", "")
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.rows, bias, name, [], form)
+        name, approximate = ("gelu", _GELU[activation]) if activation in _GELU else (activation or "none", "")
+        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.rows, bias, name, [], approximate)
         return y
 
     def backward(self, gradient: Tensor) -> Tensor:
@@ -104,21 +105,22 @@ class _Packed:
         return x
 
 
-def _onednn_types() -> tuple[torch.dtype, ...]:
-    """The types that oneDNN multiplies on this processor."""
+def _onednn_dtypes() -> tuple[torch.dtype, ...]:
+    """The dtypes that oneDNN multiplies on this CPU."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return ()
     return (torch.float32, torch.bfloat16) if torch.ops.mkldnn._is_mkldnn_bf16_supported() else (torch.float32,)
 
 
-_types = _onednn_types()
+_dtypes = _onednn_dtypes()
 _layouts = PackedWeight(_Packed)
 
 
 def _packed(x: Tensor, weight: Tensor) -> _Packed | None:
-    """The layout of a weight that x meets on a processor; None where oneDNN has none, or the network is being exported."""
-    fits = x.device.type == "cpu" and x.dtype == weight.dtype and weight.dtype in _types
-    lasts = isinstance(weight, nn.Parameter) and not weight.is_inference()  # neither a cast made for one pass, nor without versions
-    if not (fits and lasts) or torch.compiler.is_compiling():
+    """The packed weight for an input on the CPU. None if oneDNN does not support it, or the model is being exported."""
+    supported = x.device.type == "cpu" and x.dtype == weight.dtype and weight.dtype in _dtypes
+    # Neither a temporary cast of a weight, nor an inference tensor, which has no version counter.
+    permanent = isinstance(weight, nn.Parameter) and not weight.is_inference()
+    if not (supported and permanent) or torch.compiler.is_compiling():
         return None
     return _layouts.of(weight)

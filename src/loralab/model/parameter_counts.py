@@ -1,6 +1,6 @@
-"""Parameter counts and the budget, by closed formulas: no weights, no torch.
+"""Parameter counts and the budget solver, as closed formulas without weights or torch.
 
-Base, adapter and head are always told apart: published counts often quote one of the three as the whole.
+Base, adapter and head are counted apart, because published counts often quote one of them as the total.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
+from loralab.config import LoraConfig
 from loralab.errors import LoralabError
 from loralab.model.architectures import ROLES, Dimensions, parse_frozen, parse_layers, resolve_targets
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Numbers of parameters. `base` is the pretrained encoder (BERT's pooler included where it is used)."""
+class ParameterCounts:
+    """Numbers of parameters. `base`: the pretrained encoder, with BERT's pooler if the head uses it."""
 
     base: int
     adapter: int
@@ -33,7 +34,7 @@ class Counts:
 
 
 def base_size(dims: Dimensions, head: str) -> int:
-    """Parameters of the encoder: embeddings, layers, and BERT's pooler where the head is the architecture's own."""
+    """Parameters of the encoder: embeddings, layers, and BERT's pooler with the default head."""
     pooler = _dense(dims) if head == "default" and dims.architecture.pooler_in_base else 0
     return _embeddings_size(dims) + dims.layers * _layer_size(dims) + pooler
 
@@ -46,8 +47,8 @@ def frozen_size(dims: Dimensions, freeze: str | None) -> int:
 
 def head_size(dims: Dimensions, classes: int, head: str) -> int:
     """Parameters of the head, without BERT's pooler, which belongs to the base."""
-    own = head == "default" and not dims.architecture.pooler_in_base
-    dense = _dense(dims) if own or head == "prompt" else 0
+    default = head == "default" and not dims.architecture.pooler_in_base
+    dense = _dense(dims) if default or head == "prompt" else 0
     norm = 2 * dims.width if head == "prompt" else 0
     return dense + norm + (dims.width + 1) * classes
 
@@ -59,25 +60,17 @@ def adapter_size(dims: Dimensions, rank: int, targets: Sequence[str], layers: st
 
 
 def count_from_shapes(
-    dims: Dimensions,
-    classes: int,
-    *,
-    head: str,
-    tuning: str,
-    rank: int,
-    targets: Sequence[str],
-    layers: str | None,
-    freeze: str | None = None,
-) -> Counts:
-    """Count what a configuration trains: `tuning` is lora, full (all but `freeze`) or head."""
+    dims: Dimensions, classes: int, *, head: str, tuning: str, lora: LoraConfig, freeze: str | None = None
+) -> ParameterCounts:
+    """Count the parameters of a configuration. `tuning`: lora, full (all but `freeze`) or head."""
     base, top = base_size(dims, head), head_size(dims, classes, head)
-    adapter = adapter_size(dims, rank, targets, layers) if tuning == "lora" else 0
-    return Counts(base, adapter, top, base - frozen_size(dims, freeze) + top if tuning == "full" else adapter + top)
+    adapter = adapter_size(dims, lora.rank, lora.targets, lora.layers) if tuning == "lora" else 0
+    return ParameterCounts(base, adapter, top, base - frozen_size(dims, freeze) + top if tuning == "full" else adapter + top)
 
 
 @dataclass(frozen=True)
 class BudgetOption:
-    """The largest rank of one choice of targets and layers that stays within a budget."""
+    """The largest rank within a budget for one choice of targets and layers."""
 
     targets: tuple[str, ...]
     layers: str | None
@@ -86,32 +79,31 @@ class BudgetOption:
 
 
 def solve_budget(dims: Dimensions, classes: int, *, head: str, max_trainable: int, layers: str | None = None) -> list[BudgetOption]:
-    """Solve the budget: the largest rank for every choice of targets, over all layers and the top half and quarter.
+    """Find the largest rank for every choice of targets, over all layers, the top half and the top quarter, or over `layers`.
 
-    Sorted by how much of the budget is used, most first. With `layers` given, only those. Raises LoralabError when the head
-    alone is over the budget.
+    Sorted by the share of the budget used, largest first. Raises LoralabError if the budget has no room for an adapter.
     """
     top = head_size(dims, classes, head)
-    room = max_trainable - top
+    left = max_trainable - top
     choices = [("all",)] + [c for n in range(1, len(ROLES)) for c in combinations(ROLES, n) if n <= 2 or c == ROLES[:3]]
     spans = (
         [layers] if layers else [None, *(f"{dims.layers - n}-{dims.layers - 1}" for n in (dims.layers // 2, dims.layers // 4) if n)]
     )
-    fits = []
+    options = []
     for span in spans:
         for targets in choices:
-            rank = room // adapter_size(dims, 1, targets, span)
+            rank = left // adapter_size(dims, 1, targets, span)
             smallest_side = min(min(dims.shape_of(role)) for role in resolve_targets(targets))
             if rank >= 1:
                 rank = min(rank, smallest_side)
-                fits.append(BudgetOption(targets, span, rank, top + adapter_size(dims, rank, targets, span)))
-    if not fits:
+                options.append(BudgetOption(targets, span, rank, top + adapter_size(dims, rank, targets, span)))
+    if not options:
         smaller = f", or use model.head=linear ({head_size(dims, classes, 'linear'):,})" if head != "linear" else ""
         raise LoralabError(
             f"no adapter fits {max_trainable:,} trainable parameters: the head alone has {top:,}. "
             f"Raise the budget to {top + adapter_size(dims, 1, ('value',), layers):,} or more{smaller}"
         )
-    return sorted(fits, key=lambda fit: -fit.trainable)
+    return sorted(options, key=lambda option: -option.trainable)
 
 
 def _embeddings_size(dims: Dimensions) -> int:

@@ -1,7 +1,7 @@
-"""Kernels in C on tensors: compiled by the machine's own C compiler when it is first wanted, and kept for later processes.
+"""C kernels on tensors, compiled with the machine's C compiler at first use and cached for later processes.
 
-There are none where the processor lacks AVX-512-BF16 or has more (AMX), where there is no compiler, or with LORALAB_KERNELS=off:
-torch's operators compute instead. A kernel runs on the thread that calls it, and lets Python's others run meanwhile.
+They are not available on a processor without AVX-512-BF16 or with AMX, without a C compiler, or with LORALAB_KERNELS=off; torch's
+operators compute instead. A kernel runs on the calling thread and releases the GIL.
 """
 
 from __future__ import annotations
@@ -32,25 +32,29 @@ COMPILE_SECONDS = 120
 _P, _L, _I, _F = c_void_p, c_long, c_int, c_float
 
 
-class Adapter(ctypes.Structure):
-    """These structures are layer.c's of the same names, which describes them. They keep no tensor alive."""
+class AdapterStruct(ctypes.Structure):
+    """`Adapter` in layer.c. The structures hold addresses only: the caller must keep the tensors alive."""
 
     _fields_ = (*((name, _P) for name in ("a", "b", "da", "db")), ("rank", _L), ("scale", _F))
 
 
-class Map(ctypes.Structure):
+class MapStruct(ctypes.Structure):
+    """`Map` in layer.c."""
+
     _fields_ = (
         *((name, _P) for name in ("weight", "panels", "bias")),
         *((name, _L) for name in ("inputs", "outputs", "roles", "rank")),
-        ("adapters", Adapter * 3),
+        ("adapters", AdapterStruct * 3),
         ("keep", _F),
         *((name, _P) for name in ("mask", "places", "pairs", "low", "x")),
     )
 
 
-class Layer(ctypes.Structure):
+class LayerStruct(ctypes.Structure):
+    """`Layer` in layer.c."""
+
     _fields_ = (
-        *((name, Map) for name in ("qkv", "output", "ffn_in", "ffn_out")),
+        *((name, MapStruct) for name in ("qkv", "output", "ffn_in", "ffn_out")),
         *((name, _P) for name in ("weight", "bias", "weight_out", "bias_out")),
         *((name, _F) for name in ("eps", "eps_out")),
         *((name, _L) for name in ("heads", "texts", "tokens", "first_only")),
@@ -63,8 +67,8 @@ class Layer(ctypes.Structure):
 
 
 _ARGUMENTS: dict[str, tuple[Any, ...]] = {
-    "layer": (POINTER(Layer), _P, _P),
-    "layer_backward": (POINTER(Layer), _P, _P, _P),
+    "layer": (POINTER(LayerStruct), _P, _P),
+    "layer_backward": (POINTER(LayerStruct), _P, _P, _P),
     "linear": (_P, _L, _L, _P, _P, _P, _P, _P, _P, _L, _I),
     "add_norm": (_P, _P, _P, _P, _F, _L, _L, _P, _P),
     "add_norm_backward": (_P, _P, _P, _P, _L, _L),
@@ -74,70 +78,70 @@ _ARGUMENTS: dict[str, tuple[Any, ...]] = {
 
 
 class Kernels:
-    """The functions of layer.c, and for tests what it calls. Tensors are contiguous, of the types and shapes given there."""
+    """The functions of the C files. Tensors are contiguous, with the dtypes and shapes that the C files state."""
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
         self.functions = {name: getattr(library, name) for name in _ARGUMENTS}
         for name, function in self.functions.items():
             function.argtypes = _ARGUMENTS[name]
-            function.restype = None if name.startswith("add_norm") else c_int  # which is not 0 where there was no memory
+            function.restype = None if name.startswith("add_norm") else c_int  # not 0 when memory ran out
 
-    def __call__(self, name: str, *arguments: Tensor | Layer | float | None) -> None:
-        """Call a function, with None for a null pointer. Raises RunFailed where it found no memory."""
+    def __call__(self, name: str, *arguments: Tensor | LayerStruct | float | None) -> None:
+        """Call a function; None is a null pointer. Raises RunFailed when memory runs out."""
         if self.functions[name](*[a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]):
-            raise RunFailed("there is no memory left: use a smaller train.max_tokens_per_microbatch or data.max_length")
+            raise RunFailed("out of memory: use a smaller train.max_tokens_per_microbatch or data.max_length")
 
 
-def find() -> Kernels | None:
-    """The kernels, or None where there are none."""
-    found = _find()
-    return found if isinstance(found, Kernels) else None
+def load_kernels() -> Kernels | None:
+    """Return the kernels, compiled if necessary, or None if they are not available."""
+    kernels = _load_or_reason()
+    return kernels if isinstance(kernels, Kernels) else None
 
 
-def absence() -> str | None:
-    """Why there are no kernels; None where there are."""
-    found = _find()
-    return found if isinstance(found, str) else None
+def missing_reason() -> str | None:
+    """Return why there are no kernels, or None if there are."""
+    reason = _load_or_reason()
+    return reason if isinstance(reason, str) else None
 
 
 @lru_cache(maxsize=1)
-def _find() -> Kernels | str:
+def _load_or_reason() -> Kernels | str:
     if os.environ.get("LORALAB_KERNELS") == "off":
         return "LORALAB_KERNELS=off"
     if not torch.cpu._is_avx512_bf16_supported():
         return "the processor has no AVX-512-BF16"
     if torch.cpu._is_amx_tile_supported():
-        return "the processor has AMX, with which torch's products are faster"
+        return "the processor has AMX, which makes torch's products faster"
     compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
     if compiler is None or os.name != "posix":
-        return "there is no C compiler: install gcc or clang, and training is faster"
-    made_of = b"".join(source.read_bytes() for source in SOURCES) + " ".join([compiler, *FLAGS]).encode()
-    name = hashlib.sha256(made_of).hexdigest()[:16] + ".so"
+        return "there is no C compiler: install gcc or clang for faster training"
+    recipe = b"".join(source.read_bytes() for source in SOURCES) + " ".join([compiler, *FLAGS]).encode()
+    name = hashlib.sha256(recipe).hexdigest()[:16] + ".so"
     try:
         return _load(compiler, name)
     except (OSError, subprocess.SubprocessError) as error:
         reason = f"the kernels could not be compiled: {getattr(error, 'stderr', None) or error}"
-        logging.getLogger(__name__).warning("%s; torch's operators compute instead, more slowly", reason)
+        logging.getLogger(__name__).warning("%s; torch's slower operators are used instead", reason)
         return reason
 
 
 def _load(compiler: str, name: str) -> Kernels:
-    """Load the library that was kept, or make it; where it cannot be kept, for this process alone."""
+    """Load the cached library, or compile it; without a safe cache folder, compile it for this process only."""
     folder = cache_folder() / "kernels"
     with contextlib.suppress(OSError):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if _is_ours(folder):
+    if _is_private(folder):
         if not (folder / name).is_file():
             _compile(compiler, folder / name)
         return Kernels(folder / name)
-    with tempfile.TemporaryDirectory() as own:  # once loaded a library needs no file
-        _compile(compiler, Path(own) / name)
-        return Kernels(Path(own) / name)
+    with tempfile.TemporaryDirectory() as temporary:  # a loaded library needs no file
+        _compile(compiler, Path(temporary) / name)
+        return Kernels(Path(temporary) / name)
 
 
-def _is_ours(folder: Path) -> bool:
-    """True where we may write, and nobody else can have put a library there for us to load."""
+def _is_private(folder: Path) -> bool:
+    """Whether we can write into the folder and no other user can: a library in it is loaded and executed."""
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         return False
     status = folder.stat()
@@ -145,13 +149,13 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _compile(compiler: str, path: Path) -> None:
-    """Make a library, which appears whole or not at all."""
-    handle, made = tempfile.mkstemp(dir=path.parent, suffix=".new")
+    """Compile the library to `path` atomically."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".new")
     os.close(handle)
     try:
-        command = [compiler, *FLAGS, *(str(source) for source in SOURCES if source.suffix == ".c"), "-o", made, "-lm"]
+        command = [compiler, *FLAGS, *(str(source) for source in SOURCES if source.suffix == ".c"), "-o", temporary, "-lm"]
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)  # noqa: S603
-        os.replace(made, path)
+        os.replace(temporary, path)
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(made)
+            os.unlink(temporary)

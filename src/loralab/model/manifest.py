@@ -1,0 +1,63 @@
+"""loralab.json: what a saved model needs besides its weights to classify texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, StrictInt, TypeAdapter
+from pydantic.dataclasses import dataclass as validated
+
+from loralab.config import LoraConfig
+from loralab.errors import LoralabError
+from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes, is_native
+
+MANIFEST, FORMAT = "loralab.json", 1
+
+
+@validated(frozen=True, config=ConfigDict(extra="forbid"))
+class Manifest:
+    """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base."""
+
+    base: str
+    base_folder: str
+    base_sha256: str
+    dims: Dimensions | Sizes
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    pooling: Pooling
+    head: HeadKind
+    tuning: Literal["lora", "full", "head"]
+    clean: tuple[str, ...]
+    max_length: Annotated[StrictInt, Field(gt=0)]
+    lora: LoraConfig
+    quantize: Literal["none", "8bit"] = "none"
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    @property
+    def native(self) -> bool:
+        """Whether loralab's own encoder computes the model."""
+        return is_native(self.dims, tuning=self.tuning, variant=self.lora.variant, quantize=self.quantize)
+
+    def write(self, folder: Path) -> None:
+        """Write loralab.json into a folder."""
+        content = {"format": FORMAT, **_ADAPTER.dump_python(self, mode="json")}
+        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(Manifest)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read loralab.json. Raises LoralabError if it is missing, damaged or of a later format."""
+    path = folder / MANIFEST
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("format") != FORMAT:
+            raise LoralabError(f"{path} does not have format {FORMAT}: was it written by a later loralab?")
+        manifest: Manifest = _ADAPTER.validate_python(content)
+        return manifest
+    except FileNotFoundError as error:
+        raise LoralabError(f"{folder} is neither a run nor a saved model: it has no {MANIFEST}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LoralabError(f"{path} is damaged ({error!r}): restore the run from a copy or train it again") from error

@@ -1,0 +1,44 @@
+"""Read and write safetensors files, and copy tensors by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from loralab.errors import LoralabError
+
+HEAD_WEIGHTS = "head.safetensors"
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors as safetensors, in fp32. Raises OSError when the disk is full or read-only."""
+    plain = {name: t.detach().float().cpu().contiguous().clone() for name, t in tensors.items()}
+    try:
+        save_file(plain, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # what the Rust library raises on a full disk
+        raise OSError(str(error)) from error
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file. Raises LoralabError when it is missing or damaged."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise LoralabError(f"cannot read {path}: {error}; the file is missing, truncated or not safetensors") from error
+
+
+@torch.no_grad()
+def copy_tensors(targets: Iterable[tuple[str, Tensor]], tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy `tensors` into the target tensors by name. Raises LoralabError for one that is missing or has another shape."""
+    for name, target in targets:
+        tensor = tensors.get(name)
+        if tensor is None:
+            raise LoralabError(f"{origin}: there is no tensor {name!r}; is the file complete?")
+        if tensor.shape != target.shape:
+            raise LoralabError(f"{origin}: tensor {name!r} has shape {tuple(tensor.shape)}, needed {tuple(target.shape)}")
+        target.copy_(tensor)
