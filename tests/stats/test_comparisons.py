@@ -48,7 +48,7 @@ def test_statsmodels_agrees() -> None:
         sides = np.r_[np.ones(only_a), np.zeros(only_b)]
         exact = statsmodels_mcnemar([[13, only_a], [only_b, 0]], exact=True).pvalue
         expected = exact - scipy_stats.binom.pmf(only_a, only_a + only_b, 0.5)
-        assert mcnemar(sides, 1 - sides, rounds=1).p == pytest.approx(expected)
+        assert mcnemar(sides, 1 - sides, resamples=1).p == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
@@ -142,9 +142,9 @@ def test_mcnemar_at_the_ends() -> None:
     assert mcnemar([True, False], [True, False]).p == 1
     assert mcnemar([1, 0, 1], [0, 1, 1]).p == 1
     assert mcnemar([1] * 5, [0] * 5).p == 0.5**5
-    large = mcnemar(np.arange(9000) < 8000, np.arange(9000) < 7800, rounds=100)
+    large = mcnemar(np.arange(9000) < 8000, np.arange(9000) < 7800, resamples=100)
     assert 0 <= large.p < 1e-50
-    many = mcnemar(np.r_[np.ones(520), np.zeros(460)], np.r_[np.zeros(520), np.ones(460)], rounds=10)
+    many = mcnemar(np.r_[np.ones(520), np.zeros(460)], np.r_[np.zeros(520), np.ones(460)], resamples=10)
     assert many.p == pytest.approx(scipy_stats.chi2.sf(60**2 / 980, 1), rel=0.02)
 
 
@@ -173,13 +173,14 @@ def _seeds(n: int) -> Callable[[np.random.Generator], list[float]]:
 
 def _rows(random: np.random.Generator) -> list[float]:
     differ, side = random.random(400) < 0.1, random.random(400) < 0.5
-    return [mcnemar(differ & side, differ & ~side, rounds=1).p]
+    return [mcnemar(differ & side, differ & ~side, resamples=1).p]
 
 
 def _apart(random: np.random.Generator) -> list[float]:
     return [unpaired(random.normal(0.9, 0.004, 5), random.normal(0.9, 0.008, 8)).p]
 
 
+@pytest.mark.slow  # 4,000 permutation tests
 @pytest.mark.parametrize(
     ("draw", "tests"), [(_seeds(8), 3), (_seeds(11), 3), (_rows, 1), (_apart, 1)], ids=["8", "11", "rows", "welch"]
 )
@@ -207,7 +208,7 @@ WORDS = [
     (paired(A - 0.01, A - (A - B) / 99), None, "worse by 1.00 points (0.99 to 1.00; paired t over 7 seeds, p < 0.001)"),
     (WELCH, None, "worse by 1.00 points (0.10 to 2.00; Welch's t over 5 and 4 seeds, p = 0.04960)"),
     (paired(A, A), None, "no difference: equal in all 7 seeds"),
-    (SAME, None, "no clear difference: +1.00 points (the same for every seed; sign flips over 4 seeds, p = 0.125)"),
+    (SAME, None, "no significant difference: +1.00 points (the same for every seed; sign flips over 4 seeds, p = 0.125)"),
     (paired(A, A - 0.01), None, "better by 1.00 points (the same for every seed; sign flips over 7 seeds, p = 0.016)"),
     (paired(A[:2], B[:2]), None, "2 seeds: too few for a claim; the difference is +0.46 points"),
     (paired(A[:1], B[:1]), None, "1 seed: too few for a claim; the difference is +0.22 points"),
@@ -217,15 +218,17 @@ WORDS = [
 
 @pytest.mark.parametrize(("found", "corrected", "words"), WORDS)
 def test_what_may_be_said(found: Paired | Unpaired, corrected: float | None, words: str) -> None:
-    assert verdict(found, corrected_p=corrected) == words
+    assert verdict(found, adjusted_p=corrected) == words
 
 
 def test_what_could_not_have_been_seen_is_said() -> None:
-    expected = "(-0.10 to +0.10; paired t over 9 seeds, p = 0.900); one under 0.20 points would often be missed"
-    assert verdict(UNSURE) == f"no clear difference: +0.002 points {expected}"
-    taken_back = verdict(SURE, corrected_p=0.2)
-    assert taken_back.startswith("no clear difference: +0.62 points (+0.21 to +1.03; paired t over 5 seeds, p = 0.200 after Holm)")
-    assert verdict(SURE, level=0.001).startswith("no clear difference")
+    expected = "(-0.10 to +0.10; paired t over 9 seeds, p = 0.900); differences under 0.20 points would often be missed"
+    assert verdict(UNSURE) == f"no significant difference: +0.002 points {expected}"
+    taken_back = verdict(SURE, adjusted_p=0.2)
+    assert taken_back.startswith(
+        "no significant difference: +0.62 points (+0.21 to +1.03; paired t over 5 seeds, p = 0.200 after Holm)"
+    )
+    assert verdict(SURE, level=0.001).startswith("no significant difference")
 
 
 def test_what_is_no_pair_is_refused() -> None:

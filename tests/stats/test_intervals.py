@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from loralab.stats import beyond_chance, difference_of_shares, paired_bootstrap, summary, wilson
+from loralab.stats import bonferroni_bound, difference_of_proportions, paired_bootstrap, summary, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 3), (81, 263), (7204, 7600)])
@@ -24,13 +24,13 @@ def test_differences_are_newcombes_published_ones(
     first: tuple[int, int], second: tuple[int, int], expected: tuple[float, float, float]
 ) -> None:
     """Newcombe 1998, table II, method 10."""
-    assert difference_of_shares(first, second) == pytest.approx(expected, abs=5e-5)
+    assert difference_of_proportions(first, second) == pytest.approx(expected, abs=5e-5)
 
 
 def test_the_paired_bootstrap_is_scipys_on_the_differences() -> None:
     random = np.random.default_rng(0)
     a, b = random.random(400) < 0.8, random.random(400) < 0.7
-    found = paired_bootstrap(a, b, rounds=4000)
+    found = paired_bootstrap(a, b, resamples=4000)
     expected = scipy_stats.bootstrap(
         ((a.astype(float) - b),), np.mean, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
@@ -53,22 +53,22 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
     hits = 0
     for trial in range(300):
         a, b = random.normal(0.3, 1, 80), random.normal(0, 1, 80)
-        found = paired_bootstrap(a, b, rounds=500, seed=trial)
+        found = paired_bootstrap(a, b, resamples=500, seed=trial)
         hits += found.low <= 0.3 <= found.high
     assert 0.90 <= hits / 300 <= 0.98
 
 
 def test_large_inputs_are_drawn_in_parts_and_seeds_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = np.random.default_rng(0).random((2, 100))
-    whole = paired_bootstrap(a, b, rounds=100, seed=3)
-    monkeypatch.setattr("loralab.stats.intervals._DRAWS_AT_ONCE", 1100)
-    assert paired_bootstrap(a, b, rounds=100, seed=3) == whole
-    assert paired_bootstrap(a, b, rounds=100, seed=4) != whole
+    whole = paired_bootstrap(a, b, resamples=100, seed=3)
+    monkeypatch.setattr("loralab.stats.intervals._MAX_DRAWS", 1100)
+    assert paired_bootstrap(a, b, resamples=100, seed=3) == whole
+    assert paired_bootstrap(a, b, resamples=100, seed=4) != whole
 
 
 def test_a_summary_is_scipys() -> None:
     values = np.array([0.9012, 0.9031, 0.8790, 0.9050, 0.9001, 0.8988, 0.9100, 0.9020])
-    found = summary(values, rounds=20_000)
+    found = summary(values, resamples=20_000)
     t = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
     bca = scipy_stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
@@ -76,7 +76,7 @@ def test_a_summary_is_scipys() -> None:
     assert (found.n, found.mean, found.sd) == (8, pytest.approx(values.mean()), pytest.approx(np.std(values, ddof=1)))
     assert found.t == pytest.approx((t.low, values.mean(), t.high), abs=1e-12)
     assert found.bca == pytest.approx((bca.low, values.mean(), bca.high), abs=2e-4)
-    percentile = paired_bootstrap(values, np.zeros(8), rounds=20_000)
+    percentile = paired_bootstrap(values, np.zeros(8), resamples=20_000)
     assert found.bca is not None
     assert found.bca.low < percentile.low - 5e-4  # the one low value skews them: BCa's reaches further down
     wider, narrower = summary(values, level=0.99).t, summary(values, level=0.9).t
@@ -106,17 +106,17 @@ def test_t_holds_for_few_seeds_and_bca_for_many() -> None:
     random = np.random.default_rng(0)
     shares = {}
     for n in (5, 15, 40):
-        found = [summary(random.normal(size=n), rounds=500, seed=trial) for trial in range(1000)]
+        found = [summary(random.normal(size=n), resamples=500, seed=trial) for trial in range(1000)]
         held = [[f.t.low <= 0 <= f.t.high, f.bca.low <= 0 <= f.bca.high] for f in found if f.t and f.bca]
         shares[n] = np.mean(held, axis=0)
     assert all(t == pytest.approx(0.95, abs=0.02) for t, _ in shares.values())
     assert [bca for _, bca in shares.values()] == pytest.approx([0.82, 0.91, 0.94], abs=0.025)
 
 
-def test_the_largest_of_many_draws_seldom_goes_beyond_chance() -> None:
+def test_the_largest_of_many_draws_seldom_goes_bonferroni_bound() -> None:
     draws = np.random.default_rng(0).normal(size=(2000, 200))
-    assert np.mean(np.abs(draws).max(axis=1) > beyond_chance(200)) == pytest.approx(0.05, abs=0.015)
-    assert beyond_chance(1) == pytest.approx(1.959964, abs=1e-6)
+    assert np.mean(np.abs(draws).max(axis=1) > bonferroni_bound(200)) == pytest.approx(0.05, abs=0.015)
+    assert bonferroni_bound(1) == pytest.approx(1.959964, abs=1e-6)
 
 
 def test_what_is_no_sample_is_refused() -> None:
@@ -124,5 +124,5 @@ def test_what_is_no_sample_is_refused() -> None:
         with pytest.raises(ValueError, match="paired rows"):
             paired_bootstrap(a, b)
     for successes, n in ((0, 0), (3, 2), (-1, 2)):
-        with pytest.raises(ValueError, match="not a share"):
+        with pytest.raises(ValueError, match="not a proportion"):
             wilson(successes, n)

@@ -102,16 +102,20 @@ def test_intervals_hold_the_law_and_keep_their_seed() -> None:
     hits, gaps = [], []
     for trial in range(60):
         rows, errors = _curves(5, random)
-        found = law_intervals(rows, errors, at=[far], rounds=200, seed=trial)
+        found = law_intervals(rows, errors, at=[far], resamples=200, seed=trial)
         hits.append([i.low <= true <= i.high for i, true in zip((found.c, found.b, *found.predictions), truth, strict=True)])
-        gap = hold_out_last(rows, errors, rounds=200, seed=trial).gap
+        gap = hold_out_last(rows, errors, resamples=200, seed=trial).gap
         assert gap
         gaps.append(gap.low <= 0 <= gap.high)
     for share in (*np.mean(hits, axis=0), np.mean(gaps)):
         assert 0.85 <= share <= 0.99
     law = fit_power_law(rows, errors)
     assert (found.c.estimate, found.predictions[0].estimate) == (law.c, float(law.predict(far)))
-    assert law_intervals(rows, errors, at=[far], rounds=200, seed=59) == found != law_intervals(rows, errors, rounds=200, seed=98)
+    assert (
+        law_intervals(rows, errors, at=[far], resamples=200, seed=59)
+        == found
+        != law_intervals(rows, errors, resamples=200, seed=98)
+    )
 
 
 def test_the_last_point_is_held_out() -> None:
@@ -147,9 +151,9 @@ def test_doubling_gains_less_from_there_on() -> None:
 
 
 def test_what_is_no_curve_is_refused() -> None:
-    with pytest.raises(LoralabError, match=r"2 different numbers of training rows.*add 1"):
+    with pytest.raises(LoralabError, match=r"2 training set sizes.*add 1"):
         fit_power_law([100, 200, 200], [0.3, 0.2, 0.2])
-    with pytest.raises(LoralabError, match=r"3 different numbers of training rows.*needs 4"):
+    with pytest.raises(LoralabError, match=r"3 training set sizes.*at least 4"):
         hold_out_last([100, 200, 400], [0.3, 0.2, 0.1])
     with pytest.raises(LoralabError, match="2 seeds"):
         law_intervals(SIZES, LAW.predict(SIZES))
@@ -158,5 +162,5 @@ def test_what_is_no_curve_is_refused() -> None:
             fit_power_law(rows, errors)
     with pytest.raises(ValueError, match="a learning curve"):
         fit_power_law([1, 2, 3], [0.3, 0.2, 0.1], [1, 0, 1])
-    with pytest.raises(ValueError, match="one a run"):
+    with pytest.raises(ValueError, match="per run"):
         fit_power_law([1, 2, 3], [0.3, 0.2])

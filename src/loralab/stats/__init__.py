@@ -1,12 +1,12 @@
-"""How sure a measured number is, whether two differ, and where a curve goes. Pure functions of arrays and a seed."""
+"""Confidence intervals, tests of differences, multiple comparisons and learning curves: pure functions of arrays and a seed."""
 
 from loralab.stats.comparisons import FEWEST_SEEDS, McNemar, Paired, Unpaired, holm, mcnemar, paired, unpaired, verdict
 from loralab.stats.intervals import (
-    ROUNDS,
+    RESAMPLES,
     Interval,
     Summary,
-    beyond_chance,
-    difference_of_shares,
+    bonferroni_bound,
+    difference_of_proportions,
     paired_bootstrap,
     summary,
     wilson,
@@ -15,7 +15,7 @@ from loralab.stats.power_law import HoldOut, LawIntervals, PowerLaw, diminishing
 
 __all__ = [
     "FEWEST_SEEDS",
-    "ROUNDS",
+    "RESAMPLES",
     "HoldOut",
     "Interval",
     "LawIntervals",
@@ -24,8 +24,8 @@ __all__ = [
     "PowerLaw",
     "Summary",
     "Unpaired",
-    "beyond_chance",
-    "difference_of_shares",
+    "bonferroni_bound",
+    "difference_of_proportions",
     "diminishing",
     "fit_power_law",
     "hold_out_last",
