@@ -10,8 +10,9 @@ import importlib
 import re
 import tomllib
 from collections.abc import Callable, Iterator
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "loralab"
@@ -33,12 +34,12 @@ def settings() -> str:
     for name, entry in _section_entries(schema):
         section = schema["$defs"][entry["$ref"].rsplit("/", 1)[-1]] if name else {"properties": entry, "description": ""}
         rows = [
-            (f"`{name}.{key}`" if name else f"`{key}`", _type(value), _limits(value), _default(value), _meaning(value))
+            (f"`{name}.{key}`" if name else f"`{key}`", _type(value) + _limits(value), _default(value), _meaning(value))
             for key, value in section["properties"].items()
         ]
         title = f"## {name}" if name else "## Top level"
         about = section.get("description", "").strip()
-        parts.append(f"{title}\n\n{about}\n\n{_table(('setting', 'type', 'limits', 'default', 'meaning'), rows)}")
+        parts.append(f"{title}\n\n{about}\n\n{_table(('setting', 'type and limits', 'default', 'meaning'), rows)}")
     return "\n\n".join(parts)
 
 
@@ -70,7 +71,7 @@ def _type(entry: dict[str, Any]) -> str:
 def _limits(entry: dict[str, Any]) -> str:
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     limits = [f"{sign} {option[key]:g}" for option in _options(entry) for key, sign in signs.items() if key in option]
-    return ", ".join(dict.fromkeys(limits))
+    return "".join(f", {limit}" for limit in dict.fromkeys(limits))
 
 
 def _default(entry: dict[str, Any]) -> str:
@@ -103,11 +104,14 @@ def _command(command: Any, name: str, level: int) -> str:
     arguments = [p for p in command.params if p.param_type_name == "argument"]
     options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     usage = " ".join([name, *("[OPTIONS]" for _ in options[:1]), *(_metavar(p) for p in arguments)])
-    parts = [f"{'#' * level} {name}", _help(command.help or ""), f"```text\n{usage}\n```"]
+    summary, _, details = (command.help or "").partition("\n\n")
+    parts = [f"{'#' * level} {name}", _prose(summary), f"```text\n{usage}\n```"]
     if rows := [(f"`{_metavar(p)}`", _prose(p.help)) for p in arguments if getattr(p, "help", None)]:
         parts.append(_table(("argument", "meaning"), rows))
     if rows := [(_flags(p), _value(p), _shown_default(p), _prose(p.help)) for p in options]:
         parts.append(_table(("option", "type", "default", "meaning"), rows))
+    if details.strip():
+        parts.append(_help(details))
     inner = getattr(command, "commands", {})
     return "\n\n".join(parts + [_command(inner[key], f"{name} {key}", level + 1) for key in sorted(inner)])
 
@@ -137,14 +141,17 @@ def _flags(option: Any) -> str:
 
 
 def _value(option: Any) -> str:
-    if option.is_flag:
+    """What an option takes: its metavar, its choices, or its type in words."""
+    annotation = option.type_descriptor.annotation
+    if get_origin(annotation) is list:
+        annotation = get_args(annotation)[0]
+    if option.is_flag or annotation is bool:
         return ""
-    choices = getattr(option.type, "choices", None)
-    if choices:
-        return ", ".join(f"`{choice}`" for choice in choices)
-    kind = option.metavar or {"integer range": "whole number", "integer": "whole number", "float range": "number"}.get(
-        option.type.name, option.type.name
-    )
+    choices = get_args(annotation) if get_origin(annotation) is Literal else ()
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        choices = tuple(member.value for member in annotation)
+    names = {int: "whole number", float: "number", Path: "path"}
+    kind = ", ".join(f"`{choice}`" for choice in choices) or option.metavar or names.get(annotation, "text")
     return f"{kind}, repeatable" if option.multiple else str(kind)
 
 
@@ -182,7 +189,9 @@ def recipes() -> str:
     for recipe in list_recipes():
         settings = yaml.safe_dump(dict(recipe.settings), sort_keys=False, default_flow_style=None, width=110).strip()
         facts = f"{_sentence(recipe.summary)}\n\nSource: {_sentence(recipe.source)} Claim: {_sentence(recipe.claim, capital=False)}"
-        parts.append(f"### {recipe.name}\n\n{facts}\n\n??? note \"Settings\"\n\n{_indented(f'```yaml{chr(10)}{settings}{chr(10)}```')}")
+        parts.append(
+            f'### {recipe.name}\n\n{facts}\n\n??? note "Settings"\n\n{_indented(f"```yaml{chr(10)}{settings}{chr(10)}```")}'
+        )
     return "\n\n".join(parts)
 
 

@@ -1,7 +1,7 @@
 """Fenced code blocks of Markdown pages: what they hold and how the tests run them.
 
-Languages `bash`, `console` and `python` are run, page by page, in order, in one folder. A block with `title="NAME"` is written to that file
-first. A block after `<!-- skip: REASON -->` is not run. `text`, `json` and untitled `yaml` show output and are not run.
+Blocks in `bash`, `console` and `python` are run, page by page, in order, in one folder. A block with `title="NAME"` is written
+to that file first. A block after `<!-- skip: REASON -->` is not run. `text`, `json` and untitled `yaml` are shown only.
 """
 
 from __future__ import annotations

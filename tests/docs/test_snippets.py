@@ -1,7 +1,7 @@
 """Every command and Python snippet of README, tutorials and guides runs, on small files made here.
 
-What is shortened: `train`, `experiment` and `search` get `train.max_steps=2`, few training rows and few test rows (SHORT), `experiment`
-runs its trials in this process, `search` runs two, and reports are written only where `train` has no `--resume`. Python's `load_config` gets the same settings.
+What is shortened: `train`, `experiment` and `search` get `train.max_steps=2`, few training rows and few test rows (SHORT,
+FEW_ROWS); `experiment` runs its trials in this process; `search` runs two. Python's `load_config` gets the settings of SHORT.
 Nothing else of a command is changed.
 """
 
@@ -22,7 +22,7 @@ from snippets import PAGES, RUN, SHOWN, Block, commands, read_blocks
 
 SHORT = ("train.max_steps=2", "data.max_test_samples=24")
 FEW_ROWS = "data.max_train_samples=60"
-SKIPPED = 0
+SKIPPED = 15
 """Blocks that no test runs, each with its reason in the page: a new one must be counted here."""
 
 
@@ -155,7 +155,9 @@ def _reviews(count: int) -> Iterator[tuple[str, str, str]]:
         "neutral": ["does what it says", "average for the price", "neither good nor bad", "it is fine", "as described"],
     }
     things = ["kettle", "lamp", "keyboard", "blender", "backpack", "headset", "chair", "clock"]
-    for number, sentiment in zip(range(count), itertools.cycle(("positive", "negative", "positive", "negative", "positive", "neutral"))):
+    for number, sentiment in zip(
+        range(count), itertools.cycle(("positive", "negative", "positive", "negative", "positive", "neutral"))
+    ):
         thing, opinion = source.choice(things), source.choice(opinions[sentiment])
         yield f"{thing.capitalize()} {number}", f"I ordered this {thing} in week {number}; {opinion}.", sentiment
 
