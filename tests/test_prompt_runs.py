@@ -14,10 +14,10 @@ from typer.testing import CliRunner
 
 from loralab import Classifier, Config, LoralabError, load_config, run_training
 from loralab.cli.main import app
-from loralab.diagnostics.run import diagnose
+from loralab.diagnostics.diagnose import diagnose
 from loralab.inference.export import export_run
-from loralab.report.tables import read_tables
-from loralab.report.texts import description
+from loralab.report.run_data import read_run
+from loralab.report.text_files import model_description
 
 Train = Callable[..., Path]
 WORDS = "data.descriptions={World: [border, treaty], Sports: goal, Business: profit, Sci/Tech: [software, robot]}"
@@ -67,7 +67,7 @@ def test_a_saved_run_reads_every_text_in_its_prompt(train: Train, tmp_path: Path
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         labels = [row["label"] for row in csv.DictReader(file)]
     assert labels == [sorted(CLASSES)[i] for i in logits.argmax(axis=1)]
-    assert description(read_tables(run))["pooling"] == "the mask, token -3"
+    assert model_description(read_run(run))["pooling"] == "mask token at position -3"
 
 
 def test_a_diagnosis_explains_the_text_and_not_the_prompt(train: Train) -> None:

@@ -15,7 +15,7 @@ from tiny import topics
 from loralab import LoralabError, load_config, run_training
 from loralab.data.augment import TECHNIQUES, Rewrite, augment, check_techniques, remark, show_techniques, word_rewrites
 from loralab.data.types import Examples
-from loralab.diagnostics.run import _same_rows
+from loralab.diagnostics.diagnose import read_run_splits
 from loralab.training.callbacks import Event, StepEnd
 
 WORDS = TECHNIQUES[:-1]
@@ -228,7 +228,7 @@ def test_a_run_learns_from_the_new_rows_and_holds_out_the_same(tiny: Path, topic
     assert more.steps > none.steps
     assert more.scores != none.scores
     assert any(line.startswith(f"{added} rows made of the training rows were added") for line in said[0])
-    assert len(_same_rows(tmp_path / "more").train) == facts[1]["train"]["count"]  # diagnose knows them again
+    assert len(read_run_splits(tmp_path / "more").train) == facts[1]["train"]["count"]  # diagnose knows them again
 
 
 def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

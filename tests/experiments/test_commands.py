@@ -12,7 +12,7 @@ from test_cli import done, invoke
 
 from loralab.cli import display
 from loralab.experiments.spec import KINDS
-from loralab.report.experiments.rows import ReportTable
+from loralab.report.experiments.result_tables import ReportTable
 from loralab.storage.experiment_folder import read_experiment
 
 

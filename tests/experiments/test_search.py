@@ -15,7 +15,7 @@ from loralab.errors import Interrupted
 from loralab.experiments import search as search_module
 from loralab.experiments.search import Search, SearchSummary, plan_search, run_search
 from loralab.experiments.study import Row, Study
-from loralab.report.experiments.write import report_on
+from loralab.report.write import write_report
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import read_experiment
 from loralab.training.callbacks import EvalEnd, Event
@@ -171,7 +171,7 @@ def test_two_objectives_leave_a_front(make: Make, tmp_path: Path) -> None:
     with (tmp_path / "s" / "pareto.csv").open(newline="") as file:
         assert [int(line["number"]) for line in csv.DictReader(file)] == [*summary.best]
     before = (tmp_path / "s" / "trials.csv").read_bytes()
-    assert "search_pareto" in report_on(tmp_path / "s").read_text()
+    assert "search_pareto" in write_report(tmp_path / "s").read_text()
     assert (tmp_path / "s" / "trials.csv").read_bytes() == before
     written = {path.name for path in (tmp_path / "s" / "figures").glob("search_*")}
     assert written == {f"search_{kind}.png" for kind in ("history", "importance", "slices", "parallel", "pareto")}

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canvas import drawn_texts
+from figure_checks import drawn_texts
 
 from loralab import LoralabError
-from loralab.report.figures.ink import ReportFigure, to_svg
-from loralab.report.figures.search import best_so_far, draw_search, positions
-from loralab.report.search import read_found
+from loralab.report.figures.search_figures import best_so_far, draw_search_figures, read_search_results, setting_positions
+from loralab.report.figures.style import ReportFigure, to_svg
 
 AXES: list[dict[str, Any]] = [
     {"name": "lora.rank", "log": False, "choices": ["16", "4", "8"]},
@@ -54,7 +53,7 @@ def invent(trials: int, objectives: tuple[str, ...] = ("accuracy",), states: tup
 
 
 def named(found: dict[str, Any]) -> dict[str, ReportFigure]:
-    return {drawing.name.removeprefix("search_"): drawing for drawing in draw_search(found)}
+    return {drawing.name.removeprefix("search_"): drawing for drawing in draw_search_figures(found)}
 
 
 @pytest.mark.parametrize("trials", [1, 2, 20])
@@ -84,19 +83,19 @@ def test_the_line_is_the_best_so_far_whichever_way_is_better() -> None:
 
 
 def test_choices_lie_in_their_order_and_numbers_where_they_are() -> None:
-    assert positions(AXES[0], ["16", "4"]) == ([2.0, 0.0], ["4", "8", "16"])
-    assert positions(AXES[1], ["all"]) == ([2.0], AXES[1]["choices"])
-    assert positions(AXES[2], ["1.5r", "0.5r"]) == ([1.5, 0.5], [])
+    assert setting_positions(AXES[0], ["16", "4"]) == ([2.0, 0.0], ["4", "8", "16"])
+    assert setting_positions(AXES[1], ["all"]) == ([2.0], AXES[1]["choices"])
+    assert setting_positions(AXES[2], ["1.5r", "0.5r"]) == ([1.5, 0.5], [])
 
 
 def test_every_figure_says_what_became_of_the_trials() -> None:
     found = invent(8, states=("complete", "pruned", "failed", "rejected"))
-    assert {drawing.rows for drawing in named(found).values()} == {"2 complete, 2 pruned, 2 failed, 2 over budget trials"}
+    assert {drawing.caption.rows for drawing in named(found).values()} == {"2 complete, 2 pruned, 2 failed, 2 over budget trials"}
 
 
 def test_a_search_without_a_result_has_no_figures(tmp_path: Path) -> None:
     (tmp_path / "search.json").write_text(json.dumps(invent(3, states=("failed",))))
-    assert draw_search(read_found(tmp_path)) == []
+    assert draw_search_figures(read_search_results(tmp_path)) == []
 
 
 def test_numbers_of_a_log_scale_are_written_out() -> None:
@@ -104,8 +103,8 @@ def test_numbers_of_a_log_scale_are_written_out() -> None:
 
 
 @pytest.mark.parametrize("content", [None, "[]", "{", '{"trials": []}'])
-def test_a_damaged_search_is_told(content: str | None, tmp_path: Path) -> None:
+def test_a_damaged_search_is_an_error(content: str | None, tmp_path: Path) -> None:
     if content is not None:
         (tmp_path / "search.json").write_text(content)
     with pytest.raises(LoralabError, match="run the search again"):
-        read_found(tmp_path)
+        read_search_results(tmp_path)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from loralab.experiments.search import Search, SearchSummary
     from loralab.experiments.study import Row, Rules
     from loralab.inference.model_soup import Soup
-    from loralab.report.experiments.rows import ReportTable as Points
+    from loralab.report.experiments.result_tables import ReportTable
     from loralab.storage.experiment_folder import ExperimentSpec, Trial
 
 BEST_SHOWN = 5
@@ -58,17 +58,17 @@ class ExperimentView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
 
-    def announce(self, question: ExperimentSpec, trials: Sequence[Trial]) -> None:
+    def announce(self, spec: ExperimentSpec, trials: Sequence[Trial]) -> None:
         """Print the question once, and add a round of trials to the bar."""
         if not self.announced:
             facts = {
-                "experiment": f"{question.kind}: {question.asks}",
+                "experiment": f"{spec.kind}: {spec.question}",
                 "folder": str(self.folder),
-                "recipes": ", ".join(question.recipes),
+                "recipes": ", ".join(spec.recipes),
                 "varied": "\n            ".join(
-                    f"{name}: {shorten([str(p) for p in points])}" for name, points in question.varied.items()
+                    f"{name}: {shorten([str(p) for p in points])}" for name, points in spec.varied.items()
                 ),
-                "held": ", ".join(question.held) or "the recipe's own settings",
+                "held": ", ".join(spec.fixed) or "the recipe's own settings",
                 "where": self.where,
             }
             show_facts(facts)
@@ -94,7 +94,7 @@ class ExperimentView:
         self.progress.console.print(f"{escape(what):<52} {end}", soft_wrap=True)
         self.progress.advance(self.task)
 
-    def summarise(self, summary: ExperimentSummary, points: Points, found: Sequence[str], page: Path | None) -> None:
+    def summarise(self, summary: ExperimentSummary, points: ReportTable, found: Sequence[str], page: Path | None) -> None:
         """Print the points, what may be said of them, and where everything lies."""
         console.print(f"{len(summary.outcomes) - len(summary.failures)} of {len(summary.outcomes)} trials have a result\n")
         show_table(points)
@@ -131,7 +131,7 @@ class SearchView:
             "folder": str(self.folder),
             "best by": f"{' against '.join(aims)}, on the validation rows",
             "space": f"{size}\n{'':<12}" + f"\n{'':<12}".join(f"{name}: {told}" for name, told in rules.space.told().items()),
-            "held": ", ".join(search.held) or "the recipe's own settings",
+            "held": ", ".join(search.fixed) or "the recipe's own settings",
         }
         most = search.base.lora.max_trainable
         if most is not None:

@@ -16,7 +16,7 @@ def experiment_help() -> str:
     """What `loralab experiment --help` says: the kinds there are."""
     from loralab.experiments.spec import KINDS
 
-    kinds = "\n".join(f"{kind.name:<11} {kind.asks}" for kind in KINDS.values())
+    kinds = "\n".join(f"{kind.name:<11} {kind.question}" for kind in KINDS.values())
     return f"""Ask a question that takes many runs. A second call goes on where the first was stopped.
 
     \b\n{kinds}\n\n\b
@@ -76,14 +76,14 @@ def experiment(
             tell=view.tell,
             say=view.say,
         )
-    from loralab.report.experiments.kinds import read
-    from loralab.report.experiments.rows import summary_table
-    from loralab.report.experiments.words import found
-    from loralab.report.experiments.write import write_lab
+    from loralab.report.experiments.findings import findings
+    from loralab.report.experiments.profiles import analyze_experiment
+    from loralab.report.experiments.result_tables import summary_table
+    from loralab.report.write import write_experiment_report
 
-    reading = read(folder)
-    page = write_lab(folder, reading) if report else None
-    view.summarise(summary, summary_table(reading.tables, reading.score), found(reading), page)
+    analysis = analyze_experiment(folder)
+    page = write_experiment_report(folder, analysis) if report else None
+    view.summarise(summary, summary_table(analysis.data, analysis.score), findings(analysis), page)
     if summary.failures:
         raise RunFailed(f"trials failed: {len(summary.failures)}, each said above; the same command tries them again")
 
@@ -124,9 +124,9 @@ def search(
     folder = runs / (name or f"search-{Path(recipe).stem}")
     with SearchView(folder, jobs) as view:
         found = run_search(plan, folder, jobs=jobs, storage=storage, overwrite=overwrite, announce=view.announce, tell=view.tell)
-    from loralab.report.experiments.write import report_on
+    from loralab.report.write import write_report
 
-    view.summarise(found, report_on(folder))
+    view.summarise(found, write_report(folder))
 
 
 def report(
@@ -139,9 +139,9 @@ def report(
     loralab report runs/grid-quickstart       an experiment: what was asked, varied, held and found
     loralab report runs                       a dashboard over all runs and experiments of a folder
     """
-    from loralab.report.experiments.write import report_on
+    from loralab.report.write import write_report
 
-    print(f"report      {report_on(path)}")
+    print(f"report      {write_report(path)}")
 
 
 def soup(

@@ -1,1 +1,1 @@
-"""Why 94.8 became 86.9: calibration, fragility, wrong labels, copies of training rows and drift of a trained run."""
+"""Error analysis of a trained run: calibration, robustness, label errors, near-duplicates, drift, token attributions."""

@@ -1,51 +1,88 @@
-"""Do the probabilities mean what they say? Reliability by bins of confidence, and the error that chance alone would show."""
+"""Calibration: accuracy against confidence, and the calibration error that chance alone explains."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from loralab.metrics import expected_calibration_error
+from loralab import metrics
+from loralab.diagnostics.sections import (
+    MIN_EFFECT,
+    NO,
+    YES,
+    DiagnosisSection,
+    Hypothesis,
+    ScoredExamples,
+    format_difference,
+    format_interval,
+)
+from loralab.stats import paired_bootstrap, wilson
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-BINS = 15
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Rows whose confidence lies in (low, high]: how many, how many are right, and their mean confidence."""
-
-    low: float
-    high: float
-    rows: int
-    right: int
-    confidence: float
+_ERROR, _CHANCE = "expected calibration error", "ECE expected by chance (95th percentile)"
 
 
-def reliability(probabilities: Floats, labels: Ints, bins: int = BINS) -> list[ReliabilityBin]:
-    """Return the bins of equal width that hold rows, from the least confidence up (Guo et al. 2017, figure 1)."""
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
-    found = []
-    for i in np.unique(number):
-        inside = number == i
-        rows, hits = int(inside.sum()), int(right[inside].sum())
-        found.append(ReliabilityBin(i / bins, (i + 1) / bins, rows, hits, float(confidence[inside].mean())))
-    return found
+def calibration_sections(rows: ScoredExamples, temperature: float | None) -> tuple[list[DiagnosisSection], Hypothesis]:
+    """Compare confidence with accuracy, without and with the run's temperature (None for a run without one)."""
+    labels, correct = rows.examples.require_labels(), rows.correct
+    temperatures = [1.0] if temperature is None else [1.0, temperature]
+    probabilities = [metrics.softmax(rows.logits, t) for t in temperatures]
+    of_label = np.arange(len(labels)), labels
+    measures = {
+        _ERROR: [metrics.expected_calibration_error(p, labels) for p in probabilities],
+        _CHANCE: [chance_calibration_error(p)[1] for p in probabilities],
+        "Brier score": [metrics.brier(p, labels) for p in probabilities],
+        "loss": [float(-np.log(np.maximum(p[of_label], 1e-300)).mean()) for p in probabilities],
+        "mean confidence": [float(p.max(axis=1).mean()) for p in probabilities],
+        "accuracy": [float(correct.mean())] * len(probabilities),
+    }
+    names = ["without temperature", *([] if temperature is None else [f"with temperature {temperature:.3f}"])]
+    readings = [_interpret(p, correct, measures, i) for i, p in enumerate(probabilities)]
+    table = DiagnosisSection(
+        "Calibration",
+        "; ".join(f"{name}: {text}" for name, (_, text) in zip(names, readings, strict=True)),
+        ("measure", *names),
+        tuple((name, *values) for name, values in measures.items()),
+        "This run has no temperature." if temperature is None else None,
+    )
+    bins = metrics.calibration_bins(metrics.calibration_totals(probabilities[-1].max(axis=1), correct))
+    diagram = DiagnosisSection(
+        "Reliability",
+        f"{metrics.CALIBRATION_BINS} bins of equal width, {names[-1]}. A calibrated bin has its mean confidence in the interval.",
+        ("confidence", "rows", "mean confidence", "accuracy", "95 % CI"),
+        tuple(
+            (f"{b.low:.2f}-{b.high:.2f}", b.rows, b.confidence, b.accuracy, format_interval(wilson(b.correct, b.rows)))
+            for b in bins
+        ),
+        "Bins without rows are omitted. Bins with few rows have wide intervals.",
+    )
+    prefix = f"{names[-1]}: " if temperature is not None else ""
+    evidence = f"{prefix}{readings[-1][1]}; this changes no prediction"
+    return [table, diagram], Hypothesis("calibration: the confidences are misleading", readings[-1][0], evidence)
 
 
-def error_by_chance(probabilities: Floats, *, rounds: int = 200, seed: int = 0) -> tuple[float, float]:
-    """Return mean and 95th percentile of the calibration error that perfect probabilities would show on so few rows.
+def chance_calibration_error(probabilities: metrics.Probabilities, *, rounds: int = 200, seed: int = 0) -> tuple[float, float]:
+    """Return mean and 95th percentile of the calibration error of perfectly calibrated probabilities on as many rows.
 
-    Labels are drawn from the probabilities themselves (consistency resampling, Bröcker and Smith 2007): the error is never 0 on
-    finite rows, and only what lies above this says anything.
+    It is above 0 on finite rows. Labels are drawn from the probabilities (consistency resampling, Bröcker and Smith 2007).
     """
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     edges = probabilities.cumsum(axis=1)[:, :-1]
     errors = [
-        expected_calibration_error(probabilities, (random.random((len(edges), 1)) > edges).sum(axis=1), BINS) for _ in range(rounds)
+        metrics.expected_calibration_error(probabilities, (rng.random((len(edges), 1)) > edges).sum(axis=1)) for _ in range(rounds)
     ]
     return float(np.mean(errors)), float(np.quantile(errors, 0.95))
+
+
+def _interpret(
+    probabilities: metrics.Probabilities, correct: npt.NDArray[np.bool_], measures: Mapping[str, Sequence[float]], column: int
+) -> tuple[str, str]:
+    """Return (supported, text) for one column of the measures."""
+    error, chance = measures[_ERROR][column], measures[_CHANCE][column]
+    excess = paired_bootstrap(probabilities.max(axis=1), correct)
+    text = f"confidence minus accuracy {format_difference(excess)}, calibration error {error:.3f} (by chance: up to {chance:.3f})"
+    if error <= max(chance, MIN_EFFECT):
+        return NO, f"within what chance explains: {text}"
+    direction = "overconfident" if excess.low > 0 else "underconfident" if excess.high < 0 else "miscalibrated in some bins"
+    return YES, f"{direction}: {text}"

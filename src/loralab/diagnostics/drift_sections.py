@@ -9,7 +9,7 @@ import numpy as np
 from loralab.data.types import Examples
 from loralab.diagnostics import drift
 from loralab.diagnostics.sections import NO, UNCLEAR, YES, Cell, DiagnosisSection, Hypothesis, ScoredExamples, format_difference
-from loralab.stats import beyond_chance, difference_of_shares
+from loralab.stats import bonferroni_bound, difference_of_proportions
 
 ALPHA = 0.01
 """With five measures at this level, one table in twenty has a false alarm."""
@@ -21,9 +21,7 @@ MAX_WORDS = 10
 NEGLIGIBLE, NOT_SIGNIFICANT, MODERATE, LARGE_EFFECT = "negligible", "not significant", "moderate", "large"
 
 
-def drift_sections(
-    train: Examples, rows: ScoredExamples, own: ScoredExamples | None
-) -> tuple[list[DiagnosisSection], Hypothesis]:
+def drift_sections(train: Examples, rows: ScoredExamples, own: ScoredExamples | None) -> tuple[list[DiagnosisSection], Hypothesis]:
     """Compare `rows` with the training rows, and their confidences with those on the run's `own` test rows where given."""
     texts = rows.examples.texts
     vocabulary = drift.compare_vocabulary(train.texts, texts)
@@ -53,9 +51,9 @@ def drift_sections(
         f"Compared with the training rows: {differing}. {unseen_effect}".strip(),
         ("measure", "value", "reference", "p", "effect"),
         tuple(table),
-        "Reference of word measures: median and 95th percentile when all texts are divided at random into sets of these sizes. D and V "
-        "below 0.1 are negligible, from 0.3 on large; word measures by their excess over the median, 0.02 and 0.1. Drift does not "
-        "prove that it caused errors.",
+        "Reference of word measures: median and 95th percentile when all texts are divided at random into sets of these sizes. D "
+        "and V below 0.1 are negligible, from 0.3 on large; word measures by their excess over the median, 0.02 and 0.1. Drift is no "
+        "proof that it caused errors.",
     )
     hypothesis = Hypothesis("drift: the rows differ from the training rows", supported, "; ".join([differing, *evidence]))
     return [measures, _word_section(train.texts, texts)], hypothesis
@@ -83,7 +81,7 @@ def _test_row(name: str, test: drift.TestResult, reference: str) -> tuple[Cell, 
 
 def _word_section(train: Sequence[str], texts: Sequence[str]) -> DiagnosisSection:
     ranked = drift.rank_words(drift.count_all_words(train), drift.count_all_words(texts))
-    threshold = beyond_chance(len(ranked))
+    threshold = bonferroni_bound(len(ranked))
     here = [word for word in ranked[:MAX_WORDS] if word.z > threshold]
     there = [word for word in ranked[::-1][:MAX_WORDS] if word.z < -threshold]
     more_here, more_there = (", ".join(word.word for word in side) or "none" for side in (here, there))
@@ -92,8 +90,8 @@ def _word_section(train: Sequence[str], texts: Sequence[str]) -> DiagnosisSectio
         f"More frequent in these rows: {more_here}. More frequent in the training rows: {more_there}.",
         ("word", "per 1,000 in training", "per 1,000 in these rows", "z"),
         tuple((word.word, word.first, word.second, word.z) for word in (*here, *there)),
-        f"Log-odds with an informative Dirichlet prior (Monroe et al. 2008). Words with |z| above {threshold:.1f} are shown; by chance, "
-        "one table in twenty has such a word, and words that occur in bursts more often.",
+        f"Log-odds with an informative Dirichlet prior (Monroe et al. 2008). Words with |z| above {threshold:.1f} are shown; by "
+        "chance, one table in twenty has such a word, and words that occur in bursts more often.",
     )
 
 
@@ -119,10 +117,10 @@ def _unseen_word_effect(train: Examples, rows: ScoredExamples) -> str:
     if not many.any() or many.all():
         return ""
     correct = rows.correct
-    change = difference_of_shares(
-        (int(correct[many].sum()), int(many.sum())), (int(correct[~many].sum()), int((~many).sum()))
+    change = difference_of_proportions((int(correct[many].sum()), int(many.sum())), (int(correct[~many].sum()), int((~many).sum())))
+    accuracies = (
+        f"accuracy {correct[many].mean():.3f}, the others {correct[~many].mean():.3f}, difference {format_difference(change)}"
     )
-    accuracies = f"accuracy {correct[many].mean():.3f}, the others {correct[~many].mean():.3f}, difference {format_difference(change)}"
     return f"Rows above the median share of unseen words: {accuracies}{'' if change.high < 0 else ' (not significant)'}."
 
 

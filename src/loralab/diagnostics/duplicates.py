@@ -1,4 +1,4 @@
-"""Test texts that also stand in the training rows, wholly or nearly, by an inverted index of word shingles."""
+"""Test texts that are copies or near-copies of training texts, by an inverted index of word shingles."""
 
 from __future__ import annotations
 
@@ -8,62 +8,64 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-SHINGLE = 5
-"""Words in a row that make a shingle."""
+SHINGLE_WORDS = 5
 _WORD = re.compile(r"\w+")
+Shingles = frozenset[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class DuplicatePair:
-    """A test text and the training text that holds most of it; positions, and the share of the test text's shingles found."""
+    """A test text and the training text that contains most of it: their positions, and the share of shingles contained."""
 
     test: int
     train: int
     share: float
 
 
-def shingles(text: str) -> frozenset[tuple[str, ...]]:
-    """Every five words in a row, case and punctuation aside; a shorter text whole; of no words, none (Broder 1997)."""
+def shingles(text: str) -> Shingles:
+    """Return every five consecutive words, case-folded and without punctuation (Broder 1997); a shorter text is one shingle."""
     words = _WORD.findall(text.casefold())
-    last = max(1, len(words) - SHINGLE + 1)
-    return frozenset(tuple(words[i : i + SHINGLE]) for i in range(last)) if words else frozenset()
+    last = max(1, len(words) - SHINGLE_WORDS + 1)
+    return frozenset(tuple(words[i : i + SHINGLE_WORDS]) for i in range(last)) if words else frozenset()
 
 
-def find_duplicates(train: Sequence[str], test: Sequence[str], at_least: float = 0.5) -> list[DuplicatePair]:
-    """Return, for each test text of which one training text holds `at_least` this share of shingles, the best pair.
+def find_duplicates(train: Sequence[str], test: Sequence[str], min_share: float = 0.5) -> list[DuplicatePair]:
+    """Return the best pair of each test text of which a training text contains at least `min_share` of the shingles.
 
-    Exact, no sampling: the share is containment in the test text (Broder 1997), so a test text that is part of a longer training
-    text counts as wholly seen. In the order of the test rows; of equal shares the first training row.
+    Exact, without sampling. The share is containment in the test text (Broder 1997): a test text that is part of a longer training
+    text has share 1. In the order of the test rows; of equal shares the first training row.
     """
-    sets = [shingles(text) for text in test]
-    index = _index(sets, at_least)
+    test_shingles = [shingles(text) for text in test]
+    index = _prefix_index(test_shingles, min_share)
     best: dict[int, tuple[float, int]] = {}
-    for row, own in _different(train):
-        for i in {candidate for shingle in own for candidate in index.get(shingle, ())}:
-            share = len(sets[i] & own) / len(sets[i])
-            if share >= at_least and share > best.get(i, (0.0, 0))[0]:
+    for row, train_shingles in _distinct_shingles(train):
+        for i in {candidate for shingle in train_shingles for candidate in index.get(shingle, ())}:
+            share = len(test_shingles[i] & train_shingles) / len(test_shingles[i])
+            if share >= min_share and share > best.get(i, (0.0, 0))[0]:
                 best[i] = share, row
     return [DuplicatePair(i, row, share) for i, (share, row) in sorted(best.items())]
 
 
-def _index(sets: Sequence[frozenset[tuple[str, ...]]], at_least: float) -> dict[tuple[str, ...], list[int]]:
-    """Return shingle → test rows, of each row only its rarest shingles: as many as no text with `at_least` the share can all lack
-    (prefix filtering, Chaudhuri et al. 2006). So phrases that stand in every text cost nothing.
+def _prefix_index(sets: Sequence[Shingles], min_share: float) -> dict[tuple[str, ...], list[int]]:
+    """Return shingle → test rows, with only the rarest shingles of each row (prefix filtering, Chaudhuri et al. 2006).
+
+    There are as many as a text with `min_share` of the shingles cannot lack altogether. So a phrase that every text has costs
+    nothing.
     """
-    common = Counter(shingle for own in sets for shingle in own)
+    frequency = Counter(shingle for row_shingles in sets for shingle in row_shingles)
     index = defaultdict(list)
-    for i, own in enumerate(sets):
-        needed = max(1, math.ceil(at_least * len(own) - 1e-9))
-        for shingle in sorted(own, key=lambda s: (common[s], s))[: len(own) - needed + 1]:
+    for i, row_shingles in enumerate(sets):
+        needed = max(1, math.ceil(min_share * len(row_shingles) - 1e-9))
+        for shingle in sorted(row_shingles, key=lambda s: (frequency[s], s))[: len(row_shingles) - needed + 1]:
             index[shingle].append(i)
     return dict(index)
 
 
-def _different(texts: Sequence[str]) -> Iterator[tuple[int, frozenset[tuple[str, ...]]]]:
-    """Yield the shingles of each text that differs from all before it, with its row."""
+def _distinct_shingles(texts: Sequence[str]) -> Iterator[tuple[int, Shingles]]:
+    """Yield (row, shingles) of each text that differs from all before it."""
     seen = set()
     for row, text in enumerate(texts):
-        plain = hash(" ".join(_WORD.findall(text.casefold())))
-        if plain not in seen:
-            seen.add(plain)
+        key = hash(" ".join(_WORD.findall(text.casefold())))
+        if key not in seen:
+            seen.add(key)
             yield row, shingles(text)

@@ -10,33 +10,32 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 _SLACK = 1e-6
-"""As in cleanlab: a probability so near its threshold counts as reaching it."""
+"""cleanlab's tolerance: a probability this close to its threshold reaches it."""
 
 
 @dataclass(frozen=True)
-class Suspects:
-    """What confident learning finds. joint: (classes, classes) rows by (given label, likely label), confident ones only;
-    positions: suspected rows, the most suspicious first; likely: (len(positions),) the class each seems to be;
-    margins: (len(positions),) p(given) - p(likeliest other), the lowest first.
+class LabelErrors:
+    """joint: (classes, classes) confident rows by label and suggested label; positions: suspected rows, most suspicious first;
+    suggested: (len(positions),) their likely classes; margins: (len(positions),) p(label) - max p(other), lowest first.
     """
 
     joint: Ints
     positions: Ints
-    likely: Ints
+    suggested: Ints
     margins: Floats
 
 
-def find_label_errors(probabilities: Floats, labels: Ints) -> Suspects:
-    """Find rows that are confidently of another class than their label says.
+def find_label_errors(probabilities: Floats, labels: Ints) -> LabelErrors:
+    """Find rows that confidently belong to another class than their label.
 
     probabilities: (n, classes); labels: (n,). A row counts for class k when p(k) reaches the mean p(k) of the rows labelled k; of
-    several such classes the likeliest. Off the diagonal of these counts (the confident joint) stand the suspects, less those
-    whose label is the likeliest class: cleanlab's `find_label_issues(filter_by="confident_learning")`.
+    several such classes for the most probable. Suspects are off the diagonal of these counts (the confident joint), less those
+    whose label is the most probable class: cleanlab's `find_label_issues(filter_by="confident_learning")`.
     """
     n, classes = probabilities.shape
-    own = probabilities[np.arange(n), labels]
-    sums, counts = np.bincount(labels, own, classes), np.bincount(labels, minlength=classes)
-    thresholds = np.where(counts > 0, np.maximum(sums / np.maximum(counts, 1), _SLACK), np.inf)  # no label: nothing to go by
+    of_label = probabilities[np.arange(n), labels]
+    sums, counts = np.bincount(labels, of_label, classes), np.bincount(labels, minlength=classes)
+    thresholds = np.where(counts > 0, np.maximum(sums / np.maximum(counts, 1), _SLACK), np.inf)  # inf: a class without labels
     reached = probabilities >= thresholds - _SLACK
     guess = np.where(reached, probabilities, -1.0).argmax(axis=1)
     confident = reached.any(axis=1)
@@ -45,7 +44,7 @@ def find_label_errors(probabilities: Floats, labels: Ints) -> Suspects:
 
     others = probabilities.copy()
     others[np.arange(n), labels] = -np.inf
-    margin = own - others.max(axis=1)
+    margin = of_label - others.max(axis=1)
     suspected = np.flatnonzero(confident & (guess != labels) & (margin < 0))
     order = suspected[np.argsort(margin[suspected], kind="stable")]
-    return Suspects(joint, order, guess[order], margin[order])
+    return LabelErrors(joint, order, guess[order], margin[order])

@@ -12,7 +12,7 @@ from loralab import metrics
 from loralab.data.types import Examples
 from loralab.diagnostics.duplicates import DuplicatePair
 from loralab.diagnostics.labels import find_label_errors
-from loralab.stats import Interval, difference_of_shares, paired_bootstrap, wilson
+from loralab.stats import Interval, difference_of_proportions, paired_bootstrap, wilson
 
 Logits = npt.NDArray[np.float32]
 Cell = str | int | float
@@ -88,7 +88,7 @@ def summary_section(
         accuracy = rows.accuracy()
         sentences.append(f"Accuracy {accuracy.estimate:.4f} {format_interval(accuracy)} on {name} ({len(rows):,} rows).")
         if own is not None:
-            change = difference_of_shares(_correct_of_total(rows.correct), _correct_of_total(own.correct))
+            change = difference_of_proportions(_correct_of_total(rows.correct), _correct_of_total(own.correct))
             direction = "lower" if change.high < 0 else "higher" if change.low > 0 else "not significantly different"
             sentences.append(
                 f"On the run's {len(own):,} test rows it is {own.accuracy().estimate:.4f}: {name} is {direction}, by "
@@ -101,8 +101,8 @@ def summary_section(
         " ".join(sentences),
         ("hypothesis", "supported", "evidence"),
         tuple((hypothesis.name, hypothesis.supported, hypothesis.evidence) for hypothesis in hypotheses),
-        "yes: the effect exceeds its 95 % interval or what chance explains; no: no effect that matters; unclear: neither is certain; "
-        "review: read the rows. A supported hypothesis is not yet the cause of the errors.",
+        "yes: the effect exceeds its 95 % interval or what chance explains; no: no effect that matters; unclear: neither is certain"
+        "; review: read the rows. A supported hypothesis is not yet the cause of the errors.",
     )
 
 
@@ -113,7 +113,9 @@ def robustness_section(clean: ScoredExamples, perturbed: Mapping[str, Logits]) -
     name, kinds = "robustness: small perturbations change predictions", [kind for kind in perturbed if kind != LESS_TEXT]
     if clean.examples.labels is None:
         worst = max(kinds, key=lambda kind: changed[kind])
-        evidence = f"worst of {len(kinds)}: {worst}, {changed[worst]:.1%} of the predictions change; their effect on accuracy needs labels"
+        evidence = (
+            f"worst of {len(kinds)}: {worst}, {changed[worst]:.1%} of the predictions change; their effect on accuracy needs labels"
+        )
         hypothesis = Hypothesis(name, UNCLEAR, evidence)
         columns: tuple[str, ...] = ("perturbation", "predictions changed")
         table: list[tuple[Cell, ...]] = list(changed.items())
@@ -193,13 +195,15 @@ def duplicate_section(
         f"{len(pairs)} of {len(rows):,} rows ({len(pairs) / len(rows):.2%}) share {min_share:.0%} or more of their five-word "
         f"sequences with a training row"
     )
-    note = f"At most the {MAX_SHOWN} closest pairs are shown. Row numbers start at 0 in their own file. Share: of the row's sequences."
+    note = (
+        f"At most the {MAX_SHOWN} closest pairs are shown. Row numbers start at 0 in their own file. Share: of the row's sequences."
+    )
     name = "duplicates: copies of training rows raise the accuracy"
     if examples.labels is None or not pairs or copied.all():
         hypothesis = Hypothesis(name, NO if not pairs else UNCLEAR, count)
     else:
         correct = rows.correct
-        difference = difference_of_shares(_correct_of_total(correct[copied]), _correct_of_total(correct[~copied]))
+        difference = difference_of_proportions(_correct_of_total(correct[copied]), _correct_of_total(correct[~copied]))
         without = wilson(*_correct_of_total(correct[~copied]))
         evidence = f"{count}; accuracy {correct.mean():.4f} with them, {without.estimate:.4f} {format_interval(without)} without"
         supported = YES if difference.low > 0 else NO if difference.high * copied.sum() / len(rows) < 0.005 else UNCLEAR

@@ -1,1 +1,1 @@
-"""A run can be read: from the plain files of a run folder to tables, figures, texts and one page."""
+"""Reports made from a folder's files alone: pages, figures, tables, the model card. They load no model and need no torch."""

@@ -1,43 +1,95 @@
-"""The whole report: a run folder's plain files → its texts, table, figures, card and page."""
+"""Write reports from plain files: of a run, of an experiment, of a folder that holds some."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
-from loralab.report import texts
-from loralab.report.card import model_card
-from loralab.report.figures.draw import draw
-from loralab.report.figures.ink import save_png
-from loralab.report.page import render
-from loralab.report.tables import read_tables
-from loralab.storage import run_folder
+from loralab.report import text_files
+from loralab.report.experiments.analysis import ExperimentAnalysis
+from loralab.report.experiments.dashboard import dashboard_tables, draw_dashboard, read_dashboard
+from loralab.report.experiments.profiles import analyze_experiment, draw_experiment_figures
+from loralab.report.experiments.result_tables import ReportTable, experiment_tables, trial_table, write_csv
+from loralab.report.figures.run_figures import draw_run_figures
+from loralab.report.figures.style import ReportFigure, save_png
+from loralab.report.html import render_dashboard, render_experiment, render_run
+from loralab.report.model_card import model_card
+from loralab.report.run_data import read_run
+from loralab.storage import experiment_folder, run_folder
 
 
-def write_report(folder: Path) -> Path:
-    """Make a run's report, complete or not, and return the path of its page.
+def write_report(path: Path) -> Path:
+    """Write the report of a run, an experiment or a folder that holds some, and return its page.
 
-    Writes training_log.txt, model_description.txt and .json, metrics.csv, figures/*.png, README.md and report.html, each whole or
-    not at all, in the place of earlier ones. Raises LoralabError when the folder is no run or its files are damaged.
+    Raises LoralabError for a path that is none of these and for damaged files.
     """
-    tables = read_tables(folder)
-    drawings = draw(tables)
-    found = texts.description(tables)
+    if experiment_folder.is_experiment(path):
+        return write_experiment_report(path, analyze_experiment(path))
+    if (path / run_folder.CONFIG).is_file():
+        return write_run_report(path)
+    return write_dashboard(path)
+
+
+def write_run_report(folder: Path) -> Path:
+    """Write a run's report, complete or not, and return its page.
+
+    Files: training_log.txt, model_description.txt and .json, metrics.csv, figures/*.png, README.md, report.html. Each is replaced
+    atomically. Raises LoralabError for a folder that is not a run and for damaged files.
+    """
+    run = read_run(folder)
+    drawings = draw_run_figures(run)
+    description = text_files.model_description(run)
     model = folder / run_folder.MODEL
-    files = frozenset(path.name for path in model.iterdir()) if model.is_dir() else frozenset()
-    write_text(folder / run_folder.TRAINING_LOG, texts.training_log(tables))
-    write_text(folder / run_folder.DESCRIPTION_TEXT, texts.description_text(found))
-    run_folder.write_json(folder / run_folder.DESCRIPTION, found)
+    model_files = frozenset(path.name for path in model.iterdir()) if model.is_dir() else frozenset()
+    _write_text(folder / run_folder.TRAINING_LOG, text_files.training_log(run))
+    _write_text(folder / run_folder.DESCRIPTION_TEXT, text_files.format_description(description))
+    run_folder.write_json(folder / run_folder.DESCRIPTION, description)
     with run_folder.says_disk(folder), run_folder.atomic(folder / run_folder.METRICS) as file:
-        texts.write_metrics(tables, file)
-    with run_folder.atomic_folder(folder / run_folder.FIGURES) as figures:
-        for drawing in drawings:
-            save_png(drawing, figures / f"{drawing.name}.png")
-    write_text(folder / run_folder.CARD, model_card(tables, files))
-    write_text(folder / run_folder.REPORT, render(tables, drawings))
+        text_files.write_metrics(run, file)
+    _write_figures(folder / run_folder.FIGURES, drawings)
+    _write_text(folder / run_folder.CARD, model_card(run, model_files))
+    _write_text(folder / run_folder.REPORT, render_run(run, drawings))
     return folder / run_folder.REPORT
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a text, whole or not at all; half a surrogate pair, which JSON may hold, becomes a question mark."""
+def write_experiment_report(folder: Path, analysis: ExperimentAnalysis) -> Path:
+    """Write trials.csv, tables/, figures/ and report.html of an experiment, each atomically; return the page."""
+    tables = experiment_tables(analysis)
+    drawings = draw_experiment_figures(analysis)
+    if not (folder / experiment_folder.SEARCH_RESULTS).is_file():  # a search writes its own, with the trials that never ran
+        _write_table(folder / experiment_folder.TABLE, trial_table(analysis.data))
+    with run_folder.atomic_folder(folder / experiment_folder.TABLES) as new:
+        for table in tables:
+            _write_table(new / f"{table.name}.csv", table)
+    _write_figures(folder / experiment_folder.FIGURES, drawings)
+    _write_text(folder / experiment_folder.REPORT, render_experiment(analysis, tables, drawings))
+    return folder / experiment_folder.REPORT
+
+
+def write_dashboard(folder: Path) -> Path:
+    """Write report.html of all experiments and runs in a folder, with links to their own pages; return it."""
+    rows = read_dashboard(folder)
+    links = {
+        row.name: f"{quote(row.name)}/{run_folder.REPORT}" for row in rows if (folder / row.name / run_folder.REPORT).is_file()
+    }
+    page = folder / experiment_folder.REPORT
+    _write_text(page, render_dashboard(folder.resolve().name, dashboard_tables(rows), links, draw_dashboard(rows)))
+    return page
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a text atomically. An unpaired surrogate, which JSON may hold, becomes a question mark."""
     with run_folder.says_disk(path), run_folder.atomic(path) as file:
         file.write(text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _write_table(path: Path, table: ReportTable) -> None:
+    with run_folder.says_disk(path), run_folder.atomic(path) as file:
+        write_csv(table, file)
+
+
+def _write_figures(folder: Path, drawings: Sequence[ReportFigure]) -> None:
+    with run_folder.atomic_folder(folder) as new:
+        for drawing in drawings:
+            save_png(drawing, new / f"{drawing.name}.png")

@@ -1,1 +1,1 @@
-"""An experiment can be read: from its trials' plain files to tables, figures, words and one page; a folder of them likewise."""
+"""Reports of experiments: data, statistics, findings, tables, figures, and a dashboard over a folder."""

@@ -1,4 +1,4 @@
-"""A folder of experiments and runs → one line for each."""
+"""A folder of experiments and runs → one row for each, as tables and a figure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import datetime
 from pathlib import Path
 
 from loralab.errors import LoralabError
-from loralab.report.experiments.kinds import read
-from loralab.report.experiments.rows import ACCURACY, ReportTable, format_point
-from loralab.report.figures import points as ink
-from loralab.report.figures.ink import ReportFigure
-from loralab.report.figures.points import Caption, Panel
-from loralab.report.tables import RunTables, read_tables
+from loralab.report.experiments.experiment_data import ACCURACY
+from loralab.report.experiments.profiles import analyze_experiment
+from loralab.report.experiments.result_tables import ReportTable, format_point
+from loralab.report.figures.plots import MAX_ROWS, Panel, strip_plot
+from loralab.report.figures.style import Caption, ReportFigure, figure_style
+from loralab.report.run_data import RunData, read_run
 from loralab.stats import Interval
 from loralab.storage import experiment_folder, run_folder
 
@@ -22,17 +22,20 @@ EXPERIMENTS, RUNS = "experiments", "runs"
 
 @dataclass(frozen=True)
 class DashboardRow:
-    """One experiment or run. values: the best point's test accuracies, one a seed; interval: of their mean, or a run's Wilson."""
+    """An experiment or a run. values: test accuracies of its best configuration, one per seed; interval: of their mean.
+
+    For a single run the interval is Wilson's. trials: (complete, planned). problem: why it cannot be read.
+    """
 
     name: str
     kind: str
     recipe: str
-    best: str
-    values: tuple[float, ...]
-    interval: Interval | None
-    trials: tuple[int, int]
-    test_rows: int
-    when: str
+    best: str = ""
+    values: tuple[float, ...] = ()
+    interval: Interval | None = None
+    trials: tuple[int, int] = (0, 0)
+    test_rows: int = 0
+    modified: str = ""
     problem: str = ""
 
     @property
@@ -41,99 +44,105 @@ class DashboardRow:
         return sum(self.values) / len(self.values) if self.values else None
 
 
-def read_lines(folder: Path) -> list[DashboardRow]:
-    """Read every experiment and run directly in a folder, the newest first; one that is damaged says so and stops no other.
+def read_dashboard(folder: Path) -> list[DashboardRow]:
+    """Read every experiment and run directly in a folder, newest first; a damaged one has its problem in its row.
 
-    Raises LoralabError where there is none.
+    Raises LoralabError for a folder without any.
     """
     if not folder.is_dir():
         raise LoralabError(f"there is no {folder}: give a run, an experiment, or a folder that holds some")
-    found = [
-        (path.stat().st_mtime, line)
+    rows = [
+        (path.stat().st_mtime, row)
         for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".") and (line := _line(path))
+        if path.is_dir() and not path.name.startswith(".") and (row := _read_row(path))
     ]
-    if not found:
+    if not rows:
         raise LoralabError(f"{folder} is no run and no experiment, and holds none")
-    return [line for _, line in sorted(found, key=lambda each: -each[0])]
+    return [row for _, row in sorted(rows, key=lambda item: -item[0])]
 
 
-def line_tables(lines: Sequence[DashboardRow]) -> list[ReportTable]:
-    """The lines as a table of experiments and one of runs; of either only where there are some."""
-    columns = ("name", "kind", "recipe", "best point", "test accuracy", "seeds", "95 % interval", "trials", "test rows", "when")
-    found = []
-    for name, title, runs_ in ((EXPERIMENTS, "Experiments", False), (RUNS, "Single runs", True)):
-        rows = [
-            (
-                e.name,
-                e.kind,
-                e.recipe,
-                e.problem or e.best,
-                e.mean,
-                len(e.values),
-                e.interval,
-                "{} of {}".format(*e.trials),
-                e.test_rows,
-                e.when,
-            )
-            for e in lines
-            if (e.kind == "run") == runs_
-        ]
-        note = (
-            "The interval is Wilson's, over test rows."
-            if runs_
-            else "Test accuracy of the point that the experiment's own score puts first; the interval is over seeds (t)."
-        )
-        if rows:
-            found.append(ReportTable(name, title, columns, rows, 4, note))
-    return found
+def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
+    """Return a table of the experiments and one of the single runs, each only with rows."""
+    experiments = [
+        (r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, len(r.values), "{} of {}".format(*r.trials),
+         r.test_rows, r.modified)
+        for r in rows if r.kind != "run"
+    ]  # fmt: skip
+    runs = [(r.name, r.recipe, r.problem or r.best, r.mean, r.interval, r.test_rows, r.modified) for r in rows if r.kind == "run"]
+    columns = (
+        "name",
+        "kind",
+        "recipe",
+        "best configuration",
+        "test accuracy",
+        "95 % CI",
+        "seeds",
+        "trials",
+        "test rows",
+        "modified",
+    )
+    note = "Test accuracy of the configuration that is best by the experiment's own score, with its t interval over seeds."
+    tables = [
+        ReportTable(EXPERIMENTS, "Experiments", columns, experiments, 4, note),
+        ReportTable(
+            RUNS,
+            "Single runs",
+            ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "modified"),
+            runs,
+            3,
+            "The interval is Wilson's, over test rows.",
+        ),
+    ]
+    return [table for table in tables if table.rows]
 
 
-def draw_lines(lines: Sequence[DashboardRow]) -> list[ReportFigure]:
-    """The accuracies of all lines side by side."""
-    shown = [line for line in lines if line.values]
-    panel = Panel("test accuracy", [line.values for line in shown], [line.interval for line in shown])
-    text = "Diamonds are means, dots seeds, bars the intervals of the table. Only accuracies on the same test rows may be compared."
-    part = f"the newest {ink.MOST_ROWS} of {len(shown)}" if len(shown) > ink.MOST_ROWS else f"{len(shown)} with a result"
-    drawing = ink.strips(Caption("dashboard", "Best of each", part, text), [line.name for line in shown], [panel])
+def draw_dashboard(rows: Sequence[DashboardRow]) -> list[ReportFigure]:
+    """Draw the accuracies of all experiments and runs."""
+    shown = [row for row in rows if row.values]
+    panel = Panel("test accuracy", [row.values for row in shown], [row.interval for row in shown])
+    text = "Diamonds: means. Dots: seeds. Bars: the intervals of the tables. Compare accuracies only on the same test rows."
+    count = f"the newest {MAX_ROWS} of {len(shown)}" if len(shown) > MAX_ROWS else f"{len(shown)} with a result"
+    with figure_style():
+        drawing = strip_plot(Caption("dashboard", "Best test accuracy", count, text), [row.name for row in shown], [panel])
     return [drawing] if drawing else []
 
 
-def _line(path: Path) -> DashboardRow | None:
-    lab, run = experiment_folder.is_experiment(path), (path / run_folder.CONFIG).is_file()
-    if not lab and not run:
+def _read_row(path: Path) -> DashboardRow | None:
+    is_experiment, is_run = experiment_folder.is_experiment(path), (path / run_folder.CONFIG).is_file()
+    if not is_experiment and not is_run:
         return None
-    written = path / (
-        experiment_folder.EXPERIMENT if lab else run_folder.SCORES if (path / run_folder.SCORES).is_file() else run_folder.CONFIG
-    )
-    when = f"{datetime.fromtimestamp(written.stat().st_mtime):%Y-%m-%d %H:%M}"
+    result = run_folder.SCORES if (path / run_folder.SCORES).is_file() else run_folder.CONFIG
+    dated = path / (experiment_folder.EXPERIMENT if is_experiment else result)
+    modified = f"{datetime.fromtimestamp(dated.stat().st_mtime):%Y-%m-%d %H:%M}"
     try:
-        return _of_experiment(path, when) if lab else _of_run(read_tables(path), when)
+        return _experiment_row(path, modified) if is_experiment else _run_row(read_run(path), modified)
     except LoralabError as error:
-        return DashboardRow(
-            path.name, "experiment" if lab else "run", "", "", (), None, (0, 0), 0, when, f"cannot be read: {error}"
-        )
+        kind = "experiment" if is_experiment else "run"
+        return DashboardRow(path.name, kind, "", modified=modified, problem=f"cannot be read: {error}")
 
 
-def _of_experiment(path: Path, when: str) -> DashboardRow:
-    reading = read(path)
-    tables, best = reading.tables, reading.best
+def _experiment_row(path: Path, modified: str) -> DashboardRow:
+    analysis = analyze_experiment(path)
+    data, best = analysis.data, analysis.best
     summary = best.summary(ACCURACY) if best else None
-    done = (len(tables.complete), len(tables.trials))
-    recipes, values = ", ".join(tables.question.recipes), tuple(best.values(ACCURACY)) if best else ()
-    point = format_point(best.factors) if best else "no result yet"
     return DashboardRow(
-        path.name, tables.question.kind, recipes, point, values, summary.t if summary else None, done, tables.test_rows, when
+        path.name,
+        data.spec.kind,
+        ", ".join(data.spec.recipes),
+        format_point(best.factors) if best else "no result yet",
+        tuple(best.values(ACCURACY)) if best else (),
+        summary.t if summary else None,
+        (len(data.complete), len(data.trials)),
+        data.test_rows,
+        modified,
     )
 
 
-def _of_run(tables: RunTables, when: str) -> DashboardRow:
-    what = f"{tables.config.model.base} on {tables.config.data.source}"
-    if tables.result is None:
-        return DashboardRow(tables.name, "run", what, "not complete", (), None, (0, 1), 0, when)
-    low, high = tables.interval() if tables.test_rows else (0.0, 1.0)
-    accuracy = tables.result.scores["accuracy"]
-    interval = Interval(low, accuracy, high) if tables.test_rows else None
-    return DashboardRow(
-        tables.name, "run", what, f"seed {tables.config.seed}", (accuracy,), interval, (1, 1), tables.test_rows, when
-    )
+def _run_row(run: RunData, modified: str) -> DashboardRow:
+    recipe = f"{run.config.model.base} on {run.config.data.source}"
+    if run.result is None:
+        return DashboardRow(run.name, "run", recipe, "not complete", trials=(0, 1), modified=modified)
+    low, high = run.accuracy_interval() if run.test_rows else (0.0, 1.0)
+    accuracy = run.result.scores["accuracy"]
+    interval = Interval(low, accuracy, high) if run.test_rows else None
+    return DashboardRow(run.name, "run", recipe, str(run.config.seed), (accuracy,), interval, (1, 1), run.test_rows, modified)

@@ -1,1 +1,1 @@
-"""Rows → figures: the only modules with ink."""
+"""Figures with matplotlib, each with its caption."""

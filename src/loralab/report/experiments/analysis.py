@@ -1,0 +1,256 @@
+"""An experiment's statistics: comparisons over seeds and over test rows, each set Holm-corrected, and the power law."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+
+from loralab.errors import LoralabError
+from loralab.report.experiments.experiment_data import ACCURACY, ExperimentData, FactorItems, Point, Score
+from loralab.report.formatting import is_number
+from loralab.stats import (
+    FEWEST_SEEDS,
+    HoldOut,
+    LawIntervals,
+    McNemar,
+    Paired,
+    PowerLaw,
+    Unpaired,
+    diminishing,
+    fit_power_law,
+    hold_out_last,
+    holm,
+    law_intervals,
+    mcnemar,
+    paired,
+    unpaired,
+    verdict,
+)
+from loralab.storage.experiment_folder import Factor
+
+PointPairs = list[tuple[Point, Point]]
+"""(configuration, baseline) pairs."""
+PairSelector = Callable[[ExperimentData, Score], PointPairs]
+MAX_ROW_COMPARISONS = 60
+SMALL_GAIN = 0.01
+"""Returns diminish when doubling the rows reduces the error by less than this."""
+MAX_EXTRAPOLATION = 4
+"""The law is drawn up to this multiple of the largest number of rows."""
+
+
+@dataclass(frozen=True)
+class PointComparison:
+    """A configuration against a baseline over their seeds. p: Holm-adjusted for all comparisons of the experiment."""
+
+    point: Point
+    baseline: Point
+    test: Paired | Unpaired
+    p: float
+
+    @property
+    def enough_seeds(self) -> bool:
+        """True when there are enough seeds for a claim."""
+        return self.test.n >= FEWEST_SEEDS
+
+    @property
+    def significant(self) -> bool:
+        """True when a difference may be claimed."""
+        return self.enough_seeds and self.p < 0.05
+
+    @property
+    def verdict(self) -> str:
+        """What the test supports, as text."""
+        return verdict(self.test, adjusted_p=self.p)
+
+
+@dataclass(frozen=True)
+class RowComparison:
+    """Two trials of one seed, compared row by row on the same test rows. p: Holm-adjusted."""
+
+    point: Point
+    baseline: Point
+    seed: Factor
+    rows: int
+    test: McNemar
+    p: float
+
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """The power law of an experiment's errors.
+
+    rows, errors: one value per run. at: rows of the predictions, twice and four times the largest size first. checked: the law
+    fitted without the largest size. diminishing: rows from which doubling gains less than `SMALL_GAIN`.
+    """
+
+    rows: tuple[float, ...]
+    errors: tuple[float, ...]
+    law: PowerLaw
+    intervals: LawIntervals | None
+    checked: HoldOut | None
+    at: tuple[float, ...]
+    diminishing: float
+
+
+@dataclass(frozen=True)
+class ExperimentAnalysis:
+    """An experiment with the score that decides and the comparisons of its configurations."""
+
+    data: ExperimentData
+    score: Score
+    comparisons: tuple[PointComparison, ...]
+    row_comparisons: tuple[RowComparison, ...]
+
+    @cached_property
+    def best(self) -> Point | None:
+        """The configuration with the highest mean."""
+        return best_point(self.data.points, self.score)
+
+    @cached_property
+    def numeric_factor(self) -> str | None:
+        """The first numeric factor with several values."""
+        return numeric_factor(self.data)
+
+    @cached_property
+    def factor_pair(self) -> tuple[str, str] | None:
+        """The first two factors with several values."""
+        names = [name for name, values in self.data.axes.items() if len(values) > 1]
+        return (names[0], names[1]) if len(names) > 1 else None
+
+    @cached_property
+    def scaling_law(self) -> ScalingLaw | None:
+        """The power law of test errors by training rows; None for too few sizes."""
+        runs = [
+            (float(trial.rows["train"]["count"]), 1 - value)
+            for trial in self.data.complete
+            if "train" in trial.rows and (value := trial.value(ACCURACY)) is not None
+        ]
+        rows, errors = tuple(n for n, _ in runs), tuple(error for _, error in runs)
+        try:
+            law = fit_power_law(rows, errors)
+        except (LoralabError, ValueError):
+            return None
+        curve = tuple(float(n) for n in np.geomspace(min(rows), MAX_EXTRAPOLATION * max(rows), 25))
+        at = (2.0 * max(rows), float(MAX_EXTRAPOLATION * max(rows)), *curve)
+        try:
+            intervals = law_intervals(rows, errors, at=at)
+        except LoralabError:
+            intervals = None
+        try:
+            checked = hold_out_last(rows, errors)
+        except LoralabError:
+            checked = None
+        return ScalingLaw(rows, errors, law, intervals, checked, at, diminishing(law, gain=SMALL_GAIN))
+
+
+def compare_points(pairs: PointPairs, score: Score) -> list[PointComparison]:
+    """Compare each pair over the seeds that both have, or as independent samples where they share none."""
+    tests = [(point, baseline, test) for point, baseline in pairs if (test := _compare_over_seeds(point, baseline, score))]
+    adjusted = holm([test.p for _, _, test in tests])
+    return [PointComparison(point, baseline, test, p) for (point, baseline, test), p in zip(tests, adjusted, strict=True)]
+
+
+def compare_rows(pairs: PointPairs) -> list[RowComparison]:
+    """Compare trials of the same seed and test rows row by row, at most `MAX_ROW_COMPARISONS` pairs."""
+    matched = [
+        (point, baseline, a, b)
+        for point, baseline in pairs
+        for a in point.trials
+        for b in baseline.trials
+        if a.seed == b.seed and a.rows.get("test") == b.rows.get("test")
+    ][:MAX_ROW_COMPARISONS]
+    correct = {trial.name: trial.correct() for trial in {t.name: t for _, _, a, b in matched for t in (a, b)}.values()}
+    tests = []
+    for point, baseline, a, b in matched:
+        shared = [row for row in correct[a.name] if row in correct[b.name]]
+        if shared:
+            test = mcnemar([correct[a.name][row] for row in shared], [correct[b.name][row] for row in shared])
+            tests.append((point, baseline, a.seed, len(shared), test))
+    adjusted = holm([fields[-1].p for fields in tests])
+    return [RowComparison(*fields, p) for fields, p in zip(tests, adjusted, strict=True)]
+
+
+def best_point(points: Sequence[Point], score: Score) -> Point | None:
+    """Return the configuration with the highest mean; of ties the first."""
+    scored = [point for point in points if point.values(score)]
+    return max(scored, key=lambda point: point.mean(score), default=None)
+
+
+def numeric_factor(data: ExperimentData) -> str | None:
+    """Return the first numeric factor with several values."""
+    return next((name for name, values in data.axes.items() if len(values) > 1 and all(map(is_number, values))), None)
+
+
+def pairs_with_first(data: ExperimentData, score: Score) -> PointPairs:
+    """Pair every configuration with the first one, such as the first recipe given."""
+    return [(point, data.points[0]) for point in data.points[1:]]
+
+
+def pairs_with_best(data: ExperimentData, score: Score) -> PointPairs:
+    """Pair every configuration with the one that has the highest mean."""
+    best = best_point(data.points, score)
+    return [(point, best) for point in data.points if best and point is not best]
+
+
+def pairs_with_defaults(data: ExperimentData, score: Score) -> PointPairs:
+    """Pair every configuration with its recipe's own settings."""
+    defaults = {point.factors.get("recipe"): point for point in data.points if not set(point.factors) - {"recipe"}}
+    return [
+        (point, defaults[recipe])
+        for point in data.points
+        if (recipe := point.factors.get("recipe")) in defaults and point is not defaults[recipe]
+    ]
+
+
+def pairs_with_value(is_baseline: Callable[[Factor], bool]) -> PairSelector:
+    """Pair every configuration with the most similar one that has a baseline value, such as all layers or no augmentation."""
+
+    def select(data: ExperimentData, score: Score) -> PointPairs:
+        baselines = [point for point in data.points if any(map(is_baseline, point.factors.values()))]
+        return [
+            (point, min(baselines, key=lambda baseline: len(differing_factors(point, baseline))))
+            for point in data.points
+            if baselines and point not in baselines
+        ]
+
+    return select
+
+
+def pairs_with_smaller(data: ExperimentData, score: Score) -> PointPairs:
+    """Pair every configuration with the next smaller one along the first numeric factor, the other factors equal."""
+    factor = numeric_factor(data)
+    if factor is None:
+        return []
+    groups: dict[FactorItems, list[Point]] = {}
+    for point in data.points:
+        groups.setdefault(point.other_factors(factor), []).append(point)
+    pairs = []
+    for group in groups.values():
+        ordered = sort_by_factor(group, factor)
+        pairs += list(zip(ordered[1:], ordered[:-1], strict=True))
+    return pairs
+
+
+def differing_factors(point: Point, other: Point) -> list[str]:
+    """Return the factors in which two configurations differ."""
+    return [name for name in {**point.factors, **other.factors} if point.factors.get(name) != other.factors.get(name)]
+
+
+def sort_by_factor(points: Sequence[Point], factor: str) -> list[Point]:
+    """Return the configurations that have a numeric factor, in its order."""
+    return sorted((p for p in points if factor in p.factors), key=lambda p: float(cast(float, p.factors[factor])))
+
+
+def _compare_over_seeds(point: Point, baseline: Point, score: Score) -> Paired | Unpaired | None:
+    if {trial.folder.resolve() for trial in point.trials} == {trial.folder.resolve() for trial in baseline.trials}:
+        return None  # trials may share a run, such as active learning's first, before any strategy has chosen rows
+    first, second = point.by_seed(score), baseline.by_seed(score)
+    shared = [seed for seed in first if seed in second and seed is not None]
+    if shared:
+        return paired([first[seed] for seed in shared], [second[seed] for seed in shared])
+    a, b = point.values(score), baseline.values(score)
+    return unpaired(a, b) if a and b else None

@@ -1,0 +1,215 @@
+"""Experiment folder → its trials, and the configurations that they measure. Plain values only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from loralab.errors import LoralabError
+from loralab.report.predictions import read_correct
+from loralab.report.run_data import CompletedRun, Evaluation, count_scored_rows, parse_events, parse_result
+from loralab.stats import Summary, summary
+from loralab.storage import experiment_folder, run_folder
+from loralab.storage.experiment_folder import ExperimentSpec, Factor, TrialRecord
+
+SEED = "seed"
+"""The factor that is repetition, not a choice: trials that differ only in it measure one configuration."""
+FactorItems = tuple[tuple[str, Factor], ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score's name in scores.json, and whether it is that of the test or of the validation rows."""
+
+    part: Literal["test", "validation"] = "test"
+    name: str = "accuracy"
+
+    def __str__(self) -> str:
+        return f"{self.part} {self.name.replace('_', ' ')}"
+
+
+ACCURACY, MACRO_F1, VALIDATION = Score(), Score(name="macro_f1"), Score("validation")
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """One trial. `result` is None for an incomplete one; rows: part → {count, fingerprint}, as recorded before training."""
+
+    name: str
+    folder: Path
+    factors: Mapping[str, Factor]
+    failure: str | None
+    result: CompletedRun | None
+    rows: Mapping[str, Any]
+    evaluations: tuple[Evaluation, ...]
+
+    @property
+    def state(self) -> str:
+        """One of complete, failed, stopped, not started."""
+        if self.result is not None:
+            return "complete"
+        return "failed" if self.failure is not None else "stopped" if self.evaluations else "not started"
+
+    @property
+    def seed(self) -> Factor:
+        """The trial's seed; None where the experiment has no seeds."""
+        return self.factors.get(SEED)
+
+    def value(self, score: Score) -> float | None:
+        """Return one score; None for an incomplete trial or an unknown score."""
+        if self.result is None:
+            return None
+        return (self.result.scores if score.part == "test" else self.result.validation).get(score.name)
+
+    def correct(self) -> dict[str, bool]:
+        """Read whether each test row, by its number, is classified correctly; empty without predictions."""
+        return read_correct(self.folder)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One configuration: the complete trials with the same factors, the seed aside."""
+
+    factors: Mapping[str, Factor]
+    trials: tuple[TrialData, ...]
+
+    def by_seed(self, score: Score) -> dict[Factor, float]:
+        """Return seed → score."""
+        return {trial.seed: value for trial in self.trials if (value := trial.value(score)) is not None}
+
+    def values(self, score: Score) -> list[float]:
+        """Return the score of every seed."""
+        return [value for trial in self.trials if (value := trial.value(score)) is not None]
+
+    def summary(self, score: Score) -> Summary | None:
+        """Return mean, standard deviation and intervals over the seeds; None without values."""
+        values = self.values(score)
+        return summary(values) if values else None
+
+    def mean(self, score: Score) -> float:
+        """Return the mean over the seeds; nan without values."""
+        return float(np.mean(self.values(score) or [np.nan]))
+
+    def facts(self, name: str) -> list[float]:
+        """Return a fact such as seconds, steps or trainable of every seed that has it."""
+        values = [result_facts(trial.result).get(name) for trial in self.trials if trial.result]
+        return [value for value in values if value is not None]
+
+    def mean_fact(self, name: str) -> float:
+        """Return the mean of a fact; nan where it is unknown."""
+        return float(np.mean(self.facts(name) or [np.nan]))
+
+    @property
+    def training_rows(self) -> float:
+        """The mean number of training rows; nan where it is unknown."""
+        counts = [trial.rows.get("train", {}).get("count", np.nan) for trial in self.trials]
+        return float(np.mean(counts or [np.nan]))
+
+    def other_factors(self, *names: str) -> FactorItems:
+        """Return the factors except these."""
+        return tuple((name, value) for name, value in self.factors.items() if name not in names)
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """An experiment's question and every trial planned so far, in order."""
+
+    folder: Path
+    spec: ExperimentSpec
+    trials: tuple[TrialData, ...]
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.resolve().name
+
+    @cached_property
+    def complete(self) -> tuple[TrialData, ...]:
+        """The trials with a result."""
+        return tuple(trial for trial in self.trials if trial.result is not None)
+
+    @cached_property
+    def points(self) -> tuple[Point, ...]:
+        """The configurations with a result, in the order of the plan."""
+        groups: dict[FactorItems, list[TrialData]] = {}
+        for trial in self.complete:
+            groups.setdefault(tuple((k, v) for k, v in trial.factors.items() if k != SEED), []).append(trial)
+        return tuple(Point(dict(factors), tuple(group)) for factors, group in groups.items())
+
+    @cached_property
+    def axes(self) -> dict[str, tuple[Factor, ...]]:
+        """Each factor except the seed, with its values that have a result, in order of appearance."""
+        values: dict[str, dict[Factor, None]] = {}
+        for point in self.points:
+            for name, value in point.factors.items():
+                values.setdefault(name, {})[value] = None
+        return {name: tuple(seen) for name, seen in values.items()}
+
+    @cached_property
+    def seeds(self) -> tuple[Factor, ...]:
+        """The seeds of the complete trials."""
+        return tuple(dict.fromkeys(trial.seed for trial in self.complete if trial.seed is not None))
+
+    @property
+    def min_seeds(self) -> int:
+        """The number of trials of the configuration that has the fewest."""
+        return min((len(point.trials) for point in self.points), default=0)
+
+    @property
+    def test_rows(self) -> int:
+        """Rows behind a test score; 0 where trials differ in it."""
+        counts = {count_scored_rows(trial.result.scores) for trial in self.complete if trial.result}
+        return counts.pop() if len(counts) == 1 else 0
+
+    @property
+    def same_test_rows(self) -> bool:
+        """True when the fingerprints of all trials' test rows agree."""
+        return len({trial.rows.get("test", {}).get("fingerprint") for trial in self.complete}) == 1
+
+    @property
+    def has_validation(self) -> bool:
+        """True when every complete trial has validation scores."""
+        return bool(self.complete) and all(trial.result and trial.result.validation for trial in self.complete)
+
+    @property
+    def seconds(self) -> float:
+        """Training time of all complete trials together."""
+        return sum(trial.result.seconds for trial in self.complete if trial.result)
+
+
+def read_experiment_data(folder: Path) -> ExperimentData:
+    """Read an experiment, complete or not. Raises LoralabError for a folder without one and for damaged files."""
+    experiment = experiment_folder.read_experiment(folder)
+    return ExperimentData(folder, experiment.spec, tuple(_read_trial(folder, record) for record in experiment.records))
+
+
+def result_facts(result: CompletedRun) -> dict[str, float]:
+    """Return what a result holds besides scores: parameter counts, steps, seconds, throughput."""
+    facts: dict[str, float] = {**result.counts, "steps": result.steps, "best_step": result.best_step, "seconds": result.seconds}
+    return {**facts, "samples_per_second": result.samples_per_second}
+
+
+def validation_curves(trials: Sequence[TrialData], name: str = "accuracy") -> tuple[list[int], npt.NDArray[np.float64]]:
+    """Return the steps at which all trials were evaluated, and a validation score there, (trials, steps)."""
+    curves = [{e.step: e.scores[name] for e in trial.evaluations if name in e.scores} for trial in trials]
+    curves = [curve for curve in curves if curve]
+    steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
+    return steps, np.array([[curve[step] for step in steps] for curve in curves])
+
+
+def _read_trial(folder: Path, entry: TrialRecord) -> TrialData:
+    path = experiment_folder.trial_folder(folder, entry)
+    complete = (path / run_folder.SCORES).is_file()
+    try:
+        result = parse_result(run_folder.read_scores(path)) if complete else None
+        rows = run_folder.read_environment(path).get("rows", {}) if (path / run_folder.ENVIRONMENT).is_file() else {}
+        _, evaluations = parse_events(run_folder.read_log(path))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LoralabError(f"{path} is damaged ({error!r}): delete it, and run the experiment's command again") from error
+    return TrialData(entry.name, path, entry.factors, None if complete else entry.failure, result, rows, evaluations)

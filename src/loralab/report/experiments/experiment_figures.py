@@ -1,0 +1,286 @@
+"""Figures of an experiment: which configurations, along which factor, with which caption."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from loralab.report.experiments.analysis import MAX_EXTRAPOLATION, ExperimentAnalysis, differing_factors, sort_by_factor
+from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, FactorItems, Point, Score, validation_curves
+from loralab.report.experiments.result_tables import format_point, label_legend, point_labels, short_name
+from loralab.report.figures.plots import (
+    MAX_LINES,
+    MAX_ROWS,
+    MIN_BOX_VALUES,
+    Panel,
+    Series,
+    forest_plot,
+    line_plot,
+    scatter_plot,
+    slope_plot,
+    strip_plot,
+)
+from loralab.report.figures.search_figures import draw_search_figures, read_search_results
+from loralab.report.figures.style import Caption, ReportFigure
+from loralab.report.figures.surfaces import heat_map, power_law_plot, surface_plot
+from loralab.report.formatting import capitalize, format_value
+from loralab.storage.experiment_folder import SEARCH_RESULTS, Factor
+
+MAX_FACTOR_FIGURES = 8
+
+
+def search_figures(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """What only a search has: history, importance, slices, parallel coordinates, Pareto front."""
+    folder = analysis.data.folder
+    return draw_search_figures(read_search_results(folder)) if (folder / SEARCH_RESULTS).is_file() else []
+
+
+def score_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Accuracy, macro F1 and training time of every configuration."""
+    points = _in_order(analysis, MAX_ROWS)
+    panels = [_score_panel(points, analysis.score), _score_panel(points, MACRO_F1)]
+    panels.append(Panel("seconds", [p.facts("seconds") for p in points], [None] * len(points), bars=True))
+    text = label_legend(points) + _explain_marks(points, boxes=True)
+    caption = Caption("points", "Scores of each configuration", _count_runs(analysis, points), text)
+    return _drawn(strip_plot(caption, point_labels(points), panels))
+
+
+def cost_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Accuracy, trainable parameters and training time of every configuration."""
+    points = analysis.data.points
+    panels = [_score_panel(points, analysis.score)]
+    for title, fact in (("trainable parameters", "trainable"), ("seconds", "seconds")):
+        if any(p.facts(fact) for p in points):
+            panels.append(Panel(title, [p.facts(fact) for p in points], [None] * len(points), bars=True))
+    text = label_legend(points) + _explain_marks(points)
+    caption = Caption("cost", "Accuracy and cost", _count_runs(analysis, points), text)
+    return _drawn(strip_plot(caption, point_labels(points), panels))
+
+
+def number_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """The score along the first numeric factor, one line per combination of the others."""
+    factor, score = analysis.numeric_factor, analysis.score
+    if factor is None:
+        return []
+    groups: dict[FactorItems, list[Point]] = {}
+    for point in sort_by_factor(analysis.data.points, factor):
+        groups.setdefault(point.other_factors(factor), []).append(point)
+    baselines = [comparison.baseline for comparison in analysis.comparisons]
+    single = [points[0] for points in groups.values() if len(points) == 1 and points[0] in baselines]
+    levels = [
+        (format_point(dict(point.other_factors(factor))), 100 * point.mean(score)) for point in single if len(groups) > len(single)
+    ]
+    lines = [(others, points) for others, points in _largest_groups(groups) if not levels or points[0] not in single]
+    series = [_line_along(score, factor, dict(others), points) for others, points in lines]
+    title = f"{capitalize(str(score))} by {short_name(factor)}"
+    points = [point for _, line_points in lines for point in line_points]
+    caption = Caption("by_number", title, _count_runs(analysis, analysis.data.points), _explain_marks(points, lines=True))
+    levels += _majority_level(analysis, series)
+    return _drawn(line_plot(caption, series, short_name(factor), f"{score}, %", levels=levels))
+
+
+def step_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Validation accuracy by step of the best configurations."""
+    points = _in_order(analysis, MAX_LINES)[:MAX_LINES]
+    return _drawn(_step_plot("by_step", "Validation accuracy by step", analysis, points))
+
+
+def step_figures_by_factor(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Validation accuracy by step, one figure per factor, with each recipe's defaults in all of them."""
+    defaults = [point for point in analysis.data.points if not set(point.factors) - {"recipe"}]
+    figures = []
+    for factor in [name for name in analysis.data.axes if name != "recipe"][:MAX_FACTOR_FIGURES]:
+        points = [point for point in analysis.data.points if factor in point.factors]
+        title = f"Validation accuracy by step: {short_name(factor)}"
+        figures += _drawn(_step_plot(f"by_step_{factor.replace('.', '_')}", title, analysis, [*defaults, *points]))
+    return figures
+
+
+def factor_pair_figures(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Two factors at once as a heat map and a surface; other factors are those of the best configuration."""
+    if analysis.factor_pair is None or analysis.best is None:
+        return []
+    across, up = analysis.factor_pair
+    fixed = analysis.best.other_factors(across, up)
+    xs, ys = _sorted_values(analysis.data.axes[across]), _sorted_values(analysis.data.axes[up])
+    grid = np.full((len(ys), len(xs)), np.nan)
+    for point in analysis.data.points:
+        if point.other_factors(across, up) == fixed and across in point.factors and up in point.factors:
+            grid[ys.index(point.factors[up]), xs.index(point.factors[across])] = point.mean(analysis.score)
+    note = f" Other factors: {format_point(dict(fixed))}." if fixed else ""
+    labels = [format_value(x) for x in xs], [format_value(y) for y in ys]
+    rows = _count_runs(analysis, analysis.data.points)
+    title = f"{capitalize(str(analysis.score))} by {short_name(across)} and {short_name(up)}"
+    frame = f"Mean {analysis.score} in %. The frame marks the highest; the table has the tests of the differences.{note}"
+    diamond = f"Mean {analysis.score} in %. The diamond marks the highest.{note}"
+    return _drawn(
+        heat_map(Caption("heat", title, rows, frame), *labels, grid, short_name(across), short_name(up)),
+        surface_plot(
+            Caption("surface", f"{title}, as a surface", rows, diamond), *labels, grid, short_name(across), short_name(up)
+        ),
+    )
+
+
+def seed_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Every seed's score across the configurations: what the paired tests compare."""
+    points = analysis.data.points
+    scores = [point.by_seed(analysis.score) for point in points]
+    shared = [seed for seed in analysis.data.seeds if all(seed in by_seed for by_seed in scores)]
+    values = [[100 * by_seed[seed] for by_seed in scores] for seed in shared]
+    text = "Grey: one seed across the configurations. Blue: their mean. Paired tests ask whether the grey lines agree in direction."
+    caption = Caption("paired_seeds", "Scores by seed", f"{len(shared)} seeds, {len(points)} configurations", text)
+    return _drawn(slope_plot(caption, point_labels(points), values, f"{analysis.score}, %"))
+
+
+def time_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Each run's score by its training time."""
+    points = _in_order(analysis, MAX_LINES)
+    groups = []
+    for label, point in zip(point_labels(points[:MAX_LINES]), points, strict=False):
+        runs = [(t.result.seconds, value) for t in point.trials if t.result and (value := t.value(analysis.score)) is not None]
+        groups.append((label, [x for x, _ in runs], [100 * y for _, y in runs]))
+    subset = f", the {MAX_LINES} best configurations" if len(points) > MAX_LINES else ""
+    text = f"{label_legend(points)}One mark per run."
+    caption = Caption("time", "Score by training time", f"{len(analysis.data.complete)} runs{subset}", text)
+    return _drawn(scatter_plot(caption, groups, "seconds", f"{analysis.score}, %"))
+
+
+def scaling_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Errors by training rows, the power law, its extrapolation, and the check at the largest size."""
+    scaling = analysis.scaling_law
+    if scaling is None:
+        return []
+    band = (scaling.at[2:], scaling.intervals.predictions[2:]) if scaling.intervals else None
+    text = (
+        "error = c + a · rows^−b (Hestness et al. 2017), fitted to single runs; the band is the bootstrap interval over seeds. "
+        "The dashed law is fitted without the largest size; the distance of its diamond from the dots there is the error of the "
+        "extrapolation."
+    )
+    sizes = len(set(scaling.rows))
+    drawing = power_law_plot(
+        Caption("law", "Learning curve and power law", f"{len(scaling.rows)} runs at {sizes} sizes", text),
+        scaling.rows,
+        scaling.errors,
+        scaling.law,
+        max_rows=MAX_EXTRAPOLATION * max(scaling.rows),
+        band=band,
+        hold_out=scaling.checked,
+        diminishing=scaling.diminishing,
+    )
+    return [drawing]
+
+
+def difference_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """The difference of each configuration from its baseline."""
+    if not any(comparison.test.interval for comparison in analysis.comparisons):
+        return []
+    baselines = {format_point(comparison.baseline.factors) for comparison in analysis.comparisons}
+    baseline = baselines.pop() if len(baselines) == 1 else None
+    largest = sorted(analysis.comparisons, key=lambda comparison: -abs(comparison.test.difference))[:MAX_ROWS]
+    shown = [comparison for comparison in analysis.comparisons if comparison in largest]
+    points = [comparison.point for comparison in shown]
+    names = point_labels(points) if baseline else [_difference_label(c.point, c.baseline) for c in shown]
+    rows = [(name, c.test.interval, c.test.difference, c.significant) for name, c in zip(names, shown, strict=True)]
+    text = "Bars: unadjusted 95 % intervals. Filled, coloured: significant after Holm's adjustment. Hollow, grey: not significant."
+    count = len(analysis.comparisons)
+    against = f"with {baseline}" if baseline else "of neighbouring configurations"
+    counted = f"{count} comparison{'s' if count != 1 else ''} {against}"
+    legend = label_legend(points) if baseline else ""
+    caption = Caption("differences", f"Differences in {analysis.score}", counted, legend + text)
+    return _drawn(forest_plot(caption, rows, "percentage points"))
+
+
+def _difference_label(point: Point, baseline: Point) -> str:
+    """Return two configurations as a difference, with what they share last: `entropy − random · 500`."""
+    names = differing_factors(point, baseline)
+    first, second = (" · ".join(format_value(each.factors.get(name)) for name in names) for each in (point, baseline))
+    shared = (format_value(value) for name, value in point.factors.items() if name not in names)
+    return " · ".join([f"{first} − {second}", *shared])
+
+
+def _step_plot(name: str, title: str, analysis: ExperimentAnalysis, points: Sequence[Point]) -> ReportFigure | None:
+    series = []
+    for label, point in zip(point_labels(points), points, strict=True):
+        steps, scores = validation_curves(point.trials)
+        if steps and len(scores):
+            low, high = (scores.min(axis=0), scores.max(axis=0)) if len(scores) > 1 else ((), ())
+            mean = 100 * scores.mean(axis=0)
+            series.append(Series(label, steps, list(mean), [100 * v for v in low], [100 * v for v in high]))
+    if not any(len(line.x) > 1 for line in series):
+        return None
+    spread = "Lines: mean over seeds. Bands: lowest to highest." if any(len(line.low) for line in series) else "One run per line."
+    caption = Caption(name, title, _count_runs(analysis, points[:MAX_LINES]), f"{label_legend(points)}{spread}")
+    return line_plot(caption, series, "step", "validation accuracy, %", x_is_setting=False)
+
+
+def _line_along(score: Score, factor: str, others: Mapping[str, Factor], points: Sequence[Point]) -> Series:
+    x = [float(point.factors[factor]) for point in points]  # type: ignore[arg-type]
+    summaries = [point.summary(score) for point in points]
+    intervals = [summary.t for summary in summaries if summary and summary.t]
+    complete = len(intervals) == len(points)
+    low, high = ([100 * i.low for i in intervals], [100 * i.high for i in intervals]) if complete else ([], [])
+    dots = [
+        (value, 100 * result)
+        for value, point in zip(x, points, strict=True)
+        if len(point.trials) > 1
+        for result in point.values(score)
+    ]
+    label = format_point(others) if others else short_name(factor)
+    return Series(label, x, [100 * point.mean(score) for point in points], low, high, dots)
+
+
+def _explain_marks(points: Sequence[Point], *, lines: bool = False, boxes: bool = False) -> str:
+    """Explain the marks that a figure of these configurations has."""
+    mean = "Lines" if lines else "Diamonds"
+    seeds = max((len(point.trials) for point in points), default=0)
+    if seeds < 2:
+        return f"{mean}: one run per configuration."
+    spread = "Bands" if lines else "Bars"
+    text = f"{mean}: mean over seeds. Dots: single runs. {spread}: 95 % t interval of the mean."
+    return f"{text} Boxes: quartiles, from {MIN_BOX_VALUES} seeds." if boxes and seeds >= MIN_BOX_VALUES else text
+
+
+def _largest_groups(groups: Mapping[FactorItems, list[Point]]) -> list[tuple[FactorItems, list[Point]]]:
+    """Return the groups with the most configurations, as many as a figure can distinguish, in their order."""
+    keep = sorted(groups, key=lambda key: -len(groups[key]))[:MAX_LINES]
+    return [(key, groups[key]) for key in groups if key in keep]
+
+
+def _score_panel(points: Sequence[Point], score: Score) -> Panel:
+    summaries = [point.summary(score) for point in points]
+    return Panel(str(score), [point.values(score) for point in points], [s.t if s else None for s in summaries])
+
+
+def _in_order(analysis: ExperimentAnalysis, max_points: int) -> list[Point]:
+    """Return the configurations in the plan's order; more than `max_points` with the best first."""
+    points = list(analysis.data.points)
+    if len(points) <= max_points:
+        return points
+    return sorted(points, key=lambda point: -np.nan_to_num(point.mean(analysis.score)))
+
+
+def _sorted_values(values: Sequence[Factor]) -> list[Factor]:
+    """Return numbers by size, words in the order given."""
+    numbers = all(isinstance(value, int | float) for value in values)
+    return sorted(values, key=float) if numbers else [*values]  # type: ignore[arg-type]
+
+
+def _majority_level(analysis: ExperimentAnalysis, series: Sequence[Series]) -> list[tuple[str, float]]:
+    """Return the accuracy, in %, of always predicting the majority class, where a line comes near it."""
+    results = [trial.result for trial in analysis.data.complete if trial.result]
+    counts = [value for name, value in (results[0].scores if results else {}).items() if name.startswith("true:")]
+    if analysis.score.name != ACCURACY.name or not sum(counts):
+        return []
+    majority = 100 * max(counts) / sum(counts)
+    return [("majority class", majority)] if any(min(line.mean) < 1.5 * majority for line in series) else []
+
+
+def _count_runs(analysis: ExperimentAnalysis, points: Sequence[Point]) -> str:
+    runs, all_points = sum(len(point.trials) for point in points), len(analysis.data.points)
+    subset = f" of {all_points}" if len(points) < all_points else ""
+    return f"{len(points)}{subset} configuration{'s' if len(points) != 1 else ''}, {runs} run{'s' if runs != 1 else ''}"
+
+
+def _drawn(*drawings: ReportFigure | None) -> list[ReportFigure]:
+    return [drawing for drawing in drawings if drawing is not None]

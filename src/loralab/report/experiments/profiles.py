@@ -1,0 +1,84 @@
+"""How a report treats each kind of experiment: the score that decides, the baseline of comparisons, the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from loralab.report.experiments import experiment_figures as figures
+from loralab.report.experiments.analysis import (
+    ExperimentAnalysis,
+    PairSelector,
+    compare_points,
+    compare_rows,
+    pairs_with_best,
+    pairs_with_defaults,
+    pairs_with_first,
+    pairs_with_smaller,
+    pairs_with_value,
+)
+from loralab.report.experiments.experiment_data import ExperimentData, Score, read_experiment_data
+from loralab.report.figures.style import ReportFigure, figure_style
+
+FigureFunction = Callable[[ExperimentAnalysis], list[ReportFigure]]
+NO_AUGMENTATION = (None, "none", "", 0)
+
+
+@dataclass(frozen=True)
+class ReportProfile:
+    """score_part: whose accuracy decides: settings are chosen on validation rows, effects are measured on test rows.
+
+    baseline: which pairs are compared; figures: in order; row_tests: whether pairs are also compared row by row.
+    """
+
+    score_part: Literal["test", "validation"]
+    baseline: PairSelector
+    figures: tuple[FigureFunction, ...]
+    row_tests: bool = False
+
+
+DEFAULT_PROFILE = ReportProfile("test", pairs_with_first, (figures.number_figure, figures.score_figure))
+PROFILES: Mapping[str, ReportProfile] = {
+    "seeds": ReportProfile(
+        "test", pairs_with_first, (figures.score_figure, figures.seed_figure, figures.time_figure), row_tests=True
+    ),
+    "grid": ReportProfile("validation", pairs_with_best, (figures.factor_pair_figures, figures.number_figure, figures.step_figure)),
+    "ablation": ReportProfile("validation", pairs_with_defaults, (figures.score_figure, figures.step_figures_by_factor)),
+    "layers": ReportProfile(
+        "test", pairs_with_value(lambda value: value == "all"), (figures.cost_figure, figures.step_figure), row_tests=True
+    ),
+    "augmentation": ReportProfile(
+        "test", pairs_with_value(lambda value: value in NO_AUGMENTATION), (figures.number_figure, figures.score_figure)
+    ),
+    "active": ReportProfile("test", pairs_with_value(lambda value: value == "random"), (figures.number_figure,)),
+    "zero-shot": ReportProfile("test", pairs_with_first, (figures.score_figure,), row_tests=True),
+    "few-shot": ReportProfile("test", pairs_with_smaller, (figures.number_figure,)),
+    "scaling": ReportProfile("test", pairs_with_smaller, (figures.scaling_figure, figures.number_figure)),
+    "compare": ReportProfile(
+        "test", pairs_with_first, (figures.cost_figure, figures.seed_figure, figures.time_figure), row_tests=True
+    ),
+    "search": ReportProfile("validation", pairs_with_best, (figures.search_figures, figures.time_figure)),
+}
+
+
+def analyze_experiment(folder: Path) -> ExperimentAnalysis:
+    """Read an experiment and compare its configurations. Raises LoralabError for a folder without one and for damaged files."""
+    return analyze(read_experiment_data(folder))
+
+
+def analyze(data: ExperimentData) -> ExperimentAnalysis:
+    """Compare the configurations by their kind's profile. Without validation rows the test rows decide."""
+    profile = PROFILES.get(data.spec.kind, DEFAULT_PROFILE)
+    score = Score("validation" if profile.score_part == "validation" and data.has_validation else "test")
+    pairs = profile.baseline(data, score)
+    row_comparisons = compare_rows(pairs) if profile.row_tests else []
+    return ExperimentAnalysis(data, score, tuple(compare_points(pairs, score)), tuple(row_comparisons))
+
+
+def draw_experiment_figures(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+    """Draw every figure that the experiment has data for."""
+    profile = PROFILES.get(analysis.data.spec.kind, DEFAULT_PROFILE)
+    with figure_style():
+        return [drawing for draw in (*profile.figures, figures.difference_figure) for drawing in draw(analysis)]

@@ -1,0 +1,269 @@
+"""The tables of an experiment: plain rows, for CSV files and pages."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, RowComparison, ScalingLaw, sort_by_factor
+from loralab.report.experiments.experiment_data import (
+    ACCURACY,
+    MACRO_F1,
+    SEED,
+    VALIDATION,
+    ExperimentData,
+    Point,
+    Score,
+    result_facts,
+)
+from loralab.report.formatting import format_value, one_line
+from loralab.stats import Interval, Paired, wilson
+
+DEFAULTS = "recipe defaults"
+"""The configuration that no factor changes."""
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A table. The first `keys` columns are factors or names; cells are text, numbers, intervals or None.
+
+    An Interval is one cell on a page and two columns, low and high, in a CSV file.
+    """
+
+    name: str
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple[Any, ...]]
+    keys: int = 1
+    note: str = ""
+
+
+def write_csv(table: ReportTable, file: IO[str]) -> None:
+    """Write a table with its numbers in full."""
+    spans = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
+    writer = csv.writer(file, lineterminator="\n")
+    names = [[f"{name} low", f"{name} high"] if span else [name] for name, span in zip(table.columns, spans, strict=True)]
+    writer.writerow([name for group in names for name in group])
+    for row in table.rows:
+        cells = [_interval_ends(cell) if span else [cell] for cell, span in zip(row, spans, strict=True)]
+        writer.writerow([cell for group in cells for cell in group])
+
+
+def format_point(factors: Mapping[str, Any]) -> str:
+    """Return a configuration as text: `rank 8, targets value`."""
+    named = ", ".join(f"{short_name(name)} {format_value(value)}" for name, value in factors.items() if name != SEED)
+    return one_line(named) or DEFAULTS
+
+
+def point_labels(points: Sequence[Point]) -> list[str]:
+    """Return a label per configuration: the values that vary, or `format_point` where configurations have different factors."""
+    factors = list(dict.fromkeys(name for point in points for name in point.factors))
+    if not all(list(point.factors) == factors for point in points):
+        return [format_point(point.factors) for point in points]
+    varied = _varied_factors(points, factors)
+    return [one_line(" · ".join(format_value(point.factors[name]) for name in varied)) or DEFAULTS for point in points]
+
+
+def label_legend(points: Sequence[Point]) -> str:
+    """Return the names of the values in `point_labels`, for a caption; empty where the labels name them."""
+    factors = list(dict.fromkeys(name for point in points for name in point.factors))
+    if not factors or not all(list(point.factors) == factors for point in points):
+        return ""
+    return f"Labels: {' · '.join(map(short_name, _varied_factors(points, factors)))}. "
+
+
+def short_name(factor: str) -> str:
+    """Return a setting's name without its section: `rank` for lora.rank."""
+    return factor.rpartition(".")[2].replace("_", " ")
+
+
+def experiment_tables(analysis: ExperimentAnalysis) -> list[ReportTable]:
+    """Return every table of an experiment that has rows."""
+    data, score, kind = analysis.data, analysis.score, analysis.data.spec.kind
+    tables = [
+        point_table(data, score),
+        comparison_table(analysis.comparisons, score),
+        row_comparison_table(analysis.row_comparisons),
+    ]
+    if kind in ("few-shot", "scaling", "active") and (table := sample_efficiency_table(analysis)):
+        tables.append(table)
+    if kind == "scaling" and analysis.scaling_law:
+        tables.append(power_law_table(analysis.scaling_law))
+    return [table for table in (*tables, trial_overview(data)) if table.rows]
+
+
+def trial_table(data: ExperimentData) -> ReportTable:
+    """One row per trial, for trials.csv: factors, state, every score, counts, steps, seconds, failure."""
+    names = list(dict.fromkeys(name for trial in data.trials for name in trial.factors))
+    results = [trial.result for trial in data.complete if trial.result]
+    test = list(dict.fromkeys(name for result in results for name in result.scores))
+    validation = list(dict.fromkeys(name for result in results for name in result.validation))
+    facts = list(dict.fromkeys(name for result in results for name in result_facts(result)))
+    rows = []
+    for trial in data.trials:
+        result = trial.result
+        of_test, of_validation, counts = (result.scores, result.validation, result_facts(result)) if result else ({}, {}, {})
+        values = [*(of_test.get(n) for n in test), *(of_validation.get(n) for n in validation), *(counts.get(n) for n in facts)]
+        train = trial.rows.get("train", {}).get("count")
+        rows.append((trial.name, *(trial.factors.get(name) for name in names), trial.state, *values, train, trial.failure))
+    columns = ("trial", *names, "state", *(f"test_{n}" for n in test), *(f"validation_{n}" for n in validation), *facts)
+    return ReportTable("trials", "Trials", (*columns, "training_rows", "failure"), rows, 1 + len(names))
+
+
+def trial_overview(data: ExperimentData) -> ReportTable:
+    """One row per trial, for the page: factors, main scores, size, seconds, state."""
+    names = list(dict.fromkeys(name for trial in data.trials for name in trial.factors))
+    scores = [score for score in (VALIDATION, ACCURACY, MACRO_F1) if _is_known(data, score)]
+    rows = []
+    for trial in data.trials:
+        facts = [trial.result.counts.get("trainable"), round(trial.result.seconds, 1)] if trial.result else [None, None]
+        state = one_line(f"failed: {trial.failure}") if trial.failure else trial.state
+        rows.append((*(trial.factors.get(name) for name in names), *(trial.value(score) for score in scores), *facts, state))
+    columns = (*names, *map(str, scores), "trainable parameters", "seconds", "state")
+    return ReportTable("overview", "All trials", columns, rows, len(names), "trials.csv has every score of every trial.")
+
+
+def point_table(data: ExperimentData, score: Score) -> ReportTable:
+    """One row per configuration: its factors, the score over its seeds, and the means of other scores.
+
+    Configurations with different factors get one column with their text.
+    """
+    alike = all(list(point.factors) == list(data.axes) for point in data.points)
+    factors = list(data.axes) if alike else ["configuration"]
+    others = [other for other in (ACCURACY, MACRO_F1, VALIDATION) if other != score and _is_known(data, other)]
+    rows = []
+    for point in data.points:
+        summary = point.summary(score)
+        if summary is None:
+            continue
+        keys = [*point.factors.values()] if alike else [format_point(point.factors)]
+        means = [point.mean(other) for other in others]
+        seconds = round(point.mean_fact("seconds"), 1)
+        measured = (summary.n, summary.mean, summary.sd, summary.t, summary.bca)
+        rows.append((*keys, *measured, *means, sampling_interval(data, point), seconds))
+    columns = (*factors, "seeds", str(score), "std", "CI over seeds (t)", "CI over seeds (BCa)", *map(str, others))
+    note = (
+        "Confidence intervals (CI) are 95 %. The t and BCa (bootstrap) intervals describe the variation of the mean between seeds; "
+        "prefer t for few seeds. All runs share their test rows, so neither includes the sampling error of the test set. The "
+        "interval over test rows (Wilson, of the mean test accuracy) does, and ignores seeds."
+    )
+    title = "Scores of each configuration"
+    return ReportTable("points", title, (*columns, "CI over test rows", "seconds"), rows, len(factors), note)
+
+
+def summary_table(data: ExperimentData, score: Score) -> ReportTable:
+    """The configurations in short, for a terminal: factors, seeds, mean with its t interval."""
+    whole = point_table(data, score)
+    seeds, mean, t = (whole.columns.index(name) for name in ("seeds", str(score), "CI over seeds (t)"))
+    rows = [
+        (
+            *(format_value(cell) for cell in row[: whole.keys]),
+            row[seeds],
+            row[mean],
+            f"{row[t].low:.4f} to {row[t].high:.4f}" if row[t] else "",
+        )
+        for row in whole.rows
+    ]
+    columns = (*whole.columns[: whole.keys], "seeds", str(score), "95 % CI")
+    return ReportTable("summary", whole.title, columns, rows, whole.keys)
+
+
+def sampling_interval(data: ExperimentData, point: Point) -> Interval | None:
+    """Return Wilson's interval of the mean test accuracy; None where the runs have different numbers of test rows."""
+    n, values = data.test_rows, point.values(ACCURACY)
+    return wilson(round(point.mean(ACCURACY) * n), n) if n and values else None
+
+
+def comparison_table(comparisons: Sequence[PointComparison], score: Score) -> ReportTable:
+    """One row per comparison over seeds, with every test and a verdict."""
+    rows = []
+    for comparison in comparisons:
+        test = comparison.test
+        p_values = (test.t_p, test.wilcoxon_p, test.permutation_p) if isinstance(test, Paired) else (test.p, None, None)
+        effect = test.effect if isinstance(test, Paired) else None
+        names = (format_point(comparison.point.factors), format_point(comparison.baseline.factors))
+        measured = (test.n, test.difference, test.interval, comparison.p, *p_values, effect, test.detectable)
+        rows.append((*names, comparison.verdict, *measured))
+    columns = ("configuration", "baseline", "verdict", "seeds", "difference", "95 % CI", "p (Holm)")
+    tests = ("p (t)", "p (Wilcoxon)", "p (permutation)", "effect size", "detectable")
+    note = (
+        f"Differences of {score}, paired by seed. p (Holm) is adjusted for all comparisons; the other p-values are not. "
+        "Effect size: Cohen's d of the differences. Detectable: the true difference that four of five such studies would find."
+    )
+    return ReportTable("comparisons", "Comparisons over seeds", (*columns, *tests), rows, 3, note)
+
+
+def row_comparison_table(comparisons: Sequence[RowComparison]) -> ReportTable:
+    """One row per pair of trials of one seed."""
+    rows = []
+    for comparison in comparisons:
+        test = comparison.test
+        names = (format_point(comparison.point.factors), format_point(comparison.baseline.factors), comparison.seed)
+        measured = (comparison.rows, test.only_a, test.only_b, test.interval.estimate, test.interval, test.p, comparison.p)
+        rows.append((*names, *measured))
+    columns = ("configuration", "baseline", "seed", "test rows", "only configuration correct", "only baseline correct")
+    tests = ("difference", "95 % CI", "p (McNemar)", "p (Holm)")
+    note = (
+        "McNemar's test (mid-p) and the paired bootstrap over test rows compare two trained models. Whether other seeds would "
+        "differ as well is a question for the comparison over seeds."
+    )
+    return ReportTable("row_tests", "Comparisons over test rows, by seed", (*columns, *tests), rows, 3, note)
+
+
+def sample_efficiency_table(analysis: ExperimentAnalysis) -> ReportTable | None:
+    """What each step along the first numeric factor adds, the other factors equal: score, share of the largest's, gain."""
+    factor, score = analysis.numeric_factor, analysis.score
+    if factor is None:
+        return None
+    rows = []
+    for point in analysis.data.points:
+        others = point.other_factors(factor)
+        line = sort_by_factor([other for other in analysis.data.points if other.other_factors(factor) == others], factor)
+        mean, largest, index = point.mean(score), line[-1].mean(score), line.index(point)
+        previous = line[index - 1] if index else None
+        gain = mean - previous.mean(score) if previous else None
+        added = point.training_rows - previous.training_rows if previous else 0
+        gain_per_100 = 100 * gain / added if gain is not None and added > 0 else None
+        share = mean / largest if largest else None
+        rows.append((*point.factors.values(), point.training_rows, mean, share, gain, gain_per_100))
+    columns = (*analysis.data.axes, "training rows", str(score), "share of the largest size's", "gain over the previous size")
+    return ReportTable("efficiency", "Sample efficiency", (*columns, "gain per 100 rows"), rows, len(analysis.data.axes))
+
+
+def power_law_table(scaling: ScalingLaw) -> ReportTable:
+    """The power law's parameters with their intervals, and its predictions."""
+    law, intervals = scaling.law, scaling.intervals
+    predictions = intervals.predictions[:2] if intervals else (None, None)
+    rows: list[tuple[object, ...]] = [
+        ("c (irreducible error)", law.c, intervals.c if intervals else None),
+        ("b (exponent)", law.b, intervals.b if intervals else None),
+        ("a (scale)", law.a, None),
+    ]
+    for at, interval in zip(scaling.at[:2], predictions, strict=True):
+        rows.append((f"predicted error at {at:,.0f} rows", float(law.predict(at)), interval))
+    if scaling.checked:
+        checked = scaling.checked
+        rows.append(
+            (f"predicted error at {checked.rows:,.0f} rows, fitted without them", checked.predicted, checked.predicted_interval)
+        )
+        rows.append((f"measured error at {checked.rows:,.0f} rows", checked.measured, None))
+        rows.append(("measured − predicted", checked.measured - checked.predicted, checked.gap))
+    note = "error(rows) = c + a · rows^−b. Intervals are 95 %, a bootstrap over the seeds of each size."
+    return ReportTable("power_law", "Power law", ("quantity", "value", "95 % CI"), rows, 1, note)
+
+
+def _varied_factors(points: Sequence[Point], factors: Sequence[str]) -> list[str]:
+    """Return the factors that distinguish the configurations: the recipe where each has its own, else all that vary."""
+    if len({point.factors.get("recipe") for point in points}) == len(points) > 1:
+        return ["recipe"]
+    return [name for name in factors if len({point.factors[name] for point in points}) > 1] or [*factors]
+
+
+def _is_known(data: ExperimentData, score: Score) -> bool:
+    return any(point.values(score) for point in data.points)
+
+
+def _interval_ends(cell: Any) -> list[float | None]:
+    return [cell.low, cell.high] if isinstance(cell, Interval) else [None, None]

@@ -1,0 +1,132 @@
+"""Colours, fonts and sizes of all figures, and a figure as PNG and as SVG. It uses no pyplot and changes no global state.
+
+Colours are Okabe and Ito's (2008), distinct for colour-blind readers; line styles and markers repeat the distinction. A PNG has a
+white ground. An SVG takes its text colour from the page around it.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLUE, VERMILLION, GREEN = "#0072b2", "#d55e00", "#009e73"
+PURPLE, GOLD, GREY = "#a6518c", "#a87b00", "#6f7681"
+"""For figures with many lines: Okabe and Ito's purple and orange, darkened for contrast on white."""
+CORRECT_FILL, WRONG_FILL = "#0072b3", "#d55e01"
+"""Blue and vermillion behind text. They differ by one from the colours above, so that a dark page does not replace them."""
+INK, GRID = "#22252a", "#c9ccd1"
+WIDTH, HEIGHT = 4.4, 3.0
+"""Inches: narrow enough that labels stay readable on a phone."""
+COLORS = (BLUE, VERMILLION, GREEN, PURPLE, GOLD, GREY)
+MARKERS, DASHES = ("o", "s", "^", "D", "v", "X"), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+
+_STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",  # ships with matplotlib
+    "font.size": 9.0,
+    "text.parse_math": False,  # class names are data: $ is a dollar
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 4.5,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "loralab",
+}
+
+
+@dataclass(frozen=True)
+class Caption:
+    """The text of a figure: its file's name, its title, the rows behind it, and how to read it."""
+
+    name: str
+    title: str
+    rows: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A figure with its caption."""
+
+    caption: Caption
+    figure: Figure
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.caption.name
+
+    @property
+    def wide(self) -> bool:
+        """True when the figure needs more than one column of the page."""
+        return self.figure.get_figwidth() > WIDTH + 0.1
+
+    @property
+    def description(self) -> str:
+        """The whole caption as plain text, for screen readers."""
+        return f"{self.caption.title}, {self.caption.rows}. {self.caption.text}"
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Apply the style while drawing. Letters that DejaVu Sans lacks are boxes in a PNG and correct on the page: no warning."""
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from font")
+        yield
+
+
+def save_png(drawing: ReportFigure, path: Path) -> None:
+    """Write the figure with its title on a white ground."""
+    with figure_style():
+        title = drawing.figure.suptitle(f"{drawing.caption.title}\n{drawing.caption.rows}", fontsize=9, linespacing=1.4)
+        drawing.figure.savefig(path, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+        title.set_visible(False)
+        title.set_in_layout(False)
+
+
+def to_svg(drawing: ReportFigure) -> str:
+    """Return the figure as an SVG document with a transparent ground and its text as text."""
+    with figure_style():
+        file = io.StringIO()
+        drawing.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        return file.getvalue()
+
+
+def legend_below(axes: Axes) -> None:
+    """Place the legend below the figure, where it hides no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure = axes.get_figure(root=True)
+    assert figure
+    longest = max(map(len, labels), default=0)
+    columns = 3 if len("".join(labels)) < 36 else 2 if longest <= 24 else 1
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def label_rows(axes: Axes, labels: list[str]) -> None:
+    """Give a horizontal chart one label per row, first at the top, without ticks and row lines."""
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_ylim(len(labels) - 0.45, -0.55)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)

@@ -1,0 +1,43 @@
+"""Values and texts as people read them; shared by pages, figures, tables and plain files."""
+
+from __future__ import annotations
+
+import json
+from typing import TypeGuard
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Return True for an int or a float that is not a bool."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def one_line(text: str) -> str:
+    """Return the text with every run of white space, line breaks included, as one space."""
+    return " ".join(text.split())
+
+
+def shorten(text: str, max_length: int) -> str:
+    """Return the text on one line of at most `max_length` characters. It cuts in the middle, where similar names differ least."""
+    text = one_line("".join(c if c.isprintable() else " " for c in text))
+    if len(text) <= max_length:
+        return text
+    tail = (max_length - 1) // 3
+    return f"{text[: max_length - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
+
+
+def capitalize(text: str) -> str:
+    """Return the text with its first letter in upper case; `str.capitalize` would lower the others."""
+    return text[:1].upper() + text[1:]
+
+
+def format_value(value: object) -> str:
+    """Return a setting or a fact as text: yes or no, none, short numbers, lists with commas."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None or value in ([], ()):
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)

@@ -1,0 +1,220 @@
+"""Pages: report.html of a run, of an experiment, and of a folder. Each is one file without scripts and external resources."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+from xml.etree import ElementTree
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from loralab.report.experiments.analysis import ExperimentAnalysis
+from loralab.report.experiments.findings import findings, headline, question_facts
+from loralab.report.experiments.result_tables import ReportTable
+from loralab.report.figures.style import BLUE, GOLD, GREEN, GREY, GRID, INK, PURPLE, VERMILLION, ReportFigure, to_svg
+from loralab.report.formatting import format_value, is_number, one_line
+from loralab.report.run_data import SCORE_LABELS, RunData
+from loralab.stats import Interval
+
+MAX_TEXT, MAX_EVALUATIONS, MAX_TABLE_ROWS, MAX_TOKENS = 600, 50, 300, 400
+SHORT_TEXT, LONG_TEXT = 24, 40
+"""Characters of a cell up to which it stays on one line, and from which it gets the width of prose."""
+WIDE_TABLE, TALL_TABLE = 8, 25
+"""Columns and rows from which a table gets more of the window's width, and scrolls vertically."""
+_CSS_COLORS = {
+    INK: "currentColor",
+    GRID: "var(--rule)",
+    BLUE: "var(--blue)",
+    VERMILLION: "var(--vermillion)",
+    GREEN: "var(--green)",
+    PURPLE: "var(--purple)",
+    GOLD: "var(--gold)",
+    GREY: "var(--soft)",
+}
+_FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
+
+
+def render_run(run: RunData, drawings: Sequence[ReportFigure]) -> str:
+    """Return a run's page. Texts and names from the data are escaped; figures are SVG in the page's colours."""
+    settings = run.settings()
+    return _render(
+        "run.html.jinja",
+        drawings,
+        run=run,
+        result=run.result,
+        score_labels=SCORE_LABELS,
+        parameters=run.parameters(),
+        settings=settings,
+        changed=[row for row in settings if row.changed],
+        evaluations=_evenly_spaced(run.evaluations, MAX_EVALUATIONS),
+        pairs=run.predictions.class_pairs() if run.predictions else [],
+        sections=[_diagnosis_section(section) for section in run.diagnosis.get("sections", [])],
+        attributions=[_scaled_attribution(text) for text in run.diagnosis.get("attributions", [])],
+        max_tokens=MAX_TOKENS,
+    )
+
+
+def render_experiment(analysis: ExperimentAnalysis, tables: Sequence[ReportTable], drawings: Sequence[ReportFigure]) -> str:
+    """Return an experiment's page."""
+    measure, uncertainty = headline(analysis)
+    return _render(
+        "experiment.html.jinja",
+        drawings,
+        data=analysis.data,
+        best=analysis.best,
+        score=analysis.score,
+        measure=measure,
+        uncertainty=uncertainty,
+        question=question_facts(analysis.data),
+        findings=findings(analysis),
+        tables={table.name: _page_table(table) for table in tables},
+        failures=[trial for trial in analysis.data.trials if trial.failure],
+    )
+
+
+def render_dashboard(name: str, tables: Sequence[ReportTable], links: Mapping[str, str], drawings: Sequence[ReportFigure]) -> str:
+    """Return the page of a folder. links: name of a run or experiment → its own page, relative to this one."""
+    return _render("dashboard.html.jinja", drawings, name=name, tables=[_page_table(table) for table in tables], links=links)
+
+
+def inline_svg(drawing: ReportFigure) -> Markup:
+    """Return a figure as <svg> for a page: labelled, sized by its box, with unique ids and the page's colours."""
+    root = ElementTree.fromstring(to_svg(drawing))  # noqa: S314 - matplotlib's own output
+    for parent in root.iter():
+        for child in [child for child in parent if child.tag.endswith(("}metadata", "}style"))]:
+            parent.remove(child)
+    for element in root.iter():
+        element.tag = _local_name(element.tag)
+        element.attrib = {
+            _local_name(key): _page_attribute(_local_name(key), value, drawing.name) for key, value in element.attrib.items()
+        }
+    del root.attrib["width"], root.attrib["height"]
+    root.attrib |= {"role": "img", "aria-label": drawing.description}
+    width = 72 * drawing.figure.get_figwidth()
+    min_width = 0.8 * width if drawing.wide else 0  # on a phone wide figures scroll, the others shrink
+    root.attrib["style"] = f"--width: {width:.0f}pt; --min-width: {min_width:.0f}pt"
+    return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree has escaped every text
+
+
+def clip(text: str, max_length: int = MAX_TEXT) -> str:
+    """Return the beginning of a long text."""
+    return text if len(text) <= max_length else text[:max_length].rstrip() + " …"
+
+
+def format_column(cells: Sequence[object]) -> list[str]:
+    """Return the cells of a column as text. Its fractions have the same number of digits, at most four."""
+    fractions = [f"{cell:.4f}".rstrip("0").partition(".")[2] for cell in cells if isinstance(cell, float)]
+    digits = max(map(len, fractions), default=0)
+    return [
+        f"{cell:,.{digits}f}".replace("-", "−") if is_number(cell) else "" if cell is None else format_value(cell) for cell in cells
+    ]
+
+
+def _render(template: str, drawings: Sequence[ReportFigure], **values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("loralab.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"value": format_value, "clip": clip, "line": one_line}
+    figures = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
+    return environment.get_template(template).render(figures=figures, version=metadata.version("loralab"), **values)
+
+
+def _local_name(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def _page_attribute(name: str, value: str, figure: str) -> str:
+    """Return an SVG attribute for the page: ids and references carry the figure's name, colours and fonts are the page's."""
+    if name == "id":
+        return f"{figure}-{value}"
+    if name == "href":
+        return value.replace("#", f"#{figure}-")
+    value = value.replace("url(#", f"url(#{figure}-")
+    for color, css_color in _CSS_COLORS.items():
+        value = value.replace(color, css_color)
+    return _FONT.sub("var(--sans)", value)
+
+
+def _evenly_spaced(rows: Sequence[Any], max_rows: int) -> list[Any]:
+    """Return at most `max_rows` evenly spaced rows, the last always among them."""
+    step = -(-len(rows) // max_rows) or 1
+    return [row for i, row in enumerate(rows) if (len(rows) - 1 - i) % step == 0]
+
+
+def _page_table(table: ReportTable) -> dict[str, Any]:
+    """Return a table for a template: cells as text, a CSS class per column, a note on rows left out."""
+    rows = table.rows[:MAX_TABLE_ROWS]
+    columns = list(zip(*rows, strict=True)) or [()] * len(table.columns)
+    texts = [_format_keys(cells) if i < table.keys else _format_cells(cells) for i, cells in enumerate(columns)]
+    numeric = [i >= table.keys and not any(isinstance(cell, str) for cell in cells) for i, cells in enumerate(columns)]
+    left_out = f" The first {len(rows):,} of {len(table.rows):,} rows; tables/{table.name}.csv has all."
+    note = table.note + (left_out if len(rows) < len(table.rows) else "")
+    return _template_table(table.title, table.columns, texts, numeric, note)
+
+
+def _diagnosis_section(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a section of diagnosis.json for a template."""
+    columns = list(zip(*section["rows"], strict=True)) or [()] * len(section["columns"])
+    texts = [format_column(cells) for cells in columns]
+    numeric = [any(map(is_number, cells)) for cells in columns]
+    table = _template_table(section["title"], section["columns"], texts, numeric, section["note"])
+    return {**table, "summary": section["summary"]}
+
+
+def _template_table(
+    title: str, names: Sequence[str], columns: Sequence[Sequence[str]], numeric: Sequence[bool], note: str | None
+) -> dict[str, Any]:
+    rows = list(zip(*columns, strict=True))
+    classes = [_column_class(cells, number) for cells, number in zip(columns, numeric, strict=True)]
+    size = {"wide": len(names) > WIDE_TABLE, "tall": len(rows) > TALL_TABLE}
+    return {"title": title, "columns": names, "rows": rows, "classes": classes, "note": note, **size}
+
+
+def _column_class(texts: Sequence[str], numeric: bool) -> str:
+    """Return a column's CSS class: numbers align right, short texts stay on one line, long ones get a minimum width."""
+    longest = max(map(len, texts), default=0)
+    return "n" if numeric else "one" if longest <= SHORT_TEXT else "words" if longest > LONG_TEXT else "some"
+
+
+def _format_keys(cells: Sequence[object]) -> list[str]:
+    return ["" if cell in ("", None) else format_value(cell) for cell in cells]
+
+
+def _format_cells(cells: Sequence[object]) -> list[str]:
+    """Return a column as text: numbers with equal digits, intervals as `low to high`, tiny numbers as <0.0001."""
+    if any(isinstance(cell, Interval) for cell in cells):
+        return [f"{_fixed(cell.low)} to {_fixed(cell.high)}" if isinstance(cell, Interval) else "" for cell in cells]
+    known = [None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in cells]
+    return [
+        "<0.0001" if isinstance(cell, float) and 0 < cell < 0.00005 else text
+        for cell, text in zip(known, format_column(known), strict=True)
+    ]
+
+
+def _fixed(value: float) -> str:
+    return f"{value:.4f}".replace("-", "−")
+
+
+def _scaled_attribution(explained: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an attribution with a sign and a strength per token, from 0 to 1 of the strongest; word pieces are joined."""
+    tokens = explained["tokens"]
+    strongest = max((abs(value) for _, value in tokens), default=0) or 1
+    marked = [
+        {
+            "text": one_line(token.removeprefix("##")),
+            "joined": token.startswith("##"),
+            "sign": "" if abs(value) < 0.05 * strongest else "for" if value > 0 else "against",
+            "strength": round(abs(value) / strongest, 2),
+            "value": value,
+        }
+        for token, value in tokens
+    ]
+    return {**explained, "tokens": marked}

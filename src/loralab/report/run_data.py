@@ -1,0 +1,242 @@
+"""Run folder → plain values. Figures, texts and pages show what these hold."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loralab import metrics
+from loralab.config import Config
+from loralab.config.loading import describe_settings
+from loralab.errors import LoralabError
+from loralab.report.predictions import PredictionSummary, read_predictions
+from loralab.stats import wilson
+from loralab.storage import run_folder
+
+SCORE_LABELS = {
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+    "mcc": "Matthews correlation",
+    "kappa": "Cohen's kappa",
+    "loss": "Loss (cross entropy)",
+    "ece": "Calibration error (ECE)",
+    "brier": "Brier score",
+}
+"""The scores over all classes, in the order of display."""
+_MANIFEST = "loralab.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, or a group of them: then `loss` is their mean and the rest is the last step's."""
+
+    step: int
+    epoch: float
+    learning_rate: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation on the validation rows. train_loss: mean since the previous evaluation; process_mb, gpu_mb: memory in MB."""
+
+    step: int
+    epoch: float
+    scores: Mapping[str, float]
+    improved: bool
+    seconds: float
+    learning_rate: float | None
+    train_loss: float | None
+    process_mb: float | None
+    gpu_mb: float | None
+
+
+@dataclass(frozen=True)
+class CompletedRun:
+    """The contents of scores.json. calibrated: test scores with the temperature; counts: parameters."""
+
+    scores: Mapping[str, float]
+    validation: Mapping[str, float]
+    temperature: float | None
+    calibrated: Mapping[str, float]
+    counts: Mapping[str, int]
+    steps: int
+    best_step: int
+    stopped_early: bool
+    seconds: float
+    samples_per_second: float
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """A setting with its value, default and description."""
+
+    name: str
+    value: Any
+    default: Any
+    description: str
+
+    @property
+    def changed(self) -> bool:
+        """True when the value is not the default."""
+        return bool(self.value != self.default)
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything a run's report shows. `result` is None for an incomplete run; `model` is the manifest of the saved model."""
+
+    name: str
+    config: Config
+    environment: Mapping[str, Any]
+    classes: tuple[str, ...]
+    steps: tuple[Step, ...]
+    evaluations: tuple[Evaluation, ...]
+    result: CompletedRun | None
+    predictions: PredictionSummary | None
+    diagnosis: Mapping[str, Any]
+    model: Mapping[str, Any]
+
+    @property
+    def test_rows(self) -> int:
+        """The number of test rows scored."""
+        return count_scored_rows(self.result.scores) if self.result else 0
+
+    @property
+    def validation_rows(self) -> int:
+        """The number of validation rows of every evaluation."""
+        return count_scored_rows(self.evaluations[-1].scores) if self.evaluations else 0
+
+    def row_count(self, part: str) -> int | None:
+        """Return the rows of `train`, `validation` or `test`, as recorded before training."""
+        count = self.environment.get("rows", {}).get(part, {}).get("count")
+        return int(count) if count is not None else None
+
+    def correct(self) -> int:
+        """Return the number of test rows classified correctly."""
+        return round(self.result.scores["accuracy"] * self.test_rows) if self.result else 0
+
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Return the 95 % interval (Wilson) of the test accuracy."""
+        interval = wilson(self.correct(), self.test_rows)
+        return interval.low, interval.high
+
+    def majority_class(self) -> tuple[str, float]:
+        """Return the most frequent class of the test rows, and the accuracy of always predicting it."""
+        rows = {row["class"]: row["true"] for row in self.per_class()}
+        name = max(rows, key=rows.__getitem__)
+        return name, rows[name] / self.test_rows
+
+    def per_class(self) -> list[dict[str, Any]]:
+        """Return one row per class of the test scores: class, precision, recall, f1, true, predicted."""
+        return metrics.table(self.result.scores, self.classes) if self.result else []
+
+    def parameters(self) -> dict[str, int | float]:
+        """Return parameter counts: base, adapter, head, trainable, total, and the trainable share; empty when unknown."""
+        if not self.result or not self.result.counts:
+            return {}
+        counts = self.result.counts
+        total = counts["base"] + counts["adapter"] + counts["head"]
+        return {**counts, "total": total, "share": counts["trainable"] / total}
+
+    def settings(self) -> list[SettingRow]:
+        """Return every setting under its dotted name."""
+        values, defaults = _flatten(self.config.model_dump(mode="json")), _flatten(Config().model_dump(mode="json"))
+        descriptions = {name: text.partition("  ")[2] for name, text in describe_settings()}
+        return [SettingRow(name, values[name], defaults[name], descriptions.get(name, "")) for name in values]
+
+
+def read_run(folder: Path) -> RunData:
+    """Read a run, complete or not. Raises LoralabError for a folder that is not a run and for damaged files."""
+    config = run_folder.read_config(folder)
+    environment = run_folder.read_environment(folder) if (folder / run_folder.ENVIRONMENT).is_file() else {}
+    scores = run_folder.read_scores(folder) if (folder / run_folder.SCORES).is_file() else None
+    diagnosis, model = _read_optional(folder / run_folder.DIAGNOSIS), _read_optional(folder / run_folder.MODEL / _MANIFEST)
+    try:
+        steps, evaluations = parse_events(run_folder.read_log(folder))
+        result = parse_result(scores) if scores else None
+        classes = tuple(scores["classes"] if scores else environment.get("classes", model.get("classes", ())))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LoralabError(f"{folder} is damaged ({error!r}): train the run again with --overwrite") from error
+    predictions = read_predictions(folder, classes)
+    name = folder.resolve().name
+    return RunData(name, config, environment, classes, steps, evaluations, result, predictions, diagnosis, model)
+
+
+def parse_events(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[Step, ...], tuple[Evaluation, ...]]:
+    """Split a log's events into steps and evaluations; each evaluation gets the mean training loss since the previous one."""
+    steps: list[Step] = []
+    evaluations: list[Evaluation] = []
+    first = 0
+    for event in events:
+        if event["event"] == "StepEnd":
+            steps.append(Step(event["step"], event["epoch"], event["learning_rate"], event["loss"]))
+        elif event["event"] == "EvalEnd":
+            since, memory = steps[first:], event.get("memory") or {}
+            evaluations.append(
+                Evaluation(
+                    event["step"],
+                    event["epoch"],
+                    event["scores"],
+                    event["improved"],
+                    event["seconds"],
+                    steps[-1].learning_rate if steps else None,
+                    sum(step.loss for step in since) / len(since) if since else None,
+                    memory.get("process_mb"),
+                    memory.get("gpu_mb"),
+                )
+            )
+            first = len(steps)
+    return tuple(steps), tuple(evaluations)
+
+
+def parse_result(scores: Mapping[str, Any]) -> CompletedRun:
+    """Parse the contents of scores.json. Raises KeyError for a missing required key."""
+    return CompletedRun(
+        scores=scores["scores"],
+        validation=scores.get("validation") or {},
+        temperature=scores.get("temperature"),
+        calibrated=scores.get("calibrated") or {},
+        counts=scores.get("counts") or {},
+        **{key: scores[key] for key in ("steps", "best_step", "stopped_early", "seconds", "samples_per_second")},
+    )
+
+
+def thin_steps(steps: Sequence[Step], max_steps: int) -> list[Step]:
+    """Return at most `max_steps` steps, each the mean of a group of neighbours."""
+    size = math.ceil(len(steps) / max_steps) or 1
+    groups = [steps[i : i + size] for i in range(0, len(steps), size)]
+    return [Step(g[-1].step, g[-1].epoch, g[-1].learning_rate, sum(s.loss for s in g) / len(g)) for g in groups]
+
+
+def count_scored_rows(scores: Mapping[str, float]) -> int:
+    """Return the number of rows behind a set of scores: the sum of its true:CLASS."""
+    return int(sum(value for name, value in scores.items() if name.startswith("true:")))
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    """Read a JSON object, or return an empty one for a missing file."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (OSError, ValueError) as error:
+        raise LoralabError(f"cannot read {path} ({error}): restore it, or delete it") from error
+    return content
+
+
+def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        inner = Config.model_fields[name].annotation
+        if isinstance(value, dict) and isinstance(inner, type):
+            flat |= {f"{name}.{key}": inner_value for key, inner_value in value.items()}
+        else:
+            flat[name] = value
+    return flat

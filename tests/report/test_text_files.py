@@ -1,0 +1,243 @@
+"""The plain files of a report: log, description, table and model card, against the run's own numbers and the hub's reader."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_run import CLASSES, HOSTILE, edit, make_run, softmax
+from huggingface_hub import ModelCard
+from tiny import make_checkpoint, topics, write_csv
+
+from loralab import Classifier, load_config, run_training
+from loralab.errors import LoralabError
+from loralab.report.figures.run_figures import draw_run_figures
+from loralab.report.html import render_run
+from loralab.report.model_card import hub_id, model_card
+from loralab.report.run_data import read_run
+from loralab.report.text_files import model_description, training_log, write_metrics
+from loralab.report.write import write_report
+from loralab.storage import run_folder
+
+TEXTS = (
+    run_folder.REPORT,
+    run_folder.CARD,
+    run_folder.TRAINING_LOG,
+    run_folder.METRICS,
+    run_folder.DESCRIPTION_TEXT,
+    run_folder.DESCRIPTION,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("texts") / "mine"
+    source = folder.parent / "private" / "reviews.csv"
+    made = make_run(folder, lora__rank="4", data__source=str(source), train__label_smoothing="0.1")
+    write_report(made)
+    return made
+
+
+def read_csv(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def page_of(folder: Path) -> str:
+    """The page without figures, which take a second to draw; that they can be laid out is seen."""
+    tables = read_run(folder)
+    draw_run_figures(tables)
+    return render_run(tables, [])
+
+
+def test_the_table_has_a_row_a_step_and_every_score_where_it_was_measured(run: Path) -> None:
+    rows = read_csv((run / run_folder.METRICS).read_text(encoding="utf-8"))
+    assert [int(row["step"]) for row in rows] == [*range(1, 41)]
+    assert float(rows[9]["train_loss"]) == pytest.approx(2.0 - 10 / 40)
+    assert float(rows[9]["learning_rate"]) == pytest.approx(0.001 * 0.75)
+    events = [event for event in run_folder.read_log(run) if event["event"] == "EvalEnd"]
+    measured = [row for row in rows if row["validation_loss"]]
+    assert [int(row["step"]) for row in measured] == [10, 20, 30, 40]
+    for row, event in zip(measured, events, strict=True):
+        assert {name: float(row[f"validation_{name}"]) for name in event["scores"]} == event["scores"]
+        assert float(row["process_mb"]) == 1234.5
+
+
+def test_a_run_that_trained_nothing_has_its_one_evaluation_in_the_table(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "zero")
+    first = next(event for event in run_folder.read_log(made) if event["event"] == "EvalEnd")
+    (made / run_folder.LOG).write_text(json.dumps({**first, "step": 0, "epoch": 0.0}) + "\n")
+    file = io.StringIO()
+    write_metrics(read_run(made), file)
+    rows = read_csv(file.getvalue())
+    assert [(row["step"], row["train_loss"], float(row["validation_loss"])) for row in rows] == [("0", "", first["scores"]["loss"])]
+
+
+def test_the_log_tells_settings_steps_evaluations_and_results(run: Path) -> None:
+    log = (run / run_folder.TRAINING_LOG).read_text(encoding="utf-8")
+    lines = [line.split() for line in log.splitlines()]
+    assert ["*", "lora.rank", "4"] in lines
+    assert ["lora.alpha", "16"] in lines
+    assert ["7", "0.35", "8.250e-04", "1.8250"] in lines
+    scores = run_folder.read_scores(run)["scores"]
+    assert sum("evaluation at step" in line for line in log.splitlines()) == 4
+    assert f"accuracy {scores['accuracy']:.4f}" in log
+    assert "memory 1,234 MB" in log
+    assert ["Accuracy", f"{scores['accuracy']:.4f}"] in lines
+    assert ["trainable", "100"] in lines
+
+
+def test_the_description_keeps_the_counts_apart(run: Path) -> None:
+    found = json.loads((run / run_folder.DESCRIPTION).read_text(encoding="utf-8"))
+    parameters = {"base": 1000, "adapter": 60, "head": 40, "trainable": 100, "total": 1100, "share": 100 / 1100}
+    assert found["parameters"] == parameters
+    assert found["lora"]["rank"] == 4
+    assert (found["classes"], found["pooling"], found["head"]) == ([*CLASSES], "mean", "linear")
+    assert (found["precision"], found["device"], found["sizes"]["layers"]) == ("fp32", "cpu", 6)
+    text = (run / run_folder.DESCRIPTION_TEXT).read_text(encoding="utf-8")
+    assert "9.0909%" in text
+    assert "World, Sports, Business, Sci/Tech" in text
+
+
+def test_the_card_is_the_hubs_and_its_score_the_measured_one(run: Path) -> None:
+    card = ModelCard((run / run_folder.CARD).read_text(encoding="utf-8"))
+    scores = run_folder.read_scores(run)["scores"]
+    assert card.data.library_name == "loralab"
+    assert card.data.pipeline_tag == "text-classification"
+    assert card.data.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+    assert card.data.eval_results
+    measured = {(result.metric_type, result.metric_value) for result in card.data.eval_results}
+    assert measured == {("accuracy", round(scores["accuracy"], 4)), ("f1", round(scores["macro_f1"], 4))}
+    assert {result.dataset_type for result in card.data.eval_results} == {"reviews.csv"}
+    assert "| lora.rank | 4 |" in card.text
+    assert 'PeftModel.from_pretrained(base, "model")' in card.text
+
+
+def test_the_card_gives_no_path_away(run: Path) -> None:
+    card = (run / run_folder.CARD).read_text(encoding="utf-8")
+    assert "reviews.csv" in card
+    assert str(run.parent) not in card
+    assert "private" not in card
+    assert "/secret/place" not in "".join((run / name).read_text(encoding="utf-8") for name in TEXTS)
+
+
+def test_only_hub_ids_are_named_as_bases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    found = {base: hub_id(base) for base in ("minilm", "roberta-base", "a/b-c.d", "mine", "./x", "/a/b", "~/x", "a/b/c")}
+    known = {"minilm": "sentence-transformers/all-MiniLM-L6-v2", "roberta-base": "roberta-base", "a/b-c.d": "a/b-c.d"}
+    assert {base: name for base, name in found.items() if name} == known
+
+
+def test_hostile_names_break_neither_card_nor_table(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "x", HOSTILE, data__source='"a: b\\n---\\n|<i>"')
+    card = ModelCard(model_card(read_run(made), frozenset()))
+    assert card.data.pipeline_tag == "text-classification"
+    assert "<script" not in card.text
+    assert "<img" not in card.text
+    table = [line for line in card.text.splitlines() if line.endswith(" | 50 |")]
+    assert len(table) == 4
+    assert {line.replace("\\|", "").count("|") for line in table} == {6}
+
+
+def test_a_report_can_be_made_again_and_is_the_same(run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert write_report(run) == run / run_folder.REPORT
+    after = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert before == after
+    assert {*TEXTS, "confusion.png", "reliability.png", "all_metrics.png"} <= set(after)
+    assert {path.name for path in run.iterdir()} <= run_folder.NAMES
+    run_folder.check_free(run, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        (run_folder.PREDICTIONS,),
+        (run_folder.DIAGNOSIS, run_folder.ENVIRONMENT),
+        (run_folder.SCORES, run_folder.PREDICTIONS, run_folder.DIAGNOSIS),
+        (run_folder.LOG,),
+        (
+            run_folder.SCORES,
+            run_folder.PREDICTIONS,
+            run_folder.DIAGNOSIS,
+            run_folder.LOG,
+            run_folder.ENVIRONMENT,
+            "model/loralab.json",
+        ),
+    ],
+)
+def test_a_report_is_made_of_what_there_is(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    made = make_run(tmp_path / "part")
+    for name in missing:
+        (made / name).unlink()
+    page = page_of(made)
+    tables = read_run(made)
+    assert training_log(tables)
+    assert model_description(tables)
+    assert ModelCard(model_card(tables, frozenset())).data.library_name == "loralab"
+    assert ("This run is not complete" in page) == (run_folder.SCORES in missing)
+    assert ('id="errors"' in page) == (run_folder.PREDICTIONS not in missing)
+    assert ('id="diagnosis"' in page) == (run_folder.DIAGNOSIS not in missing)
+
+
+def test_a_run_that_was_stopped_has_a_whole_report(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "part")
+    for name in (run_folder.SCORES, run_folder.PREDICTIONS, run_folder.DIAGNOSIS):
+        (made / name).unlink()
+    write_report(made)
+    assert all((made / name).is_file() for name in TEXTS)
+    assert {path.stem for path in (made / run_folder.FIGURES).iterdir()} == {"learning_curve", "loss", "accuracy", "all_metrics"}
+    assert "not complete" in (made / run_folder.TRAINING_LOG).read_text(encoding="utf-8")
+
+
+def test_a_run_of_an_older_version_lacks_some_scores(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "old")
+    found = run_folder.read_scores(made)
+    new = ("mcc", "kappa", "ece", "brier")
+    kept = {name: value for name, value in found["scores"].items() if name not in new}
+    edit(made / run_folder.SCORES, scores=kept, validation=kept, temperature=None, calibrated=None)
+    events = [
+        {k: v for k, v in event.items() if k != "memory"} | ({"scores": kept} if "scores" in event else {})
+        for event in run_folder.read_log(made)
+    ]
+    (made / run_folder.LOG).write_text("".join(json.dumps(event) + "\n" for event in events))
+    page = page_of(made)
+    assert "Matthews" not in page
+    assert "temperature" not in page.split('id="training"')[0]
+
+
+def test_an_error_leaves_the_earlier_report_alone(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run")
+    (made / run_folder.REPORT).write_text("earlier")
+    (made / run_folder.PREDICTIONS).write_text("row\n1\n")
+    with pytest.raises(LoralabError, match=r"predictions\.csv"):
+        write_report(made)
+    assert (made / run_folder.REPORT).read_text() == "earlier"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "head"), [("roberta", "own"), ("bert", "linear")])
+def test_what_the_card_says_of_peft_runs_and_gives_the_runs_own_answers(tmp_path: Path, kind: str, head: str) -> None:
+    base = make_checkpoint(tmp_path / "base", kind)
+    source = write_csv(tmp_path / "topics.csv", topics(15))
+    mean = ["model.pooling=mean"] if head == "linear" else []
+    settings = [f"model.base={base}", f"model.head={head}", *mean, "train.max_steps=3", "train.learning_rate=0.01"]
+    folder = run_training(load_config(source, [*settings, "train.precision=fp32"]), folder=tmp_path).folder
+    write_report(folder)
+    card = (folder / run_folder.CARD).read_text(encoding="utf-8")
+    _, program = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    program = program.replace("PATH/OF/THE/BASE", str(base)).replace('"a text"', '"the coach and a telescope"')
+    script = f"import transformers; transformers.logging.set_verbosity_error()\n{program}\nprint(logits[0].tolist())"
+    done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    logits = np.array(json.loads(done.stdout.splitlines()[-1]))
+    found = Classifier.load(folder, precision="fp32").predict(["the coach and a telescope"])
+    temperature = json.loads((folder / run_folder.SCORES).read_text()).get("temperature") or 1.0
+    np.testing.assert_allclose(softmax(logits[None] / temperature), found.probabilities, atol=2e-5)
