@@ -1,4 +1,4 @@
-"""What the tests of the model compare with: Transformers, peft, and Hugging Face's module names written out once more."""
+"""References for the model tests: Transformers, peft, and Hugging Face's module names, written out a second time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loralab.model.build import Lora, build_network
-from loralab.model.bundle import Manifest, save_bundle
+from loralab.config import LoraConfig, ModelConfig
+from loralab.model.build import build_model
+from loralab.model.bundle import save_bundle
 from loralab.model.checkpoints import resolve_base
 from loralab.model.encoder import EncoderClassifier
-from loralab.model.lora import adapters
+from loralab.model.interface import ClassifierModel
+from loralab.model.manifest import Manifest
 
 BERT = {
     "query": "encoder.layer.{}.attention.self.query",
@@ -94,63 +96,48 @@ def ours(
     pooling: str = "cls",
     head: str = "default",
     tuning: str = "head",
-    lora: Lora | None = None,
+    lora: LoraConfig | None = None,
     classes: int = 4,
     dropout: float = 0.0,
     freeze: str | None = None,
     seed: int = 0,
 ) -> EncoderClassifier:
-    """Build our network on a checkpoint, in eval mode."""
-    return build_network(
-        resolve_base(str(folder)),
-        classes,
-        pooling=pooling,
-        head=head,
-        dropout=dropout,
-        tuning=tuning,
-        lora=lora or Lora(),
-        freeze=freeze,
-        init_seed=seed,
-        dropout_seed=seed + 1,
-    ).eval()
+    """Build our model on a checkpoint, in eval mode."""
+    settings = ModelConfig(pooling=pooling, head=head, dropout=dropout, freeze=freeze)
+    base, lora = resolve_base(str(folder)), lora or LoraConfig()
+    return build_model(base, classes, settings, tuning=tuning, lora=lora, init_seed=seed, dropout_seed=seed + 1).eval()
 
 
-def randomise(network: EncoderClassifier, seed: int = 7, std: float = 0.1) -> EncoderClassifier:
-    """Move everything that would be trained away from where it started, B included."""
+def randomise(model: Any, seed: int = 7, std: float = 0.1) -> Any:
+    """Add noise to all that would be trained, B included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in network.parameters():
+        for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter += torch.empty(parameter.shape).normal_(std=std, generator=generator)
-    return network
+    return model
 
 
-def bundle(folder: Path, network: EncoderClassifier, base: Path, *, tuning: str, lora: Lora | None = None, **changes: Any) -> Path:
-    """Save a network as a bundle."""
-    found = resolve_base(str(base))
-    lora = lora or Lora()
+def bundle(
+    folder: Path, model: ClassifierModel, base: Path, *, tuning: str, lora: LoraConfig | None = None, **changes: Any
+) -> Path:
+    """Save a model folder."""
+    checkpoint = resolve_base(str(base))
     settings: dict[str, Any] = {
-        "base": found.name,
-        "base_folder": str(found.folder.resolve()),
-        "base_sha256": found.identity(),
-        "dims": found.dims,
-        "classes": CLASSES[: network.classes],
-        "pooling": network.pooling,
-        "head": network.head_kind,
+        "base": checkpoint.name,
+        "base_folder": str(checkpoint.folder.resolve()),
+        "base_sha256": checkpoint.identity(),
+        "dims": checkpoint.dims,
+        "classes": CLASSES[: model.classes],
+        "pooling": model.pooling,
+        "head": model.head_kind,
         "tuning": tuning,
         "clean": ("whitespace",),
         "max_length": 128,
-        "lora": {
-            "rank": lora.rank,
-            "alpha": lora.alpha,
-            "dropout": lora.dropout,
-            "targets": list(lora.targets),
-            "layers": lora.layers,
-            "variant": lora.variant,
-        },
+        "lora": lora or LoraConfig(),
     }
     folder.mkdir(parents=True)
-    save_bundle(folder, network, Manifest(**{**settings, **changes}), (base / "tokenizer.json").read_text(encoding="utf-8"))
+    save_bundle(folder, model, Manifest(**{**settings, **changes}), (base / "tokenizer.json").read_text(encoding="utf-8"))
     return folder
 
 
@@ -188,10 +175,10 @@ def peft_adapters(model: Any, kind: str, layers: int = 3) -> Iterator[tuple[int,
                         yield layer, role, module
 
 
-def copy_adapters(network: EncoderClassifier, model: Any, kind: str) -> int:
-    """Give our network peft's A and B; return how many pairs."""
+def copy_adapters(ours: EncoderClassifier, model: Any, kind: str) -> int:
+    """Copy peft's A and B into our model; return how many pairs."""
     theirs = {(layer, role): module for layer, role, module in peft_adapters(model, kind)}
-    mine = {(layer, role): adapter for layer, role, adapter in adapters(network)}
+    mine = {(layer, role): adapter for layer, role, adapter in ours.adapters()}
     assert set(mine) == set(theirs)
     with torch.no_grad():
         for place, adapter in mine.items():

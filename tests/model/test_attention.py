@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loralab.model.encoder import _Attention
+from loralab.model.layers import _Attention
 
 BATCH, TIME, HEADS, WIDTH = 3, 7, 2, 8
 LENGTHS = (7, 4, 1)

@@ -18,14 +18,13 @@ from reference import bundle, largest_difference, logits_of, ours, padded_batch,
 from safetensors.torch import load_file, save_file
 from tiny import MODEL_TYPES, make_checkpoint
 
+from loralab.config import LoraConfig
 from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
-from loralab.model.build import Lora, live_counts
 from loralab.model.bundle import load_bundle, read_manifest
 from loralab.model.encoder import EncoderClassifier
-from loralab.model.lora import merge
 
-LORA = Lora(3, 6, dropout=0.1, targets=("query", "value", "ffn_out"), layers="1-2", variant="rslora")
+LORA = LoraConfig(rank=3, alpha=6, dropout=0.1, targets=("query", "value", "ffn_out"), layers="1-2", variant="rslora")
 TEXTS = ["Chip profit falls.", "a goal", "The minister said so"]
 HEADS = [("cls", "default"), ("mean", "linear"), ("cls", "linear"), ("mean", "default")]
 FRESH = """
@@ -39,9 +38,9 @@ from loralab.inference.classifier import Classifier
 from loralab.model.bundle import load_bundle
 job, out = json.loads(Path(sys.argv[1]).read_text()), {}
 for name, (folder, tokens, mask) in job["bundles"].items():
-    network, _ = load_bundle(Path(folder))
+    model, _ = load_bundle(Path(folder))
     with torch.no_grad():
-        out[name] = network(torch.tensor(tokens), torch.tensor(mask)).numpy()
+        out[name] = model(torch.tensor(tokens), torch.tensor(mask)).numpy()
     classifier = Classifier.load(folder, precision="fp32")
     out[name + " probabilities"] = classifier.predict(job["texts"]).probabilities
     assert classifier.classes == ("World", "Sports", "Business", "Sci/Tech"), classifier.classes
@@ -54,14 +53,14 @@ def trained(base: Path, tuning: str, pooling: str = "cls", head: str = "default"
     return randomise(ours(base, pooling=pooling, head=head, tuning=tuning, lora=LORA)).eval()
 
 
-def probabilities(network: EncoderClassifier, base: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
+def probabilities(model: EncoderClassifier, base: Path) -> np.ndarray[Any, np.dtype[np.float32]]:
     from loralab.data.tokenize import load_tokenizer
 
     tokenizer = load_tokenizer(base, 128)
     rows = []
     for text in TEXTS:
         tokens = torch.tensor([tokenizer.encode(text).ids])
-        rows.append(logits_of(network, tokens, torch.ones_like(tokens, dtype=torch.bool)).softmax(-1)[0].numpy())
+        rows.append(logits_of(model, tokens, torch.ones_like(tokens, dtype=torch.bool)).softmax(-1)[0].numpy())
     return np.stack(rows)
 
 
@@ -73,10 +72,10 @@ def test_a_moved_bundle_in_a_fresh_process_gives_the_saved_logits(checkpoints: d
         for tuning in ("lora", "full", "head"):
             for pooling, head in HEADS[:2]:
                 name = f"{kind} {tuning} {head}"
-                network = trained(checkpoints[kind], tuning, pooling, head)
-                folder = bundle(tmp_path / "first" / name, network, checkpoints[kind], tuning=tuning, lora=LORA)
+                model = trained(checkpoints[kind], tuning, pooling, head)
+                folder = bundle(tmp_path / "first" / name, model, checkpoints[kind], tuning=tuning, lora=LORA)
                 tokens, mask = padded_batch(checkpoints[kind])
-                expected[name] = logits_of(network, tokens, mask).numpy(), probabilities(network, checkpoints[kind])
+                expected[name] = logits_of(model, tokens, mask).numpy(), probabilities(model, checkpoints[kind])
                 moved = tmp_path / "moved" / name
                 moved.parent.mkdir(exist_ok=True)
                 shutil.move(folder, moved)
@@ -97,12 +96,12 @@ def test_a_moved_bundle_in_a_fresh_process_gives_the_saved_logits(checkpoints: d
 def test_saved_then_loaded_gives_the_same_logits_and_counts(
     checkpoints: dict[str, Path], tmp_path: Path, kind: str, tuning: str, pooling: str, head: str
 ) -> None:
-    network = trained(checkpoints[kind], tuning, pooling, head)
-    folder = bundle(tmp_path / "bundle", network, checkpoints[kind], tuning=tuning, lora=LORA)
+    model = trained(checkpoints[kind], tuning, pooling, head)
+    folder = bundle(tmp_path / "bundle", model, checkpoints[kind], tuning=tuning, lora=LORA)
     torch.manual_seed(99)
     loaded, manifest = load_bundle(folder)
     tokens, mask = padded_batch(checkpoints[kind])
-    expected = logits_of(network, tokens, mask)
+    expected = logits_of(model, tokens, mask)
     untrained = ours(checkpoints[kind], pooling=pooling, head=head)
     assert largest_difference(expected, logits_of(untrained, tokens, mask)) > 0.05
     assert largest_difference(logits_of(loaded, tokens, mask), expected) < 1e-6
@@ -114,8 +113,8 @@ def test_saved_then_loaded_gives_the_same_logits_and_counts(
         head,
         tuning,
     )
-    assert manifest.dims == network.dims
-    counts, before = live_counts(loaded), live_counts(network)
+    assert manifest.dims == model.dims
+    counts, before = loaded.parameter_counts(), model.parameter_counts()
     assert (counts.base, counts.adapter, counts.head) == (before.base, before.adapter, before.head)
     if tuning == "lora":
         assert counts.trainable == before.trainable
@@ -130,44 +129,44 @@ def test_the_files_are_those_of_the_tuning(checkpoints: dict[str, Path], tmp_pat
         ("head", "cls", "default", {"head.safetensors"}),
         ("full", "cls", "default", {"model.safetensors"}),
     ]:
-        network = trained(checkpoints["roberta"], tuning, pooling, head)
-        folder = bundle(tmp_path / f"{tuning} {head}", network, checkpoints["roberta"], tuning=tuning, lora=LORA)
+        model = trained(checkpoints["roberta"], tuning, pooling, head)
+        folder = bundle(tmp_path / f"{tuning} {head}", model, checkpoints["roberta"], tuning=tuning, lora=LORA)
         assert {path.name for path in folder.iterdir()} == always | expected
 
 
 def test_a_fully_tuned_bundle_needs_no_base(tmp_path: Path) -> None:
     base = make_checkpoint(tmp_path / "base", layers=2)
-    network = randomise(ours(base, tuning="full"))
+    model = randomise(ours(base, tuning="full"))
     tokens, mask = padded_batch(base)
-    folder = bundle(tmp_path / "bundle", network, base, tuning="full")
+    folder = bundle(tmp_path / "bundle", model, base, tuning="full")
     shutil.rmtree(base)
-    assert largest_difference(logits_of(load_bundle(folder)[0], tokens, mask), logits_of(network, tokens, mask)) < 1e-6
+    assert largest_difference(logits_of(load_bundle(folder)[0], tokens, mask), logits_of(model, tokens, mask)) < 1e-6
 
 
 def test_saving_from_bf16_keeps_what_was_trained_exactly(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    network = trained(checkpoints["roberta"], "lora")
+    model = trained(checkpoints["roberta"], "lora")
     tokens, mask = padded_batch(checkpoints["roberta"])
-    exact = logits_of(network, tokens, mask)
-    network.freeze_to(torch.bfloat16)
-    folder = bundle(tmp_path / "bundle", network, checkpoints["roberta"], tuning="lora", lora=LORA)
+    exact = logits_of(model, tokens, mask)
+    model.freeze_to(torch.bfloat16)
+    folder = bundle(tmp_path / "bundle", model, checkpoints["roberta"], tuning="lora", lora=LORA)
     assert largest_difference(logits_of(load_bundle(folder)[0], tokens, mask), exact) < 1e-6
 
 
 def test_a_merged_network_saves_the_same_adapter(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    network = trained(checkpoints["roberta"], "lora")
+    model = trained(checkpoints["roberta"], "lora")
     tokens, mask = padded_batch(checkpoints["roberta"])
-    exact = logits_of(network, tokens, mask)
-    merge(network)
-    folder = bundle(tmp_path / "bundle", network, checkpoints["roberta"], tuning="lora", lora=LORA)
+    exact = logits_of(model, tokens, mask)
+    model.merge()
+    folder = bundle(tmp_path / "bundle", model, checkpoints["roberta"], tuning="lora", lora=LORA)
     assert largest_difference(logits_of(load_bundle(folder)[0], tokens, mask), exact) < 1e-6
 
 
 @pytest.mark.parametrize("tuning", ["lora", "head"])
 def test_other_base_weights_are_refused_and_the_right_ones_found_elsewhere(tmp_path: Path, tuning: str) -> None:
     base = make_checkpoint(tmp_path / "base", "roberta")
-    network = trained(base, tuning)
+    model = trained(base, tuning)
     tokens, mask = padded_batch(base)
-    folder = bundle(tmp_path / "bundle", network, base, tuning=tuning, lora=LORA)
+    folder = bundle(tmp_path / "bundle", model, base, tuning=tuning, lora=LORA)
     other = make_checkpoint(tmp_path / "other", "roberta", seed=1)
     with pytest.raises(LoralabError, match=r"--base FOLDER"):
         load_bundle(folder, str(other))
@@ -175,7 +174,7 @@ def test_other_base_weights_are_refused_and_the_right_ones_found_elsewhere(tmp_p
     with pytest.raises(LoralabError):
         load_bundle(folder)
     loaded, _ = load_bundle(folder, str(tmp_path / "elsewhere"))
-    assert largest_difference(logits_of(loaded, tokens, mask), logits_of(network, tokens, mask)) < 1e-6
+    assert largest_difference(logits_of(loaded, tokens, mask), logits_of(model, tokens, mask)) < 1e-6
     shutil.copytree(other, base)  # the old place, now with other weights
     with pytest.raises(LoralabError, match=r"--base FOLDER"):
         Classifier.load(folder)
@@ -194,8 +193,8 @@ def saved(checkpoints: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
     """Save a bundle to damage."""
 
     def save(tuning: str = "lora", pooling: str = "mean", head: str = "linear") -> Path:
-        network = trained(checkpoints["bert"], tuning, pooling, head)
-        return bundle(tmp_path / "bundle", network, checkpoints["bert"], tuning=tuning, lora=LORA)
+        model = trained(checkpoints["bert"], tuning, pooling, head)
+        return bundle(tmp_path / "bundle", model, checkpoints["bert"], tuning=tuning, lora=LORA)
 
     return save
 

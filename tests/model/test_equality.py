@@ -1,4 +1,4 @@
-"""The native network's numbers equal Transformers' on a random checkpoint of every architecture."""
+"""The native model's numbers equal Transformers' on a random checkpoint of every architecture."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from reference import (
 )
 from tiny import MODEL_TYPES, make_checkpoint
 
+from loralab.config import LoraConfig
 from loralab.model.architectures import Dimensions
-from loralab.model.build import Lora
 
 every_architecture = pytest.mark.parametrize("kind", MODEL_TYPES)
 
@@ -41,22 +41,22 @@ def test_hidden_states_of_every_layer_equal_transformers(checkpoints: dict[str, 
         states = transformers_encoder(checkpoints[kind])(
             input_ids=tokens, attention_mask=mask.long(), output_hidden_states=True
         ).hidden_states
-        network = ours(checkpoints[kind])
-        hidden = network.embeddings(tokens, torch.float32)
-        assert len(states) == network.dims.layers + 1
+        model = ours(checkpoints[kind])
+        hidden = model.embeddings(tokens, torch.float32)
+        assert len(states) == model.dims.layers + 1
         for index, expected in enumerate(states):
             assert largest_difference(hidden[mask], expected[mask]) < 1e-5, f"after {index} layers"
-            if index < network.dims.layers:
-                hidden = network.encode(hidden, mask, index, index + 1)
+            if index < model.dims.layers:
+                hidden = model.encode(hidden, mask, index, index + 1)
 
 
 @every_architecture
 def test_mean_pooling_and_linear_head_equal_a_loop_over_real_tokens(checkpoints: dict[str, Path], kind: str) -> None:
     tokens, mask = padded_batch(checkpoints[kind])
-    network = randomise(ours(checkpoints[kind], pooling="mean", head="linear"))
-    weight, bias = network.head.out.weight, network.head.out.bias
+    model = randomise(ours(checkpoints[kind], pooling="mean", head="linear"))
+    weight, bias = model.head.out.weight, model.head.out.bias
     hidden = hidden_of(transformers_encoder(checkpoints[kind]), tokens, mask)
-    for row, logits in enumerate(logits_of(network, tokens, mask)):
+    for row, logits in enumerate(logits_of(model, tokens, mask)):
         real = [hidden[row, t] for t in range(mask.shape[1]) if mask[row, t]]
         mean = sum(real[1:], real[0]) / len(real)
         assert largest_difference(logits, weight @ mean + bias) < 1e-5
@@ -65,53 +65,53 @@ def test_mean_pooling_and_linear_head_equal_a_loop_over_real_tokens(checkpoints:
 @every_architecture
 def test_cls_pooling_and_linear_head_use_the_first_token(checkpoints: dict[str, Path], kind: str) -> None:
     tokens, mask = padded_batch(checkpoints[kind])
-    network = randomise(ours(checkpoints[kind], pooling="cls", head="linear"))
+    model = randomise(ours(checkpoints[kind], pooling="cls", head="linear"))
     hidden = hidden_of(transformers_encoder(checkpoints[kind]), tokens, mask)
-    expected = hidden[:, 0] @ network.head.out.weight.T + network.head.out.bias
-    assert largest_difference(logits_of(network, tokens, mask), expected) < 1e-5
+    expected = hidden[:, 0] @ model.head.out.weight.T + model.head.out.bias
+    assert largest_difference(logits_of(model, tokens, mask), expected) < 1e-5
 
 
 @every_architecture
 def test_padding_does_not_change_logits(checkpoints: dict[str, Path], kind: str) -> None:
     for pooling in ("cls", "mean"):
-        network = randomise(ours(checkpoints[kind], pooling=pooling))
+        model = randomise(ours(checkpoints[kind], pooling=pooling))
         tokens, mask = padded_batch(checkpoints[kind])
-        together = logits_of(network, tokens, mask)
+        together = logits_of(model, tokens, mask)
         for row, length in enumerate(mask.sum(dim=1).tolist()):
-            alone = logits_of(network, tokens[row : row + 1, :length], mask[row : row + 1, :length])
+            alone = logits_of(model, tokens[row : row + 1, :length], mask[row : row + 1, :length])
             assert largest_difference(together[row : row + 1], alone) < 1e-5
 
 
 @every_architecture
 def test_any_layer_can_be_the_first(checkpoints: dict[str, Path], kind: str) -> None:
-    network = ours(checkpoints[kind])
+    model = ours(checkpoints[kind])
     tokens, mask = padded_batch(checkpoints[kind])
-    whole = logits_of(network, tokens, mask)
+    whole = logits_of(model, tokens, mask)
     with torch.no_grad():
-        for start in range(network.dims.layers + 1):
-            below = network.encode(network.embeddings(tokens, torch.float32), mask, stop=start)
-            if start < network.dims.layers:  # above the last layer, that was computed for every token: other shapes, other rounding
-                assert torch.equal(network(below, mask, start), whole)
-            assert largest_difference(network.classify(network.encode(below, mask, start), mask), whole) < 1e-5
+        for start in range(model.dims.layers + 1):
+            below = model.encode(model.embeddings(tokens, torch.float32), mask, stop=start)
+            if start < model.dims.layers:  # above the last layer, that was computed for every token: other shapes, other rounding
+                assert torch.equal(model(below, mask, start), whole)
+            assert largest_difference(model.classify(model.encode(below, mask, start), mask), whole) < 1e-5
 
 
 @every_architecture
 def test_the_last_layer_runs_for_the_first_token_alone_where_only_that_is_read(checkpoints: dict[str, Path], kind: str) -> None:
     tokens, mask = padded_batch(checkpoints[kind])
     for pooling, rows in (("cls", 1), ("mean", tokens.shape[1])):
-        network = randomise(ours(checkpoints[kind], pooling=pooling))
-        top, seen = network.layer(network.dims.layers - 1), []
+        model = randomise(ours(checkpoints[kind], pooling=pooling))
+        top, seen = model.layer(model.dims.layers - 1), []
         top.ffn_in.register_forward_hook(lambda module, inputs, output, seen=seen: seen.append(inputs[0].shape[1]))
-        shortened = network(tokens, mask)
+        shortened = model(tokens, mask)
         shortened.sum().backward()
-        gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
-        network.zero_grad()
-        whole = network.classify(network.encode(network.embeddings(tokens, torch.float32), mask), mask)
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+        model.zero_grad()
+        whole = model.classify(model.encode(model.embeddings(tokens, torch.float32), mask), mask)
         whole.sum().backward()
         assert seen == [rows, tokens.shape[1]]
         assert largest_difference(shortened, whole) < 1e-5
-        assert gradients.keys() == {name for name, p in network.named_parameters() if p.grad is not None}
-        for name, parameter in network.named_parameters():
+        assert gradients.keys() == {name for name, p in model.named_parameters() if p.grad is not None}
+        for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-4, atol=1e-4)
 
@@ -119,11 +119,11 @@ def test_the_last_layer_runs_for_the_first_token_alone_where_only_that_is_read(c
 @every_architecture
 def test_a_bare_sentence_encoder_loads_without_prefix_or_head(tmp_path: Path, kind: str) -> None:
     folder = make_checkpoint(tmp_path / kind, kind, sentence_encoder=True)
-    network = ours(folder, pooling="auto", head="auto")
-    assert (network.pooling, network.head_kind) == ("mean", "linear")
+    model = ours(folder, pooling="auto", head="auto")
+    assert (model.pooling, model.head_kind) == ("mean", "linear")
     tokens, mask = padded_batch(folder)
     with torch.no_grad():
-        hidden = network.encode(network.embeddings(tokens, torch.float32), mask)
+        hidden = model.encode(model.embeddings(tokens, torch.float32), mask)
     assert largest_difference(hidden[mask], hidden_of(transformers_encoder(folder), tokens, mask)[mask]) < 1e-5
 
 
@@ -149,26 +149,28 @@ def test_an_activation_outside_the_family_is_refused() -> None:
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_frozen_weights_in_bf16_keep_trained_ones_fp32_and_logits_near(checkpoints: dict[str, Path], pooling: str) -> None:
     for kind in MODEL_TYPES:
-        network = randomise(ours(checkpoints[kind], pooling=pooling, tuning="lora", lora=Lora(rank=2, targets=("all",))), std=0.05)
+        model = randomise(
+            ours(checkpoints[kind], pooling=pooling, tuning="lora", lora=LoraConfig(rank=2, targets=("all",))), std=0.05
+        )
         tokens, mask = padded_batch(checkpoints[kind])
-        exact = logits_of(network, tokens, mask)
-        network.freeze_to(torch.bfloat16)
-        assert {p.dtype for p in network.parameters() if p.requires_grad} == {torch.float32}
-        frozen = [m for layer in network.layers for m in layer.projections()]  # type: ignore[operator,union-attr]
+        exact = logits_of(model, tokens, mask)
+        model.freeze_to(torch.bfloat16)
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+        frozen = [m for layer in model.layers for m in layer.projections()]  # type: ignore[operator,union-attr]
         assert {m.weight.dtype for m in frozen} | {m.bias.dtype for m in frozen} == {torch.bfloat16}
-        rounded = logits_of(network, tokens, mask)
+        rounded = logits_of(model, tokens, mask)
         assert rounded.dtype == torch.float32
         # bf16 keeps 8 bits: one part in 256 a product, and a few layers of them.
         assert 0 < largest_difference(rounded, exact) < 0.05 * float(exact.abs().max()), kind
 
 
 def test_fully_tuned_weights_stay_fp32_when_computing_in_bf16(checkpoints: dict[str, Path]) -> None:
-    network = ours(checkpoints["bert"], tuning="full")
-    network.freeze_to(torch.bfloat16)
-    assert {p.dtype for p in network.parameters()} == {torch.float32}
+    model = ours(checkpoints["bert"], tuning="full")
+    model.freeze_to(torch.bfloat16)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
     tokens, mask = padded_batch(checkpoints["bert"])
-    network(tokens, mask).sum().backward()
-    gradients: dict[str, Any] = {name: p.grad for name, p in network.named_parameters()}
+    model(tokens, mask).sum().backward()
+    gradients: dict[str, Any] = {name: p.grad for name, p in model.named_parameters()}
     assert {g.dtype for g in gradients.values()} == {torch.float32}
 
 
@@ -178,7 +180,7 @@ def test_minilm_equals_transformers() -> None:
 
     folder = resolve_base("minilm").folder
     tokens, mask = padded_batch(folder, lengths=(3, 20, 40))
-    network = ours(folder, pooling="mean", head="linear")
+    model = ours(folder, pooling="mean", head="linear")
     with torch.no_grad():
-        hidden = network.encode(network.embeddings(tokens, torch.float32), mask)
+        hidden = model.encode(model.embeddings(tokens, torch.float32), mask)
     assert largest_difference(hidden[mask], hidden_of(transformers_encoder(folder), tokens, mask)[mask]) < 1e-5

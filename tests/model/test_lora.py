@@ -1,4 +1,4 @@
-"""Adapters equal peft's: logits, gradients, scale; they merge, unmerge, and are all that is trained besides the head."""
+"""Adapters equal peft's: logits, gradients, scale; merged logits are equal; only adapters and head are trained."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from reference import (
 from tiny import MODEL_TYPES
 from torch import Tensor
 
+from loralab.config import LoraConfig
 from loralab.errors import LoralabError
-from loralab.model.build import Lora
 from loralab.model.dropout import Dropout, mask_stream
-from loralab.model.lora import Adapter, Projection, _LoraLinear, adapters, attach_lora, merge, unmerge
+from loralab.model.lora import Adapter, Projection, _LoraLinear
 
 every_architecture = pytest.mark.parametrize("kind", MODEL_TYPES)
 TARGETS = [("query", "value"), ("key",), ("output", "ffn_out"), ("query", "ffn_in"), EVERY]
@@ -40,23 +40,25 @@ def test_adapted_logits_equal_peft(checkpoints: dict[str, Path], kind: str, targ
     theirs = peft_classifier(
         checkpoints[kind], kind, targets, LAYERS[layers], r=3, lora_alpha=6, use_rslora=variant == "rslora", head=False
     )
-    network = ours(checkpoints[kind], tuning="lora", lora=Lora(rank=3, alpha=6, targets=targets, layers=layers, variant=variant))
-    assert copy_adapters(network, theirs, kind) == len(targets) * len(LAYERS[layers])
+    model = ours(
+        checkpoints[kind], tuning="lora", lora=LoraConfig(rank=3, alpha=6, targets=targets, layers=layers, variant=variant)
+    )
+    assert copy_adapters(model, theirs, kind) == len(targets) * len(LAYERS[layers])
     tokens, mask = padded_batch(checkpoints[kind])
     expected = logits_of(theirs, tokens, mask)
     plain = logits_of(ours(checkpoints[kind]), tokens, mask)
     assert largest_difference(expected, plain) > 0.01  # the adapters matter
-    assert largest_difference(logits_of(network, tokens, mask), expected) < 1e-5
+    assert largest_difference(logits_of(model, tokens, mask), expected) < 1e-5
 
 
 @pytest.mark.parametrize("layers", LAYERS)
 def test_layer_subsets_equal_peft(checkpoints: dict[str, Path], layers: str | None) -> None:
     for kind in ("roberta", "distilbert"):
         theirs = peft_classifier(checkpoints[kind], kind, ("query", "output"), LAYERS[layers], r=2, lora_alpha=8, head=False)
-        network = ours(checkpoints[kind], tuning="lora", lora=Lora(2, 8, targets=("query", "output"), layers=layers))
-        copy_adapters(network, theirs, kind)
+        model = ours(checkpoints[kind], tuning="lora", lora=LoraConfig(rank=2, alpha=8, targets=("query", "output"), layers=layers))
+        copy_adapters(model, theirs, kind)
         tokens, mask = padded_batch(checkpoints[kind])
-        assert largest_difference(logits_of(network, tokens, mask), logits_of(theirs, tokens, mask)) < 1e-5
+        assert largest_difference(logits_of(model, tokens, mask), logits_of(theirs, tokens, mask)) < 1e-5
 
 
 @every_architecture
@@ -67,32 +69,32 @@ def test_gradients_of_adapters_and_head_equal_peft(checkpoints: dict[str, Path],
         if name.endswith(("classifier.weight", "classifier.out_proj.weight")):
             parameter.requires_grad_(True)
             head = parameter
-    network = ours(checkpoints[kind], tuning="lora", lora=Lora(3, 6, targets=targets, layers="1-2")).train()
-    copy_adapters(network, theirs, kind)
+    model = ours(checkpoints[kind], tuning="lora", lora=LoraConfig(rank=3, alpha=6, targets=targets, layers="1-2")).train()
+    copy_adapters(model, theirs, kind)
     tokens, mask = padded_batch(checkpoints[kind])
     labels = torch.tensor([0, 1, 2, 3, 1])
     F.cross_entropy(theirs(input_ids=tokens, attention_mask=mask.long()).logits, labels).backward()
-    F.cross_entropy(network(tokens, mask), labels).backward()
+    F.cross_entropy(model(tokens, mask), labels).backward()
     modules = {(layer, role): module for layer, role, module in peft_adapters(theirs, kind)}
-    for layer, role, adapter in adapters(network):
+    for layer, role, adapter in model.adapters():
         module = modules[layer, role]
         for mine, other in ((adapter.a, module.lora_A["default"].weight), (adapter.b, module.lora_B["default"].weight)):
             assert mine.grad is not None
             assert float(mine.grad.abs().max()) > 1e-5
             torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(network.head.out.weight.grad, head.grad, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.head.out.weight.grad, head.grad, rtol=1e-4, atol=1e-6)
 
 
 @every_architecture
 def test_fresh_adapters_leave_logits_as_they_are(checkpoints: dict[str, Path], kind: str) -> None:
     tokens, mask = padded_batch(checkpoints[kind])
-    adapted = ours(checkpoints[kind], tuning="lora", lora=Lora(rank=4, targets=("all",)))
+    adapted = ours(checkpoints[kind], tuning="lora", lora=LoraConfig(rank=4, targets=("all",)))
     assert largest_difference(logits_of(adapted, tokens, mask), logits_of(ours(checkpoints[kind]), tokens, mask)) < 1e-5
 
 
 def test_fresh_adapters_are_drawn_as_peft_draws_them(checkpoints: dict[str, Path]) -> None:
-    network = ours(checkpoints["bert"], tuning="lora", lora=Lora(rank=32, targets=("all",)))
-    for _, role, adapter in adapters(network):
+    model = ours(checkpoints["bert"], tuning="lora", lora=LoraConfig(rank=32, targets=("all",)))
+    for _, role, adapter in model.adapters():
         inputs = 64 if role == "ffn_out" else 32
         assert adapter.a.shape == (32, inputs)
         drawn = adapter.a.detach()
@@ -105,8 +107,8 @@ def test_fresh_adapters_are_drawn_as_peft_draws_them(checkpoints: dict[str, Path
 def test_the_initial_draw_is_decided_by_its_seed_alone(checkpoints: dict[str, Path]) -> None:
     def drawn(seed: int, ambient: int) -> Tensor:
         torch.manual_seed(ambient)
-        network = ours(checkpoints["bert"], head="linear", tuning="lora", seed=seed)
-        return torch.cat([p.detach().flatten() for p in network.parameters() if p.requires_grad])
+        model = ours(checkpoints["bert"], head="linear", tuning="lora", seed=seed)
+        return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
 
     assert torch.equal(drawn(1, 1), drawn(1, 2))
     assert not torch.equal(drawn(1, 1), drawn(2, 1))
@@ -116,27 +118,25 @@ def test_the_initial_draw_is_decided_by_its_seed_alone(checkpoints: dict[str, Pa
 @pytest.mark.parametrize("targets", TARGETS, ids="+".join)
 @pytest.mark.parametrize("variant", ["lora", "rslora"])
 def test_merged_logits_equal_unmerged(checkpoints: dict[str, Path], kind: str, targets: tuple[str, ...], variant: str) -> None:
-    network = randomise(ours(checkpoints[kind], tuning="lora", lora=Lora(3, 6, targets=targets, layers="0,2", variant=variant)))
+    model = randomise(
+        ours(checkpoints[kind], tuning="lora", lora=LoraConfig(rank=3, alpha=6, targets=targets, layers="0,2", variant=variant))
+    )
     tokens, mask = padded_batch(checkpoints[kind])
-    weights = {name: p.detach().clone() for name, p in network.named_parameters()}
-    unmerged = logits_of(network, tokens, mask)
-    merge(network)
-    assert any(not torch.equal(p, weights[name]) for name, p in network.named_parameters())
-    merged = logits_of(network, tokens, mask)
+    weights = {name: p.detach().clone() for name, p in model.named_parameters()}
+    unmerged = logits_of(model, tokens, mask)
+    model.merge()
+    assert any(not torch.equal(p, weights[name]) for name, p in model.named_parameters())
+    merged = logits_of(model, tokens, mask)
     assert largest_difference(merged, unmerged) < 1e-5
-    merge(network)  # a second time changes nothing
-    assert torch.equal(logits_of(network, tokens, mask), merged)
-    unmerge(network)
-    for name, parameter in network.named_parameters():
-        assert largest_difference(parameter, weights[name]) < 1e-6
-    assert largest_difference(logits_of(network, tokens, mask), unmerged) < 1e-5
+    model.merge()  # a second time changes nothing
+    assert torch.equal(logits_of(model, tokens, mask), merged)
 
 
 @every_architecture
 def test_only_adapters_and_head_require_gradients(checkpoints: dict[str, Path], kind: str) -> None:
     for head in ("default", "linear"):
-        network = ours(checkpoints[kind], head=head, tuning="lora", lora=Lora(targets=("key", "ffn_in"), layers="1"))
-        trained = {name for name, p in network.named_parameters() if p.requires_grad}
+        model = ours(checkpoints[kind], head=head, tuning="lora", lora=LoraConfig(targets=("key", "ffn_in"), layers="1"))
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
         expected = {f"layers.1.{name}.{part}" for name in ("qkv.adapters.key", "ffn_in.adapters.ffn_in") for part in "ab"}
         expected |= {"head.out.weight", "head.out.bias"}
         if head == "default" and kind != "bert":  # BERT's dense pooler is part of its encoder, and stays as it was pretrained
@@ -147,12 +147,12 @@ def test_only_adapters_and_head_require_gradients(checkpoints: dict[str, Path], 
 @every_architecture
 @pytest.mark.parametrize("tuning", ["lora", "head", "full"])
 def test_a_step_moves_what_is_trained_and_nothing_else(checkpoints: dict[str, Path], kind: str, tuning: str) -> None:
-    network = randomise(ours(checkpoints[kind], tuning=tuning, lora=Lora(2, targets=("all",), layers="1-2"))).train()
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    model = randomise(ours(checkpoints[kind], tuning=tuning, lora=LoraConfig(rank=2, targets=("all",), layers="1-2"))).train()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
     tokens, mask = padded_batch(checkpoints[kind])
-    F.cross_entropy(network(tokens, mask), torch.tensor([0, 1, 2, 3, 1])).backward()
-    torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1).step()
-    for name, parameter in network.named_parameters():
+    F.cross_entropy(model(tokens, mask), torch.tensor([0, 1, 2, 3, 1])).backward()
+    torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1).step()
+    for name, parameter in model.named_parameters():
         # Texts share no gradient through tokens they do not have, so tables may move in part; a key's bias cancels in softmax.
         assert torch.equal(parameter, before[name]) != parameter.requires_grad, name
         assert (parameter.grad is not None) == parameter.requires_grad
@@ -209,25 +209,25 @@ def test_the_fused_product_passes_gradcheck(dropped: bool) -> None:
 
 
 def test_dropout_acts_on_the_adapters_only_and_in_training_only(checkpoints: dict[str, Path]) -> None:
-    lora = Lora(3, 6, dropout=0.5, targets=("query", "value"))
+    lora = LoraConfig(rank=3, alpha=6, dropout=0.5, targets=("query", "value"))
     tokens, mask = padded_batch(checkpoints["bert"])
-    network = ours(checkpoints["bert"], tuning="lora", lora=lora).train()
+    model = ours(checkpoints["bert"], tuning="lora", lora=lora).train()
     plain = logits_of(ours(checkpoints["bert"]), tokens, mask)
-    assert largest_difference(logits_of(network, tokens, mask), plain) < 1e-5  # B is zero: what is dropped does not matter
-    randomise(network)
-    noisy = logits_of(network, tokens, mask)
-    assert largest_difference(noisy, logits_of(network, tokens, mask)) > 1e-3
-    network.eval()
-    assert torch.equal(logits_of(network, tokens, mask), logits_of(network, tokens, mask))
-    exact = ours(checkpoints["bert"], tuning="lora", lora=Lora(3, 6))
+    assert largest_difference(logits_of(model, tokens, mask), plain) < 1e-5  # B is zero: what is dropped does not matter
+    randomise(model)
+    noisy = logits_of(model, tokens, mask)
+    assert largest_difference(noisy, logits_of(model, tokens, mask)) > 1e-3
+    model.eval()
+    assert torch.equal(logits_of(model, tokens, mask), logits_of(model, tokens, mask))
+    exact = ours(checkpoints["bert"], tuning="lora", lora=LoraConfig(rank=3, alpha=6))
     randomise(exact)
-    assert largest_difference(logits_of(network, tokens, mask), logits_of(exact, tokens, mask)) < 1e-6
+    assert largest_difference(logits_of(model, tokens, mask), logits_of(exact, tokens, mask)) < 1e-6
 
 
 def test_scale_is_alpha_over_rank_and_over_its_root_with_rslora(checkpoints: dict[str, Path]) -> None:
     for variant, scale in (("lora", 12 / 9), ("rslora", 12 / 3)):
-        network = ours(checkpoints["bert"], tuning="lora", lora=Lora(9, 12, variant=variant))
-        assert [adapter.scale for _, _, adapter in adapters(network)] == [pytest.approx(scale)] * 6
+        model = ours(checkpoints["bert"], tuning="lora", lora=LoraConfig(rank=9, alpha=12, variant=variant))
+        assert [adapter.scale for _, _, adapter in model.adapters()] == [pytest.approx(scale)] * 6
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,8 @@ def test_an_unknown_target_or_layer_is_refused_with_the_valid_ones(
     checkpoints: dict[str, Path], targets: tuple[str, ...], layers: str | None, words: list[str]
 ) -> None:
     for kind in ("bert", "distilbert"):
-        network = ours(checkpoints[kind])
+        model = ours(checkpoints[kind])
         with pytest.raises(LoralabError) as caught:
-            attach_lora(network, targets=targets, layers=layers)
+            model.attach_lora(LoraConfig(targets=targets, layers=layers))
         assert [word for word in words if word not in str(caught.value)] == []
-        assert list(adapters(network)) == []
+        assert list(model.adapters()) == []

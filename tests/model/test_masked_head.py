@@ -15,15 +15,15 @@ from safetensors.torch import load_file, save_file
 from tiny import CLASSES, make_checkpoint
 from torch import Tensor
 
+from loralab.config import LoraConfig, ModelConfig
 from loralab.data.prompt import Prompt, set_prompt
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Examples
 from loralab.errors import LoralabError
-from loralab.model.build import Lora, build_network, live_counts
+from loralab.model.build import PromptHead, build_model
 from loralab.model.bundle import load_bundle
 from loralab.model.checkpoints import resolve_base
 from loralab.model.encoder import EncoderClassifier
-from loralab.model.lora import merge
 from loralab.model.parameter_counts import count_from_shapes
 from loralab.training.scoring import logits_of
 
@@ -50,11 +50,11 @@ def prompted(folder: Path, template: str = "This is of {}.") -> tuple[Prompt, En
     return prompt, encode(examples, tokenizer=tokenizer, clean=(), pad_id=resolve_base(str(folder)).dims.pad_id)
 
 
-def build(folder: Path, prompt: Prompt, *, tuning: str = "lora", lora: Lora | None = None) -> Any:
-    settings: dict[str, Any] = {"pooling": prompt.place, "head": "prompt", "words": prompt.words, "dropout": 0.1}
-    lora = lora or Lora(rank=2)
+def build(folder: Path, prompt: Prompt, *, tuning: str = "lora", lora: LoraConfig | None = None) -> Any:
+    settings, head = ModelConfig(head="prompt"), PromptHead(prompt.place, prompt.words)
+    lora = lora or LoraConfig(rank=2)
     base = resolve_base(str(folder))
-    return build_network(base, 4, **settings, tuning=tuning, lora=lora, init_seed=0, dropout_seed=1).eval()
+    return build_model(base, 4, settings, tuning=tuning, lora=lora, init_seed=0, dropout_seed=1, prompt=head).eval()
 
 
 def of_transformers(folder: Path, prompt: Prompt, encoded: Encoded) -> Tensor:
@@ -99,20 +99,20 @@ def test_a_trained_prompt_is_counted_saved_and_loaded_whole(
     masked: Mapping[str, Path], tmp_path: Path, kind: str, tuning: str
 ) -> None:
     prompt, encoded = prompted(masked[kind])
-    network: EncoderClassifier = build(masked[kind], prompt, tuning=tuning)
-    formula = count_from_shapes(network.dims, 4, head="prompt", tuning=tuning, rank=2, targets=("query", "value"), layers=None)
-    assert live_counts(network) == formula
+    model: EncoderClassifier = build(masked[kind], prompt, tuning=tuning)
+    formula = count_from_shapes(model.dims, 4, head="prompt", tuning=tuning, lora=LoraConfig(rank=2))
+    assert model.parameter_counts() == formula
     assert formula.head == 32 * 33 + 2 * 32 + 4 * 33
-    assert all(parameter.requires_grad for parameter in network.head.parameters())
-    before = logits_of(network, encoded)
-    expected = logits_of(randomise(network), encoded)
+    assert all(parameter.requires_grad for parameter in model.head.parameters())
+    before = logits_of(model, encoded)
+    expected = logits_of(randomise(model), encoded)
     assert np.abs(expected - before).max() > 0.1
-    saved = bundle(tmp_path / "bundle", network, masked[kind], tuning=tuning, lora=Lora(rank=2))
+    saved = bundle(tmp_path / "bundle", model, masked[kind], tuning=tuning, lora=LoraConfig(rank=2))
     loaded, manifest = load_bundle(saved)
     assert (manifest.head, manifest.pooling) == ("prompt", prompt.place)
     np.testing.assert_allclose(logits_of(loaded, encoded), expected, atol=1e-6)
     assert isinstance(loaded, EncoderClassifier)
-    merge(loaded)
+    loaded.merge()
     np.testing.assert_allclose(logits_of(loaded, encoded), expected, atol=1e-5)
 
 
@@ -121,8 +121,8 @@ def test_an_encoder_without_such_a_head_is_refused(masked: Mapping[str, Path], c
     for kind in ("bert", "electra"):
         with pytest.raises(LoralabError, match=r"no masked-language head(.|\n)*model.head=linear train.head_init=descriptions"):
             build(checkpoints[kind], prompt)
-    with pytest.raises(LoralabError, match=r"model\.head=prompt needs the native network"):
-        build(masked["bert"], prompt, lora=Lora(variant="dora"))
+    with pytest.raises(LoralabError, match=r"model\.head=prompt needs the native model"):
+        build(masked["bert"], prompt, lora=LoraConfig(variant="dora"))
 
 
 def test_a_head_that_lost_a_tensor_is_refused(masked: Mapping[str, Path], tmp_path: Path) -> None:

@@ -31,17 +31,17 @@ from safetensors.torch import load_file
 from tiny import MODEL_TYPES, make_checkpoint
 from torch import Tensor, nn
 
+from loralab.config import LoraConfig
 from loralab.data.tokenize import load_tokenizer
 from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
-from loralab.model.build import Lora
 from loralab.model.bundle import load_bundle
 
 every_architecture = pytest.mark.parametrize("kind", MODEL_TYPES)
 LORAS = [
-    Lora(3, 6, targets=("query", "value")),
-    Lora(2, 8, targets=("output", "ffn_out"), layers="1-2", variant="rslora"),
-    Lora(4, 4, dropout=0.2, targets=EVERY, layers="0,2"),
+    LoraConfig(rank=3, alpha=6, targets=("query", "value")),
+    LoraConfig(rank=2, alpha=8, targets=("output", "ffn_out"), layers="1-2", variant="rslora"),
+    LoraConfig(rank=4, alpha=4, dropout=0.2, targets=EVERY, layers="0,2"),
 ]
 HEADS = {
     "bert": ["classifier"],
@@ -63,13 +63,13 @@ def open_in_peft(model: nn.Module, folder: Path) -> Any:
 
 @every_architecture
 @pytest.mark.parametrize("lora", LORAS, ids=lambda lora: "+".join(lora.targets))
-def test_our_classifier_opens_in_peft(checkpoints: dict[str, Path], tmp_path: Path, kind: str, lora: Lora) -> None:
-    network = randomise(ours(checkpoints[kind], tuning="lora", lora=lora))
-    folder = bundle(tmp_path / "bundle", network, checkpoints[kind], tuning="lora", lora=lora)
+def test_our_classifier_opens_in_peft(checkpoints: dict[str, Path], tmp_path: Path, kind: str, lora: LoraConfig) -> None:
+    model = randomise(ours(checkpoints[kind], tuning="lora", lora=lora))
+    folder = bundle(tmp_path / "bundle", model, checkpoints[kind], tuning="lora", lora=lora)
     plain = transformers_classifier(checkpoints[kind])
     theirs = open_in_peft(plain, folder)
     tokens, mask = padded_batch(checkpoints[kind])
-    expected = logits_of(network, tokens, mask)
+    expected = logits_of(model, tokens, mask)
     assert largest_difference(expected, logits_of(plain, tokens, mask)) > 0.05
     assert largest_difference(logits_of(theirs, tokens, mask), expected) < 1e-5
     # Every tensor of ours found its place: saved again by peft, the file is the same.
@@ -84,33 +84,33 @@ def test_our_classifier_opens_in_peft(checkpoints: dict[str, Path], tmp_path: Pa
 def test_our_adapter_with_another_head_opens_in_peft_over_the_bare_encoder(
     checkpoints: dict[str, Path], tmp_path: Path, kind: str, pooling: str, head: str
 ) -> None:
-    lora = Lora(3, 6, targets=("query", "output", "ffn_out"), layers="0,2")
-    network = randomise(ours(checkpoints[kind], pooling=pooling, head=head, tuning="lora", lora=lora))
-    folder = bundle(tmp_path / "bundle", network, checkpoints[kind], tuning="lora", lora=lora)
+    lora = LoraConfig(rank=3, alpha=6, targets=("query", "output", "ffn_out"), layers="0,2")
+    model = randomise(ours(checkpoints[kind], pooling=pooling, head=head, tuning="lora", lora=lora))
+    folder = bundle(tmp_path / "bundle", model, checkpoints[kind], tuning="lora", lora=lora)
     plain = transformers_encoder(checkpoints[kind])
     theirs = open_in_peft(plain, folder)
     tokens, mask = padded_batch(checkpoints[kind])
     hidden = hidden_of(theirs, tokens, mask)
     assert largest_difference(hidden[mask], hidden_of(plain, tokens, mask)[mask]) > 0.05
     with torch.no_grad():
-        mine = network.encode(network.embeddings(tokens, torch.float32), mask)
+        mine = model.encode(model.embeddings(tokens, torch.float32), mask)
     assert largest_difference(mine[mask], hidden[mask]) < 1e-5
     if head == "linear":
         saved = load_file(folder / "head.safetensors")
         assert set(saved) == {"head.out.weight", "head.out.bias"}
         pooled = hidden[:, 0] if pooling == "cls" else (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         logits = pooled @ saved["head.out.weight"].T + saved["head.out.bias"]
-        assert largest_difference(logits_of(network, tokens, mask), logits) < 1e-5
+        assert largest_difference(logits_of(model, tokens, mask), logits) < 1e-5
 
 
 def test_our_adapter_opens_by_peft_s_auto_class_that_finds_the_base(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     from peft import AutoPeftModelForSequenceClassification
 
-    network = randomise(ours(checkpoints["roberta"], tuning="lora"))
-    folder = bundle(tmp_path / "bundle", network, checkpoints["roberta"], tuning="lora")
+    model = randomise(ours(checkpoints["roberta"], tuning="lora"))
+    folder = bundle(tmp_path / "bundle", model, checkpoints["roberta"], tuning="lora")
     theirs = AutoPeftModelForSequenceClassification.from_pretrained(folder, num_labels=4).eval()
     tokens, mask = padded_batch(checkpoints["roberta"])
-    assert largest_difference(logits_of(theirs, tokens, mask), logits_of(network, tokens, mask)) < 1e-5
+    assert largest_difference(logits_of(theirs, tokens, mask), logits_of(model, tokens, mask)) < 1e-5
 
 
 def saved_by_peft(folder: Path, base: Path, kind: str, roles: tuple[str, ...], layers: tuple[int, ...], **settings: Any) -> Any:
@@ -129,8 +129,8 @@ def test_peft_s_adapter_opens_here(
     tokens, mask = padded_batch(checkpoints[kind])
     expected = logits_of(theirs, tokens, mask)
     assert largest_difference(expected, logits_of(transformers_classifier(checkpoints[kind]), tokens, mask)) > 0.05
-    network, manifest = load_bundle(tmp_path / "peft")
-    assert largest_difference(logits_of(network, tokens, mask), expected) < 1e-5
+    model, manifest = load_bundle(tmp_path / "peft")
+    assert largest_difference(logits_of(model, tokens, mask), expected) < 1e-5
     assert manifest.classes == ("0", "1", "2", "3")
 
 
@@ -152,9 +152,9 @@ def test_a_peft_folder_opens_with_its_base_at_another_place(checkpoints: dict[st
     path.write_text(json.dumps({**json.loads(path.read_text()), "base_model_name_or_path": "/gone/roberta"}))
     with pytest.raises(LoralabError, match="/gone/roberta"):
         load_bundle(tmp_path / "peft")
-    network, _ = load_bundle(tmp_path / "peft", str(checkpoints["roberta"]))
+    model, _ = load_bundle(tmp_path / "peft", str(checkpoints["roberta"]))
     tokens, mask = padded_batch(checkpoints["roberta"])
-    assert largest_difference(logits_of(network, tokens, mask), logits_of(theirs, tokens, mask)) < 1e-5
+    assert largest_difference(logits_of(model, tokens, mask), logits_of(theirs, tokens, mask)) < 1e-5
 
 
 def test_bert_s_pooler_is_taken_over_where_peft_trained_it(checkpoints: dict[str, Path], tmp_path: Path) -> None:
@@ -162,9 +162,9 @@ def test_bert_s_pooler_is_taken_over_where_peft_trained_it(checkpoints: dict[str
         tmp_path / "peft", checkpoints["bert"], "bert", ("query",), (0, 1), modules_to_save=["classifier", "pooler"]
     )
     assert any("pooler" in name for name in load_file(tmp_path / "peft" / "adapter_model.safetensors"))
-    network, _ = load_bundle(tmp_path / "peft")
+    model, _ = load_bundle(tmp_path / "peft")
     tokens, mask = padded_batch(checkpoints["bert"])
-    assert largest_difference(logits_of(network, tokens, mask), logits_of(theirs, tokens, mask)) < 1e-5
+    assert largest_difference(logits_of(model, tokens, mask), logits_of(theirs, tokens, mask)) < 1e-5
 
 
 def test_any_number_of_classes_of_a_peft_folder(tmp_path: Path) -> None:
@@ -174,10 +174,10 @@ def test_any_number_of_classes_of_a_peft_folder(tmp_path: Path) -> None:
 
     theirs = randomise_peft(get_peft_model(model, LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"]))).eval()
     theirs.save_pretrained(tmp_path / "peft")
-    network, manifest = load_bundle(tmp_path / "peft")
+    ours, manifest = load_bundle(tmp_path / "peft")
     assert manifest.classes == tuple("0123456")
     tokens, mask = padded_batch(base)
-    assert largest_difference(logits_of(network, tokens, mask), logits_of(theirs, tokens, mask)) < 1e-5
+    assert largest_difference(logits_of(ours, tokens, mask), logits_of(theirs, tokens, mask)) < 1e-5
 
 
 def with_dora(folder: Path, base: Path) -> None:
@@ -273,7 +273,7 @@ FOREIGN: list[tuple[Callable[[Path, Path], None], str]] = [
     (with_ia3, "IA3"),
     (with_an_adapter_on_the_pooler, "pooler"),
     (with_an_adapter_on_the_embeddings, "word_embeddings"),
-    (with_layers_adapted_differently, "not adapted alike"),
+    (with_layers_adapted_differently, "same targets"),
     (with_trained_norms, "LayerNorm"),
     (with_trained_embeddings, "word_embeddings"),
     (with_trained_token_rows, "trainable_tokens|trainable_token_indices"),

@@ -1,4 +1,4 @@
-"""The generic network: equal to the native one where both compute, other encoders, peft's methods, what is trained."""
+"""The generic model: equal to the native one where both compute, other encoders, peft's methods, what is trained."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from safetensors.torch import load_file, save_file
 from tiny import FOREIGN_TYPES, make_checkpoint
 from torch import nn
 
+from loralab.config import LoraConfig, ModelConfig
 from loralab.errors import LoralabError
 from loralab.model.architectures import PEFT_VARIANTS, Sizes
-from loralab.model.build import Lora, build_network, check_counts, count_generic, live_counts
+from loralab.model.build import build_model, check_counts, count_hf_model
 from loralab.model.checkpoints import resolve_base
 from loralab.model.dropout import Dropout, mask_stream
 from loralab.model.encoder import EncoderClassifier
-from loralab.model.hf.checkpoint import load_generic
-from loralab.model.hf.model import HFClassifier, build_generic
+from loralab.model.hf.model import HFClassifier
 from loralab.model.hf.peft_methods import choose_maps
+from loralab.model.hf.pretrained import build_hf_model
 
 OUTER = {"deberta-v2": "query,value", "modernbert": "query,key,value", "albert": "query,value", "bert": "query,value"}
 
@@ -35,14 +36,16 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: make_checkpoint(folder / kind, kind) for kind in (*FOREIGN_TYPES, "bert")}
 
 
-def generic(
+def build(folder: Path, lora: LoraConfig, *, tuning: str = "lora", seed: int = 0, **settings: Any) -> Any:
+    model = ModelConfig(**{"pooling": "cls", "head": "default", "dropout": 0.0, **settings})
+    return build_model(resolve_base(str(folder)), 4, model, tuning=tuning, lora=lora, init_seed=seed, dropout_seed=seed + 1)
+
+
+def hf_model(
     folder: Path, kind: str = "bert", *, tuning: str = "lora", seed: int = 0, dropout: float = 0.0, **lora: Any
 ) -> HFClassifier:
-    settings = Lora(**{"rank": 4, "targets": OUTER[kind].split(","), **lora})
-    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "tuning": tuning, "lora": settings}
-    network = build_network(resolve_base(str(folder)), 4, **shape, dropout=dropout, init_seed=seed, dropout_seed=seed + 1)
-    assert isinstance(network, HFClassifier)
-    return network
+    settings = LoraConfig(**{"rank": 4, "targets": OUTER[kind].split(","), **lora})
+    return build(folder, settings, tuning=tuning, dropout=dropout, seed=seed)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "electra", "distilbert"])
@@ -50,33 +53,33 @@ def generic(
 def test_lora_through_peft_equals_native_lora(
     checkpoints: dict[str, Path], tmp_path: Path, kind: str, pooling: str, head: str
 ) -> None:
-    lora = Lora(rank=3, alpha=6, targets=("query", "output", "ffn_out"), layers="1-2", variant="rslora")
+    lora = LoraConfig(rank=3, alpha=6, targets=("query", "output", "ffn_out"), layers="1-2", variant="rslora")
     native = randomise(ours(checkpoints[kind], pooling=pooling, head=head, tuning="lora", lora=lora))
     assert isinstance(native, EncoderClassifier)
     folder = bundle(tmp_path / "native", native, checkpoints[kind], tuning="lora", lora=lora)
     base = resolve_base(str(checkpoints[kind]))
-    shape: dict[str, Any] = {"pooling": pooling, "head": head, "dropout": 0.0, "tuning": "lora", "lora": lora}
-    network = build_generic(base, 4, **shape, init_seed=5).eval()
+    settings = ModelConfig(pooling=pooling, head=head, dropout=0.0)
+    model = build_hf_model(base, 4, settings, tuning="lora", lora=lora, init_seed=5).eval()
     tokens, mask = padded_batch(checkpoints[kind])
-    before = network(tokens, mask)
-    load_generic(network, folder, tuning="lora")
+    before = model(tokens, mask)
+    model.load(folder, "lora")
     expected = logits_of(native, tokens, mask)
-    assert largest_difference(network(tokens, mask), expected) < 1e-5 < largest_difference(before, expected)
-    assert network.counts() == live_counts(native)
+    assert largest_difference(model(tokens, mask), expected) < 1e-5 < largest_difference(before, expected)
+    assert model.parameter_counts() == native.parameter_counts()
 
 
 @pytest.mark.parametrize("kind", FOREIGN_TYPES)
 def test_another_encoder_gives_transformers_logits(foreign: dict[str, Path], kind: str) -> None:
-    network = generic(foreign[kind], kind).eval()  # fresh adapters change nothing
+    model = hf_model(foreign[kind], kind).eval()  # fresh adapters change nothing
     generator = torch.Generator().manual_seed(0)
     mask = torch.arange(12) < torch.tensor([3, 12, 7])[:, None]
-    tokens = torch.randint(5, 60, mask.shape, generator=generator).masked_fill(~mask, network.dims.pad_id)
+    tokens = torch.randint(5, 60, mask.shape, generator=generator).masked_fill(~mask, model.dims.pad_id)
     theirs = transformers_classifier(foreign[kind]).eval()
     with torch.no_grad():
         expected = theirs(input_ids=tokens, attention_mask=mask.long()).logits
-    assert largest_difference(network(tokens, mask), expected) < 1e-5
-    assert isinstance(network.dims, Sizes)
-    assert (network.dims.model_type, network.dims.layers, network.dims.longest) == (kind, 3, 160)
+    assert largest_difference(model(tokens, mask), expected) < 1e-5
+    assert isinstance(model.dims, Sizes)
+    assert (model.dims.model_type, model.dims.layers, model.dims.longest) == (kind, 3, 160)
 
 
 SIZES = {"query": (32, 32), "value": (32, 32), "ffn_out": (32, 64)}
@@ -91,14 +94,14 @@ BY_HAND = {
 @pytest.mark.parametrize("variant", PEFT_VARIANTS)
 def test_each_method_trains_what_its_paper_says(tiny: Path, variant: str) -> None:
     settings: dict[str, Any] = {"variant": variant, "targets": tuple(SIZES), "layers": "1-2"}
-    network = generic(tiny, **settings)
-    counts = live_counts(network)
+    model = hf_model(tiny, **settings)
+    counts, plain = model.parameter_counts(), LoraConfig(rank=4, targets=tuple(SIZES), layers="1-2")
     assert counts.adapter == 2 * sum(BY_HAND[variant](*size) for size in SIZES.values())
     assert counts.head == 4 * 33
     assert counts.trainable == counts.adapter + counts.head
     assert counts.base == sum(p.numel() for p in transformers_classifier(tiny).bert.parameters())
-    assert counts.adapter != live_counts(ours(tiny, tuning="lora", lora=Lora(rank=4, targets=tuple(SIZES), layers="1-2"))).adapter
-    trained = {name for name, p in network.named_parameters() if p.requires_grad}
+    assert counts.adapter != ours(tiny, tuning="lora", lora=plain).parameter_counts().adapter
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert {name for name in trained if name.startswith("head.")} == {"head.classifier.weight", "head.classifier.bias"}
 
 
@@ -107,11 +110,11 @@ def test_counts_without_weights_are_the_live_ones(foreign: dict[str, Path], vari
     for kind, folder in foreign.items():
         if kind == "bert" and variant in ("lora", "pissa"):
             continue
-        network = generic(folder, kind, variant=variant)
-        shape: dict[str, Any] = {"pooling": "cls", "head": "default", "tuning": "lora"}
-        lora = Lora(rank=4, targets=OUTER[kind].split(","), variant=variant)
-        counts, maps = count_generic(str(folder), network.dims, 4, **shape, lora=lora)
-        assert (counts, maps) == (network.counts(), network.maps)
+        model = hf_model(folder, kind, variant=variant)
+        settings = ModelConfig(pooling="cls", head="default")
+        lora = LoraConfig(rank=4, targets=OUTER[kind].split(","), variant=variant)
+        counts, maps = count_hf_model(str(folder), model.dims, 4, settings, tuning="lora", lora=lora)
+        assert (counts, maps) == (model.parameter_counts(), model.adapted_maps)
         assert counts.adapter > 0
 
 
@@ -124,10 +127,10 @@ def test_dropout_acts_on_head_and_adapters_alone_and_is_seeded(foreign: dict[str
         (copied / "config.json").write_text(json.dumps(config))
         tokens = torch.randint(5, 60, (3, 9), generator=torch.Generator().manual_seed(1))
         mask = torch.ones_like(tokens, dtype=torch.bool)
-        still = generic(copied, kind, variant="dora").train()
+        still = hf_model(copied, kind, variant="dora").train()
         assert not any(isinstance(module, nn.Dropout) for module in still.modules())
         assert torch.equal(still(tokens, mask), still.eval()(tokens, mask)), kind
-        first, second = (generic(copied, kind, variant="dora", dropout=0.3).train() for _ in range(2))
+        first, second = (hf_model(copied, kind, variant="dora", dropout=0.3).train() for _ in range(2))
         torch.manual_seed(3)
         with mask_stream(1):
             found = first(tokens, mask)
@@ -140,10 +143,8 @@ def test_dropout_acts_on_head_and_adapters_alone_and_is_seeded(foreign: dict[str
 
 
 def test_lora_dropout_is_ours(tiny: Path) -> None:
-    lora = Lora(rank=2, dropout=0.2, variant="dora")
-    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.0, "tuning": "lora", "lora": lora}
-    network = build_network(resolve_base(str(tiny)), 4, **shape, init_seed=0, dropout_seed=1)
-    found = [module for name, module in network.named_modules() if name.endswith("lora_dropout.default")]
+    model = build(tiny, LoraConfig(rank=2, dropout=0.2, variant="dora"))
+    found = [module for name, module in model.named_modules() if name.endswith("lora_dropout.default")]
     assert [type(module) for module in found] == [Dropout] * 6
     assert {module.p for module in found} == {0.2}
 
@@ -153,26 +154,26 @@ def test_the_seed_alone_decides_and_the_global_stream_is_left_alone(tiny: Path) 
     for seed, ambient in ((0, 1), (0, 2), (9, 1)):
         torch.manual_seed(ambient)
         state = torch.get_rng_state()
-        network = generic(tiny, variant="dora", seed=seed, targets=("query",))
+        model = hf_model(tiny, variant="dora", seed=seed, targets=("query",))
         assert torch.equal(torch.get_rng_state(), state)
-        drawn.append([p.detach() for p in network.parameters() if p.requires_grad])
+        drawn.append([p.detach() for p in model.parameters() if p.requires_grad])
     assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[2], strict=True))
 
 
 def test_frozen_maps_in_bf16_leave_head_and_trained_in_fp32(foreign: dict[str, Path]) -> None:
     for kind, folder in foreign.items():
-        network = randomise(generic(folder, kind, variant="dora")).eval()
+        model = randomise(hf_model(folder, kind, variant="dora")).eval()
         tokens = torch.randint(5, 60, (3, 9), generator=torch.Generator().manual_seed(1))
         mask = torch.ones_like(tokens, dtype=torch.bool)
-        exact = network(tokens, mask).detach()
-        network.freeze_to(torch.bfloat16)
-        found = network(tokens, mask)
+        exact = model(tokens, mask).detach()
+        model.freeze_to(torch.bfloat16)
+        found = model(tokens, mask)
         assert 0 < largest_difference(found, exact) < 0.15 * float(exact.abs().max()), kind
         assert found.dtype == torch.float32
         assert not torch.equal(found, found.bfloat16().float()), "the head was computed in bf16"
-        assert {p.dtype for p in network.parameters() if p.requires_grad} == {torch.float32}
-        assert any(p.dtype == torch.bfloat16 for p in network.parameters())
+        assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+        assert any(p.dtype == torch.bfloat16 for p in model.parameters())
 
 
 def test_recomputed_activations_give_the_same_gradients(tiny: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -180,27 +181,24 @@ def test_recomputed_activations_give_the_same_gradients(tiny: Path, caplog: pyte
     mask = torch.ones_like(tokens, dtype=torch.bool)
     gradients = []
     for recompute in (False, True):
-        lora = Lora(rank=2, dropout=0.3, variant="dora", targets=("all",))
-        shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.3, "tuning": "lora", "lora": lora}
-        network = randomise(build_network(resolve_base(str(tiny)), 4, **shape, init_seed=0, dropout_seed=1)).train()
-        network.gradient_checkpointing = recompute
+        lora = LoraConfig(rank=2, dropout=0.3, variant="dora", targets=("all",))
+        model = randomise(build(tiny, lora, dropout=0.3)).train()
+        model.gradient_checkpointing = recompute
         with mask_stream(1):
-            loss = network(tokens, mask).square().sum()
+            loss = model(tokens, mask).square().sum()
         loss.backward()
-        gradients.append([p.grad for p in network.parameters() if p.requires_grad])
+        gradients.append([p.grad for p in model.parameters() if p.requires_grad])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
     assert caplog.records == []
 
 
 def test_frozen_parts_of_a_full_tuning(foreign: dict[str, Path]) -> None:
-    base = resolve_base(str(foreign["deberta-v2"]))
-    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.0, "tuning": "full", "lora": Lora()}
-    network = build_network(base, 4, **shape, init_seed=0, dropout_seed=1, freeze="embeddings,0-1")
-    found = {name.removeprefix("encoder."): p.requires_grad for name, p in network.named_parameters()}
+    model = build(foreign["deberta-v2"], LoraConfig(), tuning="full", freeze="embeddings,0-1")
+    found = {name.removeprefix("encoder."): p.requires_grad for name, p in model.named_parameters()}
     frozen = {name for name, trained in found.items() if not trained}
     assert frozen == {name for name in found if name.startswith(("embeddings.", "encoder.layer.0.", "encoder.layer.1."))}
     assert len(frozen) == 3 + 2 * 16
-    assert live_counts(network).trainable < live_counts(network).base
+    assert model.parameter_counts().trainable < model.parameter_counts().base
 
 
 NAMES = [
@@ -237,8 +235,8 @@ def test_targets_and_layers_mean_these_maps(
     ("kind", "names", "targets", "layers", "said"),
     [
         ("modernbert", FUSED, ["query", "value"], None, "query, key, value in one map.*lora.targets=query,key,value or Wqkv"),
-        ("modernbert", FUSED, ["Wi", "Wx"], None, r"'Wx' is not in modernbert; valid: query, key.* names: attn.Wo, attn.Wqkv"),
-        ("unheard-of", FUSED, ["query"], None, "'query' is not in unheard-of; valid: all, or its own names: attn.Wo"),
+        ("modernbert", FUSED, ["Wi", "Wx"], None, r"modernbert has no 'Wx'; valid: query, key.* maps: attn.Wo, attn.Wqkv"),
+        ("unheard-of", FUSED, ["query"], None, "unheard-of has no 'query'; valid: all, or the names of its maps: attn.Wo"),
         ("modernbert", FUSED, ["all"], "3", "layers 0-2"),
         ("albert", ["albert.groups.0.albert_layers.0.ffn"], ["ffn"], "0", "share their weights"),
     ],
@@ -251,37 +249,36 @@ def test_what_is_not_there_is_named(kind: str, names: list[str], targets: list[s
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"variant": "loraplus"}, "loraplus is for the BERT family"),
+        ({"variant": "loraplus"}, "loraplus needs the BERT family"),
         ({"variant": "ia3", "dropout": 0.1}, "ia3 has no dropout"),
         ({"layers": "0", "variant": "dora"}, "share their weights"),
     ],
 )
 def test_settings_without_effect_are_refused(foreign: dict[str, Path], settings: dict[str, Any], said: str) -> None:
-    lora = Lora(targets=("query",), **settings)
-    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.0, "tuning": "lora", "lora": lora}
+    lora = LoraConfig(targets=("query",), **settings)
     with pytest.raises(LoralabError, match=said):
-        build_network(resolve_base(str(foreign["albert"])), 4, **shape, init_seed=0, dropout_seed=1)
+        build(foreign["albert"], lora)
 
 
 def test_other_choices_that_cannot_be_are_refused(foreign: dict[str, Path], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shape: dict[str, Any] = {"dropout": 0.0, "init_seed": 0, "dropout_seed": 1, "lora": Lora(variant="dora")}
+    dora = LoraConfig(variant="dora")
     with pytest.raises(LoralabError, match=r"model.head=linear with mean pooling"):
-        build_network(resolve_base(str(tiny)), 4, pooling="mean", head="default", tuning="lora", **shape)
+        build(tiny, dora, pooling="mean")
     with pytest.raises(LoralabError, match="8bit keeps the encoder frozen"):
-        build_network(resolve_base(str(tiny)), 4, pooling="cls", head="default", tuning="full", quantize="8bit", **shape)
+        build(tiny, dora, tuning="full", quantize="8bit")
     if not torch.cuda.is_available():
         with pytest.raises(LoralabError, match=r"8bit needs a CUDA device.*model.quantize=none"):
-            build_network(resolve_base(str(tiny)), 4, pooling="cls", head="default", tuning="lora", quantize="8bit", **shape)
-    network = generic(foreign["deberta-v2"], "deberta-v2")
+            build(tiny, dora, quantize="8bit")
+    model = hf_model(foreign["deberta-v2"], "deberta-v2")
     with pytest.raises(
         LoralabError, match=r"2,7\d\d trainable parameters \(adapter 1,536 \+ head 1,188\) are over lora.max_trainable=2,000"
     ):
-        check_counts(network, tuning="lora", lora=Lora(), max_trainable=2000)
-    assert check_counts(network, tuning="lora", lora=Lora(), max_trainable=2724).trainable == 2724
+        check_counts(model, tuning="lora", lora=LoraConfig(max_trainable=2000))
+    assert check_counts(model, tuning="lora", lora=LoraConfig(max_trainable=2724)).trainable == 2724
     for package in ("peft", "transformers"):
         monkeypatch.setitem(sys.modules, package, None)
         with pytest.raises(LoralabError, match=rf"needs the package '{package}': pip install 'loralab\[generic\]'"):
-            generic(tiny, variant="dora")
+            hf_model(tiny, variant="dora")
 
 
 def test_a_checkpoint_that_is_not_whole_is_refused(foreign: dict[str, Path], tmp_path: Path) -> None:
@@ -290,21 +287,21 @@ def test_a_checkpoint_that_is_not_whole_is_refused(foreign: dict[str, Path], tmp
     kept = {name: tensor for name, tensor in tensors.items() if not name.endswith("layers.1.attn.Wo.weight")}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(LoralabError, match=r"has no tensor 'model.layers.1.attn.Wo.weight'.*complete"):
-        generic(folder, "modernbert")
+        hf_model(folder, "modernbert")
     (folder / "model.safetensors").write_bytes(b"not a checkpoint")
     with pytest.raises(LoralabError, match="Transformers cannot load this checkpoint"):
-        generic(folder, "modernbert")
+        hf_model(folder, "modernbert")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"code may hide in these")
     with pytest.raises(LoralabError, match="cannot load"):
-        generic(folder, "modernbert")
+        hf_model(folder, "modernbert")
 
 
 def test_a_head_is_taken_over_where_it_fits_and_drawn_where_it_does_not(foreign: dict[str, Path]) -> None:
-    base, lora = resolve_base(str(foreign["deberta-v2"])), Lora(targets=("query",))
-    shape: dict[str, Any] = {"pooling": "cls", "head": "default", "dropout": 0.0, "tuning": "lora", "lora": lora, "init_seed": 0}
+    base, lora = resolve_base(str(foreign["deberta-v2"])), LoraConfig(targets=("query",))
+    settings = ModelConfig(pooling="cls", head="default", dropout=0.0)
     saved = load_file(foreign["deberta-v2"] / "model.safetensors")
-    fitting, other = build_generic(base, 4, **shape), build_generic(base, 9, **shape)
+    fitting, other = (build_hf_model(base, n, settings, tuning="lora", lora=lora, init_seed=0) for n in (4, 9))
     assert torch.equal(fitting.head.get_parameter("classifier.weight"), saved["classifier.weight"])
     assert torch.equal(other.head.get_parameter("pooler.dense.weight"), saved["pooler.dense.weight"])
     drawn = other.head.get_parameter("classifier.weight").detach()
@@ -319,8 +316,8 @@ def test_code_of_a_checkpoint_is_never_run(foreign: dict[str, Path], tmp_path: P
     config = json.loads((folder / "config.json").read_text())
     auto = {"AutoConfig": "own.C", "AutoModelForSequenceClassification": "own.M", "AutoModel": "own.M"}
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto}))
-    assert generic(folder, "modernbert").counts().adapter  # Transformers' own class is used
-    (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto, "model_type": "default"}))
-    with pytest.raises(LoralabError, match="architecture 'own' is not one that Transformers"):
-        generic(folder, "modernbert")
+    assert hf_model(folder, "modernbert").parameter_counts().adapter  # Transformers' own class is used
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": auto, "model_type": "own"}))
+    with pytest.raises(LoralabError, match="cannot classify with architecture 'own'"):
+        hf_model(folder, "modernbert")
     assert not witness.exists()

@@ -18,15 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loralab.model import kernels
-from loralab.model.kernels import Kernels, absence, encoder
+from loralab.model.kernels import Kernels, fused_layers, missing_reason
 
 BF16 = 2**-8  # between neighbours, of their size
 
 
 def needed() -> Kernels:
-    found = kernels.find()
+    found = kernels.load_kernels()
     if found is None:
-        pytest.skip(str(absence()))
+        pytest.skip(str(missing_reason()))
     return found
 
 
@@ -36,9 +36,9 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     needed()
     monkeypatch.setenv("LORALAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kernels, "FLAGS", ["-O1", *kernels.FLAGS[1:]])  # compiles in half the time
-    kernels._find.cache_clear()
+    kernels._load_or_reason.cache_clear()
     yield tmp_path / "cache" / "kernels"
-    kernels._find.cache_clear()
+    kernels._load_or_reason.cache_clear()
 
 
 def drawn(*shape: int, seed: int = 0, scale: float = 1.0) -> Tensor:
@@ -50,7 +50,7 @@ def test_gelu_and_its_slope_of_every_bf16_number() -> None:
     x = numbers[numbers.isfinite() & (numbers.abs() < 1e18)]
     x = x[: len(x) // 64 * 64].view(-1, 64)
     y, slope, bias = torch.empty_like(x), torch.empty_like(x), torch.zeros(64, dtype=torch.bfloat16)
-    identity = encoder._to_panels(torch.eye(64).bfloat16())
+    identity = fused_layers._to_panels(torch.eye(64).bfloat16())
     needed()("linear", x, len(x), 64, identity, bias, None, None, y, slope, 64, 1)
     exact = x.double().requires_grad_()
     expected = F.gelu(exact)
@@ -97,24 +97,24 @@ def test_attention_and_its_gradient(size: int, first: int) -> None:
 
 
 def test_a_library_is_compiled_once(fresh: Path) -> None:
-    assert kernels.find() is not None
+    assert kernels.load_kernels() is not None
     (library,) = fresh.iterdir()
     made = library.stat()
-    kernels._find.cache_clear()
-    assert kernels.find() is not None
+    kernels._load_or_reason.cache_clear()
+    assert kernels.load_kernels() is not None
     assert library.stat() == made
 
 
 def test_no_library_is_loaded_that_others_can_have_put_there(fresh: Path) -> None:
     fresh.mkdir(parents=True)
     fresh.chmod(0o777)
-    assert kernels.find() is not None
+    assert kernels.load_kernels() is not None
     assert list(fresh.iterdir()) == []
 
 
 def test_what_cannot_be_kept_is_compiled_for_this_process(fresh: Path) -> None:
     fresh.parent.write_text("a file where a folder should be")
-    assert kernels.find() is not None
+    assert kernels.load_kernels() is not None
 
 
 def test_a_compiler_that_fails_is_said(
@@ -125,20 +125,20 @@ def test_a_compiler_that_fails_is_said(
     broken.chmod(0o755)
     monkeypatch.setenv("CC", str(broken))
     with caplog.at_level(logging.WARNING):
-        assert kernels.find() is None
+        assert kernels.load_kernels() is None
     assert "this compiler is too old" in caplog.text
-    assert "this compiler is too old" in str(absence())
+    assert "this compiler is too old" in str(missing_reason())
     assert list(fresh.iterdir()) == []
 
 
 @pytest.mark.usefixtures("fresh")
 def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "install gcc" in str(absence())
+    assert "install gcc" in str(missing_reason())
     monkeypatch.setenv("LORALAB_KERNELS", "off")
-    kernels._find.cache_clear()
-    assert absence() == "LORALAB_KERNELS=off"
-    assert kernels.find() is None
+    kernels._load_or_reason.cache_clear()
+    assert missing_reason() == "LORALAB_KERNELS=off"
+    assert kernels.load_kernels() is None
 
 
 @pytest.mark.parametrize(
@@ -147,33 +147,33 @@ def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 @pytest.mark.usefixtures("fresh")
 def test_processors_that_have_less_or_more(monkeypatch: pytest.MonkeyPatch, feature: str, there: bool, reason: str) -> None:
     monkeypatch.setattr(torch.cpu, feature, lambda: there)
-    assert reason in str(absence())
+    assert reason in str(missing_reason())
 
 
 SHAPES = """
 import random, torch
-from loralab.model import fused, lora
+from loralab.config import LoraConfig
 from loralab.model.architectures import Dimensions
-from loralab.model.kernels import absence
-from loralab.model.encoder import Network
-assert absence() is None, absence()
+from loralab.model.kernels import missing_reason
+from loralab.model.encoder import EncoderClassifier
+assert missing_reason() is None, missing_reason()
 torch.set_num_threads(1)
 draw = random.Random(0).choice
 for trial in range(40):
     (width, heads), layers = draw([(64, 1), (64, 4), (128, 2), (192, 4)]), draw([1, 2, 3])
     dims = Dimensions("bert", layers, width, heads, draw([64, 192]), 50, 256, 2, width)
-    network = Network(dims, 3, pooling=draw(["cls", "mean"]))
+    model = EncoderClassifier(dims, 3, pooling=draw(["cls", "mean"]))
     targets = draw([("query", "value"), ("all",), ("key",), ("output", "ffn_in"), ("ffn_out",)])
-    lora.attach_lora(network, rank=draw([1, 3, 8, 17, 40]), dropout=draw([0, 0.3]), targets=targets)
-    network.embeddings.requires_grad_(draw([True, False]))
-    network.freeze_to(torch.bfloat16)
+    model.attach_lora(LoraConfig(rank=draw([1, 3, 8, 17, 40]), dropout=draw([0, 0.3]), targets=targets))
+    model.embeddings.requires_grad_(draw([True, False]))
+    model.freeze_to(torch.bfloat16)
     lengths = torch.tensor([draw([1, 2, 3, 16, 17, 59, 60, 61, 125]) for _ in range(draw([1, 2, 5]))])
     mask = torch.arange(int(lengths.max())) < lengths[:, None]
     tokens = torch.randint(0, 50, mask.shape)
-    assert fused.suits(network)
-    network.train()(tokens, mask).sum().backward()
+    assert model.uses_kernels
+    model.train()(tokens, mask).sum().backward()
     with torch.inference_mode():
-        network.eval()(tokens, mask)
+        model.eval()(tokens, mask)
 print("no error")
 """
 

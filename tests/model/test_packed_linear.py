@@ -18,12 +18,12 @@ import torch.nn.functional as F
 from reference import ours
 from torch import Tensor, nn
 
+from loralab.config import LoraConfig
 from loralab.model import packed_linear as module
-from loralab.model.build import Lora
 from loralab.model.packed_linear import packed_linear
 
 NEAR = {torch.float32: 1e-5, torch.bfloat16: 2**-8}  # of the largest value
-onednn = pytest.mark.skipif(len(module._types) < 2, reason="oneDNN does not multiply both types here")
+onednn = pytest.mark.skipif(len(module._dtypes) < 2, reason="oneDNN does not multiply both types here")
 
 
 def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -38,7 +38,7 @@ def frozen(outputs: int, inputs: int, dtype: torch.dtype = torch.float32) -> tup
 def laid_out() -> int:
     """How many weights are, those of tests before left out."""
     gc.collect()
-    return len(module._layouts.known)
+    return len(module._layouts.cache)
 
 
 def near(found: Tensor, expected: Tensor) -> bool:
@@ -88,9 +88,9 @@ def test_a_frozen_weight_is_laid_out_once_and_for_as_long_as_it_lives() -> None:
     weight, bias = frozen(4, 8)
     before = laid_out()
     packed_linear(drawn(3, 8), weight, bias)
-    first = module._layouts.known[weight][2]
+    first = module._layouts.cache[weight][2]
     packed_linear(drawn(5, 8), weight, bias)
-    assert module._layouts.known[weight][2] is first
+    assert module._layouts.cache[weight][2] is first
     assert laid_out() == before + 1
     del weight
     assert laid_out() == before
@@ -131,12 +131,12 @@ def test_a_changed_weight_is_laid_out_anew(change: Callable[[nn.Parameter], None
 @onednn
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_all_frozen_maps_of_a_network_are_laid_out(tiny: Path, dtype: torch.dtype) -> None:
-    network = ours(tiny, tuning="lora", lora=Lora(rank=2, targets=("query",)))
-    network.freeze_to(dtype)
-    network(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)).sum().backward()
-    maps = [projection.weight for layer in network.layers for projection in layer.projections()]
-    assert all(weight in module._layouts.known for weight in maps)
-    transposed = sum(module._layouts.known[weight][2].columns is not None for weight in maps)
+    model = ours(tiny, tuning="lora", lora=LoraConfig(rank=2, targets=("query",)))
+    model.freeze_to(dtype)
+    model(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)).sum().backward()
+    maps = [projection.weight for layer in model.layers for projection in layer.projections()]
+    assert all(weight in module._layouts.cache for weight in maps)
+    transposed = sum(module._layouts.cache[weight][2].columns is not None for weight in maps)
     assert transposed == (len(maps) - 1 if dtype == torch.float32 else 0)  # the lowest map's input needs no gradient
 
 

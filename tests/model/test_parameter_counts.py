@@ -1,8 +1,7 @@
-"""Counts: the design's golden table, peft's and Transformers' own numbers, the live network's; and what fits a budget."""
+"""Counts: the design's golden table, peft's and Transformers' own numbers, the live model's; and what fits a budget."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from pathlib import Path
@@ -13,10 +12,11 @@ import torch
 from reference import EVERY, ours, peft_classifier, transformers_classifier
 from tiny import MODEL_TYPES, make_checkpoint
 
+from loralab.config import LoraConfig
 from loralab.errors import LoralabError
 from loralab.model.architectures import KNOWN, Dimensions
-from loralab.model.build import Lora, check_budget, check_counts, live_counts
-from loralab.model.parameter_counts import Counts, count_from_shapes, solve_budget
+from loralab.model.build import check_budget, check_counts
+from loralab.model.parameter_counts import ParameterCounts, count_from_shapes, solve_budget
 
 ROBERTA = KNOWN["roberta-base"]
 
@@ -33,12 +33,14 @@ ROBERTA = KNOWN["roberta-base"]
     ],
 )
 def test_golden_counts(base: str, rank: int, targets: tuple[str, ...], layers: str | None, adapter: int, trainable: int) -> None:
-    found = count_from_shapes(KNOWN[base], 4, head="default", tuning="lora", rank=rank, targets=targets, layers=layers)
+    found = count_from_shapes(
+        KNOWN[base], 4, head="default", tuning="lora", lora=LoraConfig(rank=rank, targets=targets, layers=layers)
+    )
     assert (found.adapter, found.head, found.trainable) == (adapter, 593_668, trainable)
 
 
 def test_golden_total_and_share() -> None:
-    found = count_from_shapes(ROBERTA, 4, head="default", tuning="lora", rank=8, targets=("query", "value"), layers=None)
+    found = count_from_shapes(ROBERTA, 4, head="default", tuning="lora", lora=LoraConfig(rank=8))
     assert found.total == 124_943_620
     assert found.share == pytest.approx(888_580 / 124_943_620)
 
@@ -67,7 +69,7 @@ def published(name: str) -> Any:
 
 @pytest.mark.parametrize("name", sorted(set(KNOWN) - {"roberta-large"}))
 def test_published_sizes_equal_transformers_parameter_count(name: str) -> None:
-    found = count_from_shapes(KNOWN[name], 4, head="default", tuning="full", rank=1, targets=("all",), layers=None)
+    found = count_from_shapes(KNOWN[name], 4, head="default", tuning="full", lora=LoraConfig())
     assert found.adapter == 0
     assert found.trainable == found.total == published(name).num_parameters()
 
@@ -80,7 +82,7 @@ def test_counts_equal_peft(checkpoints: dict[str, Path], kind: str, targets: tup
     numbers = {None: (0, 1, 2), "1-2": (1, 2), "0": (0,)}[layers]
     heads = ["pre_classifier", "classifier"] if kind == "distilbert" else ["classifier"]
     theirs = peft_classifier(checkpoints[kind], kind, targets, numbers, r=5, modules_to_save=heads)
-    mine = live_counts(ours(checkpoints[kind], tuning="lora", lora=Lora(5, targets=targets, layers=layers)))
+    mine = ours(checkpoints[kind], tuning="lora", lora=LoraConfig(rank=5, targets=targets, layers=layers)).parameter_counts()
     assert mine.trainable == theirs.get_nb_trainable_parameters()[0]
     assert mine.base + mine.head == transformers_classifier(checkpoints[kind]).num_parameters()
 
@@ -117,18 +119,18 @@ def test_live_count_equals_the_formula(
     classes: int,
 ) -> None:
     assert len(CONFIGURATIONS) >= 30
-    lora = Lora(rank, targets=targets, layers=layers)
-    network = ours(checkpoints[kind], head=head, tuning=tuning, lora=lora, classes=classes)
-    formula = count_from_shapes(network.dims, classes, head=head, tuning=tuning, rank=rank, targets=targets, layers=layers)
-    # Counted by name, apart from live_counts: BERT's pooler (head.dense) belongs to its base.
+    lora = LoraConfig(rank=rank, targets=targets, layers=layers)
+    model = ours(checkpoints[kind], head=head, tuning=tuning, lora=lora, classes=classes)
+    formula = count_from_shapes(model.dims, classes, head=head, tuning=tuning, lora=lora)
+    # Counted by name, apart from parameter_counts: BERT's pooler (head.dense) belongs to its base.
     sizes = {"base": 0, "adapter": 0, "head": 0, "trainable": 0}
-    for name, parameter in network.named_parameters():
+    for name, parameter in model.named_parameters():
         pooler = kind == "bert" and name.startswith("head.dense")
         part = "adapter" if ".adapters." in name else "head" if name.startswith("head.") and not pooler else "base"
         sizes[part] += parameter.numel()
         sizes["trainable"] += parameter.numel() if parameter.requires_grad else 0
-    assert formula == Counts(**sizes)
-    assert check_counts(network, tuning=tuning, lora=lora, max_trainable=None) == formula
+    assert formula == ParameterCounts(**sizes)
+    assert check_counts(model, tuning=tuning, lora=lora) == formula
 
 
 BUDGETS = [
@@ -152,7 +154,9 @@ def test_every_fit_is_within_the_budget_and_the_next_rank_is_not(name: str, head
     assert fits
 
     def trainable(fit: Any, rank: int) -> int:
-        return count_from_shapes(dims, 4, head=head, tuning="lora", rank=rank, targets=fit.targets, layers=fit.layers).trainable
+        return count_from_shapes(
+            dims, 4, head=head, tuning="lora", lora=LoraConfig(rank=rank, targets=fit.targets, layers=fit.layers)
+        ).trainable
 
     for fit in fits:
         assert fit.rank >= 1
@@ -181,31 +185,31 @@ def test_no_fit_names_budgets_and_heads_that_would_do(budget: int) -> None:
     assert "593,668" in message
     needed, linear = (int(n.replace(",", "")) for n in re.findall(r"budget to ([\d,]+)|linear \(([\d,]+)", message) for n in n if n)
     assert solve_budget(ROBERTA, 4, head="default", max_trainable=needed)
-    assert count_from_shapes(ROBERTA, 4, head="linear", tuning="head", rank=1, targets=("all",), layers=None).trainable == linear
+    assert count_from_shapes(ROBERTA, 4, head="linear", tuning="head", lora=LoraConfig()).trainable == linear
 
 
 OVER = [
-    ("roberta-base", "default", 1_000_000, Lora(64)),
-    ("roberta-base", "default", 1_000_000, Lora(23, targets=("value",))),
-    ("roberta-base", "default", 700_000, Lora(8)),
-    ("roberta-base", "default", 650_000, Lora(8)),
-    ("roberta-base", "default", 620_000, Lora(16, targets=("all",))),
-    ("roberta-base", "default", 660_000, Lora(8, layers="9-11")),
-    ("roberta-base", "default", 620_000, Lora(300, targets=("query", "key", "ffn_in"), layers="0")),
-    ("roberta-base", "linear", 20_000, Lora(8)),
-    ("distilbert-base-uncased", "default", 741_123, Lora(8)),
-    ("bert-base-uncased", "default", 30_000, Lora(4, targets=("value",))),
-    ("google/electra-small-discriminator", "default", 80_000, Lora(8)),
+    ("roberta-base", "default", 1_000_000, LoraConfig(rank=64)),
+    ("roberta-base", "default", 1_000_000, LoraConfig(rank=23, targets=("value",))),
+    ("roberta-base", "default", 700_000, LoraConfig(rank=8)),
+    ("roberta-base", "default", 650_000, LoraConfig(rank=8)),
+    ("roberta-base", "default", 620_000, LoraConfig(rank=16, targets=("all",))),
+    ("roberta-base", "default", 660_000, LoraConfig(rank=8, layers="9-11")),
+    ("roberta-base", "default", 620_000, LoraConfig(rank=300, targets=("query", "key", "ffn_in"), layers="0")),
+    ("roberta-base", "linear", 20_000, LoraConfig(rank=8)),
+    ("distilbert-base-uncased", "default", 741_123, LoraConfig(rank=8)),
+    ("bert-base-uncased", "default", 30_000, LoraConfig(rank=4, targets=("value",))),
+    ("google/electra-small-discriminator", "default", 80_000, LoraConfig(rank=8)),
 ]
 
 
 @pytest.mark.parametrize(("name", "head", "budget", "lora"), OVER)
-def test_what_the_message_over_the_budget_offers_really_fits(name: str, head: str, budget: int, lora: Lora) -> None:
+def test_what_the_message_over_the_budget_offers_really_fits(name: str, head: str, budget: int, lora: LoraConfig) -> None:
     dims = KNOWN[name]
-    counts = count_from_shapes(dims, 4, head=head, tuning="lora", rank=lora.rank, targets=lora.targets, layers=lora.layers)
+    counts = count_from_shapes(dims, 4, head=head, tuning="lora", lora=lora)
     assert counts.trainable > budget
     with pytest.raises(LoralabError) as caught:
-        check_budget(counts, dims, 4, head=head, lora=lora, max_trainable=budget)
+        check_budget(counts, dims, 4, head=head, lora=lora.model_copy(update={"max_trainable": budget}))
     message = str(caught.value)
     assert f"{counts.trainable:,}" in message
     assert f"lora.max_trainable={budget:,}" in message
@@ -213,45 +217,40 @@ def test_what_the_message_over_the_budget_offers_really_fits(name: str, head: st
     assert offers
     for settings, number in offers:
         said = dict(setting.removeprefix("lora.").split("=", 1) for setting in settings.split())
-        changed = dataclasses.replace(
-            lora,
-            rank=int(said["rank"]),
-            targets=tuple(said["targets"].split(",")),
-            layers=said.get("layers", lora.layers),
-        )
+        changed = LoraConfig(rank=int(said["rank"]), targets=said["targets"], layers=said.get("layers", lora.layers))
         # The user changes what the message names and nothing else.
-        then = count_from_shapes(
-            dims, 4, head=head, tuning="lora", rank=changed.rank, targets=changed.targets, layers=changed.layers
-        )
+        then = count_from_shapes(dims, 4, head=head, tuning="lora", lora=changed)
         assert then.trainable <= budget, message
         assert f"{then.trainable:,}" == number, message
 
 
 def test_the_budget_itself_is_allowed_and_one_less_is_not(checkpoints: dict[str, Path]) -> None:
-    network = ours(checkpoints["bert"], tuning="lora")
-    trainable = live_counts(network).trainable
-    assert check_counts(network, tuning="lora", lora=Lora(), max_trainable=trainable).trainable == trainable
+    model = ours(checkpoints["bert"], tuning="lora")
+    trainable = model.parameter_counts().trainable
+    assert check_counts(model, tuning="lora", lora=LoraConfig(max_trainable=trainable)).trainable == trainable
     with pytest.raises(LoralabError, match=f"{trainable:,} trainable"):
-        check_counts(network, tuning="lora", lora=Lora(), max_trainable=trainable - 1)
+        check_counts(model, tuning="lora", lora=LoraConfig(max_trainable=trainable - 1))
 
 
 def test_full_tuning_over_the_budget_is_told_what_to_change(checkpoints: dict[str, Path]) -> None:
-    network = ours(checkpoints["bert"], tuning="full")
+    model = ours(checkpoints["bert"], tuning="full")
     with pytest.raises(LoralabError, match="tuning=lora"):
-        check_counts(network, tuning="full", lora=Lora(), max_trainable=10_000)
+        check_counts(model, tuning="full", lora=LoraConfig(max_trainable=10_000))
 
 
 def test_a_live_count_that_differs_from_the_formula_is_a_bug(checkpoints: dict[str, Path]) -> None:
-    network = ours(checkpoints["bert"], tuning="lora")
-    network.embeddings.word.weight.requires_grad_(True)
+    model = ours(checkpoints["bert"], tuning="lora")
+    model.embeddings.word.weight.requires_grad_(True)
     with pytest.raises(AssertionError, match="formula"):
-        check_counts(network, tuning="lora", lora=Lora(), max_trainable=None)
+        check_counts(model, tuning="lora", lora=LoraConfig())
 
 
 @pytest.mark.parametrize("layers", [1, 2, 5])
 def test_shallow_encoders_have_fits(tmp_path: Path, layers: int) -> None:
-    network = ours(make_checkpoint(tmp_path / "base", layers=layers))
-    dims: Dimensions = network.dims
+    model = ours(make_checkpoint(tmp_path / "base", layers=layers))
+    dims: Dimensions = model.dims
     for fit in solve_budget(dims, 4, head="linear", max_trainable=2_000):
-        counts = count_from_shapes(dims, 4, head="linear", tuning="lora", rank=fit.rank, targets=fit.targets, layers=fit.layers)
+        counts = count_from_shapes(
+            dims, 4, head="linear", tuning="lora", lora=LoraConfig(rank=fit.rank, targets=fit.targets, layers=fit.layers)
+        )
         assert counts.trainable == fit.trainable <= 2_000

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from loralab.model import device, lora
+from loralab.config import LoraConfig
+from loralab.model import device
 from loralab.model.architectures import Dimensions
-from loralab.model.dropout import MaskStream
-from loralab.model.encoder import EncoderClassifier, initialise_head
-from loralab.model.kernels import absence, encoder
+from loralab.model.dropout import Dropout, MaskStream
+from loralab.model.encoder import EncoderClassifier
+from loralab.model.kernels import fused_layers, missing_reason
 
-pytestmark = pytest.mark.skipif(absence() is not None, reason=str(absence()))
+pytestmark = pytest.mark.skipif(missing_reason() is not None, reason=str(missing_reason()))
 
 LENGTHS = (1, 2, 17, 70, 64)  # one token, an odd number, more than one block of queries, whole vectors
 Gradients = dict[str, Tensor]
@@ -31,16 +32,16 @@ def build(
     adapted: str | None = None,
     dropout: float = 0.3,
 ) -> EncoderClassifier:
-    """A network of width 64 with weights large enough to matter, in fp32, whose adapters do something already."""
+    """A model of width 64 with weights large enough to matter, in fp32, whose adapters do something already."""
     generator = torch.Generator().manual_seed(0)
-    network = EncoderClassifier(Dimensions("bert", layers, 64, heads, 128, 50, 128, 2, 64), 3, pooling=pooling)  # type: ignore[arg-type]
-    for parameter in network.parameters():
+    model = EncoderClassifier(Dimensions("bert", layers, 64, heads, 128, 50, 128, 2, 64), 3, pooling=pooling)  # type: ignore[arg-type]
+    for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.15, generator=generator)
-    initialise_head(network, generator)
-    lora.attach_lora(network, rank=rank, dropout=dropout, targets=targets, layers=adapted, generator=generator)
-    for _, _, adapter in lora.adapters(network):
+    model.head.init_weights(generator)
+    model.attach_lora(LoraConfig(rank=rank, dropout=dropout, targets=tuple(targets), layers=adapted), generator)
+    for _, _, adapter in model.adapters():
         nn.init.normal_(adapter.b, std=0.1, generator=generator)
-    return network.train()
+    return model.train()
 
 
 def texts(lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Tensor]:
@@ -48,12 +49,12 @@ def texts(lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Tensor]:
     return torch.randint(0, 50, mask.shape, generator=torch.Generator().manual_seed(1)), mask
 
 
-def step(network: EncoderClassifier, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Gradients]:
+def step(model: EncoderClassifier, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Gradients]:
     """The logits of one pass, and the gradients of all that is trained."""
     tokens, mask = texts(lengths)
-    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with MaskStream(7):
-        logits = network(tokens, mask)
+        logits = model(tokens, mask)
     loss = cross_entropy(logits, torch.arange(len(lengths)) % 3)
     found = torch.autograd.grad(loss, list(trained.values()), allow_unused=True)
     return logits.detach(), {n: g for n, g in zip(trained, found, strict=True) if g is not None}
@@ -62,7 +63,7 @@ def step(network: EncoderClassifier, lengths: Sequence[int] = LENGTHS) -> tuple[
 def plainly(work: Callable[[], tuple[Tensor, Gradients]]) -> tuple[Tensor, Gradients]:
     """The same without the kernels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "fits", lambda *_: False)
+        patch.setattr(EncoderClassifier, "uses_kernels", False)
         return work()
 
 
@@ -88,12 +89,12 @@ def distance(found: Tensor, expected: Tensor) -> float:
 )
 def test_logits_and_gradients_are_the_layers_own(shape: dict[str, object]) -> None:
     """Nearly as near to fp32 as torch's bf16 is, masks of dropout included: a wrong mask, scale or residual is 10 times as far."""
-    network = build(**shape)  # type: ignore[arg-type]
-    exact, exact_gradients = step(network)
-    network.freeze_to(torch.bfloat16)
-    assert encoder.suits(network)
-    plain, plain_gradients = plainly(lambda: step(network))
-    found, gradients = step(network)
+    model = build(**shape)  # type: ignore[arg-type]
+    exact, exact_gradients = step(model)
+    model.freeze_to(torch.bfloat16)
+    assert model.uses_kernels
+    plain, plain_gradients = plainly(lambda: step(model))
+    found, gradients = step(model)
     assert distance(found, exact) < 1.5 * distance(plain, exact) + 0.002
     assert gradients.keys() == plain_gradients.keys() == exact_gradients.keys()
     for name, gradient in gradients.items():
@@ -102,158 +103,158 @@ def test_logits_and_gradients_are_the_layers_own(shape: dict[str, object]) -> No
 
 
 def test_the_distance_tells_a_wrong_mask() -> None:
-    network = build()
-    exact, _ = step(network)
-    network.freeze_to(torch.bfloat16)
-    for module in network.modules():
-        if isinstance(module, lora.Dropout):
+    model = build()
+    exact, _ = step(model)
+    model.freeze_to(torch.bfloat16)
+    for module in model.modules():
+        if isinstance(module, Dropout):
             module.seed = 1
-    assert distance(step(network)[0], exact) > 0.02
+    assert distance(step(model)[0], exact) > 0.02
 
 
 def test_gradients_lie_as_their_weights_do() -> None:
     """A fused optimiser takes both for flat: a transposed one would train the wrong weights, and nothing would say so."""
-    network = build(targets=("all",))
-    network.freeze_to(torch.bfloat16)
-    weights = dict(network.named_parameters())
-    for name, gradient in step(network)[1].items():
+    model = build(targets=("all",))
+    model.freeze_to(torch.bfloat16)
+    weights = dict(model.named_parameters())
+    for name, gradient in step(model)[1].items():
         assert gradient.shape == weights[name].shape
         assert gradient.stride() == weights[name].stride(), name
 
 
 def test_what_an_optimiser_changed_is_seen_in_the_next_pass() -> None:
     """A fused optimiser's steps do not count as new versions of a weight, so nothing may be kept by them."""
-    network = build()
-    network.freeze_to(torch.bfloat16)
-    adapters = [p for p in network.parameters() if p.requires_grad]
+    model = build()
+    model.freeze_to(torch.bfloat16)
+    adapters = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(adapters, lr=0.05, fused=True)
-    before, _ = step(network)
+    before, _ = step(model)
     for parameter in adapters:
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
-    found, _ = step(network)
-    expected, _ = plainly(lambda: step(network))
+    found, _ = step(model)
+    expected, _ = plainly(lambda: step(model))
     assert distance(found, expected) < 0.02 < distance(before, expected)
 
 
 def test_a_text_is_the_same_whatever_it_is_batched_with() -> None:
     """Bit for bit: there is no padding to tell the difference, and each row's sums are taken in one order."""
-    network = build().eval()
-    network.freeze_to(torch.bfloat16)
+    model = build().eval()
+    model.freeze_to(torch.bfloat16)
     tokens, mask = texts()
-    hidden = network.embeddings(tokens, torch.bfloat16)
-    together = network.encode(hidden, mask)
+    hidden = model.embeddings(tokens, torch.bfloat16)
+    together = model.encode(hidden, mask)
     for text, length in enumerate(LENGTHS):
-        alone = network.encode(hidden[text : text + 1, :length], mask[text : text + 1, :length])
+        alone = model.encode(hidden[text : text + 1, :length], mask[text : text + 1, :length])
         assert torch.equal(together[text, :length], alone[0])
         assert not together[text, length:].any()
 
 
 def test_some_of_the_layers_and_the_gradient_to_what_enters_them() -> None:
-    network = build(pooling="mean")
-    hidden = network.embeddings(*texts()[:1], torch.float32).detach()
+    model = build(pooling="mean")
+    hidden = model.embeddings(*texts()[:1], torch.float32).detach()
     weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2)) * texts()[1][:, :, None]
 
     def run(dtype: torch.dtype) -> tuple[Tensor, Gradients]:
         entering = hidden.to(dtype).requires_grad_()
         with MaskStream(3):
-            leaving = network.encode(entering, texts()[1], 1, 3)
+            leaving = model.encode(entering, texts()[1], 1, 3)
         (gradient,) = torch.autograd.grad((leaving.float() * weights).sum(), entering)
         return leaving.detach().float() * texts()[1][:, :, None], {"hidden": gradient.float()}
 
     exact, exact_gradient = run(torch.float32)
-    network.freeze_to(torch.bfloat16)
+    model.freeze_to(torch.bfloat16)
     found, gradient = run(torch.bfloat16)
     assert distance(found, exact) < 0.02
     assert distance(gradient["hidden"], exact_gradient["hidden"]) < 0.04
 
 
 def test_layers_below_the_lowest_adapters_keep_nothing() -> None:
-    network = build(adapted="2")
-    network.freeze_to(torch.bfloat16)
+    model = build(adapted="2")
+    model.freeze_to(torch.bfloat16)
     tokens, mask = texts()
-    hidden = network.embeddings(tokens, torch.bfloat16)
-    layers = [network.layer(index) for index in range(3)]
+    hidden = model.embeddings(tokens, torch.bfloat16)
+    layers = [model.layer(index) for index in range(3)]
     for context, kept in ((torch.enable_grad(), 1), (torch.no_grad(), 0), (torch.inference_mode(), 0)):
         with context:
-            run = encoder._Pass(layers, mask, True, to_hidden=False)
+            run = fused_layers._FusedRun(layers, mask, True, to_hidden=False)
             run.forward(hidden)
-            assert len(run.kept) == kept
+            assert len(run.saved) == kept
 
 
 def test_merged_adapters_are_in_the_weights() -> None:
-    network = build(dropout=0.0).eval()
+    model = build(dropout=0.0).eval()
     tokens, mask = texts()
-    exact = network(tokens, mask)
-    lora.merge(network)
-    network.freeze_to(torch.bfloat16)
+    exact = model(tokens, mask)
+    model.merge()
+    model.freeze_to(torch.bfloat16)
     with torch.inference_mode():
-        assert distance(network(tokens, mask), exact) < 0.03
+        assert distance(model(tokens, mask), exact) < 0.03
 
 
 def test_a_pass_goes_back_once() -> None:
-    network = build()
-    network.freeze_to(torch.bfloat16)
-    loss = network(*texts()).sum()
+    model = build()
+    model.freeze_to(torch.bfloat16)
+    loss = model(*texts()).sum()
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="once"):
         loss.backward()
 
 
 def test_threads_share_a_network() -> None:
-    network = build()
-    network.freeze_to(torch.bfloat16)
+    model = build()
+    model.freeze_to(torch.bfloat16)
     with ThreadPoolExecutor(8) as pool:
-        passes = list(pool.map(lambda _: step(network), range(24)))
-    alone, gradients = step(network)
+        passes = list(pool.map(lambda _: step(model), range(24)))
+    alone, gradients = step(model)
     for found, its in passes:
         assert torch.equal(found, alone)
         assert all(torch.equal(its[name], gradients[name]) for name in gradients)
 
 
-def not_contiguous(network: EncoderClassifier) -> None:
-    adapter = network.layer(0).qkv.adapter("query")
+def not_contiguous(model: EncoderClassifier) -> None:
+    adapter = model.layer(0).qkv.adapter("query")
     adapter.a.data = adapter.a.data.t().contiguous().t()
 
 
-def in_full(network: EncoderClassifier) -> None:
-    network.layer(1).qkv.weight.requires_grad_()
+def in_full(model: EncoderClassifier) -> None:
+    model.layer(1).qkv.weight.requires_grad_()
 
 
-def in_fp32(network: EncoderClassifier) -> None:
-    network.freeze_to(torch.float32)
+def in_fp32(model: EncoderClassifier) -> None:
+    model.freeze_to(torch.float32)
 
 
-def checkpointed(network: EncoderClassifier) -> None:
-    network.gradient_checkpointing = True
+def checkpointed(model: EncoderClassifier) -> None:
+    model.gradient_checkpointing = True
 
 
 @pytest.mark.parametrize("change", [in_full, in_fp32, checkpointed, not_contiguous])
 def test_what_the_kernels_cannot_do_is_left_to_torch(change: Callable[[EncoderClassifier], None]) -> None:
-    network = build()
-    network.freeze_to(torch.bfloat16)
-    assert encoder.suits(network)
-    change(network)
-    assert not encoder.suits(network)
-    assert step(network)[0].isfinite().all()
+    model = build()
+    model.freeze_to(torch.bfloat16)
+    assert model.uses_kernels
+    change(model)
+    assert not model.uses_kernels
+    assert step(model)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("dims", [{"width": 32}, {"heads": 8}, {"ffn_width": 96}, {"model_type": "roberta", "activation": "relu"}])
 def test_shapes_that_are_no_multiples_of_a_tile_are_left_to_torch(dims: dict[str, object]) -> None:
     shape = {"model_type": "bert", "layers": 1, "width": 64, "heads": 4, "ffn_width": 128, "vocabulary": 50, "positions": 16}
-    network = EncoderClassifier(Dimensions(**{**shape, "token_types": 2, "embedding_width": dims.get("width", 64), **dims}), 2)  # type: ignore[arg-type]
-    network.requires_grad_(False)
-    network.freeze_to(torch.bfloat16)
-    assert not encoder.suits(network)
+    model = EncoderClassifier(Dimensions(**{**shape, "token_types": 2, "embedding_width": dims.get("width", 64), **dims}), 2)  # type: ignore[arg-type]
+    model.requires_grad_(False)
+    model.freeze_to(torch.bfloat16)
+    assert not model.uses_kernels
 
 
 def test_a_text_without_tokens_is_left_to_torch() -> None:
-    network = build()
-    network.freeze_to(torch.bfloat16)
+    model = build()
+    model.freeze_to(torch.bfloat16)
     tokens, mask = texts((3, 5))
     mask[0] = False
-    assert not encoder.fits(network, network.embeddings(tokens, torch.bfloat16), mask)
-    assert network(tokens, mask).isfinite().all()
+    assert not model._fused(model.embeddings(tokens, torch.bfloat16), mask)
+    assert model(tokens, mask).isfinite().all()
 
 
 def test_a_run_says_whether_its_encoder_goes_through_the_kernels() -> None:

