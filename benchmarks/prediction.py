@@ -28,7 +28,7 @@ from loralab.data.tokenize import load_tokenizer
 from loralab.data.types import Examples
 from loralab.errors import RunFailed
 from loralab.inference.export import export_run
-from loralab.model.bundle import Manifest
+from loralab.model.manifest import Manifest
 
 BATCHES = (1, 8, 32)
 TIE = 1e-3  # of a logit

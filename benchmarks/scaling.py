@@ -17,11 +17,11 @@ import numpy as np
 import torch
 
 from benchmarks import measure, ways
+from loralab.config import LoraConfig
 from loralab.data.types import Encoded
 from loralab.model import device
 from loralab.model.architectures import Dimensions
-from loralab.model.encoder import EncoderClassifier, initialise_head
-from loralab.model.lora import attach_lora
+from loralab.model.encoder import EncoderClassifier
 from loralab.training.trainer import Optimisation
 
 LAYERS, HEAD_WIDTH, VOCABULARY, CLASSES = 6, 32, 30_522, 4
@@ -89,8 +89,8 @@ def seconds_of(size: Size) -> float:
         for parameter in network.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.02, generator=generator)
-    initialise_head(network, generator)
-    attach_lora(network, rank=size.rank, alpha=2 * size.rank, targets=ways.TARGETS, generator=generator)
+    network.head.init_weights(generator)
+    network.attach_lora(LoraConfig(rank=size.rank, alpha=2 * size.rank, targets=ways.TARGETS), generator)
     device.move_to_device(network, "auto")
     random = np.random.default_rng(0)
     rows = Encoded(

@@ -32,7 +32,7 @@ from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Examples, Ints
 from loralab.model import device
 from loralab.model.architectures import Dimensions
-from loralab.model.build import Lora, build_network
+from loralab.model.build import build_model
 from loralab.model.bundle import load_bundle
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
 from loralab.model.dropout import Dropout
@@ -112,14 +112,12 @@ def ours(
     seed: int = 0,
 ) -> Outcome:
     """Train by loralab's engine. top: only the highest layers; cache: `disk` keeps what lies below them in `folder`."""
-    network = build_network(
+    network = build_model(
         task.base,
         task.classes,
-        pooling="cls",
-        head="default",
-        dropout=0.1,
+        ModelConfig(pooling="cls", head="default", dropout=0.1),
         tuning="lora",
-        lora=Lora(RANK, ALPHA, DROPOUT, TARGETS, None if top is None else f"top{top}"),
+        lora=LoraConfig(rank=RANK, alpha=ALPHA, dropout=DROPOUT, targets=TARGETS, layers=None if top is None else f"top{top}"),
         init_seed=seed,
         dropout_seed=seed,
     )

@@ -13,8 +13,8 @@ from tiny import make_checkpoint
 from loralab import Classifier, LoralabError, load_config, run_training
 from loralab.cli.main import app
 from loralab.inference.model_soup import make_soup
-from loralab.model.bundle import load_bundle, read_manifest
-from loralab.model.lora import adapters
+from loralab.model.bundle import load_bundle
+from loralab.model.manifest import read_manifest
 from loralab.storage.run_folder import read_tested
 
 TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot", "border treaty"]
@@ -42,8 +42,8 @@ def test_the_soup_computes_with_the_mean_of_all_weights(members: list[Path], tmp
     assert found.rank == 2 + 4 + 2 * 2  # PiSSA's adapters are saved with twice their rank
     networks = [load_bundle(run / "model")[0] for run in members]
     mean, _ = load_bundle(members[0] / "model")
-    for layer, role, adapter in adapters(mean):
-        deltas = [next(a.delta() for i, r, a in adapters(n) if (i, r) == (layer, role)) for n in networks]
+    for layer, role, adapter in mean.adapters():
+        deltas = [next(a.delta() for i, r, a in n.adapters() if (i, r) == (layer, role)) for n in networks]
         projection = next(p for p in mean.layer(layer).projections() if role in p.roles)
         with torch.no_grad():
             projection.weight[projection.rows(role)] += torch.stack(deltas).mean(dim=0)
@@ -85,7 +85,7 @@ def test_a_lower_rank_is_the_nearest_one(members: list[Path], tmp_path: Path) ->
     assert (same.rank, cut.rank) == (10, 3)
     np.testing.assert_allclose(logits(same.folder), logits(whole.folder), atol=1e-5)
     for (_, _, full), (_, _, thin) in zip(
-        adapters(load_bundle(whole.folder)[0]), adapters(load_bundle(cut.folder)[0]), strict=True
+        load_bundle(whole.folder)[0].adapters(), load_bundle(cut.folder)[0].adapters(), strict=True
     ):
         assert thin.a.shape[0] == thin.b.shape[1] == 3
         missing = torch.linalg.svdvals(full.delta())[3:].square().sum().sqrt()

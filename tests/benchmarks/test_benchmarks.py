@@ -10,7 +10,6 @@ import pytest
 
 from benchmarks import __main__ as suite
 from benchmarks import memory, ways
-from loralab.model.lora import adapters
 
 # The reference systems warn about themselves.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -36,7 +35,7 @@ def test_training(tmp_path: Path, tiny: Path, topics_csv: Path, monkeypatch: pyt
 
     def scaled(*arguments: Any) -> Any:
         network, manifest = load(*arguments)
-        for _, _, adapter in adapters(network):
+        for _, _, adapter in network.adapters():
             adapter.scale *= 4
         return network, manifest
 

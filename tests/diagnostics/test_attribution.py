@@ -12,7 +12,8 @@ from tiny import MODEL_TYPES, make_checkpoint, topics
 
 from loralab.data.tokenize import load_tokenizer
 from loralab.diagnostics.attribution import Attribution, attribute, integrate, join_words
-from loralab.model.checkpoints import load_pretrained, resolve_base
+from loralab.model.build import load_pretrained
+from loralab.model.checkpoints import resolve_base
 from loralab.model.encoder import EncoderClassifier
 
 TEXTS = ["The bank's profit, a merger!", "goal", "", "Unknownish wörds 日本 #39;s satellite  again", "  goal "]
