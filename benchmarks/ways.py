@@ -27,6 +27,7 @@ from torch import nn
 
 from benchmarks import measure
 from loralab import load_config, run_training
+from loralab.config import LoraConfig, ModelConfig
 from loralab.data.sources import load_source, read_examples
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Examples, Ints
