@@ -1,4 +1,4 @@
-"""Dropout: the right share, the right scale, and randomness that only its seed decides."""
+"""Dropout: the share and scale are right, and only the seed and the mask stream decide the masks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def masks(dropout: Dropout, *key: int, calls: int = 3) -> list[torch.Tensor]:
         return [dropout(torch.ones(64, 64)) for _ in range(calls)]
 
 
-def test_a_pass_draws_the_same_masks_whenever_it_is_taken_and_no_others_do() -> None:
+def test_equal_keys_give_equal_masks_and_others_differ() -> None:
     dropout = training(0.3, 5)
     first = masks(dropout, 7, 0, 1)
     different = [
@@ -59,7 +59,7 @@ def test_a_pass_draws_the_same_masks_whenever_it_is_taken_and_no_others_do() -> 
     assert not any(torch.equal(one, other) for i, one in enumerate(different) for other in different[:i])
 
 
-def test_threads_draw_the_masks_of_their_own_turns() -> None:
+def test_threads_draw_from_their_own_streams() -> None:
     dropout, together = training(0.3), Barrier(2)
 
     def draw(part: int) -> list[torch.Tensor]:
@@ -71,12 +71,12 @@ def test_threads_draw_the_masks_of_their_own_turns() -> None:
         return found
 
     with ThreadPoolExecutor(2) as pool:
-        side_by_side = list(pool.map(draw, range(2)))
-    for part, found in enumerate(side_by_side):
+        masks_by_thread = list(pool.map(draw, range(2)))
+    for part, found in enumerate(masks_by_thread):
         assert all(torch.equal(one, other) for one, other in zip(found, masks(dropout, 3, part, calls=20), strict=True))
 
 
-def test_a_turn_within_a_turn_leaves_the_outer_one_as_it_was() -> None:
+def test_an_inner_stream_leaves_the_outer_one_unchanged() -> None:
     dropout = training(0.3)
     with mask_stream(1):
         found = [dropout(torch.ones(64, 64))]
@@ -85,8 +85,8 @@ def test_a_turn_within_a_turn_leaves_the_outer_one_as_it_was() -> None:
     assert all(torch.equal(one, other) for one, other in zip(found, masks(dropout, 1, calls=2), strict=True))
 
 
-def test_places_in_the_pool_are_evenly_drawn() -> None:
-    """The first values of 4,000 masks of neighbouring turns: as often zero as p says, and no runs (a sign of poor mixing)."""
+def test_positions_in_the_pool_are_uniform() -> None:
+    """The first values of 4,000 masks of neighbouring streams: zero with probability p, and no runs (a sign of poor mixing)."""
     dropout = training(0.5)
     zeros = torch.stack([masks(dropout, step, part, calls=1)[0][0, :1] == 0 for step in range(2000) for part in range(2)])[:, 0]
     n = len(zeros)
@@ -94,7 +94,7 @@ def test_places_in_the_pool_are_evenly_drawn() -> None:
     assert abs(float((zeros[1:] == zeros[:-1]).float().mean()) - 0.5) < 5 * (0.25 / n) ** 0.5
 
 
-def test_the_ambient_stream_is_neither_read_nor_moved() -> None:
+def test_the_global_generator_is_not_used() -> None:
     x = torch.ones(64, 64)
     torch.manual_seed(1)
     with mask_stream(1):
@@ -113,7 +113,7 @@ def test_identity_in_evaluation(p: float) -> None:
     assert torch.equal(dropout(x), x)
 
 
-def test_identity_without_a_share() -> None:
+def test_identity_with_p_zero() -> None:
     x = torch.randn(8, 8)
     assert torch.equal(training(0.0)(x), x)
 
