@@ -54,7 +54,7 @@ def test_thinned_steps_are_means_of_neighbours() -> None:
 
 
 def test_long_names_keep_their_ends_and_lose_what_cannot_be_drawn() -> None:
-    assert shorten("card_payment_not_recognised_7", 12) == "card_pay…d_7"
+    assert shorten("card_payment_not_recognised_7", 12) == "card_p…sed_7"
     assert shorten("a\n b\x07\u202ec", 12) == "a b c"
     assert all(len(shorten("x" * 50, most)) == most for most in range(4, 30))
 

@@ -15,7 +15,7 @@ from loralab.report.write import write_report
 from loralab.stats import wilson
 from loralab.storage import run_folder
 
-VOID = {"meta", "img", "br", "link", "input"}
+VOID = {"meta", "img", "br", "link", "input", "wbr"}
 
 
 class Page(HTMLParser):

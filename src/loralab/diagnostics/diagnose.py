@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from loralab.data.clean import clean_text, replace_surrogates
-from loralab.data.prepare import load_splits
 from loralab.data.sources import read_examples
-from loralab.data.splits import Splits, stratified
+from loralab.data.splits import Splits, load_splits, stratified
 from loralab.data.types import Examples, Ints
 from loralab.diagnostics import perturb, sections
 from loralab.diagnostics.calibration import calibration_sections
@@ -114,7 +113,7 @@ def diagnose(  # one parameter per option of the command
 def read_run_splits(folder: Path) -> Splits:
     """Read a run's rows again. Raises LoralabError when they are not those of its training."""
     config = run_folder.read_config(folder)
-    splits, _ = load_splits(**config.data.division())
+    splits, _ = load_splits(config.data)
     trained = run_folder.read_environment(folder).get("rows")
     if trained is not None and {part: rows for part, rows in trained.items() if part != "augmented"} != splits.fingerprints():
         raise LoralabError(

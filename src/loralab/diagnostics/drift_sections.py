@@ -52,8 +52,8 @@ def drift_sections(train: Examples, rows: ScoredExamples, own: ScoredExamples | 
         ("measure", "value", "reference", "p", "effect"),
         tuple(table),
         "Reference of word measures: median and 95th percentile when all texts are divided at random into sets of these sizes. D "
-        "and V below 0.1 are negligible, from 0.3 on large; word measures by their excess over the median, 0.02 and 0.1. Drift is no "
-        "proof that it caused errors.",
+        "and V below 0.1 are negligible, from 0.3 on large; word measures by their excess over the median, 0.02 and 0.1. Drift is "
+        "no proof that it caused errors.",
     )
     hypothesis = Hypothesis("drift: the rows differ from the training rows", supported, "; ".join([differing, *evidence]))
     return [measures, _word_section(train.texts, texts)], hypothesis

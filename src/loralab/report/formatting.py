@@ -21,7 +21,7 @@ def shorten(text: str, max_length: int) -> str:
     text = one_line("".join(c if c.isprintable() else " " for c in text))
     if len(text) <= max_length:
         return text
-    tail = (max_length - 1) // 3
+    tail = (max_length - 1) // 2
     return f"{text[: max_length - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
 
 

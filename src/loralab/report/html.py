@@ -10,7 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from loralab.report.experiments.analysis import ExperimentAnalysis
 from loralab.report.experiments.findings import findings, headline, question_facts
@@ -105,6 +105,11 @@ def clip(text: str, max_length: int = MAX_TEXT) -> str:
     return text if len(text) <= max_length else text[:max_length].rstrip() + " …"
 
 
+def breakable(text: str) -> Markup:
+    """Return a name that may wrap after an underscore, escaped."""
+    return escape(text).replace("_", Markup("_<wbr>"))
+
+
 def format_column(cells: Sequence[object]) -> list[str]:
     """Return the cells of a column as text. Its fractions have the same number of digits, at most four."""
     fractions = [f"{cell:.4f}".rstrip("0").partition(".")[2] for cell in cells if isinstance(cell, float)]
@@ -122,7 +127,7 @@ def _render(template: str, drawings: Sequence[ReportFigure], **values: Any) -> s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"value": format_value, "clip": clip, "line": one_line}
+    environment.filters |= {"value": format_value, "clip": clip, "line": one_line, "breakable": breakable}
     figures = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
     return environment.get_template(template).render(figures=figures, version=metadata.version("loralab"), **values)
 

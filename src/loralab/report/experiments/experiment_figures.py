@@ -72,6 +72,8 @@ def number_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
         (format_point(dict(point.other_factors(factor))), 100 * point.mean(score)) for point in single if len(groups) > len(single)
     ]
     lines = [(others, points) for others, points in _largest_groups(groups) if not levels or points[0] not in single]
+    if max(len(points) for _, points in lines) < 2:
+        return []  # marks in one column show no trend
     series = [_line_along(score, factor, dict(others), points) for others, points in lines]
     title = f"{capitalize(str(score))} by {short_name(factor)}"
     points = [point for _, line_points in lines for point in line_points]
