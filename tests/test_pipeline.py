@@ -27,7 +27,7 @@ from tiny import make_checkpoint, topics, write_csv
 
 import loralab.pipeline
 from loralab import Classifier, Config, LoralabError, RunFailed, load_config, run_training
-from loralab.data.prepare import load_splits
+from loralab.data.splits import load_splits
 from loralab.info import count_parameters
 from loralab.storage.run_folder import atomic_folder
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
@@ -142,7 +142,7 @@ def test_environment_names_versions_device_base_and_rows(configure: Configure, t
     assert written["threads"] == torch.get_num_threads()
     assert written["machine"]["cores"] == os.cpu_count()
     assert written["base"] == {"name": str(tiny), "sha256": sha(tiny / "model.safetensors")}
-    splits, _ = load_splits(**config.data.division())
+    splits, _ = load_splits(config.data)
     assert {part: facts["count"] for part, facts in written["rows"].items()} == {"train": 86, "validation": 10, "test": 24}
     assert written["rows"]["test"]["fingerprint"] == splits.test.fingerprint()
 
@@ -160,7 +160,7 @@ def test_log_has_every_step_and_evaluation_in_order(configure: Configure, tmp_pa
 def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Configure, tmp_path: Path) -> None:
     config = configure()
     summary = run_training(config, folder=tmp_path)
-    splits, _ = load_splits(**config.data.division())
+    splits, _ = load_splits(config.data)
     classifier = Classifier.load(summary.folder, precision="fp32")
     found = classifier.predict(splits.test.texts)
     plain = softmax(classifier.logits(splits.test.texts), axis=1)
@@ -185,7 +185,7 @@ def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: 
     assert summary.best_step == best["step"]
     assert summary.best_step < summary.steps  # else the last weights would do as well
     assert summary.validation == best["scores"]
-    splits, _ = load_splits(**config.data.division())
+    splits, _ = load_splits(config.data)
     assert splits.validation is not None
     classifier = Classifier.load(summary.folder, precision="fp32")
     plain = softmax(classifier.logits(splits.validation.texts), axis=1)
@@ -220,7 +220,7 @@ def test_run_that_dies_while_testing_is_not_complete(configure: Configure, tmp_p
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(loralab.pipeline, "logits_among", broken)
+    monkeypatch.setattr(loralab.pipeline, "distributed_logits", broken)
     with pytest.raises(ZeroDivisionError):
         run_training(configure("train.max_steps=2"), folder=tmp_path)
     assert not (tmp_path / "run" / "scores.json").exists()
@@ -455,7 +455,7 @@ def test_plan_is_announced_before_anything_is_written(configure: Configure, tmp_
     assert plan.folder == summary.folder
     assert plan.counts == summary.counts == count_parameters(config)[1]
     assert (plan.columns.text, plan.columns.label) == (("text",), "label")
-    assert (plan.setting.precision, plan.setting.threads) == ("fp32", torch.get_num_threads())
+    assert (plan.device.precision, plan.device.threads) == ("fp32", torch.get_num_threads())
     assert {name: len(part) for name, part in plan.splits.parts().items()} == {"train": 86, "validation": 10, "test": 24}
     numbers = np.concatenate([part.rows for part in plan.splits.parts().values()])
     assert sorted(numbers.tolist()) == list(range(120))  # every row of the file in exactly one part
@@ -473,7 +473,7 @@ def test_plan_remarks_on_empty_texts_and_on_test_texts_that_are_trained_on(
     run_training(config, folder=tmp_path / "runs", announce=plans.append)
     said = " ".join(plans[0].remarks)
     assert "1 training rows have no text, such as row 0" in said
-    assert "3 of 3 test texts also stand in the training rows" in said
+    assert "3 of 3 test texts are also training texts" in said
 
 
 # --- parts of their own --------------------------------------------------------------------------------------------
@@ -532,7 +532,7 @@ def test_full_and_head_tuning_save_what_they_trained(configure: Configure, tmp_p
     trainable = {"full": summary.counts.base + summary.counts.head, "head": summary.counts.head}
     assert (summary.counts.adapter, summary.counts.trainable) == (0, trainable[tuning])
     config = load_config(summary.folder / "config.yaml")
-    splits, _ = load_splits(**config.data.division())
+    splits, _ = load_splits(config.data)
     classifier = Classifier.load(summary.folder, precision="fp32")
     plain = softmax(classifier.logits(splits.test.texts), axis=1)
     assert log_loss(splits.test.require_labels(), plain, labels=range(4)) == pytest.approx(summary.scores["loss"], abs=1e-5)
@@ -558,7 +558,7 @@ def test_interruption_saves_the_best_weights_and_fails_the_run(configure: Config
     assert caught.value.exit_code == 1
     assert not (tmp_path / "cut" / "scores.json").exists()
     step_4 = next(event["scores"] for event in log_of(tmp_path / "cut") if (event["event"], event["step"]) == ("EvalEnd", 4))
-    splits, _ = load_splits(**configure().data.division())
+    splits, _ = load_splits(configure().data)
     assert splits.validation is not None
     classifier = Classifier.load(tmp_path / "cut", precision="fp32")
     plain = softmax(classifier.logits(splits.validation.texts), axis=1)

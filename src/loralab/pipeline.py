@@ -1,4 +1,4 @@
-"""The whole route: text → tokens → batches → network → scores → run folder. Read this page first."""
+"""The whole route: texts → tokens → micro-batches → model → scores → run folder. Read this page first."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from loralab.config import Config
 from loralab.data.types import Encoded, Examples
 from loralab.errors import Interrupted
 from loralab.model.bundle import save_bundle
-from loralab.model.encoder import EncoderClassifier
-from loralab.model.hf.model import HFClassifier
-from loralab.model.parameter_counts import Counts
+from loralab.model.device import thread_limit
+from loralab.model.interface import ClassifierModel
+from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
-from loralab.training.callbacks import EarlyStopping, Listener
+from loralab.training.callbacks import Listener
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.head_init import initialize_head
-from loralab.training.scoring import last_linear, logits_among
+from loralab.training.optimizers import build_optimizer
+from loralab.training.process import explain_out_of_memory, restored_environment
+from loralab.training.scoring import distributed_logits, last_linear
 from loralab.training.setup import RunComponents, RunPlan, build_run
-from loralab.training.trainer import FitResult, Optimisation, Trainer
+from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run came to: plain data. `scores` are on the test rows, `validation` on the rows that chose the weights.
+    """The outcome of a run. `scores` are on the test rows, `validation` on the rows that chose the weights.
 
-    `temperature` was fitted on the validation rows; `calibrated` are the test rows' loss, ece and brier with it. None without
-    validation rows.
+    temperature: fitted on the validation rows; calibrated: the test rows' loss, ece and brier with it. Both None without
+    validation rows. seconds: from reading the data to the test scores.
     """
 
     name: str
@@ -41,7 +43,7 @@ class RunSummary:
     temperature: float | None
     calibrated: Mapping[str, float] | None
     classes: tuple[str, ...]
-    counts: Counts
+    counts: ParameterCounts
     steps: int
     best_step: int
     stopped_early: bool
@@ -58,39 +60,35 @@ def run_training(
     resume: bool = False,
     announce: Callable[[RunPlan], None] = lambda plan: None,
     listeners: Sequence[Listener] = (),
-    world: Distributed = ALONE,
+    distributed: Distributed = ALONE,
 ) -> RunSummary:
-    """Train, test and save one run as `folder`/`name` (`config.name` wins over `name`).
+    """Train, test and save one run in `folder`/`name` (`config.name` wins over `name`).
 
-    `resume` goes on with a run that was stopped, from its last evaluation, to the same adapter, bit for bit on a CPU.
-    `announce` is told the plan before the first step, `listeners` every step and evaluation. Raises LoralabError for
-    unusable input, before anything is written, and RunFailed when the run itself fails or is interrupted.
+    `resume` continues an interrupted run from its last evaluation and gives the same adapter, bit for bit on a CPU. `announce`
+    receives the plan before the first step, `listeners` every step and evaluation. Raises LoralabError for unusable input, before
+    anything is written, and RunFailed if the run itself fails or is interrupted.
 
-    Under torchrun every process calls this with its `World.join()`; the first one alone writes, announces and tells listeners.
+    Under torchrun every process calls this with its `Distributed.join()`. The main process alone writes and calls `announce` and
+    `listeners`. torch's thread count, the environment and the warning filters are the same afterwards as before.
     """
-    begun = start_session(
-        config,
-        Path(folder) / (config.name or name),
-        overwrite,
-        resume,
-        announce,
-        listeners=listeners if world.is_main else (),
-        world=world,
-    )
-    return finish_session(begun, begun.loop.run())
+    target = Path(folder) / (config.name or name)
+    threads = config.train.threads or distributed.threads
+    with restored_environment(), thread_limit(threads), explain_out_of_memory():
+        session = start_session(config, target, overwrite, resume, announce, listeners, distributed)
+        return finish_session(session, session.trainer.fit())
 
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """A run before its first step: its folder is there, its loop is ready to go. `began`: when, by time.perf_counter."""
+    """A run before its first step, with an open folder. started: time.perf_counter() when the run began."""
 
     config: Config
-    ready: RunComponents
-    run: run_folder.RunFolder
-    parts: Mapping[str, Encoded]
-    loop: Trainer
-    world: Distributed
-    began: float
+    components: RunComponents
+    folder: run_folder.RunFolder
+    encoded: Mapping[str, Encoded]
+    trainer: Trainer
+    distributed: Distributed
+    started: float
 
 
 def start_session(
@@ -100,125 +98,108 @@ def start_session(
     resume: bool = False,
     announce: Callable[[RunPlan], None] = lambda plan: None,
     listeners: Sequence[Listener] = (),
-    world: Distributed = ALONE,
+    distributed: Distributed = ALONE,
 ) -> TrainingSession:
-    """The way to the first step, arguments as in `run_training`."""
-    began = time.perf_counter()
-    world.run_on_main(run_folder.check_free, target, overwrite, resume)
-    ready = world.run_everywhere(build_run, config, target, world)
-    world.check_same(settings=config.fingerprint(), base=ready.manifest.base_sha256, rows=ready.plan.splits.fingerprints())
-    world.run_on_main(announce, ready.plan)
+    """Do everything before the first step. Arguments as in `run_training`."""
+    started = time.perf_counter()
+    distributed.run_on_main(run_folder.check_free, target, overwrite, resume)
+    components = distributed.run_everywhere(build_run, config, target, distributed)
+    plan, model, manifest = components.plan, components.model, components.manifest
+    distributed.check_same(settings=config.fingerprint(), base=manifest.base_sha256, rows=plan.splits.fingerprints())
+    distributed.run_on_main(announce, plan)
 
-    run = world.run_on_main(open_run, config, ready, overwrite, resume)
-    checkpoint = world.run_on_main(Checkpoint.load_if_any, run.checkpoint)
-    world.run_on_main(run.rewind_log, checkpoint.step if checkpoint else 0)
-    parts = world.main_first(keep_hidden, ready, listeners)
-    start_head(config, ready.network, parts["train"], ready.names)
-    loop = Trainer(
-        ready.network,
-        parts["train"],
-        parts.get("validation"),
-        loss=ready.loss,
-        score=partial(score_validation, classes=ready.manifest.classes, also=config.train.monitor),
-        watch=EarlyStopping(config.train.monitor, config.train.patience, config.train.min_delta),
-        seed=config.stream("shuffle"),
-        optimisation=choose_optimisation(config),
-        listeners=(run.log, *listeners),
-        resume=checkpoint,
-        keep=run.keep_checkpoint,
-        world=world,
+    folder = distributed.run_on_main(open_folder, config, components, overwrite, resume)
+    checkpoint = distributed.run_on_main(Checkpoint.load_if_any, folder.checkpoint)
+    distributed.run_on_main(folder.rewind_log, checkpoint.step if checkpoint else 0)
+    encoded = distributed.main_first(add_hidden_states, components, listeners if distributed.is_main else ())
+    start_head(config, model, encoded["train"], components.descriptions)
+    trainer = Trainer(
+        model,
+        build_optimizer(model, config.train, loraplus_lr_ratio(config)),
+        TrainingData(encoded["train"], encoded.get("validation"), config.stream("shuffle")),
+        Objective(components.loss, partial(metrics.scores, classes=manifest.classes, also=config.train.monitor)),
+        config.train,
+        Callbacks((folder.log, *listeners), folder.keep_checkpoint),
+        distributed,
     )
-    return TrainingSession(config, ready, run, parts, loop, world, began)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    return TrainingSession(config, components, folder, encoded, trainer, distributed, started)
 
 
-def finish_session(begun: TrainingSession, result: FitResult) -> RunSummary:
-    """The way from the last step: save the model, test it, complete the folder."""
-    config, ready, run, world = begun.config, begun.ready, begun.run, begun.world
-    temperature = result.scores.get("temperature")
-    if world.is_main:
-        save_model(run, ready, temperature or 1.0)
-    stop_if_interrupted(result, run.folder)
-    logits = logits_among(world, ready.network, begun.parts["test"])
-    summary = summarise(config, ready, result, logits, temperature, time.perf_counter() - begun.began)
-    if world.is_main:
-        run.write_predictions(*prediction_rows(ready.plan.splits.test, logits, temperature or 1.0))
-        run.write_scores({**asdict(summary), "folder": str(run.folder), "fingerprint": config.fingerprint()})
+def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
+    """Do everything after the last step: save the model, test it, complete the folder."""
+    config, components, folder = session.config, session.components, session.folder
+    if session.distributed.is_main:
+        save_model(folder, components, result.temperature or 1.0)
+    stop_if_interrupted(result, folder.folder)
+    logits = distributed_logits(session.distributed, components.model, session.encoded["test"])
+    summary = summarize(config, components, result, logits, time.perf_counter() - session.started)
+    if session.distributed.is_main:
+        folder.write_predictions(*prediction_rows(components.plan.splits.test, logits, result.temperature or 1.0))
+        folder.write_scores({**asdict(summary), "folder": str(folder.folder), "fingerprint": config.fingerprint()})
     return summary
 
 
-def keep_hidden(ready: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:
-    """The rows of every split, with their hidden states where they are kept."""
-    return {name: ready.plan.cache.keep(ready.network, part, listeners) for name, part in ready.parts.items()}
-
-
-def save_model(run: run_folder.RunFolder, ready: RunComponents, temperature: float) -> None:
-    """Write the bundle, whole or not at all."""
-    with run_folder.atomic_folder(run.model) as folder:
-        save_bundle(folder, ready.network, replace(ready.manifest, temperature=temperature), ready.tokenizer.to_str())
-
-
-def score_validation(logits: metrics.Logits, labels: metrics.Labels, *, classes: Sequence[str], also: str) -> dict[str, float]:
-    """Score an evaluation, and fit the temperature that a run which keeps these weights will use."""
-    return {**metrics.scores(logits, labels, classes, also), "temperature": metrics.fit_temperature(logits, labels)}
-
-
-def start_head(config: Config, network: EncoderClassifier | HFClassifier, train: Encoded, names: Encoded | None) -> None:
-    """Give the head something to begin with, where that is wanted. Where nothing will be trained, no label is looked at."""
-    fitted = train if config.train.head_init in ("probe", "probe+descriptions") and config.train.epochs else None
-    if fitted is not None or names is not None:
-        initialize_head(network, last_linear(network.head), fitted, names)
-
-
-def choose_optimisation(config: Config) -> Optimisation:
-    """Pick the engine's settings out of the configuration."""
-    ratio = config.lora.loraplus_lr_ratio if config.tuning == "lora" and config.lora.variant == "loraplus" else 1.0
-    return Optimisation(**config.train.model_dump(include=Optimisation.names()), loraplus_lr_ratio=ratio)
-
-
-def prediction_rows(test: Examples, logits: metrics.Logits, temperature: float) -> tuple[list[str], Iterator[list[object]]]:
-    """The header and the lines of predictions.csv."""
-    header = ["row", "true", "predicted", "confidence", *(f"logit:{name}" for name in test.classes), "text"]
-    probabilities = metrics.softmax(logits, temperature)
-    facts = zip(
-        test.rows, test.require_labels(), probabilities.argmax(axis=1), probabilities.max(axis=1), logits, test.texts, strict=True
-    )
-    return header, (
-        [row, test.classes[true], test.classes[found], f"{sure:.5f}", *(f"{value:.4f}" for value in values), text]
-        for row, true, found, sure, values, text in facts
-    )
-
-
-def open_run(config: Config, ready: RunComponents, overwrite: bool, resume: bool) -> run_folder.RunFolder:
-    """Make the run's folder, or reopen it when its settings, rows, base and setting are the same."""
-    plan, manifest = ready.plan, ready.manifest
-    base = {"name": manifest.base, "sha256": manifest.base_sha256}
-    rows = plan.splits.fingerprints()
-    facts = {"processes": plan.processes, **asdict(plan.setting), "base": base, "classes": [*manifest.classes], "rows": rows}
+def open_folder(config: Config, components: RunComponents, overwrite: bool, resume: bool) -> run_folder.RunFolder:
+    """Create the run's folder. With `resume` reopen it, if settings, rows, base and device are unchanged."""
+    plan, manifest = components.plan, components.manifest
+    facts = {
+        "processes": plan.processes,
+        **asdict(plan.device),
+        "base": {"name": manifest.base, "sha256": manifest.base_sha256},
+        "classes": [*manifest.classes],
+        "rows": plan.splits.fingerprints(),
+    }
     return run_folder.reopen(plan.folder, config, facts) if resume else run_folder.create(plan.folder, config, facts, overwrite)
 
 
-def stop_if_interrupted(result: FitResult, target: Path) -> None:
-    """After Ctrl-C the best weights are saved by now; say so, and leave the run incomplete."""
+def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:
+    """Return the rows of every split, with cached hidden states if the plan has a feature cache."""
+    cache = components.plan.cache
+    return {name: cache.add_hidden_states(components.model, rows, listeners) for name, rows in components.encoded.items()}
+
+
+def start_head(config: Config, model: ClassifierModel, train: Encoded, descriptions: Encoded | None) -> None:
+    """Initialize the head as `train.head_init` says. A run without training does not read the labels."""
+    probe = train if config.train.head_init in ("probe", "probe+descriptions") and config.train.epochs else None
+    if probe is not None or descriptions is not None:
+        initialize_head(model, last_linear(model.head), probe, descriptions)
+
+
+def loraplus_lr_ratio(config: Config) -> float:
+    """Return the learning rate of LoRA's B over that of A: 1 unless the variant is LoRA+."""
+    return config.lora.loraplus_lr_ratio if config.tuning == "lora" and config.lora.variant == "loraplus" else 1.0
+
+
+def save_model(folder: run_folder.RunFolder, components: RunComponents, temperature: float) -> None:
+    """Write the model's folder atomically."""
+    with run_folder.atomic_folder(folder.model) as temporary:
+        save_bundle(temporary, components.model, replace(components.manifest, temperature=temperature), components.tokenizer.to_str())
+
+
+def stop_if_interrupted(result: FitResult, folder: Path) -> None:
+    """Raise Interrupted after Ctrl-C, with the best weights saved and the run incomplete."""
     if result.interrupted:
         raise Interrupted(
             f"interrupted after step {result.steps}: the weights of step {result.best_step}, the best so far, are saved.\n"
-            f"  Use them: loralab predict {target} --input TEXT\n  Go on: the same command with --resume"
+            f"  Use them: loralab predict {folder} --input TEXT\n  Resume: the same command with --resume"
         )
 
 
-def summarise(
-    config: Config, ready: RunComponents, result: FitResult, logits: metrics.Logits, temperature: float | None, seconds: float
+def summarize(
+    config: Config, components: RunComponents, result: FitResult, logits: metrics.Logits, seconds: float
 ) -> RunSummary:
-    """Score the test rows and gather what the run came to."""
-    plan, classes = ready.plan, ready.manifest.classes
+    """Score the test rows and collect the outcome."""
+    plan, classes = components.plan, components.manifest.classes
     labels = plan.splits.test.require_labels()
     return RunSummary(
         name=plan.folder.name,
         folder=plan.folder,
         scores=metrics.scores(logits, labels, classes, config.train.monitor),
         validation=result.scores,
-        temperature=temperature,
-        calibrated=metrics.probability_scores(logits, labels, temperature) if temperature else None,
+        temperature=result.temperature,
+        calibrated=metrics.probability_scores(logits, labels, result.temperature) if result.temperature else None,
         classes=classes,
         counts=plan.counts,
         steps=result.steps,
@@ -226,4 +207,16 @@ def summarise(
         stopped_early=result.stopped_early,
         seconds=seconds,
         samples_per_second=result.samples_per_second,
+    )
+
+
+def prediction_rows(test: Examples, logits: metrics.Logits, temperature: float) -> tuple[list[str], Iterator[list[object]]]:
+    """Return the header and the lines of predictions.csv."""
+    header = ["row", "true", "predicted", "confidence", *(f"logit:{name}" for name in test.classes), "text"]
+    probabilities = metrics.softmax(logits, temperature)
+    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    columns = zip(test.rows, test.require_labels(), predicted, confidence, logits, test.texts, strict=True)
+    return header, (
+        [row, test.classes[label], test.classes[guess], f"{share:.5f}", *(f"{value:.4f}" for value in values), text]
+        for row, label, guess, share, values, text in columns
     )

@@ -15,7 +15,7 @@ from loralab.storage import run_folder
 from loralab.training.checkpoint import Checkpoint
 
 TENSORS = {"weight.0": torch.arange(6.0).view(2, 3), "best.0": torch.full((2, 3), 0.5)}
-VALUES = {"step": 7, "scores": {"f1:Läden": 0.1 + 0.2}, "watch": {"best": None, "waited": 0}}
+VALUES = {"step": 7, "scores": {"f1:Läden": 0.1 + 0.2}, "early_stopping": {"best": None, "waited": 0}}
 
 
 def test_what_is_saved_comes_back(tmp_path: Path) -> None:

@@ -11,13 +11,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny import MODEL_TYPES, make_checkpoint
-from workbench import Recorder, network, rows, train
+from workbench import Recorder, make_model, rows, train
 
 from loralab.data.types import Encoded
 from loralab.model.architectures import role_path
-from loralab.model.checkpoints import encoder_tensors, head_tensors
 from loralab.model.encoder import EncoderClassifier
-from loralab.model.lora import adapters
 from loralab.training.loss import Loss
 
 STEPS, RATE, HEAD_RATE, DECAY, WARMUP, CLIP = 3, 1e-3, 3e-3, 0.1, 2, 1.0
@@ -41,20 +39,20 @@ def reference(folder: Path) -> Any:
         return AutoModelForSequenceClassification.from_pretrained(folder, attn_implementation="eager").train()
 
 
-def without_dropout(model: Any) -> Any:
-    for module in model.modules():
+def without_dropout(hf_model: Any) -> Any:
+    for module in hf_model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
         if hasattr(module, "dropout_prob"):
             module.dropout_prob = 0.0
-    return model
+    return hf_model
 
 
-def with_peft(model: Any, net: EncoderClassifier) -> Any:
+def with_peft(hf_model: Any, model: EncoderClassifier) -> Any:
     """peft's adapters on query and value, with our first draw of A."""
     from peft import LoraConfig, get_peft_model
 
-    architecture = net.dims.architecture
+    architecture = model.dims.architecture
     names = [architecture.layer[role].rsplit(".", 1)[-1] for role in ("query", "value")]
     config = LoraConfig(
         task_type="SEQ_CLS",
@@ -66,27 +64,27 @@ def with_peft(model: Any, net: EncoderClassifier) -> Any:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wrapped = get_peft_model(model, config)
+        wrapped = get_peft_model(hf_model, config)
     with torch.no_grad():
-        for (index, role, which), tensor in peft_adapters(wrapped, net).items():
+        for (index, role, which), tensor in peft_adapters(wrapped, model).items():
             assert which == "a" or not tensor.any()
             if which == "a":
-                tensor.copy_(ours(net)[index, role, "a"])
+                tensor.copy_(ours(model)[index, role, "a"])
     return wrapped
 
 
-def peft_adapters(wrapped: Any, net: EncoderClassifier) -> dict[tuple[int, str, str], torch.Tensor]:
+def peft_adapters(wrapped: Any, model: EncoderClassifier) -> dict[tuple[int, str, str], torch.Tensor]:
     named = dict(wrapped.named_parameters())
-    prefix = f"base_model.model.{net.dims.architecture.prefix}."
+    prefix = f"base_model.model.{model.dims.architecture.prefix}."
     return {
-        (index, role, which): named[f"{prefix}{role_path(net.dims, index, role)}.lora_{which.upper()}.default.weight"]
-        for index, role, _ in adapters(net)
+        (index, role, which): named[f"{prefix}{role_path(model.dims, index, role)}.lora_{which.upper()}.default.weight"]
+        for index, role, _ in model.adapters()
         for which in "ab"
     }
 
 
-def ours(net: EncoderClassifier) -> dict[tuple[int, str, str], torch.Tensor]:
-    return {(index, role, which): getattr(pair, which).detach() for index, role, pair in adapters(net) for which in "ab"}
+def ours(model: EncoderClassifier) -> dict[tuple[int, str, str], torch.Tensor]:
+    return {(index, role, which): getattr(pair, which).detach() for index, role, pair in model.adapters() for which in "ab"}
 
 
 def padded(data: Encoded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -99,10 +97,10 @@ def padded(data: Encoded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     return torch.from_numpy(tokens).long(), torch.from_numpy(mask), torch.from_numpy(data.labels)
 
 
-def plain_training(model: Any, data: Encoded, loss: dict[str, Any]) -> tuple[list[float], list[float]]:
+def plain_training(hf_model: Any, data: Encoded, loss: dict[str, Any]) -> tuple[list[float], list[float]]:
     """STEPS steps of torch's AdamW on all rows: losses and gradient norms."""
     tokens, mask, labels = padded(data)
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in hf_model.named_parameters() if p.requires_grad}
     groups = [
         {
             "params": [p for name, p in trained.items() if (p.ndim > 1) is decayed and any(h in name for h in HEAD) is head],
@@ -118,7 +116,7 @@ def plain_training(model: Any, data: Encoded, loss: dict[str, Any]) -> tuple[lis
     for factor in (0.5, 1.0, 1.0):  # two steps of warm-up, then the first of the cosine's one
         for group, rate in zip(optimizer.param_groups, base, strict=True):
             group["lr"] = factor * rate
-        value = F.cross_entropy(model(input_ids=tokens, attention_mask=mask).logits, labels, **loss)
+        value = F.cross_entropy(hf_model(input_ids=tokens, attention_mask=mask).logits, labels, **loss)
         optimizer.zero_grad()
         value.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(list(trained.values()), CLIP)))
@@ -127,10 +125,10 @@ def plain_training(model: Any, data: Encoded, loss: dict[str, Any]) -> tuple[lis
     return losses, norms
 
 
-def our_training(net: EncoderClassifier, data: Encoded, loss: Loss, max_tokens_per_microbatch: int) -> Recorder:
+def our_training(model: EncoderClassifier, data: Encoded, loss: Loss, max_tokens_per_microbatch: int) -> Recorder:
     recorder = Recorder()
     train(
-        net,
+        model,
         data,
         loss=loss,
         batch_size=len(data),
@@ -146,9 +144,9 @@ def our_training(net: EncoderClassifier, data: Encoded, loss: Loss, max_tokens_p
     return recorder
 
 
-def assert_equal_heads(net: EncoderClassifier, model: Any, prefix: str) -> None:
-    named = dict(model.named_parameters())
-    for name, tensor in head_tensors(net):
+def assert_equal_heads(model: EncoderClassifier, hf_model: Any, prefix: str) -> None:
+    named = dict(hf_model.named_parameters())
+    for name, tensor in model.head_tensors():
         module, _, kind = name.rpartition(".")
         top, dot, rest = module.partition(".")
         saved = f"{prefix}{top}.modules_to_save.default{dot}{rest}.{kind}"
@@ -159,48 +157,48 @@ def assert_equal_heads(net: EncoderClassifier, model: Any, prefix: str) -> None:
 @pytest.mark.parametrize("kind", sorted(LOSSES))
 @pytest.mark.parametrize("max_tokens_per_microbatch", [100, 100_000])
 def test_three_lora_steps_equal_transformers_peft_and_adamw(checkpoint: Path, kind: str, max_tokens_per_microbatch: int) -> None:
-    data, net = rows(checkpoint, 4), network(checkpoint)
-    model = without_dropout(with_peft(reference(checkpoint), net))
-    start = {key: tensor.clone() for key, tensor in ours(net).items()}
-    losses, norms = plain_training(model, data, LOSSES[kind])
-    recorder = our_training(net, data, OURS[kind], max_tokens_per_microbatch)
+    data, model = rows(checkpoint, 4), make_model(checkpoint)
+    hf_model = without_dropout(with_peft(reference(checkpoint), model))
+    start = {key: tensor.clone() for key, tensor in ours(model).items()}
+    losses, norms = plain_training(hf_model, data, LOSSES[kind])
+    recorder = our_training(model, data, OURS[kind], max_tokens_per_microbatch)
 
     assert [event.loss for event in recorder.steps] == pytest.approx(losses, abs=1e-5)
     assert [event.gradient_norm for event in recorder.steps] == pytest.approx(norms, rel=1e-4)
     assert losses[0] > losses[-1]
-    expected = peft_adapters(model, net)
-    for key, tensor in ours(net).items():
+    expected = peft_adapters(hf_model, model)
+    for key, tensor in ours(model).items():
         assert float((tensor - start[key]).abs().max()) > 1e-4, f"{key} has not moved"
         torch.testing.assert_close(tensor, expected[key].detach(), rtol=0, atol=1e-5)
-    assert_equal_heads(net, model, "base_model.model.")
+    assert_equal_heads(model, hf_model, "base_model.model.")
 
 
 @pytest.mark.parametrize("kind", sorted(LOSSES))
 def test_the_first_loss_is_that_of_the_untouched_checkpoint(checkpoint: Path, kind: str) -> None:
-    data, net = rows(checkpoint, 4), network(checkpoint)
+    data, model = rows(checkpoint, 4), make_model(checkpoint)
     tokens, mask, labels = padded(data)
     with torch.no_grad():
         logits = without_dropout(reference(checkpoint))(input_ids=tokens, attention_mask=mask).logits
-    recorder = our_training(net, data, OURS[kind], 100_000)
+    recorder = our_training(model, data, OURS[kind], 100_000)
     assert recorder.steps[0].loss == pytest.approx(float(F.cross_entropy(logits, labels, **LOSSES[kind])), abs=1e-5)
 
 
 def test_one_full_tuning_step_has_transformers_gradients(checkpoint: Path) -> None:
     # AdamW moves a gradient of 1e-9 (a key's bias has none in exact arithmetic) as far as any: so the gradients are compared.
-    data, net = rows(checkpoint, 4), network(checkpoint, tuning="full")
+    data, model = rows(checkpoint, 4), make_model(checkpoint, tuning="full")
     tokens, mask, labels = padded(data)
-    model = without_dropout(reference(checkpoint))
-    F.cross_entropy(model(input_ids=tokens, attention_mask=mask).logits, labels).backward()
-    F.cross_entropy(net(tokens, mask.bool()), labels).backward()
+    hf_model = without_dropout(reference(checkpoint))
+    F.cross_entropy(hf_model(input_ids=tokens, attention_mask=mask).logits, labels).backward()
+    F.cross_entropy(model(tokens, mask.bool()), labels).backward()
 
-    gradients = {name: p.grad for name, p in net.named_parameters()}
-    for name, parameter in net.named_parameters():
+    gradients = {name: p.grad for name, p in model.named_parameters()}
+    for name, parameter in model.named_parameters():
         parameter.data = gradients[name] if gradients[name] is not None else torch.zeros_like(parameter)
-    prefix = net.dims.architecture.prefix + "."
-    expected = {name.removeprefix(prefix): p.grad for name, p in model.named_parameters()}
+    prefix = model.dims.architecture.prefix + "."
+    expected = {name.removeprefix(prefix): p.grad for name, p in hf_model.named_parameters()}
     compared = 0
-    for name, tensor in (*encoder_tensors(net), *head_tensors(net)):
+    for name, tensor in (*model.encoder_tensors(), *model.head_tensors()):
         wanted = expected[name.removeprefix(prefix)]
         torch.testing.assert_close(tensor.detach(), wanted, rtol=1e-4, atol=1e-6)
         compared += tensor.numel()
-    assert compared == sum(p.numel() for p in model.parameters())
+    assert compared == sum(p.numel() for p in hf_model.parameters())

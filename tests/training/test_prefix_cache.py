@@ -13,39 +13,39 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from workbench import Recorder, network, rows, same, train, trained
+from workbench import Recorder, make_model, rows, same, train, trained
 
 from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed
 from loralab.model.encoder import EncoderClassifier
 from loralab.training import prefix_cache
 from loralab.training.callbacks import CacheProgress
-from loralab.training.prefix_cache import PrefixCache, plan
+from loralab.training.prefix_cache import PrefixCache, file_lock, plan
 from loralab.training.scoring import logits_of
 
 
 def planned(
-    net: EncoderClassifier, folder: Path, *parts: Encoded, setting: str = "disk", limit: float = 1e9, **changes: Any
+    model: EncoderClassifier, folder: Path, *parts: Encoded, place: str = "disk", limit: float = 1e9, **changes: Any
 ) -> PrefixCache:
-    settings = {"setting": setting, "limit": limit, "epochs": 1.0, "folder": folder, "identity": "tiny", **changes}
-    return plan(net, parts, **settings)
+    settings = {"place": place, "limit": limit, "epochs": 1.0, "folder": folder, "identity": "tiny", **changes}
+    return plan(model, parts, **settings)
 
 
 def files(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
-@pytest.mark.parametrize("setting", ["memory", "disk"])
+@pytest.mark.parametrize("place", ["memory", "disk"])
 @pytest.mark.parametrize(("layers", "dropout"), [("top1", 0.0), ("1-2", 0.2)])
 def test_losses_and_weights_are_those_of_training_without_it(
-    tiny: Path, tmp_path: Path, setting: str, layers: str, dropout: float
+    tiny: Path, tmp_path: Path, place: str, layers: str, dropout: float
 ) -> None:
-    plain, cached = (network(tiny, layers=layers, dropout=dropout) for _ in range(2))
+    plain, cached = (make_model(tiny, layers=layers, dropout=dropout) for _ in range(2))
     data, held_out = rows(tiny), rows(tiny, 5, seed=9)
-    cache = planned(cached, tmp_path, data, held_out, setting=setting)
+    cache = planned(cached, tmp_path, data, held_out, place=place)
     heard = Recorder(), Recorder()
     train(plain, data, held_out, listeners=[heard[0]])
-    train(cached, cache.keep(cached, data), cache.keep(cached, held_out), listeners=[heard[1]])
+    train(cached, cache.add_hidden_states(cached, data), cache.add_hidden_states(cached, held_out), listeners=[heard[1]])
     losses = [[event.loss for event in recorder.steps] for recorder in heard]
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
     assert heard[0].evaluations[-1].scores["loss"] == pytest.approx(heard[1].evaluations[-1].scores["loss"], abs=1e-5)
@@ -55,139 +55,175 @@ def test_losses_and_weights_are_those_of_training_without_it(
 
 def test_in_bf16_the_losses_are_the_same_within_rounding(tiny: Path, tmp_path: Path) -> None:
     heard = []
-    for setting in ("off", "disk"):
-        net, data = network(tiny, layers="2"), rows(tiny)
-        net.freeze_to(torch.bfloat16)
-        kept = planned(net, tmp_path, data, setting=setting).keep(net, data)
-        assert (kept.hidden is not None) == (setting == "disk")
+    for place in ("off", "disk"):
+        model, data = make_model(tiny, layers="2"), rows(tiny)
+        model.freeze_to(torch.bfloat16)
+        kept = planned(model, tmp_path, data, place=place).add_hidden_states(model, data)
+        assert (kept.hidden is not None) == (place == "disk")
         recorder = Recorder()
-        train(net, kept, listeners=[recorder])
+        train(model, kept, listeners=[recorder])
         heard.append([event.loss for event in recorder.steps])
     np.testing.assert_allclose(heard[0], heard[1], atol=2e-2)
 
 
 def test_logits_from_kept_states_are_those_from_tokens_in_order(tiny: Path, tmp_path: Path) -> None:
     for tuning, layers in (("lora", "2"), ("head", None)):
-        net, data = network(tiny, tuning=tuning, layers=layers), rows(tiny)
-        cache = planned(net, tmp_path, data)
+        model, data = make_model(tiny, tuning=tuning, layers=layers), rows(tiny)
+        cache = planned(model, tmp_path, data)
         assert cache.start == (2 if tuning == "lora" else 3)
-        np.testing.assert_allclose(logits_of(net, cache.keep(net, data)), logits_of(net, data), atol=1e-5)
+        np.testing.assert_allclose(logits_of(model, cache.add_hidden_states(model, data)), logits_of(model, data), atol=1e-5)
 
 
 def test_full_tuning_above_frozen_layers_uses_it_too(tiny: Path, tmp_path: Path) -> None:
-    net = network(tiny, tuning="full", freeze="embeddings,0-1")
-    assert planned(net, tmp_path, rows(tiny)).start == 2
-    assert planned(network(tiny, tuning="full", freeze="0-1"), tmp_path, rows(tiny)).place == "off"  # the embeddings train
+    model = make_model(tiny, tuning="full", freeze="embeddings,0-1")
+    assert planned(model, tmp_path, rows(tiny)).start == 2
+    assert planned(make_model(tiny, tuning="full", freeze="0-1"), tmp_path, rows(tiny)).place == "off"  # the embeddings train
 
 
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"setting": "off"}, "train.feature_cache=off"),
-        ({"epochs": 0.0, "setting": "auto"}, "nothing is trained"),
-        ({"limit": 1000.0, "setting": "auto"}, "0.00 GB of hidden states are more than train.feature_cache_gb=1e-06"),
+        ({"place": "off"}, "train.feature_cache=off"),
+        ({"epochs": 0.0, "place": "auto"}, "nothing is trained"),
+        ({"limit": 1000.0, "place": "auto"}, "0.00 GB of hidden states are more than train.feature_cache_gb=1e-06"),
     ],
 )
 def test_it_is_off_and_says_why(tiny: Path, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
-    cache = planned(network(tiny, layers="2"), tmp_path, rows(tiny), **changes)
+    cache = planned(make_model(tiny, layers="2"), tmp_path, rows(tiny), **changes)
     assert cache.place == "off"
     assert reason in cache.reason
     data = rows(tiny)
-    assert cache.keep(network(tiny), data) is data
+    assert cache.add_hidden_states(make_model(tiny), data) is data
     assert files(tmp_path) == []
 
 
 def test_it_is_off_where_nothing_below_is_frozen(tiny: Path, tmp_path: Path) -> None:
-    for net in (network(tiny), network(tiny, layers="0,2"), network(tiny, tuning="full")):
-        cache = planned(net, tmp_path, rows(tiny))
+    for model in (make_model(tiny), make_model(tiny, layers="0,2"), make_model(tiny, tuning="full")):
+        cache = planned(model, tmp_path, rows(tiny))
         assert (cache.place, cache.reason) == ("off", "no layer below the lowest trained one is frozen")
 
 
 def test_a_place_that_was_asked_for_and_is_too_small_is_refused(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    net, data = network(tiny, layers="2"), rows(tiny)
+    model, data = make_model(tiny, layers="2"), rows(tiny)
     with pytest.raises(
         LoralabError, match=r"train\.feature_cache=memory: .* more than train\.feature_cache_gb=1e-06; use train\.feature_cache=off"
     ):
-        planned(net, tmp_path, data, setting="memory", limit=1000)
+        planned(model, tmp_path, data, place="memory", limit=1000)
     monkeypatch.setattr(prefix_cache, "_free", lambda folder: 1000)
-    with pytest.raises(LoralabError, match=r"train\.feature_cache=disk: .* more than what is free under"):
-        planned(net, tmp_path, data)
-    assert planned(net, tmp_path, data, setting="auto").place == "off"
-    assert planned(net, tmp_path, data, setting="memory").place == "memory"
+    with pytest.raises(LoralabError, match=r"train\.feature_cache=disk: .* more than the free space of"):
+        planned(model, tmp_path, data)
+    assert planned(model, tmp_path, data, place="auto").place == "off"
+    assert planned(model, tmp_path, data, place="memory").place == "memory"
 
 
 def test_a_later_run_finds_the_files_and_computes_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    net, data = network(tiny, layers="2"), rows(tiny)
+    model, data = make_model(tiny, layers="2"), rows(tiny)
     told: list[CacheProgress] = []
-    first = planned(net, tmp_path, data).keep(net, data, [told.append])
+    first = planned(model, tmp_path, data).add_hidden_states(model, data, [told.append])
     assert [told[-1].done, told[-1].tokens] == [len(data.tokens)] * 2
     assert len(files(tmp_path)) == 1
-    again = network(tiny, layers="2", seed=5, rank=2)  # another seed and adapter: the frozen layers are the same
+    again = make_model(tiny, layers="2", seed=5, rank=2)  # another seed and adapter: the frozen layers are the same
     monkeypatch.setattr(EncoderClassifier, "encode", None)
     cache = planned(again, tmp_path, data)
     assert cache.found == cache.size > 0
-    kept = cache.keep(again, data)
+    kept = cache.add_hidden_states(again, data)
     assert kept.hidden is not None
     np.testing.assert_array_equal(kept.hidden, first.hidden)
 
 
 def test_every_part_of_the_key_matters(tiny: Path, tmp_path: Path) -> None:
     data = rows(tiny)
-    planned(network(tiny, layers="2"), tmp_path, data).keep(network(tiny, layers="2"), data)
-    half = network(tiny, layers="2")
+    planned(make_model(tiny, layers="2"), tmp_path, data).add_hidden_states(make_model(tiny, layers="2"), data)
+    half = make_model(tiny, layers="2")
     half.freeze_to(torch.bfloat16)
     shorter = Encoded(data.tokens[:-1], np.append(data.starts[:-1], data.starts[-1] - 1), data.labels, data.pad_id)
     others = [
-        planned(network(tiny, layers="1-2"), tmp_path, data),
-        planned(network(tiny, layers="2"), tmp_path, data, identity="another base"),
+        planned(make_model(tiny, layers="1-2"), tmp_path, data),
+        planned(make_model(tiny, layers="2"), tmp_path, data, identity="another base"),
         planned(half, tmp_path, data),
-        planned(network(tiny, layers="2"), tmp_path, shorter),
+        planned(make_model(tiny, layers="2"), tmp_path, shorter),
     ]
-    assert planned(network(tiny, layers="2"), tmp_path, data).found > 0
+    assert planned(make_model(tiny, layers="2"), tmp_path, data).found > 0
     assert [cache.found for cache in others] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"half"])
 def test_a_damaged_file_is_made_again(tiny: Path, tmp_path: Path, damage: bytes) -> None:
-    net, data = network(tiny, layers="2"), rows(tiny)
-    first = planned(net, tmp_path, data).keep(net, data).hidden
+    model, data = make_model(tiny, layers="2"), rows(tiny)
+    first = planned(model, tmp_path, data).add_hidden_states(model, data).hidden
     assert first is not None
     whole = np.array(first)
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2] if damage == b"half" else damage)
-    again = planned(net, tmp_path, data).keep(net, data).hidden
+    again = planned(model, tmp_path, data).add_hidden_states(model, data).hidden
     assert again is not None
     np.testing.assert_array_equal(again, whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_number_of_threads_does_not_change_the_states(tiny: Path, tmp_path: Path, dtype: torch.dtype) -> None:
+    model, few, many = make_model(tiny, layers="2"), rows(tiny, 2), rows(tiny, 200)
+    model.freeze_to(dtype)
+    for data in (few, many):
+        states = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            hidden = planned(model, tmp_path, data, place="memory").add_hidden_states(model, data).hidden
+            assert hidden is not None
+            states.append(hidden)
+            assert torch.get_num_threads() == threads
+        np.testing.assert_array_equal(states[0], states[1])
+        np.testing.assert_array_equal(states[0], states[2])
+
+
 def test_the_least_recently_used_files_make_room(tiny: Path, tmp_path: Path) -> None:
-    net = network(tiny, layers="2")
+    model = make_model(tiny, layers="2")
     parts = [rows(tiny, 10, seed) for seed in range(3)]
-    size = planned(net, tmp_path, parts[0]).size
+    size = planned(model, tmp_path, parts[0]).size
     for age, part in zip((100, 300, 200), parts, strict=True):  # the second was used longest ago
         before = set(tmp_path.iterdir())
-        planned(net, tmp_path, part).keep(net, part)
+        planned(model, tmp_path, part).add_hidden_states(model, part)
         (path,) = set(tmp_path.iterdir()) - before
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     (tmp_path / "somebody's notes.txt").write_text("not ours")
     new = rows(tiny, 10, seed=7)
-    planned(net, tmp_path, new, limit=3.5 * size).keep(net, new)
-    found = [planned(net, tmp_path, part).found > 0 for part in (*parts, new)]
+    planned(model, tmp_path, new, limit=3.5 * size).add_hidden_states(model, new)
+    found = [planned(model, tmp_path, part).found > 0 for part in (*parts, new)]
     assert found == [True, False, True, True]
     assert "somebody's notes.txt" in files(tmp_path)
 
 
+def test_a_file_that_a_killed_process_left_is_deleted(tiny: Path, tmp_path: Path) -> None:
+    model, data = make_model(tiny, layers="2"), rows(tiny)
+    (tmp_path / ".0123abcd.hidden.npy.new").write_bytes(bytes(10_000))
+    assert planned(model, tmp_path, data).place == "disk"
+    assert files(tmp_path) == []
+
+
+def test_a_file_that_another_process_is_filling_stays_and_counts(tiny: Path, tmp_path: Path) -> None:
+    model, old, new = make_model(tiny, layers="2"), rows(tiny), rows(tiny, seed=7)
+    size = planned(model, tmp_path, old).size
+    planned(model, tmp_path, old).add_hidden_states(model, old)
+    unfinished = tmp_path / ".0123abcd.hidden.npy.new"
+    unfinished.write_bytes(bytes(size))
+    with file_lock(prefix_cache._lock_path(unfinished)):
+        planned(model, tmp_path, new, limit=2.5 * size).add_hidden_states(model, new)
+        assert unfinished.exists()
+    assert planned(model, tmp_path, old).found == 0  # two of the three files fit, and it is the oldest
+    assert not unfinished.exists()
+
+
 def test_a_build_that_is_broken_off_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
-    net, data = network(tiny, layers="2"), rows(tiny)
+    model, data = make_model(tiny, layers="2"), rows(tiny)
 
     def stop(event: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        planned(net, tmp_path, data).keep(net, data, [stop])
+        planned(model, tmp_path, data).add_hidden_states(model, data, [stop])
     assert files(tmp_path) == []
 
 
@@ -198,28 +234,28 @@ def test_a_disk_that_is_full_after_all_fails_the_run_in_one_line(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    net, data = network(tiny, layers="2"), rows(tiny)
+    model, data = make_model(tiny, layers="2"), rows(tiny)
     with pytest.raises(RunFailed, match=r"No space left on device; use train\.feature_cache=off"):
-        planned(net, tmp_path, data).keep(net, data)
+        planned(model, tmp_path, data).add_hidden_states(model, data)
     assert files(tmp_path) == []
 
 
 def test_keeping_leaves_the_network_as_it_was(tiny: Path, tmp_path: Path) -> None:
-    net, data = network(tiny, layers="2", dropout=0.3), rows(tiny)
-    net.train()
-    before = trained(net)
-    planned(net, tmp_path, data).keep(net, data)
-    assert net.training
-    assert same(before, trained(net))
+    model, data = make_model(tiny, layers="2", dropout=0.3), rows(tiny)
+    model.train()
+    before = trained(model)
+    planned(model, tmp_path, data).add_hidden_states(model, data)
+    assert model.training
+    assert same(before, trained(model))
 
 
 def test_states_that_are_in_use_can_be_deleted(tiny: Path, tmp_path: Path) -> None:
-    net, data, new = network(tiny, layers="2"), rows(tiny), rows(tiny, seed=7)
-    used = planned(net, tmp_path, data).keep(net, data).hidden
+    model, data, new = make_model(tiny, layers="2"), rows(tiny), rows(tiny, seed=7)
+    used = planned(model, tmp_path, data).add_hidden_states(model, data).hidden
     assert used is not None
     before = np.array(used)
-    planned(net, tmp_path, new, limit=1.1 * used.nbytes).keep(net, new)
-    assert planned(net, tmp_path, data).found == 0
+    planned(model, tmp_path, new, limit=1.1 * used.nbytes).add_hidden_states(model, new)
+    assert planned(model, tmp_path, data).found == 0
     np.testing.assert_array_equal(used, before)
 
 
@@ -231,8 +267,8 @@ def slowly(checkpoint: Path, folder: Path, started: Path) -> None:
         time.sleep(1.0)
 
     torch.set_num_threads(1)
-    net = network(checkpoint, layers="2")
-    planned(net, folder, rows(checkpoint)).keep(net, rows(checkpoint), [wait])
+    model = make_model(checkpoint, layers="2")
+    planned(model, folder, rows(checkpoint)).add_hidden_states(model, rows(checkpoint), [wait])
 
 
 @pytest.fixture
@@ -259,30 +295,30 @@ def another(tiny: Path, tmp_path: Path) -> Iterator[Callable[[], BaseProcess]]:
 
 @pytest.mark.slow
 def test_two_processes_make_a_file_once(tiny: Path, tmp_path: Path, another: Callable[[], BaseProcess]) -> None:
-    net, data = network(tiny, layers="2"), rows(tiny)
+    model, data = make_model(tiny, layers="2"), rows(tiny)
     process = another()
     assert process.is_alive()
     heard: list[object] = []
-    found = planned(net, tmp_path / "kept", data).keep(net, data, [heard.append]).hidden
+    found = planned(model, tmp_path / "kept", data).add_hidden_states(model, data, [heard.append]).hidden
     assert heard == []  # it waited, and computed nothing
     process.join()
     assert process.exitcode == 0
     assert len(files(tmp_path / "kept")) == 1
-    np.testing.assert_array_equal(found, planned(net, tmp_path / "alone", data).keep(net, data).hidden)
+    np.testing.assert_array_equal(found, planned(model, tmp_path / "alone", data).add_hidden_states(model, data).hidden)
 
 
 @pytest.mark.slow
 def test_what_a_killed_process_was_making_is_made_by_who_waited(
     tiny: Path, tmp_path: Path, another: Callable[[], BaseProcess]
 ) -> None:
-    net, data = network(tiny, layers="2"), rows(tiny)
+    model, data = make_model(tiny, layers="2"), rows(tiny)
     process = another()
     process.kill()
-    found = planned(net, tmp_path / "kept", data).keep(net, data).hidden
+    found = planned(model, tmp_path / "kept", data).add_hidden_states(model, data).hidden
     process.join()
     assert process.exitcode == -9
     assert len(files(tmp_path / "kept")) == 1
-    np.testing.assert_array_equal(found, planned(net, tmp_path / "alone", data).keep(net, data).hidden)
+    np.testing.assert_array_equal(found, planned(model, tmp_path / "alone", data).add_hidden_states(model, data).hidden)
 
 
 def test_a_disk_without_locks_will_do(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,7 +326,7 @@ def test_a_disk_without_locks_will_do(tiny: Path, tmp_path: Path, monkeypatch: p
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr("fcntl.flock", refuse)
-    net, data = network(tiny, layers="2"), rows(tiny)
-    planned(net, tmp_path, data).keep(net, data)
+    model, data = make_model(tiny, layers="2"), rows(tiny)
+    planned(model, tmp_path, data).add_hidden_states(model, data)
     assert len([name for name in files(tmp_path) if name.endswith(".npy")]) == 1
-    assert planned(net, tmp_path, data).found > 0
+    assert planned(model, tmp_path, data).found > 0

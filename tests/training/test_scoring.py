@@ -1,4 +1,4 @@
-"""Logits of a whole data set: in its order, in the network's own mode, without gradients."""
+"""Logits of a whole data set: in its order, without gradients, and without a lasting change of mode."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from loralab.training.scoring import logits_of
 
 
 class Stub(nn.Module):
-    """Logits that say which text came in: its length, its first and its last token."""
+    """A model whose logits identify the text: its length, its first and its last token."""
+
+    thread_safe, device = False, torch.device("cpu")
 
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(()))
-        self.passes: list[tuple[int, ...]] = []
+        self.shapes: list[tuple[int, ...]] = []
         self.seen: list[tuple[bool, bool]] = []
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        self.passes.append(tuple(tokens.shape))
+        self.shapes.append(tuple(tokens.shape))
         self.seen.append((self.training, torch.is_grad_enabled()))
         lengths = mask.sum(dim=1)
         last = tokens.gather(1, lengths[:, None] - 1)[:, 0]
@@ -40,17 +42,17 @@ def expected(encoded: Encoded) -> np.ndarray:
 
 
 @pytest.mark.parametrize("max_tokens_per_microbatch", [1, 7, 64, 4096])
-def test_row_i_belongs_to_text_i_however_the_passes_are_cut(max_tokens_per_microbatch: int) -> None:
+def test_row_i_belongs_to_text_i_for_any_size_of_micro_batches(max_tokens_per_microbatch: int) -> None:
     encoded = texts(np.random.default_rng(1).integers(1, 40, 101).tolist())
     stub = Stub()
-    found = logits_of(stub, encoded, max_tokens_per_microbatch)
-    np.testing.assert_array_equal(found, expected(encoded))
-    assert found.dtype == np.float32
-    assert all(n == 1 or n * time <= max_tokens_per_microbatch for n, time in stub.passes)
+    logits = logits_of(stub, encoded, max_tokens_per_microbatch)
+    np.testing.assert_array_equal(logits, expected(encoded))
+    assert logits.dtype == np.float32
+    assert all(n == 1 or n * time <= max_tokens_per_microbatch for n, time in stub.shapes)
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_network_is_left_in_the_mode_it_was_in(training: bool) -> None:
+def test_the_model_stays_in_its_mode(training: bool) -> None:
     stub = Stub().train(training)
     logits_of(stub, texts([3, 5, 2]))
     assert stub.training is training

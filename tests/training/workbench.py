@@ -1,4 +1,4 @@
-"""What the tests of the engine share: a tiny network, tokenized rows, and a `fit` with every argument filled in."""
+"""Helpers of the training tests: a tiny model, tokenized rows, and `train` with a default for every argument."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,21 +14,23 @@ import torch
 from tiny import CLASSES, topics
 
 from loralab import metrics
+from loralab.config import LoraConfig, ModelConfig, TrainConfig
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Examples
-from loralab.model.build import Lora, build_network
+from loralab.model.build import build_model
 from loralab.model.checkpoints import resolve_base
 from loralab.model.encoder import EncoderClassifier
-from loralab.training.callbacks import EarlyStopping, EvalEnd, Event, Listener, StepEnd
+from loralab.training.callbacks import EvalEnd, Event, Listener, StepEnd
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.loss import Loss
-from loralab.training.trainer import FitResult, Optimisation, Trainer
+from loralab.training.optimizers import build_optimizer
+from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
 
 ALL_SCORES = partial(metrics.scores, classes=CLASSES)
 
 
-def network(
+def make_model(
     folder: Path,
     *,
     tuning: str = "lora",
@@ -38,19 +40,17 @@ def network(
     freeze: str | None = None,
     **lora: Any,
 ) -> EncoderClassifier:
-    """A network on a tiny checkpoint; `dropout` is both the head's and the adapters'."""
-    return build_network(
+    """Return a model on a tiny checkpoint. dropout: of the head and the adapters."""
+    model = build_model(
         resolve_base(str(folder)),
         len(CLASSES),
-        pooling="cls",
-        head=head,
-        dropout=dropout,
+        ModelConfig(pooling="cls", head=head, dropout=dropout, freeze=freeze),
         tuning=tuning,
-        lora=Lora(**{"rank": 4, "alpha": 8.0, "dropout": dropout, **lora}),
-        freeze=freeze,
+        lora=LoraConfig(**{"rank": 4, "alpha": 8.0, "dropout": dropout, **lora}),
         init_seed=seed,
         dropout_seed=seed + 1,
     )
+    return cast(EncoderClassifier, model)
 
 
 def rows(folder: Path, per_class: int = 10, seed: int = 0) -> Encoded:
@@ -61,48 +61,52 @@ def rows(folder: Path, per_class: int = 10, seed: int = 0) -> Encoded:
     return encode(examples, tokenizer=load_tokenizer(folder, 64), clean=(), pad_id=resolve_base(str(folder)).dims.pad_id)
 
 
-def train(
-    net: torch.nn.Module,
+def make_trainer(
+    model: Any,
     data: Encoded,
     validation: Encoded | None = None,
     *,
     loss: Loss | None = None,
     score: Any = ALL_SCORES,
-    watch: EarlyStopping | None = None,
     seed: int = 0,
     listeners: Sequence[Listener] = (),
-    resume: Checkpoint | None = None,
-    keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
-    world: Distributed = ALONE,
+    save_checkpoint: Callable[[Checkpoint], None] = lambda checkpoint: None,
+    distributed: Distributed = ALONE,
+    loraplus_lr_ratio: float = 1.0,
     **settings: Any,
+) -> Trainer:
+    config = TrainConfig(**{"batch_size": 8, "epochs": 2.0, "learning_rate": 5e-3, **settings})
+    return Trainer(
+        model,
+        build_optimizer(model, config, loraplus_lr_ratio),
+        TrainingData(data, validation, seed),
+        Objective(loss or Loss(), score),
+        config,
+        Callbacks(listeners, save_checkpoint),
+        distributed,
+    )
+
+
+def train(
+    model: Any, data: Encoded, validation: Encoded | None = None, *, resume: Checkpoint | None = None, **arguments: Any
 ) -> FitResult:
+    trainer = make_trainer(model, data, validation, **arguments)
+    if resume is not None:
+        trainer.restore(resume)
     try:
-        return Trainer(
-            net,
-            data,
-            validation,
-            loss=loss or Loss(),
-            score=score,
-            watch=watch or EarlyStopping("loss"),
-            seed=seed,
-            optimisation=Optimisation(**{"batch_size": 8, "epochs": 2.0, "learning_rate": 5e-3, **settings}),
-            listeners=listeners,
-            resume=resume,
-            keep=keep,
-            world=world,
-        ).run()
+        return trainer.fit()
     except KeyboardInterrupt:  # pytest would end the whole session
-        pytest.fail("an interruption escaped from the engine")
+        pytest.fail("an interruption escaped from the trainer")
 
 
-def trained(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+def trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of what requires a gradient."""
-    return {name: parameter.detach().clone() for name, parameter in net.named_parameters() if parameter.requires_grad}
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def weights(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """A copy of everything."""
-    return {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 def same(first: Mapping[str, torch.Tensor], second: Mapping[str, torch.Tensor]) -> bool:
@@ -116,16 +120,16 @@ def changed(before: Mapping[str, torch.Tensor], after: Mapping[str, torch.Tensor
 
 @dataclass
 class Recorder:
-    """A listener that keeps every event, and the weights of `net` at every evaluation."""
+    """A listener that records every event, and the weights of `model` at every evaluation."""
 
-    net: torch.nn.Module | None = None
+    model: torch.nn.Module | None = None
     events: list[Event] = field(default_factory=list)
     snapshots: dict[int, dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def __call__(self, event: Event) -> None:
         self.events.append(event)
-        if self.net is not None and isinstance(event, EvalEnd):
-            self.snapshots[event.step] = trained(self.net)
+        if self.model is not None and isinstance(event, EvalEnd):
+            self.snapshots[event.step] = trained(self.model)
 
     @property
     def steps(self) -> list[StepEnd]:
@@ -137,6 +141,6 @@ class Recorder:
 
 
 def script(*losses: float) -> Any:
-    """A score function that answers with these losses, one an evaluation, whatever the logits are."""
+    """Return a score function with a fixed loss for every evaluation."""
     left: Iterator[float] = iter(losses)
     return lambda logits, labels: {"loss": next(left)}

@@ -1,19 +1,19 @@
-"""What the engine tells its listeners, and the rule that picks the best weights."""
+"""Training events and early stopping."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
 class StepEnd:
-    """One optimiser step. `loss` is the training loss of this step; `seconds` have passed since training began."""
+    """One optimizer step.
+
+    loss: training loss of the step; learning_rate: of the adapters; gradient_norm: before clipping; samples: trained so far;
+    seconds: since the start of training; gpu_mb: peak GPU memory of this process in MB of 10⁶ bytes, None on other devices.
+    """
 
     step: int
     steps: int
@@ -23,13 +23,16 @@ class StepEnd:
     gradient_norm: float
     samples: int
     seconds: float
+    gpu_mb: float | None = None
 
 
 @dataclass(frozen=True)
 class EvalEnd:
-    """One evaluation on the validation rows. `improved`: these are the best weights so far by `monitor`.
+    """One evaluation on the validation rows.
 
-    memory: process_mb, and gpu_mb or None.
+    improved: the weights are the best so far by `train.monitor`.
+    memory: process_mb and gpu_mb (None without a GPU) of the main process; `process_mb:1`, `gpu_mb:1`, ... of the others.
+    temperature: fitted on the validation rows.
     """
 
     step: int
@@ -38,11 +41,12 @@ class EvalEnd:
     improved: bool
     seconds: float
     memory: Mapping[str, float | None] = field(default_factory=dict)
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
 class CacheProgress:
-    """The hidden states of `done` of `tokens` tokens are kept by now: work before the first step."""
+    """The feature cache has the hidden states of `done` of `tokens` tokens. Sent before the first step."""
 
     done: int
     tokens: int
@@ -52,28 +56,12 @@ Event = StepEnd | EvalEnd | CacheProgress
 Listener = Callable[[Event], None]
 
 LOWER_IS_BETTER = ("loss", "ece", "brier")
-"""Of the scores in `loralab.metrics`."""
-
-
-class Allocating(Protocol):
-    """What AdaLoRA does to training: a network has it as `allocation`, or None there (`loralab.model.hf.peft_methods.Allocation`)."""
-
-    def penalty(self) -> Tensor:
-        """What is added to the loss of a step."""
-
-    def after_step(self, step: int, steps: int) -> None:
-        """Take and give ranks after step `step` of `steps`, while the gradients are still there."""
-
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps of it."""
-
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
+"""The scores of `loralab.metrics` that are errors."""
 
 
 @dataclass
 class EarlyStopping:
-    """Early stopping on one score: lower is better for loss, ece and brier, higher for every other."""
+    """Track the best value of one score. Lower is better for loss, ece and brier, higher for every other score."""
 
     monitor: str
     patience: int | None = None
@@ -82,7 +70,7 @@ class EarlyStopping:
     waited: int = field(default=0, init=False)
 
     def improved(self, scores: Mapping[str, float]) -> bool:
-        """Take note of an evaluation; True when it is better than the best by more than `min_delta`."""
+        """Record an evaluation. Return True if it exceeds the best by more than `min_delta`."""
         score = scores[self.monitor] * (-1 if self.monitor in LOWER_IS_BETTER else 1)
         if not math.isnan(score) and (self.best is None or score > self.best + self.min_delta):
             self.best, self.waited = score, 0
@@ -90,15 +78,15 @@ class EarlyStopping:
         self.waited += 1
         return False
 
+    @property
+    def exhausted(self) -> bool:
+        """True after `patience` evaluations in a row without improvement."""
+        return self.patience is not None and self.waited >= self.patience
+
     def state(self) -> dict[str, float | int | None]:
-        """What a checkpoint keeps of it."""
+        """Return the state for a checkpoint."""
         return {"best": self.best, "waited": self.waited}
 
     def restore(self, best: float | None, waited: int) -> None:
-        """Go on from a checkpoint."""
+        """Set the state from a checkpoint."""
         self.best, self.waited = best, waited
-
-    @property
-    def exhausted(self) -> bool:
-        """True when `patience` evaluations in a row were not better."""
-        return self.patience is not None and self.waited >= self.patience

@@ -1,4 +1,4 @@
-"""The state of a training run between two steps, in one file: what `--resume` needs to go on bit for bit."""
+"""The state of training between two steps, in one file. `--resume` continues from it, bit for bit on a CPU."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ _STATE = "state"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Tensors by name, and the plain values that go with them."""
+    """tensors: by name; values: everything else, as JSON values."""
 
     tensors: Mapping[str, Tensor]
     values: Mapping[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all: beside its place, flushed, then renamed."""
-        beside = path.with_name(f".{path.name}.new")
+        """Replace the file atomically: write a temporary file, flush it, rename it."""
+        temporary = path.with_name(f".{path.name}.new")
         try:
-            save_file(dict(self.tensors), beside, metadata={_STATE: json.dumps(self.values)})
-            with beside.open("rb") as file:
+            save_file(dict(self.tensors), temporary, metadata={_STATE: json.dumps(self.values)})
+            with temporary.open("r+b") as file:  # Windows flushes only files that are open for writing
                 os.fsync(file.fileno())
-            os.replace(beside, path)
-        except SafetensorError as error:  # a full disk, by the name that the Rust library gives it
+            os.replace(temporary, path)
+        except SafetensorError as error:  # safetensors' error for a full disk
             raise OSError(str(error)) from error
         finally:
             with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
     @property
     def step(self) -> int:
-        """The step it was taken after."""
+        """The number of steps taken."""
         return int(self.values["step"])
 
     @classmethod
     def load_if_any(cls, path: Path) -> Checkpoint | None:
-        """Read a checkpoint where there is one."""
+        """Read a checkpoint. Return None if the file does not exist."""
         return cls.load(path) if path.is_file() else None
 
     @classmethod
@@ -62,24 +62,35 @@ class Checkpoint:
             raise LoralabError(f"the checkpoint {path} is damaged ({error}): start again with --overwrite") from error
 
 
-def pack(optimizer: torch.optim.Optimizer, trained: Sequence[nn.Parameter], best: Sequence[Tensor] | None) -> dict[str, Tensor]:
-    """Name every tensor of the state: weights, AdamW's moments and step counts, the best weights so far."""
+def pack_training_state(
+    trained: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, best: Sequence[Tensor] | None
+) -> dict[str, Tensor]:
+    """Return copies, by name: `weight.N`, the best weights `best.N`, and the optimizer's state `optimizer.N.NAME`."""
     tensors = {f"weight.{i}": parameter.detach() for i, parameter in enumerate(trained)}
-    for i, parameter in enumerate(trained):
-        tensors |= {f"{name}.{i}": value for name, value in optimizer.state[parameter].items()}
     tensors |= {f"best.{i}": tensor for i, tensor in enumerate(best or ())}
+    for i, state in optimizer.state_dict()["state"].items():
+        # bitsandbytes counts its steps in plain numbers
+        tensors |= {f"optimizer.{i}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
     return {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
-def unpack(tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, trained: Sequence[nn.Parameter]) -> list[Tensor] | None:
-    """Put a state back into the weights and the optimiser; return the best weights, None where there were none."""
-    names = {name.rpartition(".")[0] for name in tensors}
+def unpack_training_state(
+    tensors: Mapping[str, Tensor], trained: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+) -> list[Tensor] | None:
+    """Restore weights and optimizer. Return the best weights, or None if there were none.
+
+    Raises KeyError or RuntimeError if the state is of another model.
+    """
+    state: dict[int, dict[str, Any]] = {}
+    for key, tensor in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            count = tensor.dtype == torch.int64 and tensor.ndim == 0
+            state.setdefault(int(index), {})[name] = tensor.item() if count else tensor.clone()
     with torch.no_grad():
         for i, parameter in enumerate(trained):
             parameter.copy_(tensors[f"weight.{i}"])
-            moments = {name: tensors[f"{name}.{i}"] for name in names - {"weight", "best"}}
-            # AdamW keeps its step counts on the parameter's device when fused, as it keeps the moments.
-            optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in moments.items()}
-    if "best" not in names:
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if "best.0" not in tensors:
         return None
     return [tensors[f"best.{i}"].to(parameter.device) for i, parameter in enumerate(trained)]

@@ -1,9 +1,9 @@
-"""One run by many processes, which torchrun starts on one host or several: who does what, and how they stay of one mind.
+"""Data-parallel training by several processes, which torchrun starts on one host or several.
 
-Each process holds the whole network and takes its share of every step's examples. A pass's loss is divided by the mass of the whole
-step (`training.loss`), so the sum of all processes' gradients is the step's gradient, whoever took which text. From equal weights
-and equal gradients every process takes the same step. What decides (scores, and with them the best weights and early stopping) is
-worked out by the first process and told to the others. torch is imported when there is somebody to talk to.
+Every process holds the whole model and computes its share of each batch. Micro-batch losses are divided by the normalizer of the
+whole batch (`training.loss`), so the sum of the gradients over all processes is the gradient of the batch, however it is shared.
+From equal weights and equal gradients every process takes the same step. The main process scores evaluations, and with them picks
+the best weights and stops early; the others receive its decision. torch is imported only when there are other processes.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LONGEST_WAIT = timedelta(hours=2)
-"""For one another: the hidden states of a large training set take the first process so long, while the others wait."""
-_SECONDS_TO_SPEAK = 10.0
+TIMEOUT = timedelta(hours=2)
+"""Of one collective operation: the other processes wait while the main process fills a large feature cache."""
+_REPORT_SECONDS = 10.0
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
 class Distributed:
-    """The processes of one run: this one is number `rank` of `size`, and `local_rank` of the `local_size` on this host."""
+    """The processes of one run: this one is number `rank` of `size`, and number `local_rank` of `local_size` on its host."""
 
     rank: int = 0
     size: int = 1
@@ -49,33 +50,33 @@ class Distributed:
 
     @classmethod
     def join(cls) -> Distributed:
-        """Meet the processes that torchrun started with this one, and take a GPU each where there are any.
+        """Connect to the processes that torchrun started with this one, with one GPU each if the host has any.
 
-        Without torchrun a process is alone. Raises LoralabError when there are fewer GPUs than processes on this host.
+        Without torchrun the result is `ALONE`. Raises LoralabError if torchrun's variables are incomplete, or if the host has
+        fewer GPUs than processes.
         """
-        if (size := int(os.environ.get("WORLD_SIZE", "1"))) == 1:
+        if os.environ.get("WORLD_SIZE", "1") == "1":
             return ALONE
         import torch
-        from torch import distributed
+        from torch import distributed as group
 
-        local = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
-        world = cls(int(os.environ["RANK"]), size, *local)
+        joined = cls(*_read_variables())
         if gpus := torch.cuda.device_count():
-            if world.local_size > gpus:
-                raise LoralabError(f"{world.local_size} processes need a GPU each and there are {gpus}: --nproc-per-node {gpus}")
-            torch.cuda.set_device(world.local_rank)
-        if not world.is_main:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the first one's, which then ends as if it were alone
-        with _in_touch():
-            distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=LONGEST_WAIT)
-        return world
+            if joined.local_size > gpus:
+                raise LoralabError(f"{joined.local_size} processes need a GPU each and there are {gpus}: --nproc-per-node {gpus}")
+            torch.cuda.set_device(joined.local_rank)
+        if not joined.is_main:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
+        with _explain_lost_process():
+            group.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+        return joined
 
     def leave(self) -> None:
-        """Part from the others when all has gone well."""
+        """Disconnect after a successful run."""
         if self.size > 1:
-            from torch import distributed
+            from torch import distributed as group
 
-            distributed.destroy_process_group()
+            group.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
@@ -84,95 +85,98 @@ class Distributed:
 
     @property
     def threads(self) -> int | None:
-        """The cores that fall to each process of this host; None, for torch to choose, where there is one."""
+        """CPU threads for each process of this host; None, which leaves the choice to torch, if there is one process."""
         if self.local_size == 1:
             return None
-        return max(1, (psutil.cpu_count(logical=False) or os.cpu_count() or 1) // self.local_size)
+        return max(1, available_cores() // self.local_size)
 
     def share(self, positions: Ints, lengths: Ints) -> Ints:
-        """Return our part of `positions`, of a step or a data set: about as many tokens as any other's; it may be empty."""
+        """Return this process's part of `positions`, with about as many tokens as any other's. It may be empty."""
         return positions if self.size == 1 else partition_by_length(positions, lengths, self.size)[self.rank]
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
-        """Set tensors to what the first process has in them."""
+        """Copy the main process's values into the tensors of all processes."""
         if self.size > 1:
-            from torch import distributed
+            from torch import distributed as group
 
-            with _in_touch():
+            with _explain_lost_process():
                 for tensor in tensors:
-                    distributed.broadcast(tensor.detach(), src=0)
+                    group.broadcast(tensor.detach(), src=0)
 
     def all_reduce(self, loss: float, parameters: Sequence[nn.Parameter]) -> float:
-        """Set every gradient to the sum of all processes', in one message; return the sum of their losses.
+        """Replace every gradient by its sum over all processes, in one message. Return the sum of the losses.
 
-        A gradient is None where it is None everywhere, so that AdamW passes over such a parameter as it does in one process.
+        A gradient stays None if it is None in all processes: the optimizer then skips the parameter, as in a single process.
         """
         if self.size == 1:
             return loss
         import torch
-        from torch import distributed
+        from torch import distributed as group
 
         gradients = [parameter.grad for parameter in parameters]
-        heads = torch.tensor([loss, *(gradient is not None for gradient in gradients)], device=parameters[0].device)
-        bodies = [p.new_zeros(p.numel()) if g is None else g.flatten() for p, g in zip(parameters, gradients, strict=True)]
-        message = torch.cat([heads, *bodies])
-        with _in_touch():
-            distributed.all_reduce(message)
-        head, *body = torch.split(message, [len(heads), *(parameter.numel() for parameter in parameters)])
-        total, *present = head.tolist()
-        for parameter, found, anywhere in zip(parameters, body, present, strict=True):
-            parameter.grad = found.view_as(parameter) if anywhere else None
+        header = torch.tensor([loss, *(gradient is not None for gradient in gradients)], device=parameters[0].device)
+        values = [p.new_zeros(p.numel()) if g is None else g.flatten() for p, g in zip(parameters, gradients, strict=True)]
+        message = torch.cat([header, *values])
+        with _explain_lost_process():
+            group.all_reduce(message)
+        header, *sums = torch.split(message, [len(header), *(parameter.numel() for parameter in parameters)])
+        total, *present = header.tolist()
+        for parameter, summed, anywhere in zip(parameters, sums, present, strict=True):
+            parameter.grad = summed.view_as(parameter) if anywhere else None
         return float(total)
 
     def gather(self, value: T) -> list[T]:
-        """Return what every process gave, in their order."""
+        """Return the values of all processes, in order of rank."""
         if self.size == 1:
             return [value]
-        from torch import distributed
+        from torch import distributed as group
 
-        found: list[Any] = [None] * self.size
-        with _in_touch():
-            distributed.all_gather_object(found, value)
-        return found
+        values: list[Any] = [None] * self.size
+        with _explain_lost_process():
+            group.all_gather_object(values, value)
+        return values
 
     def run_on_main(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Call in the first process alone: all return what it returned, or raise the LoralabError it raised."""
+        """Call a function in the main process. Every process returns its result, or raises its LoralabError."""
         if self.size == 1:
             return function(*arguments, **named)
-        from torch import distributed
+        from torch import distributed as group
 
-        outcome: list[Any] = [_attempt(partial(function, *arguments, **named)) if self.is_main else None]
-        with _in_touch():
-            distributed.broadcast_object_list(outcome, src=0)
-        found, error = outcome[0]
+        outcome: list[Any] = [_capture_outcome(partial(function, *arguments, **named)) if self.is_main else None]
+        with _explain_lost_process():
+            group.broadcast_object_list(outcome, src=0)
+        result, error = outcome[0]
         if error is not None:
             raise error
-        return cast(T, found)
+        return cast(T, result)
 
     def run_everywhere(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Call in every process, which must not wait for another in it: where one raises a LoralabError, all raise that."""
+        """Call a function in every process. If one raises a LoralabError, all raise it.
+
+        The function must not wait for another process.
+        """
         if self.size == 1:
             return function(*arguments, **named)
-        found, error = _attempt(partial(function, *arguments, **named))
-        for rank, theirs in enumerate(self.gather(error)):
-            if theirs is not None:
-                raise theirs if rank == 0 else type(theirs)(f"process {rank}: {theirs}")
-        return cast(T, found)
+        result, error = _capture_outcome(partial(function, *arguments, **named))
+        for rank, raised in enumerate(self.gather(error)):
+            if raised is not None:
+                raise raised if rank == 0 else type(raised)(f"process {rank}: {raised}")
+        return cast(T, result)
 
     def main_first(self, function: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
-        """Call in the first process of each host, then in the others, which find on the disk what that one left there."""
+        """Call a function in the first process of each host, then in the others, which can read the files it wrote."""
         call = partial(function, *arguments, **named)
-        found = self.run_everywhere(lambda: None if self.local_rank else call())
-        return self.run_everywhere(lambda: call() if self.local_rank else cast(T, found))
+        result = self.run_everywhere(lambda: None if self.local_rank else call())
+        return self.run_everywhere(lambda: call() if self.local_rank else cast(T, result))
 
     def check_same(self, **facts: object) -> None:
-        """Raise LoralabError, in all processes, where one does not have the same facts as the first."""
-        first, *others = self.gather(facts)
-        for rank, theirs in enumerate(others, start=1):
-            for name, value in theirs.items():
-                if value != first[name]:
+        """Raise LoralabError in all processes if a fact differs from that of the main process."""
+        main, *others = self.gather(facts)
+        for rank, other in enumerate(others, start=1):
+            for name, value in other.items():
+                if value != main[name]:
                     raise LoralabError(
-                        f"process {rank} has other {name} than the first: {value}, not {first[name]}; "
+                        f"process {rank} and the main process differ in {name}: {value}, not {main[name]}; "
                         "give every host the same command and the same files"
                     )
 
@@ -181,28 +185,57 @@ ALONE = Distributed()
 """The only process of a run."""
 
 
-def tell(message: str) -> None:
-    """Print what is wrong, which all processes know, once on each host; torchrun's own report, which comes later, ends with it."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":
-        time.sleep(_SECONDS_TO_SPEAK)  # torchrun ends all others, sleep or no sleep, as soon as one has ended
+def available_cores() -> int:
+    """Return the number of physical cores that this process may use."""
+    physical = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return min(physical, len(os.sched_getaffinity(0)))
+    return physical
+
+
+def report_error(message: str) -> None:
+    """Print an error that all processes know once per host, and add it to the report that torchrun prints at the end."""
+    launched = _is_launched()
+    if launched and os.environ["LOCAL_RANK"] != "0":
+        time.sleep(_REPORT_SECONDS)  # torchrun ends all processes when one has ended: leave the first time to print
         return
     print(message, file=sys.stderr)
-    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+    if launched and (report := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         content = {"message": message, "extraInfo": {"timestamp": int(time.time())}}
         Path(report).write_text(json.dumps({"message": content}), encoding="utf-8")
 
 
 def exit_with(code: int) -> NoReturn:
-    """End this process. One of several ends at once: taken down in order, its connection to the others may abort it."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    """End this process. One of several ends without cleaning up, which could abort in the connection to the others."""
+    if _is_launched():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
-def _attempt(call: Callable[[], T]) -> tuple[T | None, LoralabError | None]:
-    """What a call returned, or what it raised; a bug's traceback goes its own way, and torchrun ends the others."""
+def _is_launched() -> bool:
+    """Return whether torchrun started this process as one of several."""
+    return all(name in os.environ for name in _VARIABLES) and os.environ["WORLD_SIZE"] != "1"
+
+
+def _read_variables() -> tuple[int, int, int, int]:
+    """Return rank, size, local rank and local size from torchrun's environment variables."""
+    if missing := [name for name in _VARIABLES if name not in os.environ]:
+        raise LoralabError(
+            f"the environment has WORLD_SIZE={os.environ['WORLD_SIZE']} and no {', '.join(missing)}: start several processes with "
+            "torchrun, or unset WORLD_SIZE"
+        )
+    try:
+        rank, size, local_rank, local_size = (int(os.environ[name]) for name in _VARIABLES)
+    except ValueError as error:
+        values = ", ".join(f"{name}={os.environ[name]}" for name in _VARIABLES)
+        raise LoralabError(f"{values}: these environment variables must be numbers, as torchrun sets them") from error
+    return rank, size, local_rank, local_size
+
+
+def _capture_outcome(call: Callable[[], T]) -> tuple[T | None, LoralabError | None]:
+    """Return the result of a call, or its LoralabError. Other exceptions propagate, and torchrun ends the other processes."""
     try:
         return call(), None
     except LoralabError as error:
@@ -210,12 +243,12 @@ def _attempt(call: Callable[[], T]) -> tuple[T | None, LoralabError | None]:
 
 
 @contextlib.contextmanager
-def _in_touch() -> Iterator[None]:
-    """Where another process has gone, say so: why it went is told by itself, or by torchrun."""
+def _explain_lost_process() -> Iterator[None]:
+    """Turn a failed collective operation into RunFailed. Its cause is in the output of the process that ended."""
     try:
         yield
     except RuntimeError as error:
         raise RunFailed(
-            "another process of this run has ended or cannot be reached; the same command with --resume goes on from the last "
-            f"checkpoint\n  {str(error)[:200]}"
+            "another process of this run has ended or cannot be reached; resume from the last checkpoint with the same command and "
+            f"--resume\n  {str(error)[:200]}"
         ) from error

@@ -1,4 +1,4 @@
-"""The loss of one pass, as a share of its step, so that passes add up to the step however it is cut."""
+"""The training loss. Micro-batch losses add up to the loss of the batch, however the batch is divided."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from loralab.errors import LoralabError, nearest
 class Loss:
     """Cross entropy with class weights w, label smoothing ε and focal exponent γ, in any combination.
 
-    A text of class y has the target mass w_y (1 - ε) on its class, where the focal factor (1 - p_y)^γ applies (Lin et al. 2017),
-    and ε spread evenly over all classes, which no class weight scales (Szegedy et al. 2016). The loss of a step is the sum over
-    its texts divided by the sum of their masses: with ε = γ = 0 it is torch's weighted cross entropy, with w = 1 its smoothed one.
+    A text of class y has the target weight w_y (1 - ε) on its class, times the focal factor (1 - p_y)^γ (Lin et al. 2017), and ε
+    spread evenly over all classes, without class weights (Szegedy et al. 2016). The loss of a batch is the sum over its texts
+    divided by `normalizer`. With ε = γ = 0 it equals torch's weighted cross entropy, with w = 1 and γ = 0 torch's smoothed one.
     """
 
     weights: Tensor | None = None
@@ -29,22 +29,22 @@ class Loss:
     focal_gamma: float = 0.0
 
     def to(self, device: torch.device) -> Loss:
-        """The same with its weights on `device`, where labels and logits must be."""
+        """Return the loss with its class weights on `device`."""
         return self if self.weights is None else replace(self, weights=self.weights.to(device))
 
     def normalizer(self, labels: Tensor) -> Tensor:
-        """Total target mass of labels (n,): what a step's loss is divided by. A scalar."""
+        """Return the sum of the target weights of labels (n,), a scalar: the divisor of a batch's loss."""
         weights = torch.ones(len(labels), device=labels.device) if self.weights is None else self.weights[labels]
         return (weights * (1 - self.smoothing) + self.smoothing).sum()
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """logits: (n, classes) fp32; labels: (n,) → summed loss, a scalar, not yet divided by the step's mass."""
+        """logits: (n, classes) fp32; labels: (n,) → summed loss, a scalar, not yet divided by the batch's normalizer."""
         log_p = F.log_softmax(logits.float(), dim=-1)
-        own = log_p.gather(1, labels[:, None])[:, 0]
-        loss = -own
+        label_log_p = log_p.gather(1, labels[:, None])[:, 0]
+        loss = -label_log_p
         if self.focal_gamma:
-            # kept above 0, where a power below 1 is infinitely steep: γ = 0.5 gave NaN gradients on texts with p = 1
-            loss = loss * (-torch.expm1(own)).clamp_min(1e-12) ** self.focal_gamma
+            # At p = 1 the derivative of a power below 1 is infinite, and γ = 0.5 gave NaN gradients: keep the base above 0.
+            loss = loss * (-torch.expm1(label_log_p)).clamp_min(1e-12) ** self.focal_gamma
         if self.weights is not None:
             loss = loss * self.weights[labels]
         return ((1 - self.smoothing) * loss - self.smoothing * log_p.mean(dim=-1)).sum()
@@ -53,9 +53,9 @@ class Loss:
 def resolve_class_weights(
     spec: str | Mapping[str, float] | Sequence[float] | None, classes: Sequence[str], labels: Ints
 ) -> Tensor | None:
-    """Turn `train.class_weights` into one weight a class: `balanced` is n / (classes · count), names left out weigh 1.
+    """Return one weight per class for `train.class_weights`. `balanced` is n / (classes · count); omitted names get 1.
 
-    Raises LoralabError for an unknown class, a wrong number of weights, or one that is not above zero.
+    Raises LoralabError for an unknown class, a wrong number of weights, or a weight that is not above zero.
     """
     if spec is None:
         return None

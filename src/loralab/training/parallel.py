@@ -1,7 +1,7 @@
-"""Passes side by side on a processor's cores, one thread each, rather than one after another with all threads inside each product.
+"""Micro-batches in parallel, one thread each, instead of one after another with all threads inside each matrix product.
 
-Between the products a pass is many small operations that a second thread does not speed up; two passes at once keep both cores
-busy with them (on 2 cores 1.1 to 1.2 times the speed, docs/log.md).
+Between the products a micro-batch consists of many small operations that a second thread does not speed up. Two micro-batches in
+parallel keep two cores busy: 1.1 to 1.2 times the speed on 2 cores (docs/lab).
 """
 
 from __future__ import annotations
@@ -14,41 +14,40 @@ from functools import lru_cache
 from typing import TypeVar
 
 import torch
-from torch import nn
+
+from loralab.model.interface import ClassifierModel
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 
-def num_workers(network: nn.Module, texts: int) -> int:
-    """How many passes so many texts are dealt into, to run at once: one for each of torch's threads, while they have texts enough.
+def num_workers(model: ClassifierModel, texts: int) -> int:
+    """Return how many threads compute so many texts: up to torch's number, with at least `min_texts_per_worker` texts each.
 
-    Networks say by `texts_at_least` how many are enough, and that threads may share them: ours draw their dropout by
-    `model.dropout.turn`. Others, and those that compute elsewhere, take one pass at a time.
+    1 for a model that threads cannot share, or that computes on another device.
     """
-    least: int | None = getattr(network, "texts_at_least", None)
-    if least is None or next(network.parameters()).device.type != "cpu":
+    if not model.thread_safe or model.device.type != "cpu":
         return 1
-    return min(torch.get_num_threads(), max(1, texts // least))
+    return min(torch.get_num_threads(), max(1, texts // model.min_texts_per_worker))
 
 
-def parallel_map(work: Callable[[T], R], parts: Sequence[T], num_workers: int) -> Iterator[R]:
-    """Yield work(part) of every part, in their order, `hands` of them at work at a time, who share torch's threads evenly.
+def parallel_map(function: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    """Yield function(item) for every item, in order, computed by `workers` threads that share torch's threads evenly.
 
-    A thread of its own begins with torch's defaults: `work` itself must turn gradients off.
+    A new thread starts with torch's defaults, so the function itself must disable gradients where needed.
     """
-    num_workers = min(num_workers, len(parts))
-    if num_workers <= 1:
-        return map(work, parts)
-    return _pool(num_workers, max(1, torch.get_num_threads() // num_workers)).map(work, parts)
+    workers = min(workers, len(items))
+    if workers <= 1:
+        return map(function, items)
+    return _pool(workers, max(1, torch.get_num_threads() // workers)).map(function, items)
 
 
 @contextmanager
-def one_thread(when: bool) -> Iterator[None]:
+def one_thread(when: bool = True) -> Iterator[None]:
     """Compute on the calling thread alone.
 
-    torch's other threads, once woken for the small tensors of an optimiser, go on spinning into the passes that follow and take
-    their cores: 7 % of a step on 2 cores (docs/log.md).
+    torch's other threads keep spinning after the small tensors of an optimizer step and take cores from the micro-batches that
+    follow: 7 % of a step on 2 cores (docs/lab).
     """
     threads = torch.get_num_threads()
     if when:
@@ -61,9 +60,10 @@ def one_thread(when: bool) -> Iterator[None]:
 
 
 @lru_cache(maxsize=8)
-def _pool(num_workers: int, threads: int) -> ThreadPoolExecutor:
-    # torch keeps the number of threads for each thread that calls it, so this leaves the caller's as it is.
-    return ThreadPoolExecutor(num_workers, "loralab", initializer=torch.set_num_threads, initargs=(threads,))
+def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
+    # torch keeps the number of threads per calling thread, so this does not change the caller's.
+    return ThreadPoolExecutor(workers, "loralab", initializer=torch.set_num_threads, initargs=(threads,))
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork

@@ -1,4 +1,4 @@
-"""What a run is made of before its first step: rows, tokens, network, loss, cache. Nothing is written yet."""
+"""Build the components of a run: rows, tokens, model, loss, feature cache. Nothing is written."""
 
 from __future__ import annotations
 
@@ -14,26 +14,23 @@ from loralab.config import Config
 from loralab.data.augment import Rewrite, augment, check_techniques, needs_synonyms, remark, word_rewrites
 from loralab.data.back_translation import load_back_translation
 from loralab.data.clean import check_steps
-from loralab.data.prepare import class_names_as_texts, load_splits, remarks
-from loralab.data.prompt import Prompt, set_prompt
+from loralab.data.prompt import Prompt, description_texts, set_prompt
 from loralab.data.sources import Columns
-from loralab.data.splits import Splits
+from loralab.data.splits import Splits, load_splits, split_remarks
 from loralab.data.tokenize import load_tokenizer, tokenize_cached
 from loralab.data.types import Encoded, Examples
 from loralab.data.wordnet import find_wordnet
 from loralab.model import device
-from loralab.model.build import Lora, build_network, check_counts
-from loralab.model.bundle import Manifest
+from loralab.model.build import PromptHead, TrainableModel, build_model, check_counts
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
-from loralab.model.encoder import EncoderClassifier
-from loralab.model.hf.model import HFClassifier
-from loralab.model.parameter_counts import Counts
+from loralab.model.manifest import Manifest
+from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage.cache import cache_folder
 from loralab.training import prefix_cache
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.loss import Loss, resolve_class_weights
 from loralab.training.prefix_cache import PrefixCache
-from loralab.training.schedule import count_steps
+from loralab.training.schedule import count_steps, warmup_remarks
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -41,13 +38,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run is about to do, told before step 1."""
+    """What a run will do, known before its first step."""
 
     folder: Path
     splits: Splits
     columns: Columns
-    counts: Counts
-    setting: device.DeviceConfig
+    counts: ParameterCounts
+    device: device.DeviceConfig
     cache: PrefixCache
     remarks: tuple[str, ...]
     processes: int = 1
@@ -55,49 +52,59 @@ class RunPlan:
 
 @dataclass(frozen=True)
 class RunComponents:
-    """All that a run is made of, before its first step.
+    """The parts of a run before its first step.
 
-    `parts`: the splits' rows as tokens, by the splits' names. `names`: what the classes are called, where the head starts from it.
+    encoded: the tokenized rows by split name. descriptions: tokenized class descriptions, if the head starts from them.
     """
 
     plan: RunPlan
-    network: EncoderClassifier | HFClassifier
+    model: TrainableModel
     tokenizer: Tokenizer
-    parts: Mapping[str, Encoded]
-    names: Encoded | None
+    encoded: Mapping[str, Encoded]
+    descriptions: Encoded | None
     loss: Loss
     manifest: Manifest
 
 
-def build_run(config: Config, target: Path, world: Distributed = ALONE) -> RunComponents:
-    """Read the rows, load and adapt the encoder, and decide what to do, writing nothing and waiting for nobody."""
+def build_run(config: Config, target: Path, distributed: Distributed = ALONE) -> RunComponents:
+    """Read the rows, load and adapt the encoder, and plan the run. Writes nothing and waits for no other process.
+
+    `model.device.thread_limit` decides the number of threads.
+    """
     check_steps(config.data.clean)
     check_techniques(config.data.augment)
-    splits, columns = load_splits(**config.data.division())
-    splits, added = augment_rows(config, splits)
-    loss, names = choose_loss(config, splits), choose_names(config, splits)
+    splits, columns = load_splits(config.data)
+    splits, augmentation_remarks = augment_rows(config, splits)
+    loss, descriptions = build_loss(config, splits), describe_classes(config, splits)
 
     base = resolve_base(config.model.base)
     tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
-    prompt = set_prompt(tokenizer, config.data.template, names) if names and config.model.head == "prompt" else None
-    network, counts = make_network(config, base, len(splits.classes), prompt)
-    setting = device.move_to_device(network, config.train.precision, config.train.threads or world.threads)
-    manifest = describe_model(config, base, network, splits.classes)
+    prompt = set_prompt(tokenizer, config.data.template, descriptions) if descriptions and config.model.head == "prompt" else None
+    model, counts = load_model(config, base, len(splits.classes), prompt)
+    placement = device.move_to_device(model, config.train.precision, config.train.device)
+    manifest = build_manifest(config, base, model, splits.classes)
 
     tokenize = partial(tokenize_cached, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
-    parts = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
-    if isinstance(network, HFClassifier) and network.allocation is not None:
-        steps = config.train.batch_size, config.train.epochs, config.train.max_steps
-        network.allocation.check_steps(count_steps(len(parts["train"]), *steps))
-    cache = plan_cache(config, network, parts, manifest, setting)
-    notes = (*added, *remarks(splits), *config.remarks(), *(prompt.remarks if prompt else ()))
-    plan = RunPlan(target, splits, columns, counts, setting, cache, notes, world.size)
-    start = tokenize(names) if names and not prompt else None
-    return RunComponents(plan, network, tokenizer, parts, start, loss, manifest)
+    encoded = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
+    steps = count_steps(len(encoded["train"]), config.train.batch_size, config.train.epochs, config.train.max_steps)
+    if model.allocation is not None:
+        model.allocation.check_steps(steps)
+    cache = plan_cache(config, model, encoded, manifest, placement)
+    notes = (
+        *augmentation_remarks,
+        *split_remarks(splits),
+        *config.remarks(),
+        *warmup_remarks(config.train.warmup, steps),
+        *placement.remarks(),
+        *(prompt.remarks if prompt else ()),
+    )
+    plan = RunPlan(target, splits, columns, counts, placement, cache, notes, distributed.size)
+    head_descriptions = tokenize(descriptions) if descriptions and not prompt else None
+    return RunComponents(plan, model, tokenizer, encoded, head_descriptions, loss, manifest)
 
 
 def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
-    """Make more rows of the training rows, where that is wanted, and say how many."""
+    """Add augmented training rows if the settings ask for them, and return a remark with their number."""
     data = config.data
     if not data.augment or not data.augment_ratio:
         return splits, []
@@ -108,7 +115,7 @@ def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
 
 
 def load_rewrites(techniques: Sequence[str], strength: float, pair: Sequence[str]) -> dict[str, Rewrite]:
-    """Return the techniques by name; WordNet is read and translators are loaded where one needs them."""
+    """Return the augmentation techniques by name. Loads WordNet and the pair of translation models where needed."""
     rewrites = word_rewrites(techniques, strength, find_wordnet().synonyms if needs_synonyms(techniques) else None)
     if "back_translation" in techniques:
         there, back = pair
@@ -116,72 +123,72 @@ def load_rewrites(techniques: Sequence[str], strength: float, pair: Sequence[str
     return rewrites
 
 
-def choose_loss(config: Config, splits: Splits) -> Loss:
-    """Check what to train for and what to stop on, before anything costs time."""
+def build_loss(config: Config, splits: Splits) -> Loss:
+    """Check the monitored score and return the loss."""
     metrics.check_stop_on(config.train.monitor, splits.classes)
     weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.merged().train.require_labels())
     return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
 
 
-def choose_names(config: Config, splits: Splits) -> Examples | None:
-    """What the classes are called, as labelled texts, where the head is to start from it; the words alone for a prompt's mask."""
+def describe_classes(config: Config, splits: Splits) -> Examples | None:
+    """Return the class descriptions as labelled texts, or without their template for a prompt; None if nothing uses them."""
     prompt = config.model.head == "prompt"
-    wanted = prompt or config.train.head_init in ("descriptions", "probe+descriptions")
-    template = "{}" if prompt else config.data.template
-    return class_names_as_texts(splits.classes, config.data.descriptions, template) if wanted else None
+    if not prompt and config.train.head_init not in ("descriptions", "probe+descriptions"):
+        return None
+    return description_texts(splits.classes, config.data.descriptions, "{}" if prompt else config.data.template)
 
 
-def make_network(
+def load_model(
     config: Config, base: BaseCheckpoint, classes: int, prompt: Prompt | None = None
-) -> tuple[EncoderClassifier | HFClassifier, Counts]:
-    """Load and adapt the encoder; count what will be trained, and refuse it over the budget."""
-    lora = Lora(**config.lora.model_dump(exclude={"max_trainable", "loraplus_lr_ratio"}))
-    shape = config.model.model_dump(exclude={"base"})
-    if prompt:
-        shape |= {"pooling": prompt.place, "words": prompt.words}
-    init, dropout = config.stream("init"), config.stream("dropout")
-    network = build_network(base, classes, **shape, tuning=config.tuning, lora=lora, init_seed=init, dropout_seed=dropout)
-    network.gradient_checkpointing = config.train.gradient_checkpointing
-    counts = check_counts(
-        network, tuning=config.tuning, lora=lora, freeze=config.model.freeze, max_trainable=config.lora.max_trainable
+) -> tuple[TrainableModel, ParameterCounts]:
+    """Load and adapt the encoder. Raises LoralabError if more parameters would be trained than `lora.max_trainable`."""
+    model = build_model(
+        base,
+        classes,
+        config.model,
+        tuning=config.tuning,
+        lora=config.lora,
+        init_seed=config.stream("init"),
+        dropout_seed=config.stream("dropout"),
+        prompt=PromptHead(prompt.place, prompt.words) if prompt else None,
     )
-    return network, counts
+    model.gradient_checkpointing = config.train.gradient_checkpointing
+    return model, check_counts(model, tuning=config.tuning, lora=config.lora, freeze=config.model.freeze)
 
 
-def describe_model(
-    config: Config, base: BaseCheckpoint, network: EncoderClassifier | HFClassifier, classes: tuple[str, ...]
-) -> Manifest:
-    """Write down what the weights alone do not say."""
+def build_manifest(config: Config, base: BaseCheckpoint, model: TrainableModel, classes: tuple[str, ...]) -> Manifest:
+    """Return what a saved model needs besides its weights."""
     return Manifest(
         base=base.name,
         base_folder=str(base.folder.resolve()),
         base_sha256=base.identity(),
         dims=base.dims,
         classes=classes,
-        pooling=network.pooling,
-        head=network.head_kind,
+        pooling=model.pooling,
+        head=model.head_kind,
         tuning=config.tuning,
         clean=config.data.clean,
         max_length=config.data.max_length,
-        lora=config.lora.model_dump(mode="json", exclude={"max_trainable", "loraplus_lr_ratio"}),
+        lora=config.lora,
         quantize=config.model.quantize,
     )
 
 
 def plan_cache(
     config: Config,
-    network: EncoderClassifier | HFClassifier,
-    parts: Mapping[str, Encoded],
+    model: TrainableModel,
+    encoded: Mapping[str, Encoded],
     manifest: Manifest,
-    setting: device.DeviceConfig,
+    placement: device.DeviceConfig,
 ) -> PrefixCache:
-    """Decide what is kept of the frozen layers below the lowest trained one."""
+    """Decide where to cache the hidden states of the frozen layers below the lowest trained one."""
+    kernels = "kernels" if placement.kernels else "torch"
     return prefix_cache.plan(
-        network,
-        list(parts.values()),
-        setting=config.train.feature_cache,
+        model,
+        list(encoded.values()),
+        place=config.train.feature_cache,
         limit=config.train.feature_cache_gb * 1e9,
         epochs=config.train.epochs,
         folder=cache_folder(),
-        identity=f"{manifest.base_sha256}/{setting}/{metadata.version('torch')}",
+        identity=f"{manifest.base_sha256}/{placement.device}/{placement.precision}/{kernels}/{metadata.version('torch')}",
     )

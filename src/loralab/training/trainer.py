@@ -1,66 +1,80 @@
-"""The only training loop. The network, the rows and the settings arrive as arguments; events go out to listeners."""
+"""The training loop. Model, optimizer, rows and settings are arguments; progress goes to the listeners as events."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from loralab.data.batches import collate, make_microbatches, partition_by_length, training_steps
+from loralab import metrics
+from loralab.config import TrainConfig
+from loralab.data.batches import collate, epoch_batches, make_microbatches, partition_by_length
 from loralab.data.types import Encoded, Ints
 from loralab.errors import LoralabError, RunFailed
 from loralab.model.dropout import mask_stream
+from loralab.model.interface import ClassifierModel
 from loralab.training import parallel
-from loralab.training.callbacks import Allocating, EarlyStopping, EvalEnd, Event, Listener, StepEnd
-from loralab.training.checkpoint import Checkpoint, pack, unpack
+from loralab.training.callbacks import EarlyStopping, EvalEnd, Event, Listener, StepEnd
+from loralab.training.checkpoint import Checkpoint, pack_training_state, unpack_training_state
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.loss import Loss
+from loralab.training.process import memory_in_use, peak_gpu_mb
 from loralab.training.schedule import count_steps, multiplier, warmup_steps
-from loralab.training.scoring import logits_among, run_batch
+from loralab.training.scoring import distributed_logits, run_batch
 
-SMALL = 1 << 20
-"""Trained parameters for which no second thread is woken: one steps over 1 M in 0.8 ms, two in 0.6 (docs/log.md)."""
+SINGLE_THREAD_PARAMETERS = 1 << 20
+"""Below this number of trained parameters the optimizer uses one thread: for 1 M it takes 0.8 ms, on two 0.6 (docs/lab)."""
 
 Score = Callable[[npt.NDArray[np.float32], Ints], Mapping[str, float]]
+Gradients = tuple[float, Sequence[Tensor | None]]
+"""A micro-batch's share of the batch's loss, and the gradients of the trained parameters."""
 
 
 @dataclass(frozen=True)
-class Optimisation:
-    """How to train: the settings of the same names (see `loralab.config.loading.TrainConfig`); B learns at `loraplus_lr_ratio` times A's rate."""
+class TrainingData:
+    """Tokenized, labelled rows. shuffle_seed: decides the batches of every epoch."""
 
-    epochs: float = 3.0
-    max_steps: int | None = None
-    batch_size: int = 16
-    max_tokens_per_microbatch: int = 8192
-    learning_rate: float = 1e-3
-    head_learning_rate: float | None = None
-    weight_decay: float = 0.01
-    schedule: str = "cosine"
-    warmup: float = 0.06
-    eval_steps: int | None = None
-    max_grad_norm: float = 1.0
-    loraplus_lr_ratio: float = 1.0
+    train: Encoded
+    validation: Encoded | None = None
+    shuffle_seed: int = 0
 
-    @classmethod
-    def names(cls) -> set[str]:
-        """The names of these settings."""
-        return {field.name for field in fields(cls)}
+
+@dataclass(frozen=True)
+class Objective:
+    """loss: minimized on the training rows. score(logits, labels): scores on the validation rows, of which one is monitored."""
+
+    loss: Loss
+    score: Score
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Called in the main process: listeners with every event, save_checkpoint with the state after every evaluation."""
+
+    listeners: Sequence[Listener] = ()
+    save_checkpoint: Callable[[Checkpoint], None] = lambda checkpoint: None
+
+
+NO_CALLBACKS = Callbacks()
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """What training came to. The network holds the weights of `best_step`, or the last ones where nothing was evaluated."""
+    """The outcome of training. The model has the weights of `best_step`, or the last ones if nothing was evaluated.
+
+    scores, temperature: of the best evaluation; train_seconds: without evaluations.
+    """
 
     steps: int
     best_step: int
     scores: Mapping[str, float]
+    temperature: float | None
     samples: int
     train_seconds: float
     stopped_early: bool
@@ -68,257 +82,234 @@ class FitResult:
 
     @property
     def samples_per_second(self) -> float:
-        """Training throughput, evaluations not counted."""
+        """Training throughput without evaluations."""
         return self.samples / self.train_seconds if self.train_seconds else 0.0
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What one pass takes of a step: its number in it, the examples, and the mass of the whole step's labels."""
+    """What one forward and backward pass sees. number: its position in the batch; normalizer: of the whole batch's loss."""
 
     number: int
     positions: Ints
     normalizer: Tensor
 
 
-Gradients = tuple[float, Sequence[Tensor | None]]
-"""A part's share of the step's loss, and the gradients of all that is trained."""
-
-
 class Trainer:
-    """Train what requires a gradient, keep the best weights by `watch`, and stop early when it says so.
+    """Train the parameters that require gradients, keep the best weights, and stop early.
 
-    Batches are drawn from `seed` alone; on a CPU, equal arguments give equal weights, bit for bit. `keep` receives the state
-    after every evaluation, and `resume` continues from such a state as if training had never stopped. Ctrl-C ends training
-    with the best weights so far. Raises RunFailed when the loss is no longer finite.
-
-    With a `world` of several processes all call this with equal arguments, each takes its share of every step, and all reach
-    the same weights; `listeners` and `keep` are called in the main process only.
+    Equal arguments give equal weights, bit for bit on a CPU: batches depend on the data's seed alone, dropout on the model's.
+    With several processes all call this with equal arguments. Each computes its share of every batch, and all reach the same
+    weights.
     """
 
     def __init__(
         self,
-        network: nn.Module,
-        train: Encoded,
-        validation: Encoded | None,
-        loss: Loss,
-        score: Score,
-        watch: EarlyStopping,
-        seed: int,
-        optimisation: Optimisation,
-        listeners: Sequence[Listener] = (),
-        resume: Checkpoint | None = None,
-        keep: Callable[[Checkpoint], None] = lambda checkpoint: None,
-        world: Distributed = ALONE,
+        model: ClassifierModel,
+        optimizer: torch.optim.Optimizer,
+        data: TrainingData,
+        objective: Objective,
+        config: TrainConfig,
+        callbacks: Callbacks = NO_CALLBACKS,
+        distributed: Distributed = ALONE,
     ) -> None:
-        self.network, self.train, self.validation = network, train, validation
-        self.score, self.watch, self.listeners, self.keep = score, watch, listeners, keep
-        self.settings, self.world = optimisation, world
-        self.random = np.random.default_rng(seed)
-        self.device = next(network.parameters()).device
-        self.loss = loss.to(self.device)
-        self.trained = [p for p in network.parameters() if p.requires_grad]
-        self.small = sum(p.numel() for p in self.trained) < SMALL
-        self.allocation: Allocating | None = getattr(network, "allocation", None)
-        self.optimizer = _optimizer(network, optimisation)
-        half = getattr(network, "compute_dtype", None) == torch.float16
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=half)  # fp16 alone needs its gradients scaled
-        self.base_rates = [float(group["lr"]) for group in self.optimizer.param_groups]
-        self.steps_per_epoch = math.ceil(len(train) / optimisation.batch_size)
-        self.total = count_steps(len(train), optimisation.batch_size, optimisation.epochs, optimisation.max_steps)
-        self.warmup = warmup_steps(optimisation.warmup, self.total)
+        self.model, self.optimizer, self.config = model, optimizer, config
+        self.train_rows, self.validation_rows = data.train, data.validation
+        self.loss, self.score = objective.loss.to(model.device), objective.score
+        self.callbacks, self.distributed = callbacks, distributed
+        self.device = model.device
+        self.trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.few_parameters = sum(parameter.numel() for parameter in self.trained) < SINGLE_THREAD_PARAMETERS
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=model.compute_dtype == torch.float16)
+        self.random = np.random.default_rng(data.shuffle_seed)
+        self.early_stopping = EarlyStopping(config.monitor, config.patience, config.min_delta)
+        self.base_rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self.steps_per_epoch = math.ceil(len(data.train) / config.batch_size)
+        self.total = count_steps(len(data.train), config.batch_size, config.epochs, config.max_steps)
+        self.warmup = warmup_steps(config.warmup, self.total)
         self.step = self.samples = self.best_step = 0
         self.scores: Mapping[str, float] = {}
+        self.temperature: float | None = None
         self.best: list[Tensor] | None = None
-        self.began = time.perf_counter()
         self.evaluation_seconds = 0.0
-        world.broadcast(self.trained)
-        if resume is not None:
-            self.restore(resume)
+        self.started = time.perf_counter()
+        distributed.broadcast(self.trained)
 
-    def run(self) -> FitResult:
+    def fit(self) -> FitResult:
+        """Train until the last step, early stopping or Ctrl-C, and give the model its best weights.
+
+        Raises RunFailed if the loss or the gradient is not finite.
+        """
+        interrupted = False
+        self.model.train()
         try:
-            for positions in self.steps():
-                parts, hands = self.make_microbatches(positions)
-                self.optimizer_step(positions, parallel.parallel_map(self.gradients, parts, hands))
+            for batch in self.batches():
+                if self.early_stopping.exhausted:
+                    break
+                microbatches, workers = self.make_microbatches(batch)
+                self.optimizer_step(len(batch), parallel.parallel_map(self.gradients, microbatches, workers))
+                if self.evaluation_due():
+                    self.evaluate()
+            if self.total == 0:
+                self.evaluate()
         except KeyboardInterrupt:
-            return self.end(interrupted=True)
-        return self.end()
+            interrupted = True
+        return self.finish(interrupted)
 
-    def steps(self) -> Iterator[Ints]:
-        """The examples of every step to be taken; what is due after a step is done before the next one is asked for."""
-        self.network.train()
-        for positions in self._all_steps():
-            if self.watch.exhausted:
-                return
-            yield positions
-            if self._evaluation_due():
-                self._evaluate()
-        if self.total == 0:
-            self._evaluate()
-
-    def end(self, interrupted: bool = False) -> FitResult:
-        """Give the network its best weights, and tell what training came to."""
-        seconds = time.perf_counter() - self.began - self.evaluation_seconds
-        if self.best is not None:
-            with torch.no_grad():
-                for parameter, kept in zip(self.trained, self.best, strict=True):
-                    parameter.copy_(kept)
-        else:
-            self.best_step = self.step
-        self.network.eval()
-        stopped = not interrupted and self.step < self.total
-        return FitResult(self.step, self.best_step, self.scores, self.samples, seconds, stopped, interrupted)
-
-    def _all_steps(self) -> Iterator[Ints]:
-        """The examples of every step, epoch after epoch, to the last step."""
+    def batches(self) -> Iterator[Ints]:
+        """Yield the row positions of every batch, epoch after epoch, up to the last step."""
         number = 0
         while number < self.total:
-            for positions in training_steps(self.train.lengths, self.settings.batch_size, self.random)[: self.total - number]:
+            epoch = epoch_batches(self.train_rows.lengths, self.config.batch_size, self.random)
+            for batch in epoch[: self.total - number]:
                 number += 1
-                if number > self.step:  # a resumed run draws the steps it has taken again, and passes over them
-                    yield positions
+                if number > self.step:  # a resumed run shuffles all epochs again and skips the steps it has taken
+                    yield batch
 
-    def make_microbatches(self, positions: Ints) -> tuple[list[MicroBatch], int]:
-        """Return this process's passes of a step, and how many of them may run at once."""
-        mass = self.loss.normalizer(self.labels(positions))
-        mine = self.world.share(positions, self.train.lengths)
-        hands = parallel.num_workers(self.network, len(mine))
-        passes = (
-            part
-            for hand in partition_by_length(mine, self.train.lengths, hands)
-            for part in make_microbatches(hand, self.train.lengths, self.settings.max_tokens_per_microbatch)
+    def make_microbatches(self, batch: Ints) -> tuple[list[MicroBatch], int]:
+        """Divide this process's share of a batch. Return the micro-batches and the number of workers to compute them."""
+        lengths, max_tokens = self.train_rows.lengths, self.config.max_tokens_per_microbatch
+        normalizer = self.loss.normalizer(self.labels(batch))
+        share = self.distributed.share(batch, lengths)
+        workers = parallel.num_workers(self.model, len(share))
+        positions = (
+            microbatch
+            for part in partition_by_length(share, lengths, workers)
+            for microbatch in make_microbatches(part, lengths, max_tokens)
         )
-        return [MicroBatch(number, part, mass) for number, part in enumerate(passes)], hands
+        return [MicroBatch(number, microbatch, normalizer) for number, microbatch in enumerate(positions)], workers
 
-    def gradients(self, part: MicroBatch) -> Gradients:
-        """Return the loss of one micro-batch and the gradients of what is trained."""
-        batch = collate(self.train, part.positions)
-        with mask_stream(self.step, self.world.rank, part.number):
-            loss = self.loss(run_batch(self.network, batch, self.device), self.labels(part.positions)) / part.normalizer
+    def gradients(self, microbatch: MicroBatch) -> Gradients:
+        """Return the loss of one micro-batch and the gradients of the trained parameters."""
+        batch = collate(self.train_rows, microbatch.positions)
+        with mask_stream(self.step, self.distributed.rank, microbatch.number):
+            logits = run_batch(self.model, batch, self.device)
+            loss = self.loss(logits, self.labels(microbatch.positions)) / microbatch.normalizer
             gradients = torch.autograd.grad(self.scaler.scale(loss), self.trained, allow_unused=True)
         return float(loss.detach()), gradients
 
-    def labels(self, positions: Ints) -> Tensor:
-        """The labels of training rows, where the network computes."""
-        assert self.train.labels is not None
-        return torch.from_numpy(self.train.labels[positions]).to(self.device)
-
-    def optimizer_step(self, positions: Ints, passes: Iterable[Gradients]) -> None:
-        """One optimiser step from what its passes found: other processes' passes, clipping, AdamW."""
-        rate = multiplier(self.step, self.total, self.warmup, self.settings.schedule)
-        for group, base in zip(self.optimizer.param_groups, self.base_rates, strict=True):
-            group["lr"] = base * rate
-        total = 0.0
-        for loss, gradients in passes:
-            self._add(gradients)
-            total += loss
-        total = self.world.all_reduce(total, self.trained)
-        if not math.isfinite(total):
-            raise RunFailed(f"the loss is {total} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
-        if self.allocation is not None:
-            self.scaler.scale(self.allocation.penalty()).backward()  # type: ignore[no-untyped-call]
-        with parallel.one_thread(when=self.small):
-            norm = self._optimise()
-        if self.allocation is not None:
-            self.allocation.after_step(self.step + 1, self.total)
+    def optimizer_step(self, samples: int, microbatches: Iterable[Gradients]) -> None:
+        """Sum the gradients of the micro-batches and of all processes, clip them, and update the weights."""
+        factor = multiplier(self.step, self.total, self.warmup, self.config.schedule)
+        for group, base_rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base_rate * factor
+        loss = 0.0
+        for microbatch_loss, gradients in microbatches:
+            self._accumulate(gradients)
+            loss += microbatch_loss
+        loss = self.distributed.all_reduce(loss, self.trained)
+        if not math.isfinite(loss):
+            raise RunFailed(f"the loss is {loss} at step {self.step + 1}: lower train.learning_rate, or use train.precision=fp32")
+        allocation = self.model.allocation
+        if allocation is not None:
+            self.scaler.scale(allocation.penalty()).backward()  # type: ignore[no-untyped-call]
+        with parallel.one_thread(when=self.few_parameters):
+            norm = self._update_weights()
+        if allocation is not None:
+            allocation.after_step(self.step + 1, self.total)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.samples += len(positions)
-        self._tell(
-            StepEnd(self.step, self.total, self._epoch(), total, self.base_rates[0] * rate, norm, self.samples, self._seconds())
+        self.samples += samples
+        rate, memory = self.base_rates[0] * factor, peak_gpu_mb(self.device)
+        self._notify(StepEnd(self.step, self.total, self._epoch(), loss, rate, norm, self.samples, self._seconds(), memory))
+
+    def evaluation_due(self) -> bool:
+        """Return whether the step just taken is followed by an evaluation."""
+        return self.step % (self.config.eval_steps or self.steps_per_epoch) == 0 or self.step == self.total
+
+    def evaluate(self) -> None:
+        """Score the validation rows, keep the weights if they are the best so far, and save a checkpoint."""
+        if self.validation_rows is None or self.validation_rows.labels is None:
+            return
+        started = time.perf_counter()
+        logits = distributed_logits(self.distributed, self.model, self.validation_rows)
+        scores = self.distributed.run_on_main(self.score, logits, self.validation_rows.labels)
+        temperature = self.distributed.run_on_main(metrics.fit_temperature, logits, self.validation_rows.labels)
+        improved = self.early_stopping.improved(scores)
+        if improved:
+            self.best = [parameter.detach().clone() for parameter in self.trained]
+            self.best_step, self.scores, self.temperature = self.step, scores, temperature
+        self.evaluation_seconds += time.perf_counter() - started
+        memory = memory_in_use(self.device, self.distributed)
+        self._notify(EvalEnd(self.step, self._epoch(), scores, improved, self._seconds(), memory, temperature))
+        if self.step and self.distributed.is_main:
+            self.callbacks.save_checkpoint(self.checkpoint())
+
+    def finish(self, interrupted: bool) -> FitResult:
+        """Copy the best weights into the model and return the result."""
+        seconds = self._seconds() - self.evaluation_seconds
+        if self.best is not None:
+            with torch.no_grad():
+                for parameter, best in zip(self.trained, self.best, strict=True):
+                    parameter.copy_(best)
+        else:
+            self.best_step = self.step
+        self.model.eval()
+        return FitResult(
+            steps=self.step,
+            best_step=self.best_step,
+            scores=self.scores,
+            temperature=self.temperature,
+            samples=self.samples,
+            train_seconds=seconds,
+            stopped_early=not interrupted and self.step < self.total,
+            interrupted=interrupted,
         )
 
-    def _optimise(self) -> float:
-        """Clip and let AdamW step; return the gradient's norm before."""
-        self.scaler.unscale_(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.settings.max_grad_norm, foreach=True))
-        if not math.isfinite(norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() > 1):
-            raise RunFailed(f"the gradient is {norm} at step {self.step + 1}: lower train.learning_rate")
-        self.scaler.step(self.optimizer)  # in fp16 a step whose gradient overflowed is left out, and the next one scaled by half
-        return norm
+    def labels(self, positions: Ints) -> Tensor:
+        """Return the labels of training rows on the model's device."""
+        assert self.train_rows.labels is not None
+        return torch.from_numpy(self.train_rows.labels[positions]).to(self.device)
 
-    def _add(self, gradients: Sequence[Tensor | None]) -> None:
+    def checkpoint(self) -> Checkpoint:
+        """Return the state after the current step. Batches and dropout masks are functions of the step and need no state."""
+        tensors = pack_training_state(self.trained, self.optimizer, self.best)
+        if self.model.allocation is not None:
+            tensors |= {f"allocation.{name}": tensor.cpu() for name, tensor in self.model.allocation.state().items()}
+        values = {name: getattr(self, name) for name in _CHECKPOINT_VALUES}
+        states = {"early_stopping": self.early_stopping.state(), "scaler": self.scaler.state_dict()}
+        return Checkpoint(tensors, {**values, **states, "seconds": self._seconds()})
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Continue from a checkpoint. Raises LoralabError if it is of another model."""
+        values, prefix = checkpoint.values, "allocation."
+        try:
+            if self.model.allocation is not None:
+                ranks = {key.removeprefix(prefix): value for key, value in checkpoint.tensors.items() if key.startswith(prefix)}
+                self.model.allocation.restore(ranks)
+            self.best = unpack_training_state(checkpoint.tensors, self.trained, self.optimizer)
+            for name in _CHECKPOINT_VALUES:
+                setattr(self, name, values[name])
+            self.early_stopping.restore(**values["early_stopping"])
+            self.scaler.load_state_dict(values["scaler"])
+            self.started -= values["seconds"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise LoralabError(f"the checkpoint is not of this run ({error!r}): start again with --overwrite") from error
+
+    def _accumulate(self, gradients: Sequence[Tensor | None]) -> None:
         for parameter, gradient in zip(self.trained, gradients, strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
-    def _evaluation_due(self) -> bool:
-        every = self.settings.eval_steps or self.steps_per_epoch
-        return self.step % every == 0 or self.step == self.total
-
-    def _evaluate(self) -> None:
-        """Score the validation rows and keep the weights when they are the best so far."""
-        if self.validation is None or self.validation.labels is None:
-            return
-        began = time.perf_counter()
-        logits = logits_among(self.world, self.network, self.validation)
-        scores = self.world.run_on_main(self.score, logits, self.validation.labels)
-        improved = self.watch.improved(scores)
-        if improved:
-            self.best = [parameter.detach().clone() for parameter in self.trained]
-            self.best_step, self.scores = self.step, scores
-        self.evaluation_seconds += time.perf_counter() - began
-        self._tell(EvalEnd(self.step, self._epoch(), scores, improved, self._seconds(), memory_in_use(self.device)))
-        if self.step and self.world.is_main:
-            self.keep(self.checkpoint())
-
-    def checkpoint(self) -> Checkpoint:
-        """The state after the present step. Rows and dropout masks are drawn anew for each step, so they need none."""
-        tensors = pack(self.optimizer, self.trained, self.best)
-        if self.allocation is not None:
-            tensors |= {f"allocation/{name}": tensor.cpu() for name, tensor in self.allocation.state().items()}
-        names = ("step", "samples", "best_step", "scores", "evaluation_seconds")
-        values = {name: getattr(self, name) for name in names}
-        return Checkpoint(
-            tensors, {**values, "watch": self.watch.state(), "scaler": self.scaler.state_dict(), "seconds": self._seconds()}
-        )
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a state. Raises LoralabError when it is not of this network."""
-        values, tensors = checkpoint.values, dict(checkpoint.tensors)
-        try:
-            allocation = {name: tensors.pop(name) for name in list(tensors) if name.startswith("allocation/")}
-            if self.allocation is not None:
-                self.allocation.restore({name.partition("/")[2]: tensor for name, tensor in allocation.items()})
-            self.best = unpack(tensors, self.optimizer, self.trained)
-            self.step, self.samples, self.best_step = values["step"], values["samples"], values["best_step"]
-            self.scores, self.evaluation_seconds = values["scores"], values["evaluation_seconds"]
-            self.watch.restore(**values["watch"])
-            self.scaler.load_state_dict(values["scaler"])
-            self.began -= values["seconds"]
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise LoralabError(f"the checkpoint is not of this run ({error!r}): start again with --overwrite") from error
+    def _update_weights(self) -> float:
+        """Clip the gradients and step the optimizer. Return the norm before clipping."""
+        self.scaler.unscale_(self.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.trained, self.config.max_grad_norm, foreach=True))
+        if not math.isfinite(norm) and not (self.scaler.is_enabled() and self.scaler.get_scale() > 1):
+            raise RunFailed(f"the gradient is {norm} at step {self.step + 1}: lower train.learning_rate")
+        self.scaler.step(self.optimizer)  # in fp16 it skips a step whose gradient overflowed; the scale is then halved
+        return norm
 
     def _epoch(self) -> float:
         return self.step / self.steps_per_epoch
 
     def _seconds(self) -> float:
-        return time.perf_counter() - self.began
+        return time.perf_counter() - self.started
 
-    def _tell(self, event: Event) -> None:
-        for listener in self.listeners if self.world.is_main else ():
+    def _notify(self, event: Event) -> None:
+        for listener in self.callbacks.listeners if self.distributed.is_main else ():
             listener(event)
 
 
-def memory_in_use(device: torch.device) -> dict[str, float | None]:
-    """What this process holds now and, at its highest, on the GPU: process_mb, gpu_mb (None without one), in MB of 10⁶ bytes."""
-    gpu = torch.cuda.max_memory_allocated(device) / 1e6 if device.type == "cuda" else None
-    return {"process_mb": psutil.Process().memory_info().rss / 1e6, "gpu_mb": gpu}
-
-
-def _optimizer(network: nn.Module, settings: Optimisation) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019): the head with its own rate, LoRA+'s B with its own, no decay on biases and norms."""
-    head_rate = settings.head_learning_rate or settings.learning_rate
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            plus = settings.loraplus_lr_ratio if ".adapters." in name and name.endswith(".b") else 1.0
-            rate = head_rate if name.startswith("head.") else settings.learning_rate * plus
-            decay = settings.weight_decay if parameter.ndim > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-    ordered = sorted(groups.items(), key=lambda item: item[0][0] != settings.learning_rate)  # the first group's rate is reported
-    return torch.optim.AdamW(
-        [{"params": parameters, "lr": rate, "weight_decay": decay} for (rate, decay), parameters in ordered], fused=True
-    )
+_CHECKPOINT_VALUES = ("step", "samples", "best_step", "scores", "temperature", "evaluation_seconds")

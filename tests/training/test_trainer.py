@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from workbench import Recorder, changed, network, rows, same, script, train, trained, weights
+from workbench import Recorder, changed, make_model, rows, same, script, train, trained, weights
 
 from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed
 from loralab.model.dropout import Dropout
-from loralab.training.callbacks import EarlyStopping, Event, StepEnd
+from loralab.training.callbacks import Event, StepEnd
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.loss import Loss
 from loralab.training.schedule import multiplier
-from loralab.training.trainer import Optimisation
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +38,12 @@ def held_out(tiny: Path) -> Encoded:
 def test_how_a_step_is_cut_into_passes_does_not_change_the_weights(tiny: Path, data: Encoded, loss: Loss) -> None:
     found = []
     for max_tokens_per_microbatch in (64, 8192):
-        net = network(tiny)
+        model = make_model(tiny)
         recorder = Recorder()
-        train(net, data, loss=loss, max_tokens_per_microbatch=max_tokens_per_microbatch, listeners=[recorder])
-        found.append((trained(net), [event.loss for event in recorder.steps]))
+        train(model, data, loss=loss, max_tokens_per_microbatch=max_tokens_per_microbatch, listeners=[recorder])
+        found.append((trained(model), [event.loss for event in recorder.steps]))
     (small, small_losses), (large, large_losses) = found
-    assert changed(trained(network(tiny)), large) == large.keys()
+    assert changed(trained(make_model(tiny)), large) == large.keys()
     for name, tensor in small.items():
         torch.testing.assert_close(tensor, large[name], rtol=0, atol=1e-5)
     assert small_losses == pytest.approx(large_losses, abs=1e-5)
@@ -62,24 +61,24 @@ def test_two_runs_give_the_same_weights_bit_for_bit(
     for ambient in (1, 2):
         torch.manual_seed(ambient)  # the stream of no purpose: it must not matter
         np.random.seed(ambient)
-        net = network(tiny, dropout=0.2)
-        net.freeze_to(dtype)
-        result = train(net, data, held_out, max_steps=10 if threads == 1 else 4)
-        found.append((weights(net), dict(result.scores)))
+        model = make_model(tiny, dropout=0.2)
+        model.freeze_to(dtype)
+        result = train(model, data, held_out, max_steps=10 if threads == 1 else 4)
+        found.append((weights(model), dict(result.scores)))
     assert same(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]
 
 
 def test_training_leaves_the_ambient_random_streams_alone(tiny: Path, data: Encoded) -> None:
-    net = network(tiny, dropout=0.2)
+    model = make_model(tiny, dropout=0.2)
     before, numbers = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
-    train(net, data, epochs=1.0)
+    train(model, data, epochs=1.0)
     assert torch.equal(torch.get_rng_state(), before)
     assert np.random.get_state()[1].tolist() == numbers  # type: ignore[index]
 
 
 def test_another_seed_gives_other_weights(tiny: Path, data: Encoded) -> None:
-    first, second = network(tiny), network(tiny)
+    first, second = make_model(tiny), make_model(tiny)
     train(first, data, seed=0)
     train(second, data, seed=1)
     assert changed(trained(first), trained(second)) == trained(first).keys()
@@ -89,17 +88,17 @@ def test_another_seed_gives_other_weights(tiny: Path, data: Encoded) -> None:
 def test_dropout_is_seeded_apart_from_the_order_of_rows(tiny: Path, data: Encoded, dropout: float) -> None:
     found = []
     for seed in (1, 100):
-        net = network(tiny, dropout=dropout)
-        for module in net.modules():
+        model = make_model(tiny, dropout=dropout)
+        for module in model.modules():
             if isinstance(module, Dropout):
                 module.seed = seed
-        train(net, data, epochs=1.0)
-        found.append(trained(net))
+        train(model, data, epochs=1.0)
+        found.append(trained(model))
     assert same(*found) is (dropout == 0.0)
 
 
 def test_it_learns(tiny: Path, data: Encoded) -> None:
-    result = train(network(tiny, rank=8, alpha=16.0, targets=("all",)), data, data, epochs=12.0, learning_rate=1e-2)
+    result = train(make_model(tiny, rank=8, alpha=16.0, targets=("all",)), data, data, epochs=12.0, learning_rate=1e-2)
     assert result.scores["accuracy"] > 0.9
 
 
@@ -108,34 +107,34 @@ def test_it_learns(tiny: Path, data: Encoded) -> None:
 
 @pytest.mark.parametrize(("tuning", "prefixes"), [("head", ("head.out.",)), ("lora", ("head.out.", ".adapters."))])
 def test_only_what_the_tuning_names_is_trained(tiny: Path, data: Encoded, tuning: str, prefixes: tuple[str, ...]) -> None:
-    net = network(tiny, tuning=tuning)
-    before = weights(net)
-    train(net, data, epochs=1.0)
+    model = make_model(tiny, tuning=tuning)
+    before = weights(model)
+    train(model, data, epochs=1.0)
     expected = {name for name in before if any(prefix in name for prefix in prefixes)}
-    assert changed(before, weights(net)) == expected
+    assert changed(before, weights(model)) == expected
     assert len(expected) == (2 if tuning == "head" else 2 + 3 * 2 * 2)
 
 
 def test_full_tuning_trains_everything(tiny: Path, data: Encoded) -> None:
-    net = network(tiny, tuning="full")
-    before = weights(net)
-    train(net, data, epochs=1.0)
-    assert changed(before, weights(net)) == before.keys()
+    model = make_model(tiny, tuning="full")
+    before = weights(model)
+    train(model, data, epochs=1.0)
+    assert changed(before, weights(model)) == before.keys()
 
 
 def test_the_heads_learning_rate_is_the_heads_alone(tiny: Path, data: Encoded) -> None:
-    plain, apart = network(tiny), network(tiny)
+    plain, apart = make_model(tiny), make_model(tiny)
     train(plain, data, max_steps=1, warmup=0.0, weight_decay=0.0, learning_rate=1e-3)
     train(apart, data, max_steps=1, warmup=0.0, weight_decay=0.0, learning_rate=1e-3, head_learning_rate=1e-1)
     assert changed(trained(plain), trained(apart)) == {"head.out.weight", "head.out.bias"}
-    start = trained(network(tiny))
-    for net, rate in ((plain, 1e-3), (apart, 1e-1)):  # AdamW's first step is the rate itself, in the gradient's direction
-        moved = trained(net)["head.out.bias"] - start["head.out.bias"]
+    start = trained(make_model(tiny))
+    for model, rate in ((plain, 1e-3), (apart, 1e-1)):  # AdamW's first step is the rate itself, in the gradient's direction
+        moved = trained(model)["head.out.bias"] - start["head.out.bias"]
         torch.testing.assert_close(moved.abs(), torch.full_like(moved, rate), rtol=1e-3, atol=0)
 
 
 def test_weight_decay_shrinks_matrices_and_leaves_biases_and_norms(tiny: Path, data: Encoded) -> None:
-    plain, decayed = network(tiny, tuning="full"), network(tiny, tuning="full")
+    plain, decayed = make_model(tiny, tuning="full"), make_model(tiny, tuning="full")
     start = weights(plain)
     train(plain, data, max_steps=1, warmup=0.0, weight_decay=0.0, learning_rate=1e-3)
     train(decayed, data, max_steps=1, warmup=0.0, weight_decay=0.5, learning_rate=1e-3)
@@ -151,7 +150,7 @@ def test_weight_decay_shrinks_matrices_and_leaves_biases_and_norms(tiny: Path, d
 def test_the_reported_rate_follows_the_schedule(tiny: Path, data: Encoded, schedule: str, head_learning_rate: float | None) -> None:
     recorder = Recorder()
     train(
-        network(tiny),
+        make_model(tiny),
         data,
         schedule=schedule,
         warmup=3.0,
@@ -165,13 +164,13 @@ def test_the_reported_rate_follows_the_schedule(tiny: Path, data: Encoded, sched
 
 def test_gradients_are_clipped_to_the_norm(tiny: Path, data: Encoded) -> None:
     # AdamW forgets the scale of one gradient, not the ratio of two: a clip that binds at every step changes the second step.
-    nets = [network(tiny) for _ in range(2)]
-    recorders = [Recorder() for _ in nets]
-    for net, recorder, norm in zip(nets, recorders, (1e9, 1e-3), strict=True):
-        train(net, data, max_steps=3, max_grad_norm=norm, listeners=[recorder])
+    models = [make_model(tiny) for _ in range(2)]
+    recorders = [Recorder() for _ in models]
+    for model, recorder, norm in zip(models, recorders, (1e9, 1e-3), strict=True):
+        train(model, data, max_steps=3, max_grad_norm=norm, listeners=[recorder])
     assert recorders[0].steps[0].gradient_norm == pytest.approx(recorders[1].steps[0].gradient_norm, rel=1e-6)
     assert recorders[0].steps[0].gradient_norm > 1e-3
-    assert changed(trained(nets[0]), trained(nets[1]))
+    assert changed(trained(models[0]), trained(models[1]))
 
 
 # How long it trains, and what it tells
@@ -185,7 +184,7 @@ def test_epochs_may_be_fractional_and_max_steps_ends_them(
     tiny: Path, data: Encoded, epochs: float, max_steps: int | None, steps: int
 ) -> None:
     recorder = Recorder()
-    result = train(network(tiny), data, epochs=epochs, max_steps=max_steps, listeners=[recorder])
+    result = train(make_model(tiny), data, epochs=epochs, max_steps=max_steps, listeners=[recorder])
     assert result.steps == steps
     assert [event.step for event in recorder.steps] == list(range(1, steps + 1))
     assert {event.steps for event in recorder.steps} == {steps}
@@ -199,14 +198,14 @@ def test_fractional_epochs_round_up_by_rows_not_by_floating_point(tiny: Path) ->
     def stop(event: Event) -> None:
         raise KeyboardInterrupt
 
-    train(network(tiny), rows(tiny, 25), batch_size=4, epochs=2.2, listeners=[recorder, stop])
+    train(make_model(tiny), rows(tiny, 25), batch_size=4, epochs=2.2, listeners=[recorder, stop])
     assert recorder.steps[0].steps == 55  # 2.2 epochs of 25 steps; in floats 55.00000000000001
 
 
 def test_every_row_is_trained_once_an_epoch(tiny: Path) -> None:
     data = rows(tiny, 5)  # 20 rows: steps of 8, 8 and 4
     recorder = Recorder()
-    result = train(network(tiny), data, epochs=2.0, listeners=[recorder])
+    result = train(make_model(tiny), data, epochs=2.0, listeners=[recorder])
     assert result.steps == 6
     assert result.samples == 40
     sizes = np.diff([0, *(event.samples for event in recorder.steps)])
@@ -221,42 +220,42 @@ def test_it_evaluates_every_epoch_or_every_n_steps_and_at_the_end(
     tiny: Path, data: Encoded, held_out: Encoded, eval_steps: int | None, max_steps: int | None, steps: list[int]
 ) -> None:
     recorder = Recorder()
-    train(network(tiny), data, held_out, eval_steps=eval_steps, max_steps=max_steps, listeners=[recorder])
+    train(make_model(tiny), data, held_out, eval_steps=eval_steps, max_steps=max_steps, listeners=[recorder])
     assert [event.step for event in recorder.evaluations] == steps
     assert [event.epoch for event in recorder.evaluations] == pytest.approx([step / 5 for step in steps])
 
 
 def test_no_training_is_one_evaluation_of_the_network_as_it_came(tiny: Path, data: Encoded, held_out: Encoded) -> None:
-    net = network(tiny)
-    before = weights(net)
+    model = make_model(tiny)
+    before = weights(model)
     recorder = Recorder()
-    result = train(net, data, held_out, epochs=0.0, listeners=[recorder])
+    result = train(model, data, held_out, epochs=0.0, listeners=[recorder])
     assert (result.steps, result.best_step, result.samples) == (0, 0, 0)
-    assert same(weights(net), before)
+    assert same(weights(model), before)
     assert [type(event).__name__ for event in recorder.events] == ["EvalEnd"]
     assert result.scores["loss"] > 0
     assert not result.stopped_early
-    assert not net.training
+    assert not model.training
 
 
 @pytest.mark.parametrize("epochs", [0.0, 2.0])
 def test_without_validation_rows_the_last_weights_stay(tiny: Path, data: Encoded, held_out: Encoded, epochs: float) -> None:
-    net = network(tiny)
+    model = make_model(tiny)
     recorder = Recorder()
-    result = train(net, data, None, epochs=epochs, watch=EarlyStopping("loss", patience=1), listeners=[recorder])
+    result = train(model, data, None, epochs=epochs, monitor="loss", patience=1, listeners=[recorder])
     assert recorder.evaluations == []
     assert result.scores == {}
     assert result.best_step == result.steps == int(epochs * 5)
-    again = network(tiny)
+    again = make_model(tiny)
     train(again, data, held_out, epochs=epochs, score=script(*[1.0 / (i + 1) for i in range(9)]))
-    assert same(trained(net), trained(again))  # there every evaluation was better, so there too the last ones stay
+    assert same(trained(model), trained(again))  # there every evaluation was better, so there too the last ones stay
 
 
 def test_evaluating_does_not_change_training(tiny: Path, data: Encoded, held_out: Encoded) -> None:
-    nets = [network(tiny, dropout=0.2) for _ in range(2)]
-    train(nets[0], data, None)
-    train(nets[1], data, held_out, eval_steps=1, score=script(*[1.0 / (i + 1) for i in range(10)]))
-    assert same(trained(nets[0]), trained(nets[1]))
+    models = [make_model(tiny, dropout=0.2) for _ in range(2)]
+    train(models[0], data, None)
+    train(models[1], data, held_out, eval_steps=1, score=script(*[1.0 / (i + 1) for i in range(10)]))
+    assert same(trained(models[0]), trained(models[1]))
 
 
 # Which weights are kept, and when it ends early
@@ -266,53 +265,53 @@ def test_evaluating_does_not_change_training(tiny: Path, data: Encoded, held_out
 def test_the_network_ends_with_the_weights_of_the_best_evaluation(
     tiny: Path, data: Encoded, held_out: Encoded, dtype: torch.dtype
 ) -> None:
-    net = network(tiny, dropout=0.1)
-    net.freeze_to(dtype)
-    recorder = Recorder(net)
-    result = train(net, data, held_out, eval_steps=2, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder])
+    model = make_model(tiny, dropout=0.1)
+    model.freeze_to(dtype)
+    recorder = Recorder(model)
+    result = train(model, data, held_out, eval_steps=2, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder])
     assert [event.improved for event in recorder.evaluations] == [True, True, False, False, False]
     assert result.best_step == 4
     assert result.scores == {"loss": 0.5}
-    assert same(trained(net), recorder.snapshots[4])
+    assert same(trained(model), recorder.snapshots[4])
     assert not same(recorder.snapshots[10], recorder.snapshots[4])
-    assert not net.training
+    assert not model.training
     assert result.steps == 10
     assert not result.stopped_early
 
 
 @pytest.mark.parametrize("monitor", ["loss", "accuracy", "f1:Sci/Tech"])
 def test_the_best_evaluation_is_the_best_by_the_score_named(tiny: Path, data: Encoded, held_out: Encoded, monitor: str) -> None:
-    net = network(tiny, targets=("all",))
-    recorder = Recorder(net)
-    result = train(net, data, held_out, eval_steps=1, epochs=3.0, watch=EarlyStopping(monitor), listeners=[recorder])
+    model = make_model(tiny, targets=("all",))
+    recorder = Recorder(model)
+    result = train(model, data, held_out, eval_steps=1, epochs=3.0, monitor=monitor, listeners=[recorder])
     sign = -1 if monitor == "loss" else 1
     best = max(recorder.evaluations, key=lambda event: (sign * event.scores[monitor], -event.step))
     assert result.best_step == best.step
     assert result.scores == best.scores
-    assert same(trained(net), recorder.snapshots[best.step])
+    assert same(trained(model), recorder.snapshots[best.step])
 
 
 def test_it_stops_when_patience_is_spent_with_the_best_weights(tiny: Path, data: Encoded, held_out: Encoded) -> None:
-    net = network(tiny)
-    recorder = Recorder(net)
+    model = make_model(tiny)
+    recorder = Recorder(model)
     result = train(
-        net,
+        model,
         data,
         held_out,
         eval_steps=1,
         score=script(0.9, 0.5, 0.7, 0.6, 0.1),
-        watch=EarlyStopping("loss", patience=2),
+        monitor="loss", patience=2,
         listeners=[recorder],
     )
     assert result.stopped_early
     assert (result.steps, result.best_step) == (4, 2)
-    assert same(trained(net), recorder.snapshots[2])
+    assert same(trained(model), recorder.snapshots[2])
     assert not result.interrupted
 
 
 def test_patience_spent_at_the_last_step_is_no_early_stop(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     result = train(
-        network(tiny), data, held_out, max_steps=2, eval_steps=1, score=script(0.5, 0.9), watch=EarlyStopping("loss", patience=1)
+        make_model(tiny), data, held_out, max_steps=2, eval_steps=1, score=script(0.5, 0.9), monitor="loss", patience=1
     )
     assert not result.stopped_early
     assert result.best_step == 1
@@ -323,30 +322,30 @@ def test_patience_spent_at_the_last_step_is_no_early_stop(tiny: Path, data: Enco
 
 @pytest.mark.parametrize("at", [1, 5])
 def test_ctrl_c_ends_the_run_with_the_best_weights_so_far(tiny: Path, data: Encoded, held_out: Encoded, at: int) -> None:
-    net = network(tiny)
-    recorder = Recorder(net)
+    model = make_model(tiny)
+    recorder = Recorder(model)
 
     def stop(event: Event) -> None:
         if isinstance(event, StepEnd) and event.step == at:
             raise KeyboardInterrupt
 
-    result = train(net, data, held_out, eval_steps=1, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder, stop])
+    result = train(model, data, held_out, eval_steps=1, score=script(0.9, 0.5, 0.7, 0.6, 0.8), listeners=[recorder, stop])
     assert result.interrupted
     assert not result.stopped_early
     assert result.steps == at
-    assert not net.training
+    assert not model.training
     if at == 5:
         assert result.best_step == 2
         assert result.scores == {"loss": 0.5}
-        assert same(trained(net), recorder.snapshots[2])
+        assert same(trained(model), recorder.snapshots[2])
     else:  # nothing was evaluated yet: the last weights are all there is
         assert result.best_step == 1
         assert result.scores == {}
 
 
 def test_ctrl_c_during_an_evaluation_keeps_the_best_weights(tiny: Path, data: Encoded, held_out: Encoded) -> None:
-    net = network(tiny)
-    recorder = Recorder(net)
+    model = make_model(tiny)
+    recorder = Recorder(model)
     answers = iter([0.5, 0.7])
 
     def score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -355,23 +354,23 @@ def test_ctrl_c_during_an_evaluation_keeps_the_best_weights(tiny: Path, data: En
             raise KeyboardInterrupt
         return {"loss": value}
 
-    result = train(net, data, held_out, eval_steps=1, score=score, listeners=[recorder])
+    result = train(model, data, held_out, eval_steps=1, score=score, listeners=[recorder])
     assert result.interrupted
     assert (result.steps, result.best_step) == (3, 1)
-    assert same(trained(net), recorder.snapshots[1])
+    assert same(trained(model), recorder.snapshots[1])
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
 def test_a_loss_that_is_no_number_fails_the_run_and_says_what_to_do(tiny: Path, data: Encoded, poison: float) -> None:
-    net = network(tiny)
+    model = make_model(tiny)
 
     def ruin(event: Event) -> None:
         if event.step == 2:
             with torch.no_grad():
-                net.head.out.weight.fill_(poison)
+                model.head.out.weight.fill_(poison)
 
     with pytest.raises(RunFailed, match=r"the loss is nan at step 3: lower train\.learning_rate"):
-        train(net, data, listeners=[ruin])
+        train(model, data, listeners=[ruin])
 
 
 class _Cusp(Loss):
@@ -382,10 +381,10 @@ class _Cusp(Loss):
 
 
 def test_a_gradient_that_is_no_number_fails_the_run_before_it_ruins_the_weights(tiny: Path, data: Encoded) -> None:
-    net = network(tiny)
+    model = make_model(tiny)
     with pytest.raises(RunFailed):
-        train(net, data, loss=_Cusp(), max_steps=1)
-    assert all(torch.isfinite(tensor).all() for tensor in trained(net).values())
+        train(model, data, loss=_Cusp(), max_steps=1)
+    assert all(torch.isfinite(tensor).all() for tensor in trained(model).values())
 
 
 def test_a_listeners_own_error_is_not_swallowed(tiny: Path, data: Encoded) -> None:
@@ -393,15 +392,7 @@ def test_a_listeners_own_error_is_not_swallowed(tiny: Path, data: Encoded) -> No
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        train(network(tiny), data, listeners=[broken])
-
-
-def test_optimisation_names_are_settings() -> None:
-    from loralab.config.loading import TrainConfig
-
-    assert Optimisation.names() - {"max_grad_norm", "loraplus_lr_ratio"} <= TrainConfig.model_fields.keys()
-    for name in Optimisation.names() - {"max_grad_norm", "loraplus_lr_ratio"}:
-        assert getattr(Optimisation(), name) == TrainConfig.model_fields[name].default, name
+        train(make_model(tiny), data, listeners=[broken])
 
 
 # Going on where it stopped
@@ -412,12 +403,12 @@ def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bi
 ) -> None:
     losses = [0.9, 0.5, 0.7, 0.6, 0.8]
     checkpoints: list[Checkpoint] = []
-    whole, recorder = network(tiny, dropout=0.2), Recorder()
-    result = train(whole, data, held_out, eval_steps=2, score=script(*losses), listeners=[recorder], keep=checkpoints.append)
+    whole, recorder = make_model(tiny, dropout=0.2), Recorder()
+    result = train(whole, data, held_out, eval_steps=2, score=script(*losses), listeners=[recorder], save_checkpoint=checkpoints.append)
     assert [checkpoint.step for checkpoint in checkpoints] == [2, 4, 6, 8, 10]
     for number, checkpoint in enumerate(checkpoints, start=1):
         checkpoint.save(tmp_path / "checkpoint.safetensors")
-        resumed, again = network(tiny, dropout=0.2), Recorder()
+        resumed, again = make_model(tiny, dropout=0.2), Recorder()
         found = train(
             resumed,
             data,
@@ -436,42 +427,42 @@ def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bi
 
 def test_a_resumed_run_keeps_its_patience(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     checkpoints: list[Checkpoint] = []
-    whole, resumed, ended = (network(tiny) for _ in range(3))
+    whole, resumed, ended = (make_model(tiny) for _ in range(3))
     settings = {"eval_steps": 1, "max_steps": 9}
-    train(whole, data, held_out, score=script(0.5, 0.9, 0.9), watch=EarlyStopping("loss", 2), keep=checkpoints.append, **settings)
-    again = train(resumed, data, held_out, score=script(0.9), watch=EarlyStopping("loss", 2), resume=checkpoints[1], **settings)
+    train(whole, data, held_out, score=script(0.5, 0.9, 0.9), monitor="loss", patience=2, save_checkpoint=checkpoints.append, **settings)
+    again = train(resumed, data, held_out, score=script(0.9), monitor="loss", patience=2, resume=checkpoints[1], **settings)
     assert (again.steps, again.best_step, again.stopped_early) == (3, 1, True)
     assert same(trained(resumed), trained(whole))
-    last = train(ended, data, held_out, score=script(), watch=EarlyStopping("loss", 2), resume=checkpoints[2], **settings)
+    last = train(ended, data, held_out, score=script(), monitor="loss", patience=2, resume=checkpoints[2], **settings)
     assert (last.steps, last.best_step, last.stopped_early) == (3, 1, True)
     assert same(trained(ended), trained(whole))
 
 
 def test_keeping_checkpoints_does_not_change_training(tiny: Path, data: Encoded, held_out: Encoded) -> None:
-    nets = [network(tiny, dropout=0.2) for _ in range(2)]
+    models = [make_model(tiny, dropout=0.2) for _ in range(2)]
     checkpoints: list[Checkpoint] = []
-    train(nets[0], data, held_out)
-    train(nets[1], data, held_out, keep=checkpoints.append)
-    assert same(weights(nets[0]), weights(nets[1]))
+    train(models[0], data, held_out)
+    train(models[1], data, held_out, save_checkpoint=checkpoints.append)
+    assert same(weights(models[0]), weights(models[1]))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     checkpoints: list[Checkpoint] = []
-    train(network(tiny), data, held_out, keep=checkpoints.append)
-    for other in (network(tiny, rank=2), network(tiny, targets=("all",))):
+    train(make_model(tiny), data, held_out, save_checkpoint=checkpoints.append)
+    for other in (make_model(tiny, rank=2), make_model(tiny, targets=("all",))):
         with pytest.raises(LoralabError, match="the checkpoint is not of this run"):
             train(other, data, held_out, resume=checkpoints[0])
 
 
 def test_lora_plus_gives_b_its_own_rate(tiny: Path, data: Encoded) -> None:
     """After one step of Adam every weight has moved by its rate: B by 8 times as much as A would."""
-    plain, plus = network(tiny), network(tiny)
+    plain, plus = make_model(tiny), make_model(tiny)
     before = weights(plain)
     settings = {"max_steps": 1, "warmup": 0.0, "schedule": "constant", "weight_decay": 0.0, "learning_rate": 1e-3}
     train(plain, data, **settings)
     train(plus, data, loraplus_lr_ratio=8.0, **settings)
     for name, start in before.items():
-        moved = [float((net.get_parameter(name).detach() - start).abs().max()) for net in (plain, plus)]
+        moved = [float((model.get_parameter(name).detach() - start).abs().max()) for model in (plain, plus)]
         if name.endswith(".b"):
             assert moved[1] == pytest.approx(8 * moved[0], rel=1e-3)
             assert moved[0] > 0
@@ -480,12 +471,12 @@ def test_lora_plus_gives_b_its_own_rate(tiny: Path, data: Encoded) -> None:
 
 
 def test_fp16_learns_and_resumes_bit_for_bit(tiny: Path, data: Encoded, held_out: Encoded) -> None:
-    whole, resumed = network(tiny), network(tiny)
-    for net in (whole, resumed):
-        net.freeze_to(torch.float16)
+    whole, resumed = make_model(tiny), make_model(tiny)
+    for model in (whole, resumed):
+        model.freeze_to(torch.float16)
     checkpoints: list[Checkpoint] = []
     settings: dict[str, Any] = {"epochs": 6.0, "learning_rate": 1e-2}
-    result = train(whole, data, held_out, keep=checkpoints.append, **settings)
+    result = train(whole, data, held_out, save_checkpoint=checkpoints.append, **settings)
     assert result.scores["accuracy"] > 0.6
     assert checkpoints[0].values["scaler"]["scale"] > 1
     train(resumed, data, held_out, resume=checkpoints[1], **settings)
@@ -493,17 +484,17 @@ def test_fp16_learns_and_resumes_bit_for_bit(tiny: Path, data: Encoded, held_out
 
 
 def test_a_gradient_that_overflows_in_fp16_skips_the_step_and_halves_the_scale(tiny: Path, data: Encoded) -> None:
-    net = network(tiny)
-    net.freeze_to(torch.float16)
+    model = make_model(tiny)
+    model.freeze_to(torch.float16)
     recorder = Recorder()
-    train(net, data, loss=Loss(torch.full((4,), 1e4)), max_steps=3, listeners=[recorder])
+    train(model, data, loss=Loss(torch.full((4,), 1e4)), max_steps=3, listeners=[recorder])
     assert all(math.isfinite(event.loss) for event in recorder.steps)
-    assert all(bool(torch.isfinite(weight).all()) for weight in trained(net).values())
+    assert all(bool(torch.isfinite(weight).all()) for weight in trained(model).values())
 
 
 def test_an_evaluation_tells_the_memory_in_use(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     recorder = Recorder()
-    train(network(tiny), data, held_out, listeners=[recorder])
+    train(make_model(tiny), data, held_out, listeners=[recorder])
     memory = recorder.evaluations[0].memory
     assert memory["gpu_mb"] is None
     assert 50 < memory["process_mb"] < 20_000
