@@ -236,9 +236,10 @@ class Trackers:
 
         if isinstance(event, StepEnd):
             train = {name: getattr(event, name) for name in ("loss", "learning_rate", "gradient_norm")}
-            self._send(event.step, train=train | {"samples_per_second": event.samples / max(event.seconds, 1e-9)})
+            train["samples_per_second"] = event.samples / max(event.seconds, 1e-9)
+            self._send(event.step, train=train, memory={"gpu_mb": event.gpu_mb})
         elif isinstance(event, EvalEnd):
-            self._send(event.step, validation=event.scores, memory=event.memory)
+            self._send(event.step, validation={**event.scores, "temperature": event.temperature}, memory=event.memory)
 
     def finish(self, summary: RunSummary) -> None:
         """Send test scores, counts and durations of a run that is complete."""
