@@ -1,1 +1,1 @@
-"""The native network, its adapters and its files."""
+"""Text classifiers: the native encoder, models of Transformers and peft, adapters, and their files."""

@@ -1,8 +1,8 @@
-"""The BERT family in one table: the only file that knows Hugging Face's names inside checkpoints and configs.
+"""The BERT family in one table: the only file with Hugging Face's names of tensors and settings.
 
-Every architecture here is the post-norm encoder of Devlin et al. (2018); they differ in names, in the embeddings, and in
-the classification head. A new member of the family is one more row of `ARCHITECTURES`. Of encoders outside the family, which run
-through Transformers, only the names of their linear maps stand here (`FOREIGN_LAYERS`).
+Every architecture here is the post-norm encoder of Devlin et al. (2018). They differ in names, embeddings and classification head.
+To add one, add a row to `ARCHITECTURES`. Encoders outside the family run through Transformers; `FOREIGN_LAYERS` has the names of
+their linear maps.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pydantic.dataclasses import dataclass as validated
 from loralab.errors import LoralabError, nearest
 
 ROLES = ("query", "key", "value", "output", "ffn_in", "ffn_out")
-"""The places in a layer that LoRA can adapt, by one name for every architecture."""
+"""The linear maps of a layer that LoRA can adapt, with the same names for every architecture."""
 
 PEFT_VARIANTS = ("dora", "adalora", "vera", "ia3")
-"""The values of lora.variant that peft computes."""
+"""The values of lora.variant that need peft."""
 
 _BERT_LAYER = {
     "query": "attention.self.query",
@@ -47,9 +47,9 @@ _DISTILBERT_LAYER = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """Names of one `model_type`: `head_dense` is the layer before the classifier; `masked` the parts of its masked-language head.
+    """Names of one `model_type`. head_dense: the layer before the classifier; masked: the parts of the masked-language head.
 
-    `masked` is empty where checkpoints have no such head, and names its activation where that is not the encoder's.
+    `masked` is empty if checkpoints have no such head. It has the head's activation if that differs from the encoder's.
     """
 
     prefix: str
@@ -64,7 +64,7 @@ class Architecture:
 
     @property
     def pooler_in_base(self) -> bool:
-        """BERT's dense pooler belongs to the pretrained encoder: it is loaded with it and frozen with it."""
+        """Whether the head's dense layer belongs to the pretrained encoder (BERT's pooler), and is loaded and frozen with it."""
         return self.head_dense.startswith(self.prefix + ".")
 
     @property
@@ -75,7 +75,7 @@ class Architecture:
 
 
 def _classes(family: str) -> tuple[str, str]:
-    """Transformers' classes: the bare encoder and the classifier."""
+    """Transformers' classes of the encoder and the classifier."""
     return f"{family}Model", f"{family}ForSequenceClassification"
 
 
@@ -113,7 +113,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 
 Size = Annotated[StrictInt, Field(gt=0, lt=1 << 31)]
 Pooling = Literal["cls", "mean"] | StrictInt
-"""What the head reads: the first token, the mean of all, or the token at a place, counted from 0 or, below 0, from the last."""
+"""What the head reads: the first token, the mean of all, or the token at a position (from 0, or if negative from the end)."""
 HeadKind = Literal["default", "linear", "prompt"]
 ModelType = Literal["bert", "roberta", "xlm-roberta", "electra", "distilbert"]
 Activation = Literal["relu", "gelu", "gelu_new", "gelu_pytorch_tanh"]
@@ -121,7 +121,7 @@ Activation = Literal["relu", "gelu", "gelu_new", "gelu_pytorch_tanh"]
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Dimensions:
-    """The sizes that decide every parameter count. `token_types` is 0 where the encoder has no segment embedding."""
+    """The sizes that determine every parameter count. token_types: 0 if the encoder has no segment embedding."""
 
     model_type: ModelType
     layers: Size
@@ -146,18 +146,18 @@ class Dimensions:
 
     @property
     def first_position(self) -> int:
-        """RoBERTa numbers positions from the padding id plus one, the others from zero."""
+        """RoBERTa's positions start at the padding id plus one, the others' at zero."""
         return self.pad_id + 1 if self.architecture.positions_from_padding else 0
 
     @property
     def longest(self) -> int:
-        """The most tokens a text can have."""
+        """The maximum number of tokens of a text."""
         return self.positions - self.first_position
 
     def head_activation(self, head: HeadKind) -> str | None:
-        """What follows the head's dense layer; None where it has none."""
-        own = {"default": self.architecture.head_activation, "prompt": self.architecture.masked.get("activation", self.activation)}
-        return own.get(head)
+        """The activation after the head's dense layer; None if it has no such layer."""
+        masked = self.architecture.masked.get("activation", self.activation)
+        return {"default": self.architecture.head_activation, "prompt": masked}.get(head)
 
     def shape_of(self, role: str) -> tuple[int, int]:
         """Return (outputs, inputs) of a layer's linear map."""
@@ -168,7 +168,7 @@ class Dimensions:
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Sizes:
-    """What others must know of an encoder outside the family; Transformers knows the rest. `longest`: most tokens of a text."""
+    """The sizes of an encoder outside the family that loralab needs. longest: maximum number of tokens of a text."""
 
     model_type: Annotated[str, Field(min_length=1)]
     layers: Size
@@ -205,7 +205,7 @@ FOREIGN_LAYERS: Mapping[str, Mapping[str, str]] = {
     },
     "camembert": {role: _BERT_LAYER[role] for role in ROLES},
 }
-"""Where the roles lie below a layer in encoders outside the family; roles of one path are computed by one map."""
+"""Path of each role below a layer, for encoders outside the family. Roles with the same path are computed by one map."""
 
 _FOREIGN_KEYS = {
     "layers": ("num_hidden_layers", "n_layers", "num_layers"),
@@ -241,9 +241,9 @@ _DISTILBERT_KEYS = {
 
 
 def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions | Sizes:
-    """Read a Hugging Face `config.json`: all sizes of a member of the family, the few of another encoder.
+    """Read a Hugging Face `config.json`: `Dimensions` for the family, `Sizes` for another encoder.
 
-    Raises LoralabError where one is missing or odd.
+    Raises LoralabError if one is missing or not supported.
     """
     kind: Any = config.get("model_type")
     if kind not in ARCHITECTURES:
@@ -251,13 +251,13 @@ def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions | Size
     if config.get("position_embedding_type", "absolute") != "absolute":
         raise LoralabError(f"{origin}: only absolute position embeddings are supported, not {config['position_embedding_type']!r}")
     keys = _DISTILBERT_KEYS if kind == "distilbert" else _CONFIG_KEYS
-    found = {name: config[key] for name, key in keys.items() if config.get(key) is not None}
-    found.setdefault("token_types", 0 if kind == "distilbert" else 2)
-    found.setdefault("pad_id", 1 if ARCHITECTURES[kind].positions_from_padding else 0)
-    if "width" in found:
-        found.setdefault("embedding_width", found["width"])
+    sizes = {name: config[key] for name, key in keys.items() if config.get(key) is not None}
+    sizes.setdefault("token_types", 0 if kind == "distilbert" else 2)
+    sizes.setdefault("pad_id", 1 if ARCHITECTURES[kind].positions_from_padding else 0)
+    if "width" in sizes:
+        sizes.setdefault("embedding_width", sizes["width"])
     try:
-        return Dimensions(model_type=kind, **found)
+        return Dimensions(model_type=kind, **sizes)
     except ValidationError as error:
         problem = error.errors()[0]
         name = str(problem["loc"][0]) if problem["loc"] else ""
@@ -271,42 +271,42 @@ def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions | Size
 
 
 def _read_sizes(config: Mapping[str, Any], kind: Any, origin: str) -> Sizes:
-    found: dict[str, Any] = {
+    sizes: dict[str, Any] = {
         name: next((config[key] for key in keys if config.get(key) is not None), None) for name, keys in _FOREIGN_KEYS.items()
     }
     try:
         if kind in _POSITIONS_FROM_PADDING:
-            found["longest"] -= found["pad_id"] + 1
-        return Sizes(model_type=kind, **found)
+            sizes["longest"] -= sizes["pad_id"] + 1
+        return Sizes(model_type=kind, **sizes)
     except (ValidationError, TypeError) as error:
-        missing = [_FOREIGN_KEYS[name][0] for name, value in found.items() if value is None]
-        lacks = f" and its config.json has no {missing[0]!r}" if missing else ""
+        missing = [_FOREIGN_KEYS[name][0] for name, value in sizes.items() if value is None]
+        problem = f" and its config.json has no {missing[0]!r}" if missing else ""
         raise LoralabError(
-            f"{origin}: architecture {kind!r} is not one of {', '.join(ARCHITECTURES)}{lacks}; "
-            f"of other architectures, encoders that Transformers can classify with are supported"
+            f"{origin}: architecture {kind!r} is not one of {', '.join(ARCHITECTURES)}{problem}; "
+            f"other architectures need an encoder that Transformers can classify with"
         ) from error
 
 
 def family(dims: Dimensions | Sizes, origin: str) -> Dimensions:
-    """Return the sizes of a member of the family. Raises LoralabError for any other encoder."""
+    """Return the sizes if they are of the BERT family. Raises LoralabError for other encoders."""
     if isinstance(dims, Dimensions):
         return dims
     raise LoralabError(f"{origin}: architecture {dims.model_type!r} is not supported here; supported: {', '.join(ARCHITECTURES)}")
 
 
 def is_native(dims: Dimensions | Sizes, *, tuning: str, variant: str, quantize: str) -> bool:
-    """True where the native network computes it all; else Transformers and peft do (`model.generic`)."""
+    """Whether the native `EncoderClassifier` supports the settings. Otherwise Transformers and peft do (`model.hf`)."""
     return isinstance(dims, Dimensions) and quantize == "none" and (tuning != "lora" or variant not in PEFT_VARIANTS)
 
 
 def to_config(dims: Dimensions) -> dict[str, Any]:
-    """The `config.json` of an encoder of the family, as far as its sizes go."""
+    """Return `config.json` with the sizes of an encoder of the family."""
     keys = _DISTILBERT_KEYS if dims.model_type == "distilbert" else _CONFIG_KEYS
     return {"model_type": dims.model_type, **{key: getattr(dims, name) for name, key in keys.items()}}
 
 
 def layer_paths(model_type: str) -> Mapping[str, str]:
-    """Return where each role lies below a layer; nothing for an encoder that is not in the tables."""
+    """Return the path of each role below a layer; empty for an encoder that is not in the tables."""
     if model_type in ARCHITECTURES:
         return {role: ARCHITECTURES[model_type].layer[role] for role in ROLES}
     return FOREIGN_LAYERS.get(model_type, {})
@@ -322,7 +322,7 @@ KNOWN: Mapping[str, Dimensions] = {
     "google/electra-small-discriminator": Dimensions("electra", 12, 256, 4, 1024, 30522, 512, 2, 128),
     "google/electra-base-discriminator": Dimensions("electra", 12, 768, 12, 3072, 30522, 512, 2, 768),
 }
-"""Published sizes of often-used hub encoders, so that counts and budgets need no download."""
+"""Published sizes of popular hub encoders, so that counts and budgets need no download."""
 
 
 EMBEDDINGS = {
@@ -332,21 +332,21 @@ EMBEDDINGS = {
     "norm": "embeddings.LayerNorm",
     "project": "embeddings_project",
 }
-"""Names of the embedding's parts, the same in the whole family."""
+"""Names of the embedding's parts, the same in all of the family."""
 
 
 def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
-    """Return roles in their fixed order; `all` is every role. Raises LoralabError for a name outside the vocabulary."""
-    wanted = set(ROLES) if "all" in targets else set(targets)
-    unknown = sorted((wanted | set(targets)) - {*ROLES, "all"})
-    if unknown or not wanted:
+    """Return roles in their fixed order; `all` is every role. Raises LoralabError for an unknown name."""
+    chosen = set(ROLES) if "all" in targets else set(targets)
+    unknown = sorted((chosen | set(targets)) - {*ROLES, "all"})
+    if unknown or not chosen:
         word = unknown[0] if unknown else ""
         raise LoralabError(f"lora.targets: {word!r} is not a target{nearest(word, ROLES)}; valid: {', '.join(ROLES)}, all")
-    return tuple(role for role in ROLES if role in wanted)
+    return tuple(role for role in ROLES if role in chosen)
 
 
 def parse_layers(spec: str | None, layers: int, setting: str = "lora.layers") -> tuple[int, ...]:
-    """Read `9-11`, `0,5,9-11`, `top3` or None (all) as layer numbers from 0. Raises LoralabError for a layer that is not there."""
+    """Read `9-11`, `0,5,9-11`, `top3` or None (all) as layer numbers from 0. Raises LoralabError for a missing layer."""
     if spec is None:
         return tuple(range(layers))
     chosen: set[int] = set()
@@ -367,7 +367,7 @@ def parse_layers(spec: str | None, layers: int, setting: str = "lora.layers") ->
 
 
 def parse_frozen(spec: str | None, layers: int) -> tuple[bool, tuple[int, ...]]:
-    """Read `embeddings,0-2` as what is frozen: the embeddings or not, and layers."""
+    """Read model.freeze, such as `embeddings,0-2`: whether the embeddings are frozen, and which layers."""
     if spec is None:
         return False, ()
     parts = [part.strip() for part in spec.split(",")]

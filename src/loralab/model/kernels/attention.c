@@ -1,8 +1,8 @@
-/* Attention, forward and backward: see layer.c, which calls it. */
+/* Attention, forward and backward, for layer.c. */
 
 #include "kernels.h"
 
-#define QUERIES 60 /* whose scores are at hand at once */
+#define QUERIES 60 /* per block of scores */
 
 static long longest(const int *starts, long texts) {
     long most = 0;
@@ -37,17 +37,17 @@ static void softmax(float *scores, long queries, long length, long padded, float
     }
 }
 
-/* softmax(Q Kᵀ · scale) V of every head (Vaswani et al. 2017). qkv: (tokens, 3 heads · size), Q, K and V side by side; text i's
- * tokens are starts[i] to starts[i + 1]. first: how many queries of each text are asked for, 0 for all. context: (queries, heads ·
- * size), text after text; logsums: (queries, heads) fp32, for the way back. size: a multiple of 16. */
+/* softmax(Q Kᵀ · scale) V of every head (Vaswani et al. 2017). qkv: (tokens, 3 heads · size), Q, K and V concatenated; text i has
+ * the tokens starts[i] to starts[i + 1]. first: number of queries of each text, 0 for all. context: (queries, heads · size), one
+ * text after another; logsums: (queries, heads) fp32, for the backward pass. size: a multiple of 16. */
 int attention(const bf16 *qkv, const int *starts, long texts, long heads, long size, float scale, long first, bf16 *context,
               float *logsums) {
     long width = heads * size, ldx = 3 * width, most = UP(longest(starts, texts), 16);
     float *scores = aligned_alloc(
         64, UP(sizeof(float) * QUERIES * (most + size) + sizeof(bf16) * QUERIES * most + sizeof(pair) * most * size, 64));
     if (!scores) return 1;
-    float *found = scores + QUERIES * most;
-    pair *keys = (pair *)(found + QUERIES * size), *values = keys + size / 2 * most;
+    float *sums = scores + QUERIES * most;
+    pair *keys = (pair *)(sums + QUERIES * size), *values = keys + size / 2 * most;
     bf16 *weights = (bf16 *)(values + most / 2 * size);
     for (long i = 0; i < texts; i++) {
         long length = starts[i + 1] - starts[i], padded = UP(length, 16), queries = first && first < length ? first : length;
@@ -56,13 +56,13 @@ int attention(const bf16 *qkv, const int *starts, long texts, long heads, long s
             pair_columns(query + width, ldx, length, size, keys, padded);
             pair_rows(query + 2 * width, ldx, length, size, values, size);
             for (long q = 0; q < queries; q += QUERIES) {
-                long some = queries - q < QUERIES ? queries - q : QUERIES;
-                product(some, (const pair *)(query + q * ldx), ldx / 2, 1, keys, padded, size / 2, scores, padded, padded, 0);
-                softmax(scores, some, length, padded, scale, weights, logsums + q * heads + h, heads);
-                product(some, (const pair *)weights, padded / 2, 1, values, size, (length + 1) / 2, found, size, size, 0);
-                for (long m = 0; m < some; m++)
+                long count = queries - q < QUERIES ? queries - q : QUERIES;
+                product(count, (const pair *)(query + q * ldx), ldx / 2, 1, keys, padded, size / 2, scores, padded, padded, 0);
+                softmax(scores, count, length, padded, scale, weights, logsums + q * heads + h, heads);
+                product(count, (const pair *)weights, padded / 2, 1, values, size, (length + 1) / 2, sums, size, size, 0);
+                for (long m = 0; m < count; m++)
                     for (long c = 0; c < size; c += 16)
-                        store(context + (q + m) * width + h * size + c, _mm512_loadu_ps(found + m * size + c));
+                        store(context + (q + m) * width + h * size + c, _mm512_loadu_ps(sums + m * size + c));
             }
         }
         context += queries * width, logsums += queries * heads;
@@ -71,8 +71,8 @@ int attention(const bf16 *qkv, const int *starts, long texts, long heads, long s
     return 0;
 }
 
-/* From two queries' scores and their gradients through V: weights, and the gradients of the scores, both paired one query below the
- * other, and the latter as rows as well. `below`: there is a second query. */
+/* From two queries' scores and their gradients through V: the weights and the gradients of the scores (moves), both as pairs of one
+ * query below the other, and the gradients also as rows. `below`: there is a second query. */
 INLINE void softmax_backward(float *scores, float *slopes, int below, long length, long padded, float scale, const float *logsums,
                              long ldl, pair *weights, pair *moves, bf16 *rows) {
     float along[2] = {0, 0};
@@ -97,7 +97,7 @@ INLINE void softmax_backward(float *scores, float *slopes, int below, long lengt
     }
 }
 
-/* The gradient of `attention` to qkv, from dc to context; of queries that were not asked for it is zero. */
+/* The gradient of `attention` with respect to qkv, from dc of context. That of queries that were left out is zero. */
 int attention_backward(const bf16 *qkv, const int *starts, long texts, long heads, long size, float scale, long first,
                        const float *logsums, const bf16 *dc, bf16 *back) {
     long width = heads * size, ldx = 3 * width, most = UP(longest(starts, texts), 16), half = QUERIES / 2;
@@ -119,20 +119,20 @@ int attention_backward(const bf16 *qkv, const int *starts, long texts, long head
             pair_columns(query + 2 * width, ldx, length, size, values, padded);
             pair_rows(query + width, ldx, length, size, keys_below, size);
             for (long q = 0; q < queries; q += QUERIES) {
-                long some = queries - q < QUERIES ? queries - q : QUERIES;
-                const bf16 *given = dc + q * width + h * size;
-                product(some, (const pair *)(query + q * ldx), ldx / 2, 1, keys, padded, size / 2, scores, padded, padded, 0);
-                product(some, (const pair *)given, width / 2, 1, values, padded, size / 2, slopes, padded, padded, 0);
-                for (long m = 0; m < some; m += 2)
-                    softmax_backward(scores + m * padded, slopes + m * padded, m + 1 < some, length, padded, scale,
+                long count = queries - q < QUERIES ? queries - q : QUERIES;
+                const bf16 *dc_head = dc + q * width + h * size;
+                product(count, (const pair *)(query + q * ldx), ldx / 2, 1, keys, padded, size / 2, scores, padded, padded, 0);
+                product(count, (const pair *)dc_head, width / 2, 1, values, padded, size / 2, slopes, padded, padded, 0);
+                for (long m = 0; m < count; m += 2)
+                    softmax_backward(scores + m * padded, slopes + m * padded, m + 1 < count, length, padded, scale,
                                      logsums + (q + m) * heads + h, heads, weights + m / 2 * padded, moves + m / 2 * padded,
                                      rows + m * padded);
-                pair_rows(query + q * ldx, ldx, some, size, queries_below, size);
-                pair_rows(given, width, some, size, dc_below, size);
-                product(some, (const pair *)rows, padded / 2, 1, keys_below, size, (length + 1) / 2, dq, size, size, 0);
-                product(length, moves, 1, padded, queries_below, size, (some + 1) / 2, dk, size, size, q > 0);
-                product(length, weights, 1, padded, dc_below, size, (some + 1) / 2, dv, size, size, q > 0);
-                for (long m = 0; m < some; m++)
+                pair_rows(query + q * ldx, ldx, count, size, queries_below, size);
+                pair_rows(dc_head, width, count, size, dc_below, size);
+                product(count, (const pair *)rows, padded / 2, 1, keys_below, size, (length + 1) / 2, dq, size, size, 0);
+                product(length, moves, 1, padded, queries_below, size, (count + 1) / 2, dk, size, size, q > 0);
+                product(length, weights, 1, padded, dc_below, size, (count + 1) / 2, dv, size, size, q > 0);
+                for (long m = 0; m < count; m++)
                     for (long c = 0; c < size; c += 16) store(to + (q + m) * ldx + c, _mm512_loadu_ps(dq + m * size + c));
             }
             for (long m = queries; m < length; m++) memset(to + m * ldx, 0, sizeof(bf16) * size);

@@ -1,13 +1,12 @@
-/* What the kernels call of each other. Each is described where it is written. */
+/* The functions that the C files share. Each is documented at its definition. */
 
 #pragma once
 
 #include "tiles.h"
 
-/* The adapters of one map: together `rank` low-rank columns, a multiple of 16. The map's outputs are `blocks` of equal size, query,
- * key and value or one alone, and block b's adapter has the columns first[b] to first[b + 1], even numbers; it may have none. A and
- * B have the scales of dropout and LoRA in them. mask, which may be null: dropout's, row places[t] for token t, where what is zero
- * is dropped. */
+/* The adapters of one map, with `rank` low-rank columns in total, a multiple of 16. The map's outputs are `blocks` of equal size:
+ * query, key and value, or one. Block b's adapter has the columns first[b] to first[b + 1], which are even; it may have none. A and
+ * B include the scales of dropout and LoRA. mask: the dropout mask, or null; token t uses row places[t], and zeros are dropped. */
 typedef struct {
     long rank, blocks;
     int first[4];

@@ -1,9 +1,9 @@
-/* One encoder layer, forward and backward: what fused.py calls. */
+/* One encoder layer, forward and backward. fused_layers.py calls these functions. */
 
 #include "kernels.h"
 
-/* A role's adapter: a (rank, inputs), b (outputs of the role, rank), their gradients da and db, null where they are not trained;
- * fp32. */
+/* The adapter of one role, in fp32: a (rank, inputs), b (outputs of the role, rank), and their gradients da and db, null if they
+ * are not trained. */
 typedef struct {
     const float *a, *b;
     float *da, *db;
@@ -11,9 +11,9 @@ typedef struct {
     float scale;
 } Adapter;
 
-/* A linear map of `roles` of equal size, the rank of all its adapters (a multiple of 16, 0 for none) and its place in a pass.
- * weight: (outputs, inputs), and the same as `linear` reads it; keep: dropout's scale; mask, places: see `Adapters`.
- * pairs: room for (inputs + outputs) · rank; low: for (rows, rank); x: the map's input, for the way back. */
+/* A linear map of `roles` of equal size, with the total rank of its adapters (a multiple of 16, 0 for none) and its buffers.
+ * weight: (outputs, inputs); panels: the same, packed for `linear`; keep: dropout's scale; mask, places: see `Adapters`.
+ * pairs: space for (inputs + outputs) · rank; low: for (rows, rank); x: the map's input, for the backward pass. */
 typedef struct {
     const bf16 *weight;
     const pair *panels;
@@ -28,10 +28,10 @@ typedef struct {
     const bf16 *x;
 } Map;
 
-/* A layer in a pass. texts: how many; starts: see `attention`; first_only: 1 where only the first token of each text leaves.
- * Rows are tokens, or texts behind attention where first_only. Room for what is kept: qkv (tokens, 3 width), logsums (rows, heads),
- * normal and normal_out (rows, width), deviations (rows,), slope (rows, ffn), null where nothing is; for what is not, unless a
- * map's x is it: context, attended (rows, width), inner (rows, ffn). */
+/* A layer and its buffers. texts: their number; starts: see `attention`; first_only: 1 if the layer returns only the first token of
+ * each text. Rows are tokens, or with first_only texts after attention. Buffers for the backward pass: qkv (tokens, 3 width),
+ * logsums (rows, heads), normal and normal_out (rows, width), deviations (rows,), slope (rows, ffn) or null. Temporary buffers,
+ * unless they are the x of a map: context, attended (rows, width), inner (rows, ffn). */
 typedef struct {
     Map qkv, output, ffn_in, ffn_out;
     const float *weight, *bias, *weight_out, *bias_out;
@@ -45,7 +45,7 @@ typedef struct {
     bf16 *context, *attended, *inner;
 } Layer;
 
-/* The adapters as `linear` reads them; where `fill`, they are laid out from their weights first. */
+/* The adapters in the layout of `linear`; with `fill` they are packed from their weights first. */
 static int adapters_of(const Map *map, Adapters *to, int fill) {
     long rank = map->rank, inputs = map->inputs, outputs = map->outputs, size = outputs / map->roles;
     pair *thin = map->pairs, *up = thin + inputs / 2 * rank, *wide = up + outputs / 2 * rank, *down = wide + outputs / 2 * rank;
@@ -74,7 +74,7 @@ static int forward(const Map *map, const bf16 *x, long rows, bf16 *y, bf16 *slop
                   gelu);
 }
 
-/* `linear_backward` of a map; the gradients of its adapters go where they are wanted. */
+/* `linear_backward` of a map, with the gradients of its trained adapters. */
 static int backward(const Map *map, const bf16 *dy, long rows, const bf16 *slope, const bf16 *more, bf16 *dx) {
     long rank = map->rank, inputs = map->inputs, size = map->outputs / map->roles;
     if (!rank)
@@ -98,33 +98,33 @@ static int backward(const Map *map, const bf16 *dy, long rows, const bf16 *slope
     return failed;
 }
 
-/* x (tokens, width) → leaving (rows, width). */
-int layer(const Layer *l, const bf16 *x, bf16 *leaving) {
+/* x (tokens, width) → y (rows, width). */
+int layer(const Layer *l, const bf16 *x, bf16 *y) {
     long width = l->qkv.inputs, rows = l->first_only ? l->texts : l->tokens, size = width / l->heads;
     if (forward(&l->qkv, x, l->tokens, l->qkv_states, NULL, 0) ||
         attention(l->qkv_states, l->starts, l->texts, l->heads, size, 1 / sqrtf(size), l->first_only, l->context, l->logsums) ||
         forward(&l->output, l->context, rows, l->normal, NULL, 0))
         return 1;
     const bf16 *residual = x;
-    if (l->first_only) { /* `leaving` is free until the end */
-        for (long i = 0; i < rows; i++) memcpy(leaving + i * width, x + l->starts[i] * width, sizeof(bf16) * width);
-        residual = leaving;
+    if (l->first_only) { /* y is free until the end */
+        for (long i = 0; i < rows; i++) memcpy(y + i * width, x + l->starts[i] * width, sizeof(bf16) * width);
+        residual = y;
     }
     add_norm(l->normal, residual, l->weight, l->bias, l->eps, rows, width, l->attended, l->deviations);
     if (forward(&l->ffn_in, l->attended, rows, l->inner, l->slope, 1) ||
         forward(&l->ffn_out, l->inner, rows, l->normal_out, NULL, 0))
         return 1;
-    add_norm(l->normal_out, l->attended, l->weight_out, l->bias_out, l->eps_out, rows, width, leaving, l->deviations_out);
+    add_norm(l->normal_out, l->attended, l->weight_out, l->bias_out, l->eps_out, rows, width, y, l->deviations_out);
     return 0;
 }
 
-/* The gradients of `layer`: from d, of what left it, to entering, of x (tokens, width), and to the adapters. entering may be null:
- * not wanted. room: for (tokens, 5 width + ffn) values. normal and normal_out are used up. */
-int layer_backward(const Layer *l, const bf16 *d, bf16 *entering, bf16 *room) {
+/* The gradients of `layer`, from d_y: those of the adapters, and d_x of x (tokens, width) unless it is null. workspace: for
+ * (tokens, 5 width + ffn) values. normal and normal_out are overwritten. */
+int layer_backward(const Layer *l, const bf16 *d_y, bf16 *d_x, bf16 *workspace) {
     long width = l->qkv.inputs, rows = l->first_only ? l->texts : l->tokens, size = width / l->heads;
-    bf16 *d_inner = room, *d_attended = d_inner + rows * l->ffn_in.outputs, *d_context = d_attended + rows * width;
+    bf16 *d_inner = workspace, *d_attended = d_inner + rows * l->ffn_in.outputs, *d_context = d_attended + rows * width;
     bf16 *d_qkv = d_context + rows * width;
-    add_norm_backward(d, l->normal_out, l->weight_out, l->deviations_out, rows, width);
+    add_norm_backward(d_y, l->normal_out, l->weight_out, l->deviations_out, rows, width);
     if (backward(&l->ffn_out, l->normal_out, rows, l->slope, NULL, d_inner) ||
         backward(&l->ffn_in, d_inner, rows, NULL, l->normal_out, d_attended))
         return 1;
@@ -132,11 +132,11 @@ int layer_backward(const Layer *l, const bf16 *d, bf16 *entering, bf16 *room) {
     if (backward(&l->output, l->normal, rows, NULL, NULL, d_context) ||
         attention_backward(l->qkv_states, l->starts, l->texts, l->heads, size, 1 / sqrtf(size), l->first_only, l->logsums,
                            d_context, d_qkv) ||
-        backward(&l->qkv, d_qkv, l->tokens, NULL, l->first_only ? NULL : l->normal, entering))
+        backward(&l->qkv, d_qkv, l->tokens, NULL, l->first_only ? NULL : l->normal, d_x))
         return 1;
-    for (long i = 0; l->first_only && entering && i < rows; i++)
+    for (long i = 0; l->first_only && d_x && i < rows; i++)
         for (long c = 0; c < width; c += 16) {
-            bf16 *to = entering + l->starts[i] * width + c;
+            bf16 *to = d_x + l->starts[i] * width + c;
             store(to, _mm512_add_ps(load(to), load(l->normal + i * width + c)));
         }
     return 0;

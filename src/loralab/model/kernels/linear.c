@@ -1,4 +1,4 @@
-/* Linear maps with adapters and GELU, and norms of sums, forward and backward: see layer.c, which calls them. */
+/* Linear maps with adapters and GELU, and norms of sums, forward and backward, for layer.c. */
 
 #include "kernels.h"
 
@@ -13,13 +13,13 @@ static int both_pairs(const float *x, long rows, long columns, pair *below, pair
     return 0;
 }
 
-/* A (rank, inputs) and B (outputs, rank) of `Adapters`, fp32 → its pairs. */
+/* A (rank, inputs) and B (outputs, rank) in fp32 → the pairs of `Adapters`. */
 int adapter_pairs(const float *a, const float *b, long rank, long inputs, long outputs, pair *thin, pair *up, pair *wide,
                   pair *down) {
     return both_pairs(a, rank, inputs, down, thin) || both_pairs(b, outputs, rank, wide, up);
 }
 
-/* Return gelu(x) = x Φ(x), and its derivative Φ(x) + x φ(x). Φ by Abramowitz and Stegun 1964, 7.1.26, within 1e-7. */
+/* Return gelu(x) = x Φ(x) and its derivative Φ(x) + x φ(x). Φ is approximated within 1e-7: Abramowitz and Stegun 1964, 7.1.26. */
 INLINE __m512 gelu_and_slope(__m512 x, __m512 *slope) {
     __m512 one = _mm512_set1_ps(1.0f), size = _mm512_abs_ps(x);
     __m512 bell = power_of_2(_mm512_mul_ps(_mm512_mul_ps(x, x), _mm512_set1_ps(-0.721347520f))); /* exp(-x² / 2) */
@@ -35,42 +35,42 @@ INLINE __m512 gelu_and_slope(__m512 x, __m512 *slope) {
     return _mm512_mul_ps(x, phi);
 }
 
-/* (rows, columns) of x, zero where row places[r] of mask is. */
+/* (rows, columns) of x, zero wherever row places[r] of the mask is zero. */
 static void masked(const bf16 *x, long ldx, long rows, long columns, const bf16 *mask, const int *places, bf16 *to) {
     for (long r = 0; r < rows; r++)
         for (long c = 0; c < columns; c += 16) {
-            __m256i drawn = _mm256_loadu_si256((const void *)(mask + places[r] * ldx + c));
-            __m256i values = _mm256_maskz_loadu_epi16(_mm256_test_epi16_mask(drawn, drawn), x + r * ldx + c);
+            __m256i mask_values = _mm256_loadu_si256((const void *)(mask + places[r] * ldx + c));
+            __m256i values = _mm256_maskz_loadu_epi16(_mm256_test_epi16_mask(mask_values, mask_values), x + r * ldx + c);
             _mm256_storeu_si256((void *)(to + r * columns + c), values);
         }
 }
 
-/* low (rows, rank) = (mask ∘ x) thin, for x (rows, inputs) in `blocks`, each for its own columns of thin (inputs / 2, rank). */
+/* low (rows, rank) = (mask ∘ x) thin, for x (rows, inputs). Each of x's `blocks` has its own columns of thin (inputs / 2, rank). */
 static int narrow(const bf16 *x, long rows, long inputs, const bf16 *mask, const int *places, const pair *thin, long rank,
                   long blocks, const int *first, bf16 *low) {
-    enum { SOME = 4 * ROWS };
-    float *sums = aligned_alloc(64, UP(SOME * (sizeof(float) * rank + sizeof(bf16) * inputs), 64));
+    enum { BLOCK_ROWS = 4 * ROWS };
+    float *sums = aligned_alloc(64, UP(BLOCK_ROWS * (sizeof(float) * rank + sizeof(bf16) * inputs), 64));
     if (!sums) return 1;
-    bf16 *kept = (bf16 *)(sums + SOME * rank);
+    bf16 *kept = (bf16 *)(sums + BLOCK_ROWS * rank);
     long half = inputs / blocks / 2;
-    for (long r = 0; r < rows; r += SOME) {
-        long some = rows - r < SOME ? rows - r : SOME;
+    for (long r = 0; r < rows; r += BLOCK_ROWS) {
+        long count = rows - r < BLOCK_ROWS ? rows - r : BLOCK_ROWS;
         const bf16 *from = x + r * inputs;
-        if (mask) masked(from, inputs, some, inputs, mask, places + r, kept), from = kept;
-        memset(sums, 0, sizeof(float) * some * rank);
+        if (mask) masked(from, inputs, count, inputs, mask, places + r, kept), from = kept;
+        memset(sums, 0, sizeof(float) * count * rank);
         for (long b = 0; b < blocks; b++) {
             long n = first[b] / 16 * 16, until = UP(first[b + 1], 16);
             if (first[b] < first[b + 1])
-                product(some, (const pair *)from + b * half, inputs / 2, 1, thin + b * half * rank + n, rank, half, sums + n, rank,
+                product(count, (const pair *)from + b * half, inputs / 2, 1, thin + b * half * rank + n, rank, half, sums + n, rank,
                         until - n, 1);
         }
-        for (long i = 0; i < some * rank; i += 16) store(low + r * rank + i, _mm512_loadu_ps(sums + i));
+        for (long i = 0; i < count * rank; i += 16) store(low + r * rank + i, _mm512_loadu_ps(sums + i));
     }
     free(sums);
     return 0;
 }
 
-/* out (rank, inputs / blocks) fp32 = lowᵀ (mask ∘ x): for low (rows, rank), of which each of x's blocks has its own columns. */
+/* out (rank, inputs / blocks) fp32 = lowᵀ (mask ∘ x), for low (rows, rank). Each of x's blocks has its own columns of low. */
 static int outer(const bf16 *low, long rank, long blocks, const int *first, const bf16 *x, long rows, long inputs, const bf16 *mask,
                  const int *places, float *out) {
     long half = (rows + 1) / 2, width = inputs / blocks;
@@ -90,7 +90,7 @@ static int outer(const bf16 *low, long rank, long blocks, const int *first, cons
     return 0;
 }
 
-/* The next M rows of `linear`, in 64 columns; low and up begin where these columns' adapter does, of `ranks` columns. */
+/* M rows of `linear`, in 64 columns; low and up start at the `ranks` columns of these columns' adapter. */
 INLINE void linear_tile(const int M, const bf16 *x, long inputs, const pair *weight, const bf16 *bias, const bf16 *low, long rank,
                         long ranks, const pair *up, bf16 *y, bf16 *slope, long outputs, const int gelu) {
     __m512 sum[ROWS][4];
@@ -116,8 +116,8 @@ INLINE void linear_tile(const int M, const bf16 *x, long inputs, const pair *wei
             }
 }
 
-/* y = x Wᵀ + bias and what the adapters add, through GELU if asked, whose derivative goes to `slope` where that is given.
- * x: (rows, inputs); weight: W (outputs, inputs) as (outputs / 64, inputs / 2, 64) pairs; adapters: or null; low: (rows, rank),
+/* y = x Wᵀ + bias + adapters, followed by GELU if `gelu`, whose derivative is written to `slope` unless it is null.
+ * x: (rows, inputs); weight: W (outputs, inputs) as (outputs / 64, inputs / 2, 64) pairs; adapters: may be null; low: (rows, rank),
  * their low-rank product; y, slope: (rows, outputs). Inputs and outputs: multiples of 64. */
 int linear(const bf16 *x, long rows, long inputs, const pair *weight, const bf16 *bias, const Adapters *adapters, bf16 *low,
            bf16 *y, bf16 *slope, long outputs, int gelu) {
@@ -146,7 +146,7 @@ int linear(const bf16 *x, long rows, long inputs, const pair *weight, const bf16
     return 0;
 }
 
-/* The next M rows of `linear_backward`, in 64 columns. */
+/* M rows of `linear_backward`, in 64 columns. */
 INLINE void linear_backward_tile(const int M, const bf16 *dy, long outputs, const pair *weight, const bf16 *low, long rank,
                                  const pair *down, const bf16 *mask, const int *places, const bf16 *slope, const bf16 *more,
                                  bf16 *dx, long inputs) {
@@ -162,8 +162,8 @@ INLINE void linear_backward_tile(const int M, const bf16 *dy, long outputs, cons
         for (int m = 0; m < M; m++)
 #pragma GCC unroll 4
             for (int v = 0; v < 4; v++) {
-                __m256i drawn = _mm256_loadu_si256((const void *)(mask + places[m] * inputs + 16 * v));
-                sum[m][v] = _mm512_maskz_mov_ps(_mm256_test_epi16_mask(drawn, drawn), sum[m][v]);
+                __m256i mask_values = _mm256_loadu_si256((const void *)(mask + places[m] * inputs + 16 * v));
+                sum[m][v] = _mm512_maskz_mov_ps(_mm256_test_epi16_mask(mask_values, mask_values), sum[m][v]);
             }
     accumulate(M, 4, sum, (const pair *)dy, outputs / 2, 1, weight, COLUMNS, outputs / 2);
 #pragma GCC unroll 6
@@ -176,11 +176,11 @@ INLINE void linear_backward_tile(const int M, const bf16 *dy, long outputs, cons
         }
 }
 
-/* The gradients of `linear` from dy (rows, outputs), as it was before GELU.
- * dx = (dy W + what comes through the adapters + more) ∘ slope, where slope is the derivative that x went through before; dx may be
- * null, and more and slope. weight: W (outputs, inputs) as it is; back: (rows, rank), dy's low-rank product. With adapters, whose x
- * and low are `linear`'s: da (rank, inputs) is A's gradient without dropout's scale, db (rank, outputs / blocks) Bᵀ's without
- * LoRA's, both fp32. Inputs and outputs: multiples of 64. */
+/* The gradients of `linear` from dy (rows, outputs), that of the value before GELU.
+ * dx = (dy W + gradient through the adapters + more) ∘ slope, where slope is the derivative of the activation that made x. dx, more
+ * and slope may be null. weight: W (outputs, inputs), not packed; back: (rows, rank), dy's low-rank product. With adapters, whose x
+ * and low are those of `linear`: da (rank, inputs) is A's gradient without dropout's scale, and db (rank, outputs / blocks) that of
+ * Bᵀ without LoRA's scale, both fp32. Inputs and outputs: multiples of 64. */
 int linear_backward(const bf16 *dy, long rows, long outputs, const bf16 *weight, const Adapters *adapters, const bf16 *x,
                     const bf16 *low, bf16 *back, float *da, float *db, const bf16 *slope, const bf16 *more, bf16 *dx, long inputs) {
     const bf16 *mask = adapters ? adapters->mask : NULL;
@@ -212,8 +212,8 @@ int linear_backward(const bf16 *dy, long rows, long outputs, const bf16 *weight,
     return 0;
 }
 
-/* y = norm(x + residual) of every row, and x becomes that sum normalised, before weight and bias; rstd: (rows,), 1 / its deviation.
- */
+/* y = norm(x + residual) of every row. x is overwritten by the normalized sum, before weight and bias; rstd: (rows,), 1 / its
+ * standard deviation. */
 void add_norm(bf16 *x, const bf16 *residual, const float *weight, const float *bias, float eps, long rows, long width, bf16 *y,
               float *rstd) {
     for (long r = 0; r < rows; r++, x += width, residual += width, y += width) {
@@ -234,7 +234,7 @@ void add_norm(bf16 *x, const bf16 *residual, const float *weight, const float *b
     }
 }
 
-/* The gradient of `add_norm` to x, and to residual, written over x; dy: (rows, width). */
+/* The gradient of `add_norm` with respect to x and to residual, which are equal, overwrites x; dy: (rows, width). */
 void add_norm_backward(const bf16 *dy, bf16 *x, const float *weight, const float *rstd, long rows, long width) {
     for (long r = 0; r < rows; r++, dy += width, x += width) {
         __m512 sum = _mm512_setzero_ps(), along = sum;

@@ -1,8 +1,8 @@
-/* What the kernels are built on: one register tile, and matrices as pairs.
+/* The base of the kernels: one register tile, and matrices as pairs.
  *
- * A tile is up to 6 rows by 64 columns of fp32 sums, fed by the processor's product of pairs of bf16 values (AVX-512-BF16). Its
- * right operand lies as pairs: two values that are summed over share a word. Sums, softmax, norms and activations are fp32.
- * Matrices are row-major. Texts lie end to end, without padding, and a token's states are a row.
+ * A tile is up to 6 rows by 64 columns of fp32 sums, computed with the CPU's product of pairs of bf16 values (AVX-512-BF16). Its
+ * right operand consists of pairs: two neighbours along the summed dimension share a word. Sums, softmax, norms and activations are
+ * fp32. Matrices are row-major. Texts are concatenated without padding, and a token's states are a row.
  */
 
 #pragma once
@@ -18,14 +18,14 @@ typedef uint32_t pair;
 
 #define INLINE static inline __attribute__((always_inline))
 #define UP(n, to) (((n) + (to) - 1) / (to) * (to))
-#define ROWS 6     /* of a tile: 24 of the 32 registers hold sums */
+#define ROWS 6     /* of a tile: sums take 24 of the 32 registers */
 #define COLUMNS 64 /* of a tile */
 
 INLINE __m512 load(const bf16 *x) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)x)), 16));
 }
 
-/* Have M rows of 64 values on their way to the cache: a product takes about as long as they do. */
+/* Prefetch M rows of 64 values: loading them takes about as long as a product. */
 INLINE void fetch(const int M, const bf16 *x, long ldx) {
     for (int m = 0; m < M; m++) {
         _mm_prefetch((const char *)(x + m * ldx), _MM_HINT_T0);
@@ -95,7 +95,7 @@ static inline void product(long rows, const pair *a, long by_row, long by_pair, 
 #undef BAND
 }
 
-/* Rows of bf16 → pairs of one row below the other, (rows / 2, columns); zeros below where rows is odd. */
+/* Rows of bf16 → pairs of one row below the other, (rows / 2, columns); an odd last row is paired with zeros. */
 static inline void pair_rows(const bf16 *x, long ldx, long rows, long columns, pair *to, long ldt) {
     for (long r = 0; r < rows; r += 2)
         for (long c = 0; c < columns; c += 16) {
