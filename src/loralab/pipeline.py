@@ -22,7 +22,7 @@ from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.head_init import initialize_head
 from loralab.training.optimizers import build_optimizer
-from loralab.training.process import explain_out_of_memory, restored_environment
+from loralab.training.process import explain_out_of_memory, restored_globals
 from loralab.training.scoring import distributed_logits, last_linear
 from loralab.training.setup import RunComponents, RunPlan, build_run
 from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
@@ -69,11 +69,11 @@ def run_training(
     anything is written, and RunFailed if the run itself fails or is interrupted.
 
     Under torchrun every process calls this with its `Distributed.join()`. The main process alone writes and calls `announce` and
-    `listeners`. torch's thread count, the environment and the warning filters are the same afterwards as before.
+    `listeners`. The call leaves torch's threads and random state, the environment and the warning filters as they were.
     """
     target = Path(folder) / (config.name or name)
     threads = config.train.threads or distributed.threads
-    with restored_environment(), thread_limit(threads), explain_out_of_memory():
+    with restored_globals(), thread_limit(threads), explain_out_of_memory():
         session = start_session(config, target, overwrite, resume, announce, listeners, distributed)
         return finish_session(session, session.trainer.fit())
 
@@ -175,7 +175,9 @@ def loraplus_lr_ratio(config: Config) -> float:
 def save_model(folder: run_folder.RunFolder, components: RunComponents, temperature: float) -> None:
     """Write the model's folder atomically."""
     with run_folder.atomic_folder(folder.model) as temporary:
-        save_bundle(temporary, components.model, replace(components.manifest, temperature=temperature), components.tokenizer.to_str())
+        save_bundle(
+            temporary, components.model, replace(components.manifest, temperature=temperature), components.tokenizer.to_str()
+        )
 
 
 def stop_if_interrupted(result: FitResult, folder: Path) -> None:
@@ -187,9 +189,7 @@ def stop_if_interrupted(result: FitResult, folder: Path) -> None:
         )
 
 
-def summarize(
-    config: Config, components: RunComponents, result: FitResult, logits: metrics.Logits, seconds: float
-) -> RunSummary:
+def summarize(config: Config, components: RunComponents, result: FitResult, logits: metrics.Logits, seconds: float) -> RunSummary:
     """Score the test rows and collect the outcome."""
     plan, classes = components.plan, components.manifest.classes
     labels = plan.splits.test.require_labels()

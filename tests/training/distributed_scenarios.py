@@ -107,7 +107,9 @@ SCENARIOS = (
 def _fit(tiny: Path, distributed: Distributed, *, model: Any = None, **settings: Any) -> Outcome:
     model = make_model(tiny) if model is None else model
     recorder = Recorder()
-    result = train(model, rows(tiny, 10), rows(tiny, 4, seed=1), listeners=[recorder], distributed=distributed, epochs=1.0, **settings)
+    result = train(
+        model, rows(tiny, 10), rows(tiny, 4, seed=1), listeners=[recorder], distributed=distributed, epochs=1.0, **settings
+    )
     return {
         "losses": [event.loss for event in recorder.steps],
         "norms": [event.gradient_norm for event in recorder.steps],

@@ -106,7 +106,7 @@ def test_incomplete_variables_are_refused_by_name(monkeypatch: pytest.MonkeyPatc
 def test_variables_that_are_no_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("WORLD_SIZE", "two"), ("RANK", "1"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(LoralabError, match="WORLD_SIZE=two.*must be numbers"):
+    with pytest.raises(LoralabError, match=r"WORLD_SIZE=two.*must be numbers"):
         Distributed.join()
 
 

@@ -300,7 +300,8 @@ def test_it_stops_when_patience_is_spent_with_the_best_weights(tiny: Path, data:
         held_out,
         eval_steps=1,
         score=script(0.9, 0.5, 0.7, 0.6, 0.1),
-        monitor="loss", patience=2,
+        monitor="loss",
+        patience=2,
         listeners=[recorder],
     )
     assert result.stopped_early
@@ -310,9 +311,7 @@ def test_it_stops_when_patience_is_spent_with_the_best_weights(tiny: Path, data:
 
 
 def test_patience_spent_at_the_last_step_is_no_early_stop(tiny: Path, data: Encoded, held_out: Encoded) -> None:
-    result = train(
-        make_model(tiny), data, held_out, max_steps=2, eval_steps=1, score=script(0.5, 0.9), monitor="loss", patience=1
-    )
+    result = train(make_model(tiny), data, held_out, max_steps=2, eval_steps=1, score=script(0.5, 0.9), monitor="loss", patience=1)
     assert not result.stopped_early
     assert result.best_step == 1
 
@@ -404,7 +403,9 @@ def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bi
     losses = [0.9, 0.5, 0.7, 0.6, 0.8]
     checkpoints: list[Checkpoint] = []
     whole, recorder = make_model(tiny, dropout=0.2), Recorder()
-    result = train(whole, data, held_out, eval_steps=2, score=script(*losses), listeners=[recorder], save_checkpoint=checkpoints.append)
+    result = train(
+        whole, data, held_out, eval_steps=2, score=script(*losses), listeners=[recorder], save_checkpoint=checkpoints.append
+    )
     assert [checkpoint.step for checkpoint in checkpoints] == [2, 4, 6, 8, 10]
     for number, checkpoint in enumerate(checkpoints, start=1):
         checkpoint.save(tmp_path / "checkpoint.safetensors")
@@ -429,7 +430,16 @@ def test_a_resumed_run_keeps_its_patience(tiny: Path, data: Encoded, held_out: E
     checkpoints: list[Checkpoint] = []
     whole, resumed, ended = (make_model(tiny) for _ in range(3))
     settings = {"eval_steps": 1, "max_steps": 9}
-    train(whole, data, held_out, score=script(0.5, 0.9, 0.9), monitor="loss", patience=2, save_checkpoint=checkpoints.append, **settings)
+    train(
+        whole,
+        data,
+        held_out,
+        score=script(0.5, 0.9, 0.9),
+        monitor="loss",
+        patience=2,
+        save_checkpoint=checkpoints.append,
+        **settings,
+    )
     again = train(resumed, data, held_out, score=script(0.9), monitor="loss", patience=2, resume=checkpoints[1], **settings)
     assert (again.steps, again.best_step, again.stopped_early) == (3, 1, True)
     assert same(trained(resumed), trained(whole))

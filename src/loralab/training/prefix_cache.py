@@ -180,7 +180,9 @@ def _find_or_create(
                 os.replace(temporary, path)
         return states
     except OSError as error:
-        raise RunFailed(f"cannot write hidden states to {path.parent}: {error.strerror or error}; use train.feature_cache=off") from error
+        raise RunFailed(
+            f"cannot write hidden states to {path.parent}: {error.strerror or error}; use train.feature_cache=off"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -227,9 +229,7 @@ def _lock_path(temporary: Path) -> Path:
     return temporary.with_suffix(".lock")
 
 
-def _create(
-    path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, compute: Callable[[Hidden], None], limit: float
-) -> Hidden:
+def _create(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, compute: Callable[[Hidden], None], limit: float) -> Hidden:
     """Fill a file and map it. The mapping stays readable if the file is deleted (POSIX)."""
     header = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}

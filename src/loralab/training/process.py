@@ -43,11 +43,11 @@ def explain_out_of_memory() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def restored_environment() -> Iterator[None]:
-    """Restore the environment variables and the warning filters."""
+def restored_globals() -> Iterator[None]:
+    """Restore environment variables, warning filters and torch's CPU random state."""
     before = dict(os.environ)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             yield
     finally:
         for name in os.environ.keys() - before.keys():

@@ -34,4 +34,6 @@ def warmup_remarks(warmup: float, total: int) -> list[str]:
     steps = warmup_steps(warmup, total)
     if not 0 < total <= steps:
         return []
-    return [f"train.warmup={warmup:g}: the warm-up takes all {total:,} steps, so the learning rate never decays; lower train.warmup"]
+    return [
+        f"train.warmup={warmup:g}: the warm-up takes all {total:,} steps, so the learning rate never decays; lower train.warmup"
+    ]

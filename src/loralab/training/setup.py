@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from loralab import metrics
 from loralab.config import Config
-from loralab.data.augment import Rewrite, augment, check_techniques, needs_synonyms, remark, word_rewrites
-from loralab.data.back_translation import load_back_translation
+from loralab.data.augment import Rewrite, augment, augmentation_remark, check_techniques, needs_synonyms, word_rewrites
+from loralab.data.back_translation import DEFAULT_PAIR, load_back_translation
 from loralab.data.clean import check_steps
 from loralab.data.prompt import Prompt, description_texts, set_prompt
 from loralab.data.sources import Columns
@@ -108,18 +108,23 @@ def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
     data = config.data
     if not data.augment or not data.augment_ratio:
         return splits, []
-    rewrites = load_rewrites(data.augment, data.augment_strength, data.back_translation)
+    rewrites = load_rewrites(data.augment, data.augment_strength, data.back_translation, config.train.device)
     ratio, seed = data.augment_ratio, config.stream("augment")
     rows, made = augment(splits.train, rewrites, ratio=ratio, seed=seed, clean=data.clean)
-    return replace(splits, augmented=rows), [remark(made, round(ratio * len(splits.train)))]
+    remarks = [augmentation_remark(made, round(ratio * len(splits.train)))]
+    if "back_translation" in data.augment and not data.back_translation:
+        remarks.append(f"data.back_translation is not set: {' and '.join(DEFAULT_PAIR)} were used")
+    return replace(splits, augmented=rows), remarks
 
 
-def load_rewrites(techniques: Sequence[str], strength: float, pair: Sequence[str]) -> dict[str, Rewrite]:
-    """Return the augmentation techniques by name. Loads WordNet and the pair of translation models where needed."""
+def load_rewrites(
+    techniques: Sequence[str], strength: float, pair: Sequence[str] = (), device_name: str = "auto"
+) -> dict[str, Rewrite]:
+    """Return the augmentation techniques by name. Loads WordNet and two translation models, `pair` or DEFAULT_PAIR, if needed."""
     rewrites = word_rewrites(techniques, strength, find_wordnet().synonyms if needs_synonyms(techniques) else None)
     if "back_translation" in techniques:
-        there, back = pair
-        rewrites["back_translation"] = load_back_translation(there, back)
+        forward, backward = pair or DEFAULT_PAIR
+        rewrites["back_translation"] = load_back_translation(forward, backward, device_name)
     return rewrites
 
 
