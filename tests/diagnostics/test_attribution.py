@@ -91,7 +91,7 @@ def test_steps_are_doubled_until_the_sum_is_complete(tiny: Path, monkeypatch: py
     found = attribute(network, encoding.ids, special, 0)
     assert found.steps > 1
     assert found.complete
-    monkeypatch.setattr("loralab.diagnostics.attribution.MOST_STEPS", 1)
+    monkeypatch.setattr("loralab.diagnostics.attribution.MAX_STEPS", 1)
     short = attribute(network, encoding.ids, special, 0)
     assert (short.steps, short.complete) == (1, False)
     assert abs(short.residual) > abs(found.residual)

@@ -68,3 +68,20 @@ def test_the_dashboard_links_to_each_page(browser: Any, pages: dict[str, Path]) 
     page.get_by_role("link", name="grid", exact=True).click()
     assert page.title() == "grid · loralab experiment report"
     page.close()
+
+
+def test_a_wide_table_uses_the_margin_on_the_right(browser: Any, pages: dict[str, Path]) -> None:  # noqa: F811
+    page = browser.new_page(viewport={"width": 1600, "height": 800})
+    page.goto(pages["grid"].as_uri())
+    assert page.evaluate("document.querySelector('.wide').offsetWidth - document.querySelector('main').offsetWidth") > 100
+    assert page.evaluate("document.documentElement.scrollWidth") == 1600
+    page.close()
+
+
+def test_the_first_column_of_a_wide_table_leaves_room_on_a_phone(browser: Any, pages: dict[str, Path]) -> None:  # noqa: F811
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto(pages["hostile"].as_uri())
+    widths = page.evaluate("[...document.querySelectorAll('.wide td:first-child')].map(cell => cell.offsetWidth)")
+    assert widths
+    assert max(widths) < 200
+    page.close()

@@ -104,9 +104,9 @@ def f1_by_class(run: RunData) -> ReportFigure | None:
     if not np.isnan(validation).all():
         axes.plot(validation, y, "D", color=VERMILLION, markersize=4, label="validation", linestyle="none")
     for i, row in enumerate(shown):
-        axes.annotate(f"{row['f1']:.3f}", (1.02, i), va="center", fontsize=8, annotation_clip=False)
+        axes.annotate(f"{row['f1']:.3f}", (1.045, i), va="center", fontsize=8, annotation_clip=False)
     label_rows(axes, [f"{shorten(row['class'], MAX_NAME)} ({row['true']:,.0f})" for row in shown])
-    axes.set(xlim=(0, 1.14), xlabel="F1")
+    axes.set(xlim=(0, 1.17), xlabel="F1")
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.spines["bottom"].set_bounds(0, 1)
     legend_below(axes)
