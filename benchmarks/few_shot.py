@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmarks import measure
 from loralab import Config, load_config, run_training
-from loralab.data.prepare import load_splits
+from loralab.data.splits import load_splits
 from loralab.inference.model_soup import make_soup
 from loralab.model.checkpoints import resolve_base
 from loralab.training.callbacks import Event, StepEnd
@@ -67,7 +67,7 @@ def souped(config: Config, members: int, folder: Path) -> Outcome:
 
 def setfit(config: Config, python: str, folder: Path, threads: int | None) -> Outcome:
     """Train and test SetFit in its own Python, on the rows that `config` draws."""
-    splits, _ = load_splits(**config.data.division())
+    splits, _ = load_splits(config.data)
     work = {
         "encoder": str(resolve_base(config.model.base).folder),
         "train": [list(splits.train.texts), splits.train.require_labels().tolist()],

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import measure, ways
-from loralab.data.prepare import load_splits
+from loralab.data.splits import load_splits
 from loralab.experiments.execute import Where, cores
 from loralab.experiments.plans import make_plan
 from loralab.experiments.run import run_experiment
@@ -126,7 +126,7 @@ def experiment(options: argparse.Namespace, trials: int, where: Where) -> Sample
         *("train.head_init=random", "train.label_smoothing=0", "train.feature_cache=disk"),
     ]
     plan = make_plan(find_kind("seeds"), ["quickstart"], settings, {}, range(1, trials + 1))
-    rows = len(load_splits(**plan.trials[0].config.data.division())[0].train)  # fewer than asked for, where there are no more
+    rows = len(load_splits(plan.trials[0].config.data)[0].train)  # fewer than asked for, where there are no more
     with tempfile.TemporaryDirectory() as name:
         began = time.perf_counter()
         summary = run_experiment(plan, Path(name) / "trials", where=where)

@@ -13,7 +13,7 @@ import pytest
 from tiny import topics
 
 from loralab import LoralabError, load_config, run_training
-from loralab.data.augment import TECHNIQUES, Rewrite, augment, check_techniques, remark, show_techniques, word_rewrites
+from loralab.data.augment import TECHNIQUES, Rewrite, augment, augmentation_remark, check_techniques, show_techniques, word_rewrites
 from loralab.data.types import Examples
 from loralab.diagnostics.diagnose import read_run_splits
 from loralab.training.callbacks import Event, StepEnd
@@ -181,10 +181,10 @@ def test_rows_that_cannot_be_made_are_fewer_and_said() -> None:
     new, made = augment(train, word_rewrites(["swap"], 0.1, None), ratio=3, seed=0)
     assert list(new.texts) == ["c b"]  # once, though it was asked for three times
     assert new.rows.tolist() == [27]
-    assert remark(made, 12) == (
-        "1 rows made of the training rows were added to them: 1 swap; 11 more were asked for, and no technique could make another"
+    assert augmentation_remark(made, 12) == (
+        "1 augmented rows added to the training rows: 1 swap; 11 more were requested, but no technique could make them"
     )
-    assert remark(Counter(), 2).startswith("0 rows made of the training rows were added to them; 2 more")
+    assert augmentation_remark(Counter(), 2).startswith("0 augmented rows added to the training rows; 2 more")
 
 
 def test_a_technique_reads_all_its_rows_at_once() -> None:
@@ -227,7 +227,7 @@ def test_a_run_learns_from_the_new_rows_and_holds_out_the_same(tiny: Path, topic
     assert facts[0] == facts[1]  # the rows that were read, training rows included, are the same
     assert more.steps > none.steps
     assert more.scores != none.scores
-    assert any(line.startswith(f"{added} rows made of the training rows were added") for line in said[0])
+    assert any(line.startswith(f"{added} augmented rows added") for line in said[0])
     assert len(read_run_splits(tmp_path / "more").train) == facts[1]["train"]["count"]  # diagnose knows them again
 
 

@@ -104,17 +104,30 @@ def test_texts_of_any_length_end(pair: tuple[str, str]) -> None:
 def test_a_run_is_augmented_by_a_pair(pair: tuple[str, str], tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     settings = [f"model.base={tiny}", f"data.source={topics_csv}", "data.max_train_samples=20", "data.augment_ratio=1"]
     config = load_config("quickstart", [*settings, f"data.back_translation={','.join(pair)}", "data.augment=back_translation,swap"])
-    ready = build_run(config, tmp_path / "run")
-    splits = ready.plan.splits
+    components = build_run(config, tmp_path / "run")
+    splits = components.plan.splits
     assert splits.augmented is not None
-    assert (len(splits.train), len(splits.augmented), len(ready.parts["train"])) == (20, 20, 40)
-    assert ready.plan.remarks[0].endswith(" swap, 10 back_translation")
+    assert (len(splits.train), len(splits.augmented), len(components.encoded["train"])) == (20, 20, 40)
+    assert components.plan.remarks[0].endswith(" swap, 10 back_translation")
     again = build_run(config, tmp_path / "run").plan.splits
     assert again.fingerprints() == splits.fingerprints()
     change = {"back_translation": load_back_translation(*pair)}
     alone, made = augment(splits.train, change, ratio=0.5, seed=1)
     assert made == {"back_translation": 10}
     assert len({*alone.texts, *splits.train.texts}) == 30
+
+
+def test_the_default_pair_is_used_and_named_if_none_is_given(
+    pair: tuple[str, str], tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loralab.training.setup.DEFAULT_PAIR", pair)
+    settings = [f"model.base={tiny}", f"data.source={topics_csv}", "data.max_train_samples=20", "data.augment=back_translation"]
+    config = load_config("quickstart", settings)
+    plan = build_run(config, tmp_path / "run").plan
+    assert plan.remarks[1] == f"data.back_translation is not set: {pair[0]} and {pair[1]} were used"
+    explicit = build_run(config.override(f"data.back_translation={','.join(pair)}"), tmp_path / "run").plan
+    assert explicit.splits.fingerprints() == plan.splits.fingerprints()
+    assert not any("data.back_translation" in remark for remark in explicit.remarks)
 
 
 @pytest.mark.parametrize("wrong", ["", "encoder", "damaged"])
@@ -125,7 +138,9 @@ def test_what_is_no_translator_is_told_with_its_name(wrong: str, pair: tuple[str
     elif wrong == "damaged":
         make_translator(folder)
         (folder / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(LoralabError, match=r"data.back_translation: '.*' cannot be loaded as a translator(?s:.*)sentencepiece"):
+    with pytest.raises(
+        LoralabError, match=r"data.back_translation: cannot load '.*' as a translation model(?s:.*)loralab\[augment\]"
+    ):
         load_back_translation(pair[0], str(folder))
 
 

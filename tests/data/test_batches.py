@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loralab.data.batches import WINDOW, collate, make_microbatches, training_steps
+from loralab.data.batches import WINDOW, collate, epoch_batches, make_microbatches
 from loralab.data.sources import load_source
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Ints
@@ -33,7 +33,7 @@ def stream(seed: int = 0) -> np.random.Generator:
 @given(lengths=lengths_of_texts, size=st.integers(1, 40), seed=st.integers(0, 9))
 @settings(max_examples=150, deadline=None)
 def test_an_epoch_holds_every_example_once_in_steps_of_one_size(lengths: Ints, size: int, seed: int) -> None:
-    steps = training_steps(lengths, size, stream(seed))
+    steps = epoch_batches(lengths, size, stream(seed))
     assert sorted(np.concatenate(steps).tolist()) == list(range(len(lengths)))
     sizes = sorted(map(len, steps), reverse=True)
     assert len(steps) == -(-len(lengths) // size)
@@ -74,11 +74,11 @@ def test_passes_by_hand() -> None:
 
 def test_steps_are_a_draw_of_the_stream() -> None:
     lengths = stream(5).integers(5, 100, 600)
-    first, again, other = (training_steps(lengths, 16, stream(seed)) for seed in (1, 1, 2))
+    first, again, other = (epoch_batches(lengths, 16, stream(seed)) for seed in (1, 1, 2))
     assert [step.tolist() for step in first] == [step.tolist() for step in again]
     assert [step.tolist() for step in first] != [step.tolist() for step in other]
     random = stream(1)
-    epochs = [training_steps(lengths, 16, random) for _ in range(2)]
+    epochs = [epoch_batches(lengths, 16, random) for _ in range(2)]
     assert [step.tolist() for step in epochs[0]] != [step.tolist() for step in epochs[1]]
 
 
@@ -86,7 +86,7 @@ def test_length_does_not_follow_time() -> None:
     lengths = np.arange(16 * WINDOW * 4, dtype=np.int64) + 1
     related = []
     for seed in range(20):
-        means = [float(lengths[step].mean()) for step in training_steps(lengths, 16, stream(seed))]
+        means = [float(lengths[step].mean()) for step in epoch_batches(lengths, 16, stream(seed))]
         related.append(np.corrcoef(np.arange(len(means)), means)[0, 1])
     assert abs(np.mean(related)) < 0.15  # 64 steps, 20 seeds: deviation of the mean 0.03
 
@@ -95,7 +95,7 @@ def test_a_step_is_not_always_the_same_company() -> None:
     """Sorting is within windows of a shuffled epoch, so a text meets others in the next."""
     lengths = np.repeat(np.arange(1, 41), 16).astype(np.int64)
     random = stream(0)
-    epochs = [{frozenset(step.tolist()) for step in training_steps(lengths, 16, random)} for _ in range(2)]
+    epochs = [{frozenset(step.tolist()) for step in epoch_batches(lengths, 16, random)} for _ in range(2)]
     assert len(epochs[0] & epochs[1]) == 0
 
 
@@ -159,7 +159,7 @@ def test_little_of_the_sample_is_padding() -> None:
     tokenizer = load_tokenizer(Path(found.origin).parent / "model", 128)
     train = load_source("sample").train
     lengths = encode(train, tokenizer=tokenizer, clean=("escapes", "html", "urls", "whitespace"), pad_id=0).lengths
-    factors = [padding_factor(lengths, training_steps(lengths, 16, stream(seed))) for seed in range(10)]
+    factors = [padding_factor(lengths, epoch_batches(lengths, 16, stream(seed))) for seed in range(10)]
     assert max(factors) < 1.15
     whole = stream().permutation(len(lengths))
     unsorted = padding_factor(lengths, [whole[i : i + 16] for i in range(0, len(whole), 16)])

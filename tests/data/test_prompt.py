@@ -84,7 +84,7 @@ def test_words_are_read_as_they_follow_others(tiny: Path) -> None:
         ["goal", "coach"],
     ]
     assert [len(words) for words in found.words] == [1, 2]
-    assert found.remarks == ["1 words of several tokens, such as 'xy': the mean of their tokens stands for each"]
+    assert found.remarks == ["1 words have several tokens, such as 'xy': their mean is used"]
     bytewise = set_prompt(bytes_tokenizer(), "{}", names("of", "S"))
     assert (bytewise.words, bytewise.remarks) == (
         [[[bytes_tokenizer().token_to_id("Ġof")]], [[bytes_tokenizer().token_to_id("ĠS")]]],
@@ -101,11 +101,11 @@ def test_what_cannot_be_a_prompt_is_refused(tiny: Path) -> None:
         prompted(load_tokenizer(tiny, 64), "{}", "goal", "雪")
     with pytest.raises(LoralabError, match="does not know ''"):
         prompted(load_tokenizer(tiny, 64), "{}", "goal", "")
-    with pytest.raises(LoralabError, match="leaves no room for a text: it has 8 tokens of 8"):
+    with pytest.raises(LoralabError, match="leaves no room for a text: it takes 8 of 8 tokens"):
         prompted(load_tokenizer(tiny, 8), "this week of a {} .")
     prompted(load_tokenizer(tiny, 9), "this week of a {} .")
     with pytest.raises(LoralabError, match="2 masks"):
         prompted(load_tokenizer(tiny, 64), "[MASK] or {}")
     bare = Tokenizer(models.WordLevel({"goal": 0}, unk_token="goal"))
-    with pytest.raises(LoralabError, match=r"neither \[MASK\] nor <mask>"):
+    with pytest.raises(LoralabError, match=r"no mask token \(\[MASK\] or <mask>\)"):
         prompted(bare)

@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 
 from loralab.data import pickle_interpreter, safe_pickle
-from loralab.data.pickle_interpreter import Machine, Name, Record
-from loralab.data.safe_pickle import Table, read_pickle
+from loralab.data.pickle_interpreter import GlobalName, PickleInterpreter, Record
+from loralab.data.safe_pickle import read_pickle
+from loralab.data.types import ColumnChunk
 from loralab.errors import LoralabError
 
 HERE = Path(__file__).parent / "pickles"
@@ -95,7 +96,7 @@ def expected(path: Path) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...
     return {"pandas": PANDAS, "datasets": DATASETS}[library][kind]
 
 
-def check(table: Table, columns: dict[str, list[Any]], class_names: dict[str, tuple[str, ...]]) -> None:
+def check(table: ColumnChunk, columns: dict[str, list[Any]], class_names: dict[str, tuple[str, ...]]) -> None:
     """Equal in names, order, values and types; of a date the day is compared, its unit differs by version."""
     assert list(table.columns) == list(columns)
     for name, values in columns.items():
@@ -250,14 +251,16 @@ def test_calls_are_refused_and_do_not_run(
     pickle.loads(payload)
     assert marker.exists(), "the payload is a dud"
     marker.unlink()
-    with pytest.raises(LoralabError, match=r"which loralab does not run|reads pickles without running them") as error:
+    with pytest.raises(LoralabError, match=r"which loralab does not execute|executes no code from pickles") as error:
         read_pickle(save(payload))
     assert not marker.exists()
     assert str(error.value).startswith("x.pkl ")
 
 
 def test_the_message_names_the_global(save: Callable[[bytes], Path]) -> None:
-    with pytest.raises(LoralabError, match=r"x.pkl wants to call os.system: loralab reads .* CSV, JSONL or Parquet instead"):
+    with pytest.raises(
+        LoralabError, match=r"x.pkl wants to call os.system: loralab executes no code .* CSV, JSONL or Parquet instead"
+    ):
         read_pickle(save(b"cos\nsystem\n(S'true'\ntR."))
     with pytest.raises(LoralabError, match=r"instruction INST 'os system'"):
         read_pickle(save(b"(S'true'\nios\nsystem\n."))
@@ -345,7 +348,7 @@ INSTRUCTIONS = {
 def test_instructions_that_are_refused(name: str, save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     monkeypatch.setattr(sys.modules[__name__], "extension", lambda: ran.append("ran"), raising=False)
-    before = [dict(vars(kind)) for kind in (Name, Record, Machine, safe_pickle.Table)]
+    before = [dict(vars(kind)) for kind in (GlobalName, Record, PickleInterpreter, ColumnChunk)]
     copyreg.add_extension(__name__, "extension", 200)
     try:
         with pytest.raises(LoralabError) as error:
@@ -354,7 +357,7 @@ def test_instructions_that_are_refused(name: str, save: Callable[[bytes], Path],
         copyreg.remove_extension(__name__, "extension", 200)
     assert error.value.exit_code == 2
     assert not ran
-    assert [dict(vars(kind)) for kind in (Name, Record, Machine, safe_pickle.Table)] == before
+    assert [dict(vars(kind)) for kind in (GlobalName, Record, PickleInterpreter, ColumnChunk)] == before
 
 
 # What is refused: false tables. `emit` writes any value as a pickle, `Made` as the call of a global.
@@ -637,7 +640,7 @@ def test_the_machine_agrees_with_pickle() -> None:
     }
     value["c"] = [value["a"], value["a"]]  # type: ignore[assignment]
     for protocol in range(3, 6):
-        assert Machine().run(pickle.dumps(value, protocol=protocol)) == value
+        assert PickleInterpreter().run(pickle.dumps(value, protocol=protocol)) == value
         stream = io.BytesIO()
         pickle._Pickler(stream, protocol).dump(value)  # type: ignore[attr-defined]
-        assert Machine().run(stream.getvalue()) == value
+        assert PickleInterpreter().run(stream.getvalue()) == value

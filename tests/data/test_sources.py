@@ -15,7 +15,6 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from loralab.data.safe_pickle import Table
 from loralab.data.sources import (
     Columns,
     find_columns,
@@ -29,7 +28,7 @@ from loralab.data.sources import (
     read_raw,
     stream_texts,
 )
-from loralab.data.types import Examples
+from loralab.data.types import ColumnChunk, Examples
 from loralab.errors import LoralabError
 
 AG_NEWS = ("World", "Sports", "Business", "Sci/Tech")
@@ -62,7 +61,7 @@ def refused(call: Callable[[], Any]) -> str:
 
 
 def found(*names: str, text: Sequence[str] | None = None, label: str | None = None, need: bool = True) -> Columns:
-    return find_columns(Table({name: [] for name in names}), HERE, text, label, need)
+    return find_columns(ColumnChunk({name: [] for name in names}), HERE, text, label, need)
 
 
 # Which columns
@@ -97,6 +96,11 @@ def test_columns_are_taken_as_told() -> None:
     assert found("text", "label", "c", label="c") == Columns(("text",), "c")
 
 
+def test_blanks_around_named_columns_are_ignored_unless_they_are_part_of_the_name() -> None:
+    assert found("title", "body", "label", text=["title", " body "]).text == ("title", "body")
+    assert found("title", " body", "label", text=["title", " body"]).text == ("title", " body")
+
+
 def test_a_label_column_is_not_needed_to_predict() -> None:
     assert found("text", "date", need=False) == Columns(("text",), None)
     assert found("anything", need=False) == Columns(("anything",), None)
@@ -105,20 +109,20 @@ def test_a_label_column_is_not_needed_to_predict() -> None:
 
 def test_the_question_names_the_columns_and_an_answer_that_works() -> None:
     said = refused(lambda: found("subject", "when", "grade"))
-    assert said.startswith("news.csv has columns subject, when, grade; which is a text and a label column?")
+    assert said.startswith("news.csv has columns subject, when, grade: name the text and the label column, for example data.text=")
     assert "data.text=" in said
     assert "data.label=" in said
-    settings = dict(part.split("=") for part in said.split("such as: ")[1].split())
+    settings = dict(part.split("=") for part in said.split("for example ")[1].split())
     answer = found("subject", "when", "grade", text=settings["data.text"].split(","), label=settings["data.label"])
     assert answer.label not in answer.text
 
 
 def test_the_question_asks_only_for_what_is_missing() -> None:
     said = refused(lambda: found("subject", "when", "label"))
-    assert "which is a text column?" in said
+    assert "name the text column" in said
     assert "data.label" not in said
     said = refused(lambda: found("text", "when", "grade"))
-    assert "which is a label column?" in said
+    assert "name the label column" in said
     assert "data.text" not in said
 
 
@@ -240,7 +244,7 @@ def test_class_names_of_the_file_are_brought_into_the_order_already_known(tmp_pa
     assert examples.classes == ("World", "Business", "Sports")
     assert examples.require_labels().tolist() == [2, 0, 2]
     said = refused(lambda: read_examples(path, classes=("World", "Sport")))
-    assert "class 'Sports' is not among the known ones; did you mean 'Sport'?" in said
+    assert "class 'Sports' is not one of the known classes; did you mean 'Sport'?" in said
 
 
 def test_floats_written_as_text_are_the_same_numbers(tmp_path: Path) -> None:
@@ -329,7 +333,7 @@ def test_unlabelled_file_has_no_labels(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", ("id", "text"), (1, "a"), (2, "b"))
     examples, columns = read_examples(path, classes=NAMES)
     assert (examples.texts, examples.labels, examples.classes, columns.label) == (["a", "b"], None, NAMES, None)
-    assert "which is a label column?" in refused(lambda: read_examples(path, need_labels=True))
+    assert "name the label column" in refused(lambda: read_examples(path, need_labels=True))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -344,7 +348,7 @@ def test_a_file_without_rows_is_said(tmp_path: Path, ending: str) -> None:
 
 def test_raw_keeps_the_values_as_they_are(tmp_path: Path) -> None:
     raw = read_raw(parquet(tmp_path / "a.parquet", ("n", "p"), text=["a", None], label=[1, None]))
-    assert (raw.texts, raw.values, raw.names, raw.columns) == (["a", ""], [1, None], ("n", "p"), Columns(("text",), "label"))
+    assert (raw.texts, raw.labels, raw.class_names, raw.columns) == (["a", ""], [1, None], ("n", "p"), Columns(("text",), "label"))
 
 
 # Whole sources
@@ -470,8 +474,8 @@ def test_unknown_labels_in_the_test_part_are_refused_with_rows_and_the_nearest(t
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", ("text", "label"), ("a", "x"), ("b", "x"))
     said = refused(lambda: load_source(str(path)))
-    assert "one class only (x)" in said
-    assert "two or more" in said
+    assert "only one class (x)" in said
+    assert "at least two" in said
 
 
 def test_data_classes_name_numeric_labels(tmp_path: Path) -> None:
@@ -486,7 +490,7 @@ def test_data_classes_name_numeric_labels(tmp_path: Path) -> None:
 def test_a_missing_source_and_an_empty_folder_are_said(tmp_path: Path) -> None:
     said = refused(lambda: load_source(str(tmp_path / "gone.csv")))
     assert "no file or folder" in said
-    assert "named: sample, ag_news" in said
+    assert "named sources: sample, ag_news" in said
     assert "no training part" in refused(lambda: load_source(str(tmp_path)))
     (tmp_path / "test.csv").write_text("text,label\na,b\n")
     assert "no training part" in refused(lambda: load_source(str(tmp_path)))

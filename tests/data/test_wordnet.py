@@ -88,7 +88,7 @@ def test_places_are_tried_in_order(small: Path, tmp_path: Path, monkeypatch: pyt
 def test_where_there_is_none_both_ways_to_get_it_are_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path, topics_csv: Path
 ) -> None:
-    monkeypatch.setattr(wordnet, "_places", lambda: iter([tmp_path]))
+    monkeypatch.setattr(wordnet, "_folders", lambda: iter([tmp_path]))
     config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", "data.augment=insertion"])
     with pytest.raises(LoralabError, match=r"apt install wordnet-base(?s:.*)loralab\[augment\].*nltk.downloader wordnet"):
         run_training(config, folder=tmp_path / "runs")

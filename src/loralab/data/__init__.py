@@ -1,1 +1,1 @@
-"""From a source to token batches: sources → clean → select → encode → batches."""
+"""From a data source to padded micro-batches: sources, splits, clean, tokenize, batches."""

@@ -1,6 +1,6 @@
-"""More training rows out of those there are: Easy Data Augmentation (Wei and Zou 2019) and back-translation (Sennrich et al. 2016).
+"""Data augmentation: Easy Data Augmentation (EDA, Wei and Zou 2019) and back-translation (Sennrich et al. 2016).
 
-A row is changed after cleaning, so that no step of it is broken by a change; it keeps its source's label and row number.
+Texts are cleaned before they are changed. A new row keeps the label and the row number of its source.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from loralab.errors import LoralabError, nearest
 Words = list[str]
 Synonyms = Callable[[str], Sequence[str]]
 Rewrite = Callable[[Sequence[str], str], Sequence[str]]
-"""(texts, key) → each text anew, or its own words where a technique finds nothing to change. `key` names the random stream."""
+"""(texts, key) → rewritten texts, unchanged where the technique does not apply. The key seeds the random stream."""
 
 TECHNIQUES = ("synonym", "insertion", "deletion", "swap", "back_translation")
 TRIES = 3
-"""Draws of one technique on one row, before the next technique has its turn."""
-# EDA's own list, which is NLTK's of 2009: these words carry grammar, not meaning.
+"""Attempts with one technique per row before the next technique is used."""
+# EDA's list, which is NLTK's of 2009: function words.
 _STOP_WORDS = (
     "i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers herself it its itself "
     "they them their theirs themselves what which who whom this that these those am is are was were be been being have has had "
@@ -37,11 +37,11 @@ _STOP_WORDS = (
 )
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 _WORD = re.compile(r"(\W*)([^\W\d_]+(?:[-'’][^\W\d_]+)*)(\W*)", re.DOTALL)
-"""Punctuation, letters (two parts and more joined by a hyphen or an apostrophe), punctuation."""
+"""Punctuation, letters (also several groups joined by hyphens or apostrophes), punctuation."""
 
 
 def check_techniques(names: Sequence[str]) -> None:
-    """Raise LoralabError for a technique that does not exist or is named twice."""
+    """Raise LoralabError for an unknown technique and for one that occurs twice."""
     for i, name in enumerate(names):
         if name not in TECHNIQUES:
             raise LoralabError(
@@ -52,167 +52,165 @@ def check_techniques(names: Sequence[str]) -> None:
 
 
 def needs_synonyms(names: Collection[str]) -> bool:
-    """Whether one of the techniques looks words up."""
+    """Whether a technique uses synonyms."""
     return "synonym" in names or "insertion" in names
 
 
 def word_rewrites(names: Collection[str], strength: float, synonyms: Synonyms | None) -> dict[str, Rewrite]:
-    """Return the techniques that change words, those of `names`. `strength`: EDA's alpha, the share of words changed.
+    """Return those of the named techniques that change words. `strength`: EDA's alpha, the share of words changed.
 
-    Words are what stands between spaces; line breaks and tabs become spaces.
+    Words are separated by white space, which becomes single spaces.
     """
 
     @cache
     def look_up(word: str) -> list[str]:
-        """Without names for a word without a capital: `prices` would find the singer Mary Leontyne Price."""
+        """Without names for a word in lower case: a synonym of `price` is the singer Mary Leontyne Price."""
         return [other for other in synonyms(word) if word[0].isupper() or not other[0].isupper()] if synonyms else []
 
     changes: dict[str, Callable[[Words, random.Random], Words]] = {
-        "synonym": lambda words, source: _replace(words, _share(words, strength), look_up, source),
-        "insertion": lambda words, source: _insert(words, _share(words, strength), look_up, source),
-        "deletion": lambda words, source: _delete(words, strength, source),
-        "swap": lambda words, source: _swap(words, _share(words, strength), source),
+        "synonym": lambda words, stream: _replace(words, _share(words, strength), look_up, stream),
+        "insertion": lambda words, stream: _insert(words, _share(words, strength), look_up, stream),
+        "deletion": lambda words, stream: _delete(words, strength, stream),
+        "swap": lambda words, stream: _swap(words, _share(words, strength), stream),
     }
-    return {name: _on_texts(change) for name, change in changes.items() if name in names}
+    return {name: _rewrite_texts(change) for name, change in changes.items() if name in names}
 
 
 def augment(
     train: Examples, rewrites: Mapping[str, Rewrite], *, ratio: float, seed: int, clean: Sequence[str] = ()
 ) -> tuple[Examples, Counter[str]]:
-    """Make round(`ratio` · n) new rows out of n; return them, by their source's place, and how many each technique made.
+    """Make round(`ratio` · n) new rows from n rows. Return them in the order of their sources, and their number by technique.
 
-    Classes keep their proportions; no row is used twice before all others of its class were used once; the techniques take
-    turns, in parts that differ by one a class at most, whatever the order they are named in. A larger ratio holds the rows of a
-    smaller one. No new row has the words of its source or of another row made of it: where a technique can do nothing the next
-    one has its turn, then another row of the class; what is still missing then is not made.
+    Class proportions are kept. Every row of a class is used once before one is used twice. The techniques alternate: their
+    numbers differ by at most one per class, whatever their order. A larger ratio includes the rows of a smaller one. A new row
+    differs from its source and from the other new rows of that source. If no technique can change a row, another row of the
+    class is used; if none is left, fewer rows are made.
     """
     texts = [clean_text(text, clean) for text in train.texts]
     labels = train.require_labels()
     known = [{" ".join(text.split()), ""} for text in texts]
-    names = sorted(rewrites)
-    asked = round(ratio * len(train))
-    found: list[tuple[int, str]] = []
+    total = round(ratio * len(train))
+    new: list[tuple[int, str]] = []
     made: Counter[str] = Counter()
-    for turn, begin in enumerate(range(0, asked, len(train))):
-        drawing = np.random.default_rng((seed, turn))
-        queues = {c: _shuffled(labels, c, drawing) for c in range(len(train.classes))}
-        wanted = Counter(labels[stratified(labels, min(len(train), asked - begin), drawing)].tolist())
-        while chosen := [next(queues[c], None) for c, count in wanted.items() for _ in range(count)]:
-            pending = {place: number + turn for place, number in filter(None, chosen)}
+    for cycle, done in enumerate(range(0, total, len(train))):
+        stream = np.random.default_rng((seed, cycle))
+        queues = {label: _shuffled(labels, label, stream) for label in range(len(train.classes))}
+        missing = Counter(labels[stratified(labels, min(len(train), total - done), stream)].tolist())
+        while chosen := [next(queues[label], None) for label, count in missing.items() for _ in range(count)]:
+            pending = {position: number + cycle for position, number in filter(None, chosen)}
             if not pending:
                 break
-            for place, text, name in _rewrite(pending, texts, known, names, rewrites, f"{seed}/{turn}"):
-                found.append((place, text))
+            for position, text, name in _rewrite_rows(pending, texts, known, rewrites, f"{seed}/{cycle}"):
+                new.append((position, text))
                 made[name] += 1
-                wanted[int(labels[place])] -= 1
-    found.sort(key=lambda new: new[0])
-    sources = np.array([place for place, _ in found], dtype=np.int64)
-    return Examples([text for _, text in found], labels[sources], train.rows[sources], train.classes), made
+                missing[int(labels[position])] -= 1
+    new.sort(key=lambda row: row[0])
+    sources = np.array([position for position, _ in new], dtype=np.int64)
+    return Examples([text for _, text in new], labels[sources], train.rows[sources], train.classes), made
 
 
 def show_techniques(text: str, rewrites: Mapping[str, Rewrite], seed: int) -> list[tuple[str, str]]:
-    """Return (technique, the text anew) for each, beginning with ("before", text)."""
+    """Return (technique, rewritten text) for each technique, starting with ("before", text)."""
     return [("before", text), *((name, rewrite([text], f"{seed}/0/{name}/0")[0]) for name, rewrite in rewrites.items())]
 
 
-def remark(made: Mapping[str, int], asked: int) -> str:
-    """Say how many rows were made and by what, and whether some could not be."""
+def augmentation_remark(made: Mapping[str, int], requested: int) -> str:
+    """Report the number of new rows by technique, and how many could not be made."""
     total = sum(made.values())
-    by = ", ".join(f"{made[name]:,} {name}" for name in TECHNIQUES if made.get(name))
-    short = f"; {asked - total:,} more were asked for, and no technique could make another" if asked > total else ""
-    return f"{total:,} rows made of the training rows were added to them{f': {by}' if by else ''}{short}"
+    counts = ", ".join(f"{made[name]:,} {name}" for name in TECHNIQUES if made.get(name))
+    missing = f"; {requested - total:,} more were requested, but no technique could make them" if requested > total else ""
+    return f"{total:,} augmented rows added to the training rows{f': {counts}' if counts else ''}{missing}"
 
 
-def _shuffled(labels: Ints, label: int, drawing: np.random.Generator) -> Iterator[tuple[int, int]]:
-    """The places of a class in random order, each with a number that picks its technique."""
-    places = drawing.permutation(np.flatnonzero(labels == label)).tolist()
-    return iter([(place, label + i) for i, place in enumerate(places)])
+def _shuffled(labels: Ints, label: int, stream: np.random.Generator) -> Iterator[tuple[int, int]]:
+    """Yield the positions of a class in random order, each with a number that selects its technique."""
+    positions = stream.permutation(np.flatnonzero(labels == label)).tolist()
+    return iter([(position, label + i) for i, position in enumerate(positions)])
 
 
-def _rewrite(
-    pending: dict[int, int],
-    texts: Sequence[str],
-    known: Sequence[set[str]],
-    names: Sequence[str],
-    rewrites: Mapping[str, Rewrite],
-    key: str,
+def _rewrite_rows(
+    pending: dict[int, int], texts: Sequence[str], known: Sequence[set[str]], rewrites: Mapping[str, Rewrite], key: str
 ) -> Iterator[tuple[int, str, str]]:
-    """Rewrite each place once by the technique of its number, or else the next; yield (place, text, technique) of what is new."""
+    """Rewrite each pending position once, by the technique of its number or else the next. Yield (position, text, technique).
+
+    Mutates `pending` and `known`.
+    """
+    names = sorted(rewrites)
     for shift in range(len(names)):
-        for at, name in enumerate(names):
+        for index, name in enumerate(names):
             for attempt in range(TRIES):
-                places = [place for place, number in pending.items() if (number + shift) % len(names) == at]
-                if not places:
+                positions = [position for position, number in pending.items() if (number + shift) % len(names) == index]
+                if not positions:
                     break
-                new = rewrites[name]([texts[place] for place in places], f"{key}/{name}/{attempt}")
-                for place, text in zip(places, new, strict=True):
+                rewritten = rewrites[name]([texts[position] for position in positions], f"{key}/{name}/{attempt}")
+                for position, text in zip(positions, rewritten, strict=True):
                     words = " ".join(text.split())
-                    if words not in known[place]:
-                        known[place].add(words)
-                        del pending[place]
-                        yield place, text, name
+                    if words not in known[position]:
+                        known[position].add(words)
+                        del pending[position]
+                        yield position, text, name
 
 
-def _on_texts(change: Callable[[Words, random.Random], Words]) -> Rewrite:
-    """Each text has a stream of its own: what becomes of it does not depend on the rows beside it."""
+def _rewrite_texts(change: Callable[[Words, random.Random], Words]) -> Rewrite:
+    """Rewrite each text with a stream of its own, so that the result does not depend on the other texts."""
 
     def rewrite(texts: Sequence[str], key: str) -> list[str]:
-        seeds = (f"{key}/{text}".encode("utf-8", "surrogatepass") for text in texts)  # JSON can carry half a character
-        sources = (random.Random(seed) for seed in seeds)  # noqa: S311 - no secret hangs on it
-        return [" ".join(change(text.split(), source)) for text, source in zip(texts, sources, strict=True)]
+        seeds = (f"{key}/{text}".encode("utf-8", "surrogatepass") for text in texts)  # JSON can contain lone surrogates
+        streams = (random.Random(seed) for seed in seeds)  # noqa: S311 - not for cryptography
+        return [" ".join(change(text.split(), stream)) for text, stream in zip(texts, streams, strict=True)]
 
     return rewrite
 
 
 def _share(words: Words, strength: float) -> int:
-    """EDA's n = alpha · l, and at least one."""
+    """Return EDA's n = alpha · l, at least 1."""
     return max(1, int(strength * len(words)))
 
 
-def _known_words(words: Words, synonyms: Synonyms) -> list[tuple[int, re.Match[str], Sequence[str]]]:
-    """(place, word, its synonyms) of every word that is no stop word, has two letters or more and has synonyms."""
+def _replaceable(words: Words, synonyms: Synonyms) -> list[tuple[int, re.Match[str], Sequence[str]]]:
+    """Return (position, word, synonyms) of every word of two letters or more that has synonyms and is not a stop word."""
     matches = ((i, _WORD.fullmatch(word)) for i, word in enumerate(words))
     content = ((i, match) for i, match in matches if match and len(match[2]) > 1 and match[2].lower() not in STOP_WORDS)
     return [(i, match, others) for i, match in content if (others := synonyms(match[2]))]
 
 
-def _replace(words: Words, count: int, synonyms: Synonyms, source: random.Random) -> Words:
-    """Synonym replacement: `count` words give way to one of their synonyms, in their case, between their punctuation."""
-    able = _known_words(words, synonyms)
-    for i, match, others in source.sample(able, min(count, len(able))):
-        words[i] = f"{match[1]}{_in_case_of(match[2], source.choice(others))}{match[3]}"
+def _replace(words: Words, count: int, synonyms: Synonyms, stream: random.Random) -> Words:
+    """Synonym replacement: replace `count` words by a synonym in the same case, and keep their punctuation."""
+    candidates = _replaceable(words, synonyms)
+    for i, match, others in stream.sample(candidates, min(count, len(candidates))):
+        words[i] = f"{match[1]}{_match_case(match[2], stream.choice(others))}{match[3]}"
     return words
 
 
-def _insert(words: Words, count: int, synonyms: Synonyms, source: random.Random) -> Words:
-    """Random insertion: `count` times a synonym of one of the text's words is put anywhere."""
-    able = _known_words(words, synonyms)
-    for _ in range(count if able else 0):
-        words.insert(source.randint(0, len(words)), source.choice(source.choice(able)[2]))
+def _insert(words: Words, count: int, synonyms: Synonyms, stream: random.Random) -> Words:
+    """Random insertion: insert a synonym of a word of the text at a random position, `count` times."""
+    candidates = _replaceable(words, synonyms)
+    for _ in range(count if candidates else 0):
+        words.insert(stream.randint(0, len(words)), stream.choice(stream.choice(candidates)[2]))
     return words
 
 
-def _delete(words: Words, strength: float, source: random.Random) -> Words:
-    """Random deletion: each word goes with probability `strength`, at least one goes and one stays."""
+def _delete(words: Words, strength: float, stream: random.Random) -> Words:
+    """Random deletion: delete each word with probability `strength`, but at least one and not all."""
     if len(words) < 2:
         return words
-    kept = [i for i in range(len(words)) if source.random() >= strength]
+    kept = [i for i in range(len(words)) if stream.random() >= strength]
     if len(kept) == len(words):
-        kept.remove(source.choice(kept))
-    return [words[i] for i in kept or [source.randrange(len(words))]]
+        kept.remove(stream.choice(kept))
+    return [words[i] for i in kept or [stream.randrange(len(words))]]
 
 
-def _swap(words: Words, count: int, source: random.Random) -> Words:
-    """Random swap: `count` times two unequal words change places."""
+def _swap(words: Words, count: int, stream: random.Random) -> Words:
+    """Random swap: exchange two different words, `count` times."""
     for _ in range(count if len(set(words)) > 1 else 0):
-        i = source.randrange(len(words))
-        j = source.choice([j for j, word in enumerate(words) if word != words[i]])
+        i = stream.randrange(len(words))
+        j = stream.choice([j for j, word in enumerate(words) if word != words[i]])
         words[i], words[j] = words[j], words[i]
     return words
 
 
-def _in_case_of(word: str, other: str) -> str:
-    """`other` in capitals, or with a capital, where `word` has them; else as WordNet spells it."""
+def _match_case(word: str, other: str) -> str:
+    """Return `other` in upper case or capitalized if `word` is, else unchanged."""
     if word.isupper():
         return other.upper()
     return other[0].upper() + other[1:] if word[0].isupper() else other

@@ -1,8 +1,8 @@
-"""A pickle as inert records: nothing in it is run.
+"""Parse a pickle into plain records without executing code.
 
-A pickle is a program. This machine has the opcodes that tables need and no others: a global is a `Name` if it is in `ALLOWED` and
-an error otherwise, a call or a new object is a `Record` of its arguments and state. Nothing is imported, called or set, so a
-hostile pickle can at most use memory and time, both bounded by the number of its opcodes.
+A pickle is a program. This interpreter has only the opcodes that tables need. A global in `ALLOWED` becomes a `GlobalName`, any
+other is an error; a call or a new object becomes a `Record` of its arguments and state. Nothing is imported, called or set, so a
+hostile pickle can only use memory and time, both limited by its number of opcodes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-MAX_OPCODES = 40_000_000  # about 8 million (text, label) pairs; one byte of a pickle can make a dict of 64 bytes
-INSTEAD = "save the data as CSV, JSONL or Parquet instead"
+MAX_OPCODES = 40_000_000  # about 8 million (text, label) pairs; one byte of a pickle can create a dict of 64 bytes
+ADVICE = "save the data as CSV, JSONL or Parquet instead"
 
-# The names by package: versions move a class between modules (pandas.core.frame.DataFrame is pandas.DataFrame since pandas 3).
+# Names by package, because versions move classes between modules (pandas.core.frame.DataFrame, pandas.DataFrame in pandas 3).
 _PANDAS = """
     DataFrame Series BlockManager SingleBlockManager _unpickle_block __pyx_unpickle_NDArrayBacked NA Day
     _new_Index _new_DatetimeIndex Index RangeIndex Int64Index UInt64Index Float64Index CategoricalIndex DatetimeIndex MultiIndex
@@ -40,23 +40,23 @@ ALLOWED = {
     "_codecs": frozenset(("encode",)),
     "copyreg": frozenset(("_reconstructor",)),
 }
-ALLOWED |= {"__builtin__": ALLOWED["builtins"], "copy_reg": ALLOWED["copyreg"]}  # as protocols 0 to 2 call them
+ALLOWED |= {"__builtin__": ALLOWED["builtins"], "copy_reg": ALLOWED["copyreg"]}  # the names in protocols 0 to 2
 
 
 class RefusedError(Exception):
-    """Why the file is not read: the rest of a sentence that starts with its name."""
+    """Why a file is not read. The message continues a sentence that starts with the file name."""
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Name:
-    """A global of the pickle, by its last name."""
+class GlobalName:
+    """A global of the pickle, without its module."""
 
     name: str
 
 
 @dataclass(slots=True, eq=False, repr=False)
 class Record:
-    """What the pickle would have called or made: a name, the arguments, the state and the items set."""
+    """A call or a new object: its name, arguments, state and items."""
 
     name: str
     args: tuple[Any, ...]
@@ -64,14 +64,15 @@ class Record:
     items: dict[Any, Any] | None = None
 
 
-def exactly(value: Any, kind: type) -> Any:
+def require_type(value: Any, kind: type) -> Any:
+    """Return `value` if its type is exactly `kind`, else raise TypeError."""
     if type(value) is not kind:
-        raise TypeError(f"a {type(value).__name__} where a {kind.__name__} belongs")
+        raise TypeError(f"a {type(value).__name__}, not a {kind.__name__}")
     return value
 
 
-class Machine:
-    """The pickle machine without its calls: values, a stack with marks, a memo (a dict: a large index reserves no memory)."""
+class PickleInterpreter:
+    """A pickle virtual machine without calls: a stack with marks, and a memo (a dict, so that a large index reserves no memory)."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -79,27 +80,27 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
-        """Return what the pickle describes, made of str, bytes, numbers, lists, tuples, dicts, names and records."""
+        """Return the value as str, bytes, numbers, lists, tuples, dicts, `GlobalName`s and `Record`s."""
         for count, (opcode, arg, _) in enumerate(pickletools.genops(data)):
             code = opcode.name
             if count > MAX_OPCODES:
-                raise RefusedError(f"has more than {MAX_OPCODES:,} instructions; {INSTEAD}")
+                raise RefusedError(f"has more than {MAX_OPCODES:,} instructions; {ADVICE}")
             if code in _CONSTANTS:
                 self.stack.append(_CONSTANTS[code] if arg is None else arg)
             elif code == "MEMOIZE":
                 self.memo[len(self.memo)] = self.stack[-1]
             elif code in _OPCODES:
                 _OPCODES[code](self, arg)
-            else:  # INST, OBJ, NEWOBJ_EX, EXT1 to 4, PERSID, BINPERSID, buffers out of band, sets: no table needs them
-                what = f" {ascii(arg)[:200]}" if arg is not None else ""
-                raise RefusedError(f"uses the pickle instruction {code}{what}, which loralab does not run; {INSTEAD}")
+            else:  # INST, OBJ, NEWOBJ_EX, EXT1 to 4, PERSID, BINPERSID, out-of-band buffers, sets: no table needs them
+                detail = f" {ascii(arg)[:200]}" if arg is not None else ""
+                raise RefusedError(f"uses the pickle instruction {code}{detail}, which loralab does not execute; {ADVICE}")
         return self.stack.pop()
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
 
     def top(self, count: int) -> tuple[Any, ...]:
-        """Pop `count` values, the deepest first."""
+        """Pop `count` values, in the order they were pushed."""
         values = tuple(self.stack[-count:])
         if len(values) < count:
             raise IndexError("the stack is empty")
@@ -119,7 +120,7 @@ class Machine:
         self.memo[index] = self.stack[-1]
 
     def extend(self, values: Sequence[Any]) -> None:
-        exactly(self.stack[-1], list).extend(values)
+        require_type(self.stack[-1], list).extend(values)
 
     def update(self, pairs: Sequence[Any]) -> None:
         target = self.stack[-1]
@@ -127,9 +128,9 @@ class Machine:
             target.items = target.items or {}
             target = target.items
         for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-            if isinstance(key, tuple):  # its hash visits each reference of a nest: some bytes make 2 ** 100 of them
-                raise RefusedError(f"has a dictionary whose key is a tuple; {INSTEAD}")
-            exactly(target, dict)[key] = value
+            if isinstance(key, tuple):  # hashing follows every nested reference, and a few bytes can create 2 ** 100 of them
+                raise RefusedError(f"has a dict whose key is a tuple; {ADVICE}")
+            require_type(target, dict)[key] = value
 
     def dictionary(self) -> None:
         pairs = self.marked()
@@ -139,19 +140,19 @@ class Machine:
     def name(self, module: str, name: str) -> None:
         if name not in ALLOWED.get(module.partition(".")[0], ()):
             wanted = ascii(f"{module}.{name}")[1:-1][:200]
-            reason = "loralab reads pickles without running them, and only those of datasets, pandas and plain lists"
-            raise RefusedError(f"wants to call {wanted}: {reason}; {INSTEAD}")
-        self.push(Name(name))
+            reason = "loralab executes no code from pickles and reads only those of datasets, pandas, lists and dicts"
+            raise RefusedError(f"wants to call {wanted}: {reason}; {ADVICE}")
+        self.push(GlobalName(name))
 
     def call(self, function: Any, args: Any) -> None:
-        """Record a call; of `copyreg._reconstructor` (protocols 0 and 1) record the object that it would make."""
-        name, args = exactly(function, Name).name, exactly(args, tuple)
+        """Record a call, or for `copyreg._reconstructor` (protocols 0 and 1) the object that it creates."""
+        name, args = require_type(function, GlobalName).name, require_type(args, tuple)
         if name == "_reconstructor":
-            name, args = exactly(args[0], Name).name, ()
+            name, args = require_type(args[0], GlobalName).name, ()
         self.push(Record(name, args))
 
     def build(self, state: Any) -> None:
-        exactly(self.stack[-1], Record).state = state
+        require_type(self.stack[-1], Record).state = state
 
 
 _CONSTANTS: dict[str, Any] = {
@@ -162,7 +163,7 @@ _CONSTANTS: dict[str, Any] = {
     )
     for name in names.split()
 }
-_OPCODES: dict[str, Callable[[Machine, Any], object]] = {
+_OPCODES: dict[str, Callable[[PickleInterpreter, Any], object]] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda m, _: None),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda m, index: m.put(index)),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m.push(m.memo[index])),
@@ -185,14 +186,14 @@ _OPCODES: dict[str, Callable[[Machine, Any], object]] = {
     "SETITEM": lambda m, _: m.update(m.top(2)),
     "SETITEMS": lambda m, _: m.update(m.marked()),
     "GLOBAL": lambda m, name: m.name(*name.split(" ", 1)),
-    "STACK_GLOBAL": lambda m, _: m.name(*(exactly(part, str) for part in m.top(2))),
+    "STACK_GLOBAL": lambda m, _: m.name(*(require_type(part, str) for part in m.top(2))),
     "BUILD": lambda m, _: m.build(*m.top(1)),
 }
 
 
 def record(value: Any, *names: str) -> Record:
-    """Return `value` if it is a record with one of these names."""
-    found: Record = exactly(value, Record)
-    if found.name not in names:
-        raise TypeError(f"{found.name} where {' or '.join(names)} belongs")
-    return found
+    """Return `value` if it is a record with one of these names, else raise TypeError."""
+    call: Record = require_type(value, Record)
+    if call.name not in names:
+        raise TypeError(f"{call.name}, not {' or '.join(names)}")
+    return call

@@ -1,4 +1,4 @@
-"""Files → chunks of columns, one reader a format. Values stay as the file has them; nothing is interpreted or dropped here."""
+"""Data files → column chunks, one reader per format. Values are neither interpreted nor dropped."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from loralab.data.safe_pickle import Table, read_pickle
+from loralab.data.safe_pickle import read_pickle
+from loralab.data.types import ColumnChunk
 from loralab.errors import LoralabError
+from loralab.storage.csv_files import csv_field_limit
 
 if TYPE_CHECKING:
     import pyarrow
 
 CHUNK = 8192
-"""Rows a chunk: what is held in memory while a large file streams."""
+"""Rows per chunk: the memory that streaming a large file takes."""
 MAX_FIELD = 1 << 20
-"""Characters of one CSV field or JSON line; more is a broken file (a quote never closed), not a text."""
+"""Most characters of a CSV field or a JSON line. A longer one means a damaged file, such as an unclosed quote."""
 PUBLISHED = ("label", "title", "description")
-"""Columns of the published AG News layout, which has no header."""
+"""Columns of the published AG News files, which have no header."""
 PUBLISHED_CLASSES = "classes.txt"
 
 
-def read_chunks(path: Path) -> Iterator[Table]:
-    """Yield a file's rows as chunks of columns. The format is told by the ending; a saved `datasets` folder is one too.
+def read_chunks(path: Path) -> Iterator[ColumnChunk]:
+    """Yield a file's rows in chunks of columns. The suffix decides the format; a folder is a saved `datasets` dataset.
 
-    Raises LoralabError for a missing, empty, unknown or damaged file, naming the row where there is one.
+    Raises LoralabError for a missing, empty, unknown or damaged file, with the row or line if there is one.
     """
     if not path.exists():
         raise LoralabError(f"there is no file {path}")
@@ -39,31 +41,31 @@ def read_chunks(path: Path) -> Iterator[Table]:
         return
     if path.stat().st_size == 0:
         raise LoralabError(f"{path} is empty")
-    reader = _READERS.get(_ending(path))
+    reader = _READERS.get(_format_suffix(path))
     if reader is None:
-        raise LoralabError(f"{path}: unknown kind of file; readable: {', '.join(_READERS)}, each but .parquet also as .gz")
+        raise LoralabError(f"{path}: unknown file format; readable: {', '.join(_READERS)}, all but .parquet also as .gz")
     yield from reader(path)
 
 
 def class_file(path: Path) -> tuple[str, ...] | None:
-    """Class names of the published layout: the lines of a classes.txt beside the file."""
-    names = path.parent / PUBLISHED_CLASSES
-    if not names.is_file() or names.stat().st_size > MAX_FIELD:
+    """Return the class names of the published layout: the lines of classes.txt in the same folder. None without one."""
+    file = path.parent / PUBLISHED_CLASSES
+    if not file.is_file() or file.stat().st_size > MAX_FIELD:
         return None
     try:
-        return tuple(line.strip() for line in names.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+        return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except UnicodeDecodeError as error:
-        raise LoralabError(f"{names} is not UTF-8: save it as UTF-8") from error
+        raise LoralabError(f"{file} is not UTF-8: save it as UTF-8") from error
 
 
-def _ending(path: Path) -> str:
+def _format_suffix(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
 
 
 @contextmanager
 def _open_text(path: Path) -> Iterator[IO[str]]:
-    """Open a text file, gzipped or not, as UTF-8 with or without its mark; damage becomes a LoralabError."""
+    """Open a text file, gzipped or not, as UTF-8 with or without a byte order mark. Read errors become LoralabErrors."""
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as raw:
             yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
@@ -73,10 +75,9 @@ def _open_text(path: Path) -> Iterator[IO[str]]:
         raise LoralabError(f"cannot read {path}: {error}") from error
 
 
-def _read_csv(path: Path) -> Iterator[Table]:
-    csv.field_size_limit(MAX_FIELD)
-    with _open_text(path) as file:
-        reader = csv.reader(file, delimiter="\t" if _ending(path) == ".tsv" else ",", strict=True)
+def _read_csv(path: Path) -> Iterator[ColumnChunk]:
+    with csv_field_limit(MAX_FIELD), _open_text(path) as file:
+        reader = csv.reader(file, delimiter="\t" if _format_suffix(path) == ".tsv" else ",", strict=True)
         try:
             first = next(filter(None, reader), None)
             if first is None:
@@ -84,13 +85,13 @@ def _read_csv(path: Path) -> Iterator[Table]:
             published = _is_published(first, path)
             names = list(PUBLISHED[: len(first)]) if published else [name.strip() for name in first]
             if len(set(names)) < len(names):
-                raise LoralabError(f"{path}: two columns have one name in the header: {', '.join(names)}")
+                raise LoralabError(f"{path}: two columns have the same name in the header: {', '.join(names)}")
             rows: list[list[str]] = [first] if published else []
             read = 0
             for row in reader:
                 if len(row) != len(names):
                     if not row:
-                        continue  # a blank line is not a row to any CSV reader
+                        continue  # CSV readers skip blank lines
                     raise LoralabError(
                         f"{path}: row {read + len(rows)} (line {reader.line_num}) has {len(row)} fields, not {len(names)}: "
                         f"put texts with commas, tabs or line breaks into double quotes"
@@ -106,16 +107,16 @@ def _read_csv(path: Path) -> Iterator[Table]:
 
 
 def _is_published(first: list[str], path: Path) -> bool:
-    """No header: the first field of the first row is a class number, and the others are no column names."""
+    """Whether the file has no header: the first row starts with a class number, and the other fields are not column names."""
     return len(first) in (2, 3) and first[0].strip().isdigit() and (class_file(path) is not None or len(first[-1]) > 30)
 
 
-def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
+def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> ColumnChunk:
     columns = [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in names]
-    return Table(dict(zip(names, columns, strict=True)), {})
+    return ColumnChunk(dict(zip(names, columns, strict=True)), {})
 
 
-def _read_jsonl(path: Path) -> Iterator[Table]:
+def _read_jsonl(path: Path) -> Iterator[ColumnChunk]:
     with _open_text(path) as file:
         names: list[str] = []
         rows: list[dict[str, Any]] = []
@@ -123,13 +124,13 @@ def _read_jsonl(path: Path) -> Iterator[Table]:
         while line := file.readline(MAX_FIELD + 1):
             number += 1
             if len(line) > MAX_FIELD:
-                raise LoralabError(f"{path}, line {number}: longer than {MAX_FIELD} characters; JSON Lines holds one row a line")
+                raise LoralabError(f"{path}, line {number}: longer than {MAX_FIELD} characters; write one row per line")
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                raise LoralabError(f"{path}, line {number}: not JSON: {error}; write one object a line") from error
+                raise LoralabError(f"{path}, line {number}: not JSON: {error}; write one object per line") from error
             if not isinstance(row, dict):
                 raise LoralabError(
                     f'{path}, line {number}: a {type(row).__name__}, not an object such as {{"text": ..., "label": ...}}'
@@ -149,7 +150,7 @@ def _read_jsonl(path: Path) -> Iterator[Table]:
             yield _columns(names, [[r.get(name) for name in names] for r in rows])
 
 
-def _read_parquet(path: Path) -> Iterator[Table]:
+def _read_parquet(path: Path) -> Iterator[ColumnChunk]:
     import pyarrow
     import pyarrow.parquet
 
@@ -157,7 +158,7 @@ def _read_parquet(path: Path) -> Iterator[Table]:
         with pyarrow.parquet.ParquetFile(path) as file:
             columns = file.schema_arrow.names
             if len(set(columns)) < len(columns):
-                raise LoralabError(f"{path}: two columns have one name: {', '.join(columns)}")
+                raise LoralabError(f"{path}: two columns have the same name: {', '.join(columns)}")
             names = _feature_names(file.schema_arrow.metadata)
             for batch in file.iter_batches(batch_size=CHUNK):
                 yield _from_arrow(batch, names)
@@ -165,13 +166,13 @@ def _read_parquet(path: Path) -> Iterator[Table]:
         raise LoralabError(f"{path} cannot be read as Parquet: {error}") from error
 
 
-def _read_saved_dataset(folder: Path) -> Iterator[Table]:
-    """A `Dataset.save_to_disk` folder: Arrow streams listed in state.json."""
+def _read_saved_dataset(folder: Path) -> Iterator[ColumnChunk]:
+    """Read a `Dataset.save_to_disk` folder: the Arrow streams that state.json lists."""
     import pyarrow
 
     state = folder / "state.json"
     if not state.is_file():
-        raise LoralabError(f"{folder} is a folder without data: no state.json of a saved dataset, no train.csv or the like")
+        raise LoralabError(f"{folder} is a folder without data: neither state.json of a saved dataset nor train.csv")
     try:
         files = [entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
         for name in files:
@@ -185,12 +186,12 @@ def _read_saved_dataset(folder: Path) -> Iterator[Table]:
         raise LoralabError(f"{folder} cannot be read as a saved dataset: {error!r}") from error
 
 
-def _from_arrow(batch: pyarrow.RecordBatch, names: dict[str, tuple[str, ...]]) -> Table:
-    return Table({name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}, names)
+def _from_arrow(batch: pyarrow.RecordBatch, class_names: dict[str, tuple[str, ...]]) -> ColumnChunk:
+    return ColumnChunk({name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}, class_names)
 
 
 def _feature_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Names of ClassLabel columns, which `datasets` keeps in the schema's metadata."""
+    """Return the class names of ClassLabel columns, which `datasets` stores in the schema's metadata."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {name: tuple(f["names"]) for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
@@ -198,11 +199,11 @@ def _feature_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, 
         return {}
 
 
-def _read_pickle(path: Path) -> Iterator[Table]:
+def _read_pickle(path: Path) -> Iterator[ColumnChunk]:
     yield read_pickle(path)
 
 
-_READERS: dict[str, Callable[[Path], Iterator[Table]]] = {
+_READERS: dict[str, Callable[[Path], Iterator[ColumnChunk]]] = {
     ".csv": _read_csv,
     ".tsv": _read_csv,
     ".jsonl": _read_jsonl,

@@ -1,6 +1,6 @@
-"""Pickled tables: a dataset of `datasets`, a frame or series of pandas, plain lists and dicts, read without running them.
+"""Read pickled tables without executing code: `datasets` datasets, pandas frames and series, lists and dicts.
 
-The columns are made from the inert records of `pickle_machine`; neither pandas, `datasets` nor pyarrow is imported.
+The columns are built from the records of `pickle_interpreter`. Neither pandas, `datasets` nor pyarrow is imported.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isnan
 from pathlib import Path
@@ -17,71 +16,62 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loralab.data.pickle_interpreter import INSTEAD, Machine, Name, Record, RefusedError, exactly, record
+from loralab.data.pickle_interpreter import ADVICE, GlobalName, PickleInterpreter, Record, RefusedError, record, require_type
+from loralab.data.types import ColumnChunk
 from loralab.errors import LoralabError
 
-_MAX_FILE = 2 << 30  # bytes, unpacked
-_MAX_COST = 8 << 30  # bytes that the columns may take, 64 per cell: a reference shared a million times costs the file 2 MB
+_MAX_FILE = 2 << 30  # decompressed bytes
+_MAX_COST = 8 << 30  # bytes of the columns, 64 per cell: a 2 MB file can refer to one object a million times
 _ARROW_NUMBERS = {f"{sign}int{8 * size}": f"<{sign or 'i'}{size}" for sign in ("", "u") for size in (1, 2, 4, 8)}
 _ARROW_NUMBERS |= {"halffloat": "<f2", "float": "<f4", "double": "<f8"}
-_READS = "loralab reads text, numbers and true or false"
+_READABLE = "loralab reads text, numbers and booleans"
 _Named = tuple[dict[str, list[Any]], dict[str, tuple[str, ...]]]  # columns and class names
 
 
-@dataclass(frozen=True)
-class Table:
-    """Columns of equal length, of str, int, float, bool and None (where a value is missing or NaN).
+def read_pickle(path: Path) -> ColumnChunk:
+    """Read a pickled dataset, frame, series, list or dict of columns, also as `.gz`.
 
-    class_names: of the columns that carry them. A `ClassLabel` column of `datasets` holds indices into its names, a
-    categorical column of pandas holds the values themselves.
-    """
-
-    columns: dict[str, list[object]]
-    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-def read_pickle(path: Path) -> Table:
-    """Read a pickled dataset, frame, series, list or dictionary of columns; `.gz` is unpacked.
-
-    Raises LoralabError on anything else: a global that is not on the list, more than 2 GiB, damage, nested cells.
+    Values are str, int, float, bool, or None for a missing one and NaN. Raises LoralabError for anything else: a global that is
+    not allowed, more than 2 GiB, damage, nested cells.
     """
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             data = file.read(_MAX_FILE + 1)
         if len(data) > _MAX_FILE:
-            raise RefusedError("holds more than 2 GiB; " + INSTEAD)
-        return _Reader().table(Machine().run(data))
+            raise RefusedError("holds more than 2 GiB; " + ADVICE)
+        return _ColumnBuilder().table(PickleInterpreter().run(data))
     except RefusedError as error:
         raise LoralabError(f"{path.name} {error}") from None
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise LoralabError(f"cannot read {path}: {error.strerror}") from error
-    except Exception as error:  # whatever a made-up file can provoke, a MemoryError included
+    except Exception as error:  # a crafted file can cause any error, MemoryError included
         detail = f"{type(error).__name__}: {ascii(str(error))[1:-1][:100]}"
-        raise LoralabError(f"{path.name} is damaged, or not a pickled table ({detail}); {INSTEAD}") from error
+        raise LoralabError(f"{path.name} is damaged, or not a pickled table ({detail}); {ADVICE}") from error
 
 
-def _few(names: Iterable[object]) -> str:
+def _list_names(names: Iterable[object]) -> str:
     return ", ".join(repr(name) for name, _ in zip(names, range(20), strict=False))[:200]
 
 
-class _Reader:
-    """Makes columns of records, and counts what they cost."""
+class _ColumnBuilder:
+    """Builds columns from records and limits their memory."""
 
     def __init__(self) -> None:
         self.left = _MAX_COST
 
     def charge(self, cost: int) -> None:
+        """Count `cost` bytes. Raises RefusedError above _MAX_COST."""
         self.left -= cost
         if self.left < 0:
-            raise RefusedError(f"would unpack to more than {_MAX_COST >> 30} GiB; {INSTEAD}")
+            raise RefusedError(f"would take more than {_MAX_COST >> 30} GiB; {ADVICE}")
 
-    def table(self, value: Any) -> Table:
-        """Return the table that the whole pickle stands for."""
+    def table(self, value: Any) -> ColumnChunk:
+        """Return the table that the pickle describes."""
         name = value.name if type(value) is Record else ""
         if name == "DatasetDict":
             splits = value.items or {}
             if len(splits) != 1:
-                raise RefusedError(f"holds the splits {_few(splits)}; pickle one of them, as in dataset['train']")
+                raise RefusedError(f"holds the splits {_list_names(splits)}; pickle one of them, as in dataset['train']")
             (value,) = splits.values()
             name = record(value, "Dataset").name
         if name == "Dataset":
@@ -92,11 +82,11 @@ class _Reader:
             columns, names = self.plain(value), {}
         if len({len(column) for column in columns.values()}) != 1:
             lengths = {name: len(values) for name, values in columns.items()}
-            raise RefusedError(f"has no columns of one length ({str(lengths)[:200]}); {INSTEAD}")
-        return Table({column: self.cells(column, values) for column, values in columns.items()}, names)
+            raise RefusedError(f"has columns of different lengths ({str(lengths)[:200]}); {ADVICE}")
+        return ColumnChunk({column: self.cells(column, values) for column, values in columns.items()}, names)
 
     def cells(self, column: str, values: list[Any]) -> list[object]:
-        """Return plain values: missing ones and NaN as None; numpy's scalars as Python's; nested ones are refused."""
+        """Return plain Python values, None for missing ones and NaN. Raises RefusedError for nested values."""
         self.charge(64 * len(values))
         plain: list[object] = []
         for row, value in enumerate(values):
@@ -106,15 +96,15 @@ class _Reader:
                 plain.append(cell)
             elif kind is float:
                 plain.append(None if isnan(cell) else cell)
-            elif kind is Name and cell.name == "NA":
+            elif kind is GlobalName and cell.name == "NA":
                 plain.append(None)
             else:
-                what = cell.name if kind in (Name, Record) else kind.__name__
-                raise RefusedError(f"holds a {what} in row {row} of column {column!r}: {_READS}; drop that column")
+                found = cell.name if kind in (GlobalName, Record) else kind.__name__
+                raise RefusedError(f"holds a {found} in row {row} of column {column!r}: {_READABLE}; drop that column")
         return plain
 
     def plain(self, value: Any) -> dict[str, list[Any]]:
-        """Return the columns of a list of str, pairs or dicts, of an array, or of a dict of lists or arrays."""
+        """Return the columns of a list of texts, pairs or dicts, of an array, or of a dict of lists or arrays."""
         if type(value) is dict:
             return {self.column_name(name): self.values(column) for name, column in value.items()}
         rows = self.values(value)
@@ -128,58 +118,56 @@ class _Reader:
             return {"text": [row[0] for row in rows], "label": [row[1] for row in rows]}
         if kinds & {dict, tuple, list}:
             mixed = " and ".join(sorted(kind.__name__ for kind in kinds))
-            raise RefusedError(
-                f"is a list of {mixed}: loralab reads a list of texts, of (text, label) pairs or of dicts; {INSTEAD}"
-            )
+            raise RefusedError(f"is a list of {mixed}: loralab reads a list of texts, of (text, label) pairs or of dicts; {ADVICE}")
         return {"text": rows}
 
     def values(self, value: Any) -> list[Any]:
-        """Return the values of a list, a tuple, an array of one dimension or a series."""
+        """Return the values of a list, a tuple, a one-dimensional array or a series."""
         if type(value) in (list, tuple):
             self.charge(64 * len(value))
             return list(value)
-        found = record(value, "_reconstruct", "_frombuffer", "Series")
-        if found.name == "Series":
-            return next(iter(self.series(found)[0].values()))
-        (values,) = self.array(found, 1)
+        column = record(value, "_reconstruct", "_frombuffer", "Series")
+        if column.name == "Series":
+            return next(iter(self.series(column)[0].values()))
+        (values,) = self.array(column, 1)
         return values
 
     def column_name(self, name: Any) -> str:
         if type(name) not in (str, int):
-            raise RefusedError(f"has a column named by a {type(name).__name__}: loralab reads columns named by text; rename it")
+            raise RefusedError(f"has a column whose name is a {type(name).__name__}, not text: rename it")
         return str(name)
 
     def columns(self, names: list[Any], columns: list[list[Any]]) -> dict[str, list[Any]]:
         named = dict(zip(map(self.column_name, names), columns, strict=True))
         if len(named) < len(names):
-            raise RefusedError(f"has two columns of one name among {_few(names)}; rename one")
+            raise RefusedError(f"has two columns with the same name among {_list_names(names)}; rename one")
         return named
 
     # datasets
 
     def dataset(self, value: Record) -> _Named:
-        """Return the columns of a `datasets.Dataset`, in the order of its indices, and the names of its class labels."""
+        """Return the columns of a `datasets.Dataset`, in the order of its indices, and its class names."""
         columns = self.blocks(value.state["_data"])
         if value.state["_indices"] is not None:
             ((_, order),) = self.blocks(value.state["_indices"]).items()
             size = len(next(iter(columns.values())))
             if not all(0 <= row < size for row in order):
-                raise IndexError("a selected row is not there")
+                raise IndexError("a selected row does not exist")
             self.charge(64 * len(order) * len(columns))
             columns = {name: [column[row] for row in order] for name, column in columns.items()}
         features = value.state["_info"].state["features"]
         kinds = features.args[0] if features.args else features.items
         labels = {name: kind.state["names"] for name, kind in kinds.items() if kind.name == "ClassLabel" and name in columns}
         self.charge(64 * sum(map(len, labels.values())))
-        return columns, {name: tuple(exactly(word, str) for word in words) for name, words in labels.items()}
+        return columns, {name: tuple(require_type(word, str) for word in words) for name, words in labels.items()}
 
     def blocks(self, value: Any) -> dict[str, list[Any]]:
-        """Return the columns of a table of `datasets`: one in memory, or several, in rows of tables that lie side by side."""
+        """Return the columns of a `datasets` table: one in memory, or rows of blocks, each row a list of adjacent tables."""
         if record(value, "InMemoryTable", "ConcatenationTable", "MemoryMappedTable").name != "ConcatenationTable":
             return self.arrow_table(value)
         whole: dict[str, list[Any]] = {}
-        for beside in value.state["blocks"]:
-            parts = [self.arrow_table(block) for block in beside]
+        for adjacent in value.state["blocks"]:
+            parts = [self.arrow_table(block) for block in adjacent]
             for name, values in [item for part in parts for item in part.items()]:
                 whole.setdefault(name, []).extend(values)
         return whole
@@ -187,31 +175,31 @@ class _Reader:
     # pandas
 
     def frame(self, value: Record) -> _Named:
-        """Return the columns of a data frame, without its index, and the names of its categoricals."""
+        """Return the columns of a data frame without its index, and the category names."""
         blocks, axes = record(value.state["_mgr"], "BlockManager").args
         names = self.index(axes[0])
         columns: list[list[Any] | None] = [None] * len(names)
         categories: dict[str, tuple[str, ...]] = {}
         for block in blocks:
             values, places, _ = record(block, "_unpickle_block").args
-            columns_of, words = self.block(values, 2)
+            block_columns, names_in_block = self.block(values, 2)
             place = record(places, "slice", "_reconstruct", "_frombuffer")
-            where = range(len(names))[slice(*place.args)] if place.name == "slice" else self.array(place, 1)[0]
-            for position, column in zip(where, columns_of, strict=True):
+            positions = range(len(names))[slice(*place.args)] if place.name == "slice" else self.array(place, 1)[0]
+            for position, column in zip(positions, block_columns, strict=True):
                 columns[range(len(names))[position]] = column
-                if words is not None:
-                    categories[self.column_name(names[position])] = words
-        return self.columns(names, [exactly(column, list) for column in columns]), categories
+                if names_in_block is not None:
+                    categories[self.column_name(names[position])] = names_in_block
+        return self.columns(names, [require_type(column, list) for column in columns]), categories
 
     def series(self, value: Record) -> _Named:
-        """Return the one column of a series, called `text` where it has no name."""
-        ((column,), words) = self.block(record(value.state["_mgr"], "SingleBlockManager").state[1][0], 1)
+        """Return the column of a series, named `text` if the series has no name."""
+        ((column,), categories) = self.block(record(value.state["_mgr"], "SingleBlockManager").state[1][0], 1)
         name = value.state["_name"] if "_name" in value.state else value.state["name"]
         name = "text" if name is None else self.column_name(name)
-        return {name: column}, {} if words is None else {name: words}
+        return {name: column}, {} if categories is None else {name: categories}
 
     def block(self, value: Any, dimensions: int) -> tuple[list[list[Any]], tuple[str, ...] | None]:
-        """Return the columns of one block, and the categories of a categorical."""
+        """Return the columns of one block, and the names of a categorical."""
         if value.name in ("_reconstruct", "_frombuffer"):
             return self.array(value, dimensions), None
         if value.name in ("IntegerArray", "BooleanArray", "FloatingArray"):
@@ -219,17 +207,17 @@ class _Reader:
             return [[None if missing else item for item, missing in zip(values, mask, strict=True)]], None
         if value.name in ("ArrowStringArray", "ArrowExtensionArray"):
             return [self.chunks(value.state["_pa_array"] if "_pa_array" in value.state else value.state["_data"])], None
-        kind = exactly(record(value, "__pyx_unpickle_NDArrayBacked").args[0], Name).name
+        kind = require_type(record(value, "__pyx_unpickle_NDArrayBacked").args[0], GlobalName).name
         if kind != "Categorical":
             return self.array(value.state[1], 1 if kind == "StringArray" else dimensions), None
-        words = self.index(record(value.state[0], "CategoricalDtype").state["categories"])
+        categories = self.index(record(value.state[0], "CategoricalDtype").state["categories"])
         (codes,) = self.array(value.state[1], 1)
-        if not all(-1 <= code < len(words) for code in codes):
-            raise IndexError("a category is not there")
-        return [[None if code < 0 else words[code] for code in codes]], tuple(map(str, self.cells("categories", words)))
+        if not all(-1 <= code < len(categories) for code in codes):
+            raise IndexError("a category does not exist")
+        return [[None if code < 0 else categories[code] for code in codes]], tuple(map(str, self.cells("categories", categories)))
 
     def index(self, value: Any) -> list[Any]:
-        """Return the values of an index of one level."""
+        """Return the values of a single-level index."""
         kind, state = record(value, "_new_Index", "_new_DatetimeIndex").args
         if kind.name == "MultiIndex":
             raise RefusedError(
@@ -245,19 +233,19 @@ class _Reader:
     # numpy
 
     def array(self, value: Any, dimensions: int) -> list[list[Any]]:
-        """Return the rows of an array of this many dimensions, as Python's values (dates as text); one row if it is 1."""
-        found = record(value, "_reconstruct", "_frombuffer")
-        if found.name == "_reconstruct":
-            _, shape, dtype, fortran, raw = found.state
+        """Return the rows of an array as Python values, dates as text. A one-dimensional array has one row."""
+        array = record(value, "_reconstruct", "_frombuffer")
+        if array.name == "_reconstruct":
+            _, shape, dtype, fortran, raw = array.state
         else:
-            raw, dtype, shape, order = found.args[:4]
+            raw, dtype, shape, order = array.args[:4]
             fortran = {"C": False, "F": True}[order]
         if len(shape) != dimensions or not all(type(size) is int and size >= 0 for size in shape):
-            raise ValueError(f"an array of {len(shape)} dimensions where {dimensions} belong")
+            raise ValueError(f"an array of {len(shape)} dimensions, not {dimensions}")
         height, width = shape if dimensions == 2 else (1, shape[0])
         self.charge(64 * (height * width + height + 1))
         kind = self.dtype(dtype)
-        flat = exactly(raw, list) if kind == "O" else self.numbers(raw, kind, height * width)
+        flat = require_type(raw, list) if kind == "O" else self.numbers(raw, kind, height * width)
         if kind == "O" and len(flat) != height * width:
             raise ValueError(f"{len(flat)} values in an array of {height} x {width}")
         return [flat[row::height] if fortran else flat[row * width : (row + 1) * width] for row in range(height)]
@@ -277,50 +265,52 @@ class _Reader:
         return self.numbers(raw, self.dtype(kind), 1)[0]
 
     def dtype(self, value: Any) -> str:
-        """Return the name of a recorded dtype, with its byte order; only plain ones of known size."""
-        found = record(value, "dtype")
-        kind, order = found.args[0], found.state[1]
+        """Return the name of a dtype with its byte order. Raises RefusedError unless it is plain and of known size."""
+        dtype = record(value, "dtype")
+        kind, order = dtype.args[0], dtype.state[1]
         if kind in ("O", "O8", "O4"):
             return "O"
         if re.fullmatch(r"b1|[iu][1248]|f[248]|U[1-9]\d{0,6}|M8", kind) is None or order not in ("<", ">", "|", "="):
-            raise RefusedError(f"has an array of the type {ascii(kind)[:50]}: {_READS}; drop that column")
+            raise RefusedError(f"has an array of the type {ascii(kind)[:50]}: {_READABLE}; drop that column")
         if kind != "M8":
             return f"{order}{kind}"
-        unit, count = self.buffer(found.state[8][1][0]).decode(), found.state[8][1][1]
+        unit, count = self.buffer(dtype.state[8][1][0]).decode(), dtype.state[8][1][1]
         return f"{order}M8[{unit}]" if count == 1 and unit in ("D", "s", "ms", "us", "ns") else "damaged"
 
     def buffer(self, value: Any) -> bytes | bytearray:
-        """Return the bytes behind the calls in which the protocols and pyarrow wrap them."""
+        """Return bytes, unwrapped from the calls that pickle protocols and pyarrow put around them."""
         while type(value) is Record:
-            found = record(value, "py_buffer", "bytearray", "bytes", "encode")
-            value = found.args[0] if found.args else b""
-            if found.name == "encode":
+            call = record(value, "py_buffer", "bytearray", "bytes", "encode")
+            value = call.args[0] if call.args else b""
+            if call.name == "encode":
                 self.charge(len(value))
-                value = exactly(value, str).encode("latin-1")
+                value = require_type(value, str).encode("latin-1")
         if not isinstance(value, bytes | bytearray):
-            raise TypeError(f"a {type(value).__name__} where bytes belong")
+            raise TypeError(f"a {type(value).__name__}, not bytes")
         return value
 
     # pyarrow
 
     def arrow_table(self, value: Any) -> dict[str, list[Any]]:
-        found = record(value, "InMemoryTable", "MemoryMappedTable")
-        if "path" in found.state:  # a table of more than 4 GiB in memory has one too
-            place = ascii(found.state["path"])[:200]
-            raise RefusedError(f"holds no rows, only the name of a file on the disk where it was made ({place}): there, call "
-                          "dataset.to_csv('rows.csv') or dataset.save_to_disk('folder') and use what that writes")  # fmt: skip
-        arrays, schema = record(found.state["table"], "_reconstruct_table").args
+        table = record(value, "InMemoryTable", "MemoryMappedTable")
+        if "path" in table.state:  # also in a table of more than 4 GiB in memory
+            place = ascii(table.state["path"])[:200]
+            raise RefusedError(
+                f"has no rows, only the path of a file on the machine that wrote it ({place}): there, call "
+                "dataset.to_csv('rows.csv') or dataset.save_to_disk('folder') and use the result"
+            )
+        arrays, schema = record(table.state["table"], "_reconstruct_table").args
         names = [record(entry, "field").args[0] for entry in record(schema, "schema").args[0]]
         self.charge(64 * (len(names) + 1))
         return self.columns(names, [self.chunks(array, name) for name, array in zip(names, arrays, strict=True)])
 
     def chunks(self, value: Any, column: object = "") -> list[Any]:
-        found = record(value, "chunked_array", "_restore_array")
-        parts = found.args[0] if found.name == "chunked_array" else [found]
+        array = record(value, "chunked_array", "_restore_array")
+        parts = array.args[0] if array.name == "chunked_array" else [array]
         return [item for part in parts for item in self.arrow(record(part, "_restore_array").args[0], column)]
 
     def arrow(self, parts: tuple[Any, ...], column: object) -> list[Any]:
-        """Return the values of one Arrow array, from its type, length, offset and buffers; every bound is checked."""
+        """Return the values of one Arrow array from its type, length, offset and buffers. Checks every bound."""
         kind, length, _, start, buffers, *_ = parts
         alias = kind.args[0] if kind.name == "type_for_alias" else kind.name
         if type(length) is not int or type(start) is not int or length < 0 or start < 0:
@@ -336,8 +326,7 @@ class _Reader:
             size = np.dtype(_ARROW_NUMBERS[alias]).itemsize
             values = np.frombuffer(self.buffer(buffers[1]), _ARROW_NUMBERS[alias], length, start * size).tolist()
         else:
-            raise RefusedError(f"has a column {column!r} of the type {ascii(alias)[1:-1][:50]}: {_READS}; "
-                           "drop that column")  # fmt: skip
+            raise RefusedError(f"has a column {column!r} of the type {ascii(alias)[1:-1][:50]}: {_READABLE}; drop that column")
         if buffers[0] is None:
             return values
         return [value if valid else None for value, valid in zip(values, self.bits(buffers[0], length, start), strict=True)]

@@ -1,4 +1,4 @@
-"""Texts → tokens, with the Rust tokenizer that comes with every checkpoint."""
+"""Texts → tokens, with the checkpoint's Rust tokenizer."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 CHUNK = 4096
-KEPT_BYTES = 256 << 20
-"""Most bytes of tokens that `tokenize_cached` keeps: about a million news briefs."""
-_kept: dict[str, Encoded] = {}
+MAX_CACHED_BYTES = 256 << 20
+"""Limit of `tokenize_cached`: the tokens of about a million news briefs."""
+_cache: dict[str, Encoded] = {}
 
 
 def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
-    """Load tokenizer.json, or a BERT vocab.txt, truncating at `max_length` tokens, special tokens included.
+    """Load tokenizer.json, or a BERT vocab.txt. Texts are truncated to `max_length` tokens, special tokens included.
 
-    Raises LoralabError when the folder has neither or the file cannot be read.
+    Raises LoralabError if the folder has neither file or it cannot be read.
     """
     from tokenizers import Tokenizer
     from tokenizers.implementations.bert_wordpiece import BertWordPieceTokenizer
@@ -37,7 +37,7 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
         if path.is_file():
             tokenizer = Tokenizer.from_file(str(path))
         elif vocabulary.is_file():
-            tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary), lowercase=_lower_case(folder)).to_str())
+            tokenizer = Tokenizer.from_str(BertWordPieceTokenizer(str(vocabulary), lowercase=_is_uncased(folder)).to_str())
         else:
             raise LoralabError(f"{folder} has no tokenizer.json (and no vocab.txt): copy the checkpoint's tokenizer there")
     except LoralabError:
@@ -49,20 +49,20 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
     return tokenizer
 
 
-def _lower_case(folder: Path) -> bool:
-    """Whether a BERT vocabulary is for lower-case texts: what tokenizer_config.json says, else yes."""
-    note = folder / "tokenizer_config.json"
-    return bool(json.loads(note.read_text(encoding="utf-8")).get("do_lower_case", True)) if note.is_file() else True
+def _is_uncased(folder: Path) -> bool:
+    """Return `do_lower_case` of tokenizer_config.json, True by default."""
+    path = folder / "tokenizer_config.json"
+    return bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True)) if path.is_file() else True
 
 
 def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pad_id: int) -> Encoded:
-    """Clean and tokenize texts, in chunks so that memory stays at a few times the tokens themselves."""
+    """Clean and tokenize texts in chunks, which limits memory to a few times that of the tokens."""
     texts = examples.texts
     pieces: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
     lengths: list[int] = []
     for start in range(0, len(texts), CHUNK):
-        batch = [replace_surrogates(clean_text(text, clean)) for text in texts[start : start + CHUNK]]
-        for encoding in tokenizer.encode_batch_fast(batch):
+        chunk = [replace_surrogates(clean_text(text, clean)) for text in texts[start : start + CHUNK]]
+        for encoding in tokenizer.encode_batch_fast(chunk):
             pieces.append(np.asarray(encoding.ids, dtype=np.int32))
             lengths.append(len(encoding.ids))
     starts = np.zeros(len(lengths) + 1, dtype=np.int64)
@@ -72,18 +72,18 @@ def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pa
 
 
 def tokenize_cached(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pad_id: int) -> Encoded:
-    """Do as `encode`; the same texts in a later run of this process, such as another seed's, are not tokenized again.
+    """Like `encode`, but reuse the tokens of equal texts from an earlier run in this process, such as one with another seed.
 
-    Found by content, not by file: what was changed on the disk is read and tokenized anew. The arrays cannot be written to.
+    The key is the content, so a changed file is tokenized again. The arrays are read-only.
     """
-    settings = json.dumps([tokenizer.to_str(), [*clean], pad_id])  # with the tokenizer comes its limit of length
+    settings = json.dumps([tokenizer.to_str(), [*clean], pad_id])  # includes the tokenizer's truncation length
     key = f"{examples.fingerprint()}/{hashlib.sha256(settings.encode()).hexdigest()}"
-    found = _kept.pop(key, None)
-    if found is None:
-        found = encode(examples, tokenizer=tokenizer, clean=clean, pad_id=pad_id)
-    for array in (found.tokens, found.starts):
+    encoded = _cache.pop(key, None)
+    if encoded is None:
+        encoded = encode(examples, tokenizer=tokenizer, clean=clean, pad_id=pad_id)
+    for array in (encoded.tokens, encoded.starts):
         array.flags.writeable = False
-    _kept[key] = replace(found, labels=None)
-    while sum(kept.tokens.nbytes + kept.starts.nbytes for kept in _kept.values()) > KEPT_BYTES:
-        del _kept[next(iter(_kept))]  # used longest ago
-    return replace(found, labels=examples.labels)
+    _cache[key] = replace(encoded, labels=None)
+    while sum(entry.tokens.nbytes + entry.starts.nbytes for entry in _cache.values()) > MAX_CACHED_BYTES:
+        del _cache[next(iter(_cache))]  # the least recently used entry
+    return replace(encoded, labels=examples.labels)

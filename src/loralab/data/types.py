@@ -1,10 +1,10 @@
-"""The plain values that stations of the data route hand on."""
+"""Column chunks, labelled texts and tokenized texts: the values that the data modules exchange."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,11 +15,23 @@ Hidden = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint
 
 
 @dataclass(frozen=True)
-class Examples:
-    """n texts in the order of their source.
+class ColumnChunk:
+    """Columns of equal length, read from a file.
 
-    labels: int64[n], indices into `classes`, or None where the source has none. rows: int64[n], row numbers in the source,
-    counted from 0 (the header not counted). classes: names, to the end.
+    class_names: names by column. The values of a `ClassLabel` column of `datasets` are indices into its names; the values of
+    a categorical pandas column are the names themselves.
+    """
+
+    columns: dict[str, list[object]]
+    class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """n texts in source order.
+
+    labels: int64[n], indices into `classes`, or None if the source has none. rows: int64[n], row numbers in the source,
+    counted from 0 without the header. classes: class names in index order.
     """
 
     texts: Sequence[str]
@@ -31,7 +43,7 @@ class Examples:
         return len(self.texts)
 
     def require_labels(self) -> Ints:
-        """The labels, where the route has made sure that there are some."""
+        """Return the labels, int64[n]. Raises ValueError if there are none."""
         if self.labels is None:
             raise ValueError("these examples have no labels")
         return self.labels
@@ -42,12 +54,12 @@ class Examples:
         return replace(self, texts=[self.texts[i] for i in positions], labels=labels, rows=self.rows[positions])
 
     def join(self, others: Examples) -> Examples:
-        """Return these examples and `others` after them, both labelled, with the same classes."""
+        """Append `others`. Both must have labels and the same classes."""
         labels = np.concatenate([self.require_labels(), others.require_labels()])
         return replace(self, texts=[*self.texts, *others.texts], labels=labels, rows=np.concatenate([self.rows, others.rows]))
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that are equal for equal texts, labels and class names in equal order."""
+        """Return 16 hex digits that identify texts, labels and class names, order included."""
         digest = hashlib.sha256("\x1f".join(self.classes).encode())
         for text in self.texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\x1e")
@@ -57,10 +69,10 @@ class Examples:
 
 @dataclass(frozen=True)
 class Encoded:
-    """n tokenized texts laid end to end. tokens: int32[total]; starts: int64[n + 1]; labels: int64[n] or None.
+    """n tokenized texts, concatenated. tokens: int32[total]; starts: int64[n + 1]; labels: int64[n] or None.
 
-    `hidden`, where it is kept: the hidden state of each token below layer `start`, (total, width) fp32, fp16, or bf16 as its
-    bits in uint16, for which numpy has no type.
+    hidden: cached inputs of layer `start`, one vector per token: (total, width) in fp32, fp16, or bf16 stored as uint16
+    because NumPy has no bf16.
     """
 
     tokens: npt.NDArray[np.int32]
@@ -75,10 +87,10 @@ class Encoded:
 
     @cached_property
     def lengths(self) -> Ints:
-        """Tokens of each text, special tokens included: int64[n]."""
+        """Tokens per text, special tokens included: int64[n]."""
         return np.diff(self.starts)
 
     @cached_property
     def longest(self) -> int:
-        """The most tokens of any text; 0 where there is none."""
+        """The largest number of tokens in a text; 0 without texts."""
         return int(self.lengths.max(initial=0))

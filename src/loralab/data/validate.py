@@ -1,4 +1,4 @@
-"""What is in a file and what is wrong with it, with row numbers and the fix. Reads everything, changes nothing."""
+"""Validate a dataset: report its contents, and its problems with row numbers and fixes. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from pathlib import Path
 
 import numpy as np
 
-from loralab.data.sources import Columns, Raw, class_names, class_numbers, find_parts, label_key, read_raw
+from loralab.data.clean import normalize_text
+from loralab.data.sources import Columns, RawExamples, class_names, class_numbers, find_parts, label_key, read_raw
 
-FEW = 10
-"""Rows below which a class can hardly be learned and be in every split."""
-MANY = 100
-"""Different labels above which the column is hardly one of classes."""
-LONG = 96
-"""Words that about fill `data.max_length=128` tokens of news."""
+MIN_CLASS_ROWS = 10
+"""Fewer rows of a class can hardly be learned and divided among the splits."""
+MAX_CLASSES = 100
+"""With more distinct labels, the column is probably not a label column."""
+MAX_WORDS = 96
+"""Words of news text that about fill `data.max_length=128` tokens."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: what, in which rows (from 0), and what to do."""
+    """One problem: what it is, the rows (from 0), and how to fix it."""
 
     what: str
     rows: tuple[int, ...]
@@ -30,8 +31,11 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
-    """One file at a glance. classes: name → rows, empty where the file has no labels; words: (median, 95th percentile, longest)."""
+class DataReport:
+    """The contents and problems of one file.
+
+    classes: rows by class name, empty for a file without labels. words: (median, 95th percentile, maximum) per text.
+    """
 
     path: Path
     rows: int
@@ -43,124 +47,108 @@ class Report:
 
 def check_source(
     source: str, *, test: str | None = None, text: Sequence[str] | None = None, label: str | None = None
-) -> list[Report]:
-    """Look at a source, or at its training and test parts, each alone and both together.
+) -> list[DataReport]:
+    """Validate a source: its training file, and its test file both alone and against the training file.
 
-    Raises LoralabError only when a file cannot be read or its columns cannot be told.
+    Raises LoralabError only if a file cannot be read or its columns cannot be detected.
     """
-    first, second = find_parts(source)
-    second = Path(test) if test else second
-    raw = _with_names(read_raw(first, text=text, label=label))
-    reports = [_report(first, raw, _findings(raw))]
-    if second is not None:
-        other = _with_names(read_raw(second, text=text, label=label))
-        reports.append(_report(second, other, [*_findings(other), *_across(raw, other)]))
+    train_path, test_path = find_parts(source)
+    test_path = Path(test) if test else test_path
+    train_rows = _name_labels(read_raw(train_path, text=text, label=label))
+    reports = [_report(train_path, train_rows, _file_findings(train_rows))]
+    if test_path is not None:
+        test_rows = _name_labels(read_raw(test_path, text=text, label=label))
+        findings = [*_file_findings(test_rows), *_shared_findings(train_rows, test_rows)]
+        reports.append(_report(test_path, test_rows, findings))
     return reports
 
 
-def _with_names(raw: Raw) -> Raw:
-    """Replace label numbers by the class names that the file brings along."""
-    keys = [label_key(value) for value in raw.values]
-    numbers = class_numbers({key for key in keys if key is not None}, raw.names) if raw.names else {}
-    return replace(raw, values=[raw.names[numbers[key]] if key in numbers else key for key in keys])
+def _name_labels(raw: RawExamples) -> RawExamples:
+    """Replace label numbers by the class names that the file contains."""
+    keys = [label_key(value) for value in raw.labels]
+    numbers = class_numbers({key for key in keys if key is not None}, raw.class_names) if raw.class_names else {}
+    return replace(raw, labels=[raw.class_names[numbers[key]] if key in numbers else key for key in keys])
 
 
-def _report(path: Path, raw: Raw, findings: list[Finding]) -> Report:
+def _report(path: Path, raw: RawExamples, findings: list[Finding]) -> DataReport:
     words = np.array([len(text.split()) for text in raw.texts])
-    counts = Counter(key for key in map(label_key, raw.values) if key is not None)
-    classes = {name: counts[name] for name in raw.names or class_names(counts)}
+    counts = Counter(key for key in map(label_key, raw.labels) if key is not None)
+    classes = {name: counts[name] for name in raw.class_names or class_names(counts)}
     classes |= {name: count for name, count in counts.items() if name not in classes}
-    return Report(
-        path,
-        len(raw.texts),
-        raw.columns,
-        classes,
-        (int(np.median(words)), int(np.quantile(words, 0.95)), int(words.max())),
-        tuple(findings),
-    )
+    quantiles = int(np.median(words)), int(np.quantile(words, 0.95)), int(words.max())
+    return DataReport(path, len(raw.texts), raw.columns, classes, quantiles, tuple(findings))
 
 
-def _findings(raw: Raw) -> list[Finding]:
-    """What is wrong within one file."""
-    found = []
-    keys = [label_key(value) for value in raw.values]
+def _file_findings(raw: RawExamples) -> list[Finding]:
+    """Return the problems within one file."""
+    findings = []
+    keys = [label_key(value) for value in raw.labels]
     if empty := [row for row, text in enumerate(raw.texts) if not text.strip()]:
-        found.append(Finding("no text", tuple(empty), "fill in or remove; training keeps them as empty texts"))
+        findings.append(Finding("no text", tuple(empty), "fill in or remove; training keeps them as empty texts"))
     if missing := [row for row, key in enumerate(keys) if key is None]:
-        found.append(Finding("no label", tuple(missing), "fill in or remove; training refuses them"))
+        findings.append(Finding("no label", tuple(missing), "fill in or remove; training refuses them"))
     counts = Counter(key for key in keys if key is not None)
     if len(counts) == 1:
-        found.append(Finding(f"one class only ({next(iter(counts))})", (), "a classifier needs two or more"))
-    if len(counts) > MANY:
-        found.append(
-            Finding(f"{len(counts):,} different labels in {len(keys):,} rows", (), "is this the label column? Say it: --label NAME")
-        )
+        findings.append(Finding(f"only one class ({next(iter(counts))})", (), "a classifier needs at least two"))
+    if len(counts) > MAX_CLASSES:
+        problem = f"{len(counts):,} different labels in {len(keys):,} rows"
+        findings.append(Finding(problem, (), "if this is not the label column, name it: --label NAME"))
     else:
-        found += _odd_classes(keys, counts)
-    found += _duplicates(raw.texts, keys)
-    words = [len(text.split()) for text in raw.texts]
-    if long := [row for row, count in enumerate(words) if count > LONG]:
-        found.append(
-            Finding(
-                f"over {LONG} words, more than data.max_length=128 tokens keep",
-                tuple(long),
-                "data.max_length=256 reads further, at twice the time",
-            )
-        )
-    return found
+        findings += _class_findings(keys, counts)
+    findings += _duplicate_findings(raw.texts, keys)
+    if long := [row for row, text in enumerate(raw.texts) if len(text.split()) > MAX_WORDS]:
+        problem = f"over {MAX_WORDS} words, more than data.max_length=128 tokens keep"
+        findings.append(Finding(problem, tuple(long), "data.max_length=256 keeps more of the text and takes twice the time"))
+    return findings
 
 
-def _odd_classes(keys: Sequence[str | None], counts: Counter[str]) -> list[Finding]:
-    """Classes that look like another's misspelling, and classes with too few rows."""
-    found = []
+def _class_findings(keys: Sequence[str | None], counts: Counter[str]) -> list[Finding]:
+    """Return labels that may be misspelled, and classes with too few rows."""
+    findings = []
     for name, count in counts.items():
         larger = {other.casefold(): other for other in counts if counts[other] > count}
-        twin = difflib.get_close_matches(name.casefold(), larger, n=1, cutoff=0.85)
-        rows = tuple(row for row, key in enumerate(keys) if key == name) if twin or count < FEW else ()
-        if twin and not name.isdecimal():
-            meant = larger[twin[0]]
-            found.append(Finding(f"label {name!r} looks like {meant!r}", rows, f"write {meant!r} if it is the same class"))
-        elif count < FEW:
-            found.append(
-                Finding(f"class {name!r} has {count} rows", rows, f"add rows (at least {FEW}), merge the class or leave it out")
-            )
-    return found
+        similar = difflib.get_close_matches(name.casefold(), larger, n=1, cutoff=0.85)
+        rows = tuple(row for row, key in enumerate(keys) if key == name) if similar or count < MIN_CLASS_ROWS else ()
+        if similar and not name.isdecimal():
+            other = larger[similar[0]]
+            findings.append(Finding(f"label {name!r} looks like {other!r}", rows, f"write {other!r} if it is the same class"))
+        elif count < MIN_CLASS_ROWS:
+            fix = f"add rows (at least {MIN_CLASS_ROWS}), merge the class with another or remove it"
+            findings.append(Finding(f"class {name!r} has {count} rows", rows, fix))
+    return findings
 
 
-def _duplicates(texts: Sequence[str], keys: Sequence[str | None]) -> list[Finding]:
-    """Texts that stand more than once, spaces and case aside: with one label, and with several."""
-    places = defaultdict(list)
+def _duplicate_findings(texts: Sequence[str], keys: Sequence[str | None]) -> list[Finding]:
+    """Return texts that occur more than once, ignoring case and white space: with one label, and with several."""
+    rows_by_text = defaultdict(list)
     for row, text in enumerate(texts):
         if text.strip():
-            places[_plain(text)].append(row)
-    same: list[int] = []
-    different: list[int] = []
-    for rows in places.values():
-        if len(rows) > 1:
-            labels = {keys[row] for row in rows} if keys else set()
-            (different if len(labels) > 1 else same).extend(rows[1:] if len(labels) <= 1 else rows)
-    found = []
-    if different:
-        found.append(Finding("one text with different labels", tuple(different), "decide on one label for each"))
-    if same:
-        found.append(Finding("repeats an earlier row", tuple(same), "remove: a repeat in two splits flatters the score"))
-    return found
+            rows_by_text[normalize_text(text)].append(row)
+    repeats: list[int] = []
+    conflicts: list[int] = []
+    for rows in rows_by_text.values():
+        if len({keys[row] for row in rows} if keys else ()) > 1:
+            conflicts += rows
+        else:
+            repeats += rows[1:]
+    findings = []
+    if conflicts:
+        findings.append(Finding("same text with different labels", tuple(conflicts), "decide on one label for each text"))
+    if repeats:
+        findings.append(Finding("repeats an earlier row", tuple(repeats), "remove: a text in two splits inflates the score"))
+    return findings
 
 
-def _across(train: Raw, test: Raw) -> list[Finding]:
-    """What is wrong between the training rows and the test rows."""
-    found = []
-    seen = {_plain(text) for text in train.texts if text.strip()}
-    if shared := [row for row, text in enumerate(test.texts) if _plain(text) in seen]:
-        found.append(Finding("also stands in the training rows", tuple(shared), "remove from one of them: the test score flatters"))
-    known = {label_key(value) for value in train.values}
-    keys = [label_key(value) for value in test.values]
-    if train.names == test.names and (unknown := [row for row, key in enumerate(keys) if key is not None and key not in known]):
-        found.append(
-            Finding("label is not in the training rows", tuple(unknown), "add such rows to the training part, or correct the label")
-        )
-    return found
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.casefold().split())
+def _shared_findings(train: RawExamples, test: RawExamples) -> list[Finding]:
+    """Return test rows whose text is also a training text, or whose label no training row has."""
+    findings = []
+    seen = {normalize_text(text) for text in train.texts if text.strip()}
+    if shared := [row for row, text in enumerate(test.texts) if normalize_text(text) in seen]:
+        fix = "remove from one of the files: the test score is inflated"
+        findings.append(Finding("text is also in the training rows", tuple(shared), fix))
+    known = {label_key(value) for value in train.labels}
+    keys = [label_key(value) for value in test.labels]
+    same_names = train.class_names == test.class_names
+    if same_names and (unknown := [row for row, key in enumerate(keys) if key is not None and key not in known]):
+        findings.append(Finding("label is not in the training rows", tuple(unknown), "add training rows with it, or correct it"))
+    return findings

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from loralab.errors import LoralabError
 from loralab.metrics import CALIBRATION_BINS, CalibrationBin, calibration_bins, calibration_totals
 from loralab.storage import run_folder
+from loralab.storage.csv_files import csv_field_limit
 
 MAX_ERRORS, CHUNK_ROWS = 12, 4096
 MAX_FIELD_SIZE = 1 << 24
@@ -134,8 +135,7 @@ def _summarise(path: Path, classes: tuple[str, ...]) -> PredictionSummary:
 
 
 def _read_chunks(path: Path) -> Iterator[list[dict[str, str]]]:
-    csv.field_size_limit(MAX_FIELD_SIZE)
-    with path.open(encoding="utf-8", newline="") as file:
+    with csv_field_limit(MAX_FIELD_SIZE), path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         while chunk := list(itertools.islice(reader, CHUNK_ROWS)):
             yield chunk

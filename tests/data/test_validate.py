@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from loralab.cli.main import app
 from loralab.data.sources import Columns
-from loralab.data.validate import FEW, LONG, Finding, Report, check_source
+from loralab.data.validate import MAX_WORDS, MIN_CLASS_ROWS, DataReport, Finding, check_source
 from loralab.errors import LoralabError
 
 Row = tuple[str, str]
@@ -33,12 +33,12 @@ def put(path: Path, rows: Sequence[Row]) -> Path:
     return path
 
 
-def check(tmp_path: Path, rows: Sequence[Row], test: Sequence[Row] | None = None) -> list[Report]:
+def check(tmp_path: Path, rows: Sequence[Row], test: Sequence[Row] | None = None) -> list[DataReport]:
     path = put(tmp_path / "rows.csv", rows)
     return check_source(str(path), test=str(put(tmp_path / "other.csv", test)) if test is not None else None)
 
 
-def only(report: Report) -> Finding:
+def only(report: DataReport) -> Finding:
     (finding,) = report.findings
     assert finding.fix
     return finding
@@ -84,8 +84,8 @@ def test_missing_labels(tmp_path: Path) -> None:
 
 def test_one_class_only(tmp_path: Path) -> None:
     finding = only(check(tmp_path, good(classes=("World",)))[0])
-    assert finding.what == "one class only (World)"
-    assert "two or more" in finding.fix
+    assert finding.what == "only one class (World)"
+    assert "at least two" in finding.fix
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("Sport", "Sports"), ("sports", "Sports"), ("SPORTS", "Sports"), ("Worlds", "World")])
@@ -103,10 +103,17 @@ def test_numbers_are_not_taken_for_misspelt_numbers(tmp_path: Path) -> None:
 
 
 def test_classes_with_too_few_rows(tmp_path: Path) -> None:
-    rows = [*good(), *((f"rare {i}", "Weather") for i in range(FEW - 1)), *((f"enough {i}", "Business") for i in range(FEW))]
+    rows = [
+        *good(),
+        *((f"rare {i}", "Weather") for i in range(MIN_CLASS_ROWS - 1)),
+        *((f"enough {i}", "Business") for i in range(MIN_CLASS_ROWS)),
+    ]
     finding = only(check(tmp_path, rows)[0])
-    assert (finding.what, finding.rows) == (f"class 'Weather' has {FEW - 1} rows", tuple(range(24, 24 + FEW - 1)))
-    assert f"at least {FEW}" in finding.fix
+    assert (finding.what, finding.rows) == (
+        f"class 'Weather' has {MIN_CLASS_ROWS - 1} rows",
+        tuple(range(24, 24 + MIN_CLASS_ROWS - 1)),
+    )
+    assert f"at least {MIN_CLASS_ROWS}" in finding.fix
 
 
 def test_repeats_name_the_later_rows(tmp_path: Path) -> None:
@@ -119,7 +126,7 @@ def test_repeats_name_the_later_rows(tmp_path: Path) -> None:
 def test_one_text_with_different_labels_names_every_row(tmp_path: Path) -> None:
     rows = [("oil up", "Sports"), *good(), ("Oil up", "World")]
     finding = only(check(tmp_path, rows)[0])
-    assert (finding.what, finding.rows) == ("one text with different labels", (0, 25))
+    assert (finding.what, finding.rows) == ("same text with different labels", (0, 25))
     assert "decide" in finding.fix
 
 
@@ -129,9 +136,9 @@ def test_empty_texts_are_no_repeats(tmp_path: Path) -> None:
 
 
 def test_long_texts(tmp_path: Path) -> None:
-    rows = [*good(), ("word " * LONG, "World"), ("wort " * (LONG + 1), "World")]
+    rows = [*good(), ("word " * MAX_WORDS, "World"), ("wort " * (MAX_WORDS + 1), "World")]
     finding = only(check(tmp_path, rows)[0])
-    assert finding.what.startswith(f"over {LONG} words")
+    assert finding.what.startswith(f"over {MAX_WORDS} words")
     assert finding.rows == (25,)
     assert "data.max_length=256" in finding.fix
 
@@ -142,7 +149,7 @@ def test_texts_shared_with_the_test_rows(tmp_path: Path) -> None:
     train, other = check(tmp_path, good(), test)
     assert train.findings == ()
     finding = only(other)
-    assert (finding.what, finding.rows) == ("also stands in the training rows", (4,))
+    assert (finding.what, finding.rows) == ("text is also in the training rows", (4,))
     assert "remove" in finding.fix
 
 

@@ -313,7 +313,7 @@ def test_ragged_row_without_header_is_counted_from_the_first_line(tmp_path: Path
 
 
 def test_duplicate_names_in_the_header_are_refused(tmp_path: Path) -> None:
-    assert "two columns have one name in the header: text, label, text" in message(
+    assert "two columns have the same name in the header: text, label, text" in message(
         put(tmp_path / "rows.csv", "text,label,text\na,1,b\n")
     )
 
@@ -337,6 +337,18 @@ def test_other_encodings_are_refused(tmp_path: Path, ending: str, encoding: str)
 def test_wrong_bytes_far_down_are_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", b"text,label\n" + b"a,b\n" * 40_000 + b"caf\xe9,1\n")
     assert "is not UTF-8" in message(path)
+
+
+def test_reading_leaves_the_field_limit_of_the_csv_module(tmp_path: Path) -> None:
+    before = csv.field_size_limit()
+    path = put(tmp_path / "a.csv", "text\n" + "x" * 200_000 + "\n" + "y\n" * CHUNK)
+    chunks, others = read_chunks(path), read_chunks(path)
+    assert [len(next(reader).columns["text"][0]) for reader in (chunks, others)] == [200_000] * 2
+    assert csv.field_size_limit() == MAX_FIELD
+    chunks.close()
+    assert csv.field_size_limit() == MAX_FIELD  # the other file is still being read
+    assert sum(len(chunk.columns["text"]) for chunk in others) == 1
+    assert csv.field_size_limit() == before
 
 
 def test_huge_field_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From settings to the rows of one run, and what a careful colleague would notice about them."""
+"""The splits that the data settings give, remarks about them, and class descriptions as texts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from loralab.config import load_config
-from loralab.data.prepare import class_names_as_texts, load_splits, remarks
+from loralab.data.prompt import description_texts
 from loralab.data.sources import Columns
-from loralab.data.splits import Splits
+from loralab.data.splits import Splits, load_splits, split_remarks
 from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
@@ -35,7 +35,7 @@ def rows(each: int = 50, prefix: str = "text", classes: Sequence[str] = ("World"
 def load(source: str | Path, *overrides: str) -> tuple[Splits, Columns]:
     """Through the real settings, as the pipeline does it."""
     config = load_config("quickstart", [f"data.source={source}", *overrides])
-    return load_splits(**config.data.division())
+    return load_splits(config.data)
 
 
 def sizes(splits: Splits) -> dict[str, int]:
@@ -53,7 +53,7 @@ def test_the_sample_keeps_its_own_test_rows() -> None:
     assert sizes(splits) == {"train": 720, "validation": 80, "test": 400}
     assert columns == Columns(("title", "description"), "label")
     assert splits.test.rows.tolist() == list(range(400))
-    assert remarks(splits) == []
+    assert split_remarks(splits) == []
 
 
 def test_a_file_without_test_rows_gives_a_fifth(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_missing_parts_are_named(tmp_path: Path, part: str) -> None:
 def test_unlabelled_parts_are_refused(tmp_path: Path) -> None:
     train = put(tmp_path / "a.csv", rows())
     test = put(tmp_path / "b.csv", [("x", "1")], ("text", "date"))
-    assert "which is a label column?" in refused(train, f"data.test={test}")
+    assert "name the label column" in refused(train, f"data.test={test}")
 
 
 def test_index_file_chooses_training_rows(tmp_path: Path) -> None:
@@ -145,30 +145,30 @@ def test_remarks_count_missing_texts_and_shared_ones() -> None:
         return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(first, first + len(texts)), ("x", "y"))
 
     splits = Splits(part("a", "", " ", "Oil up", first=10), None, part("b", "oil  UP", "\t"))
-    found = remarks(splits)
-    assert found[0] == "2 training rows have no text, such as row 11; they are kept, as empty texts"
-    assert found[1] == "1 test rows have no text, such as row 2; they are kept, as empty texts"
+    found = split_remarks(splits)
+    assert found[0] == "2 training rows have no text, such as row 11; they are kept as empty texts"
+    assert found[1] == "1 test rows have no text, such as row 2; they are kept as empty texts"
     assert len(found) == 3
-    assert "of 3 test texts also stand in the training rows" in found[2]
+    assert "of 3 test texts are also training texts" in found[2]
 
 
 def test_empty_texts_do_not_count_as_shared() -> None:
     def part(*texts: str) -> Examples:
         return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(len(texts)), ("x", "y"))
 
-    found = remarks(Splits(part("a", ""), None, part("b", "")))
-    assert [remark for remark in found if "also stand" in remark] == []
+    found = split_remarks(Splits(part("a", ""), None, part("b", "")))
+    assert [remark for remark in found if "training texts" in remark] == []
 
 
 def test_descriptions_become_labelled_texts_in_the_order_of_the_classes() -> None:
-    found = class_names_as_texts(("a", "b"), {"b": ("x {y}",), "a": ("z", "z2")}, "On {}.")
+    found = description_texts(("a", "b"), {"b": ("x {y}",), "a": ("z", "z2")}, "On {}.")
     assert (found.texts, found.require_labels().tolist()) == (["On z.", "On z2.", "On x {y}."], [0, 0, 1])
-    plain = class_names_as_texts(("a", "b"), None, "{}")
+    plain = description_texts(("a", "b"), None, "{}")
     assert (plain.texts, plain.require_labels().tolist(), plain.classes) == (["a", "b"], [0, 1], ("a", "b"))
 
 
 def test_a_class_without_a_description_and_a_description_without_a_class_are_refused_by_name() -> None:
     with pytest.raises(LoralabError, match="class 'Sports' has none"):
-        class_names_as_texts(("World", "Sports"), {"World": ("war",), "Sports": ()}, "{}")
+        description_texts(("World", "Sports"), {"World": ("war",), "Sports": ()}, "{}")
     with pytest.raises(LoralabError, match="'Sport' is not a class; did you mean 'Sports'"):
-        class_names_as_texts(("World", "Sports"), {"World": ("war",), "Sport": ("goals",)}, "{}")
+        description_texts(("World", "Sports"), {"World": ("war",), "Sport": ("goals",)}, "{}")

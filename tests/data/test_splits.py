@@ -1,7 +1,8 @@
-"""Splits are stratified, disjoint, whole and the same for the same seed; limits cut them and change nothing else."""
+"""Splits are stratified, disjoint, complete and equal for equal seeds; limits only remove rows."""
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from loralab.data.splits import Splits, overlap, read_indices, split, stratified
+from loralab.config import DataConfig
+from loralab.data.splits import Splits, count_shared_texts, read_indices, split, stratified
 from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError
 
@@ -27,8 +29,24 @@ def counts_of(part: Examples) -> list[int]:
     return np.bincount(part.require_labels(), minlength=len(part.classes)).tolist()
 
 
-def divide(source: Examples, **settings: Any) -> Splits:
-    return split(source, **{"test": 0.2, "validation": 0.1, "seed": 0, **settings})
+def divide(
+    source: Examples,
+    test: Examples | float = 0.2,
+    validation: Examples | float = 0.1,
+    seed: int = 0,
+    indices: Sequence[int] | None = None,
+    **limits: int | None,
+) -> Splits:
+    parts = {"test": test, "validation": validation}
+    given = {name: rows for name, rows in parts.items() if isinstance(rows, Examples)}
+    fractions = {name: value for name, value in parts.items() if name not in given}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "rows.txt")
+        if indices is not None:
+            file.write_text("\n".join(map(str, indices)))
+            limits |= {"train_indices": str(file)}
+        # model_copy does not validate: impossible fractions reach the split
+        return split(source, DataConfig().model_copy(update={**fractions, **limits, "split_seed": seed}), **given)
 
 
 def rows(part: Examples | None) -> list[int]:
@@ -84,7 +102,7 @@ def test_splits_share_nothing_lose_nothing_and_keep_proportions(
 ) -> None:
     source = examples(counts)
     try:
-        parts = split(source, test=test, validation=validation, seed=seed)
+        parts = divide(source, test, validation, seed)
     except LoralabError:
         assume(False)
     whole = rows(parts.train) + rows(parts.validation) + rows(parts.test)
@@ -197,7 +215,7 @@ def test_indices_pick_positions_among_the_training_rows() -> None:
     whole = rows(divide(source).train)
     picked = divide(source, indices=[7, 3, 0, 11, 12, 13, 14, 60])
     assert rows(picked.train) == [whole[i] for i in (0, 3, 7, 11, 12, 13, 14, 60)]
-    own = split(source, test=examples([2, 2]), validation=0.0, seed=0, indices=[99, 0, 1, 2, 3, 4])
+    own = divide(source, test=examples([2, 2]), validation=0.0, indices=[99, 0, 1, 2, 3, 4])
     assert rows(own.train) == [0, 1, 2, 3, 4, 99]
 
 
@@ -270,10 +288,10 @@ def test_unreadable_index_files_are_said(tmp_path: Path) -> None:
         read_indices(tmp_path / "bytes.txt")
 
 
-def test_overlap_counts_texts_spaces_and_case_aside() -> None:
+def test_shared_texts_are_counted_without_case_and_white_space() -> None:
     def of(*texts: str) -> Examples:
         labels: Ints = np.zeros(len(texts), dtype=np.int64)
         return Examples(texts, labels, np.arange(len(texts)), ("x",))
 
-    assert overlap(of("Oil  up", "b"), of("oil up", "OIL\tUP ", "c")) == 2
-    assert overlap(of("a"), of("b")) == 0
+    assert count_shared_texts(of("Oil  up", "b"), of("oil up", "OIL\tUP ", "c")) == 2
+    assert count_shared_texts(of("a"), of("b")) == 0
