@@ -224,7 +224,7 @@ def test_moved_base_is_found_by_its_new_name_and_another_is_refused(
     found = Classifier.load(copy, base=str(moved), precision="fp32").predict(TEXTS)
     np.testing.assert_array_equal(found.probabilities, classifier.predict(TEXTS).probabilities)
     other = make_checkpoint(tmp_path / "other", seed=1)
-    with pytest.raises(LoralabError, match=r"trained on .* with weights .* but .*other holds"):
+    with pytest.raises(LoralabError, match=r"trained on .* with weights .* but .*other has weights"):
         Classifier.load(copy, base=str(other))
 
 
