@@ -128,7 +128,7 @@ def _predictions(path: Path, logits: np.ndarray, labels: np.ndarray, classes: Se
 def _diagnosis(classes: Sequence[str], text: str) -> dict[str, Any]:
     rows = [["typos", 0.5, -0.25, 12], [text, 0.9375, 0.0, 1234]]
     section = {"title": f"Robustness {text}", "summary": text, "columns": ["damage", "accuracy", "change", text], "rows": rows}
-    tokens = [["Oil", 0.5], ["sli", -0.25], ["##ps", 0.001], [text, 1.0]]
+    tokens = [["Oil ", 0.5], ["sli", -0.25], ["ps ", 0.001], [text, 1.0]]
     explained = {"text": text, "true": classes[0], "predicted": classes[1], "confidence": 0.75, "tokens": tokens}
     return {"sections": [{**section, "note": text}], "attributions": [explained, {**explained, "true": None}]}
 

@@ -223,7 +223,7 @@ def test_an_error_leaves_the_earlier_report_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "head"), [("roberta", "own"), ("bert", "linear")])
+@pytest.mark.parametrize(("kind", "head"), [("roberta", "default"), ("bert", "linear")])
 def test_what_the_card_says_of_peft_runs_and_gives_the_runs_own_answers(tmp_path: Path, kind: str, head: str) -> None:
     base = make_checkpoint(tmp_path / "base", kind)
     source = write_csv(tmp_path / "topics.csv", topics(15))

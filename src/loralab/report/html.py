@@ -209,13 +209,13 @@ def _fixed(value: float) -> str:
 
 
 def _scaled_attribution(explained: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an attribution with a sign and a strength per token, from 0 to 1 of the strongest; word pieces are joined."""
+    """Return an attribution with a sign and a strength per word, from 0 to 1 of the strongest, and the space that follows it."""
     tokens = explained["tokens"]
     strongest = max((abs(value) for _, value in tokens), default=0) or 1
     marked = [
         {
-            "text": one_line(token.removeprefix("##")),
-            "joined": token.startswith("##"),
+            "text": token.rstrip(),
+            "space": token[len(token.rstrip()) :],
             "sign": "" if abs(value) < 0.05 * strongest else "for" if value > 0 else "against",
             "strength": round(abs(value) / strongest, 2),
             "value": value,
