@@ -22,12 +22,13 @@ from pathlib import Path
 
 from benchmarks import measure, ways
 from loralab.data.splits import load_splits
-from loralab.experiments.execute import Where, cores
+from loralab.experiments.execute import ExecutionOptions, Where
 from loralab.experiments.plans import make_plan
 from loralab.experiments.run import run_experiment
 from loralab.experiments.spec import find_kind
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import trial_folder
+from loralab.training.distributed import available_cores
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,12 @@ def experiment(options: argparse.Namespace, trials: int, where: Where) -> Sample
     rows = len(load_splits(plan.trials[0].config.data)[0].train)  # fewer than asked for, where there are no more
     with tempfile.TemporaryDirectory() as name:
         began = time.perf_counter()
-        summary = run_experiment(plan, Path(name) / "trials", where=where)
+        summary = run_experiment(plan, Path(name) / "trials", ExecutionOptions(where))
         seconds = time.perf_counter() - began
         if summary.failures:
             raise SystemExit(f"trials failed: {summary.failures}")
         scores = [run_folder.read_scores(trial_folder(summary.folder, outcome.trial)) for outcome in summary.outcomes]
-    at_once = min(cores(), trials) if where == "processes" else 1
+    at_once = min(available_cores(), trials) if where == "processes" else 1
     return Sample(
         trials * options.epochs * rows,
         seconds,

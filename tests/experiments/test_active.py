@@ -12,8 +12,7 @@ import pytest
 from tiny import CLASSES, topics, write_csv
 
 from loralab import Classifier, run_training
-from loralab.data.prepare import load_splits
-from loralab.data.splits import read_indices
+from loralab.data.splits import load_splits, read_indices
 from loralab.data.types import Examples
 from loralab.errors import LoralabError
 from loralab.experiments.active import ActivePlan, Pool, first_rows, plan_active
@@ -43,7 +42,7 @@ def planned(
 def experiment(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExperimentSummary, list[str]]:
     folder = tmp_path_factory.mktemp("active") / "e"
     said: list[str] = []
-    return folder, run_experiment(planned(tiny, topics_csv), folder, say=said.append), said
+    return folder, run_experiment(planned(tiny, topics_csv), folder, on_progress=said.append), said
 
 
 def rows(summary: ExperimentSummary, strategy: str, labels: int, seed: int) -> set[int]:
@@ -85,8 +84,8 @@ def test_uncertain_rows_are_those_that_the_last_trials_classifier_is_unsure_of(
 ) -> None:
     folder, summary, _ = experiment
     (last,) = [o.trial for o in summary.outcomes if o.trial.factors == {"strategy": "entropy", "labels": 14, "seed": 1}]
-    free = {**last.config.data.division(), "train_indices": None, "max_train_samples": None}
-    training = load_splits(**free)[0].train
+    unlimited = last.config.data.model_copy(update={"train_indices": None, "max_train_samples": None})
+    training = load_splits(unlimited)[0].train
     unlabelled = [i for i in range(len(training)) if i not in rows(summary, "entropy", 14, 1)]
     found = Classifier.load(trial_folder(folder, last)).predict([training.texts[i] for i in unlabelled])
     unsure = np.argsort(-entropy(found.probabilities), kind="stable")[:6]
@@ -96,18 +95,18 @@ def test_uncertain_rows_are_those_that_the_last_trials_classifier_is_unsure_of(
 def test_the_pool_is_read_once_a_run_and_never_for_random(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
     _, _, said = experiment
     assert len(said) == 2 * (1 + 2)  # a seed: its shared first run, then entropy's and badge's own
-    assert sum("reads 88 unlabelled rows" in line for line in said) == 2  # of 120 rows 24 are the test's, 8 are labelled
+    assert sum("scoring 88 unlabelled rows" in line for line in said) == 2  # of 120 rows 24 are the test's, 8 are labelled
     assert not any("random" in line for line in said)
 
 
 def test_the_file_tells_every_trial(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
     folder, summary, _ = experiment
     found = read_experiment(folder)
-    assert found.question.varied == {"strategy": [*STRATEGIES], "labels": [8, 14, 20], "seed": [1, 2]}
-    assert {entry.name: trial_folder(folder, entry) for entry in found.entries} == {
+    assert found.spec.varied == {"strategy": [*STRATEGIES], "labels": [8, 14, 20], "seed": [1, 2]}
+    assert {entry.name: trial_folder(folder, entry) for entry in found.records} == {
         o.trial.name: trial_folder(folder, o.trial) for o in summary.outcomes
     }
-    assert {entry.run for entry in found.entries if entry.factors["labels"] == 8} == {f"trials/labels-8_seed-{s}" for s in (1, 2)}
+    assert {entry.run for entry in found.records if entry.factors["labels"] == 8} == {f"trials/labels-8_seed-{s}" for s in (1, 2)}
 
 
 def test_a_second_call_finds_everything_and_more_labels_go_on(
@@ -117,7 +116,7 @@ def test_a_second_call_finds_everything_and_more_labels_go_on(
     before = {path: path.read_bytes() for path in (folder / "indices").iterdir()}
     with mock.patch("loralab.pipeline.run_training", side_effect=AssertionError), mock.patch.object(Classifier, "load") as load:
         again = run_experiment(planned(tiny, topics_csv), folder)
-    assert all(outcome.found for outcome in again.outcomes)
+    assert all(outcome.skipped for outcome in again.outcomes)
     assert not load.called
     assert {path: path.read_bytes() for path in (folder / "indices").iterdir()} == before
     with mock.patch("loralab.pipeline.run_training", wraps=run_training) as ran:
@@ -227,10 +226,10 @@ def test_other_steps_and_other_rows_do_not_go_on(tiny: Path, tmp_path: Path) -> 
     folder = tmp_path / "e"
     plan = planned(tiny, data, labels=("8",), strategies=("random",), seeds=(1,))
     run_experiment(plan, folder)
-    with pytest.raises(LoralabError, match="went through labels=8: each number builds on the one before"):
+    with pytest.raises(LoralabError, match="was run with labels=8, and each number builds on the one before"):
         run_experiment(replace(plan, labels=[4, 8]), folder)
     write_csv(data, topics(20, seed=1))
-    with pytest.raises(LoralabError, match="training rows are not those"):
+    with pytest.raises(LoralabError, match="training rows have changed"):
         run_experiment(plan, folder)
 
 

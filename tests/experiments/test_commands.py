@@ -24,7 +24,7 @@ def settings(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 def test_help_lists_every_kind_with_its_question() -> None:
     told = done("experiment", "--help")
-    assert all(f"{kind.name:<11} {kind.asks}" in told for kind in KINDS.values())
+    assert all(f"{kind.name:<11} {kind.question}" in told for kind in KINDS.values())
     assert "\n      loralab experiment compare runs/A runs/B" in told
 
 
@@ -40,12 +40,12 @@ def test_an_experiment_is_told_named_and_gone_on_with(settings: list[str], topic
     told = done(*arguments)
     assert "2 of 2 trials have a result" in told
     assert "lora.rank: 2, 4" in told
-    assert "found" not in told
+    assert "skipped" not in told
     folder = runs / "grid-topics"
-    assert [entry.name for entry in read_experiment(folder).entries] == ["rank-2_seed-1", "rank-4_seed-1"]
-    assert done(*arguments).count("found") == 2
+    assert [entry.name for entry in read_experiment(folder).records] == ["rank-2_seed-1", "rank-4_seed-1"]
+    assert done(*arguments).count("skipped") == 2
     answer = invoke(*arguments, "lora.dropout=0.1")
-    assert (answer.code, "asks something else" in answer.err) == (2, True)
+    assert (answer.code, "holds another experiment" in answer.err) == (2, True)
 
     compared = done("experiment", "compare", *(folder / "trials").iterdir(), "--runs", runs, "--name", "pair")
     assert "2 of 2 trials have a result" in compared
@@ -60,7 +60,7 @@ def test_several_recipes_and_failures(settings: list[str], topics_csv: Path, tmp
     assert answer.code == 1
     assert "1 of 2 trials have a result" in answer.out
     assert "trials failed: 1" in answer.err
-    failures = [entry.failure for entry in read_experiment(Path(settings[-1]) / "seeds-topics-other").entries]
+    failures = [entry.failure for entry in read_experiment(Path(settings[-1]) / "seeds-topics-other").records]
     assert failures[0] is None
     assert failures[1]
 
@@ -69,10 +69,10 @@ def test_several_recipes_and_failures(settings: list[str], topics_csv: Path, tmp
     ("arguments", "message"),
     [
         (["grid", "quickstart", "--points", "lora.rnk=2"], "did you mean 'lora.rank'"),
-        (["grid", "quickstart", "--seeds", "1,x"], "write whole numbers"),
+        (["grid", "quickstart", "--seeds", "1,x"], "give whole numbers"),
         (["seeds", "quickstrat"], "did you mean 'quickstart'"),
         (["compare", "runs/nothing", "runs/neither"], "is not a run"),
-        (["seeds", "quickstart", "seed=3"], "give --seeds"),
+        (["seeds", "quickstart", "seed=3"], "use --seeds"),
         (["seeds", "quickstart", "data.source=nothing.csv"], "nothing.csv"),
         (["layers", "quickstart", "model.base=no/such-encoder"], "no/such-encoder"),
         (["active", "quickstart", "lora.targets=nope"], "'nope' is not a target"),

@@ -13,7 +13,7 @@ import pytest
 
 from loralab.config import Config, load_config
 from loralab.errors import LoralabError
-from loralab.experiments.compare import Comparison, plan_comparison, short_names
+from loralab.experiments.compare import ComparisonPlan, plan_comparison, short_names
 from loralab.experiments.run import run_experiment
 from loralab.experiments.spec import find_kind
 from loralab.storage import run_folder
@@ -38,7 +38,7 @@ def finished(tmp_path: Path) -> Callable[..., str]:
     return make
 
 
-def factors(plan: Comparison) -> dict[str, dict[str, object]]:
+def factors(plan: ComparisonPlan) -> dict[str, dict[str, object]]:
     return {name: dict(each) for name, each in plan.factors.items()}
 
 
@@ -53,7 +53,7 @@ def test_runs_that_differ_by_seed_are_one_recipe(finished: Callable[..., str]) -
         "b-s1": {"recipe": "b", "lora.rank": 8, "seed": 1},
         "b-s2": {"recipe": "b", "lora.rank": 8, "seed": 2},
     }
-    assert plan.question.varied == {"recipe": ["a", "b"], "lora.rank": [4, 8], "seed": [1, 2]}
+    assert plan.spec.varied == {"recipe": ["a", "b"], "lora.rank": [4, 8], "seed": [1, 2]}
 
 
 def test_what_changes_speed_alone_and_what_the_seed_draws_sets_nothing_apart(finished: Callable[..., str]) -> None:
@@ -113,8 +113,8 @@ def test_the_experiment_names_the_runs_where_they_lie_and_runs_nothing(finished:
     target = tmp_path / "runs" / "compare"
     with mock.patch("loralab.pipeline.run_training", side_effect=AssertionError):
         summary = run_experiment(plan_comparison(KIND, folders), target)
-    assert [outcome.found for outcome in summary.outcomes] == [True, True]
-    entries = read_experiment(target).entries
+    assert [outcome.skipped for outcome in summary.outcomes] == [True, True]
+    entries = read_experiment(target).records
     assert [entry.run for entry in entries] == ["../a", "../b"]
     moved = tmp_path / "moved"
     shutil.move(tmp_path / "runs", moved)
@@ -132,13 +132,13 @@ def test_runs_that_cannot_be_compared_are_refused(finished: Callable[..., str], 
     empty = tmp_path / "runs" / "empty"
     write_experiment(empty, ExperimentSpec("seeds", "?", ("r",), (), {}), [])
     for folders, message in (
-        ([a], "needs two runs or more"),
+        ([a], "needs at least two runs"),
         ([a, a], "is given twice"),
         ([a, twin], "a and twin have the same settings and seed"),
         ([a, begun], "not complete"),
         ([a, tmp_path], "is not a run"),
         ([a, elsewhere], "a and elsewhere were tested on different rows"),
-        ([a, silent], "does not say which rows"),
+        ([a, silent], "has no record of its test rows"),
         ([a, empty], "no trial of .* is complete"),
     ):
         with pytest.raises(LoralabError, match=message):
@@ -152,7 +152,7 @@ def test_runs_that_cannot_be_compared_are_refused(finished: Callable[..., str], 
 def test_other_runs_are_another_question(finished: Callable[..., str], tmp_path: Path) -> None:
     folders = [finished(name, f"lora.rank={i}") for i, name in enumerate("abc", 1)]
     run_experiment(plan_comparison(KIND, folders[:2]), tmp_path / "e")
-    with pytest.raises(LoralabError, match="asks something else"):
+    with pytest.raises(LoralabError, match="holds another experiment"):
         run_experiment(plan_comparison(KIND, folders), tmp_path / "e")
     run_experiment(plan_comparison(KIND, folders), tmp_path / "e", overwrite=True)
     assert len(json.loads((tmp_path / "e" / "experiment.json").read_text())["trials"]) == 3

@@ -19,23 +19,25 @@ from unittest import mock
 
 import psutil
 import pytest
+import torch
 
 from loralab import run_training
 from loralab.config import Config
 from loralab.errors import Interrupted, LoralabError, RunFailed
-from loralab.experiments.execute import Outcome, choose_where, run_all
-from loralab.experiments.plans import ExperimentPlan, make_plan
+from loralab.experiments.execute import ExecutionOptions, choose_execution, run_trials
+from loralab.experiments.plans import StaticPlan, make_plan
 from loralab.experiments.run import run_experiment
-from loralab.experiments.run_trial import run_trial
+from loralab.experiments.run_trial import Outcome, run_trial
 from loralab.experiments.spec import find_kind
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import Trial, read_experiment
 from loralab.training.callbacks import Event, StepEnd
 
+HERE = ExecutionOptions("here")
 SETTINGS = ["train.epochs=2", "train.eval_steps=2", "train.batch_size=8", "train.threads=1", "data.max_length=32", "data.clean="]
 
 
-def planned(tiny: Path, data: Path, *settings: str, seeds: tuple[int, ...] = (1, 2)) -> ExperimentPlan:
+def planned(tiny: Path, data: Path, *settings: str, seeds: tuple[int, ...] = (1, 2)) -> StaticPlan:
     return make_plan(find_kind("seeds"), [str(data)], [f"model.base={tiny}", *SETTINGS, *settings], {}, seeds)
 
 
@@ -67,11 +69,11 @@ def test_finished_trials_are_found_and_new_points_are_added(tiny: Path, topics_c
     before = weights(done)
     with mock.patch("loralab.pipeline.run_training", wraps=run_training) as ran:
         summary = run_experiment(planned(tiny, topics_csv, seeds=(2, 3)), done)
-    assert [(o.trial.name, o.found) for o in summary.outcomes] == [("seed-2", True), ("seed-3", False)]
+    assert [(o.trial.name, o.skipped) for o in summary.outcomes] == [("seed-2", True), ("seed-3", False)]
     assert ran.call_count == 1
     found = read_experiment(done)
-    assert [entry.name for entry in found.entries] == ["seed-1", "seed-2", "seed-3"]
-    assert found.question.varied == {"seed": [1, 2, 3]}
+    assert [entry.name for entry in found.records] == ["seed-1", "seed-2", "seed-3"]
+    assert found.spec.varied == {"seed": [1, 2, 3]}
     assert before.items() < weights(done).items()
 
 
@@ -90,15 +92,39 @@ def test_a_trial_that_was_stopped_goes_on_to_the_same_adapter(tiny: Path, topics
     assert weights(tmp_path)[trial.name] == weights(done)[trial.name]
 
 
+def test_a_trial_is_resumed_with_the_threads_it_was_started_with(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    trial = planned(tiny, topics_csv, "train.threads=null").trials[0]
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepEnd) and event.step == 5:
+            raise InterruptedError
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)  # as with --jobs 1 on two cores
+        assert run_trial(trial, tmp_path / "whole").failure is None
+        with pytest.raises(InterruptedError):
+            run_training(trial.config, name=trial.name, folder=tmp_path / "cut" / "trials", listeners=[stop])
+        config = tmp_path / "cut" / "trials" / trial.name / run_folder.CONFIG
+        started = config.stat().st_mtime_ns
+        torch.set_num_threads(1)  # as with --jobs 2
+        assert run_trial(trial, tmp_path / "cut") == Outcome(trial)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert config.stat().st_mtime_ns == started, "it was started anew"
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
+
+
 def test_a_failing_trial_does_not_stop_the_others(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     points = {"train.monitor": ("f1:Wrold", "accuracy")}
     plan = make_plan(find_kind("grid"), [str(topics_csv)], [f"model.base={tiny}", *SETTINGS], points, (1,))
     told: list[Outcome] = []
-    summary = run_experiment(plan, tmp_path / "grid", tell=told.append)
+    summary = run_experiment(plan, tmp_path / "grid", on_outcome=told.append)
     wrong, right = plan.trials
     assert [o.failure is None for o in told] == [False, True]
     assert "Wrold" in summary.failures[wrong.name]
-    entries = read_experiment(tmp_path / "grid").entries
+    entries = read_experiment(tmp_path / "grid").records
     assert [entry.failure for entry in entries] == [summary.failures[wrong.name], None]
     assert set(weights(tmp_path / "grid")) == {right.name}
 
@@ -106,8 +132,8 @@ def test_a_failing_trial_does_not_stop_the_others(tiny: Path, topics_csv: Path, 
 def test_a_finished_trial_with_other_settings_is_refused(tiny: Path, topics_csv: Path, done: Path) -> None:
     before = weights(done)
     with pytest.raises(LoralabError, match="was run with other settings"):
-        run_all(planned(tiny, topics_csv, "lora.rank=2").trials, done, where="here")
-    with pytest.raises(LoralabError, match="asks something else: its held"):
+        run_trials(planned(tiny, topics_csv, "lora.rank=2").trials, done, HERE)
+    with pytest.raises(LoralabError, match="holds another experiment, with fixed settings"):
         run_experiment(planned(tiny, topics_csv, "lora.rank=2"), done)
     assert weights(done) == before
 
@@ -120,8 +146,8 @@ def test_a_finished_trial_of_a_version_without_a_setting_is_found(tiny: Path, to
         config.write_text(text.replace("  gradient_checkpointing: false\n", ""))
         scores = json.loads((config.parent / "scores.json").read_text())
         (config.parent / "scores.json").write_text(json.dumps({**scores, "fingerprint": "of fewer settings"}))
-    found = run_all(planned(tiny, topics_csv).trials, folder, where="here")
-    assert all(outcome.found for outcome in found)
+    found = run_trials(planned(tiny, topics_csv).trials, folder, HERE)
+    assert all(outcome.skipped for outcome in found)
     assert found
 
 
@@ -130,19 +156,19 @@ def test_trials_that_share_a_run_are_run_once(tiny: Path, topics_csv: Path, tmp_
     trials = [Trial(name, config, {"strategy": name}, "trials/start") for name in "ab"]
     told: list[Outcome] = []
     with mock.patch("loralab.pipeline.run_training", wraps=run_training) as ran:
-        assert run_all(trials, tmp_path, where="here", tell=told.append) == [Outcome(trial) for trial in trials] == told
+        assert run_trials(trials, tmp_path, HERE, on_outcome=told.append) == [Outcome(trial) for trial in trials] == told
     assert ran.call_count == 1
     assert os.listdir(tmp_path / "trials") == ["start"]
 
 
 def test_a_run_from_elsewhere_is_never_run(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
     config = planned(tiny, topics_csv).trials[0].config.override("lora.rank=3")  # its settings are its own affair
-    assert run_all([Trial("x", config, {}, os.path.relpath(done / "trials" / "seed-1", tmp_path))], tmp_path, where="here")[0].found
+    assert run_trials([Trial("x", config, {}, os.path.relpath(done / "trials" / "seed-1", tmp_path))], tmp_path, HERE)[0].skipped
     with (
         mock.patch("loralab.pipeline.run_training", side_effect=AssertionError),
         pytest.raises(LoralabError, match="not complete"),
     ):
-        run_all([Trial("x", config, {}, "../nothing")], tmp_path, where="here")
+        run_trials([Trial("x", config, {}, "../nothing")], tmp_path, HERE)
 
 
 # --- how a trial ends, with the run itself played ------------------------------------------------------------------
@@ -177,9 +203,9 @@ def test_a_bug_is_a_failure_with_its_trace(trial: Trial, tmp_path: Path, capsys:
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_what_cannot_be_resumed_begins_anew(trial: Trial, tmp_path: Path) -> None:
-    with played(LoralabError("other threads"), None) as ran:
-        assert run_trial(trial, begun(tmp_path)).failure is None
+def test_what_cannot_be_resumed_begins_anew_and_the_outcome_says_why(trial: Trial, tmp_path: Path) -> None:
+    with played(LoralabError("precision was bf16"), None) as ran:
+        assert run_trial(trial, begun(tmp_path)) == Outcome(trial, restarted="precision was bf16")
     assert [call.kwargs for call in ran.call_args_list] == [
         {"name": "t", "folder": tmp_path / "trials", "listeners": (), "resume": True},
         {"name": "t", "folder": tmp_path / "trials", "listeners": (), "overwrite": True},
@@ -193,9 +219,9 @@ def test_a_failed_resumption_keeps_what_was_done(trial: Trial, tmp_path: Path) -
 
 
 def test_where_is_one_of_four() -> None:
-    assert choose_where("here") == "here"
+    assert choose_execution("here", 2) == ExecutionOptions("here", 2)
     with pytest.raises(LoralabError, match="choose one of here, processes, ray"):
-        choose_where("there")
+        choose_execution("there")
 
 
 # --- processes -----------------------------------------------------------------------------------------------------
@@ -203,8 +229,8 @@ def test_where_is_one_of_four() -> None:
 
 @pytest.mark.slow
 def test_processes_give_the_same_adapters(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
-    outcomes = run_all(planned(tiny, topics_csv).trials, tmp_path, where="processes", jobs=2)
-    assert [(o.found, o.failure) for o in outcomes] == [(False, None)] * 2
+    outcomes = run_trials(planned(tiny, topics_csv).trials, tmp_path, ExecutionOptions("processes", 2))
+    assert [(o.skipped, o.failure) for o in outcomes] == [(False, None)] * 2
     assert weights(tmp_path).items() <= weights(done).items()
 
 

@@ -18,8 +18,17 @@ import pytest
 from loralab.config import load_config
 from loralab.errors import LoralabError, RunFailed
 from loralab.experiments import on_ray
-from loralab.experiments.execute import Outcome, choose_where, run_all
-from loralab.experiments.on_ray import Share, Task, choose_share, listening, local_paths, pack, unpack, work
+from loralab.experiments.execute import ExecutionOptions, Outcome, choose_execution, run_trials
+from loralab.experiments.on_ray import (
+    RayTask,
+    ResourceShare,
+    check_address,
+    choose_share,
+    find_local_paths,
+    read_run_files,
+    run_task,
+    write_run_files,
+)
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import Trial, trial_folder
 
@@ -86,15 +95,17 @@ class TestOnRay:
         monkeypatch.chdir(tmp_path)  # not where Ray was started: relative paths are meant from here
         (tmp_path / "rows.csv").write_bytes(topics_csv.read_bytes())
         trials = [trial(f"seed-{seed}", tiny, "rows.csv", f"seed={seed}") for seed in (1, 2, 3)]
-        run_all(trials, Path("here"), where="here")
+        run_trials(trials, Path("here"), ExecutionOptions())
         told: list[str] = []
-        outcomes = run_all(trials, Path("ray"), where="ray", jobs=2, tell=lambda outcome: told.append(outcome.trial.name))
+        outcomes = run_trials(
+            trials, Path("ray"), ExecutionOptions("ray", 2), on_outcome=lambda outcome: told.append(outcome.trial.name)
+        )
         assert failures(outcomes) == {}
         assert sorted(told) == [outcome.trial.name for outcome in outcomes] == ["seed-1", "seed-2", "seed-3"]
         assert adapters(Path("ray"), trials) == adapters(Path("here"), trials)
         assert run_folder.read_scores(Path("ray/trials/seed-1"))["folder"] == "ray/trials/seed-1"
         assert sorted(path.name for path in Path("ray/trials").iterdir()) == ["seed-1", "seed-2", "seed-3"]
-        assert all(outcome.found for outcome in run_all(trials, Path("ray"), where="ray"))
+        assert all(outcome.skipped for outcome in run_trials(trials, Path("ray"), ExecutionOptions("ray")))
 
     def test_a_trial_whose_worker_is_killed_goes_on_to_the_same_result(
         self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path
@@ -110,11 +121,11 @@ class TestOnRay:
             return bool(began)
 
         with killer("long", in_the_middle, most=1) as killed:
-            outcomes = run_all(trials, tmp_path / "ray", where="ray", jobs=2)
+            outcomes = run_trials(trials, tmp_path / "ray", ExecutionOptions("ray", 2))
         assert len(killed) == 1
         assert failures(outcomes) == {}
         assert (tmp_path / "ray" / "trials" / "long" / run_folder.CONFIG).stat().st_ino == began[0], "it began anew"
-        run_all([long], tmp_path / "here", where="here")
+        run_trials([long], tmp_path / "here", ExecutionOptions())
         assert adapters(tmp_path / "ray", [long]) == adapters(tmp_path / "here", [long])
 
     def test_a_trial_that_kills_its_workers_is_given_up_and_the_others_go_on(
@@ -122,7 +133,7 @@ class TestOnRay:
     ) -> None:
         trials = [trial("deadly", tiny, topics_csv), trial("good", tiny, topics_csv)]
         with killer("deadly", lambda: True, most=9) as killed:
-            outcomes = run_all(trials, tmp_path, where="ray", jobs=2)
+            outcomes = run_trials(trials, tmp_path, ExecutionOptions("ray", 2))
         assert len(killed) == 3
         assert [*failures(outcomes)] == ["deadly"]
         assert failures(outcomes)["deadly"].startswith("its worker died 3 times")
@@ -130,53 +141,55 @@ class TestOnRay:
     def test_runs_come_back_from_a_worker_that_sees_no_file_of_ours(
         self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(on_ray, "marked", lambda folder: contextlib.nullcontext(tmp_path / "no such mark"))
+        monkeypatch.setattr(on_ray, "shared_marker", lambda folder: contextlib.nullcontext(tmp_path / "no such mark"))
         trials = [trial("a", tiny, topics_csv), trial("b", tiny, topics_csv, "data.text=body")]
         (tmp_path / "ray" / "trials").mkdir(parents=True)
-        outcomes = run_all(trials, tmp_path / "ray", where="ray", jobs=1)
+        outcomes = run_trials(trials, tmp_path / "ray", ExecutionOptions("ray", 1))
         assert "no column 'body'" in failures(outcomes)["b"]
         assert [path.name for path in (tmp_path / "ray" / "trials").iterdir()] == ["a"]
-        run_all(trials[:1], tmp_path / "here", where="here")
+        run_trials(trials[:1], tmp_path / "here", ExecutionOptions())
         assert adapters(tmp_path / "ray", trials[:1]) == adapters(tmp_path / "here", trials[:1])
         here, there = (tmp_path / where / "trials" / "a" for where in ("here", "ray"))
         assert sorted(p.relative_to(there) for p in there.rglob("*")) == sorted(p.relative_to(here) for p in here.rglob("*"))
         assert run_folder.read_scores(there)["folder"] == str(there)
-        assert all(outcome.found for outcome in run_all(trials[:1], tmp_path / "ray", where="ray"))
+        assert all(outcome.skipped for outcome in run_trials(trials[:1], tmp_path / "ray", ExecutionOptions("ray")))
 
 
 @pytest.mark.parametrize(
     ("nodes", "jobs", "trials", "share"),
     [
-        ([(2, 0)], None, 10, Share(1, 0)),
-        ([(16, 0)], 3, 10, Share(5, 0)),
-        ([(16, 0)], None, 2, Share(8, 0)),  # two trials have half of it each
-        ([(2, 0)], 8, 10, Share(1, 0)),
-        ([(4, 0), (2, 0)], 1, 10, Share(4, 0)),  # no trial spans hosts
-        ([(16, 2)], None, 10, Share(8, 1)),
-        ([(16, 2)], 4, 10, Share(4, 0.5)),
-        ([(16, 2)], 3, 10, Share(5, 0.5)),
-        ([(16, 1)], 3, 10, Share(5, 0.3333)),  # three of them fit
-        ([(16, 4)], 1, 10, Share(16, 1)),
-        ([(0, 0)], None, 10, Share(1, 0)),  # a cluster that still has to grow
+        ([(2, 0)], None, 10, ResourceShare(1, 0)),
+        ([(16, 0)], 3, 10, ResourceShare(5, 0)),
+        ([(16, 0)], None, 2, ResourceShare(8, 0)),  # two trials have half of it each
+        ([(2, 0)], 8, 10, ResourceShare(1, 0)),
+        ([(4, 0), (2, 0)], 1, 10, ResourceShare(4, 0)),  # no trial spans hosts
+        ([(16, 2)], None, 10, ResourceShare(8, 1)),
+        ([(16, 2)], 4, 10, ResourceShare(4, 0.5)),
+        ([(16, 2)], 3, 10, ResourceShare(5, 0.5)),
+        ([(16, 1)], 3, 10, ResourceShare(5, 0.3333)),  # three of them fit
+        ([(16, 4)], 1, 10, ResourceShare(16, 1)),
+        ([(0, 0)], None, 10, ResourceShare(1, 0)),  # a cluster that still has to grow
     ],
 )
-def test_a_cluster_is_divided(nodes: list[tuple[int, int]], jobs: int | None, trials: int, share: Share) -> None:
+def test_a_cluster_is_divided(nodes: list[tuple[int, int]], jobs: int | None, trials: int, share: ResourceShare) -> None:
     assert choose_share([{"CPU": cpus, **({"GPU": gpus} if gpus else {})} for cpus, gpus in nodes], jobs, trials) == share
 
 
 def test_only_settings_that_are_paths_must_be_on_a_worker(tiny: Path, topics_csv: Path) -> None:
-    assert local_paths(load_config("quickstart")) == {}
+    assert find_local_paths(load_config("quickstart")) == {}
     config = load_config("quickstart", [f"model.base={tiny}", f"data.validation={topics_csv}", "data.test=0.5"])
-    assert local_paths(config) == {"data.validation": str(topics_csv), "model.base": str(tiny)}
-    assert local_paths(load_config("roberta-search")) == {}  # names of the hub
+    assert find_local_paths(config) == {"data.validation": str(topics_csv), "model.base": str(tiny)}
+    assert find_local_paths(load_config("roberta-search")) == {}  # names of the hub
 
 
 def test_a_worker_without_a_file_says_which_and_where(tiny: Path, tmp_path: Path) -> None:
-    task = Task(trial("a", tiny, "rows.csv"), Path("runs/x"), tmp_path / "gone", tmp_path / "mark", {"data.source": "rows.csv"}, 1)
-    outcome, files = work(task)
+    task = RayTask(
+        trial("a", tiny, "rows.csv"), Path("runs/x"), tmp_path / "gone", tmp_path / "mark", {"data.source": "rows.csv"}, 1
+    )
+    outcome, files = run_task(task)
     assert files == {}
     assert outcome.failure is not None
-    assert outcome.failure.startswith(f"data.source=rows.csv is not on {socket.gethostname()}: put it at {tmp_path}/gone/rows.csv")
+    assert outcome.failure.startswith(f"data.source=rows.csv is not on {socket.gethostname()}: copy it to {tmp_path}/gone/rows.csv")
 
 
 def a_run(folder: Path) -> Path:
@@ -192,9 +205,9 @@ def test_what_is_packed_is_unpacked_over_what_was_begun(tmp_path: Path) -> None:
     begun = tmp_path / "trials" / "a"
     begun.mkdir(parents=True)
     (begun / run_folder.CONFIG).write_text("begun")
-    files = pack(source)
+    files = read_run_files(source)
     assert sorted(files) == ["model/loralab.json", "scores.json"]
-    unpack(files, begun)
+    write_run_files(files, begun)
     assert sorted(path.name for path in begun.iterdir()) == ["model", "scores.json"]
     assert (begun / "model" / "loralab.json").read_bytes() == b"\x00\xff"
     assert json.loads((begun / run_folder.SCORES).read_text()) == {"folder": str(begun), "scores": {"accuracy": 1.0}}
@@ -204,29 +217,29 @@ def test_what_is_packed_is_unpacked_over_what_was_begun(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other/scores.json", "model/../../x", "notes.txt", ".", ""])
 def test_a_file_that_no_run_has_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunFailed, match="which no run has"):
-        unpack({run_folder.SCORES: b"{}", name: b"x"}, tmp_path / "trials" / "a")
+        write_run_files({run_folder.SCORES: b"{}", name: b"x"}, tmp_path / "trials" / "a")
     assert [*tmp_path.iterdir()] == []
 
 
 def test_a_run_that_is_too_large_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_ray, "MOST_BYTES", 10)
-    with pytest.raises(RunFailed, match="use a --runs folder that every host sees"):
-        pack(a_run(tmp_path / "a"))
+    monkeypatch.setattr(on_ray, "MAX_RUN_BYTES", 10)
+    with pytest.raises(RunFailed, match="use a --runs folder on a shared disk"):
+        read_run_files(a_run(tmp_path / "a"))
 
 
 def test_an_address_is_for_ray_alone() -> None:
-    assert choose_where("ray", "10.0.0.1:6379") == "ray"
+    assert choose_execution("ray", 2, "10.0.0.1:6379") == ExecutionOptions("ray", 2, "10.0.0.1:6379")
     for where in (None, "here", "processes"):
-        with pytest.raises(LoralabError, match=r"--ray-address 10\.0\.0\.1:6379 is for --where ray"):
-            choose_where(where, "10.0.0.1:6379")
+        with pytest.raises(LoralabError, match=r"--ray-address 10\.0\.0\.1:6379 needs --where ray"):
+            choose_execution(where, None, "10.0.0.1:6379")
 
 
 def test_an_address_where_nothing_listens_is_told_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert listening(address) == address
-        assert listening(f"ray://{address}") == f"ray://{address}"
-    assert listening("auto") == "auto"
+        assert check_address(address) == address
+        assert check_address(f"ray://{address}") == f"ray://{address}"
+    assert check_address("auto") == "auto"
     for dead in (address, "127.0.0.1:99999"):
-        with pytest.raises(LoralabError, match=f"no Ray at {dead}: .*\n  `ray start --head` starts one"):
-            listening(dead)
+        with pytest.raises(LoralabError, match=f"no Ray at {dead}: .*\n  start one with `ray start --head`"):
+            check_address(dead)

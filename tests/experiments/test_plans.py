@@ -8,11 +8,11 @@ from itertools import product
 import pytest
 
 from loralab.config import load_config
-from loralab.data.prepare import load_splits
+from loralab.data.splits import load_splits
 from loralab.errors import LoralabError
-from loralab.experiments.plans import LONGEST_NAME, make_plan, name_of, parse_points, parse_seeds
-from loralab.experiments.run import plan_experiment
-from loralab.experiments.spec import KINDS, Kind, find_kind
+from loralab.experiments.plans import MAX_NAME_LENGTH, apply_points, make_plan, parse_points, parse_seeds, trial_name
+from loralab.experiments.run import default_name, plan_experiment
+from loralab.experiments.spec import KINDS, ExperimentKind, find_kind
 from loralab.storage.experiment_folder import Trial
 
 GRID = KINDS["grid"]
@@ -44,15 +44,15 @@ def test_each_kind_has_its_trials(kind: str, trials: int) -> None:
 def test_names_are_unique_and_fit_for_every_file_system(kind: str) -> None:
     found = make_plan(find_kind(kind), ["quickstart", "distilbert-study"], [], {}).trials
     assert len({trial.name.casefold() for trial in found}) == len(found)
-    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]*", trial.name) and len(trial.name) <= LONGEST_NAME for trial in found)
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]*", trial.name) and len(trial.name) <= MAX_NAME_LENGTH for trial in found)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS.values() if kind.axes], ids=lambda kind: kind.name)
-def test_a_description_names_every_axis_point_and_seed(kind: Kind) -> None:
+def test_a_description_names_every_axis_point_and_seed(kind: ExperimentKind) -> None:
     told = kind.describe()
     assert all(f"{axis}={','.join(points)}" in told for axis, points in kind.axes.items())
     assert ",".join(map(str, kind.seeds)) in told
-    assert kind.asks in told
+    assert kind.question in told
 
 
 # --- designs -------------------------------------------------------------------------------------------------------
@@ -103,6 +103,18 @@ def test_words_are_joined_by_plus_and_none_is_told_as_it_was_typed() -> None:
     assert found[2].factors["lora.targets"] == "query+value"
 
 
+def test_a_plus_makes_a_list_only_for_settings_that_take_one() -> None:
+    base = load_config("quickstart")
+    points = {"train.monitor": "f1:C++", "data.template": "Code in {}: A+B", "train.learning_rate": "1e+0"}
+    config, factors = apply_points(base, points)
+    assert (config.train.monitor, config.data.template) == ("f1:C++", "Code in {}: A+B")
+    assert factors == {"train.monitor": "f1:C++", "data.template": "Code in {}: A+B", "train.learning_rate": 1.0}
+    config, factors = apply_points(base, {"lora.layers": "0+2-3", "lora.targets": "query+value", "train.class_weights": "2+1+1+1"})
+    assert (config.lora.layers, config.lora.targets) == ("0,2-3", ("query", "value"))
+    assert config.train.class_weights == (2, 1, 1, 1)
+    assert factors["train.class_weights"] == "2.0+1.0+1.0+1.0"
+
+
 def test_several_recipes_are_a_factor_even_where_their_settings_are_equal(tmp_path: object) -> None:
     same = f"{tmp_path}/same.yaml"
     with open(same, "w", encoding="utf-8") as file:
@@ -115,19 +127,18 @@ def test_several_recipes_are_a_factor_even_where_their_settings_are_equal(tmp_pa
 def test_settings_hold_for_all_trials_and_win_over_the_kinds_own() -> None:
     found = make_plan(find_kind("few-shot"), ["quickstart"], ["data.validation=0.2", "lora.rank=3"], {})
     assert {(t.config.data.validation, t.config.lora.rank) for t in found.trials} == {(0.2, 3)}
-    assert found.question.held == ("data.validation=0.2", "lora.rank=3")
-    assert make_plan(find_kind("few-shot"), ["quickstart"], [], {}).question.held == ("data.validation=0",)
+    assert found.spec.fixed == ("data.validation=0.2", "lora.rank=3")
+    assert make_plan(find_kind("few-shot"), ["quickstart"], [], {}).spec.fixed == ("data.validation=0",)
 
 
 def test_the_question_tells_the_points_of_every_factor() -> None:
-    found = make_plan(GRID, ["quickstart"], [], {"lora.rank": ("4", "2")}, [5, 6]).question
+    found = make_plan(GRID, ["quickstart"], [], {"lora.rank": ("4", "2")}, [5, 6]).spec
     assert found.varied == {"lora.rank": [4, 2], "seed": [5, 6]}
 
 
 def test_draws_change_the_training_rows_and_leave_the_test_rows() -> None:
     splits = [
-        load_splits(**trial.config.data.division())[0].fingerprints()
-        for trial in plan("few-shot", seeds=(1, 2), data__shots_per_class="5")
+        load_splits(trial.config.data)[0].fingerprints() for trial in plan("few-shot", seeds=(1, 2), data__shots_per_class="5")
     ]
     assert splits[0]["test"] == splits[1]["test"]
     assert splits[0]["train"]["fingerprint"] != splits[1]["train"]["fingerprint"]
@@ -138,7 +149,13 @@ def test_draws_change_the_training_rows_and_leave_the_test_rows() -> None:
 
 
 def test_a_name_tells_the_factors() -> None:
-    assert name_of({"lora.rank": 4, "train.monitor": "f1:Sci/Tech", "seed": 1}) == "rank-4_monitor-f1-Sci-Tech_seed-1"
+    assert trial_name({"lora.rank": 4, "train.monitor": "f1:Sci/Tech", "seed": 1}) == "rank-4_monitor-f1-Sci-Tech_seed-1"
+
+
+def test_an_experiment_is_named_after_kind_and_recipe_once() -> None:
+    assert default_name("few-shot", ["few-shot"]) == "few-shot"
+    assert default_name("grid", ["quickstart", "data/reviews.csv"]) == "grid-quickstart-reviews"
+    assert len(default_name("compare", ["r" * 300])) == 80
 
 
 def test_a_setting_whose_last_word_is_not_its_own_is_named_in_full() -> None:
@@ -147,9 +164,9 @@ def test_a_setting_whose_last_word_is_not_its_own_is_named_in_full() -> None:
 
 
 def test_long_names_are_cut_and_stay_apart() -> None:
-    names = [name_of({"data.source": "x" * 300, "seed": seed}) for seed in (1, 2)]
+    names = [trial_name({"data.source": "x" * 300, "seed": seed}) for seed in (1, 2)]
     assert names[0] != names[1]
-    assert [len(name) for name in names] == [LONGEST_NAME] * 2
+    assert [len(name) for name in names] == [MAX_NAME_LENGTH] * 2
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------
@@ -168,10 +185,10 @@ def test_long_names_are_cut_and_stay_apart() -> None:
         ("grid", ["lora.rnk=2"], {}, None, "unknown setting 'lora.rnk'"),
         ("grid", [], {}, (1, 1), "--seeds 1,1: give different whole numbers"),
         ("grid", [], {}, (), "give different whole numbers"),
-        ("grid", ["seed=3"], {}, None, "seed cannot be set here: give --seeds"),
+        ("grid", ["seed=3"], {}, None, "seed cannot be set here: use --seeds"),
         ("grid", ["name=x"], {}, None, "name cannot be set here"),
-        ("layers", ["lora.layers=top1"], {}, None, "layers varies it: give --points lora.layers=..."),
-        ("few-shot", ["data.sample_seed=1"], {}, None, "each of --seeds draws its own rows"),
+        ("layers", ["lora.layers=top1"], {}, None, "layers varies it; use --points lora.layers=..."),
+        ("few-shot", ["data.sample_seed=1"], {}, None, "each of --seeds samples its own rows"),
         ("active", ["data.train_indices=x"], {}, None, "active chooses the rows"),
         ("active", ["data.shots_per_class=3"], {}, None, "data.shots_per_class=null"),
         ("active", [], {"strategy": ("entropie",)}, None, "did you mean 'entropy'?"),
@@ -200,7 +217,7 @@ def test_the_setting_of_an_axis_around_is_its_centre() -> None:
 
 def test_an_enormous_grid_is_refused_at_once() -> None:
     points = {f"train.{name}": tuple(str(i / 1000) for i in range(1, 1000)) for name in ("warmup", "weight_decay", "learning_rate")}
-    with pytest.raises(LoralabError, match="997,002,999 trials are over 10,000"):
+    with pytest.raises(LoralabError, match="997,002,999 trials are more than the limit of 10,000"):
         make_plan(GRID, ["quickstart"], [], points)
 
 
@@ -215,7 +232,7 @@ def test_unknown_kinds_and_recipes_name_the_nearest() -> None:
 
 @pytest.mark.parametrize("given", [["lora.rank"], ["lora.rank=2", "lora.rank=4"]])
 def test_points_are_read_once_for_each_setting(given: list[str]) -> None:
-    with pytest.raises(LoralabError, match="once for each setting"):
+    with pytest.raises(LoralabError, match="once per setting"):
         parse_points(given)
 
 
@@ -235,9 +252,9 @@ def test_no_augmentation_is_one_point_however_it_is_said() -> None:
     assert found[-1].config.data.augment == ("synonym", "deletion")
 
 
-def test_own_is_the_recipes_value_and_none_is_none() -> None:
-    none, own = (trial.config for trial in make_plan(KINDS["zero-shot"], ["few-shot"], [], {}).trials)
+def test_recipe_keeps_the_recipes_value_and_none_unsets_it() -> None:
+    none, recipe = (trial.config for trial in make_plan(KINDS["zero-shot"], ["few-shot"], [], {}).trials)
     assert none.data.descriptions is None
-    assert own.data.descriptions is not None
-    assert (own.train.epochs, own.train.head_init, own.data.validation) == (0, "names", 0)
-    assert len(make_plan(KINDS["zero-shot"], ["quickstart"], [], {}).trials) == 1  # it has no descriptions: both points are one
+    assert recipe.data.descriptions is not None
+    assert (recipe.train.epochs, recipe.train.head_init, recipe.data.validation) == (0, "descriptions", 0)
+    assert len(make_plan(KINDS["zero-shot"], ["quickstart"], [], {}).trials) == 1  # without descriptions both points are equal

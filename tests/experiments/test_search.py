@@ -13,23 +13,23 @@ import pytest
 from loralab import LoralabError, load_config
 from loralab.errors import Interrupted
 from loralab.experiments import search as search_module
-from loralab.experiments.search import Search, SearchSummary, plan_search, run_search
-from loralab.experiments.study import Row, Study
+from loralab.experiments.search import SearchPlan, SearchSummary, plan_search, run_search
+from loralab.experiments.study import SearchTrial, Study
 from loralab.report.write import write_report
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import read_experiment
 from loralab.training.callbacks import EvalEnd, Event
 
 OVER = ["lora.rank=2,4,8", "lora.alpha=1r,2r", "train.learning_rate=1e-3..1e-1:log"]
-Make = Callable[..., Search]
+Make = Callable[..., SearchPlan]
 
 
 @pytest.fixture
 def make(tiny: Path, topics_csv: Path) -> Make:
-    def made(*settings: str, over: list[str] = OVER, trials: int = 3, **more: Any) -> Search:
+    def made(*settings: str, over: list[str] = OVER, trials: int = 3, **more: Any) -> SearchPlan:
         plain = ("train.epochs=2", "train.max_steps=6", "train.eval_steps=2", "train.threads=1", "data.max_length=16")
         held = [f"model.base={tiny}", f"data.source={topics_csv}", *plain, *settings]
-        return plan_search("quickstart", held, over=over, trials=trials, **more)
+        return plan_search("quickstart", held, ranges=over, trials=trials, **more)
 
     return made
 
@@ -40,16 +40,16 @@ def table(folder: Path) -> list[dict[str, str]]:
 
 
 def told(summary: SearchSummary) -> list[tuple[object, ...]]:
-    return [(row.number, row.state, dict(row.points), row.values, dict(row.evaluations)) for row in summary.rows]
+    return [(row.number, row.state, dict(row.points), row.values, dict(row.evaluations)) for row in summary.trials]
 
 
 def test_a_search_leaves_ordinary_runs_a_table_and_settings_ready_to_train(make: Make, tmp_path: Path) -> None:
-    heard: list[Row] = []
-    summary = run_search(make(), tmp_path / "s", tell=heard.append)
+    heard: list[SearchTrial] = []
+    summary = run_search(make(), tmp_path / "s", on_trial_end=heard.append)
     assert [row.number for row in heard] == [0, 1, 2]
     lines = table(tmp_path / "s")
     assert [line["state"] for line in lines] == ["complete"] * 3
-    entries = {entry.name: entry for entry in read_experiment(tmp_path / "s").entries}
+    entries = {entry.name: entry for entry in read_experiment(tmp_path / "s").records}
     for line in lines:
         run = tmp_path / "s" / "trials" / f"trial-{int(line['number']):04d}"
         scores, config = run_folder.read_scores(run), run_folder.read_config(run)
@@ -63,10 +63,35 @@ def test_a_search_leaves_ordinary_runs_a_table_and_settings_ready_to_train(make:
         assert entries[run.name].fingerprint == config.fingerprint() == scores["fingerprint"]
         assert not (run / run_folder.CHECKPOINT).exists()
     best = max(lines, key=lambda line: (float(line["accuracy"]), -int(line["number"])))
-    chosen = load_config(tmp_path / "s" / "best.yaml")
+    chosen = load_config(tmp_path / "s" / "best.yaml", ["train.max_steps=6"])
     assert chosen.fingerprint() == entries[f"trial-{int(best['number']):04d}"].fingerprint
     assert summary.best == (int(best["number"]),)
-    assert read_experiment(tmp_path / "s").question.kind == "search"
+    assert read_experiment(tmp_path / "s").spec.kind == "search"
+
+
+def test_the_best_settings_leave_out_the_limits_of_the_search(make: Make, topics_csv: Path, tmp_path: Path) -> None:
+    limits = ("data.max_train_samples=60", "data.max_test_samples=20", "train.max_steps=6")
+    summary = run_search(make(*limits[:2], trials=2), tmp_path / "s")
+    text = (tmp_path / "s" / "best.yaml").read_text(encoding="utf-8")
+    best, quickstart = load_config(tmp_path / "s" / "best.yaml"), load_config("quickstart")
+    for name in ("max_train_samples", "max_test_samples"):
+        assert getattr(best.data, name) == getattr(quickstart.data, name)
+    assert best.train.max_steps == quickstart.train.max_steps
+    assert (best.data.source, best.data.max_length) == (str(topics_csv), 16)
+    points = summary.trials[summary.best[0]].points
+    assert str(best.lora.rank) == points["lora.rank"]
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    assert any(all(f"{name}={point}" in line for name, point in points.items()) for line in comments)
+    assert all(any(limit in line for line in comments) for limit in limits)
+    assert "test:" not in text  # what equals the defaults is not written
+    trial = run_folder.read_config(tmp_path / "s" / "trials" / f"trial-{summary.best[0]:04d}")
+    assert load_config(tmp_path / "s" / "best.yaml", limits).fingerprint() == trial.fingerprint()
+
+
+def test_a_limit_that_is_searched_stays_in_the_best_settings(make: Make, tmp_path: Path) -> None:
+    summary = run_search(make(over=["data.max_train_samples=60,80"], trials=1), tmp_path / "s")
+    best = load_config(tmp_path / "s" / "best.yaml")
+    assert str(best.data.max_train_samples) == summary.trials[0].points["data.max_train_samples"]
 
 
 def test_a_search_cut_off_anywhere_ends_as_one_that_was_not(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +101,7 @@ def test_a_search_cut_off_anywhere_ends_as_one_that_was_not(make: Make, tmp_path
     class Cut(KeyboardInterrupt):
         pass
 
-    heard = search_module._Reporter.__call__
+    heard = search_module._PruningListener.__call__
     left = 8  # evaluations: two trials take three each, so this is in the middle of the third
 
     def cut(self: Any, event: Event) -> None:
@@ -87,8 +112,8 @@ def test_a_search_cut_off_anywhere_ends_as_one_that_was_not(make: Make, tmp_path
             if not left:
                 raise Cut
 
-    monkeypatch.setattr(search_module._Reporter, "__call__", cut)
-    with pytest.raises(Interrupted, match="same command goes on"):
+    monkeypatch.setattr(search_module._PruningListener, "__call__", cut)
+    with pytest.raises(Interrupted, match="resume with the same command"):
         run_search(plan, tmp_path / "cut")
     assert [line["state"] for line in table(tmp_path / "cut")] == ["complete", "complete", "running"]
     written = [(tmp_path / "cut" / "trials" / f"trial-000{n}" / run_folder.SCORES).stat().st_mtime_ns for n in (0, 1)]
@@ -113,23 +138,25 @@ def test_a_result_that_was_not_told_is_found_and_not_run_again(make: Make, tmp_p
     scores = tmp_path / "s" / "trials" / "trial-0000" / run_folder.SCORES
     written = scores.stat().st_mtime_ns
     summary = run_search(plan, tmp_path / "s")
-    assert [row.state for row in summary.rows] == ["complete"]
+    assert [row.state for row in summary.trials] == ["complete"]
     assert scores.stat().st_mtime_ns == written
 
 
 def test_a_hopeless_trial_stops_and_a_broken_one_fails_and_the_search_goes_on(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = Study.hopeless_after
+    seen = Study.should_prune
     monkeypatch.setattr(
-        Study, "hopeless_after", lambda self, n, e, value: seen(self, n, e, value) or (n, e) == (1, 2) or (n, e) == (0, 3)
+        Study, "should_prune", lambda self, n, e, value: seen(self, n, e, value) or (n, e) == (1, 2) or (n, e) == (0, 3)
     )
-    trial = Search.trial
+    trial = SearchPlan.trial
     monkeypatch.setattr(
-        Search, "trial", lambda self, n, points: trial(self, n, {**points, **({"train.learning_rate": "1e30"} if n == 2 else {})})
+        SearchPlan,
+        "trial",
+        lambda self, n, points: trial(self, n, {**points, **({"train.learning_rate": "1e30"} if n == 2 else {})}),
     )
     summary = run_search(make(trials=4), tmp_path / "s")
-    assert [row.state for row in summary.rows] == ["complete", "pruned", "failed", "complete"]
+    assert [row.state for row in summary.trials] == ["complete", "pruned", "failed", "complete"]
     steps = [max(e["step"] for e in run_folder.read_log(tmp_path / "s" / "trials" / f"trial-000{n}")) for n in (0, 1, 3)]
     assert steps == [6, 4, 6]  # what is at its end anyway is let be
     pruned = tmp_path / "s" / "trials" / "trial-0001"
@@ -139,22 +166,22 @@ def test_a_hopeless_trial_stops_and_a_broken_one_fails_and_the_search_goes_on(
     assert (lines[1]["steps"], lines[1]["accuracy"]) == ("4", "")
     assert lines[1]["reason"].startswith("pruned at evaluation 2, step 4: accuracy 0.")
     assert "train.learning_rate" in lines[2]["reason"]
-    stopped, failed = read_experiment(tmp_path / "s").entries[1:3]
-    assert (stopped.failure, stopped.stopped) == (None, lines[1]["reason"])
-    assert (failed.failure, failed.stopped) == (lines[2]["reason"], None)
+    stopped, failed = read_experiment(tmp_path / "s").records[1:3]
+    assert (stopped.failure, stopped.pruned) == (None, lines[1]["reason"])
+    assert (failed.failure, failed.pruned) == (lines[2]["reason"], None)
 
 
 def test_what_is_over_the_budget_is_never_run(make: Make, tmp_path: Path) -> None:
     plan = make("lora.max_trainable=4000", over=["lora.rank=2..16", "lora.dropout=0..0.5"], trials=2)
     summary = run_search(plan, tmp_path / "s")
-    rejected = [row for row in summary.rows if row.state == "rejected"]
+    rejected = [row for row in summary.trials if row.state == "rejected"]
     assert rejected
-    assert sum(row.state == "complete" for row in summary.rows) == 2
+    assert sum(row.state == "complete" for row in summary.trials) == 2
     for row in rejected:
         assert row.facts["trainable"] > 4000
         assert f"{row.facts['trainable']:,} of 4,000" in str(row.reason)
         assert not (tmp_path / "s" / "trials" / f"trial-{row.number:04d}").exists()
-    for row in summary.rows:
+    for row in summary.trials:
         if row.state == "complete":
             run = tmp_path / "s" / "trials" / f"trial-{row.number:04d}"
             assert run_folder.read_scores(run)["counts"]["trainable"] == row.facts["trainable"] <= 4000
@@ -186,9 +213,9 @@ def test_two_objectives_leave_a_front(make: Make, tmp_path: Path) -> None:
         (["data.validation=0"], {}, "validation"),
         (["data.source=none.csv"], {}, "none.csv"),
         (["model.base=none"], {}, "none"),
-        ([], {"objectives": ("acuracy",)}, "f1:NAME with NAME of Business, Sci/Tech"),
+        ([], {"objectives": ("acuracy",)}, "f1:NAME with NAME one of Business, Sci/Tech"),
         ([], {"objectives": ("balance:World/Sports",)}, "train.monitor is the same"),
-        (["lora.rank=4"], {}, "both held"),
+        (["lora.rank=4"], {}, "both fixed"),
     ],
 )
 def test_what_would_fail_every_trial_is_said_before_the_first(
@@ -200,29 +227,29 @@ def test_what_would_fail_every_trial_is_said_before_the_first(
 
 def test_a_setting_that_is_held_leaves_the_recipes_space() -> None:
     data = ["data.source=sample", "model.base=minilm"]
-    assert "lora.rank" in plan_search("roberta-search", data).rules.space.told()
-    assert "lora.rank" not in plan_search("roberta-search", [*data, "lora.rank=4"]).rules.space.told()
+    assert "lora.rank" in plan_search("roberta-search", data).settings.space.to_text()
+    assert "lora.rank" not in plan_search("roberta-search", [*data, "lora.rank=4"]).settings.space.to_text()
 
 
 def test_a_space_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("lora.rank: [4, 8]\ntrain.epochs: 1..2\n")
-    assert plan_search("quickstart", space=tmp_path / "space.yaml").rules.space.told() == {
+    assert plan_search("quickstart", ranges=tmp_path / "space.yaml").settings.space.to_text() == {
         "lora.rank": "4,8",
         "train.epochs": "1..2",
     }
     (tmp_path / "recipe.yaml").write_text("lora: {rank: 4}\nsearch:\n  lora.dropout: 0..0.1\n")
-    assert plan_search(str(tmp_path / "recipe.yaml")).rules.space.told() == {"lora.dropout": "0..0.1"}
+    assert plan_search(str(tmp_path / "recipe.yaml")).settings.space.to_text() == {"lora.dropout": "0..0.1"}
 
 
 def test_another_question_or_a_strangers_folder_is_refused(make: Make, tmp_path: Path) -> None:
     run_search(make(trials=1), tmp_path / "s")
-    with pytest.raises(LoralabError, match="asks something else"):
+    with pytest.raises(LoralabError, match="holds another search"):
         run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s")
-    with pytest.raises(LoralabError, match="asks something else"):
+    with pytest.raises(LoralabError, match="holds another experiment, with fixed settings"):
         run_search(make("train.weight_decay=0.1", trials=1), tmp_path / "s")
     assert len(table(tmp_path / "s")) == 1
     summary = run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s", overwrite=True)
-    assert set(summary.rows[0].points) == {"lora.rank"}
+    assert set(summary.trials[0].points) == {"lora.rank"}
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     with pytest.raises(LoralabError, match="not an experiment"):

@@ -11,7 +11,7 @@ import pytest
 
 from loralab import Config, LoralabError, load_config
 from loralab.config.loading import list_recipes, search_ranges
-from loralab.experiments.plans import apply
+from loralab.experiments.plans import apply_points
 from loralab.experiments.space import default_ranges, make_space, parse_over
 
 
@@ -50,6 +50,7 @@ class Draws:
         ("lora.alpha", "0.5r..4r:log", (0.5, 4.0, None, True)),
         ("train.class_weights", ["balanced", None], ("balanced", "none")),
         ("lora.layers", [None, "top3"], ("none", "top3")),
+        ("lora.layers", "0-2", ("0-2",)),
         ("data.max_length", "32..128", (32, 128, 1, False)),
         ("train.max_steps", "10..20", (10, 20, 1, False)),
         ("data.augment_strength", "0.1..0.5", (0.1, 0.5, None, False)),
@@ -59,8 +60,8 @@ class Draws:
 def test_ranges_as_they_are_typed(name: str, typed: object, asked: tuple[Any, ...]) -> None:
     draws = Draws()
     base = Config().override("data.augment=swap")
-    point = make_space(base, {name: typed}).draw(draws)
-    assert apply(base, point)
+    point = make_space(base, {name: typed}).suggest(draws)
+    assert apply_points(base, point)
     assert draws.asked == [(name, asked) if isinstance(asked[0], str) else (name, *asked)]
 
 
@@ -71,16 +72,19 @@ def test_ranges_as_they_are_typed(name: str, typed: object, asked: tuple[Any, ..
         ({"lora.rank": "4,banana"}, r"lora\.rank = 'banana'"),
         ({"lora.rank": "0..8"}, "greater than 0"),
         ({"lora.rank": "1.5..8"}, "takes whole numbers"),
-        ({"lora.rank": "8..4"}, "upward"),
+        ({"lora.rank": "8..4"}, "must be above the lower"),
         ({"lora.rank": "4,4"}, "different choices"),
         ({"lora.rank": ""}, "different choices"),
-        ({"lora.dropout": "0..0.5:log"}, "starts above 0"),
-        ({"lora.dropout": "0..0.2/0.5"}, "fit into the range"),
-        ({"lora.dropout": "0..x"}, "is no range"),
+        ({"lora.dropout": "0..0.5:log"}, "must start above 0"),
+        ({"lora.dropout": "0..0.2/0.5"}, "at most the length of the range"),
+        ({"lora.dropout": "0..x"}, "is not a range"),
         ({"lora.dropout": "0..2"}, "less than 1"),
         ({"lora.rank": "1r,2r"}, r"only lora\.alpha"),
         ({"lora.alpha": "1r..4"}, "both ends"),
-        ({"seed": "1,2,3"}, "luck"),
+        ({"train.learning_rate": "1e-4-1e-2"}, r"did you mean 1e-4\.\.1e-2\?"),
+        ({"train.learning_rate": "1e-4-1e-2:log"}, r"did you mean 1e-4\.\.1e-2:log\?"),
+        ({"lora.rank": "4-16"}, r"did you mean 4\.\.16\?"),
+        ({"seed": "1,2,3"}, "chance"),
         ({"data.validation": "0.1,0.2"}, "same validation rows"),
         ({}, "empty"),
     ],
@@ -94,8 +98,8 @@ def test_alpha_follows_the_rank_that_was_drawn() -> None:
     space = make_space(Config(), {"lora.rank": "2..64:log", "lora.alpha": "0.5r..4r"})
     seen = set()
     for seed in range(50):
-        points = space.draw(Draws(seed))
-        config, factors = apply(Config(), points)
+        points = space.suggest(Draws(seed))
+        config, factors = apply_points(Config(), points)
         assert config.lora.alpha == pytest.approx(float(points["lora.alpha"].removesuffix("r")) * config.lora.rank)
         assert 0.5 <= config.lora.alpha / config.lora.rank <= 4
         assert factors["lora.alpha"] == points["lora.alpha"]
@@ -106,7 +110,7 @@ def test_alpha_follows_the_rank_that_was_drawn() -> None:
 def test_drawn_numbers_have_four_digits_and_stay_in_their_range() -> None:
     space = make_space(Config(), {"train.learning_rate": "0.00012345..0.00012349", "lora.dropout": "0..0.2"})
     for seed in range(20):
-        points = space.draw(Draws(seed))
+        points = space.suggest(Draws(seed))
         assert 0.00012345 <= float(points["train.learning_rate"]) <= 0.00012349
         assert len(points["lora.dropout"].lstrip("0.")) <= 4
         assert (
@@ -125,7 +129,7 @@ def test_combinations_are_all_there_and_once() -> None:
     assert space.size == 18
     endless = make_space(Config(), {"lora.dropout": "0..0.2"})
     assert endless.size is None
-    with pytest.raises(LoralabError, match=r"lora\.dropout=0\.\.0\.2 has no end"):
+    with pytest.raises(LoralabError, match=r"lora\.dropout=0\.\.0\.2 is continuous"):
         list(endless.combinations())
 
 
@@ -133,7 +137,7 @@ def test_the_published_space_is_shipped() -> None:
     """features.md, C: r, alpha, dropout, learning rate, epochs."""
     space = make_space(load_config("roberta-search"), search_ranges("roberta-search"))
     draws = Draws()
-    space.draw(draws)
+    space.suggest(draws)
     assert draws.asked == [
         ("lora.rank", ("4", "8", "16")),
         ("lora.alpha", ("8", "16", "32")),
@@ -141,7 +145,7 @@ def test_the_published_space_is_shipped() -> None:
         ("train.learning_rate", ("1e-05", "2e-05", "3e-05")),
         ("train.epochs", ("2", "3")),
     ]
-    configs = [apply(load_config("roberta-search"), space.draw(Draws(seed)))[0] for seed in range(30)]
+    configs = [apply_points(load_config("roberta-search"), space.suggest(Draws(seed)))[0] for seed in range(30)]
     assert {c.train.learning_rate for c in configs} == {1e-5, 2e-5, 3e-5}
     assert {(c.lora.rank, c.lora.alpha) for c in configs} > {(4, 32.0), (16, 8.0)}
 
@@ -151,11 +155,11 @@ def test_every_recipe_has_a_space(recipe: str) -> None:
     base = load_config(recipe)
     space = make_space(base, search_ranges(recipe) or default_ranges(base))
     for seed in range(5):
-        apply(base, space.draw(Draws(seed)))
+        apply_points(base, space.suggest(Draws(seed)))
 
 
 def test_over_is_one_range_a_setting() -> None:
     assert parse_over(["lora.rank=4,8", "lora.alpha=1r..4r:log"]) == {"lora.rank": "4,8", "lora.alpha": "1r..4r:log"}
     for given in (["lora.rank"], ["lora.rank=4", "lora.rank=8"]):
-        with pytest.raises(LoralabError, match="once for each setting"):
+        with pytest.raises(LoralabError, match="once per setting"):
             parse_over(given)

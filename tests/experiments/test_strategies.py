@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from loralab.experiments.strategies import STRATEGIES, Floats, Scored, badge, entropy, least_confidence, margin
+from loralab.experiments.strategies import STRATEGIES, Floats, PoolScores, badge, entropy, least_confidence, margin
 
 # The three measures disagree on these: row 0 has the lowest maximum, row 1 the smallest gap, row 2 the most spread.
 ROWS = np.array([[0.43, 0.19, 0.19, 0.19], [0.5, 0.5, 0.0, 0.0], [0.45, 0.22, 0.18, 0.15], [1.0, 0.0, 0.0, 0.0]])
@@ -23,13 +23,13 @@ def test_uncertainty_is_what_a_hand_computes() -> None:
 
 @pytest.mark.parametrize(("strategy", "picked"), [("least-confidence", [0, 2, 1]), ("margin", [1, 2, 0]), ("entropy", [0, 2, 1])])
 def test_the_most_uncertain_rows_are_picked(strategy: str, picked: list[int]) -> None:
-    found = STRATEGIES[strategy](Scored(ROWS, FEATURES), 3, np.random.default_rng(0))
+    found = STRATEGIES[strategy](PoolScores(ROWS, FEATURES), 3, np.random.default_rng(0))
     assert found.tolist() == picked
 
 
 def test_two_classes_rank_alike_by_every_measure() -> None:
     probabilities = np.array([[p, 1 - p] for p in (0.9, 0.55, 0.2, 0.48, 0.7)])
-    scored = Scored(probabilities, np.ones((5, 2)))
+    scored = PoolScores(probabilities, np.ones((5, 2)))
     found = [STRATEGIES[name](scored, 5, np.random.default_rng(0)).tolist() for name in ("least-confidence", "margin", "entropy")]
     assert found == [[3, 1, 4, 2, 0]] * 3
 
@@ -49,14 +49,14 @@ def test_badge_is_k_means_plus_plus_over_gradient_embeddings() -> None:
     while len(picked) < 12:
         squared = ((embeddings[:, None] - embeddings[picked]) ** 2).sum(axis=2).min(axis=1)
         picked.append(int(random.choice(40, p=squared / squared.sum())))
-    assert badge(Scored(probabilities, features), 12, np.random.default_rng(5)).tolist() == picked
+    assert badge(PoolScores(probabilities, features), 12, np.random.default_rng(5)).tolist() == picked
 
 
 def test_badge_spreads_where_uncertainty_alone_repeats_itself() -> None:
     """Ten copies of the most uncertain row, and five rows unlike it and one another."""
     probabilities = np.array([[0.5, 0.5]] * 10 + [[0.4, 0.6]] * 5)
     features = np.concatenate([np.tile([1.0, 0, 0, 0, 0, 0], (10, 1)), np.eye(6)[1:]])
-    scored = Scored(probabilities, features)
+    scored = PoolScores(probabilities, features)
     picked = badge(scored, 6, np.random.default_rng(0))
     assert set(range(10, 15)) < set(picked.tolist())
     assert set(STRATEGIES["entropy"](scored, 6, np.random.default_rng(0)).tolist()) == set(range(6))
@@ -66,11 +66,11 @@ def test_badge_spreads_where_uncertainty_alone_repeats_itself() -> None:
 def test_no_row_is_picked_twice_even_where_all_are_equal(name: str) -> None:
     for seed in range(5):  # rounding leaves these rows a little distance from themselves
         probabilities, features = random_rows(1, width=384, seed=seed)
-        scored = Scored(np.repeat(probabilities, 20, axis=0), np.repeat(features * 1e3, 20, axis=0))
+        scored = PoolScores(np.repeat(probabilities, 20, axis=0), np.repeat(features * 1e3, 20, axis=0))
         assert sorted(STRATEGIES[name](scored, 20, np.random.default_rng(1)).tolist()) == [*range(20)]
 
 
 def test_badge_is_decided_by_its_stream() -> None:
-    scored = Scored(*random_rows(60))
+    scored = PoolScores(*random_rows(60))
     first, again, other = (badge(scored, 10, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2))
     assert first == again != other

@@ -15,11 +15,11 @@ from loralab import Config, LoralabError
 from loralab.experiments import study as study_module
 from loralab.experiments import study_storage
 from loralab.experiments.space import make_space
-from loralab.experiments.study import Rules, Study
+from loralab.experiments.study import SearchSettings, Study
 
 
-def rules(trials: int = 6, over: Mapping[str, object] | None = None, **more: object) -> Rules:
-    return Rules(make_space(Config(), over or {"lora.rank": "2..512", "lora.dropout": "0..0.5"}), trials=trials, **more)  # type: ignore[arg-type]
+def settings(trials: int = 6, over: Mapping[str, object] | None = None, **more: object) -> SearchSettings:
+    return SearchSettings(make_space(Config(), over or {"lora.rank": "2..512", "lora.dropout": "0..0.5"}), trials=trials, **more)  # type: ignore[arg-type]
 
 
 def fits(points: Mapping[str, str]) -> tuple[int, str | None]:
@@ -28,25 +28,25 @@ def fits(points: Mapping[str, str]) -> tuple[int, str | None]:
 
 def run_all(study: Study, refuse: object = fits) -> None:
     while claimed := study.claim(refuse):  # type: ignore[arg-type]
-        study.complete(claimed.number, [float(claimed.points["lora.rank"])] * len(study.rules.objectives), {"steps": 3})
+        study.complete(claimed.number, [float(claimed.points["lora.rank"])] * len(study.settings.objectives), {"steps": 3})
 
 
 def test_claims_end_at_the_number_asked_for_over_every_opening(tmp_path: Path) -> None:
-    first, second = (Study(rules(4), tmp_path, "s") for _ in range(2))
+    first, second = (Study(settings(4), tmp_path, "s") for _ in range(2))
     a, b = first.claim(fits), second.claim(fits)
     assert a is not None
     assert b is not None
     assert (a.number, b.number) == (0, 1)
     second.complete(1, [0.5], {})
     run_all(second)
-    assert second.left == 0  # what runs in `first` is counted
+    assert second.remaining == 0  # what runs in `first` is counted
     assert second.claim(fits) is None
     first.complete(0, [0.9], {"steps": 5})
-    states = [(row.number, row.state) for row in Study(rules(4), tmp_path, "s").rows()]
+    states = [(trial.number, trial.state) for trial in Study(settings(4), tmp_path, "s").trials()]
     assert states == [(n, "complete") for n in range(4)]
-    assert first.rows()[0].facts == {"trainable": 7, "steps": 5}
-    run_all(Study(rules(6), tmp_path, "s"))
-    assert len(first.rows()) == 6
+    assert first.trials()[0].facts == {"trainable": 7, "steps": 5}
+    run_all(Study(settings(6), tmp_path, "s"))
+    assert len(first.trials()) == 6
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
@@ -57,46 +57,48 @@ def test_a_search_that_is_opened_again_draws_what_it_would_have_drawn(tmp_path: 
         folder = tmp_path / name
         folder.mkdir()
         for done in range(1, opens + 1):
-            run_all(Study(rules(14 if opens == 1 else done, over, sampler=sampler), folder, "s"))
-        points.append([row.points for row in Study(rules(14, over, sampler=sampler), folder, "s").rows()])
+            run_all(Study(settings(14 if opens == 1 else done, over, sampler=sampler), folder, "s"))
+        points.append([trial.points for trial in Study(settings(14, over, sampler=sampler), folder, "s").trials()])
     assert points[0] == points[1]
     assert len({tuple(each.items()) for each in points[0]}) == 14
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "grid"])
 def test_no_point_runs_twice_and_a_small_space_ends(tmp_path: Path, sampler: str) -> None:
-    study = Study(rules(20, {"lora.rank": "2,4", "lora.dropout": "0..0.2/0.1"}, sampler=sampler), tmp_path, "s")
+    study = Study(settings(20, {"lora.rank": "2,4", "lora.dropout": "0..0.2/0.1"}, sampler=sampler), tmp_path, "s")
     run_all(study)
-    assert sorted(tuple(row.points.values()) for row in study.rows()) == sorted(
+    assert sorted(tuple(trial.points.values()) for trial in study.trials()) == sorted(
         (r, d) for r in ("2", "4") for d in ("0", "0.1", "0.2")
     )
 
 
 def test_a_range_too_narrow_for_its_digits_ends(tmp_path: Path) -> None:
-    study = Study(rules(20, {"lora.dropout": "0.1..0.100001"}), tmp_path, "s")
+    study = Study(settings(20, {"lora.dropout": "0.1..0.100001"}), tmp_path, "s")
     assert study.claim(fits)
     assert study.claim(fits) is None
-    assert len(study.rows()) == 1
+    assert len(study.trials()) == 1
 
 
 def test_points_over_the_budget_are_counted_apart_and_replaced(tmp_path: Path) -> None:
     def refuse(points: Mapping[str, str]) -> tuple[int, str | None]:
         return int(points["lora.rank"]), "over budget" if int(points["lora.rank"]) > 100 else None
 
-    study = Study(rules(8), tmp_path, "s")
+    study = Study(settings(8), tmp_path, "s")
     run_all(study, refuse)
-    rows = study.rows()
-    assert sum(row.state == "complete" for row in rows) == 8
-    rejected = [row for row in rows if row.state == "rejected"]
+    trials = study.trials()
+    assert sum(trial.state == "complete" for trial in trials) == 8
+    rejected = [trial for trial in trials if trial.state == "rejected"]
     assert rejected
-    assert all(int(row.points["lora.rank"]) > 100 and row.reason == "over budget" and row.values is None for row in rejected)
-    assert all(row.facts["trainable"] == int(row.points["lora.rank"]) for row in rows)
+    assert all(
+        int(trial.points["lora.rank"]) > 100 and trial.reason == "over budget" and trial.values is None for trial in rejected
+    )
+    assert all(trial.facts["trainable"] == int(trial.points["lora.rank"]) for trial in trials)
 
 
 def test_a_search_where_nothing_fits_ends(tmp_path: Path) -> None:
-    study = Study(rules(2), tmp_path, "s")
+    study = Study(settings(2), tmp_path, "s")
     assert study.claim(lambda points: (9, "over budget")) is None
-    assert [row.state for row in study.rows()] == ["rejected"] * 20
+    assert [trial.state for trial in study.trials()] == ["rejected"] * 20
 
 
 def test_a_trial_whose_process_is_gone_is_taken_up_under_its_number(tmp_path: Path) -> None:
@@ -104,29 +106,29 @@ def test_a_trial_whose_process_is_gone_is_taken_up_under_its_number(tmp_path: Pa
 from pathlib import Path
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_study import Study, fits, rules
-study = Study(rules(3), Path({str(tmp_path)!r}), "s")
+from test_study import Study, fits, settings
+study = Study(settings(3), Path({str(tmp_path)!r}), "s")
 found = study.claim(fits)
-study.hopeless_after(found.number, 1, 0.25)
+study.should_prune(found.number, 1, 0.25)
 print(found.points["lora.rank"], found.points["lora.dropout"], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     died = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     rank, dropout = died.stdout.split()
-    study = Study(rules(3), tmp_path, "s")
-    assert study.rows()[0].state == "running"
+    study = Study(settings(3), tmp_path, "s")
+    assert study.trials()[0].state == "running"
     claimed = study.claim(fits)
     assert claimed is not None
     assert (claimed.number, dict(claimed.points)) == (0, {"lora.rank": rank, "lora.dropout": dropout})
-    assert not study.hopeless_after(0, 1, 0.75)  # the same evaluation again: what was told first stays
-    assert study.rows()[0].evaluations == {1: 0.25}
+    assert not study.should_prune(0, 1, 0.75)  # the same evaluation again: what was told first stays
+    assert study.trials()[0].evaluations == {1: 0.25}
     other = study.claim(fits)
     assert other is not None
     assert other.number == 1  # its own is alive
 
 
 def test_another_machines_trial_is_left_alone_until_it_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    study = Study(rules(2), tmp_path, "s")
+    study = Study(settings(2), tmp_path, "s")
     with monkeypatch.context() as patch:
         patch.setattr(study_module.socket, "gethostname", lambda: "elsewhere")
         assert study.claim(fits)
@@ -143,51 +145,51 @@ def test_another_machines_trial_is_left_alone_until_it_is_silent(tmp_path: Path,
 def test_a_trial_that_kills_its_process_is_given_up(tmp_path: Path) -> None:
     import os
 
-    study = Study(rules(1), tmp_path, "s")
+    study = Study(settings(1), tmp_path, "s")
     assert study.claim(fits)
-    for _ in range(study_module.MOST_DEATHS):
-        assert study.rows()[0].state == "running"
-        assert study.bury(os.getpid())
-    assert not study.bury(os.getpid())
-    (row,) = study.rows()
-    assert row.state == "failed"
-    assert "died 3 times" in str(row.reason)
+    for _ in range(study_module.MAX_DEATHS):
+        assert study.trials()[0].state == "running"
+        assert study.record_death(os.getpid())
+    assert not study.record_death(os.getpid())
+    (trial,) = study.trials()
+    assert trial.state == "failed"
+    assert "died 3 times" in str(trial.reason)
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
 def test_a_hopeless_trial_is_seen_at_its_evaluations(tmp_path: Path, pruner: str) -> None:
     """Ten good trials over 9 evaluations, then a bad one: median sees it at once, hyperband at a rung, none never."""
-    study = Study(rules(30, pruner=pruner), tmp_path, "s")
+    study = Study(settings(30, pruner=pruner), tmp_path, "s")
     for _ in range(10):
         good = study.claim(fits)
         assert good is not None
         for evaluation in range(1, 10):
-            study.hopeless_after(good.number, evaluation, 0.8 + 0.01 * evaluation)
+            study.should_prune(good.number, evaluation, 0.8 + 0.01 * evaluation)
         study.complete(good.number, [0.89], {})
     stops = []
     for _ in range(3):
         bad = study.claim(fits)
         assert bad is not None
-        stops += [e for e in range(1, 10) if study.hopeless_after(bad.number, e, 0.1)][:1]
+        stops += [e for e in range(1, 10) if study.should_prune(bad.number, e, 0.1)][:1]
         study.prune(bad.number, "pruned", {"steps": 1})
     assert {"median": stops == [1, 1, 1], "hyperband": len(stops) >= 2, "none": stops == []}[pruner]
-    assert study.rows()[-1].state == "pruned"
-    assert study.rows()[-1].values is None
-    assert study.front() == [0]
+    assert study.trials()[-1].state == "pruned"
+    assert study.trials()[-1].values is None
+    assert study.best_numbers() == [0]
 
 
 def test_the_front_of_two_objectives(tmp_path: Path) -> None:
-    study = Study(rules(4, objectives=("accuracy", "trainable")), tmp_path, "s")
+    study = Study(settings(4, objectives=("accuracy", "trainable")), tmp_path, "s")
     for values in ((0.9, 300.0), (0.8, 100.0), (0.85, 400.0), (0.7, 100.0)):
         claimed = study.claim(fits)
         assert claimed is not None
-        assert not study.hopeless_after(claimed.number, 1, 0.0)
+        assert not study.should_prune(claimed.number, 1, 0.0)
         study.complete(claimed.number, values, {})
-    assert study.front() == [0, 1]  # more accurate and fewer parameters: 2 and 3 are beaten
+    assert study.best_numbers() == [0, 1]  # more accurate and fewer parameters: 2 and 3 are beaten
 
 
 def test_what_mattered(tmp_path: Path) -> None:
-    study = Study(rules(30, sampler="random"), tmp_path, "s")
+    study = Study(settings(30, sampler="random"), tmp_path, "s")
     run_all(study)  # the value is the rank
     shares = study.importances()["accuracy"]
     assert sum(shares.values()) == pytest.approx(1)
@@ -195,10 +197,10 @@ def test_what_mattered(tmp_path: Path) -> None:
 
 
 def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:
-    Study(rules(), tmp_path, "s", identity="a")
-    Study(rules(9, sampler="random"), tmp_path, "s", identity="a")  # more trials, another sampler: the same question
-    for other, identity in ((rules(objectives=("loss",)), "a"), (rules(over={"lora.rank": "2,4"}), "a"), (rules(), "b")):
-        with pytest.raises(LoralabError, match="asks something else"):
+    Study(settings(), tmp_path, "s", identity="a")
+    Study(settings(9, sampler="random"), tmp_path, "s", identity="a")  # more trials, another sampler: the same question
+    for other, identity in ((settings(objectives=("loss",)), "a"), (settings(over={"lora.rank": "2,4"}), "a"), (settings(), "b")):
+        with pytest.raises(LoralabError, match="holds another search"):
             Study(other, tmp_path, "s", identity=identity)
 
 
@@ -210,21 +212,21 @@ def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:
         ({"objectives": ("accuracy", "accuracy")}, "two different"),
         ({"objectives": ("accuracy", "loss", "seconds")}, "two different"),
         ({"objectives": ("trainable",)}, "score first"),
-        ({"sampler": "grid"}, "no end of points"),
+        ({"sampler": "grid"}, "is continuous"),
     ],
 )
 def test_rules_that_cannot_be(more: dict[str, object], message: str) -> None:
     with pytest.raises(LoralabError, match=message):
-        rules(**more)  # type: ignore[arg-type]
+        settings(**more)  # type: ignore[arg-type]
 
 
 def test_a_journal_that_was_cut_off_in_a_line_is_read(tmp_path: Path) -> None:
-    run_all(Study(rules(2), tmp_path, "s"))
+    run_all(Study(settings(2), tmp_path, "s"))
     with (tmp_path / "study.journal").open("ab") as file:
         file.write(b'{"op_code":4,"wor')
-    study = Study(rules(3), tmp_path, "s")
+    study = Study(settings(3), tmp_path, "s")
     run_all(study)
-    assert [row.state for row in study.rows()] == ["complete"] * 3
+    assert [trial.state for trial in study.trials()] == ["complete"] * 3
 
 
 def test_the_lock_of_a_journal_is_one_for_the_threads_of_a_process_too(tmp_path: Path) -> None:
@@ -254,5 +256,5 @@ def test_a_storage_that_cannot_be_used_is_told_without_its_password(
 ) -> None:
     monkeypatch.setattr(study_storage.time, "sleep", lambda seconds: None)
     with pytest.raises(LoralabError, match=r"PostgreSQL|cannot be used|is no URL") as told:
-        Study(rules(), tmp_path, "s", url)
+        Study(settings(), tmp_path, "s", url)
     assert "secret" not in str(told.value)

@@ -9,7 +9,7 @@ import pytest
 
 from loralab.config import load_config
 from loralab.errors import LoralabError
-from loralab.experiments.run import open_experiment, together
+from loralab.experiments.run import merge_specs, open_experiment
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import (
     EXPERIMENT,
@@ -91,19 +91,19 @@ def test_a_folder_that_is_no_experiment_is_not_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        ExperimentSpec("seeds", "Which?", QUESTION.recipes, QUESTION.held, {}),
-        ExperimentSpec("grid", "Which?", ("distilbert-study",), QUESTION.held, {}),
+        ExperimentSpec("seeds", "Which?", QUESTION.recipes, QUESTION.fixed, {}),
+        ExperimentSpec("grid", "Which?", ("distilbert-study",), QUESTION.fixed, {}),
         ExperimentSpec("grid", "Which?", QUESTION.recipes, (), {}),
     ],
-    ids=["kind", "recipes", "held"],
+    ids=["kind", "recipes", "fixed"],
 )
 def test_another_question_does_not_go_on_with_an_experiment(experiment: Path, other: ExperimentSpec) -> None:
-    with pytest.raises(LoralabError, match="asks something else"):
+    with pytest.raises(LoralabError, match="holds another experiment"):
         open_experiment(other, experiment, overwrite=False)
 
 
-def test_the_points_of_two_calls_are_told_together() -> None:
+def test_the_points_of_two_calls_are_told_merge_specs() -> None:
     now = ExperimentSpec(
-        "grid", "Which?", QUESTION.recipes, QUESTION.held, {"train.epochs": [0.5, 2.0], "lora.layers": ["top2"], "seed": [1]}
+        "grid", "Which?", QUESTION.recipes, QUESTION.fixed, {"train.epochs": [0.5, 2.0], "lora.layers": ["top2"], "seed": [1]}
     )
-    assert together(QUESTION, now).varied == {"train.epochs": [0.5, 1.0, 2.0], "seed": [1], "lora.layers": ["top2"]}
+    assert merge_specs(QUESTION, now).varied == {"train.epochs": [0.5, 1.0, 2.0], "seed": [1], "lora.layers": ["top2"]}

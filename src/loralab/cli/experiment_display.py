@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from loralab.experiments.run import ExperimentSummary
     from loralab.experiments.run_trial import Outcome
-    from loralab.experiments.search import Search, SearchSummary
-    from loralab.experiments.study import Row, Rules
+    from loralab.experiments.search import SearchPlan, SearchSummary
+    from loralab.experiments.study import SearchSettings, SearchTrial
     from loralab.inference.model_soup import Soup
     from loralab.report.experiments.result_tables import ReportTable
     from loralab.storage.experiment_folder import ExperimentSpec, Trial
@@ -76,11 +76,11 @@ class ExperimentView:
             self.announced = True
         self.progress.update(self.task, description="trials", total=(self.progress.tasks[self.task].total or 0) + len(trials))
 
-    def say(self, what: str) -> None:
+    def on_progress(self, what: str) -> None:
         """Show what is being done between two rounds."""
         self.progress.update(self.task, description=escape(what))
 
-    def tell(self, outcome: Outcome) -> None:
+    def on_outcome(self, outcome: Outcome) -> None:
         """Show how a trial ended."""
         from loralab.storage.experiment_folder import trial_folder
         from loralab.storage.run_folder import read_scores
@@ -90,8 +90,10 @@ class ExperimentView:
             end = f"[red]failed[/]: {escape(outcome.failure)}"
         else:
             scores = read_scores(trial_folder(self.folder, outcome.trial))["scores"]
-            end = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]found[/]" if outcome.found else "")
+            end = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]skipped, complete[/]" if outcome.skipped else "")
         self.progress.console.print(f"{escape(what):<52} {end}", soft_wrap=True)
+        if outcome.restarted:
+            self.progress.console.print(f"[yellow]note[/]        started anew: {escape(outcome.restarted)}", soft_wrap=True)
         self.progress.advance(self.task)
 
     def summarise(self, summary: ExperimentSummary, points: ReportTable, found: Sequence[str], page: Path | None) -> None:
@@ -108,7 +110,7 @@ class SearchView:
 
     def __init__(self, folder: Path, jobs: int) -> None:
         self.folder, self.jobs = folder, jobs
-        self.rules: Rules | None = None
+        self.settings: SearchSettings | None = None
         self.progress = _trials_bar()
 
     def __enter__(self) -> SearchView:
@@ -117,59 +119,61 @@ class SearchView:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
 
-    def announce(self, search: Search, rows: Sequence[Row]) -> None:
+    def announce(self, plan: SearchPlan, trials: Sequence[SearchTrial]) -> None:
         """Print what is searched and what is known of it already, then start the bar."""
-        self.rules = rules = search.rules
+        self.settings = settings = plan.settings
         aims = (
             f"{name} ({'lower' if less else 'higher'} is better)"
-            for name, less in zip(rules.objectives, rules.minimised, strict=True)
+            for name, less in zip(settings.objectives, settings.minimised, strict=True)
         )
-        pruning = f"stopped early by {rules.pruner} of the others' evaluations" if rules.prunes else "none stopped early"
-        size = f"{rules.space.size:,} combinations" if rules.space.size else "no end of combinations"
+        pruning = f"stopped early by {settings.pruner} of the others' evaluations" if settings.prunes else "none stopped early"
+        size = f"{settings.space.size:,} combinations" if settings.space.size else "continuous"
         facts = {
-            "search": f"{search.recipe}: {rules.trials} trials, {rules.sampler}, {pruning}, {self.jobs} at a time",
+            "search": f"{plan.recipe}: {settings.trials} trials, {settings.sampler}, {pruning}, {self.jobs} at a time",
             "folder": str(self.folder),
             "best by": f"{' against '.join(aims)}, on the validation rows",
-            "space": f"{size}\n{'':<12}" + f"\n{'':<12}".join(f"{name}: {told}" for name, told in rules.space.told().items()),
-            "held": ", ".join(search.fixed) or "the recipe's own settings",
+            "space": f"{size}\n{'':<12}" + f"\n{'':<12}".join(f"{name}: {text}" for name, text in settings.space.to_text().items()),
+            "held": ", ".join(plan.fixed) or "the recipe's own settings",
         }
-        most = search.base.lora.max_trainable
+        most = plan.base.lora.max_trainable
         if most is not None:
             facts["budget"] = f"{most:,} trainable parameters; what is over is not run"
         show_facts(facts)
-        ended = sum(row.ended and row.state != "rejected" for row in rows)
+        ended = sum(trial.ended and trial.state != "rejected" for trial in trials)
         if ended:
             console.print(f"[dim]{ended} trials are known from an earlier call[/]")
         self.progress.start()
-        self.task = self.progress.add_task("trials", total=rules.trials, completed=ended)
+        self.task = self.progress.add_task("trials", total=settings.trials, completed=ended)
 
-    def tell(self, row: Row) -> None:
+    def on_trial_end(self, trial: SearchTrial) -> None:
         """Show how a trial ended."""
-        assert self.rules is not None
+        assert self.settings is not None
         end = (
-            _values(self.rules, row)
-            if row.values
-            else f"[red]failed[/]: {escape(row.reason or '')}"
-            if row.state == "failed"
+            _values(self.settings, trial)
+            if trial.values
+            else f"[red]failed[/]: {escape(trial.reason or '')}"
+            if trial.state == "failed"
             else ""
         )
-        end = end or f"[dim]{escape(row.reason or row.state)}[/]"
-        self.progress.console.print(f"{row.number:>4}  {escape(_points(row)):<62} {end}", soft_wrap=True)
-        if row.state != "rejected":
+        end = end or f"[dim]{escape(trial.reason or trial.state)}[/]"
+        self.progress.console.print(f"{trial.number:>4}  {escape(_points(trial)):<62} {end}", soft_wrap=True)
+        if reason := trial.facts.get("restarted"):
+            self.progress.console.print(f"[yellow]note[/]        started anew: {escape(reason)}", soft_wrap=True)
+        if trial.state != "rejected":
             self.progress.advance(self.task)
 
     def summarise(self, summary: SearchSummary, page: Path) -> None:
         """Print the best trials, what mattered, and what one would type next."""
-        rules, states = summary.search.rules, [row.state for row in summary.rows]
+        settings, states = summary.plan.settings, [row.state for row in summary.trials]
         counted = ((state, states.count(state)) for state in ("complete", "pruned", "failed", "rejected", "running"))
         console.print(
             "\n" + ", ".join(f"{count} {'over budget' if state == 'rejected' else state}" for state, count in counted if count)
         )
-        missing = rules.trials - sum(state != "rejected" for state in states)
+        missing = settings.trials - sum(state != "rejected" for state in states)
         if missing > 0:
             over = states.count("rejected")
             why = f"after {over} points over the budget" if over else "the space has no more points"
-            console.print(f"[yellow]note[/]        {missing} of {rules.trials} trials were not found: {why}")
+            console.print(f"[yellow]note[/]        {missing} of {settings.trials} trials were not found: {why}")
         if summary.best:
             _show_best(summary)
         for name, shares in summary.importances.items():
@@ -184,21 +188,21 @@ class SearchView:
 
 def _show_best(summary: SearchSummary) -> None:
     """A table of the best five; of two objectives, of the front."""
-    rules = summary.search.rules
-    rows = {row.number: row for row in summary.rows if row.values}
+    settings = summary.plan.settings
+    rows = {row.number: row for row in summary.trials if row.values}
     numbers = list(summary.best)
-    title = "the Pareto front" if len(rules.objectives) > 1 else "the best"
-    if len(rules.objectives) == 1:
-        sign = 1 if rules.minimised[0] else -1
+    title = "the Pareto front" if len(settings.objectives) > 1 else "the best"
+    if len(settings.objectives) == 1:
+        sign = 1 if settings.minimised[0] else -1
         numbers = sorted(rows, key=lambda number: (sign * (rows[number].values or (0,))[0], number))[:BEST_SHOWN]
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("trial", justify="right")
-    for name in (*rules.objectives, *(axis.name.rpartition(".")[2] for axis in rules.space.axes)):
+    for name in (*settings.objectives, *(axis.name.rpartition(".")[2] for axis in settings.space.axes)):
         table.add_column(escape(name), justify="right")
     for number in numbers:
         row = rows[number]
-        values = [f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in _named(rules, row)]
-        table.add_row(str(number), *values, *(escape(row.points[axis.name]) for axis in rules.space.axes))
+        values = [f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in _named(settings, row)]
+        table.add_row(str(number), *values, *(escape(row.points[axis.name]) for axis in settings.space.axes))
     console.print(table)
 
 
@@ -215,15 +219,15 @@ def show_soup(found: Soup) -> None:
     show_facts(facts)
 
 
-def _points(row: Row) -> str:
+def _points(row: SearchTrial) -> str:
     return "  ".join(f"{name.rpartition('.')[2]} {point}" for name, point in row.points.items())
 
 
-def _values(rules: Rules, row: Row) -> str:
+def _values(settings: SearchSettings, row: SearchTrial) -> str:
     return "  ".join(
-        escape(f"{name} {value:,.0f}" if name == "trainable" else f"{name} {value:.4f}") for name, value in _named(rules, row)
+        escape(f"{name} {value:,.0f}" if name == "trainable" else f"{name} {value:.4f}") for name, value in _named(settings, row)
     )
 
 
-def _named(rules: Rules, row: Row) -> list[tuple[str, float]]:
-    return list(zip(rules.objectives, row.values or (), strict=True))
+def _named(settings: SearchSettings, row: SearchTrial) -> list[tuple[str, float]]:
+    return list(zip(settings.objectives, row.values or (), strict=True))

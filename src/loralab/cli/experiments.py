@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loralab.errors import RunFailed
+from loralab.errors import LoralabError, RunFailed
 
 
 def experiment_help() -> str:
@@ -50,7 +50,7 @@ def experiment(
 ) -> None:
     """Run an experiment's trials and report on them; see experiment_help."""
     from loralab.experiments.plans import parse_points, parse_seeds
-    from loralab.experiments.run import plan_experiment, run_experiment
+    from loralab.experiments.run import default_name, plan_experiment, run_experiment
     from loralab.experiments.spec import KINDS, find_kind
 
     if kind is None or recipe is None:
@@ -60,21 +60,19 @@ def experiment(
     many, changes = ([recipe, *(settings or [])], []) if asked.design == "runs" else (recipe.split(","), settings or [])
     plan = plan_experiment(asked, many, changes, parse_points(points or []), parse_seeds(seeds) if seeds else None)
     from loralab.cli.experiment_display import ExperimentView
-    from loralab.experiments.execute import choose_where
+    from loralab.experiments.execute import choose_execution
 
-    folder = runs / (name or "-".join([kind, *(Path(each).stem for each in many)])[:80])
-    place = choose_where(where, ray_address)
-    with ExperimentView(folder, place) as view:
+    folder = runs / (name or default_name(kind, many))
+    execution = choose_execution(where, jobs, ray_address)
+    with ExperimentView(folder, execution.where) as view:
         summary = run_experiment(
             plan,
             folder,
-            where=place,
-            jobs=jobs,
-            ray_address=ray_address,
+            execution,
             overwrite=overwrite,
             announce=view.announce,
-            tell=view.tell,
-            say=view.say,
+            on_outcome=view.on_outcome,
+            on_progress=view.on_progress,
         )
     from loralab.report.experiments.findings import findings
     from loralab.report.experiments.profiles import analyze_experiment
@@ -117,16 +115,26 @@ def search(
     """
     from loralab.experiments.search import plan_search, run_search
 
-    chosen: Any = {"sampler": sampler, "pruner": pruner, "objectives": objective or ["accuracy"]}
-    plan = plan_search(recipe, settings or [], over=over or [], space=space, trials=trials, **chosen)
+    if over and space:
+        raise LoralabError("--over and --space both give the search space: use one of them")
+    options: Any = {"sampler": sampler, "pruner": pruner, "objectives": objective or ["accuracy"]}
+    plan = plan_search(recipe, settings or [], ranges=space or over or (), trials=trials, **options)
     from loralab.cli.experiment_display import SearchView
 
     folder = runs / (name or f"search-{Path(recipe).stem}")
     with SearchView(folder, jobs) as view:
-        found = run_search(plan, folder, jobs=jobs, storage=storage, overwrite=overwrite, announce=view.announce, tell=view.tell)
+        summary = run_search(
+            plan,
+            folder,
+            jobs=jobs,
+            storage=storage,
+            overwrite=overwrite,
+            announce=view.announce,
+            on_trial_end=view.on_trial_end,
+        )
     from loralab.report.write import write_report
 
-    view.summarise(found, write_report(folder))
+    view.summarise(summary, write_report(folder))
 
 
 def report(

@@ -1,1 +1,1 @@
-"""Many runs as one question: plans over one Config, and where their trials run."""
+"""Experiments of many runs: plans over one Config, their execution, and hyperparameter search."""

@@ -1,4 +1,4 @@
-"""Finished runs, however they came about, as the trials of one experiment: nothing is run."""
+"""Finished runs as the trials of an experiment. Nothing is run."""
 
 from __future__ import annotations
 
@@ -11,77 +11,72 @@ from typing import Any
 
 from loralab.config import Config
 from loralab.errors import LoralabError
-from loralab.experiments.plans import choose_axes
-from loralab.experiments.spec import Kind
+from loralab.experiments.plans import choose_axes, points_of_factors
+from loralab.experiments.spec import ExperimentKind
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import TRIALS, ExperimentSpec, Factor, Trial, find_runs
 
-_SEED = re.compile(r"(?:^|[-_])s(eed)?-?\d+$")
-_SPEED = ("threads", "max_tokens_per_microbatch", "cuda_graphs", "cache", "feature_cache_gb")
-"""Settings of `train` that change how fast a run is and not what comes out: runs that differ by these alone are one recipe."""
+_SEED_SUFFIX = re.compile(r"(?:^|[-_])s(eed)?-?\d+$")
+_SPEED_SETTINGS = {"threads", "max_tokens_per_microbatch", "feature_cache", "feature_cache_gb"}
+"""Settings of `train` that affect speed, not results: runs that differ in these alone belong to one recipe."""
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Runs by the names they get; `factors` of each: its recipe, the settings that set the recipes apart, its seed."""
+class ComparisonPlan:
+    """Runs by name. factors: of each run, its recipe, the settings that differ between recipes, and its seed."""
 
-    question: ExperimentSpec
+    spec: ExperimentSpec
     runs: Mapping[str, Path]
     configs: Mapping[str, Config]
     factors: Mapping[str, Mapping[str, Factor]]
 
     def inputs(self) -> Sequence[Config]:
-        """None: nothing is read anew."""
+        """Return no configs: nothing is trained."""
         return []
 
-    def rounds(self, folder: Path, say: Callable[[str], None] = lambda what: None) -> Iterator[Sequence[Trial]]:
-        """Yield the runs, all complete, by their folders relative to the experiment's: both may be moved together."""
-        here = folder.resolve()
+    def rounds(self, folder: Path, on_progress: Callable[[str], None] = lambda message: None) -> Iterator[Sequence[Trial]]:
+        """Yield the complete runs, with paths relative to the experiment's folder, so that both can be moved together."""
+        base = folder.resolve()
         yield [
-            Trial(name, self.configs[name], self.factors[name], os.path.relpath(run.resolve(), here))
+            Trial(name, self.configs[name], self.factors[name], os.path.relpath(run.resolve(), base))
             for name, run in self.runs.items()
         ]
 
 
 def plan_comparison(
-    kind: Kind,
+    kind: ExperimentKind,
     folders: Sequence[str],
     settings: Sequence[str] = (),
     points: Mapping[str, Sequence[str]] | None = None,
     seeds: Sequence[int] | None = None,
-) -> Comparison:
-    """Compare two runs or more: their folders, or experiments, which stand for their complete trials.
+) -> ComparisonPlan:
+    """Compare two or more runs, given as run folders or as experiments, which stand for their complete trials.
 
-    Runs that differ by seed alone are one recipe, and are paired with the others' by seed. Raises LoralabError for a run that is
-    not complete, for test rows that differ, for the same settings and seed twice, and for settings, points or seeds, which finished
-    runs cannot take.
+    Runs that differ in their seed alone are one recipe; recipes are paired by seed. Raises LoralabError for an incomplete run, for
+    different test rows, for two runs of the same settings and seed, and for settings, points or seeds.
     """
     choose_axes(kind, points or {})
     if seeds is not None or settings:
-        raise LoralabError(f"{kind.name} takes finished runs as they are: leave out settings and --seeds")
-    found = short_names([run for folder in folders for run in find_runs(Path(folder))])
-    if len(found) < 2:
-        raise LoralabError(f"{kind.name} needs two runs or more: loralab experiment {kind.name} runs/A runs/B")
-    check_test_rows(found)
-    configs = {name: run_folder.read_config(run) for name, run in found.items()}
-    factors = tell_apart(configs)
-    varied: dict[str, dict[Factor, None]] = {}
-    for each in factors.values():
-        for name, value in each.items():
-            varied.setdefault(name, {})[value] = None
-    question = ExperimentSpec(kind.name, kind.asks, tuple(folders), (), {name: [*values] for name, values in varied.items()})
-    return Comparison(question, found, configs, factors)
+        raise LoralabError(f"{kind.name} takes finished runs: leave out settings and --seeds")
+    runs = short_names([run for folder in folders for run in find_runs(Path(folder))])
+    if len(runs) < 2:
+        raise LoralabError(f"{kind.name} needs at least two runs: loralab experiment {kind.name} runs/A runs/B")
+    check_test_rows(runs)
+    configs = {name: run_folder.read_config(run) for name, run in runs.items()}
+    factors = find_factors(configs)
+    spec = ExperimentSpec(kind.name, kind.question, tuple(folders), (), points_of_factors(factors.values()))
+    return ComparisonPlan(spec, runs, configs, factors)
 
 
 def short_names(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name each run by the last parts of its path, as few as set them all apart. Raises LoralabError for one given twice."""
+    """Name each run by the fewest last parts of its path that make all names unique. Raises LoralabError for a duplicate."""
     resolved = [folder.resolve() for folder in folders]
-    if twice := [folder for i, folder in enumerate(resolved) if folder in resolved[:i]]:
-        raise LoralabError(f"{twice[0]} is given twice")
+    if duplicates := [folder for i, folder in enumerate(resolved) if folder in resolved[:i]]:
+        raise LoralabError(f"{duplicates[0]} is given twice")
     parts = [[part for part in folder.parts[1:] if part != TRIALS] for folder in resolved]
     names: list[str] = []
     for depth in range(1, max(map(len, parts), default=0) + 1):
-        names = ["_".join(each[-depth:]) for each in parts]
+        names = ["_".join(path_parts[-depth:]) for path_parts in parts]
         if len(set(names)) == len(names):
             break
     else:  # x/a_b and x_a/b
@@ -89,60 +84,57 @@ def short_names(folders: Sequence[Path]) -> dict[str, Path]:
     return dict(zip(names, folders, strict=True))
 
 
-def check_test_rows(found: Mapping[str, Path]) -> None:
-    """Raise LoralabError unless all runs were tested on the same rows: other scores are not comparable."""
-    tested: dict[str, str] = {}
-    for name, run in found.items():
+def check_test_rows(runs: Mapping[str, Path]) -> None:
+    """Raise LoralabError unless all runs have the same test rows, without which their scores are not comparable."""
+    names: dict[str, str] = {}
+    for name, run in runs.items():
         try:
-            tested.setdefault(run_folder.read_environment(run)["rows"]["test"]["fingerprint"], name)
+            names.setdefault(run_folder.read_environment(run)["rows"]["test"]["fingerprint"], name)
         except (KeyError, TypeError) as error:
-            raise LoralabError(f"{run} does not say which rows it was tested on: train it again") from error
-    if len(tested) > 1:
-        first, second, *_ = tested.values()
+            raise LoralabError(f"{run} has no record of its test rows: train it again") from error
+    if len(names) > 1:
+        first, second, *_ = names.values()
         raise LoralabError(
-            f"{first} and {second} were tested on different rows: give them one data.test, data.split_seed and data.max_test_samples "
-            "and train again, or compare them on a file with `loralab evaluate`"
+            f"{first} and {second} were tested on different rows: train them with the same data.test, data.split_seed and "
+            "data.max_test_samples, or compare them on a file with `loralab evaluate`"
         )
 
 
-def tell_apart(configs: Mapping[str, Config]) -> dict[str, dict[str, Factor]]:
-    """Return each run's recipe, the settings that are not the same in all recipes, and its seed.
+def find_factors(configs: Mapping[str, Config]) -> dict[str, dict[str, Factor]]:
+    """Return each run's recipe, the settings that differ between recipes, and its seed.
 
-    A recipe is named after its first run, less the seed. Raises LoralabError for the same settings and seed twice.
+    A recipe is named after its first run, without the seed. Raises LoralabError for two runs of the same settings and seed.
     """
-    flat = {name: _flat(config) for name, config in configs.items()}
+    flat = {name: _flatten(config) for name, config in configs.items()}
     first = next(iter(flat.values()))
-    differing = [setting for setting in first if any(each[setting] != first[setting] for each in flat.values())]
-    groups: dict[tuple[Factor, ...], str] = {}
+    differing = [name for name in first if any(settings[name] != first[name] for settings in flat.values())]
+    recipes: dict[tuple[Factor, ...], str] = {}
     seen: dict[tuple[str, int], str] = {}
-    told: dict[str, dict[str, Factor]] = {}
+    factors: dict[str, dict[str, Factor]] = {}
     for name, config in configs.items():
-        key = tuple(flat[name][setting] for setting in differing)
-        if key not in groups:
-            stem = _SEED.sub("", name) or name
-            free = (
-                each for each in (stem, name, *(f"{name}-{i}" for i in range(2, len(configs) + 2))) if each not in groups.values()
-            )
-            groups[key] = next(free)
-        recipe = groups[key]
+        values = tuple(flat[name][setting] for setting in differing)
+        if values not in recipes:
+            candidates = (_SEED_SUFFIX.sub("", name) or name, name, *(f"{name}-{i}" for i in range(2, len(configs) + 2)))
+            recipes[values] = next(candidate for candidate in candidates if candidate not in recipes.values())
+        recipe = recipes[values]
         if earlier := seen.get((recipe, config.seed)):
             raise LoralabError(f"{earlier} and {name} have the same settings and seed: leave one of them out")
         seen[recipe, config.seed] = name
-        told[name] = {"recipe": recipe, **dict(zip(differing, key, strict=True)), "seed": config.seed}
-    return told
+        factors[name] = {"recipe": recipe, **dict(zip(differing, values, strict=True)), "seed": config.seed}
+    return factors
 
 
-def _flat(config: Config) -> dict[str, Factor]:
-    """Every setting that may set recipes apart, by its dotted name. Rows that the seed itself draws are the seed's part."""
-    content: dict[str, Any] = config.model_dump(mode="json", exclude={"name": True, "seed": True, "train": set(_SPEED)})
+def _flatten(config: Config) -> dict[str, Factor]:
+    """Return the settings that may distinguish recipes, by dotted name. A sample_seed equal to the seed belongs to the seed."""
+    content: dict[str, Any] = config.model_dump(mode="json", exclude={"name": True, "seed": True, "train": _SPEED_SETTINGS})
     if content["data"]["sample_seed"] == config.seed:
         content["data"]["sample_seed"] = "seed"
-    found: dict[str, Factor] = {}
+    flat: dict[str, Factor] = {}
     for name, value in content.items():
-        for inner, each in value.items() if isinstance(value, dict) else [("", value)]:
-            found[f"{name}.{inner}".rstrip(".")] = "+".join(map(str, each)) if isinstance(each, list) else _plain(each)
-    return found
+        for inner, setting in value.items() if isinstance(value, dict) else [("", value)]:
+            flat[f"{name}.{inner}".rstrip(".")] = "+".join(map(str, setting)) if isinstance(setting, list) else _to_factor(setting)
+    return flat
 
 
-def _plain(value: Any) -> Factor:
+def _to_factor(value: Any) -> Factor:
     return value if isinstance(value, Factor) else str(value)

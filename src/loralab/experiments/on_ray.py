@@ -1,8 +1,8 @@
-"""Trials on Ray: a Ray of this machine, or a cluster that stands already. What a lost worker was doing is done again.
+"""Trials on Ray, on this machine or a running cluster. The trial of a lost worker is run again.
 
-Where a worker sees this machine's files, at the same paths, a trial is trained in its own folder, and goes on from its last
-checkpoint after a worker's death. Elsewhere it is trained in a temporary folder, and the finished run comes back through Ray. Data
-and base that are local paths must then lie at the same path on every host; those with names of the hub need not.
+A worker that sees this machine's files under the same paths trains in the trial's own folder and resumes from its last checkpoint
+after another worker's death. Any other worker trains in a temporary folder and returns the run through Ray; data and a base given
+as local paths must then exist under the same path on every host.
 """
 
 from __future__ import annotations
@@ -22,73 +22,76 @@ from typing import Any
 from loralab.config import Config
 from loralab.config.loading import NAMED_SOURCES
 from loralab.errors import Interrupted, LoralabError, RunFailed, need
-from loralab.experiments.run_trial import MOST_DEATHS, Outcome, Tell, run_trial
+from loralab.experiments.run_trial import MAX_DEATHS, Outcome, OutcomeCallback, run_trial
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import TRIALS, Trial, trial_folder
 
-MOST_BYTES = 2 << 30
-"""The largest run that travels. An adapter is a few MB; the whole of roberta-large is 1.4 GB."""
+MAX_RUN_BYTES = 2 << 30
+"""The largest run that is returned through Ray. An adapter has a few MB, roberta-large 1.4 GB."""
 
-Files = Mapping[str, bytes]
-"""The files of a run, by their paths inside its folder."""
+RunFiles = Mapping[str, bytes]
+"""A run's files by their paths inside its folder."""
 
 
 @dataclass(frozen=True)
-class Share:
-    """What one trial takes of a cluster: whole processors, and GPUs or a fraction of one."""
+class ResourceShare:
+    """What one trial reserves: whole CPUs, and GPUs or a fraction of one."""
 
     cpus: int
     gpus: float
 
 
 @dataclass(frozen=True)
-class Task:
-    """A trial as a worker gets it.
+class RayTask:
+    """A trial for a worker.
 
-    home: the caller's working folder, from which all relative paths are meant. mark: a file that the caller wrote, which a worker
-    sees where the two share their files. needs: local paths among the settings, by the setting's name.
+    home: the caller's working folder, which relative paths refer to. marker: a file written by the caller, visible to workers that
+    share its files. local_paths: settings that are local paths, by name.
     """
 
     trial: Trial
     folder: Path
     home: Path
-    mark: Path
-    needs: Mapping[str, str]
+    marker: Path
+    local_paths: Mapping[str, str]
     threads: int
 
 
-def run_on_ray(trials: Sequence[Trial], folder: Path, jobs: int | None, address: str | None, ended: Tell) -> None:
-    """Run trials on the Ray at `address`, else on this machine's, at most `jobs` at a time; `ended` hears of each.
+def run_on_ray(trials: Sequence[Trial], folder: Path, jobs: int | None, address: str | None, record: OutcomeCallback) -> None:
+    """Run trials on the Ray at `address`, else on this machine's, at most `jobs` at a time; `record` receives each outcome.
 
-    A Ray that this process is connected to already is used, and the connection stays, so that a further round finds its workers
-    warm. A trial whose worker is lost is tried again, MOST_DEATHS times in all. Raises LoralabError where no Ray answers.
+    An existing connection is used, and stays open so that the next round finds warm workers. A trial whose worker is lost is run
+    again, up to MAX_DEATHS times. Raises LoralabError if no Ray answers.
     """
     ray = connect(address)
     share = choose_share([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, len(trials))
-    remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(work)  # deaths are counted here, OOM kills too
+    remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(
+        run_task
+    )  # deaths, OOM kills too, are counted here
     waiting, running, deaths = deque(trials), dict[Any, Trial](), Counter[str]()
-    with marked(folder) as mark:
+    with shared_marker(folder) as marker:
         try:
             while waiting or running:
                 while waiting and len(running) < (jobs or len(trials)):
                     trial = waiting.popleft()
-                    task = Task(trial, folder, Path.cwd(), mark, local_paths(trial.config), share.cpus)
+                    task = RayTask(trial, folder, Path.cwd(), marker, find_local_paths(trial.config), share.cpus)
                     running[remote.options(name=trial.name).remote(task)] = trial
                 (done,), _ = ray.wait([*running])
                 trial = running.pop(done)
                 try:
                     outcome, files = ray.get(done)
-                    ended(fetch(outcome, files, folder))
+                    record(store_result(outcome, files, folder))
                 except ray.exceptions.RayTaskError as error:
                     if isinstance(error.cause, Interrupted):
                         raise error.cause from error
-                    ended(Outcome(trial, failure=f"Ray could not run it: {_line(error.cause)}; every host needs this loralab"))
-                except ray.exceptions.RayError as error:  # the worker, its host or what it returned is lost
+                    failure = f"Ray could not run it: {_first_line(error.cause)}; install the same loralab on every host"
+                    record(Outcome(trial, failure=failure))
+                except ray.exceptions.RayError as error:  # the worker, its host or its result is lost
                     deaths[trial.name] += 1
-                    if deaths[trial.name] < MOST_DEATHS:
+                    if deaths[trial.name] < MAX_DEATHS:
                         waiting.appendleft(trial)
                     else:
-                        ended(Outcome(trial, failure=f"its worker died {MOST_DEATHS} times: {_line(error)}"))
+                        record(Outcome(trial, failure=f"its worker died {MAX_DEATHS} times: {_first_line(error)}"))
         except BaseException:
             for reference in running:
                 ray.cancel(reference, force=True)
@@ -96,61 +99,58 @@ def run_on_ray(trials: Sequence[Trial], folder: Path, jobs: int | None, address:
 
 
 def connect(address: str | None) -> Any:
-    """Return the package ray, connected. A Ray of this machine's own ends with this process, and reports its use to nobody."""
+    """Import ray and connect. A Ray started on this machine ends with this process and sends no usage statistics."""
     ray: Any = need("ray", "ray")
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.ERROR)
-        where = {"address": "local", "include_dashboard": False} if address is None else {"address": listening(address)}
+        where = {"address": "local", "include_dashboard": False} if address is None else {"address": check_address(address)}
         try:
             ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            asked = "is its Ray of the same version, and does it want a token (RAY_AUTH_MODE)?"
-            raise LoralabError(f"no Ray at {address or 'this machine'}: {_line(error)}\n  {asked}") from error
+            hint = "check that it runs the same Ray version and whether it needs a token (RAY_AUTH_MODE)"
+            raise LoralabError(f"no Ray at {address or 'this machine'}: {_first_line(error)}\n  {hint}") from error
     return ray
 
 
-def listening(address: str) -> str:
-    """Return the address. Raises LoralabError where nothing listens there: Ray itself tries for three minutes, and says little."""
+def check_address(address: str) -> str:
+    """Return the address. Raises LoralabError if nothing listens there; Ray itself would try for three minutes."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
-            raise LoralabError(f"no Ray at {address}: {error}\n  `ray start --head` starts one and tells its address") from error
+            raise LoralabError(
+                f"no Ray at {address}: {error}\n  start one with `ray start --head`, which prints its address"
+            ) from error
     return address
 
 
-def choose_share(nodes: Sequence[Mapping[str, float]], jobs: int | None, trials: int) -> Share:
-    """Divide a cluster among the trials that run at a time: by default one per GPU, without GPUs one per processor.
+def choose_share(nodes: Sequence[Mapping[str, float]], jobs: int | None, trials: int) -> ResourceShare:
+    """Divide a cluster among concurrent trials: by default one per GPU, or one per CPU without GPUs.
 
-    nodes: each host's resources, as Ray tells them. A trial never spans hosts; several share a GPU only where `jobs` says so.
+    nodes: each host's resources, as Ray reports them. A trial never spans hosts. Trials share a GPU only if `jobs` exceeds the
+    GPUs.
     """
-    processors = [int(node.get("CPU", 0)) for node in nodes]
+    cpus = [int(node.get("CPU", 0)) for node in nodes]
     gpus = int(sum(node.get("GPU", 0) for node in nodes))
-    at_once = max(1, min(jobs or gpus or sum(processors), trials))
-    cpus = max(1, min(sum(processors) // at_once, max(processors, default=1)))
-    each = math.ceil(at_once / gpus) if gpus else 1
-    return Share(cpus, 0.0 if not gpus else math.floor(10_000 / each) / 10_000)  # Ray counts ten-thousandths
+    concurrent = max(1, min(jobs or gpus or sum(cpus), trials))
+    per_trial = max(1, min(sum(cpus) // concurrent, max(cpus, default=1)))
+    per_gpu = math.ceil(concurrent / gpus) if gpus else 1
+    return ResourceShare(per_trial, 0.0 if not gpus else math.floor(10_000 / per_gpu) / 10_000)  # Ray counts ten-thousandths
 
 
-def local_paths(config: Config) -> dict[str, str]:
-    """The settings that are paths of this machine, by name."""
-    data = config.data
-    given = {
-        "data.source": data.source,
-        "data.test": data.test,
-        "data.validation": data.validation,
-        "data.train_indices": data.train_indices,
-    }
-    found = {**given, "model.base": config.model.base}
-    named = (*NAMED_SOURCES, "minilm")
-    return {name: path for name, path in found.items() if isinstance(path, str) and path not in named and Path(path).exists()}
+def find_local_paths(config: Config) -> dict[str, str]:
+    """Return the settings that are paths of this machine, by name."""
+    values = {f"data.{name}": getattr(config.data, name) for name in ("source", "test", "validation", "train_indices")}
+    values["model.base"] = config.model.base
+    names = (*NAMED_SOURCES, "minilm")
+    return {name: path for name, path in values.items() if isinstance(path, str) and path not in names and Path(path).exists()}
 
 
 @contextlib.contextmanager
-def marked(folder: Path) -> Iterator[Path]:
-    """Write a file beside the trials by which a worker knows that it sees the same folder."""
+def shared_marker(folder: Path) -> Iterator[Path]:
+    """Write a file beside the trials that shows a worker whether it sees the same folder."""
     with run_folder.says_disk(folder):
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder / TRIALS, prefix=".shared-")
@@ -161,53 +161,55 @@ def marked(folder: Path) -> Iterator[Path]:
         Path(name).unlink(missing_ok=True)
 
 
-def work(task: Task) -> tuple[Outcome, Files]:
-    """What a worker does: run the trial in its folder; where that is not seen, elsewhere, and return the finished run's files."""
+def run_task(task: RayTask) -> tuple[Outcome, RunFiles]:
+    """Run a trial in its folder or, if the worker does not see it, in a temporary one; then return the run's files, too."""
     import torch
 
     torch.set_num_threads(task.threads)
-    for setting, path in task.needs.items():
+    for setting, path in task.local_paths.items():
         if not (task.home / path).exists():
-            failure = f"{setting}={path} is not on {socket.gethostname()}: put it at {task.home / path} there, or on a disk all see"
+            failure = (
+                f"{setting}={path} is not on {socket.gethostname()}: copy it to {task.home / path} there, or use a shared disk"
+            )
             return Outcome(task.trial, failure=failure), {}
     if task.home.is_dir():
         os.chdir(task.home)
-    if task.mark.is_file() and (task.home.is_dir() or task.folder.is_absolute()):
+    if task.marker.is_file() and (task.home.is_dir() or task.folder.is_absolute()):
         return run_trial(task.trial, task.folder), {}
-    with tempfile.TemporaryDirectory(prefix="loralab-") as own:
-        outcome = run_trial(task.trial, Path(own))
+    with tempfile.TemporaryDirectory(prefix="loralab-") as temporary:
+        outcome = run_trial(task.trial, Path(temporary))
         if outcome.failure is not None:
             return outcome, {}
         try:
-            return outcome, pack(trial_folder(Path(own), task.trial))
+            return outcome, read_run_files(trial_folder(Path(temporary), task.trial))
         except RunFailed as error:
             return Outcome(task.trial, failure=str(error)), {}
 
 
-def fetch(outcome: Outcome, files: Files, folder: Path) -> Outcome:
-    """Write down what came back with a trial's outcome."""
+def store_result(outcome: Outcome, files: RunFiles, folder: Path) -> Outcome:
+    """Write the files that a worker returned, and return the outcome."""
     if files:
         try:
-            unpack(files, trial_folder(folder, outcome.trial))
+            write_run_files(files, trial_folder(folder, outcome.trial))
         except RunFailed as error:
             return Outcome(outcome.trial, failure=str(error))
     return outcome
 
 
-def pack(folder: Path) -> Files:
-    """Read a finished run's files. Raises RunFailed where they are more than should travel."""
+def read_run_files(folder: Path) -> RunFiles:
+    """Read a run's files. Raises RunFailed for more than MAX_RUN_BYTES."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    if (size := sum(path.stat().st_size for path in paths)) > MOST_BYTES:
-        raise RunFailed(f"the run is {size / 1e9:.1f} GB, more than travels through Ray: use a --runs folder that every host sees")
+    if (size := sum(path.stat().st_size for path in paths)) > MAX_RUN_BYTES:
+        raise RunFailed(f"the run is {size / 1e9:.1f} GB, too large to return through Ray: use a --runs folder on a shared disk")
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def unpack(files: Files, target: Path) -> None:
-    """Write a run's files as `target`, whole or not at all, over what was begun there. Raises RunFailed for odd names."""
+def write_run_files(files: RunFiles, target: Path) -> None:
+    """Write a run's files atomically as `target`, replacing an incomplete run. Raises RunFailed for names that no run has."""
     for name in files:
         parts = PurePosixPath(name).parts
         if not parts or parts[0] not in run_folder.NAMES or ".." in parts:
-            raise RunFailed(f"a run came back with a file {name!r}, which no run has")
+            raise RunFailed(f"a worker returned a file {name!r}, which no run has")
     with run_folder.atomic_folder(target) as new:
         for name, content in files.items():
             path = new / name
@@ -216,6 +218,6 @@ def unpack(files: Files, target: Path) -> None:
         run_folder.write_json(new / run_folder.SCORES, {**run_folder.read_scores(new), "folder": str(target)})
 
 
-def _line(error: object) -> str:
-    """The first line of what an error says: Ray's go on with traces."""
+def _first_line(error: object) -> str:
+    """Return the first line of an error's message; Ray appends tracebacks."""
     return (str(error).strip() or repr(error)).splitlines()[0]

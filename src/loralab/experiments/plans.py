@@ -1,49 +1,51 @@
-"""A question → its trials. Pure: nothing is read or run here."""
+"""Points and seeds → the trials of an experiment. Nothing is read or run here."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from loralab.config import Config, load_config
 from loralab.config.loading import setting_names
 from loralab.errors import LoralabError, nearest
-from loralab.experiments.spec import Kind
+from loralab.experiments.spec import ExperimentKind
 from loralab.storage.experiment_folder import ExperimentSpec, Factor, Trial
 
-_OF_RANK = re.compile(r"(\d+(?:\.\d+)?)r")
+_RANK_MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)r")
 _NO_AUGMENTATION: Mapping[str, Factor] = {"data.augment": "none", "data.augment_ratio": 0}
-MOST_TRIALS = 10_000
-LONGEST_NAME = 150
-"""Characters of a trial's name: file systems take 255 bytes."""
+_TEXT_LISTS = ("lora.layers", "model.freeze")
+"""Settings that hold a list as text."""
+MAX_TRIALS = 10_000
+MAX_NAME_LENGTH = 150
+"""Characters of a trial's name; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
-class ExperimentPlan:
-    """A question and the trials that answer it."""
+class StaticPlan:
+    """An experiment whose trials are all known in advance."""
 
-    question: ExperimentSpec
+    spec: ExperimentSpec
     trials: tuple[Trial, ...]
 
     def inputs(self) -> Sequence[Config]:
-        """The settings of each recipe's first trial."""
+        """Return the config of each recipe's first trial."""
         return [*{trial.factors.get("recipe"): trial.config for trial in reversed(self.trials)}.values()]
 
-    def rounds(self, folder: Path, say: Callable[[str], None] = lambda what: None) -> Iterator[Sequence[Trial]]:
-        """Yield the trials in rounds, each to be run before the next is asked for: here all at once."""
+    def rounds(self, folder: Path, on_progress: Callable[[str], None] = lambda message: None) -> Iterator[Sequence[Trial]]:
+        """Yield all trials as one round."""
         yield self.trials
 
 
 @dataclass(frozen=True)
 class BaseRecipe:
-    """A recipe with the settings of every trial; `factors` names it where there are several."""
+    """A recipe with the fixed settings applied. factors: its name if there are several recipes."""
 
     recipe: str
     config: Config
@@ -51,113 +53,119 @@ class BaseRecipe:
 
 
 def make_plan(
-    kind: Kind,
+    kind: ExperimentKind,
     recipes: Sequence[str],
     settings: Sequence[str],
     points: Mapping[str, Sequence[str]],
     seeds: Sequence[int] | None = None,
-) -> ExperimentPlan:
-    """Return the trials of a kind of experiment on one or several recipes.
+) -> StaticPlan:
+    """Return the trials of a grid or one-at-a-time experiment on one or several recipes.
 
-    settings: `key=value` of every trial; points: axis → its points, in the place of the kind's own; seeds: likewise. Raises
-    LoralabError for an unknown setting or point, and for an axis that this kind does not vary.
+    settings: `key=value` for every trial. points: axis → points, which replace the kind's own; seeds likewise. Raises LoralabError
+    for an unknown setting or point and for an axis that this kind does not vary.
     """
     axes = choose_axes(kind, points)
     seeds = choose_seeds(kind, seeds)
-    bases, held = load_bases(kind, recipes, settings, axes)
-    points_each = [len(values) for values in axes.values()]
-    if (count := len(bases) * len(seeds) * (1 + sum(points_each) if kind.design == "around" else prod(points_each))) > MOST_TRIALS:
-        raise LoralabError(f"{count:,} trials are over {MOST_TRIALS:,}: give fewer points or seeds")
+    bases, fixed = load_base_recipes(kind, recipes, settings, axes)
+    sizes = [len(values) for values in axes.values()]
+    per_seed = 1 + sum(sizes) if kind.design == "one-at-a-time" else prod(sizes)
+    if (count := len(bases) * len(seeds) * per_seed) > MAX_TRIALS:
+        raise LoralabError(f"{count:,} trials are more than the limit of {MAX_TRIALS:,}: give fewer points or seeds")
     trials: dict[tuple[str, str], Trial] = {}
     for base in bases:
-        for chosen in combinations(kind, axes):
-            config, factors = apply(base.config, chosen)
+        for combination in combinations(kind, axes):
+            config, point_factors = apply_points(base.config, combination)
             for seed in seeds:
-                drawn = config.override(f"seed={seed}", *([f"data.sample_seed={seed}"] if kind.draws else []))
-                told = {**base.factors, **factors, "seed": seed}
-                trial = Trial(name_of(told), drawn.model_copy(update={"name": None}), told)
-                trials.setdefault((base.recipe, drawn.fingerprint()), trial)  # points may equal the recipe's own, or one another
-    found = tuple(trials.values())
-    if len({trial.name.casefold() for trial in found}) < len(found):
-        raise LoralabError("two trials would have one name: give points that differ by more than punctuation and case")
-    return ExperimentPlan(ExperimentSpec(kind.name, kind.asks, tuple(recipes), held, _varied(found)), found)
+                seeded = config.override(f"seed={seed}", *([f"data.sample_seed={seed}"] if kind.resample else []))
+                factors = {**base.factors, **point_factors, "seed": seed}
+                trial = Trial(trial_name(factors), seeded.model_copy(update={"name": None}), factors)
+                trials.setdefault((base.recipe, seeded.fingerprint()), trial)  # points may equal the recipe's value or one another
+    if len({trial.name.casefold() for trial in trials.values()}) < len(trials):
+        raise LoralabError("two trials would have the same name: give points that differ by more than punctuation and case")
+    varied = points_of_factors(trial.factors for trial in trials.values())
+    return StaticPlan(ExperimentSpec(kind.name, kind.question, tuple(recipes), fixed, varied), tuple(trials.values()))
 
 
-def choose_seeds(kind: Kind, seeds: Sequence[int] | None) -> tuple[int, ...]:
-    """Return the user's seeds, or the kind's. Raises LoralabError for none and for one given twice."""
-    found = kind.seeds if seeds is None else tuple(seeds)
-    if not found or len(set(found)) < len(found):
-        raise LoralabError(f"--seeds {','.join(map(str, found))}: give different whole numbers, such as 1,2,3")
-    return found
+def choose_seeds(kind: ExperimentKind, seeds: Sequence[int] | None) -> tuple[int, ...]:
+    """Return the given seeds, or the kind's. Raises LoralabError for none and for duplicates."""
+    chosen = kind.seeds if seeds is None else tuple(seeds)
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise LoralabError(f"--seeds {','.join(map(str, chosen))}: give different whole numbers, such as 1,2,3")
+    return chosen
 
 
-def load_bases(
-    kind: Kind, recipes: Sequence[str], settings: Sequence[str], axes: Mapping[str, Sequence[str]]
+def load_base_recipes(
+    kind: ExperimentKind, recipes: Sequence[str], settings: Sequence[str], axes: Mapping[str, Sequence[str]]
 ) -> tuple[list[BaseRecipe], tuple[str, ...]]:
-    """Return each recipe with the settings of every trial, and these settings: the kind's own, unless given, then those given.
+    """Return each recipe with the fixed settings applied, and these settings: the kind's own, unless given, then the given ones.
 
-    Raises LoralabError for a setting that the experiment itself sets, which would do nothing.
+    Raises LoralabError for a setting that the experiment itself controls.
     """
     if len(set(recipes)) < len(recipes):
         raise LoralabError(f"{','.join(recipes)} names a recipe twice")
     given = {setting.partition("=")[0] for setting in settings}
-    own = {"seed": "give --seeds", "name": "give --name, the trials are named after what is varied"}
-    own |= {"data.sample_seed": "each of --seeds draws its own rows"} if kind.draws else {}
-    own |= {"data.train_indices": f"{kind.name} chooses the rows"} if kind.design == "chains" else {}
-    own |= {axis: f"{kind.name} varies it: give --points {axis}=..." for axis in axes if kind.design == "grid"}
-    if taken := [f"{name} cannot be set here: {how}" for name, how in own.items() if name in given]:
-        raise LoralabError(taken[0])
-    held = (*(each for each in kind.always if each.partition("=")[0] not in given), *settings)
+    controlled = {"seed": "use --seeds", "name": "use --name; trials are named after their points"}
+    controlled |= {"data.sample_seed": "each of --seeds samples its own rows"} if kind.resample else {}
+    controlled |= {"data.train_indices": f"{kind.name} chooses the rows"} if kind.design == "sequential" else {}
+    controlled |= {axis: f"{kind.name} varies it; use --points {axis}=..." for axis in axes if kind.design == "grid"}
+    for name, reason in controlled.items():
+        if name in given:
+            raise LoralabError(f"{name} cannot be set here: {reason}")
+    fixed = (*(setting for setting in kind.fixed if setting.partition("=")[0] not in given), *settings)
     return [
-        BaseRecipe(recipe, load_config(recipe, held), {"recipe": recipe} if len(recipes) > 1 else {}) for recipe in recipes
-    ], held
+        BaseRecipe(recipe, load_config(recipe, fixed), {"recipe": recipe} if len(recipes) > 1 else {}) for recipe in recipes
+    ], fixed
 
 
-def choose_axes(kind: Kind, points: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-    """Return the axes with the user's points. A free kind varies just what it is given; another keeps its other axes."""
-    names = [name for name in setting_names() if name not in ("seed", "name")] if kind.free else [*kind.axes]
+def choose_axes(kind: ExperimentKind, points: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Return the axes with the given points. They replace all axes of a kind with `any_setting`; other kinds keep the rest."""
+    names = [name for name in setting_names() if name not in ("seed", "name")] if kind.any_setting else [*kind.axes]
     for axis, values in points.items():
         if axis not in names:
-            known = "any setting" if kind.free else ", ".join(kind.axes) or "nothing else"
-            raise LoralabError(f"--points {axis}: {kind.name} varies {known}{nearest(axis, names)}")
+            valid = "any setting" if kind.any_setting else ", ".join(kind.axes) or "nothing else"
+            raise LoralabError(f"--points {axis}: {kind.name} varies {valid}{nearest(axis, names)}")
         if not values or len(set(values)) < len(values):
-            raise LoralabError(f"--points {axis}={','.join(values)}: give different points, with commas between them")
+            raise LoralabError(f"--points {axis}={','.join(values)}: give different points, separated by commas")
     given = {axis: tuple(values) for axis, values in points.items()}
-    return given if kind.free and given else {**kind.axes, **given}
+    return given if kind.any_setting and given else {**kind.axes, **given}
 
 
-def combinations(kind: Kind, axes: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
-    """Yield each trial's points: every combination, or the centre (no point) and then one axis at a time."""
-    if kind.design == "around":
+def combinations(kind: ExperimentKind, axes: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
+    """Yield the points of each trial: every combination, or first none and then one axis at a time."""
+    if kind.design == "one-at-a-time":
         yield {}
         yield from ({axis: point} for axis, values in axes.items() for point in values)
     else:
         yield from (dict(zip(axes, values, strict=True)) for values in product(*axes.values()))
 
 
-def apply(base: Config, chosen: Mapping[str, str]) -> tuple[Config, dict[str, Factor]]:
-    """Return the settings with the points chosen, and the points as values.
+def apply_points(base: Config, points: Mapping[str, str]) -> tuple[Config, dict[str, Factor]]:
+    """Return the config with the points applied, and the points as factors.
 
-    `a+b` is a list of words; `none` no value, `own` the recipe's; `2r` of lora.alpha is twice the rank. Where the rank varies and
-    alpha does not, alpha / rank is held. No augmentation is one point, however it is said.
+    `a+b` is a list, for settings that take one; `none` unsets a setting; `recipe` keeps the recipe's value; `2r` of lora.alpha is
+    twice the rank. If the rank varies without alpha, alpha / rank stays constant. Every way to turn augmentation off is one point.
     """
-    if chosen.get("data.augment") == "none" or chosen.get("data.augment_ratio") == "0":
-        others = {axis: point for axis, point in chosen.items() if axis not in _NO_AUGMENTATION}
-        config, factors = apply(base.override("data.augment=", "data.augment_ratio=0"), others)
-        return config, {axis: _NO_AUGMENTATION.get(axis, factors.get(axis)) for axis in chosen}
-    plain = {axis: _assigned(point) for axis, point in chosen.items() if point != "own" and not _OF_RANK.fullmatch(point)}
-    config = base.override(*(f"{axis}={value}" for axis, value in plain.items()))
+    if points.get("data.augment") == "none" or points.get("data.augment_ratio") == "0":
+        others = {axis: point for axis, point in points.items() if axis not in _NO_AUGMENTATION}
+        config, factors = apply_points(base.override("data.augment=", "data.augment_ratio=0"), others)
+        return config, {axis: _NO_AUGMENTATION.get(axis, factors.get(axis)) for axis in points}
+    values = {
+        axis: _to_value(axis, point) for axis, point in points.items() if point != "recipe" and not _RANK_MULTIPLE.fullmatch(point)
+    }
+    config = base.override(*(f"{axis}={value}" for axis, value in values.items()))
     scale = base.lora.alpha / base.lora.rank
-    if multiple := _OF_RANK.fullmatch(chosen.get("lora.alpha", "")):
+    if multiple := _RANK_MULTIPLE.fullmatch(points.get("lora.alpha", "")):
         scale = float(multiple[1])
-    if multiple or ("lora.rank" in chosen and "lora.alpha" not in chosen):
+    if multiple or ("lora.rank" in points and "lora.alpha" not in points):
         config = config.override(f"lora.alpha={scale * config.lora.rank:g}")
-    told = {axis: point for axis, point in chosen.items() if point in ("own", "none") or _OF_RANK.fullmatch(point)}
-    return config, {axis: told.get(axis, value_of(config, axis, point)) for axis, point in chosen.items()}
+    return config, {
+        axis: point if point in ("recipe", "none") or _RANK_MULTIPLE.fullmatch(point) else factor_value(config, axis, point)
+        for axis, point in points.items()
+    }
 
 
-def value_of(config: Config, axis: str, point: str) -> Factor:
-    """A setting's value by its dotted name; words are joined by +, and where a point stands for none, it is told itself."""
+def factor_value(config: Config, axis: str, point: str) -> Factor:
+    """Return a setting's value by its dotted name, a list joined by `+`; the point itself for a value of None, such as `all`."""
     value: Any = config
     for name in axis.split("."):
         value = getattr(value, name)
@@ -166,56 +174,66 @@ def value_of(config: Config, axis: str, point: str) -> Factor:
     return "+".join(map(str, value)) if isinstance(value, tuple) else value if isinstance(value, Factor) else str(value)
 
 
-def parse_points(given: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Read `lora.rank=2,4,8`, one for each axis. Raises LoralabError for anything else."""
-    found: dict[str, tuple[str, ...]] = {}
-    for each in given:
-        axis, equals, values = each.partition("=")
-        if not equals or axis in found:
-            raise LoralabError(f"--points {each}: write SETTING=POINT,POINT,... once for each setting, such as lora.rank=2,4,8")
-        found[axis.strip()] = tuple(value.strip() for value in values.split(",") if value.strip())
-    return found
+def setting_types(name: str) -> list[Any]:
+    """Return a setting's type and its parts, by its dotted name: for `int | None` itself, int and None."""
+    section, _, inner = name.partition(".")
+    fields: Mapping[str, Any] = Config.model_fields
+    field = fields[section].annotation.model_fields[inner] if inner else fields[section]
+    return _type_parts(field.annotation)
 
 
-def parse_seeds(given: str) -> tuple[int, ...]:
-    """Read `1,2,3`."""
-    words = given.split(",")
+def parse_points(arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Parse `lora.rank=2,4,8`, one per setting. Raises LoralabError for anything else."""
+    points: dict[str, tuple[str, ...]] = {}
+    for argument in arguments:
+        axis, equals, values = argument.partition("=")
+        if not equals or axis in points:
+            raise LoralabError(f"--points {argument}: give SETTING=POINT,POINT,... once per setting, such as lora.rank=2,4,8")
+        points[axis.strip()] = tuple(value.strip() for value in values.split(",") if value.strip())
+    return points
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Parse `1,2,3`. Raises LoralabError for anything else."""
+    words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise LoralabError(f"--seeds {given}: write whole numbers with commas between them, such as 1,2,3")
+        raise LoralabError(f"--seeds {text}: give whole numbers separated by commas, such as 1,2,3")
     return tuple(int(word) for word in words)
 
 
-def name_of(factors: Mapping[str, Factor]) -> str:
-    """Return a name made of factors, in characters that every file system takes; a long one is cut and ends in a digest."""
-    words = [f"{_short(name)}-{value}" for name, value in factors.items()]
+def trial_name(factors: Mapping[str, Factor]) -> str:
+    """Return `rank-4_seed-42` in characters that every file system allows; a long name is cut and ends with a digest."""
+    words = [f"{_short_name(factor)}-{value}" for factor, value in factors.items()]
     name = "_".join(re.sub(r"[^A-Za-z0-9.+-]+", "-", word) for word in words)
-    if len(name) <= LONGEST_NAME:
+    if len(name) <= MAX_NAME_LENGTH:
         return name
-    return f"{name[: LONGEST_NAME - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name[: MAX_NAME_LENGTH - 9]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def points_of_factors(factors: Iterable[Mapping[str, Factor]]) -> dict[str, list[Factor]]:
+    """Return each factor with the points it takes in any trial, in order of appearance."""
+    points: dict[str, dict[Factor, None]] = {}
+    for trial_factors in factors:
+        for name, value in trial_factors.items():
+            points.setdefault(name, {})[value] = None
+    return {name: [*values] for name, values in points.items()}
 
 
 @cache
-def _short(setting: str) -> str:
-    """`rank` for lora.rank; `lora.dropout` in full, for there is model.dropout too."""
+def _short_name(setting: str) -> str:
+    """Return `rank` for lora.rank, but `lora.dropout` in full, because of model.dropout."""
     last = setting.rpartition(".")[2]
     return last if sum(name.rpartition(".")[2] == last for name in setting_names()) < 2 else setting
 
 
-def _assigned(point: str) -> str:
-    """A point as the value of an assignment: `query+value` is two words, 1e+3 a number, `none` no value."""
+def _to_value(axis: str, point: str) -> str:
+    """Return a point as the value of an assignment: `query+value` is a list for a setting that takes one, text for others."""
     if point == "none":
         return ""
-    try:
-        float(point)
-    except ValueError:
-        return point.replace("+", ",")
-    return point
+    return (
+        point.replace("+", ",") if axis in _TEXT_LISTS or any(get_origin(part) is tuple for part in setting_types(axis)) else point
+    )
 
 
-def _varied(trials: Sequence[Trial]) -> dict[str, list[Factor]]:
-    """Each factor with the points it takes, in order of appearance."""
-    found: dict[str, dict[Factor, None]] = {}
-    for trial in trials:
-        for name, value in trial.factors.items():
-            found.setdefault(name, {})[value] = None
-    return {name: [*points] for name, points in found.items()}
+def _type_parts(annotation: Any) -> list[Any]:
+    return [annotation, *(part for argument in get_args(annotation) for part in _type_parts(argument))]

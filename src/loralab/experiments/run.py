@@ -1,4 +1,4 @@
-"""The route of an experiment: question → trials → run folders. Each trial is an ordinary run, and what is finished stays."""
+"""An experiment from plan to results: its trials are ordinary runs, and completed trials are skipped."""
 
 from __future__ import annotations
 
@@ -8,115 +8,119 @@ from pathlib import Path
 from typing import Protocol
 
 from loralab.config import Config
-from loralab.data.prepare import load_splits
+from loralab.data.splits import load_splits
 from loralab.errors import LoralabError
 from loralab.experiments.active import plan_active
 from loralab.experiments.compare import plan_comparison
-from loralab.experiments.execute import Where, run_all
+from loralab.experiments.execute import ExecutionOptions, run_trials
 from loralab.experiments.plans import make_plan
-from loralab.experiments.run_trial import Outcome, Tell
-from loralab.experiments.spec import Kind
+from loralab.experiments.run_trial import Outcome, OutcomeCallback
+from loralab.experiments.spec import ExperimentKind
 from loralab.storage import experiment_folder
 from loralab.storage.experiment_folder import Experiment, ExperimentSpec, Factor, Trial, TrialRecord
 
 
-class Planned(Protocol):
-    """A question, and its trials in rounds, each run before the next is asked for; `say` hears what takes time between them."""
+class ExperimentPlan(Protocol):
+    """A spec and its trials in rounds; each round runs before the next is requested."""
 
     @property
-    def question(self) -> ExperimentSpec: ...
+    def spec(self) -> ExperimentSpec: ...
 
     def inputs(self) -> Sequence[Config]:
-        """The settings of one trial of each recipe, to be tried before anything is written; of runs that are there none."""
+        """Return one config per recipe, to be checked before anything is written; none for existing runs."""
 
-    def rounds(self, folder: Path, say: Callable[[str], None]) -> Iterator[Sequence[Trial]]: ...
+    def rounds(self, folder: Path, on_progress: Callable[[str], None]) -> Iterator[Sequence[Trial]]:
+        """Yield rounds of trials. `on_progress` receives a message before slow work between rounds."""
 
 
 @dataclass(frozen=True)
 class ExperimentSummary:
-    """What an experiment came to: its folder and how each trial ended."""
+    """An experiment's folder and how each trial ended."""
 
     folder: Path
     outcomes: tuple[Outcome, ...]
 
     @property
     def failures(self) -> dict[str, str]:
-        """Why trials have no result, by name."""
+        """Trial name → why it failed."""
         return {outcome.trial.name: outcome.failure for outcome in self.outcomes if outcome.failure is not None}
 
 
 def plan_experiment(
-    kind: Kind,
-    recipes: Sequence[str],
+    kind: ExperimentKind,
+    sources: Sequence[str],
     settings: Sequence[str] = (),
     points: Mapping[str, Sequence[str]] | None = None,
     seeds: Sequence[int] | None = None,
-) -> Planned:
-    """Plan a kind of experiment on recipes or, where its design is `runs`, on run folders; arguments as in `make_plan`."""
+) -> ExperimentPlan:
+    """Plan an experiment on recipes or, for the design `runs`, on run folders. Other arguments as in `make_plan`."""
     points = points or {}
     match kind.design:
-        case "grid" | "around":
-            return make_plan(kind, recipes, settings, points, seeds)
-        case "chains":
-            return plan_active(kind, recipes, settings, points, seeds)
+        case "grid" | "one-at-a-time":
+            return make_plan(kind, sources, settings, points, seeds)
+        case "sequential":
+            return plan_active(kind, sources, settings, points, seeds)
         case "runs":
-            return plan_comparison(kind, recipes, settings, points, seeds)
+            return plan_comparison(kind, sources, settings, points, seeds)
+
+
+def default_name(kind: str, sources: Sequence[str]) -> str:
+    """Return an experiment's default name: its kind and the stems of its recipes or runs, equal words once."""
+    return "-".join(dict.fromkeys([kind, *(Path(source).stem for source in sources)]))[:80]
 
 
 def run_experiment(
-    plan: Planned,
+    plan: ExperimentPlan,
     folder: Path,
+    execution: ExecutionOptions | None = None,
     *,
-    where: Where = "here",
-    jobs: int | None = None,
-    ray_address: str | None = None,
     overwrite: bool = False,
-    announce: Callable[[ExperimentSpec, Sequence[Trial]], None] = lambda question, trials: None,
-    tell: Tell = lambda outcome: None,
-    say: Callable[[str], None] = lambda what: None,
+    announce: Callable[[ExperimentSpec, Sequence[Trial]], None] = lambda spec, trials: None,
+    on_outcome: OutcomeCallback = lambda outcome: None,
+    on_progress: Callable[[str], None] = lambda message: None,
 ) -> ExperimentSummary:
-    """Run a plan's trials into `folder`, or go on with an experiment that was stopped or now has more points.
+    """Run a plan's trials into `folder`, or resume an interrupted experiment or one that has more points now.
 
-    `announce` is told the question and each round of trials before it starts, `tell` each trial's end, `say` what is done between
-    rounds. Raises LoralabError where the folder holds another experiment, unless `overwrite`, and for data or an encoder that
-    no recipe finds.
+    `announce` receives the spec and each round of trials before it starts, `on_outcome` each ended trial, `on_progress` what
+    happens between rounds. Raises LoralabError for a folder with another experiment, unless `overwrite`, and if no recipe has
+    usable data and a usable encoder.
     """
     check_inputs(plan.inputs())
-    earlier = open_experiment(plan.question, folder, overwrite)
-    question = together(earlier.question, plan.question) if earlier else plan.question
-    entries = {entry.name: entry for entry in earlier.entries} if earlier else {}
+    earlier = open_experiment(plan.spec, folder, overwrite)
+    spec = merge_specs(earlier.spec, plan.spec) if earlier else plan.spec
+    records = {record.name: record for record in earlier.records} if earlier else {}
     outcomes: list[Outcome] = []
-    for round_ in plan.rounds(folder, say):
-        entries |= {trial.name: TrialRecord.of(trial) for trial in round_}
-        experiment_folder.write_experiment(folder, question, entries.values())
-        announce(plan.question, round_)
-        ended = run_all(round_, folder, where=where, jobs=jobs, ray_address=ray_address, tell=tell)
-        entries |= {outcome.trial.name: TrialRecord.of(outcome.trial, outcome.failure) for outcome in ended}
-        experiment_folder.write_experiment(folder, question, entries.values())
+    for trials in plan.rounds(folder, on_progress):
+        records |= {trial.name: TrialRecord.of(trial) for trial in trials}
+        experiment_folder.write_experiment(folder, spec, records.values())
+        announce(plan.spec, trials)
+        ended = run_trials(trials, folder, execution or ExecutionOptions(), on_outcome)
+        records |= {outcome.trial.name: TrialRecord.of(outcome.trial, outcome.failure) for outcome in ended}
+        experiment_folder.write_experiment(folder, spec, records.values())
         outcomes += ended
     return ExperimentSummary(folder, tuple(outcomes))
 
 
 def check_inputs(configs: Sequence[Config]) -> None:
-    """Raise what is wrong with every recipe, such as data or an encoder that is not there: once, and before the first trial."""
-    wrong = [error for config in configs if (error := _wrong(config)) is not None]
-    if wrong and len(wrong) == len(configs):
-        raise wrong[0]
+    """Raise the first error, such as missing data or a missing encoder, if every recipe has one."""
+    errors = [error for config in configs if (error := _input_error(config)) is not None]
+    if errors and len(errors) == len(configs):
+        raise errors[0]
 
 
-def _wrong(config: Config) -> LoralabError | None:
+def _input_error(config: Config) -> LoralabError | None:
     from loralab.info import count_parameters
 
     try:
-        splits, _ = load_splits(**config.data.division())
+        splits, _ = load_splits(config.data)
         count_parameters(config, len(splits.classes))
     except LoralabError as error:
         return error
     return None
 
 
-def open_experiment(question: ExperimentSpec, folder: Path, overwrite: bool) -> Experiment | None:
-    """Return what an earlier call of the same question planned. Its trials stay, whatever points this call gives."""
+def open_experiment(spec: ExperimentSpec, folder: Path, overwrite: bool) -> Experiment | None:
+    """Return the experiment in `folder`, None for a new folder. Raises LoralabError for another experiment or other content."""
     if overwrite:
         experiment_folder.remove_experiment(folder)
     if not experiment_folder.is_experiment(folder):
@@ -124,22 +128,26 @@ def open_experiment(question: ExperimentSpec, folder: Path, overwrite: bool) -> 
             raise LoralabError(f"{folder} exists and is not an experiment: choose another --name or --runs")
         return None
     earlier = experiment_folder.read_experiment(folder)
-    before, now = earlier.question, question
-    for what in ("kind", "recipes", "held"):
-        if getattr(before, what) != getattr(now, what):
+    for name, label in (("kind", "kind"), ("recipes", "recipes"), ("fixed", "fixed settings")):
+        before, now = getattr(earlier.spec, name), getattr(spec, name)
+        if before != now:
             raise LoralabError(
-                f"{folder} asks something else: its {what} are {getattr(before, what)}, not {getattr(now, what)}\n"
+                f"{folder} holds another experiment, with {label} {_text(before)}, not {_text(now)}\n"
                 "  choose another --name, or replace it with --overwrite"
             )
     return earlier
 
 
-def together(before: ExperimentSpec, now: ExperimentSpec) -> ExperimentSpec:
-    """Return the question with the points of both calls, numbers in ascending order."""
+def merge_specs(before: ExperimentSpec, now: ExperimentSpec) -> ExperimentSpec:
+    """Return the spec with the points of both calls, numbers in ascending order."""
 
-    def points(factor: str) -> Sequence[Factor]:
-        all_ = [*dict.fromkeys((*before.varied.get(factor, ()), *now.varied.get(factor, ())))]
-        numbers = [point for point in all_ if isinstance(point, int | float)]
-        return [*sorted(numbers)] if len(numbers) == len(all_) else all_
+    def merge(factor: str) -> Sequence[Factor]:
+        points = [*dict.fromkeys((*before.varied.get(factor, ()), *now.varied.get(factor, ())))]
+        numbers = [point for point in points if isinstance(point, int | float)]
+        return sorted(numbers) if len(numbers) == len(points) else points
 
-    return replace(now, varied={factor: points(factor) for factor in {**before.varied, **now.varied}})
+    return replace(now, varied={factor: merge(factor) for factor in {**before.varied, **now.varied}})
+
+
+def _text(value: str | Sequence[str]) -> str:
+    return value if isinstance(value, str) else ", ".join(value) or "none"

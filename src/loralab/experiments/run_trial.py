@@ -1,93 +1,121 @@
-"""One trial, run wherever it is asked for: from its last checkpoint where it was stopped, and not at all where it is complete."""
+"""One trial, wherever it runs: complete trials are skipped, interrupted ones are resumed from their last checkpoint."""
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 from loralab.errors import Interrupted, LoralabError, RunFailed
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import Trial, trial_folder
 from loralab.training.callbacks import Listener
 
-MOST_DEATHS = 3
-"""A trial whose process died this often is given up: it dies of itself, not of its neighbours."""
+MAX_DEATHS = 3
+"""A trial whose process died this often fails: the cause is probably the trial itself."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. found: it was complete before; failure or stopped: why it has no result, None where it has."""
+    """How a trial ended.
+
+    skipped: it was complete already. failure, pruned: why it has no result. restarted: why it could not be resumed and started
+    anew.
+    """
 
     trial: Trial
-    found: bool = False
+    skipped: bool = False
     failure: str | None = None
-    stopped: str | None = None
+    pruned: str | None = None
+    restarted: str | None = None
 
 
 class TrialPruned(Exception):
-    """Raised by a listener to end a trial on purpose before its end: it has no result, and is no failure."""
+    """Raised by a listener to end a trial early. A pruned trial has no result and is not a failure."""
 
 
-Tell = Callable[[Outcome], None]
-T = TypeVar("T")
+OutcomeCallback = Callable[[Outcome], None]
 
 
 def is_complete(trial: Trial, folder: Path) -> bool:
-    """True where the trial's result lies. Raises LoralabError where another trial's does, or a run from elsewhere has none."""
+    """Return whether the trial has a result.
+
+    Raises LoralabError for a result of other settings and for an incomplete external run.
+    """
     target = trial_folder(folder, trial)
-    if trial.elsewhere:
+    if trial.external:
         run_folder.read_scores(target)
         return True
     if not (target / run_folder.SCORES).is_file():
         return False
-    if run_folder.read_config(target).fingerprint() != trial.config.fingerprint():  # what it does not name has its default
-        raise LoralabError(f"{target} was run with other settings: give another --name, or replace the experiment with --overwrite")
+    if (
+        run_folder.read_config(target).fingerprint() != trial.config.fingerprint()
+    ):  # of the files: settings added later have defaults
+        raise LoralabError(
+            f"{target} was run with other settings: choose another --name, or replace the experiment with --overwrite"
+        )
     return True
 
 
 def run_trial(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) -> Outcome:
-    """Run one trial, from its last checkpoint where it was stopped, and tell how it ended. Only Ctrl-C gets through."""
+    """Run one trial, or resume it, and return how it ended. Raises nothing but Interrupted, after Ctrl-C."""
     from loralab.pipeline import run_training
 
     target = trial_folder(folder, trial)
     run = partial(run_training, trial.config, name=target.name, folder=target.parent, listeners=listeners)
 
-    def attempted() -> Outcome:
+    def work() -> Outcome:
         if is_complete(trial, folder):
-            return Outcome(trial, found=True)
-        start_or_resume(run, target)
-        return Outcome(trial)
+            return Outcome(trial, skipped=True)
+        return Outcome(trial, restarted=start_or_resume(run, target))
 
-    return capture_outcome(trial, attempted)
+    return capture_outcome(trial, work)
 
 
-def start_or_resume(run: Callable[..., T], target: Path) -> T:
-    """Begin a run, or go on with what lies in its folder; what cannot go on to the same result begins anew."""
-    started = (target / run_folder.CONFIG).is_file()
+def start_or_resume(run: Callable[..., object], target: Path) -> str | None:
+    """Start a run, or resume the one in its folder with the threads it was started with, which its result depends on.
+
+    Return why a run could not be resumed to the same result, such as another device; it is then started anew.
+    """
+    if not (target / run_folder.CONFIG).is_file():
+        run()
+        return None
     try:
-        return run(resume=started)
-    except Interrupted:
+        with _torch_threads(run_folder.read_environment(target).get("threads")):
+            run(resume=True)
+        return None
+    except RunFailed:
         raise
     except LoralabError as error:
-        if not started or isinstance(error, RunFailed):
-            raise
-        return run(overwrite=True)  # begun on another machine, say, or with other threads
+        run(overwrite=True)
+        return str(error)
 
 
-def capture_outcome(trial: Trial, work: Callable[[], T]) -> T | Outcome:
-    """What a part of a trial returns or, where it raises, how the trial ended. Only Ctrl-C gets through."""
+def capture_outcome(trial: Trial, work: Callable[[], Outcome]) -> Outcome:
+    """Return the outcome of `work`, or the one that its exception stands for. Raises nothing but Interrupted."""
     try:
         return work()
     except Interrupted:
         raise
     except TrialPruned as reason:
-        return Outcome(trial, stopped=str(reason))
+        return Outcome(trial, pruned=str(reason))
     except LoralabError as error:
         return Outcome(trial, failure=str(error))
     except Exception as error:
-        traceback.print_exc()  # a bug of ours keeps its trace, and the other trials their chance
+        traceback.print_exc()  # a bug keeps its traceback, and the other trials continue
         return Outcome(trial, failure=repr(error))
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

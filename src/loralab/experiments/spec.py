@@ -1,4 +1,4 @@
-"""The kinds of experiment, each a question with the settings it varies and points that end in minutes on two cores."""
+"""The kinds of experiment: question, varied settings, and default points that finish in minutes on two cores."""
 
 from __future__ import annotations
 
@@ -8,64 +8,66 @@ from typing import Literal
 
 from loralab.errors import LoralabError, nearest
 
-THREE = (1, 2, 3)
-
 
 @dataclass(frozen=True)
-class Kind:
-    """One kind of study.
+class ExperimentKind:
+    """One kind of experiment.
 
-    axes: each setting that varies, with its points as they are typed; a point `2r` of lora.alpha is twice the rank.
-    design: every combination (grid); one axis at a time around the recipe's own values (around); trials each of which decides the
-    rows of the next (chains); or runs that are there already (runs).
-    free: other settings than these may be varied instead, by --points.
-    draws: each seed also draws other training rows (data.sample_seed); the test rows stay.
-    always: settings of every trial, which the user's own override. `active` has no validation rows, whose labels would be no less
-    work, and data.max_train_samples bounds the rows that it chooses from.
+    axes: varied setting → default points, as typed; the point `2r` of lora.alpha is twice the rank.
+    design: every combination (grid); one setting at a time around the recipe's values (one-at-a-time); trials that choose the rows
+    of the next trials (sequential); existing runs (runs).
+    any_setting: --points may name other settings instead.
+    resample: each seed also samples its own training rows (data.sample_seed); the test rows stay the same.
+    fixed: settings of every trial unless the user sets them. `active` uses no validation rows, because they would need labels too;
+    data.max_train_samples bounds its pool.
     """
 
     name: str
-    asks: str
+    question: str
     axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     seeds: tuple[int, ...] = (42,)
-    design: Literal["grid", "around", "chains", "runs"] = "grid"
-    free: bool = False
-    draws: bool = False
-    always: tuple[str, ...] = ()
+    design: Literal["grid", "one-at-a-time", "sequential", "runs"] = "grid"
+    any_setting: bool = False
+    resample: bool = False
+    fixed: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """Return the question with what is varied, its points and seeds, and what is held, in a few lines of text."""
-        lines = [f"{self.name}: {self.asks}", *(f"--points {axis}={','.join(points)}" for axis, points in self.axes.items())]
-        if self.free:
-            lines.append("--points may name any other settings in their place")
+        """Return the question, the default points and seeds, the fixed settings and the command, as a few lines of text."""
+        lines = [f"{self.name}: {self.question}", *(f"--points {axis}={','.join(points)}" for axis, points in self.axes.items())]
+        if self.any_setting:
+            lines.append("--points can name any other settings instead")
         if self.seeds:
-            lines.append(f"--seeds {','.join(map(str, self.seeds))}" + (", each with other training rows" if self.draws else ""))
-        if self.always:
-            lines.append(f"{' '.join(self.always)}, unless given")
-        takes = "RUN RUN ..." if self.design == "runs" else "RECIPE[,RECIPE] [KEY=VALUE ...]"
-        return "\n  ".join([*lines, f"loralab experiment {self.name} {takes}"])
+            lines.append(
+                f"--seeds {','.join(map(str, self.seeds))}" + (", each with its own training rows" if self.resample else "")
+            )
+        if self.fixed:
+            lines.append(f"{' '.join(self.fixed)}, unless set")
+        arguments = "RUN RUN ..." if self.design == "runs" else "RECIPE[,RECIPE] [KEY=VALUE ...]"
+        return "\n  ".join([*lines, f"loralab experiment {self.name} {arguments}"])
 
 
-def find_kind(name: str) -> Kind:
-    """Return a kind by its name. Raises LoralabError with the names there are."""
+def find_kind(name: str) -> ExperimentKind:
+    """Return a kind by name. Raises LoralabError for an unknown one."""
     if name not in KINDS:
-        raise LoralabError(f"there is no experiment {name!r}{nearest(name, KINDS)}; kinds: {', '.join(KINDS)}")
+        raise LoralabError(f"unknown experiment {name!r}{nearest(name, KINDS)}; kinds: {', '.join(KINDS)}")
     return KINDS[name]
 
 
-KINDS: Mapping[str, Kind] = {
+KINDS: Mapping[str, ExperimentKind] = {
     kind.name: kind
     for kind in (
-        Kind("seeds", "How much of a score is luck? Recipes compared over the same seeds.", seeds=(1, 2, 3, 4, 5)),
-        Kind(
-            "grid",
-            "Which learning rate and weight decay? Every combination of the points.",
-            {"train.learning_rate": ("1e-4", "3e-4", "1e-3", "3e-3"), "train.weight_decay": ("0", "0.01", "0.1")},
-            free=True,
+        ExperimentKind(
+            "seeds", "How much do scores vary between seeds? Compares recipes over the same seeds.", seeds=(1, 2, 3, 4, 5)
         ),
-        Kind(
+        ExperimentKind(
+            "grid",
+            "Which combination is best, such as learning rate and weight decay? Runs every combination.",
+            {"train.learning_rate": ("1e-4", "3e-4", "1e-3", "3e-3"), "train.weight_decay": ("0", "0.01", "0.1")},
+            any_setting=True,
+        ),
+        ExperimentKind(
             "ablation",
-            "What does each choice contribute? One setting at a time around the recipe's own.",
+            "What does each setting contribute? Varies one setting at a time around the recipe's values.",
             {
                 "lora.targets": ("query", "value", "query+value", "all"),
                 "lora.rank": ("2", "4", "8", "16"),
@@ -73,54 +75,56 @@ KINDS: Mapping[str, Kind] = {
                 "lora.dropout": ("0", "0.1", "0.2"),
                 "train.learning_rate": ("3e-4", "1e-3", "3e-3"),
             },
-            design="around",
-            free=True,
+            design="one-at-a-time",
+            any_setting=True,
         ),
-        Kind(
+        ExperimentKind(
             "layers",
-            "Which top layers suffice?",
+            "How many top layers need adapters?",
             {"lora.layers": ("top1", "top2", "top3", "top4", "all")},
-            seeds=THREE,
+            seeds=(1, 2, 3),
         ),
-        Kind(
+        ExperimentKind(
             "few-shot",
-            "What do a few labelled rows of each class buy? Several draws of the rows.",
+            "What accuracy do a few labelled rows per class give? Repeats over samples of the rows.",
             {"data.shots_per_class": ("1", "2", "5", "10", "20", "50")},
-            seeds=THREE,
-            draws=True,
-            always=("data.validation=0",),
+            seeds=(1, 2, 3),
+            resample=True,
+            fixed=("data.validation=0",),
         ),
-        Kind(
+        ExperimentKind(
             "scaling",
-            "What would more rows buy? A power law through the error at each size.",
+            "What would more training rows gain? Fits a power law to the error at each size.",
             {"data.max_train_samples": ("50", "100", "200", "400")},
-            seeds=THREE,
-            draws=True,
+            seeds=(1, 2, 3),
+            resample=True,
         ),
-        Kind(
+        ExperimentKind(
             "augmentation",
-            "Do more rows made of the same rows help? Each technique apart, and mixed, against none.",
+            "Does data augmentation help? Compares each technique and their mix with none.",
             {
                 "data.augment": ("synonym", "insertion", "deletion", "swap", "synonym+insertion+deletion+swap"),
                 "data.augment_ratio": ("0", "0.5"),
             },
-            seeds=THREE,
+            seeds=(1, 2, 3),
         ),
-        Kind(
+        ExperimentKind(
             "zero-shot",
-            "What do the names of the classes tell, and what their descriptions? Nothing is trained.",
-            {"data.descriptions": ("none", "own")},
-            free=True,
-            always=("train.epochs=0", "train.head_init=descriptions", "data.validation=0"),
+            "What accuracy do class names and class descriptions give without training?",
+            {"data.descriptions": ("none", "recipe")},
+            any_setting=True,
+            fixed=("train.epochs=0", "train.head_init=descriptions", "data.validation=0"),
         ),
-        Kind(
+        ExperimentKind(
             "active",
-            "Which rows are worth labelling? Strategies that begin with the same rows.",
+            "Which rows should be labelled next? Compares strategies that start from the same rows.",
             {"strategy": ("random", "least-confidence", "margin", "entropy", "badge"), "labels": ("25", "50", "100", "200")},
-            seeds=THREE,
-            design="chains",
-            always=("data.validation=0", "data.max_train_samples=10000"),
+            seeds=(1, 2, 3),
+            design="sequential",
+            fixed=("data.validation=0", "data.max_train_samples=10000"),
         ),
-        Kind("compare", "Which of these runs is better? Finished runs, on the test rows that they share.", seeds=(), design="runs"),
+        ExperimentKind(
+            "compare", "Which finished run is better? Compares runs on their shared test rows.", seeds=(), design="runs"
+        ),
     )
 }

@@ -26,8 +26,8 @@ from loralab.storage import run_folder
 EXPERIMENT, TRIALS, INDICES = "experiment.json", "trials", "indices"
 TABLE, TABLES, FIGURES, REPORT = "trials.csv", "tables", "figures", "report.html"
 STUDY, STUDY_LOCK, CLAIM_LOCK = "study.journal", "study.journal.lock", "study.lock"
-FOUND, BEST, PARETO = "search.json", "best.yaml", "pareto.csv"
-_MADE = (TABLE, TABLES, FIGURES, REPORT, FOUND, BEST, PARETO)
+SEARCH_RESULTS, BEST, PARETO = "search.json", "best.yaml", "pareto.csv"
+_MADE = (TABLE, TABLES, FIGURES, REPORT, SEARCH_RESULTS, BEST, PARETO)
 NAMES = frozenset((EXPERIMENT, TRIALS, INDICES, STUDY, STUDY_LOCK, CLAIM_LOCK, *_MADE))
 """Everything that may lie in an experiment's folder: `--overwrite` deletes nothing else."""
 
@@ -48,48 +48,48 @@ class Trial:
     run: str | None = None
 
     @property
-    def elsewhere(self) -> bool:
-        """True for a run that no experiment made: it is read and never run."""
+    def external(self) -> bool:
+        """True for a run that no experiment made: it is read, never run."""
         return self.run is not None and not self.run.startswith(f"{TRIALS}/")
 
 
 @dataclass(frozen=True)
 class ExperimentSpec:
-    """What an experiment asks. `varied`: each factor with its points; `held`: settings changed in all trials alike."""
+    """What an experiment studies. varied: each factor with its points. fixed: `key=value` settings of all trials."""
 
     kind: str
-    asks: str
+    question: str
     recipes: tuple[str, ...]
-    held: tuple[str, ...]
+    fixed: tuple[str, ...]
     varied: Mapping[str, Sequence[Factor]]
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial as its experiment's file tells it; `run` as in Trial.
+    """A trial in experiment.json; `run` as in Trial.
 
-    failure: why it has no result, where there is a reason; stopped: why it was ended on purpose, which is no failure.
+    failure: why the trial failed. pruned: why the trial was pruned.
     """
 
     name: str
     factors: Mapping[str, Factor]
     fingerprint: str
     failure: str | None = None
-    stopped: str | None = None
+    pruned: str | None = None
     run: str | None = None
 
     @classmethod
-    def of(cls, trial: Trial, failure: str | None = None, stopped: str | None = None) -> TrialRecord:
-        """What is written down of a trial."""
-        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure, stopped, trial.run)
+    def of(cls, trial: Trial, failure: str | None = None, pruned: str | None = None) -> TrialRecord:
+        """Return the record of a trial."""
+        return cls(trial.name, dict(trial.factors), trial.config.fingerprint(), failure, pruned, trial.run)
 
 
 @dataclass(frozen=True)
 class Experiment:
     """The contents of experiment.json."""
 
-    question: ExperimentSpec
-    entries: tuple[TrialRecord, ...]
+    spec: ExperimentSpec
+    records: tuple[TrialRecord, ...]
 
 
 def trial_folder(folder: Path, trial: Trial | TrialRecord) -> Path:
@@ -114,15 +114,15 @@ def remove_experiment(folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def write_experiment(folder: Path, question: ExperimentSpec, entries: Iterable[TrialRecord]) -> None:
+def write_experiment(folder: Path, spec: ExperimentSpec, records: Iterable[TrialRecord]) -> None:
     """Write down the question and every trial planned so far, whole or not at all."""
     content = {
-        "kind": question.kind,
-        "asks": question.asks,
-        "recipes": [*question.recipes],
-        "held": [*question.held],
-        "varied": {name: [*points] for name, points in question.varied.items()},
-        "trials": [asdict(entry) for entry in entries],
+        "kind": spec.kind,
+        "question": spec.question,
+        "recipes": [*spec.recipes],
+        "fixed": [*spec.fixed],
+        "varied": {name: [*points] for name, points in spec.varied.items()},
+        "trials": [asdict(record) for record in records],
     }
     with run_folder.says_disk(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -133,25 +133,25 @@ def read_experiment(folder: Path) -> Experiment:
     """Read an experiment. Raises LoralabError when there is none or its file is damaged."""
     path = folder / EXPERIMENT
     try:
-        found: Any = json.loads(path.read_text(encoding="utf-8"))
-        question = ExperimentSpec(
-            found["kind"], found["asks"], tuple(found["recipes"]), tuple(found["held"]), dict(found["varied"])
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        spec = ExperimentSpec(
+            content["kind"], content["question"], tuple(content["recipes"]), tuple(content["fixed"]), dict(content["varied"])
         )
-        entries = tuple(
-            TrialRecord(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"], t.get("stopped"), t.get("run"))
-            for t in found["trials"]
+        records = tuple(
+            TrialRecord(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"], t["pruned"], t["run"])
+            for t in content["trials"]
         )
     except FileNotFoundError as error:
         raise LoralabError(f"{folder} is not an experiment: it has no {EXPERIMENT}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LoralabError(f"{path} is damaged ({error!r}): run the experiment again, its finished trials are kept") from error
-    return Experiment(question, entries)
+    return Experiment(spec, records)
 
 
 def find_runs(folder: Path) -> list[Path]:
     """A run's folder itself; of an experiment its complete trials' folders. Raises LoralabError where there is no result."""
     if is_experiment(folder):
-        trials = dict.fromkeys(trial_folder(folder, entry) for entry in read_experiment(folder).entries if entry.failure is None)
+        trials = dict.fromkeys(trial_folder(folder, record) for record in read_experiment(folder).records if record.failure is None)
         complete = [run for run in trials if (run / run_folder.SCORES).is_file()]
         if not complete:
             raise LoralabError(f"no trial of {folder} is complete: run the experiment first")
