@@ -1,4 +1,4 @@
-"""Attention written out, forward and backward, against PyTorch's own."""
+"""Our attention, forward and backward, against PyTorch's."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def plain(qkv: Tensor, mask: Tensor, rows: int | None) -> Tensor:
 
 @pytest.mark.parametrize("batch", [1, BATCH])
 @pytest.mark.parametrize("rows", [None, 1, 3])
-def test_it_equals_pytorchs_own_both_ways(rows: int | None, batch: int) -> None:
+def test_values_and_gradients_equal_pytorchs(rows: int | None, batch: int) -> None:
     qkv, mask = inputs(torch.float32)
     kept = mask.clone()
     found, expected = (
@@ -41,7 +41,7 @@ def test_it_equals_pytorchs_own_both_ways(rows: int | None, batch: int) -> None:
     assert torch.equal(mask, kept)
 
 
-def test_in_bf16_it_is_as_close_to_the_truth_as_bf16_is() -> None:
+def test_bf16_is_as_accurate_as_pytorchs() -> None:
     qkv, mask = inputs(torch.bfloat16)
     truth, wide = inputs(torch.float32)
     found, expected = _Attention.apply(qkv, mask, HEADS, None), plain(truth, wide, None)

@@ -1,4 +1,4 @@
-"""A bundle is enough: reloaded in a fresh process, moved, offline, it gives the logits it was saved with; damage is refused."""
+"""A saved model gives equal logits in a new process, moved and offline; damaged files are refused."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_saving_from_bf16_keeps_what_was_trained_exactly(checkpoints: dict[str, 
     assert largest_difference(logits_of(load_bundle(folder)[0], tokens, mask), exact) < 1e-6
 
 
-def test_a_merged_network_saves_the_same_adapter(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+def test_a_merged_model_saves_the_same_adapter(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     model = trained(checkpoints["roberta"], "lora")
     tokens, mask = padded_batch(checkpoints["roberta"])
     exact = logits_of(model, tokens, mask)
@@ -162,7 +162,7 @@ def test_a_merged_network_saves_the_same_adapter(checkpoints: dict[str, Path], t
 
 
 @pytest.mark.parametrize("tuning", ["lora", "head"])
-def test_other_base_weights_are_refused_and_the_right_ones_found_elsewhere(tmp_path: Path, tuning: str) -> None:
+def test_other_base_weights_are_refused_and_a_moved_base_is_accepted(tmp_path: Path, tuning: str) -> None:
     base = make_checkpoint(tmp_path / "base", "roberta")
     model = trained(base, tuning)
     tokens, mask = padded_batch(base)
@@ -180,7 +180,7 @@ def test_other_base_weights_are_refused_and_the_right_ones_found_elsewhere(tmp_p
         Classifier.load(folder)
 
 
-def test_a_base_that_is_gone_is_said_with_the_way_to_name_its_new_place(tmp_path: Path) -> None:
+def test_a_missing_base_gets_an_error_that_names_the_option(tmp_path: Path) -> None:
     base = make_checkpoint(tmp_path / "base", "roberta")
     folder = bundle(tmp_path / "bundle", trained(base, "lora"), base, tuning="lora", lora=LORA)
     shutil.rmtree(base)
@@ -225,7 +225,7 @@ def test_a_missing_file_is_refused(saved: Callable[..., Path], tuning: str, name
         Classifier.load(folder)
 
 
-def test_a_missing_tokenizer_is_the_base_s_or_refused(saved: Callable[..., Path]) -> None:
+def test_a_missing_tokenizer_falls_back_to_the_base_or_is_refused(saved: Callable[..., Path]) -> None:
     folder = saved()
     before = Classifier.load(folder, precision="fp32").predict(TEXTS).probabilities
     (folder / "tokenizer.json").unlink()
@@ -329,6 +329,6 @@ def test_a_manifest_with_a_wrong_value_is_refused(saved: Callable[..., Path], ke
         Classifier.load(folder).predict(TEXTS)
 
 
-def test_neither_a_run_nor_a_bundle_is_said(tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"loralab\.json"):
         load_bundle(tmp_path)

@@ -96,7 +96,7 @@ def test_any_layer_can_be_the_first(checkpoints: dict[str, Path], kind: str) -> 
 
 
 @every_architecture
-def test_the_last_layer_runs_for_the_first_token_alone_where_only_that_is_read(checkpoints: dict[str, Path], kind: str) -> None:
+def test_cls_pooling_computes_only_the_first_token_of_the_last_layer(checkpoints: dict[str, Path], kind: str) -> None:
     tokens, mask = padded_batch(checkpoints[kind])
     for pooling, rows in (("cls", 1), ("mean", tokens.shape[1])):
         model = randomise(ours(checkpoints[kind], pooling=pooling))

@@ -86,13 +86,13 @@ def test_gradients_of_adapters_and_head_equal_peft(checkpoints: dict[str, Path],
 
 
 @every_architecture
-def test_fresh_adapters_leave_logits_as_they_are(checkpoints: dict[str, Path], kind: str) -> None:
+def test_new_adapters_do_not_change_logits(checkpoints: dict[str, Path], kind: str) -> None:
     tokens, mask = padded_batch(checkpoints[kind])
     adapted = ours(checkpoints[kind], tuning="lora", lora=LoraConfig(rank=4, targets=("all",)))
     assert largest_difference(logits_of(adapted, tokens, mask), logits_of(ours(checkpoints[kind]), tokens, mask)) < 1e-5
 
 
-def test_fresh_adapters_are_drawn_as_peft_draws_them(checkpoints: dict[str, Path]) -> None:
+def test_new_adapters_are_drawn_like_pefts(checkpoints: dict[str, Path]) -> None:
     model = ours(checkpoints["bert"], tuning="lora", lora=LoraConfig(rank=32, targets=("all",)))
     for _, role, adapter in model.adapters():
         inputs = 64 if role == "ffn_out" else 32
@@ -104,7 +104,7 @@ def test_fresh_adapters_are_drawn_as_peft_draws_them(checkpoints: dict[str, Path
         assert not adapter.b.any()
 
 
-def test_the_initial_draw_is_decided_by_its_seed_alone(checkpoints: dict[str, Path]) -> None:
+def test_only_the_seed_decides_the_initial_weights(checkpoints: dict[str, Path]) -> None:
     def drawn(seed: int, ambient: int) -> Tensor:
         torch.manual_seed(ambient)
         model = ours(checkpoints["bert"], head="linear", tuning="lora", seed=seed)

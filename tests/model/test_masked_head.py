@@ -1,4 +1,4 @@
-"""The masked-language head over the classes' words: its logits are those of Transformers' AutoModelForMaskedLM for these tokens."""
+"""head=prompt: the logits equal those of Transformers' AutoModelForMaskedLM for the classes' words."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_logits_are_those_of_transformers_for_the_classes_words(masked: Mapping[
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
-def test_a_decoder_of_its_own_is_read(masked: Mapping[str, Path], tmp_path: Path) -> None:
+def test_an_untied_decoder_is_used(masked: Mapping[str, Path], tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "untied", "roberta", masked=True, tie_word_embeddings=False)
     prompt, encoded = prompted(folder)
     expected = of_transformers(folder, prompt, encoded)
@@ -116,7 +116,7 @@ def test_a_trained_prompt_is_counted_saved_and_loaded_whole(
     np.testing.assert_allclose(logits_of(loaded, encoded), expected, atol=1e-5)
 
 
-def test_an_encoder_without_such_a_head_is_refused(masked: Mapping[str, Path], checkpoints: Mapping[str, Path]) -> None:
+def test_an_encoder_without_a_masked_language_head_is_refused(masked: Mapping[str, Path], checkpoints: Mapping[str, Path]) -> None:
     prompt, _ = prompted(masked["bert"])
     for kind in ("bert", "electra"):
         with pytest.raises(LoralabError, match=r"no masked-language head(.|\n)*model.head=linear train.head_init=descriptions"):
@@ -125,7 +125,7 @@ def test_an_encoder_without_such_a_head_is_refused(masked: Mapping[str, Path], c
         build(masked["bert"], prompt, lora=LoraConfig(variant="dora"))
 
 
-def test_a_head_that_lost_a_tensor_is_refused(masked: Mapping[str, Path], tmp_path: Path) -> None:
+def test_a_head_with_a_missing_tensor_is_refused(masked: Mapping[str, Path], tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "damaged", "roberta", masked=True)
     tensors = load_file(folder / "model.safetensors")
     save_file({name: t for name, t in tensors.items() if name != "lm_head.layer_norm.bias"}, folder / "model.safetensors")

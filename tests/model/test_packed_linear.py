@@ -1,4 +1,4 @@
-"""Products with frozen weights, in oneDNN's layout, equal torch's; a weight that changes is laid out anew."""
+"""Products with packed frozen weights equal torch's; a changed weight is packed again."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def frozen(outputs: int, inputs: int, dtype: torch.dtype = torch.float32) -> tup
 
 
 def laid_out() -> int:
-    """How many weights are, those of tests before left out."""
+    """The number of packed weights since the test began."""
     gc.collect()
     return len(module._layouts.cache)
 
@@ -84,7 +84,7 @@ def test_trained_weights_get_their_gradients() -> None:
 
 
 @onednn
-def test_a_frozen_weight_is_laid_out_once_and_for_as_long_as_it_lives() -> None:
+def test_a_frozen_weight_is_packed_once_and_freed_with_the_weight() -> None:
     weight, bias = frozen(4, 8)
     before = laid_out()
     packed_linear(drawn(3, 8), weight, bias)
@@ -96,7 +96,7 @@ def test_a_frozen_weight_is_laid_out_once_and_for_as_long_as_it_lives() -> None:
     assert laid_out() == before
 
 
-def test_a_cast_that_lives_for_one_pass_is_not_laid_out() -> None:
+def test_a_temporary_cast_is_not_packed() -> None:
     weight, bias = frozen(4, 8)
     before = laid_out()
     with torch.no_grad():
@@ -115,7 +115,7 @@ def change_storage(weight: nn.Parameter) -> None:
 
 
 @pytest.mark.parametrize("change", [change_in_place, change_storage])
-def test_a_changed_weight_is_laid_out_anew(change: Callable[[nn.Parameter], None]) -> None:
+def test_a_changed_weight_is_packed_again(change: Callable[[nn.Parameter], None]) -> None:
     weight, bias = frozen(4, 8)
     x = drawn(3, 8).requires_grad_()
     packed_linear(x, weight, bias).sum().backward()
@@ -130,7 +130,7 @@ def test_a_changed_weight_is_laid_out_anew(change: Callable[[nn.Parameter], None
 
 @onednn
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_all_frozen_maps_of_a_network_are_laid_out(tiny: Path, dtype: torch.dtype) -> None:
+def test_all_frozen_maps_of_a_model_are_packed(tiny: Path, dtype: torch.dtype) -> None:
     model = ours(tiny, tuning="lora", lora=LoraConfig(rank=2, targets=("query",)))
     model.freeze_to(dtype)
     model(torch.ones(2, 5, dtype=torch.int64), torch.ones(2, 5, dtype=torch.bool)).sum().backward()
@@ -141,7 +141,7 @@ def test_all_frozen_maps_of_a_network_are_laid_out(tiny: Path, dtype: torch.dtyp
 
 
 @pytest.mark.slow
-def test_bf16_works_where_onednn_has_none_of_it() -> None:
+def test_bf16_works_without_onednn_support() -> None:
     code = """
 import torch
 from loralab.model import products
@@ -153,8 +153,8 @@ assert products._types in ((), (torch.float32,)), products._types
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
-def test_what_is_made_of_a_weight_is_made_once_for_all_threads() -> None:
-    """Else the one that came first would compute with memory that the second has given back."""
+def test_a_weight_is_packed_once_for_all_threads() -> None:
+    """Otherwise the first thread would compute with memory that the second has freed."""
     together, made = Barrier(4), []
 
     def make(weight: Tensor) -> list[int]:
@@ -174,7 +174,7 @@ def test_what_is_made_of_a_weight_is_made_once_for_all_threads() -> None:
     assert all(each is found[0] for each in found)
 
 
-def test_threads_share_a_layout() -> None:
+def test_threads_share_a_packed_weight() -> None:
     weight, bias = frozen(64, 32)
     inputs = [drawn(9, 32, seed=seed).requires_grad_() for seed in range(40)]
 

@@ -1,4 +1,4 @@
-"""Counts: the design's golden table, peft's and Transformers' own numbers, the live model's; and what fits a budget."""
+"""Parameter counts equal golden numbers, peft's, Transformers' and the model's; budget options fit."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ CONFIGURATIONS = [
     CONFIGURATIONS,
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else str(value),
 )
-def test_live_count_equals_the_formula(
+def test_the_models_count_equals_the_formula(
     checkpoints: dict[str, Path],
     kind: str,
     tuning: str,
@@ -148,7 +148,7 @@ BUDGETS = [
 
 
 @pytest.mark.parametrize(("name", "head", "budget", "layers"), BUDGETS)
-def test_every_fit_is_within_the_budget_and_the_next_rank_is_not(name: str, head: str, budget: int, layers: str | None) -> None:
+def test_every_option_is_within_the_budget_and_the_next_rank_is_not(name: str, head: str, budget: int, layers: str | None) -> None:
     dims = KNOWN[name]
     fits = solve_budget(dims, 4, head=head, max_trainable=budget, layers=layers)
     assert fits
@@ -177,7 +177,7 @@ def test_the_budget_of_a_million_offers_the_golden_ranks() -> None:
 
 
 @pytest.mark.parametrize("budget", [593_668, 1, 593_667])
-def test_no_fit_names_budgets_and_heads_that_would_do(budget: int) -> None:
+def test_too_small_a_budget_names_sufficient_budgets_and_heads(budget: int) -> None:
     with pytest.raises(LoralabError) as caught:
         solve_budget(ROBERTA, 4, head="default", max_trainable=budget)
     message = str(caught.value)
@@ -204,7 +204,7 @@ OVER = [
 
 
 @pytest.mark.parametrize(("name", "head", "budget", "lora"), OVER)
-def test_what_the_message_over_the_budget_offers_really_fits(name: str, head: str, budget: int, lora: LoraConfig) -> None:
+def test_configurations_in_the_over_budget_message_fit(name: str, head: str, budget: int, lora: LoraConfig) -> None:
     dims = KNOWN[name]
     counts = count_from_shapes(dims, 4, head=head, tuning="lora", lora=lora)
     assert counts.trainable > budget
@@ -232,13 +232,13 @@ def test_the_budget_itself_is_allowed_and_one_less_is_not(checkpoints: dict[str,
         check_counts(model, tuning="lora", lora=LoraConfig(max_trainable=trainable - 1))
 
 
-def test_full_tuning_over_the_budget_is_told_what_to_change(checkpoints: dict[str, Path]) -> None:
+def test_full_tuning_over_the_budget_suggests_lora(checkpoints: dict[str, Path]) -> None:
     model = ours(checkpoints["bert"], tuning="full")
     with pytest.raises(LoralabError, match="tuning=lora"):
         check_counts(model, tuning="full", lora=LoraConfig(max_trainable=10_000))
 
 
-def test_a_live_count_that_differs_from_the_formula_is_a_bug(checkpoints: dict[str, Path]) -> None:
+def test_a_count_that_differs_from_the_formula_is_a_bug(checkpoints: dict[str, Path]) -> None:
     model = ours(checkpoints["bert"], tuning="lora")
     model.embeddings.word.weight.requires_grad_(True)
     with pytest.raises(AssertionError, match="formula"):
@@ -246,7 +246,7 @@ def test_a_live_count_that_differs_from_the_formula_is_a_bug(checkpoints: dict[s
 
 
 @pytest.mark.parametrize("layers", [1, 2, 5])
-def test_shallow_encoders_have_fits(tmp_path: Path, layers: int) -> None:
+def test_shallow_encoders_have_options(tmp_path: Path, layers: int) -> None:
     model = ours(make_checkpoint(tmp_path / "base", layers=layers))
     dims: Dimensions = model.dims
     for fit in solve_budget(dims, 4, head="linear", max_trainable=2_000):

@@ -1,4 +1,4 @@
-"""Adapters travel both ways: ours open in peft, peft's open here, with equal logits; what is not plain LoRA is refused."""
+"""peft opens our adapters and we open peft's, with equal logits; anything but plain LoRA is refused."""
 
 from __future__ import annotations
 
@@ -285,7 +285,7 @@ FOREIGN: list[tuple[Callable[[Path, Path], None], str]] = [
 
 @pytest.mark.filterwarnings("ignore")  # peft warns of some of these settings
 @pytest.mark.parametrize(("save", "words"), FOREIGN, ids=[save.__name__ for save, _ in FOREIGN])
-def test_an_adapter_that_would_classify_otherwise_is_refused(
+def test_an_unsupported_adapter_is_refused(
     checkpoints: dict[str, Path], tmp_path: Path, save: Callable[[Path, Path], None], words: str
 ) -> None:
     save(tmp_path / "peft", checkpoints["bert"])

@@ -1,4 +1,4 @@
-"""PiSSA and LoRA+ differ from LoRA as their papers say; frozen layers stay; recomputed activations and fp16 change no result."""
+"""PiSSA matches its paper and peft; frozen layers stay; recomputed activations change no result."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_pissa_starts_where_pefts_does(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("merged", [False, True])
-def test_trained_pissa_is_saved_as_an_adapter_of_the_base_as_it_was(tiny: Path, tmp_path: Path, batch: Any, merged: bool) -> None:
+def test_trained_pissa_is_saved_as_an_adapter_of_the_original_base(tiny: Path, tmp_path: Path, batch: Any, merged: bool) -> None:
     trained = randomise(ours(tiny, tuning="lora", lora=PISSA))
     expected = logits_of(trained, *batch)
     assert not torch.allclose(expected, logits_of(ours(tiny), *batch), atol=1e-2)
@@ -70,7 +70,7 @@ def test_trained_pissa_opens_in_peft(tiny: Path, tmp_path: Path, batch: Any) -> 
     torch.testing.assert_close(logits_of(theirs, *batch), logits_of(trained, *batch), atol=1e-5, rtol=1e-5)
 
 
-def test_pissa_of_a_rank_that_no_weight_has_is_refused(tiny: Path) -> None:
+def test_pissa_of_too_high_a_rank_is_refused(tiny: Path) -> None:
     with pytest.raises(LoralabError, match=r"lora\.rank=33: with variant pissa this encoder's query has ranks up to 32"):
         ours(tiny, tuning="lora", lora=LoraConfig(rank=33, variant="pissa"))
 

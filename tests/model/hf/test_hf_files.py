@@ -1,4 +1,4 @@
-"""Bundles of generic networks: enough to classify with in a fresh process, open to peft and Transformers, damage refused."""
+"""Saved HFClassifiers: equal in a new process, readable by peft and Transformers; damaged files are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def foreign(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def trained(base: Path, lora: LoraConfig, *, tuning: str = "lora", head: str = "default", seed: int = 7) -> HFClassifier:
-    """A model with everything that is trained moved at random."""
+    """A model with noise added to all trained parameters."""
     settings = ModelConfig(pooling="cls" if head == "default" else "mean", head=head)
     model = build_model(resolve_base(str(base)), 4, settings, tuning=tuning, lora=lora, init_seed=3, dropout_seed=1)
     assert isinstance(model, HFClassifier)
@@ -67,7 +67,7 @@ def logits(model: Any, tokens: Tensor) -> Tensor:
         return model(tokens, tokens != model.dims.pad_id)
 
 
-def test_each_is_the_same_in_a_fresh_process(foreign: dict[str, Path], tmp_path: Path) -> None:
+def test_saved_models_give_equal_logits_in_a_new_process(foreign: dict[str, Path], tmp_path: Path) -> None:
     cases: list[tuple[str, LoraConfig, str, str]] = [
         ("bert", LoraConfig(rank=4, variant=variant, dropout=0.1), "lora", "default") for variant in PEFT_VARIANTS[:3]
     ]
@@ -112,7 +112,7 @@ def _batch(model: HFClassifier) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.filterwarnings("ignore:The following rank_pattern keys")  # peft says so of its own AdaLoRA files too
 @pytest.mark.parametrize("variant", PEFT_VARIANTS)
-def test_peft_opens_ours(foreign: dict[str, Path], tmp_path: Path, variant: str) -> None:
+def test_peft_opens_our_adapters(foreign: dict[str, Path], tmp_path: Path, variant: str) -> None:
     from peft import PeftModel
 
     lora = LoraConfig(rank=4, variant=variant, targets=("query", "value", "ffn_out", "output"), layers="1-2")
@@ -141,14 +141,14 @@ def test_transformers_opens_a_full_tuning(foreign: dict[str, Path], tmp_path: Pa
 
 
 def _cut(model: HFClassifier, ranks: Mapping[int, int]) -> None:
-    """Leave so many ranks to the maps numbered; the others keep all."""
+    """Cut the numbered maps to these ranks; the others keep all."""
     values = [p for name, p in model.named_parameters() if "lora_E" in name]
     with torch.no_grad():
         for number, rank in ranks.items():
             values[number][rank:] = 0
 
 
-def test_adalora_keeps_the_ranks_that_are_left(foreign: dict[str, Path], tmp_path: Path) -> None:
+def test_adalora_saves_the_remaining_ranks(foreign: dict[str, Path], tmp_path: Path) -> None:
     lora = LoraConfig(rank=4, variant="adalora", layers="0-1")
     model = trained(foreign["bert"], lora)
     _cut(model, {0: 2, 1: 0, 3: 5})
@@ -165,7 +165,7 @@ def test_adalora_keeps_the_ranks_that_are_left(foreign: dict[str, Path], tmp_pat
     assert largest_difference(logits(reloaded, tokens), logits(model, tokens)) < 1e-6
 
 
-def test_a_classifier_predicts_and_says_its_classes(foreign: dict[str, Path], tmp_path: Path) -> None:
+def test_a_classifier_predicts_its_classes(foreign: dict[str, Path], tmp_path: Path) -> None:
     model = trained(foreign["albert"], lora := LoraConfig(variant="dora"))
     classifier = Classifier.load(bundle(tmp_path / "b", model, foreign["albert"], tuning="lora", lora=lora), precision="fp32")
     found = classifier.predict(["A goal.", "The bank's profit fell."])

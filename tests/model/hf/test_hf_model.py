@@ -1,4 +1,4 @@
-"""The generic model: equal to the native one where both compute, other encoders, peft's methods, what is trained."""
+"""HFClassifier: equal to the native classifier, other encoders, peft's methods, what is trained."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_each_method_trains_what_its_paper_says(tiny: Path, variant: str) -> Non
 
 
 @pytest.mark.parametrize("variant", ["lora", "pissa", *PEFT_VARIANTS])
-def test_counts_without_weights_are_the_live_ones(foreign: dict[str, Path], variant: str) -> None:
+def test_counts_without_weights_equal_the_models(foreign: dict[str, Path], variant: str) -> None:
     for kind, folder in foreign.items():
         if kind == "bert" and variant in ("lora", "pissa"):
             continue
@@ -149,7 +149,7 @@ def test_lora_dropout_is_ours(tiny: Path) -> None:
     assert {module.p for module in found} == {0.2}
 
 
-def test_the_seed_alone_decides_and_the_global_stream_is_left_alone(tiny: Path) -> None:
+def test_only_the_seed_decides_and_the_global_generator_is_unchanged(tiny: Path) -> None:
     drawn = []
     for seed, ambient in ((0, 1), (0, 2), (9, 1)):
         torch.manual_seed(ambient)
@@ -241,7 +241,7 @@ def test_targets_and_layers_mean_these_maps(
         ("albert", ["albert.groups.0.albert_layers.0.ffn"], ["ffn"], "0", "share their weights"),
     ],
 )
-def test_what_is_not_there_is_named(kind: str, names: list[str], targets: list[str], layers: str | None, said: str) -> None:
+def test_an_unknown_target_is_named(kind: str, names: list[str], targets: list[str], layers: str | None, said: str) -> None:
     with pytest.raises(LoralabError, match=said):
         choose_maps(names, DIMS[kind], targets, layers)
 
@@ -254,13 +254,13 @@ def test_what_is_not_there_is_named(kind: str, names: list[str], targets: list[s
         ({"layers": "0", "variant": "dora"}, "share their weights"),
     ],
 )
-def test_settings_without_effect_are_refused(foreign: dict[str, Path], settings: dict[str, Any], said: str) -> None:
+def test_unsupported_settings_are_refused(foreign: dict[str, Path], settings: dict[str, Any], said: str) -> None:
     lora = LoraConfig(targets=("query",), **settings)
     with pytest.raises(LoralabError, match=said):
         build(foreign["albert"], lora)
 
 
-def test_other_choices_that_cannot_be_are_refused(foreign: dict[str, Path], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_impossible_choices_are_refused(foreign: dict[str, Path], tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dora = LoraConfig(variant="dora")
     with pytest.raises(LoralabError, match=r"model.head=linear with mean pooling"):
         build(tiny, dora, pooling="mean")
@@ -297,7 +297,7 @@ def test_a_checkpoint_that_is_not_whole_is_refused(foreign: dict[str, Path], tmp
         hf_model(folder, "modernbert")
 
 
-def test_a_head_is_taken_over_where_it_fits_and_drawn_where_it_does_not(foreign: dict[str, Path]) -> None:
+def test_a_head_is_loaded_if_it_fits_and_initialized_otherwise(foreign: dict[str, Path]) -> None:
     base, lora = resolve_base(str(foreign["deberta-v2"])), LoraConfig(targets=("query",))
     settings = ModelConfig(pooling="cls", head="default", dropout=0.0)
     saved = load_file(foreign["deberta-v2"] / "model.safetensors")

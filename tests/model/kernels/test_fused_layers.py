@@ -1,4 +1,4 @@
-"""The layers through our kernels compute what the layers do: logits, gradients, dropout's masks, whatever the padding."""
+"""The kernels compute what the layers do: logits, gradients and dropout masks, with any padding."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def build(
     adapted: str | None = None,
     dropout: float = 0.3,
 ) -> EncoderClassifier:
-    """A model of width 64 with weights large enough to matter, in fp32, whose adapters do something already."""
+    """A model of width 64 with weights large enough to matter, in fp32, with non-zero adapters."""
     generator = torch.Generator().manual_seed(0)
     model = EncoderClassifier(Dimensions("bert", layers, 64, heads, 128, 50, 128, 2, 64), 3, pooling=pooling)  # type: ignore[arg-type]
     for parameter in model.parameters():
@@ -50,7 +50,7 @@ def texts(lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Tensor]:
 
 
 def step(model: EncoderClassifier, lengths: Sequence[int] = LENGTHS) -> tuple[Tensor, Gradients]:
-    """The logits of one pass, and the gradients of all that is trained."""
+    """The logits, and the gradients of all trained parameters."""
     tokens, mask = texts(lengths)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with MaskStream(7):
@@ -87,8 +87,8 @@ def distance(found: Tensor, expected: Tensor) -> float:
     ],
     ids=str,
 )
-def test_logits_and_gradients_are_the_layers_own(shape: dict[str, object]) -> None:
-    """Nearly as near to fp32 as torch's bf16 is, masks of dropout included: a wrong mask, scale or residual is 10 times as far."""
+def test_logits_and_gradients_equal_those_of_the_layers(shape: dict[str, object]) -> None:
+    """Nearly as close to fp32 as torch's bf16, dropout masks included: a wrong mask, scale or residual is 10 times as far."""
     model = build(**shape)  # type: ignore[arg-type]
     exact, exact_gradients = step(model)
     model.freeze_to(torch.bfloat16)
@@ -102,7 +102,7 @@ def test_logits_and_gradients_are_the_layers_own(shape: dict[str, object]) -> No
         assert distance(gradient, expected) < 1.5 * distance(plain_gradients[name], expected) + 0.01, name
 
 
-def test_the_distance_tells_a_wrong_mask() -> None:
+def test_a_wrong_mask_is_detected() -> None:
     model = build()
     exact, _ = step(model)
     model.freeze_to(torch.bfloat16)
@@ -112,8 +112,8 @@ def test_the_distance_tells_a_wrong_mask() -> None:
     assert distance(step(model)[0], exact) > 0.02
 
 
-def test_gradients_lie_as_their_weights_do() -> None:
-    """A fused optimiser takes both for flat: a transposed one would train the wrong weights, and nothing would say so."""
+def test_gradients_have_the_strides_of_their_weights() -> None:
+    """A fused optimizer ignores strides: a transposed gradient would train the wrong weights silently."""
     model = build(targets=("all",))
     model.freeze_to(torch.bfloat16)
     weights = dict(model.named_parameters())
@@ -122,8 +122,8 @@ def test_gradients_lie_as_their_weights_do() -> None:
         assert gradient.stride() == weights[name].stride(), name
 
 
-def test_what_an_optimiser_changed_is_seen_in_the_next_pass() -> None:
-    """A fused optimiser's steps do not count as new versions of a weight, so nothing may be kept by them."""
+def test_an_optimizer_step_changes_the_next_forward_pass() -> None:
+    """A fused optimizer's steps do not change a weight's version, so nothing may be cached by version."""
     model = build()
     model.freeze_to(torch.bfloat16)
     adapters = [p for p in model.parameters() if p.requires_grad]
@@ -137,8 +137,8 @@ def test_what_an_optimiser_changed_is_seen_in_the_next_pass() -> None:
     assert distance(found, expected) < 0.02 < distance(before, expected)
 
 
-def test_a_text_is_the_same_whatever_it_is_batched_with() -> None:
-    """Bit for bit: there is no padding to tell the difference, and each row's sums are taken in one order."""
+def test_a_text_does_not_depend_on_its_batch() -> None:
+    """Bit for bit: there is no padding, and each row is summed in a fixed order."""
     model = build().eval()
     model.freeze_to(torch.bfloat16)
     tokens, mask = texts()
@@ -150,7 +150,7 @@ def test_a_text_is_the_same_whatever_it_is_batched_with() -> None:
         assert not together[text, length:].any()
 
 
-def test_some_of_the_layers_and_the_gradient_to_what_enters_them() -> None:
+def test_a_range_of_layers_and_the_gradient_of_its_input() -> None:
     model = build(pooling="mean")
     hidden = model.embeddings(*texts()[:1], torch.float32).detach()
     weights = torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2)) * texts()[1][:, :, None]
@@ -169,7 +169,7 @@ def test_some_of_the_layers_and_the_gradient_to_what_enters_them() -> None:
     assert distance(gradient["hidden"], exact_gradient["hidden"]) < 0.04
 
 
-def test_layers_below_the_lowest_adapters_keep_nothing() -> None:
+def test_layers_below_the_lowest_adapters_save_nothing() -> None:
     model = build(adapted="2")
     model.freeze_to(torch.bfloat16)
     tokens, mask = texts()
@@ -192,7 +192,7 @@ def test_merged_adapters_are_in_the_weights() -> None:
         assert distance(model(tokens, mask), exact) < 0.03
 
 
-def test_a_pass_goes_back_once() -> None:
+def test_gradients_are_computed_only_once() -> None:
     model = build()
     model.freeze_to(torch.bfloat16)
     loss = model(*texts()).sum()
@@ -201,7 +201,7 @@ def test_a_pass_goes_back_once() -> None:
         loss.backward()
 
 
-def test_threads_share_a_network() -> None:
+def test_threads_share_a_model() -> None:
     model = build()
     model.freeze_to(torch.bfloat16)
     with ThreadPoolExecutor(8) as pool:
@@ -230,7 +230,7 @@ def checkpointed(model: EncoderClassifier) -> None:
 
 
 @pytest.mark.parametrize("change", [in_full, in_fp32, checkpointed, not_contiguous])
-def test_what_the_kernels_cannot_do_is_left_to_torch(change: Callable[[EncoderClassifier], None]) -> None:
+def test_torch_computes_what_the_kernels_do_not_support(change: Callable[[EncoderClassifier], None]) -> None:
     model = build()
     model.freeze_to(torch.bfloat16)
     assert model.uses_kernels
@@ -240,7 +240,7 @@ def test_what_the_kernels_cannot_do_is_left_to_torch(change: Callable[[EncoderCl
 
 
 @pytest.mark.parametrize("dims", [{"width": 32}, {"heads": 8}, {"ffn_width": 96}, {"model_type": "roberta", "activation": "relu"}])
-def test_shapes_that_are_no_multiples_of_a_tile_are_left_to_torch(dims: dict[str, object]) -> None:
+def test_torch_computes_unsupported_shapes(dims: dict[str, object]) -> None:
     shape = {"model_type": "bert", "layers": 1, "width": 64, "heads": 4, "ffn_width": 128, "vocabulary": 50, "positions": 16}
     model = EncoderClassifier(Dimensions(**{**shape, "token_types": 2, "embedding_width": dims.get("width", 64), **dims}), 2)  # type: ignore[arg-type]
     model.requires_grad_(False)
@@ -248,7 +248,7 @@ def test_shapes_that_are_no_multiples_of_a_tile_are_left_to_torch(dims: dict[str
     assert not model.uses_kernels
 
 
-def test_a_text_without_tokens_is_left_to_torch() -> None:
+def test_torch_computes_a_text_without_tokens() -> None:
     model = build()
     model.freeze_to(torch.bfloat16)
     tokens, mask = texts((3, 5))
@@ -257,6 +257,6 @@ def test_a_text_without_tokens_is_left_to_torch() -> None:
     assert model(tokens, mask).isfinite().all()
 
 
-def test_a_run_says_whether_its_encoder_goes_through_the_kernels() -> None:
+def test_the_device_config_tells_whether_the_kernels_are_used() -> None:
     assert device.move_to_device(build(), "bf16").kernels
     assert not device.move_to_device(build(), "fp32").kernels

@@ -1,4 +1,4 @@
-"""kernels.c against torch in fp64, its edges under the address sanitiser, and how it is compiled, kept and done without."""
+"""The C kernels against torch in fp64, under the address sanitizer, and how they are compiled and cached."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def needed() -> Kernels:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
-    """A machine on which no kernels were looked for yet: its cache."""
+    """A machine without compiled kernels; returns its cache folder."""
     needed()
     monkeypatch.setenv("LORALAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kernels, "FLAGS", ["-O1", *kernels.FLAGS[1:]])  # compiles in half the time
@@ -105,19 +105,19 @@ def test_a_library_is_compiled_once(fresh: Path) -> None:
     assert library.stat() == made
 
 
-def test_no_library_is_loaded_that_others_can_have_put_there(fresh: Path) -> None:
+def test_no_library_is_loaded_from_a_folder_that_others_can_write(fresh: Path) -> None:
     fresh.mkdir(parents=True)
     fresh.chmod(0o777)
     assert kernels.load_kernels() is not None
     assert list(fresh.iterdir()) == []
 
 
-def test_what_cannot_be_kept_is_compiled_for_this_process(fresh: Path) -> None:
+def test_without_a_cache_folder_kernels_are_compiled_for_this_process(fresh: Path) -> None:
     fresh.parent.write_text("a file where a folder should be")
     assert kernels.load_kernels() is not None
 
 
-def test_a_compiler_that_fails_is_said(
+def test_a_failing_compiler_is_reported(
     fresh: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = tmp_path / "cc"
@@ -132,7 +132,7 @@ def test_a_compiler_that_fails_is_said(
 
 
 @pytest.mark.usefixtures("fresh")
-def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_reason_for_missing_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert "install gcc" in str(missing_reason())
     monkeypatch.setenv("LORALAB_KERNELS", "off")
@@ -145,7 +145,7 @@ def test_why_there_are_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     ("feature", "there", "reason"), [("_is_amx_tile_supported", True, "AMX"), ("_is_avx512_bf16_supported", False, "AVX")]
 )
 @pytest.mark.usefixtures("fresh")
-def test_processors_that_have_less_or_more(monkeypatch: pytest.MonkeyPatch, feature: str, there: bool, reason: str) -> None:
+def test_unsupported_processors(monkeypatch: pytest.MonkeyPatch, feature: str, there: bool, reason: str) -> None:
     monkeypatch.setattr(torch.cpu, feature, lambda: there)
     assert reason in str(missing_reason())
 
@@ -179,7 +179,7 @@ print("no error")
 
 
 @pytest.mark.slow
-def test_nothing_is_read_or_written_beyond_its_place(tmp_path: Path) -> None:
+def test_no_access_out_of_bounds(tmp_path: Path) -> None:
     needed()
     sanitiser = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
     if not shutil.which("gcc") or not os.path.isabs(sanitiser):
