@@ -1,4 +1,4 @@
-"""Random tiny checkpoints and invented data for tests: `from tiny import make_checkpoint, topics, write_csv`."""
+"""Tiny random checkpoints and generated data for tests: `from tiny import make_checkpoint, topics, write_csv`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def make_checkpoint(
     masked: bool = False,
     **settings: Any,
 ) -> Path:
-    """Write config.json, model.safetensors and tokenizer.json: width 32, 4 heads, ffn 64, every tensor drawn with deviation 0.2.
+    """Write config.json, model.safetensors and tokenizer.json: width 32, 4 heads, ffn 64, every tensor drawn with standard deviation 0.2.
 
     ELECTRA's embeddings are 16 wide. `sentence_encoder` writes modules.json and the bare encoder, without prefix or head; `masked`
-    the masked-language head in the classifier's place. `settings` go into config.json.
+    writes the masked-language head instead of the classifier. `settings` go into config.json.
     """
     import torch
     from transformers import AutoConfig, AutoModelForMaskedLM, AutoModelForSequenceClassification
@@ -69,7 +69,7 @@ def make_checkpoint(
 
 
 def write_csv(path: Path, rows: list[tuple[str, str]], header: Sequence[str] = ("text", "label")) -> Path:
-    """Write rows under a header; an empty header writes none."""
+    """Write rows with a header, or without one if it is empty."""
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
         if header:
@@ -79,12 +79,12 @@ def write_csv(path: Path, rows: list[tuple[str, str]], header: Sequence[str] = (
 
 
 def topics(n_per_class: int, seed: int = 0) -> list[tuple[str, str]]:
-    """Return (text, class) rows in shuffled order, no two texts equal: words of the class among fillers, trivially learnable."""
+    """Return shuffled (text, class) rows with distinct texts of class words and fillers, which are trivial to learn."""
     source = random.Random(seed)
     rows: dict[str, str] = {}
     for name in CLASSES:
-        wanted = len(rows) + n_per_class
-        while len(rows) < wanted:
+        end = len(rows) + n_per_class
+        while len(rows) < end:
             words = source.choices(_WORDS[name].split(), k=source.randint(5, 9)) + source.choices(
                 _FILLERS.split(), k=source.randint(1, 3)
             )
@@ -117,7 +117,7 @@ def _sizes(model_type: str, layers: int, vocabulary: int, specials: list[str]) -
     }
     if model_type in ("electra", "albert"):
         sizes["embedding_size"] = WIDTH // 2
-    if model_type == "deberta-v2":  # as the third version is: positions are relative, and shared among the layers
+    if model_type == "deberta-v2":  # as in version 3: relative positions, shared among the layers
         sizes |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "norm_rel_ebd": "layer_norm"}
         sizes |= {"share_att_key": True, "position_biased_input": False, "type_vocab_size": 0, "max_relative_positions": -1}
     if model_type == "modernbert":
