@@ -38,7 +38,7 @@ def make_checkpoint(
     masked: bool = False,
     **settings: Any,
 ) -> Path:
-    """Write config.json, model.safetensors and tokenizer.json: width 32, 4 heads, ffn 64, every tensor drawn with standard deviation 0.2.
+    """Write config.json, model.safetensors and tokenizer.json: width 32, 4 heads, ffn 64, tensors of standard deviation 0.2.
 
     ELECTRA's embeddings are 16 wide. `sentence_encoder` writes modules.json and the bare encoder, without prefix or head; `masked`
     writes the masked-language head instead of the classifier. `settings` go into config.json.
