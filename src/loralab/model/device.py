@@ -33,8 +33,8 @@ class DeviceConfig:
         """Warn of a precision that is slow on this device."""
         if self.device == "cpu" and self.precision == "fp16":
             return ["train.precision=fp16 is about twenty times as slow as bf16 or fp32 on a CPU: use train.precision=auto"]
-        if self.precision == "bf16" and not fast_in_bf16(torch.device(self.device)):
-            return [f"train.precision=bf16 is emulated on this {self.device} and slow: use train.precision=auto"]
+        if self.precision == "bf16" and self.device != "mps" and not fast_in_bf16(torch.device(self.device)):
+            return [f"train.precision=bf16 is slow on this device ({self.device}), which emulates it: use train.precision=auto"]
         return []
 
 
