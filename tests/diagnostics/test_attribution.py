@@ -1,4 +1,4 @@
-"""Integrated gradients: exact where they must be, complete on every architecture, captum's, and joined into readable words."""
+"""Integrated gradients: exact for polynomials, complete on every architecture, equal to captum's, joined into words."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 def load(base: Path, pooling: str = "cls") -> EncoderClassifier:
-    """A network with pretrained layers, and a head as large as a trained one's."""
+    """A model with pretrained layers, and a head as large as a trained one's."""
     found = resolve_base(str(base))
-    network = EncoderClassifier(found.dims, 4, pooling=pooling)  # type: ignore[arg-type]
-    load_pretrained(network, found)
+    model = EncoderClassifier(found.dims, 4, pooling=pooling)  # type: ignore[arg-type]
+    load_pretrained(model, found)
     generator = torch.Generator().manual_seed(1)
-    for parameter in network.head.parameters():
+    for parameter in model.head.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=generator)
-    return network.eval()
+    return model.eval()
 
 
 def test_a_linear_function_is_exact_in_one_step() -> None:
@@ -54,18 +54,18 @@ def test_a_cubic_is_exact_in_two_steps_and_not_in_one() -> None:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_attributions_are_complete_and_captums(base: Path, pooling: str) -> None:
-    network, tokenizer = load(base, pooling), load_tokenizer(base, 64)
+    model, tokenizer = load(base, pooling), load_tokenizer(base, 64)
     text, _ = topics(1)[0]
     encoding = tokenizer.encode(text)
     special = [bool(flag) for flag in encoding.special_tokens_mask]
-    found = attribute(network, encoding.ids, special, target=2)
+    found = attribute(model, encoding.ids, special, target=2)
 
     read = torch.tensor([encoding.ids])
-    blank = torch.tensor([[i if s else network.dims.pad_id for i, s in zip(encoding.ids, special, strict=True)]])
+    blank = torch.tensor([[i if s else model.dims.pad_id for i, s in zip(encoding.ids, special, strict=True)]])
     mask = torch.ones_like(read, dtype=torch.bool)
     with torch.no_grad():
-        change = float((network(read, mask) - network(blank, mask))[0, 2])
-        hidden, baseline = network.embeddings(read, torch.float32), network.embeddings(blank, torch.float32)
+        change = float((model(read, mask) - model(blank, mask))[0, 2])
+        hidden, baseline = model.embeddings(read, torch.float32), model.embeddings(blank, torch.float32)
     near = 1e-4 * max(1.0, abs(change))
     assert found.change == pytest.approx(change, abs=near)
     assert sum(found.values) - change == pytest.approx(found.residual, abs=near)
@@ -76,7 +76,7 @@ def test_attributions_are_complete_and_captums(base: Path, pooling: str) -> None
 
     def forward(rows: torch.Tensor) -> torch.Tensor:
         masks = torch.ones(rows.shape[:2], dtype=torch.bool)
-        return network.classify(network.encode(rows, masks), masks)
+        return model.classify(model.encode(rows, masks), masks)
 
     theirs = IntegratedGradients(forward).attribute(hidden, baseline, target=2, n_steps=256, method="gausslegendre")
     np.testing.assert_allclose(found.values, theirs.sum(dim=-1)[0].detach().numpy(), atol=exact)
@@ -84,15 +84,15 @@ def test_attributions_are_complete_and_captums(base: Path, pooling: str) -> None
 
 
 def test_steps_are_doubled_until_the_sum_is_complete(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network, tokenizer = load(tiny), load_tokenizer(tiny, 64)
+    model, tokenizer = load(tiny), load_tokenizer(tiny, 64)
     encoding = tokenizer.encode(topics(1)[0][0])
     special = [bool(flag) for flag in encoding.special_tokens_mask]
     monkeypatch.setattr("loralab.diagnostics.attribution.STEPS", 1)
-    found = attribute(network, encoding.ids, special, 0)
+    found = attribute(model, encoding.ids, special, 0)
     assert found.steps > 1
     assert found.complete
     monkeypatch.setattr("loralab.diagnostics.attribution.MAX_STEPS", 1)
-    short = attribute(network, encoding.ids, special, 0)
+    short = attribute(model, encoding.ids, special, 0)
     assert (short.steps, short.complete) == (1, False)
     assert abs(short.residual) > abs(found.residual)
 
@@ -103,7 +103,7 @@ def test_complete_is_one_per_cent() -> None:
     assert Attribution([], change=0.1, residual=0.009, steps=32).complete
 
 
-def test_words_put_together_are_the_text(base: Path) -> None:
+def test_joined_words_are_the_text(base: Path) -> None:
     tokenizer = load_tokenizer(base, 64)
     for text in TEXTS:
         encoding = tokenizer.encode(text)
@@ -121,7 +121,7 @@ def test_words_put_together_are_the_text(base: Path) -> None:
     assert words[TEXTS[4]] == ["  goal "]
 
 
-def test_what_was_cut_off_becomes_an_ellipsis(tiny: Path) -> None:
+def test_a_truncated_end_becomes_an_ellipsis(tiny: Path) -> None:
     tokenizer = load_tokenizer(tiny, 8)
     encoding = tokenizer.encode("goal league coach the bank profit merger shares")
     joined = join_words("goal league coach the bank profit merger shares", encoding, [1.0] * len(encoding))

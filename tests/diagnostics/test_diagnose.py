@@ -51,7 +51,7 @@ def test_the_runs_own_rows(run: Path) -> None:
     assert diagnose(run, inputs=["goal for the bank", ""]).as_dict() == found.as_dict()
 
 
-def test_each_damage_is_scored_against_its_own_rows_label(run: Path) -> None:
+def test_each_perturbation_is_scored_with_its_own_rows_labels(run: Path) -> None:
     test, classifier = read_run_splits(run).test, Classifier.load(run, precision="fp32")
     found = {row[0]: row[1] for row in diagnose(run).sections[3].rows}
     for kind in KINDS:
@@ -70,7 +70,7 @@ def test_attributions_are_of_the_predicted_class(run: Path) -> None:
         assert sum(value for _, value in each.tokens) == pytest.approx(expected, abs=1e-4)
 
 
-def test_explained_texts_are_the_most_confident_mistakes_and_the_users(run: Path) -> None:
+def test_explained_texts_are_the_inputs_and_the_most_confident_errors(run: Path) -> None:
     found = diagnose(run, inputs=["goal for the   bank", ""]).attributions
     classifier = Classifier.load(run, precision="fp32")  # as it was trained
     assert [each.text for each in found[:2]] == ["goal for the bank", ""]
@@ -127,7 +127,7 @@ def test_the_runs_temperature_is_used(run: Path) -> None:
     assert calibration.rows[0][1] != calibration.rows[0][2]
 
 
-def test_rows_that_have_changed_are_refused(run: Path, source: Path) -> None:
+def test_changed_rows_are_an_error(run: Path, source: Path) -> None:
     before = source.read_text(encoding="utf-8")
     try:
         source.write_text(before.replace("goal", "gaol"), encoding="utf-8")
@@ -137,7 +137,7 @@ def test_rows_that_have_changed_are_refused(run: Path, source: Path) -> None:
         source.write_text(before, encoding="utf-8")
 
 
-def test_a_folder_that_is_no_complete_run_is_refused(run: Path, tmp_path: Path) -> None:
+def test_an_incomplete_run_is_an_error(run: Path, tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"scores\.json"):
         diagnose(tmp_path)
     with pytest.raises(LoralabError, match="no column 'kind'"):

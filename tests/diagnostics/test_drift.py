@@ -76,7 +76,7 @@ def test_log_odds_by_hand() -> None:
     assert [word.word for word in drift.rank_words(first, second)] == ["b", "a"]
 
 
-def test_a_word_seen_twice_does_not_lead_one_seen_often() -> None:
+def test_a_rare_word_ranks_below_a_frequent_one() -> None:
     second = {"the": 5000, "merger": 60, "zyx": 2}
     assert drift.rank_words({"the": 5000, "merger": 10}, second)[0].word == "merger"
     assert drift.rank_words({}, second) == drift.rank_words({"a": 3}, {"a": 4}) == []

@@ -33,7 +33,7 @@ def test_shingles_are_five_words_in_a_row_and_short_texts_whole() -> None:
     assert shingles(" ... ") == frozenset()
 
 
-def test_near_copies_are_seen_and_strangers_are_not() -> None:
+def test_near_copies_and_unrelated_texts() -> None:
     stranger = "a striker who had not scored since august put two past the champions in the last nine minutes on saturday night"
     assert found([stranger, LINE], [LINE.upper() + "!"]) == [(0, 1, 1.0)]
     [(_, row, share)] = found([stranger, LINE], [LINE.replace("monday", "tuesday")])
@@ -76,7 +76,7 @@ def test_the_sample_has_no_copies_and_a_planted_one_is_found() -> None:
     assert share > 0.9
 
 
-def test_phrases_that_stand_in_every_text_are_not_looked_up() -> None:
+def test_phrases_in_every_text_are_not_indexed() -> None:
     """Else 120,000 rows with one agency's closing line would be compared with all test rows that have it."""
     begin = "full quote can be found at the usual place "
     sets = [shingles(begin + text) for text, _ in topics(50)]

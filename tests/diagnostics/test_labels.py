@@ -43,7 +43,7 @@ def _off_diagonal(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return joint - np.diag(np.diag(joint))
 
 
-def test_suspects_are_cleanlabs_where_a_class_has_no_label_and_one_is_rare() -> None:
+def test_suspects_are_cleanlabs_with_an_unlabelled_and_a_rare_class() -> None:
     probabilities, labels, _ = guesses(500, 5, 0.1, 0)
     labels[labels == 2] = 0
     labels[labels == 4] = 1
@@ -58,12 +58,12 @@ def test_suspects_are_cleanlabs_where_a_class_has_no_label_and_one_is_rare() -> 
 
 
 @pytest.mark.parametrize("n", range(1, 30))
-def test_a_probability_equal_to_its_threshold_reaches_it_though_the_mean_is_rounded(n: int) -> None:
+def test_a_probability_at_its_rounded_threshold_reaches_it(n: int) -> None:
     found = find_label_errors(np.tile([0.7, 0.2, 0.1], (n, 1)), np.zeros(n, dtype=np.int64))
     assert found.joint.tolist() == [[n, 0, 0], [0, 0, 0], [0, 0, 0]]
 
 
-def test_planted_errors_are_found_and_lead_the_list() -> None:
+def test_planted_errors_rank_first() -> None:
     probabilities, labels, planted = guesses(2000, 4, 0.05, 1, sharpness=5.0)
     found = find_label_errors(probabilities, labels)
     assert planted[found.positions].mean() > 0.85  # precision

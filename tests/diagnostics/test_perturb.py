@@ -1,4 +1,4 @@
-"""Damages: what each does and leaves alone, and that the seed fixes it."""
+"""Perturbations: what each changes and keeps, and that the seed fixes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def edits(a: str, b: str) -> int:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_seed_and_the_text_decide_not_the_place(kind: str) -> None:
+def test_a_perturbation_depends_on_text_and_seed_only(kind: str) -> None:
     alone = perturb(TEXT, kind, 3)
     assert perturb_all(["another text", TEXT, TEXT], kind, 3)[1:] == [alone, alone]
     random.seed(0)
@@ -52,7 +52,7 @@ def test_a_fifth_of_the_longer_words_gets_one_error_each(kind: str, seed: int) -
 
 @pytest.mark.parametrize("text", ["", "   ", "oil up", "12 + 7 = 19", "aaaa", "日本の天気", "oil \ud83d up"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_texts_with_nothing_to_damage_do_no_harm(text: str, kind: str) -> None:
+def test_texts_without_words_stay_unchanged(text: str, kind: str) -> None:
     found = perturb(text, kind)
     if kind == "typos" and text not in ("aaaa", "日本の天気"):
         assert found == text
@@ -62,12 +62,12 @@ def test_a_typo_never_swaps_equal_letters() -> None:
     assert all(perturb("bookkeepers", "typos", seed) != "bookkeepers" for seed in range(60))
 
 
-def test_typos_hit_keys_that_lie_beside_the_right_one() -> None:
+def test_typos_hit_neighbouring_keys() -> None:
     assert (_NEIGHBOURS["a"], _NEIGHBOURS["p"]) == ("szq", "o")
     assert all(key in _NEIGHBOURS[neighbour] for key, near in _NEIGHBOURS.items() for neighbour in near)
 
 
-def test_case_markup_and_half_do_what_they_say() -> None:
+def test_case_markup_and_first_half() -> None:
     assert perturb("Ab c", "upper case") == "AB C"
     assert perturb("Ab C", "lower case") == "ab c"
     assert perturb("one two three four five", "first half") == "one two three"

@@ -1,4 +1,4 @@
-"""Numbers to words: each verdict is seen to turn, on answers made for it."""
+"""Sections of a diagnosis: each verdict on predictions made for it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def calibrated(n: int, seed: int, sharpen: float = 1.0) -> ScoredExamples:
     return ScoredExamples(Examples(["text"] * n, labels, np.arange(n), CLASSES), (sharpen * logits).astype(np.float32))
 
 
-def test_chance_explains_the_error_of_perfect_probabilities_nineteen_times_of_twenty() -> None:
+def test_perfect_calibration_is_within_chance_in_nineteen_of_twenty() -> None:
     verdicts = [calibration_sections(calibrated(400, seed), None)[1].supported for seed in range(60)]
     assert 0 <= verdicts.count(YES) <= 8
     mean, upper = chance_calibration_error(metrics.softmax(calibrated(400, 0).logits))
@@ -53,7 +53,7 @@ def test_chance_explains_the_error_of_perfect_probabilities_nineteen_times_of_tw
     assert upper > mean
 
 
-def test_a_classifier_that_is_too_sure_is_told_and_its_temperature_mends_it() -> None:
+def test_overconfidence_is_detected_and_the_temperature_removes_it() -> None:
     rows = calibrated(1000, 0, sharpen=2.5)
     (table, _), hypothesis = calibration_sections(rows, None)
     assert (hypothesis.supported, table.columns) == (YES, ("measure", "without temperature"))
@@ -81,7 +81,7 @@ def test_the_bins_add_up_to_the_calibration_error() -> None:
     assert total == pytest.approx(metrics.expected_calibration_error(probabilities, labels))
 
 
-def damaged(clean: ScoredExamples, share: float) -> np.ndarray:
+def perturbed(clean: ScoredExamples, share: float) -> np.ndarray:
     """Logits with the first so many answers turned to the next class: wrong where the answer was right."""
     logits = clean.logits.copy()
     turned = round(share * len(clean))
@@ -90,10 +90,10 @@ def damaged(clean: ScoredExamples, share: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("share", "n", "verdict"), [(0.1, 1000, YES), (0.0, 1000, NO), (0.01, 100, UNCLEAR), (0.012, 3000, YES)])
-def test_fragility_is_told_when_a_damage_costs_accuracy_for_sure(share: float, n: int, verdict: str) -> None:
+def test_lost_accuracy_supports_missing_robustness(share: float, n: int, verdict: str) -> None:
     clean = answers(n, 1.0)
     section, hypothesis = robustness_section(
-        clean, {"typos": damaged(clean, share), "upper case": clean.logits, "first half": damaged(clean, 0.5)}
+        clean, {"typos": perturbed(clean, share), "upper case": clean.logits, "first half": perturbed(clean, 0.5)}
     )
     assert hypothesis.supported == verdict
     rows = {row[0]: row[1:] for row in section.rows}
@@ -104,15 +104,15 @@ def test_fragility_is_told_when_a_damage_costs_accuracy_for_sure(share: float, n
     assert ("typos" in str(section.note)) == (share == 0)
 
 
-def test_without_labels_only_changed_answers_are_told() -> None:
+def test_without_labels_only_changed_predictions_are_reported() -> None:
     clean = answers(200, 1.0, labelled=False)
-    section, hypothesis = robustness_section(clean, {"typos": damaged(clean, 0.25), "first half": damaged(clean, 0.5)})
+    section, hypothesis = robustness_section(clean, {"typos": perturbed(clean, 0.25), "first half": perturbed(clean, 0.5)})
     assert section.rows == (("typos", 0.25), ("first half", 0.5))
     assert (hypothesis.supported, "25.0%" in hypothesis.evidence) == (UNCLEAR, True)
 
 
 @pytest.mark.parametrize(("copied_right", "verdict"), [(100, YES), (55, UNCLEAR), (0, NO)])
-def test_copies_flatter_where_they_are_answered_better_than_the_rest(copied_right: int, verdict: str) -> None:
+def test_copies_with_higher_accuracy_support_duplicates(copied_right: int, verdict: str) -> None:
     """500 rows, half of the other 400 right; 100 copies."""
     labels = np.zeros(500, dtype=np.int64)
     logits = np.zeros((500, 3), dtype=np.float32)
@@ -128,7 +128,7 @@ def test_copies_flatter_where_they_are_answered_better_than_the_rest(copied_righ
     assert duplicate_section(rows, train, [], 0.5)[1].supported == NO
 
 
-def test_suspects_are_listed_by_their_row_numbers() -> None:
+def test_suspected_label_errors_have_row_numbers() -> None:
     rows = answers(100, 0.97, confidence=0.9)
     section, hypothesis = label_error_section(rows, "held out")
     assert hypothesis.supported == REVIEW

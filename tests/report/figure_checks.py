@@ -1,4 +1,4 @@
-"""Where the texts of a drawing lie: `from figure_checks import check_texts`."""
+"""Checks of a figure's texts: `from figure_checks import check_texts`."""
 
 from __future__ import annotations
 

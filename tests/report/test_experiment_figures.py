@@ -1,4 +1,4 @@
-"""An experiment's figures: every text on the canvas and none over another, for every kind and for degenerate experiments."""
+"""An experiment's figures: every text is on the canvas and none covers another, for every kind and degenerate experiments."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_every_kind_has_its_figures_and_their_texts_fit(tmp_path: Path, monkeypa
             check_texts(drawing, monkeypatch)
 
 
-def test_every_recipes_centre_is_in_the_figure_of_each_setting(tmp_path: Path) -> None:
+def test_each_recipes_defaults_are_in_every_settings_figure(tmp_path: Path) -> None:
     points: list[tuple[Factors, list[float]]] = [
         ({"recipe": recipe, **more}, THREE) for recipe in ("one", "two") for more in ({}, {"lora.rank": 2})
     ]
@@ -125,7 +125,7 @@ def test_hostile_and_many_points_fit(tmp_path: Path, monkeypatch: pytest.MonkeyP
         check_texts(drawing, monkeypatch)
 
 
-def test_lines_lie_where_the_numbers_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_plots_choose_their_x_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     """A span of 8 or more is on a log scale; with a 0 the points are evenly apart; steps are as they are."""
     caption = Caption("a", "A", "rows", "text.")
 

@@ -66,7 +66,7 @@ def test_nothing_is_fetched(hostile: str, folder: Path) -> None:
         assert policy.startswith("default-src 'none'")
 
 
-def test_the_page_can_be_heard_as_well_as_seen(folder: Path, hostile: str) -> None:
+def test_the_page_is_accessible(folder: Path, hostile: str) -> None:
     for page in (Page((folder / experiment_folder.REPORT).read_text(encoding="utf-8")), Page(hostile)):
         assert len(page.all("table")) == len(page.all("caption")) >= 3
         assert all("scope" in attributes for attributes in page.all("th"))
@@ -80,7 +80,7 @@ def test_the_page_can_be_heard_as_well_as_seen(folder: Path, hostile: str) -> No
         assert {a["href"][1:] for _, a in page.tags if a.get("href", "").startswith("#")} <= set(ids)
 
 
-def test_headline_words_and_tables_hold_the_numbers(folder: Path) -> None:
+def test_headline_findings_and_tables_have_the_numbers(folder: Path) -> None:
     page = Page((folder / experiment_folder.REPORT).read_text(encoding="utf-8"))
     header = " ".join(page.by_tag["header"][0].split())
     assert "81.7 %" in header
@@ -91,7 +91,7 @@ def test_headline_words_and_tables_hold_the_numbers(folder: Path) -> None:
     assert any("Layers top1 vs. layers all: worse by 30.33 points" in text for text in page.by_tag["li"])
 
 
-def test_files_lie_beside_the_page(folder: Path) -> None:
+def test_the_files_beside_the_page(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} <= experiment_folder.NAMES
     assert {path.name for path in (folder / experiment_folder.TABLES).iterdir()} == {
         "points.csv",
@@ -111,14 +111,14 @@ def test_the_same_experiment_gives_the_same_page(folder: Path) -> None:
     assert (folder / experiment_folder.REPORT).read_bytes() == before
 
 
-def test_an_experiment_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
+def test_an_experiment_without_results_has_a_page(tmp_path: Path) -> None:
     made = make_experiment(tmp_path / "x", "grid", [], waiting=[{"lora.rank": 4, "seed": 1}])
     text = "".join(Page(write_report(made).read_text(encoding="utf-8")).texts)
     assert "0 of 1 trials have a result." in text
     assert "No trial has a result yet." in text
 
 
-def test_the_dashboard_has_a_line_for_each(tmp_path: Path) -> None:
+def test_the_dashboard_has_a_row_per_experiment_and_run(tmp_path: Path) -> None:
     make_experiment(tmp_path / "grid of <b>", "grid", over_seeds([({"lora.rank": r}, [0.8, 0.9]) for r in (4, 8)]))
     write_report(tmp_path / "grid of <b>")
     damaged = make_experiment(tmp_path / "damaged", "seeds", over_seeds([({}, [0.8])]))
@@ -141,14 +141,14 @@ def test_the_dashboard_has_a_line_for_each(tmp_path: Path) -> None:
     assert any("damaged" in row and "cannot be read" in row for row in rows)
 
 
-def test_a_folder_that_holds_nothing_is_refused(tmp_path: Path) -> None:
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match="is no run and no experiment, and holds none"):
         write_report(tmp_path)
     with pytest.raises(LoralabError, match="there is no"):
         write_report(tmp_path / "absent")
 
 
-def test_a_bar_tells_the_time_left_and_in_the_end_the_time_taken() -> None:
+def test_a_progress_bar_shows_remaining_then_elapsed_time() -> None:
     from loralab.cli.experiment_display import _Time
 
     now = [0.0]
@@ -164,7 +164,7 @@ def test_a_bar_tells_the_time_left_and_in_the_end_the_time_taken() -> None:
     assert _Time().render(task).plain == "took 0:00:45"
 
 
-def test_the_terminal_shows_points_and_what_may_be_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_terminal_shows_configurations_and_findings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from loralab.cli.experiment_display import ExperimentView
     from loralab.experiments.run import ExperimentSummary
 

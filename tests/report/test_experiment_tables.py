@@ -1,4 +1,4 @@
-"""An experiment's rows: points over seeds, comparisons and the power law, against numbers worked out by hand."""
+"""An experiment's tables: configurations over seeds, comparisons, the power law, against hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_rows_are_compared_by_mcnemar_where_both_trials_predicted_them(tmp_path:
         ("compare", [{"run": "a"}, {"run": "b"}, {"run": "c"}], [(1, 0), (2, 0)]),
     ],
 )
-def test_each_kind_compares_with_what_it_asks_about(
+def test_each_kind_has_its_baselines(
     tmp_path: Path, kind: str, points: list[dict[str, object]], expected: list[tuple[int, int]]
 ) -> None:
     accuracies = [0.5, 0.7, 0.6, 0.65]
@@ -128,7 +128,7 @@ def test_each_kind_compares_with_what_it_asks_about(
     assert found == [(points[i], points[j]) for i, j in expected]
 
 
-def test_trials_that_failed_or_wait_have_their_line(tmp_path: Path) -> None:
+def test_failed_and_waiting_trials_have_a_row(tmp_path: Path) -> None:
     done, failed, waiting = ({"lora.rank": rank, "seed": 1} for rank in (4, 8, 16))
     folder = make_experiment(tmp_path / "x", "grid", [(done, 0.8)], failed=[failed], waiting=[waiting])
     data = read_experiment_data(folder)
@@ -155,7 +155,7 @@ def test_intervals_have_two_columns_in_a_file(tmp_path: Path) -> None:
     assert float(row["CI over test rows low"]) == pytest.approx(wilson(34, 40).low)
 
 
-def test_the_law_of_exact_errors_is_found_and_checked(tmp_path: Path) -> None:
+def test_the_power_law_of_exact_errors_is_recovered(tmp_path: Path) -> None:
     """error = 0.1 + 2 rows^-0.5; a doubling takes off 1 point where 2 (1 - 2^-0.5) rows^-0.5 = 0.01, at 3,431 rows."""
     sizes = (25, 100, 400, 1600)
     trials = over_seeds([({"data.max_train_samples": n}, [0.9 - 2 * n**-0.5 + luck for luck in (-0.001, 0, 0.001)]) for n in sizes])
@@ -203,7 +203,7 @@ def test_labels_leave_out_what_all_points_share(tmp_path: Path) -> None:
     assert (point_labels(mixed.points), label_legend(mixed.points)) == (["recipe defaults", "rank 4"], "")
 
 
-def test_damaged_files_are_said_by_name(tmp_path: Path) -> None:
+def test_errors_name_the_damaged_file(tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "x", "grid", over_seeds([({"lora.rank": 4}, [0.8])]))
     edit(folder / TRIALS / "rank-4_seed-1" / run_folder.SCORES, steps=None)
     with pytest.raises(LoralabError, match=r"rank-4_seed-1 is damaged .*steps"):

@@ -122,7 +122,7 @@ def test_question_varied_and_fixed_settings(tmp_path: Path) -> None:
     assert question_facts(analyze_experiment(folder).data)["Test rows"] == ["differ between runs: test scores are not comparable"]
 
 
-def test_the_law_is_held_to_its_last_size(tmp_path: Path) -> None:
+def test_the_law_is_checked_at_its_last_size(tmp_path: Path) -> None:
     def words(last: float) -> str:
         sizes = {25: 0.5, 100: 0.7, 400: 0.8, 1600: last}
         points = [({"data.max_train_samples": n}, [a - 0.001, a, a + 0.001]) for n, a in sizes.items()]
@@ -147,6 +147,6 @@ def test_the_smallest_size_near_the_largest_is_named(tmp_path: Path) -> None:
     assert "reaches" not in text_of(make_experiment(tmp_path / "two", "few-shot", over_seeds(two)))
 
 
-def test_where_nothing_is_right_no_size_comes_near(tmp_path: Path) -> None:
+def test_zero_accuracy_has_no_size_near_the_largest(tmp_path: Path) -> None:
     zeros = [({"data.shots_per_class": n}, [0.0] * 3) for n in (1, 10)]
     assert "reaches" not in text_of(make_experiment(tmp_path / "x", "few-shot", over_seeds(zeros)))

@@ -1,4 +1,4 @@
-"""Run folders → rows: sums and shares against scipy, scikit-learn and numbers worked out by hand."""
+"""Run folder → values: sums and shares against SciPy, scikit-learn and hand-computed numbers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def gaps(bins: tuple[CalibrationBin, ...]) -> float:
     return sum(b.rows * abs(b.accuracy - b.confidence) for b in bins) / sum(b.rows for b in bins)
 
 
-def test_an_evaluation_knows_the_training_loss_since_the_one_before() -> None:
+def test_an_evaluation_has_the_mean_training_loss_since_the_previous_one() -> None:
     def step(number: int, loss: float) -> dict[str, object]:
         return {"event": "StepEnd", "step": number, "epoch": 0.1, "learning_rate": 0.1 * number, "loss": loss}
 
@@ -53,7 +53,7 @@ def test_thinned_steps_are_means_of_neighbours() -> None:
     assert thin_steps([], 3) == []
 
 
-def test_long_names_keep_their_ends_and_lose_what_cannot_be_drawn() -> None:
+def test_shortened_names_keep_their_ends_and_drop_control_characters() -> None:
     assert shorten("card_payment_not_recognised_7", 12) == "card_p…sed_7"
     assert shorten("a\n b\x07\u202ec", 12) == "a b c"
     assert all(len(shorten("x" * 50, most)) == most for most in range(4, 30))
@@ -98,7 +98,7 @@ def test_pairs_come_by_rows_with_the_share_of_their_class() -> None:
     assert [p.rows for p in found.class_pairs(1)] == [4]
 
 
-def test_tables_say_what_the_files_say(run: Path) -> None:
+def test_run_data_agrees_with_the_files(run: Path) -> None:
     run_data = read_run(run)
     labels, logits = read_rows(run)
     assert run_data.correct() == (labels == logits.argmax(axis=1)).sum()
@@ -132,12 +132,12 @@ def test_damaged_files_are_named(run: Path, file: str, content: str, said: str) 
         read_run(run)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match="not a run"):
         read_run(tmp_path)
 
 
-def test_scores_that_older_runs_lack_are_simply_absent(run: Path) -> None:
+def test_a_run_may_have_no_temperature(run: Path) -> None:
     edit(run / run_folder.SCORES, temperature=None, calibrated=None)
     run_data = read_run(run)
     assert run_data.result

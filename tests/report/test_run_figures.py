@@ -1,4 +1,4 @@
-"""Figures: every text lies on the canvas, none over another, whatever the classes are called and however many there are."""
+"""A run's figures: every text is on the canvas and none covers another, for any number and length of class names."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def test_no_text_leaves_the_canvas_or_covers_another(tmp_path: Path, monkeypatch
         check_texts(drawing, monkeypatch)
 
 
-def test_every_figure_says_how_many_rows_are_behind_it(tmp_path: Path) -> None:
+def test_every_figure_states_its_number_of_rows(tmp_path: Path) -> None:
     for drawing in draw_run_figures(read_run(make_run(tmp_path / "run"))):
         assert re.match(r"(200 test rows|40 steps|4 evaluations on 200 validation rows)", drawing.caption.rows), drawing
 
 
-def test_names_are_drawn_as_they_are_written(tmp_path: Path) -> None:
+def test_names_are_drawn_unchanged(tmp_path: Path) -> None:
     names = ["$x_{$", "_hidden", "a<b>&c", "日本語", 'q"q']
     drawings = {drawing.name: drawing for drawing in draw_run_figures(read_run(make_run(tmp_path / "run", names)))}
     for kind in ("confusion", "f1_by_class"):

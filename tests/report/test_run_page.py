@@ -119,14 +119,14 @@ def test_tables_hold_the_scores(page: Page, folder: Path) -> None:
     assert f"Brier score{scores['brier']:.4f}{scores['brier']:.4f}{scores['brier']:.4f}" in rows
 
 
-def test_changed_settings_stand_apart(page: Page) -> None:
+def test_changed_settings_have_their_own_table(page: Page) -> None:
     changed, everything = (text for text in page.by_tag["table"] if "Setting" in text)
     assert "lora.rank" in changed
     assert "lora.alpha" not in changed
     assert all(name in everything for name in ("lora.rank", "lora.alpha", "train.epochs"))
 
 
-def test_the_page_can_be_heard_as_well_as_seen(page: Page, hostile: str) -> None:
+def test_the_page_is_accessible(page: Page, hostile: str) -> None:
     for read in (page, Page(hostile)):
         assert read.all("html")[0]["lang"] == "en"
         tables = len(read.all("table"))

@@ -1,4 +1,4 @@
-"""A search's figures from invented rows: what they show, that every text lies on the canvas, and searches with next to nothing."""
+"""A search's figures from made-up trials: contents, texts on the canvas, searches with almost no trials."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def test_the_line_is_the_best_so_far_whichever_way_is_better() -> None:
         assert line.get_ydata()[-1] == value(row["values"][0] for row in found["trials"])
 
 
-def test_choices_lie_in_their_order_and_numbers_where_they_are() -> None:
+def test_positions_of_choices_and_numbers() -> None:
     assert setting_positions(AXES[0], ["16", "4"]) == ([2.0, 0.0], ["4", "8", "16"])
     assert setting_positions(AXES[1], ["all"]) == ([2.0], AXES[1]["choices"])
     assert setting_positions(AXES[2], ["1.5r", "0.5r"]) == ([1.5, 0.5], [])
 
 
-def test_every_figure_says_what_became_of_the_trials() -> None:
+def test_every_figure_counts_trials_by_state() -> None:
     found = invent(8, states=("complete", "pruned", "failed", "rejected"))
     assert {drawing.caption.rows for drawing in named(found).values()} == {"2 complete, 2 pruned, 2 failed, 2 over budget trials"}
 
@@ -98,7 +98,7 @@ def test_a_search_without_a_result_has_no_figures(tmp_path: Path) -> None:
     assert draw_search_figures(read_search_results(tmp_path)) == []
 
 
-def test_numbers_of_a_log_scale_are_written_out() -> None:
+def test_log_scales_have_plain_tick_labels() -> None:
     assert "mathdefault" not in to_svg(named(invent(9))["slices"])
 
 

@@ -1,4 +1,4 @@
-"""The plain files of a report: log, description, table and model card, against the run's own numbers and the hub's reader."""
+"""The text files of a report: log, description, metrics and model card, against the run's numbers and huggingface_hub."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def page_of(folder: Path) -> str:
     return render_run(tables, [])
 
 
-def test_the_table_has_a_row_a_step_and_every_score_where_it_was_measured(run: Path) -> None:
+def test_metrics_have_a_row_per_step_and_scores_at_evaluations(run: Path) -> None:
     rows = read_csv((run / run_folder.METRICS).read_text(encoding="utf-8"))
     assert [int(row["step"]) for row in rows] == [*range(1, 41)]
     assert float(rows[9]["train_loss"]) == pytest.approx(2.0 - 10 / 40)
@@ -69,7 +69,7 @@ def test_the_table_has_a_row_a_step_and_every_score_where_it_was_measured(run: P
         assert float(row["process_mb"]) == 1234.5
 
 
-def test_a_run_that_trained_nothing_has_its_one_evaluation_in_the_table(tmp_path: Path) -> None:
+def test_a_run_without_training_has_one_evaluation_in_its_metrics(tmp_path: Path) -> None:
     made = make_run(tmp_path / "zero")
     first = next(event for event in run_folder.read_log(made) if event["event"] == "EvalEnd")
     (made / run_folder.LOG).write_text(json.dumps({**first, "step": 0, "epoch": 0.0}) + "\n")
@@ -79,7 +79,7 @@ def test_a_run_that_trained_nothing_has_its_one_evaluation_in_the_table(tmp_path
     assert [(row["step"], row["train_loss"], float(row["validation_loss"])) for row in rows] == [("0", "", first["scores"]["loss"])]
 
 
-def test_the_log_tells_settings_steps_evaluations_and_results(run: Path) -> None:
+def test_the_log_has_settings_steps_evaluations_and_results(run: Path) -> None:
     log = (run / run_folder.TRAINING_LOG).read_text(encoding="utf-8")
     lines = [line.split() for line in log.splitlines()]
     assert ["*", "lora.rank", "4"] in lines
@@ -93,7 +93,7 @@ def test_the_log_tells_settings_steps_evaluations_and_results(run: Path) -> None
     assert ["trainable", "100"] in lines
 
 
-def test_the_description_keeps_the_counts_apart(run: Path) -> None:
+def test_the_description_separates_parameter_counts(run: Path) -> None:
     found = json.loads((run / run_folder.DESCRIPTION).read_text(encoding="utf-8"))
     parameters = {"base": 1000, "adapter": 60, "head": 40, "trainable": 100, "total": 1100, "share": 100 / 1100}
     assert found["parameters"] == parameters
@@ -105,7 +105,7 @@ def test_the_description_keeps_the_counts_apart(run: Path) -> None:
     assert "World, Sports, Business, Sci/Tech" in text
 
 
-def test_the_card_is_the_hubs_and_its_score_the_measured_one(run: Path) -> None:
+def test_the_hub_reads_the_card_and_its_scores(run: Path) -> None:
     card = ModelCard((run / run_folder.CARD).read_text(encoding="utf-8"))
     scores = run_folder.read_scores(run)["scores"]
     assert card.data.library_name == "loralab"
@@ -119,7 +119,7 @@ def test_the_card_is_the_hubs_and_its_score_the_measured_one(run: Path) -> None:
     assert 'PeftModel.from_pretrained(base, "model")' in card.text
 
 
-def test_the_card_gives_no_path_away(run: Path) -> None:
+def test_the_card_holds_no_path(run: Path) -> None:
     card = (run / run_folder.CARD).read_text(encoding="utf-8")
     assert "reviews.csv" in card
     assert str(run.parent) not in card
@@ -146,7 +146,7 @@ def test_hostile_names_break_neither_card_nor_table(tmp_path: Path) -> None:
     assert {line.replace("\\|", "").count("|") for line in table} == {6}
 
 
-def test_a_report_can_be_made_again_and_is_the_same(run: Path) -> None:
+def test_a_report_is_reproducible(run: Path) -> None:
     before = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     assert write_report(run) == run / run_folder.REPORT
     after = {path.name: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -173,7 +173,7 @@ def test_a_report_can_be_made_again_and_is_the_same(run: Path) -> None:
         ),
     ],
 )
-def test_a_report_is_made_of_what_there_is(tmp_path: Path, missing: tuple[str, ...]) -> None:
+def test_a_report_of_missing_files(tmp_path: Path, missing: tuple[str, ...]) -> None:
     made = make_run(tmp_path / "part")
     for name in missing:
         (made / name).unlink()
@@ -187,7 +187,7 @@ def test_a_report_is_made_of_what_there_is(tmp_path: Path, missing: tuple[str, .
     assert ('id="diagnosis"' in page) == (run_folder.DIAGNOSIS not in missing)
 
 
-def test_a_run_that_was_stopped_has_a_whole_report(tmp_path: Path) -> None:
+def test_an_incomplete_run_has_a_report(tmp_path: Path) -> None:
     made = make_run(tmp_path / "part")
     for name in (run_folder.SCORES, run_folder.PREDICTIONS, run_folder.DIAGNOSIS):
         (made / name).unlink()
@@ -197,7 +197,7 @@ def test_a_run_that_was_stopped_has_a_whole_report(tmp_path: Path) -> None:
     assert "not complete" in (made / run_folder.TRAINING_LOG).read_text(encoding="utf-8")
 
 
-def test_a_run_of_an_older_version_lacks_some_scores(tmp_path: Path) -> None:
+def test_a_run_may_lack_some_scores(tmp_path: Path) -> None:
     made = make_run(tmp_path / "old")
     found = run_folder.read_scores(made)
     new = ("mcc", "kappa", "ece", "brier")
@@ -224,7 +224,7 @@ def test_an_error_leaves_the_earlier_report_alone(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "head"), [("roberta", "default"), ("bert", "linear")])
-def test_what_the_card_says_of_peft_runs_and_gives_the_runs_own_answers(tmp_path: Path, kind: str, head: str) -> None:
+def test_the_cards_peft_example_reproduces_the_runs_predictions(tmp_path: Path, kind: str, head: str) -> None:
     base = make_checkpoint(tmp_path / "base", kind)
     source = write_csv(tmp_path / "topics.csv", topics(15))
     mean = ["model.pooling=mean"] if head == "linear" else []
