@@ -230,7 +230,7 @@ def test_a_journal_that_was_cut_off_in_a_line_is_read(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_journal_is_one_for_the_threads_of_a_process_too(tmp_path: Path) -> None:
-    lock, inside = study_storage._FileLock(tmp_path / "lock"), list[str]()
+    lock, inside = study_storage.FileLock(tmp_path / "lock"), list[str]()
 
     def enter(name: str) -> None:
         lock.acquire()
@@ -255,6 +255,6 @@ def test_a_storage_that_cannot_be_used_is_told_without_its_password(
     url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study_storage.time, "sleep", lambda seconds: None)
-    with pytest.raises(LoralabError, match=r"PostgreSQL|cannot be used|is no URL") as told:
+    with pytest.raises(LoralabError, match=r"PostgreSQL|cannot be used|is not a URL") as told:
         Study(settings(), tmp_path, "s", url)
     assert "secret" not in str(told.value)

@@ -1,9 +1,9 @@
-"""Where a study lies: a journal in its folder, or a PostgreSQL database; and the lock under which trials are claimed."""
+"""Where a study is stored: a journal in its folder, or a PostgreSQL database; and the lock under which trials are claimed."""
 
 from __future__ import annotations
 
-import fcntl
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 Lock = Callable[[], AbstractContextManager[None]]
 
 
-class _FileLock:
-    """Optuna's kind of lock, by the kernel: it opens when its holder dies, where a lock file would stay."""
+class FileLock:
+    """A file lock with Optuna's interface. The system releases it when its holder dies; Optuna's own lock files would stay."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.file = path, -1
 
     def acquire(self) -> bool:
         file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o666)
-        fcntl.flock(file, fcntl.LOCK_EX)
-        self.file = file  # not before: until then it is the holder's, who may be a thread of this process
+        _wait_for_lock(file)
+        self.file = file  # only now: until then the holder, which may be another thread, needs its own
         return True
 
     def release(self) -> None:
@@ -36,61 +36,80 @@ class _FileLock:
 
 
 def file_lock(path: Path) -> Lock:
-    """A lock among the processes of one machine."""
+    """Return a lock among the processes and threads of one machine."""
 
     @contextmanager
-    def held() -> Iterator[None]:
-        lock = _FileLock(path)
+    def locked() -> Iterator[None]:
+        lock = FileLock(path)
         lock.acquire()
         try:
             yield
         finally:
             lock.release()
 
-    return held
+    return locked
 
 
 def database_lock(storage: Any, name: str) -> Lock:
-    """A lock among all that use a database."""
+    """Return a lock among all programs that use a database."""
 
     @contextmanager
-    def held() -> Iterator[None]:
-        with storage.engine.connect() as connection, connection.begin():  # let go at the end, or when the connection breaks
+    def locked() -> Iterator[None]:
+        with storage.engine.connect() as connection, connection.begin():  # ends, or breaks with its holder, and releases the lock
             connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"loralab search {name}",))
             yield
 
-    return held
+    return locked
 
 
 def open_journal(path: Path, lock: Path) -> BaseStorage:
-    """Open Optuna's journal file; a last line that was cut off, by a machine that lost its power, is dropped."""
+    """Open Optuna's journal file. An incomplete last line, left by a power failure, is removed."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     with file_lock(lock)():
         if path.is_file() and not (content := path.read_bytes()).endswith(b"\n"):
             os.truncate(path, content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=_FileLock(lock)))  # type: ignore[arg-type]
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=FileLock(lock)))  # type: ignore[arg-type]
 
 
 def open_database(url: str) -> BaseStorage:
-    """Open a PostgreSQL database. Raises LoralabError where it is none or cannot be reached."""
+    """Open a PostgreSQL database. Raises LoralabError for another kind of URL and a database that cannot be used."""
     try:
         parts = urlsplit(url)
-    except ValueError as error:  # a bracket in a password, for one: the message must not show it
-        raise LoralabError("--storage: this is no URL; write special characters of a password as %40, %5B, ...") from error
-    where = f"{parts.hostname}{parts.path}"  # never the password
+    except ValueError as error:  # such as a bracket in the password, which the message must not show
+        raise LoralabError("--storage is not a URL; encode special characters of the password as %40, %5B, ...") from error
+    place = f"{parts.hostname}{parts.path}"  # without the password
     if not parts.scheme.startswith("postgresql"):
         raise LoralabError(f"--storage {parts.scheme}://...: give a PostgreSQL database, such as postgresql://user@host/database")
     need("psycopg2", "search")
     from optuna.storages import RDBStorage
 
-    url = f"postgresql+psycopg2{url[len(parts.scheme) :]}"  # SQLAlchemy's default has changed with its versions
+    url = f"postgresql+psycopg2{url[len(parts.scheme) :]}"  # SQLAlchemy's default driver depends on its version
     for attempt in range(3):
         try:
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
-        except Exception as error:  # two programs that make the tables at once: the second finds them
+        except Exception as error:  # two programs may create the tables at the same time; a retry finds them
             if attempt == 2:
-                raise LoralabError(f"--storage: the database {where} cannot be used: {str(error).splitlines()[0]}") from error
+                raise LoralabError(f"--storage: the database {place} cannot be used: {str(error).splitlines()[0]}") from error
             time.sleep(1 + attempt)
     raise AssertionError
+
+
+def _wait_for_lock(file: int) -> None:
+    if sys.platform == "win32":
+        import errno
+        import msvcrt
+
+        while True:
+            try:
+                msvcrt.locking(file, msvcrt.LK_LOCK, 1)
+            except OSError as error:  # after ten seconds
+                if error.errno != errno.EDEADLK:
+                    raise
+            else:
+                return
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
