@@ -37,7 +37,7 @@ SETTINGS = [
 MOMENTS = {
     "settings": (run_folder, "create", 1, ""),
     "log": (run_folder.RunFolder, "log", 22, "log.jsonl"),
-    "checkpoint": (run_folder.RunFolder, "keep_checkpoint", 2, "checkpoint.safetensors"),
+    "checkpoint": (run_folder.RunFolder, "save_checkpoint", 2, "checkpoint.safetensors"),
     "bundle": (pipeline, "save_bundle", 1, "model"),
     "predictions": (run_folder.RunFolder, "write_predictions", 1, "predictions.csv"),
     "scores": (run_folder.RunFolder, "write_scores", 1, "scores.json"),
@@ -167,7 +167,7 @@ def test_a_run_survives_its_disk(
         ]
         if moment in ("predictions", "scores"):
             assert adapter(run) == adapter(whole)
-    run_folder.check_free(run, overwrite=True)  # nothing is left that --overwrite would not touch
+    run_folder.check_available(run, overwrite=True)  # nothing is left that --overwrite would not touch
     run_training(config, name="cut", folder=folder, resume=moment != "settings")
     assert adapter(run) == adapter(whole)
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {path.name for path in whole.iterdir()}
@@ -199,7 +199,7 @@ def test_predictions_that_do_not_fit_leave_the_old_ones(whole: Path, disk: Path,
     out.write_text("the old ones")
     classifier = Classifier.load(whole)
     make(disk)
-    with pytest.raises(RunFailed, match=rf"cannot write {out}: .*; what was saved before is intact"):
+    with pytest.raises(RunFailed, match=rf"cannot write {out}: .*; previously saved files are unaffected"):
         classifier.predict_file(rows, out, text=["text"])
     free(disk)
     assert [path.name for path in disk.iterdir() if not path.name.startswith(".")] == ["out.csv"]
@@ -219,10 +219,10 @@ def test_what_a_killed_run_left_half_written_is_no_reason_to_keep_it(tmp_path: P
     run = run_folder.create(tmp_path / "a", Config(), {}, overwrite=False)
     for name in (".tmpyvcykj", ".checkpoint.safetensors.new", ".scores.json.ab12"):  # the first is safetensors' own
         (run.folder / name).write_text("half")
-    run_folder.check_free(run.folder, overwrite=True)
+    run_folder.check_available(run.folder, overwrite=True)
     (run.folder / ".tmp-mine").write_text("years of work")
     with pytest.raises(LoralabError, match="is not a run"):
-        run_folder.check_free(run.folder, overwrite=True)
+        run_folder.check_available(run.folder, overwrite=True)
 
 
 def test_a_run_appears_with_all_its_settings_or_not_at_all(tmp_path: Path) -> None:

@@ -26,10 +26,11 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from tiny import make_checkpoint, topics, write_csv
 
 import loralab.pipeline
+from loralab.storage.files import atomic_folder
 from loralab import Classifier, Config, LoralabError, RunFailed, load_config, run_training
 from loralab.data.splits import load_splits
 from loralab.info import count_parameters
-from loralab.storage.run_folder import atomic_folder
+
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 from loralab.training.setup import RunPlan
 

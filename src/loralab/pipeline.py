@@ -17,6 +17,7 @@ from loralab.model.device import thread_limit
 from loralab.model.interface import ClassifierModel
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
+from loralab.storage.files import atomic_folder
 from loralab.training.callbacks import Listener
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import ALONE, Distributed
@@ -102,7 +103,7 @@ def start_session(
 ) -> TrainingSession:
     """Do everything before the first step. Arguments as in `run_training`."""
     started = time.perf_counter()
-    distributed.run_on_main(run_folder.check_free, target, overwrite, resume)
+    distributed.run_on_main(run_folder.check_available, target, overwrite, resume)
     components = distributed.run_everywhere(build_run, config, target, distributed)
     plan, model, manifest = components.plan, components.model, components.manifest
     distributed.check_same(settings=config.fingerprint(), base=manifest.base_sha256, rows=plan.splits.fingerprints())
@@ -119,7 +120,7 @@ def start_session(
         TrainingData(encoded["train"], encoded.get("validation"), config.stream("shuffle")),
         Objective(components.loss, partial(metrics.scores, classes=manifest.classes, also=config.train.monitor)),
         config.train,
-        Callbacks((folder.log, *listeners), folder.keep_checkpoint),
+        Callbacks((folder.log, *listeners), folder.save_checkpoint),
         distributed,
     )
     if checkpoint is not None:
@@ -174,7 +175,7 @@ def loraplus_lr_ratio(config: Config) -> float:
 
 def save_model(folder: run_folder.RunFolder, components: RunComponents, temperature: float) -> None:
     """Write the model's folder atomically."""
-    with run_folder.atomic_folder(folder.model) as temporary:
+    with atomic_folder(folder.model) as temporary:
         save_bundle(
             temporary, components.model, replace(components.manifest, temperature=temperature), components.tokenizer.to_str()
         )

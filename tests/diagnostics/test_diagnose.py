@@ -14,7 +14,8 @@ from loralab.data.tokenize import load_tokenizer
 from loralab.diagnostics.attribution import attribute
 from loralab.diagnostics.diagnose import diagnose, read_run_splits
 from loralab.diagnostics.perturb import KINDS, perturb_all
-from loralab.storage.run_folder import read_scores, write_json
+from loralab.storage.files import write_json
+from loralab.storage.run_folder import read_scores
 
 SECTIONS = ["Hypotheses", "Calibration", "Reliability", "Robustness", "Suspected label errors"]
 ALWAYS = ["Near-duplicates of training rows", "Drift", "Distinctive words", "Token attributions (integrated gradients)"]

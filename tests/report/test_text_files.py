@@ -153,7 +153,7 @@ def test_a_report_is_reproducible(run: Path) -> None:
     assert before == after
     assert {*TEXTS, "confusion.png", "reliability.png", "all_metrics.png"} <= set(after)
     assert {path.name for path in run.iterdir()} <= run_folder.NAMES
-    run_folder.check_free(run, overwrite=True)
+    run_folder.check_available(run, overwrite=True)
 
 
 @pytest.mark.parametrize(

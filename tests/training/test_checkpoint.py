@@ -53,7 +53,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_beside_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     run = run_folder.RunFolder(tmp_path)
-    run.keep_checkpoint(Checkpoint(TENSORS, VALUES))
+    run.save_checkpoint(Checkpoint(TENSORS, VALUES))
     before = run.checkpoint.read_bytes()
 
     def full(*arguments: Any) -> None:
@@ -61,7 +61,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_beside_it(
 
     monkeypatch.setattr(os, call, full)
     with pytest.raises(RunFailed, match="No space left"):
-        run.keep_checkpoint(Checkpoint(TENSORS, {**VALUES, "step": 8}))
+        run.save_checkpoint(Checkpoint(TENSORS, {**VALUES, "step": 8}))
     assert run.checkpoint.read_bytes() == before
     assert list(tmp_path.iterdir()) == [run.checkpoint]
 
@@ -69,4 +69,4 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_beside_it(
 def test_a_checkpoint_that_cannot_be_written_is_the_runs_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunFailed, match="cannot write"):
-        run_folder.RunFolder(tmp_path / "file").keep_checkpoint(Checkpoint(TENSORS, VALUES))
+        run_folder.RunFolder(tmp_path / "file").save_checkpoint(Checkpoint(TENSORS, VALUES))

@@ -18,9 +18,10 @@ from workbench import Recorder, make_model, rows, same, train, trained
 from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed
 from loralab.model.encoder import EncoderClassifier
+from loralab.storage.files import file_lock
 from loralab.training import prefix_cache
 from loralab.training.callbacks import CacheProgress
-from loralab.training.prefix_cache import PrefixCache, file_lock, plan
+from loralab.training.prefix_cache import PrefixCache, plan
 from loralab.training.scoring import logits_of
 
 

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any
 from loralab.data.safe_pickle import read_pickle
 from loralab.data.types import ColumnChunk
 from loralab.errors import LoralabError
-from loralab.storage.csv_files import csv_field_limit
+from loralab.storage.files import csv_field_limit
 
 if TYPE_CHECKING:
     import pyarrow

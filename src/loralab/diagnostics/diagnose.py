@@ -22,6 +22,7 @@ from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
 from loralab.metrics import softmax
 from loralab.storage import run_folder
+from loralab.storage.files import write_json
 
 if TYPE_CHECKING:
     from loralab.diagnostics.attribution import Attribution
@@ -106,7 +107,7 @@ def diagnose(  # one parameter per option of the command
     progress("computing token attributions")
     explained, table = _explain(folder, base, classifier, data.rows, inputs)
     diagnosis = Diagnosis([*checks, table], explained)
-    run_folder.write_json(folder / run_folder.DIAGNOSIS, diagnosis.as_dict())
+    write_json(folder / run_folder.DIAGNOSIS, diagnosis.as_dict())
     return diagnosis
 
 

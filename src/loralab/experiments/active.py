@@ -23,7 +23,6 @@ from loralab.experiments.plans import BaseRecipe, choose_axes, choose_seeds, loa
 from loralab.experiments.run_trial import is_complete
 from loralab.experiments.spec import ExperimentKind
 from loralab.experiments.strategies import RANDOM, STRATEGIES, PoolScores
-from loralab.storage import run_folder
 from loralab.storage.experiment_folder import (
     INDICES,
     TRIALS,
@@ -34,6 +33,7 @@ from loralab.storage.experiment_folder import (
     read_experiment,
     trial_folder,
 )
+from loralab.storage.files import atomic_write, write_errors, write_json
 
 POOL = "pool.json"
 _NO_ROWS: Ints = np.zeros(0, dtype=np.int64)
@@ -222,9 +222,9 @@ def check_pools(folder: Path, pools: Mapping[str, Pool], labels: Sequence[int]) 
         if path.read_text(encoding="utf-8") != json.dumps(facts, indent=2) + "\n":
             raise LoralabError(f"the training rows have changed since {folder} was started: choose another --name, or --overwrite")
         return
-    with run_folder.says_disk(path):
+    with write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    run_folder.write_json(path, facts)
+    write_json(path, facts)
 
 
 def index_file(folder: Path, trial: Trial) -> Path:
@@ -239,7 +239,7 @@ def read_rows(path: Path) -> Ints:
 
 def write_rows(path: Path, rows: Ints) -> None:
     """Write an index file atomically."""
-    with run_folder.says_disk(path), run_folder.atomic(path) as file:
+    with write_errors(path), atomic_write(path) as file:
         file.writelines(f"{row}\n" for row in rows)
 
 

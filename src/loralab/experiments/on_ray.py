@@ -25,6 +25,7 @@ from loralab.errors import Interrupted, LoralabError, RunFailed, need
 from loralab.experiments.run_trial import MAX_DEATHS, Outcome, OutcomeCallback, run_trial
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import TRIALS, Trial, trial_folder
+from loralab.storage.files import atomic_folder, write_errors, write_json
 
 MAX_RUN_BYTES = 2 << 30
 """The largest run that is returned through Ray. An adapter has a few MB, roberta-large 1.4 GB."""
@@ -151,7 +152,7 @@ def find_local_paths(config: Config) -> dict[str, str]:
 @contextlib.contextmanager
 def shared_marker(folder: Path) -> Iterator[Path]:
     """Write a file beside the trials that shows a worker whether it sees the same folder."""
-    with run_folder.says_disk(folder):
+    with write_errors(folder):
         (folder / TRIALS).mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=folder / TRIALS, prefix=".shared-")
         os.close(handle)
@@ -210,12 +211,12 @@ def write_run_files(files: RunFiles, target: Path) -> None:
         parts = PurePosixPath(name).parts
         if not parts or parts[0] not in run_folder.NAMES or ".." in parts:
             raise RunFailed(f"a worker returned a file {name!r}, which no run has")
-    with run_folder.atomic_folder(target) as new:
+    with atomic_folder(target) as new:
         for name, content in files.items():
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        run_folder.write_json(new / run_folder.SCORES, {**run_folder.read_scores(new), "folder": str(target)})
+        write_json(new / run_folder.SCORES, {**run_folder.read_scores(new), "folder": str(target)})
 
 
 def _first_line(error: object) -> str:

@@ -26,6 +26,7 @@ from loralab.experiments.space import default_ranges, make_space, parse_over
 from loralab.experiments.study import COSTS, ClaimedTrial, Pruner, Sampler, SearchSettings, SearchTrial, Study, remove_study
 from loralab.storage import experiment_folder, run_folder
 from loralab.storage.experiment_folder import ExperimentSpec, Trial, TrialRecord
+from loralab.storage.files import write_errors
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 from loralab.training.distributed import available_cores
 
@@ -135,7 +136,7 @@ def run_search(
     open_experiment(plan.spec, folder, overwrite)
     if overwrite and storage:
         remove_study(folder.name, storage)
-    with run_folder.says_disk(folder):
+    with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     study = open_study(plan, folder, storage)
     recorder = _SearchRecorder(plan, folder, study, on_trial_end)

@@ -11,8 +11,8 @@ import yaml
 
 from loralab.config import Config
 from loralab.experiments.study import SearchSettings, SearchTrial
-from loralab.storage import run_folder
 from loralab.storage.experiment_folder import BEST, PARETO, SEARCH_RESULTS, TABLE
+from loralab.storage.files import atomic_write, write_errors, write_json
 
 FACTS = ("trainable", "steps", "seconds")
 
@@ -32,7 +32,7 @@ def write_search_results(
     """Write trials.csv, search.json and, for two objectives, pareto.csv. best: numbers of the best trials, best first."""
     write_trial_table(folder, settings, trials)
     summary = {**_settings_facts(settings), "best": [*best], "importance": importances, "trials": [_trial_facts(t) for t in trials]}
-    run_folder.write_json(folder / SEARCH_RESULTS, summary)
+    write_json(folder / SEARCH_RESULTS, summary)
     if len(settings.objectives) > 1:
         by_number = {trial.number: trial for trial in trials}
         _write_csv(folder / PARETO, settings, [by_number[number] for number in best])
@@ -41,14 +41,14 @@ def write_search_results(
 def write_best_settings(folder: Path, header: Sequence[str], config: Config) -> None:
     """Write best.yaml: the settings that differ from loralab's defaults, below `header` as comments."""
     changed = config.model_dump(mode="json", exclude_defaults=True)
-    with run_folder.says_disk(folder), run_folder.atomic(folder / BEST) as file:
+    with write_errors(folder), atomic_write(folder / BEST) as file:
         file.writelines(f"# {' '.join(line.split())}\n" for line in header)
         file.write(yaml.safe_dump(changed, sort_keys=False, allow_unicode=True))
 
 
 def _write_csv(path: Path, settings: SearchSettings, trials: Sequence[SearchTrial]) -> None:
     axes = [axis.name for axis in settings.space.axes]
-    with run_folder.says_disk(path), run_folder.atomic(path) as file:
+    with write_errors(path), atomic_write(path) as file:
         table = csv.writer(file, lineterminator="\n")
         facts = [name for name in FACTS if name not in settings.objectives]
         table.writerow(["number", "state", *axes, *settings.objectives, *facts, "reason"])

@@ -24,8 +24,9 @@ from loralab.errors import LoralabError, need
 from loralab.experiments.execute import death_message
 from loralab.experiments.run_trial import MAX_DEATHS
 from loralab.experiments.space import Space
-from loralab.experiments.study_storage import database_lock, file_lock, open_database, open_journal
+from loralab.experiments.study_storage import Lock, database_lock, open_database, open_journal
 from loralab.storage.experiment_folder import CLAIM_LOCK, STUDY, STUDY_LOCK
+from loralab.storage.files import file_lock
 from loralab.training.callbacks import LOWER_IS_BETTER
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.settings, self.last_heartbeat = settings, 0.0
         self.storage = open_database(url) if url else open_journal(folder / STUDY, folder / STUDY_LOCK)
-        self.lock = database_lock(self.storage, name) if url else file_lock(folder / CLAIM_LOCK)
+        self.lock: Lock = database_lock(self.storage, name) if url else partial(file_lock, folder / CLAIM_LOCK)
         directions: list[Any] = ["minimize" if minimised else "maximize" for minimised in settings.minimised]
         identity = f"{identity} {settings.space.to_text()} {settings.objectives}"
         with self.lock():

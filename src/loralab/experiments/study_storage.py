@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from loralab.errors import LoralabError, need
+from loralab.storage.files import file_lock
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-Lock = Callable[[], AbstractContextManager[None]]
+Lock = Callable[[], AbstractContextManager[object]]
 
 
-class FileLock:
+class JournalLock:
     """A file lock with Optuna's interface. The system releases it when its holder dies; Optuna's own lock files would stay."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.file = path, -1
+        self.path, self.held = path, ExitStack()
 
     def acquire(self) -> bool:
-        file = os.open(self.path, os.O_CREAT | os.O_RDWR, 0o666)
-        _wait_for_lock(file)
-        self.file = file  # only now: until then the holder, which may be another thread, needs its own
+        held = ExitStack()
+        held.enter_context(file_lock(self.path))
+        self.held = held  # only now: until then the holder, which may be another thread, needs its own
         return True
 
     def release(self) -> None:
-        os.close(self.file)
-
-
-def file_lock(path: Path) -> Lock:
-    """Return a lock among the processes and threads of one machine."""
-
-    @contextmanager
-    def locked() -> Iterator[None]:
-        lock = FileLock(path)
-        lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return locked
+        self.held.close()
 
 
 def database_lock(storage: Any, name: str) -> Lock:
@@ -67,10 +52,10 @@ def open_journal(path: Path, lock: Path) -> BaseStorage:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    with file_lock(lock)():
+    with file_lock(lock):
         if path.is_file() and not (content := path.read_bytes()).endswith(b"\n"):
             os.truncate(path, content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=FileLock(lock)))  # type: ignore[arg-type]
+    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(lock)))  # type: ignore[arg-type]
 
 
 def open_database(url: str) -> BaseStorage:
@@ -94,22 +79,3 @@ def open_database(url: str) -> BaseStorage:
                 raise LoralabError(f"--storage: the database {place} cannot be used: {str(error).splitlines()[0]}") from error
             time.sleep(1 + attempt)
     raise AssertionError
-
-
-def _wait_for_lock(file: int) -> None:
-    if sys.platform == "win32":
-        import errno
-        import msvcrt
-
-        while True:
-            try:
-                msvcrt.locking(file, msvcrt.LK_LOCK, 1)
-            except OSError as error:  # after ten seconds
-                if error.errno != errno.EDEADLK:
-                    raise
-            else:
-                return
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)

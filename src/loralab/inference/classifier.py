@@ -23,6 +23,7 @@ from loralab.model.bundle import load_bundle
 from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import Manifest, read_manifest
 from loralab.storage import run_folder
+from loralab.storage.files import atomic_write, write_errors
 from loralab.training.scoring import features_and_logits, last_linear, logits_of
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def choose_folder(path: Path, backend: Backend = "auto") -> Path:
     if backend not in get_args(Backend):
         raise LoralabError(f"there is no backend {backend!r}; valid: {', '.join(get_args(Backend))}")
     if backend in ("auto", "native") or (path / ONNX).is_file():
-        if backend.startswith("onnx") and (form := run_folder.export_form(path)) not in (None, backend):
+        if backend.startswith("onnx") and (form := run_folder.export_format(path)) not in (None, backend):
             raise LoralabError(f"{path} is an export as {form}, not {backend}: load it with backend={form!r}, or as it is")
         return run_folder.model_folder(path)
     exported = path / run_folder.EXPORTS / backend
@@ -85,9 +86,7 @@ def check_cleaning(manifest: Manifest, folder: Path) -> None:
 class Classifier:
     """A trained network with its tokenizer, cleaning and class names; the adapter is merged where the network is native."""
 
-    def __init__(
-        self, network: ClassifierModel, manifest: Manifest, tokenizer: Tokenizer, threads: int | None = None
-    ) -> None:
+    def __init__(self, network: ClassifierModel, manifest: Manifest, tokenizer: Tokenizer, threads: int | None = None) -> None:
         self.network = network
         self.manifest = manifest
         self.tokenizer = tokenizer
@@ -194,7 +193,7 @@ class Classifier:
         if target.exists() and Path(path).exists() and target.samefile(path):
             raise LoralabError(f"{target} is the file to be classified: name another one for the predictions")
         done = 0
-        with run_folder.says_disk(target), run_folder.atomic(target) as file:
+        with write_errors(target), atomic_write(target) as file:
             write = _writer(file, form, self.classes)
             for texts in stream_texts(Path(path), text):
                 write(done, texts, self.predict(texts))

@@ -22,6 +22,7 @@ from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import MANIFEST
 from loralab.model.peft_files import ADAPTER_CONFIG
 from loralab.storage import run_folder
+from loralab.storage.files import atomic_folder, write_errors, write_json
 from loralab.training.scoring import logits_of
 
 FORMS = ("merged", "peft", "onnx", "onnx-int8")
@@ -64,16 +65,16 @@ def export_run(run: Path, form: str, out: Path | None = None, *, base: str | Non
     classifier = Classifier.load(run, base=base, precision="fp32", backend="native")
     if not classifier.manifest.native:
         raise LoralabError(f"{run} runs through Transformers and peft: {bundle} opens there as it is; there is nothing to export")
-    texts = run_folder.read_tested(run, CHECKED_ROWS)[0] or load_source("sample").train.texts[:CHECKED_ROWS]
+    texts = run_folder.read_test_texts(run, CHECKED_ROWS)[0] or load_source("sample").train.texts[:CHECKED_ROWS]
     encoded = _encoded(classifier, texts)
-    with run_folder.says_disk(target):
+    with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    with run_folder.atomic_folder(target) as folder:
+    with atomic_folder(target) as folder:
         again = _WRITERS[form](classifier, bundle, folder, base)
         found = check(classifier.network, again, encoded, form)
         size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
         result = Export(target, form, size, len(encoded), *found)
-        run_folder.write_json(folder / run_folder.EXPORT_CHECK, {**dataclasses.asdict(result), "folder": str(target)})
+        write_json(folder / run_folder.EXPORT_CHECK, {**dataclasses.asdict(result), "folder": str(target)})
     return result
 
 
@@ -113,7 +114,7 @@ def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None
         names = {str(i): name for i, name in enumerate(manifest.classes)}
         architecture = network.dims.architecture.classes[1]
         ids = {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
-        run_folder.write_json(folder / CONFIG, {**read_json(settings), "architectures": [architecture], "dtype": "float32", **ids})
+        write_json(folder / CONFIG, {**read_json(settings), "architectures": [architecture], "dtype": "float32", **ids})
     return load_bundle(folder)[0]
 
 

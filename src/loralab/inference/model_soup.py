@@ -14,6 +14,7 @@ from loralab.model.averaging import average
 from loralab.model.bundle import load_bundle, save_bundle
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import find_runs
+from loralab.storage.files import atomic_folder, write_errors, write_json
 
 SOUP = "soup.json"
 
@@ -53,17 +54,17 @@ def make_soup(
     names = [str(run) for run in members]
     network, manifest = average((load_bundle(run_folder.model_folder(run), base) for run in members), names, rank)
     tokenizer = (run_folder.model_folder(members[0]) / "tokenizer.json").read_text(encoding="utf-8")
-    with run_folder.says_disk(out):
+    with write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    with run_folder.atomic_folder(out) as folder:
+    with atomic_folder(out) as folder:
         save_bundle(folder, network, manifest, tokenizer)
-        texts, truths = run_folder.read_tested(members[0]) if _tested_alike(members) else ([], [])
+        texts, truths = run_folder.read_test_texts(members[0]) if _tested_alike(members) else ([], [])
         found = Classifier.load(folder, base=base).predict(texts).labels if texts else []
         accuracy = float(np.mean([a == b for a, b in zip(found, truths, strict=True)])) if texts else None
         accuracies = tuple(float(run_folder.read_scores(run)["scores"]["accuracy"]) for run in members)
         own = manifest.lora.rank if manifest.tuning == "lora" else None
         soup = Soup(out, tuple(names), accuracies, accuracy, len(texts), own)
-        run_folder.write_json(folder / SOUP, {**asdict(soup), "folder": str(out)})
+        write_json(folder / SOUP, {**asdict(soup), "folder": str(out)})
     return soup
 
 

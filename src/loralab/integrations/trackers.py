@@ -24,7 +24,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loralab.errors import LoralabError, nearest, need
-from loralab.storage.run_folder import TRACK, atomic
+from loralab.storage.files import atomic_write
+from loralab.storage.run_folder import TRACK
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -324,7 +325,7 @@ class _Worker:
 def _kept(path: Path, make: Callable[[], str]) -> str:
     """Return the run's id that an earlier session kept in a file, or make one and keep it."""
     if not path.is_file():
-        with atomic(path) as file:
+        with atomic_write(path) as file:
             file.write(make())
     return path.read_text(encoding="utf-8")
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from loralab.errors import LoralabError
 from loralab.metrics import CALIBRATION_BINS, CalibrationBin, calibration_bins, calibration_totals
 from loralab.storage import run_folder
-from loralab.storage.csv_files import csv_field_limit
+from loralab.storage.files import csv_field_limit
 
 MAX_ERRORS, CHUNK_ROWS = 12, 4096
 MAX_FIELD_SIZE = 1 << 24

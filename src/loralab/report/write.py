@@ -17,6 +17,7 @@ from loralab.report.html import render_dashboard, render_experiment, render_run
 from loralab.report.model_card import model_card
 from loralab.report.run_data import read_run
 from loralab.storage import experiment_folder, run_folder
+from loralab.storage.files import atomic_folder, atomic_write, write_errors, write_json
 
 
 def write_report(path: Path) -> Path:
@@ -44,8 +45,8 @@ def write_run_report(folder: Path) -> Path:
     model_files = frozenset(path.name for path in model.iterdir()) if model.is_dir() else frozenset()
     _write_text(folder / run_folder.TRAINING_LOG, text_files.training_log(run))
     _write_text(folder / run_folder.DESCRIPTION_TEXT, text_files.format_description(description))
-    run_folder.write_json(folder / run_folder.DESCRIPTION, description)
-    with run_folder.says_disk(folder), run_folder.atomic(folder / run_folder.METRICS) as file:
+    write_json(folder / run_folder.DESCRIPTION, description)
+    with write_errors(folder), atomic_write(folder / run_folder.METRICS) as file:
         text_files.write_metrics(run, file)
     _write_figures(folder / run_folder.FIGURES, drawings)
     _write_text(folder / run_folder.CARD, model_card(run, model_files))
@@ -59,7 +60,7 @@ def write_experiment_report(folder: Path, analysis: ExperimentAnalysis) -> Path:
     drawings = draw_experiment_figures(analysis)
     if not (folder / experiment_folder.SEARCH_RESULTS).is_file():  # a search writes its own, with the trials that never ran
         _write_table(folder / experiment_folder.TABLE, trial_table(analysis.data))
-    with run_folder.atomic_folder(folder / experiment_folder.TABLES) as new:
+    with atomic_folder(folder / experiment_folder.TABLES) as new:
         for table in tables:
             _write_table(new / f"{table.name}.csv", table)
     _write_figures(folder / experiment_folder.FIGURES, drawings)
@@ -80,16 +81,16 @@ def write_dashboard(folder: Path) -> Path:
 
 def _write_text(path: Path, text: str) -> None:
     """Write a text atomically. An unpaired surrogate, which JSON may hold, becomes a question mark."""
-    with run_folder.says_disk(path), run_folder.atomic(path) as file:
+    with write_errors(path), atomic_write(path) as file:
         file.write(text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _write_table(path: Path, table: ReportTable) -> None:
-    with run_folder.says_disk(path), run_folder.atomic(path) as file:
+    with write_errors(path), atomic_write(path) as file:
         write_csv(table, file)
 
 
 def _write_figures(folder: Path, drawings: Sequence[ReportFigure]) -> None:
-    with run_folder.atomic_folder(folder) as new:
+    with atomic_folder(folder) as new:
         for drawing in drawings:
             save_png(drawing, new / f"{drawing.name}.png")

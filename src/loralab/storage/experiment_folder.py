@@ -22,6 +22,7 @@ from typing import Any
 from loralab.config import Config
 from loralab.errors import LoralabError
 from loralab.storage import run_folder
+from loralab.storage.files import write_errors, write_json
 
 EXPERIMENT, TRIALS, INDICES = "experiment.json", "trials", "indices"
 TABLE, TABLES, FIGURES, REPORT = "trials.csv", "tables", "figures", "report.html"
@@ -124,9 +125,9 @@ def write_experiment(folder: Path, spec: ExperimentSpec, records: Iterable[Trial
         "varied": {name: [*points] for name, points in spec.varied.items()},
         "trials": [asdict(record) for record in records],
     }
-    with run_folder.says_disk(folder):
+    with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_json(folder / EXPERIMENT, content)
+    write_json(folder / EXPERIMENT, content)
 
 
 def read_experiment(folder: Path) -> Experiment:

@@ -26,6 +26,7 @@ from loralab.data.types import Encoded, Hidden, Ints
 from loralab.errors import LoralabError, RunFailed
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.interface import ClassifierModel
+from loralab.storage.files import file_lock
 from loralab.training import parallel
 from loralab.training.callbacks import CacheProgress, Listener
 from loralab.training.scoring import inference_tokens
@@ -113,6 +114,7 @@ def remove_unfinished(folder: Path) -> None:
         with contextlib.suppress(OSError), file_lock(_lock_path(path), wait=False) as acquired:
             if acquired:
                 path.unlink(missing_ok=True)
+                _lock_path(path).unlink(missing_ok=True)
 
 
 def _encoder(model: ClassifierModel) -> EncoderClassifier:
@@ -178,6 +180,8 @@ def _find_or_create(
             if states is None:
                 states = _create(temporary, shape, dtype, compute, limit)
                 os.replace(temporary, path)
+            with contextlib.suppress(OSError):  # Windows does not delete open files
+                _lock_path(temporary).unlink()  # whoever waits for it finds the complete file
         return states
     except OSError as error:
         raise RunFailed(
@@ -201,28 +205,6 @@ def _exclusive(path: Path) -> Iterator[Path]:
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def file_lock(path: Path, wait: bool = True) -> Iterator[bool]:
-    import fcntl
-
-    while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-                return
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                try:
-                    yield True
-                finally:
-                    path.unlink(missing_ok=True)
-                return
-        finally:
-            os.close(handle)
 
 
 def _lock_path(temporary: Path) -> Path:

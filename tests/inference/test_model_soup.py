@@ -15,7 +15,7 @@ from loralab.cli.main import app
 from loralab.inference.model_soup import make_soup
 from loralab.model.bundle import load_bundle
 from loralab.model.manifest import read_manifest
-from loralab.storage.run_folder import read_tested
+from loralab.storage.run_folder import read_test_texts
 
 TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot", "border treaty"]
 
@@ -66,7 +66,7 @@ def test_its_temperature_is_the_geometric_mean_of_theirs(members: list[Path], tm
 
 def test_it_is_tested_on_what_its_members_were_tested_on(members: list[Path], tmp_path: Path) -> None:
     found = make_soup(members, tmp_path / "soup")
-    texts, truths = read_tested(members[0])
+    texts, truths = read_test_texts(members[0])
     right = [a == b for a, b in zip(Classifier.load(found.folder).predict(texts).labels, truths, strict=True)]
     assert found.accuracy == np.mean(right)
     assert found.test_rows == len(texts) > 10

@@ -222,8 +222,8 @@ def test_wandb_keeps_the_settings_under_one_id(tracked: Tracked) -> None:
 def test_a_tracked_run_can_be_replaced(tracked: Tracked) -> None:
     assert {path.name for path in (tracked.folder / "track").iterdir()} == set(ALL)
     with pytest.raises(LoralabError, match="replace it with --overwrite"):
-        run_folder.check_free(tracked.folder, overwrite=False)
-    run_folder.check_free(tracked.folder, overwrite=True)
+        run_folder.check_available(tracked.folder, overwrite=False)
+    run_folder.check_available(tracked.folder, overwrite=True)
 
 
 ODD = ("f1:C++", "f1:C--", "f1:C__", "f1:../../x", "f1:" + "é" * 300, "f1:" + "界" * 300, "f1:", "f1: a", "f1:a:b/c\\d\n", "f1://")

@@ -16,6 +16,7 @@ import pytest
 from loralab.config import Config
 from loralab.errors import LoralabError, RunFailed
 from loralab.storage import run_folder
+from loralab.storage.files import atomic_folder, atomic_write, write_json
 from loralab.training.callbacks import EvalEnd, StepEnd
 
 CONFIG = Config(seed=7)
@@ -37,14 +38,14 @@ def foreign(folder: Path) -> Path:
 
 
 def fail_writing(target: Path, error: type[BaseException]) -> None:
-    with run_folder.atomic(target) as file:
+    with atomic_write(target) as file:
         file.write("half of the n")
         file.flush()
         raise error
 
 
 def fail_filling(target: Path, error: type[BaseException]) -> None:
-    with run_folder.atomic_folder(target) as folder:
+    with atomic_folder(target) as folder:
         (folder / "new.txt").write_text("half")
         raise error
 
@@ -91,7 +92,7 @@ def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_never_deleted(tmp_path: Path, overwrite: bool) -> None:
     folder = foreign(tmp_path / "thesis")
     before = tree(tmp_path)
-    for act in (lambda: run_folder.check_free(folder, overwrite), lambda: run_folder.create(folder, CONFIG, FACTS, overwrite)):
+    for act in (lambda: run_folder.check_available(folder, overwrite), lambda: run_folder.create(folder, CONFIG, FACTS, overwrite)):
         with pytest.raises(LoralabError, match=r"is not a run: choose another --name or --runs"):
             act()
     assert tree(tmp_path) == before
@@ -109,7 +110,7 @@ def test_a_foreign_folder_that_has_a_config_yaml_of_its_own_is_never_deleted(tmp
 
 def test_an_empty_folder_is_free(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    run_folder.check_free(tmp_path / "a", overwrite=False)
+    run_folder.check_available(tmp_path / "a", overwrite=False)
     assert run_folder.read_config(run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False).folder) == CONFIG
 
 
@@ -132,8 +133,8 @@ def test_a_run_reached_by_a_link_is_not_emptied(tmp_path: Path) -> None:
 
 def test_runs_below_a_file_are_refused_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(LoralabError, match="cannot be written to: choose another --runs"):
-        run_folder.check_free(tmp_path / "file" / "a", overwrite=False)
+    with pytest.raises(LoralabError, match="is not writable: choose another --runs"):
+        run_folder.check_available(tmp_path / "file" / "a", overwrite=False)
     with pytest.raises(LoralabError):
         run_folder.create(tmp_path / "file" / "deep" / "a", CONFIG, FACTS, overwrite=False)
     assert (tmp_path / "file").read_text() == "mine"
@@ -151,7 +152,7 @@ def test_a_full_disk_while_making_a_run_is_the_runs_failure(tmp_path: Path, monk
 
 def test_an_atomic_file_appears_when_it_is_whole(tmp_path: Path) -> None:
     target = tmp_path / "a.txt"
-    with run_folder.atomic(target) as file:
+    with atomic_write(target) as file:
         file.write("Läden\r\n")
         file.flush()
         assert not target.exists()
@@ -161,9 +162,9 @@ def test_an_atomic_file_appears_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_an_atomic_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
     (tmp_path / "plain").write_text("")
-    with run_folder.atomic(tmp_path / "a.txt"):
+    with atomic_write(tmp_path / "a.txt"):
         pass
-    with run_folder.atomic_folder(tmp_path / "b"):
+    with atomic_folder(tmp_path / "b"):
         pass
     (tmp_path / "folder").mkdir()
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
@@ -188,11 +189,11 @@ def test_an_exception_in_the_middle_leaves_no_new_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["replace", "fsync", "chmod"])
 def test_a_full_disk_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     target = tmp_path / "scores.json"
-    run_folder.write_json(target, {"old": 1})
+    write_json(target, {"old": 1})
     before = tree(tmp_path)
     monkeypatch.setattr(os, call, full_disk)
     with pytest.raises(RunFailed, match=r"cannot write .*scores.json: No space left on device"):
-        run_folder.write_json(target, {"new": 2})
+        write_json(target, {"new": 2})
     assert tree(tmp_path) == before
 
 
@@ -200,7 +201,7 @@ def test_an_atomic_folder_takes_the_old_ones_place_when_it_is_whole(tmp_path: Pa
     target = tmp_path / "model"
     target.mkdir()
     (target / "old.txt").write_text("old")
-    with run_folder.atomic_folder(target) as folder:
+    with atomic_folder(target) as folder:
         assert list(folder.iterdir()) == []
         (folder / "new.txt").write_text("new")
         assert (target / "old.txt").exists()
@@ -227,7 +228,7 @@ def test_a_full_disk_leaves_the_old_folder_whole(tmp_path: Path, monkeypatch: py
     (target / "old.txt").write_text("old")
     before = tree(tmp_path)
     monkeypatch.setattr(os, call, full_disk)
-    with pytest.raises(RunFailed, match="what was saved before is intact"), run_folder.atomic_folder(target) as folder:
+    with pytest.raises(RunFailed, match="previously saved files are unaffected"), atomic_folder(target) as folder:
         (folder / "new.txt").write_text("new")
     assert tree(tmp_path) == before
 
@@ -246,7 +247,7 @@ def test_a_folder_that_cannot_be_swapped_in_leaves_the_old_one_whole(tmp_path: P
         replace(source, destination)
 
     monkeypatch.setattr(os, "replace", failing)
-    with pytest.raises(RunFailed), run_folder.atomic_folder(target) as folder:
+    with pytest.raises(RunFailed), atomic_folder(target) as folder:
         (folder / "new.txt").write_text("new")
     assert moved
     assert tree(tmp_path) == before
@@ -255,10 +256,10 @@ def test_a_folder_that_cannot_be_swapped_in_leaves_the_old_one_whole(tmp_path: P
 def test_writing_below_a_file_is_the_runs_failure(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     run = run_folder.RunFolder(tmp_path / "file")
-    for act in (lambda: run.log(STEP), lambda: run.write_scores({}), lambda: run.keep_checkpoint(Broken(OSError(28, "full")))):
+    for act in (lambda: run.log(STEP), lambda: run.write_scores({}), lambda: run.save_checkpoint(Broken(OSError(28, "full")))):
         with pytest.raises(RunFailed, match="cannot write"):
             act()
-    with pytest.raises(RunFailed), run_folder.atomic_folder(run.model):
+    with pytest.raises(RunFailed), atomic_folder(run.model):
         pass
     assert tree(tmp_path) == {"file": b"mine"}
 
@@ -292,6 +293,7 @@ def test_each_event_is_on_the_disk_when_it_is_logged(tmp_path: Path) -> None:
     assert first == {"event": "StepEnd", **dataclasses.asdict(STEP)}
     assert last == {
         "event": "EvalEnd",
+        "temperature": None,
         "step": 3,
         "epoch": 1.0,
         "scores": {"f1:Läden": 0.5},
@@ -332,7 +334,7 @@ def test_a_run_that_was_stopped_is_reopened_with_everything_in_it(tmp_path: Path
     run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     log(run, 1)
     before = tree(tmp_path)
-    run_folder.check_free(run.folder, overwrite=False, resume=True)
+    run_folder.check_available(run.folder, overwrite=False, resume=True)
     assert run_folder.reopen(run.folder, CONFIG, FACTS) == run
     assert run_folder.reopen(run.folder, CONFIG.override("name=other"), FACTS) == run
     assert tree(tmp_path) == before
@@ -340,13 +342,13 @@ def test_a_run_that_was_stopped_is_reopened_with_everything_in_it(tmp_path: Path
 
 def test_only_a_run_that_has_not_ended_is_resumed(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"there is no run .* to resume"):
-        run_folder.check_free(tmp_path / "a", overwrite=False, resume=True)
+        run_folder.check_available(tmp_path / "a", overwrite=False, resume=True)
     with pytest.raises(LoralabError, match=r"there is no run .* to resume"):
         run_folder.reopen(foreign(tmp_path / "thesis"), CONFIG, FACTS)
     run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
     run.write_scores({})
-    with pytest.raises(LoralabError, match="is complete: there is nothing to resume"):
-        run_folder.check_free(run.folder, overwrite=False, resume=True)
+    with pytest.raises(LoralabError, match="is complete, so it cannot be resumed"):
+        run_folder.check_available(run.folder, overwrite=False, resume=True)
     with pytest.raises(LoralabError, match="is complete"):
         run_folder.reopen(run.folder, CONFIG, FACTS)
 
@@ -414,7 +416,7 @@ def test_missing_or_damaged_settings_are_told(tmp_path: Path, content: bytes | N
 
 def test_the_model_of_a_run_is_found_and_a_bundle_is_its_own(tmp_path: Path) -> None:
     run = run_folder.create(tmp_path / "a", CONFIG, FACTS, overwrite=False)
-    with pytest.raises(LoralabError, match="holds no trained model yet"):
+    with pytest.raises(LoralabError, match="has no trained model yet"):
         run_folder.model_folder(run.folder)
     run.model.mkdir()
     assert run_folder.model_folder(run.folder) == run.model
