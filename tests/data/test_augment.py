@@ -1,4 +1,4 @@
-"""Augmentation: what each technique does to a text, how many rows it makes of which, and that only training rows are touched."""
+"""Augmentation: the change of each technique, the number of new rows and their sources; only training rows are augmented."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def outcomes(name: str, text: str, strength: float = 0.1) -> Counter[str]:
 
 
 def examples(texts: Sequence[str], labels: Sequence[int], classes: int = 2) -> Examples:
-    rows = np.arange(len(texts)) * 10 + 7  # row numbers are not places
+    rows = np.arange(len(texts)) * 10 + 7  # row numbers differ from positions
     return Examples(list(texts), np.array(labels, dtype=np.int64), rows, tuple("abcdefgh"[:classes]))
 
 
@@ -47,14 +47,14 @@ def news(per_class: Sequence[int]) -> Examples:
 # Each technique on one text
 
 
-def test_a_synonym_takes_the_words_case_and_leaves_its_punctuation() -> None:
+def test_synonyms_keep_case_and_punctuation() -> None:
     assert set(outcomes("synonym", '"Oil,"')) == {'"Petrol,"', '"Crude oil,"', '"Petroleum,"'}
     assert set(outcomes("synonym", "OIL!")) == {"PETROL!", "CRUDE OIL!", "PETROLEUM!"}
-    # a name is no synonym of a word without a capital
+    # a name is not a synonym of a word in lower case
     assert set(outcomes("synonym", "oil")) == {"crude oil", "petroleum"}
 
 
-def test_stop_words_numbers_and_joined_words_are_left_by_synonyms() -> None:
+def test_stop_words_numbers_and_joined_words_have_no_synonyms() -> None:
     text = "It 50 a oil's oil-rich o1l"
     assert set(outcomes("synonym", text, 1.0)) == set(outcomes("insertion", text, 1.0)) == {text}
 
@@ -67,15 +67,15 @@ def test_a_share_of_the_words_is_replaced_and_at_least_one() -> None:
         assert new[10:] == words[10:]
 
 
-def test_insertion_puts_synonyms_anywhere_and_keeps_all_words_in_order() -> None:
-    found = outcomes("insertion", "prices of 7 fall")
-    assert set(found) == {"costs prices of 7 fall", "prices costs of 7 fall", "prices of costs 7 fall", "prices of 7 costs fall",
+def test_insertion_adds_synonyms_anywhere_and_keeps_all_words_in_order() -> None:
+    counts = outcomes("insertion", "prices of 7 fall")
+    assert set(counts) == {"costs prices of 7 fall", "prices costs of 7 fall", "prices of costs 7 fall", "prices of 7 costs fall",
                           "prices of 7 fall costs"}  # fmt: skip
-    assert min(found.values()) > 30  # 60 each are expected
+    assert min(counts.values()) > 30  # 60 are expected for each
     assert len(rewrite("insertion", "prices " * 10, 0.3).split()) == 13
 
 
-def test_deletion_takes_each_word_with_the_given_chance_but_never_none_and_never_all() -> None:
+def test_deletion_probability_with_at_least_one_word_deleted_and_kept() -> None:
     text = " ".join(map(str, range(100)))
     left = [len(new.split()) for new in outcomes("deletion", text, 0.3).elements()]
     assert abs(np.mean(left) - 70) < 3 * np.sqrt(100 * 0.3 * 0.7 / 300)
@@ -83,7 +83,7 @@ def test_deletion_takes_each_word_with_the_given_chance_but_never_none_and_never
     assert set(outcomes("deletion", "a b c", 1.0)) == {"a", "b", "c"}
 
 
-def test_swap_keeps_the_words_and_moves_two_a_time() -> None:
+def test_swap_keeps_the_words_and_exchanges_two() -> None:
     assert set(outcomes("swap", "a b c")) == {"b a c", "c b a", "a c b"}
     words = [str(i) for i in range(40)]
     for new in outcomes("swap", " ".join(words)):
@@ -94,20 +94,20 @@ def test_swap_keeps_the_words_and_moves_two_a_time() -> None:
 
 @pytest.mark.parametrize("name", WORDS)
 @pytest.mark.parametrize("text", ["", " \n ", "—", "x", "😀", "İ", "\ud83d", "x " * 3])
-def test_texts_with_nothing_to_change_keep_their_words(name: str, text: str) -> None:
+def test_texts_without_changeable_words_keep_their_words(name: str, text: str) -> None:
     words = "x x" if (name, text) == ("deletion", "x x x ") else " ".join(text.split())
     assert rewrite(name, text, 0.3) in (words, "x")
     assert bool(rewrite(name, text, 0.3)) == bool(words)
 
 
-def test_other_scripts_are_words_too() -> None:
+def test_other_scripts() -> None:
     known = {"цены": ["стоимость"]}
     change = word_rewrites(["synonym"], 0.5, lambda word: known.get(word.lower(), []))["synonym"]
     assert change(["«Цены»", "«цены»,"], "0") == ["«Стоимость»", "«стоимость»,"]
     assert set(rewrite("swap", "Цены 上涨 😀").split()) == {"Цены", "上涨", "😀"}
 
 
-def test_what_becomes_of_a_text_does_not_hang_on_its_neighbours() -> None:
+def test_a_change_does_not_depend_on_the_other_texts() -> None:
     texts = [text for text, _ in topics(5)]
     for name, change in word_rewrites(WORDS, 0.3, synonyms).items():
         together = change(texts, "7/x")
@@ -115,16 +115,16 @@ def test_what_becomes_of_a_text_does_not_hang_on_its_neighbours() -> None:
         assert change(texts, "8/x") != together or name in ("synonym", "insertion")
 
 
-# Which rows, and how many
+# Sources and number of new rows
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.25, 0.5, 0.75, 1.0, 2.5])
-def test_ratio_classes_and_techniques_are_kept(ratio: float) -> None:
+def test_ratio_class_proportions_and_technique_shares(ratio: float) -> None:
     train = news([40, 24, 16])
     new, made = augment(train, word_rewrites(["swap", "deletion"], 0.1, None), ratio=ratio, seed=1)
     assert len(new) == 80 * ratio
     assert np.bincount(new.require_labels(), minlength=3).tolist() == [40 * ratio, 24 * ratio, 16 * ratio]
-    assert abs(made["swap"] - made["deletion"]) <= 3 * np.ceil(ratio)  # one a class and round
+    assert abs(made["swap"] - made["deletion"]) <= 3 * np.ceil(ratio)  # one per class and cycle
     assert set(Counter(new.rows.tolist()).values()) <= {int(np.floor(ratio)), int(np.ceil(ratio))}
     at = {row: i for i, row in enumerate(train.rows.tolist())}
     for text, row, label in zip(new.texts, new.rows.tolist(), new.require_labels(), strict=True):
@@ -135,7 +135,7 @@ def test_ratio_classes_and_techniques_are_kept(ratio: float) -> None:
     assert len(set(new.texts)) == len(new)
 
 
-def test_the_same_seed_gives_the_same_rows_and_another_seed_others() -> None:
+def test_new_rows_depend_on_the_seed() -> None:
     train = news([30, 30])
 
     def rows(names: Sequence[str], ratio: float, seed: int) -> set[tuple[str, int]]:
@@ -149,7 +149,7 @@ def test_the_same_seed_gives_the_same_rows_and_another_seed_others() -> None:
     assert some < rows(["swap", "deletion"], 0.75, 1) < rows(["swap", "deletion"], 1.5, 1)
 
 
-def test_cleaning_comes_first() -> None:
+def test_texts_are_cleaned_before_augmentation() -> None:
     train = examples(["oil lt;b gt;up lt;/b gt;", "profit &amp; loss"], [0, 1])
     new, _ = augment(train, word_rewrites(["swap"], 0.1, None), ratio=1, seed=0, clean=("escapes", "html", "whitespace"))
     assert {" ".join(sorted(text.split())) for text in new.texts} == {"oil up", "& loss profit"}
@@ -163,23 +163,23 @@ def scripted(answers: Mapping[str, str], calls: list[list[str]]) -> Rewrite:
     return change
 
 
-def test_where_one_technique_can_do_nothing_the_next_has_its_turn_then_another_row() -> None:
+def test_if_a_technique_changes_nothing_the_next_is_used_then_another_row() -> None:
     train = examples(["a", "b", "d", "e"], [0, 0, 1, 1])
     first, second = scripted({"a": "A", "d": " d "}, []), scripted({"d": "D"}, [])
     new, made = augment(train, {"swap": first, "synonym": second}, ratio=0.5, seed=0)
-    # one row of each class is asked for: `swap` can change "a" alone, `synonym` "d" alone, and nothing changes "b" and "e"
+    # one row per class is requested: `swap` changes only "a", `synonym` only "d", and nothing changes "b" and "e"
     assert (list(new.texts), made) == (["A", "D"], {"swap": 1, "synonym": 1})
     train = examples(list("abcdefgh"), [0] * 8, 1)
     rewrites = {"swap": scripted({t: t * 2 for t in "abcdef"}, []), "synonym": scripted({t: t * 3 for t in "gh"}, [])}
-    new, made = augment(train, rewrites, ratio=1, seed=0)  # every row, each by the one technique that can
+    new, made = augment(train, rewrites, ratio=1, seed=0)  # every row, by the only technique that changes it
     assert list(new.texts) == ["aa", "bb", "cc", "dd", "ee", "ff", "ggg", "hhh"]
     assert made == {"swap": 6, "synonym": 2}
 
 
-def test_rows_that_cannot_be_made_are_fewer_and_said() -> None:
+def test_rows_that_cannot_be_made_are_reported() -> None:
     train = examples(["a", "", "b c", "d"], [0, 0, 1, 1])
     new, made = augment(train, word_rewrites(["swap"], 0.1, None), ratio=3, seed=0)
-    assert list(new.texts) == ["c b"]  # once, though it was asked for three times
+    assert list(new.texts) == ["c b"]  # once, though three were requested
     assert new.rows.tolist() == [27]
     assert augmentation_remark(made, 12) == (
         "1 augmented rows added to the training rows: 1 swap; 11 more were requested, but no technique could make them"
@@ -187,21 +187,22 @@ def test_rows_that_cannot_be_made_are_fewer_and_said() -> None:
     assert augmentation_remark(Counter(), 2).startswith("0 augmented rows added to the training rows; 2 more")
 
 
-def test_a_technique_reads_all_its_rows_at_once() -> None:
-    train, calls = news([50, 50]), []
+def test_a_technique_gets_all_its_rows_in_one_call() -> None:
+    train = news([50, 50])
+    calls: list[list[str]] = []
     new, _ = augment(train, {"back_translation": scripted({t: t.upper() for t in train.texts}, calls)}, ratio=0.5, seed=0)
     assert len(calls) == 1
     assert sorted(t.upper() for t in calls[0]) == sorted(new.texts)
 
 
-def test_misspelt_and_repeated_techniques_are_told() -> None:
+def test_unknown_and_repeated_techniques_are_refused() -> None:
     with pytest.raises(LoralabError, match=r"'synonims' is not a technique; did you mean 'synonym'\?.*back_translation"):
         check_techniques(["swap", "synonims"])
     with pytest.raises(LoralabError, match="'swap' twice"):
         check_techniques(["swap", "deletion", "swap"])
 
 
-def test_shown_techniques_are_those_asked_for_and_follow_the_seed() -> None:
+def test_shown_techniques_and_their_seed() -> None:
     rewrites = word_rewrites(["deletion", "swap"], 0.2, None)
     text = " ".join(map(str, range(20)))
     shown = show_techniques(text, rewrites, 1)
@@ -216,22 +217,24 @@ def test_shown_techniques_are_those_asked_for_and_follow_the_seed() -> None:
 SETTINGS = ("train.epochs=2", "train.batch_size=8", "train.threads=1", "data.max_length=32", "data.augment=swap,deletion")
 
 
-def test_a_run_learns_from_the_new_rows_and_holds_out_the_same(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+def test_a_run_trains_on_the_new_rows_and_holds_out_the_same(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", *SETTINGS, "train.epochs=1"])
-    said: list[tuple[str, ...]] = []
-    more = run_training(config, name="more", folder=tmp_path, announce=lambda plan: said.append(plan.remarks))
+    announced: list[tuple[str, ...]] = []
+    more = run_training(config, name="more", folder=tmp_path, announce=lambda plan: announced.append(plan.remarks))
     none = run_training(config.override("data.augment_ratio=0"), name="none", folder=tmp_path)
     facts = [json.loads((tmp_path / name / "environment.json").read_text())["rows"] for name in ("more", "none")]
     added = round(0.25 * facts[1]["train"]["count"])
     assert facts[0].pop("augmented")["count"] == added
-    assert facts[0] == facts[1]  # the rows that were read, training rows included, are the same
+    assert facts[0] == facts[1]  # the source rows, training rows included, are equal
     assert more.steps > none.steps
     assert more.scores != none.scores
-    assert any(line.startswith(f"{added} augmented rows added") for line in said[0])
-    assert len(read_run_splits(tmp_path / "more").train) == facts[1]["train"]["count"]  # diagnose knows them again
+    assert any(line.startswith(f"{added} augmented rows added") for line in announced[0])
+    assert len(read_run_splits(tmp_path / "more").train) == facts[1]["train"]["count"]  # diagnose reads the same rows
 
 
-def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resumed_run_equals_uninterrupted_run(
+    tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", *SETTINGS])
     whole = run_training(config, name="whole", folder=tmp_path)
 
@@ -244,7 +247,7 @@ def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Pa
 
     with pytest.raises(TrialPruned):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
-    monkeypatch.setattr("loralab.data.augment._swap", lambda words, count, source: words[::-1])  # as another WordNet would
+    monkeypatch.setattr("loralab.data.augment._swap", lambda words, count, source: words[::-1])  # like another version of WordNet
     with pytest.raises(LoralabError, match="rows was"):
         run_training(config, name="cut", folder=tmp_path, resume=True)
     monkeypatch.undo()
@@ -254,7 +257,7 @@ def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Pa
     assert weights[0] == weights[1]
 
 
-def test_global_streams_are_left_alone() -> None:
+def test_global_random_state_is_unchanged() -> None:
     random.seed(1)
     np.random.seed(1)
     before = random.getstate(), np.random.get_state()[1].tolist()

@@ -57,8 +57,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     return str(make_translator(folder / "there", 1)), str(make_translator(folder / "back", 2))
 
 
-def likeliest(name: str, text: str) -> str:
-    """What Transformers itself translates, one text at a time, without drawing, to 16 tokens."""
+def greedy(name: str, text: str) -> str:
+    """Return Transformers' greedy translation of one text, at most 16 tokens."""
     from transformers import AutoTokenizer, MarianMTModel
 
     tokenizer, model = AutoTokenizer.from_pretrained(name), MarianMTModel.from_pretrained(name)
@@ -69,20 +69,18 @@ def likeliest(name: str, text: str) -> str:
     return str(tokenizer.batch_decode(tokens, skip_special_tokens=True)[0]).strip()
 
 
-def test_near_temperature_zero_it_is_transformers_own_translation_in_order(
-    pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_near_temperature_zero_translations_equal_greedy_decoding(pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(back_translation, "TEMPERATURE", 1e-5)
-    monkeypatch.setattr(back_translation, "TOKENS_PER_BATCH", 12)  # several batches, of one text and of more
-    monkeypatch.setattr(back_translation, "GROWTH", 0)  # else the longest text of a batch sets its limit
-    there, back = (back_translation._load(name) for name in pair)
-    found = there.translate(TEXTS, 0)
-    assert found == [likeliest(pair[0], text) if text.strip() else "" for text in TEXTS]
-    assert len({*found}) > 3
-    assert load_back_translation(*pair)(TEXTS, "0") == back.translate(found, 0)
+    monkeypatch.setattr(back_translation, "TOKENS_PER_BATCH", 12)  # several batches, of one text and more
+    monkeypatch.setattr(back_translation, "GROWTH", 0)  # otherwise the longest text of a batch sets the limit
+    forward, backward = (back_translation._load(name) for name in pair)
+    translations = forward.translate(TEXTS, 0)
+    assert translations == [greedy(pair[0], text) if text.strip() else "" for text in TEXTS]
+    assert len({*translations}) > 3
+    assert load_back_translation(*pair)(TEXTS, "0") == backward.translate(translations, 0)
 
 
-def test_draws_follow_the_key_and_leave_the_global_stream_alone(pair: tuple[str, str]) -> None:
+def test_sampling_depends_on_the_key_and_not_on_the_global_state(pair: tuple[str, str]) -> None:
     change = load_back_translation(*pair)
     torch.manual_seed(3)
     state = torch.get_rng_state()
@@ -93,15 +91,15 @@ def test_draws_follow_the_key_and_leave_the_global_stream_alone(pair: tuple[str,
     assert first != load_back_translation(*pair[::-1])(TEXTS, "1/a")
 
 
-def test_texts_of_any_length_end(pair: tuple[str, str]) -> None:
-    way = back_translation._load(pair[0])
-    (found,) = way.translate(["goal " * 500], 0)  # read to 64 tokens, which is all that this model has places for
-    assert len(found.split()) <= 64
-    (found,) = way.translate(["goal"], 0)  # three tokens with the special ones
-    assert len(found.split()) <= 2 * 3 + 16
+def test_translations_end(pair: tuple[str, str]) -> None:
+    translator = back_translation._load(pair[0])
+    (translations,) = translator.translate(["goal " * 500], 0)  # truncated to 64 tokens, the positions of this model
+    assert len(translations.split()) <= 64
+    (translations,) = translator.translate(["goal"], 0)  # three tokens, special tokens included
+    assert len(translations.split()) <= 2 * 3 + 16
 
 
-def test_a_run_is_augmented_by_a_pair(pair: tuple[str, str], tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+def test_a_run_with_back_translation(pair: tuple[str, str], tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     settings = [f"model.base={tiny}", f"data.source={topics_csv}", "data.max_train_samples=20", "data.augment_ratio=1"]
     config = load_config("quickstart", [*settings, f"data.back_translation={','.join(pair)}", "data.augment=back_translation,swap"])
     components = build_run(config, tmp_path / "run")
@@ -131,7 +129,7 @@ def test_the_default_pair_is_used_and_named_if_none_is_given(
 
 
 @pytest.mark.parametrize("wrong", ["", "encoder", "damaged"])
-def test_what_is_no_translator_is_told_with_its_name(wrong: str, pair: tuple[str, str], tiny: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_is_no_translator_is_named(wrong: str, pair: tuple[str, str], tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "broken"
     if wrong == "encoder":
         folder = tiny
@@ -144,8 +142,8 @@ def test_what_is_no_translator_is_told_with_its_name(wrong: str, pair: tuple[str
         load_back_translation(pair[0], str(folder))
 
 
-def test_the_hubs_layout_with_two_sentencepiece_models(tmp_path: Path) -> None:
-    """source.spm, target.spm and vocab.json, as the opus-mt checkpoints have them; their words come back as they were."""
+def test_hub_layout_with_two_sentencepiece_models(tmp_path: Path) -> None:
+    """source.spm, target.spm and vocab.json, as in the opus-mt checkpoints. Decoding the tokens gives the text."""
     spm = pytest.importorskip("sentencepiece")
     lines = tmp_path / "lines.txt"
     lines.write_text("\n".join(text for text, _ in topics(50)), encoding="utf-8")
@@ -161,9 +159,9 @@ def test_the_hubs_layout_with_two_sentencepiece_models(tmp_path: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps({"source_lang": "en", "target_lang": "fr"}), encoding="utf-8")
     _save_model(folder, len(words), len(words) - 1, 0, 1)
-    way = back_translation._load(str(folder))
+    translator = back_translation._load(str(folder))
     text = topics(50)[0][0]
-    assert way.tokenizer.decode(way.tokenizer(text).input_ids, skip_special_tokens=True) == text
-    assert way.translate([text, "", text], 0) == way.translate([text, "", text], 0)
+    assert translator.tokenizer.decode(translator.tokenizer(text).input_ids, skip_special_tokens=True) == text
+    assert translator.translate([text, "", text], 0) == translator.translate([text, "", text], 0)
     change = load_back_translation(str(folder), str(folder))
     assert all(change([text], key) != [text] for key in "abc")

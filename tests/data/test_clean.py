@@ -1,4 +1,4 @@
-"""Cleaning steps do what they say, once and for all, and in no time on any input."""
+"""Cleaning steps: results, idempotence, and speed on hostile input."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from loralab.errors import LoralabError
 
 ALL = ("escapes", "html", "urls", "whitespace")
 
-# Pieces of entities, tags and addresses: glued together they make what a step may leave half done.
+# Fragments of entities, tags and URLs: joined, they make inputs that one application could leave unfinished.
 _PIECES = [
     *("&", ";", "#", "\\", "<", ">", "/", "!", "-", "--", "lt;", "gt;", "amp;", "quot;", "nbsp;", "#39;", "#38;", "#92;", "#x26;"),
     *("#60;", "&lt;", "&amp;", "&#38;", "&AMP;", "AMP;", "&num;", "num;", "&bsol;", "&Tab;", "&NewLine;", "&semi;", "&notit;"),
@@ -48,7 +48,7 @@ def test_step_twice_is_step_once(step: str, text: str) -> None:
 
 @given(text=nasty)
 @settings(max_examples=100, deadline=None)
-def test_nothing_of_what_a_step_removes_is_left(text: str) -> None:
+def test_a_step_leaves_nothing_of_what_it_removes(text: str) -> None:
     assert "\\" not in escapes(text)
     assert "http://x" not in urls(text + " http://x").lower()
     cleaned = whitespace(text)
@@ -58,18 +58,18 @@ def test_nothing_of_what_a_step_removes_is_left(text: str) -> None:
 
 @given(text=st.text(alphabet=st.characters(exclude_characters="&;#\\<>:.", exclude_categories=("Zs", "Zl", "Zp", "Cc", "Cs"))))
 @settings(max_examples=100, deadline=None)
-def test_clean_text_stays_as_it_is(text: str) -> None:
+def test_clean_text_is_unchanged(text: str) -> None:
     assert clean_text(text, ALL) == text
 
 
 @given(text=st.text(alphabet="<>&'\"ab é"))
 @settings(max_examples=100, deadline=None)
 def test_escapes_undoes_html_escape(text: str) -> None:
-    # html.escape is the reference; text that itself looks like an entity would be restored once more, so `;` is not drawn
+    # html.escape is the reference; a text that looks like an entity would be restored twice, so `;` is excluded
     assert escapes(html.escape(text)) == text
 
 
-# The reference is the news as it was printed: AG News replaced each `&` by a space, so that space belongs to the entity.
+# The reference is the printed news: AG News replaced each `&` by a space, so the space belongs to the entity.
 DAMAGE = {
     "Oil #39;s high": "Oil's high",
     "Google #39;s IPO": "Google's IPO",
@@ -88,7 +88,7 @@ DAMAGE = {
     "one\\two": "one two",
     "line\\\\break": "line  break",
     "&lt;b&gt; &amp; &#39;": "<b> & '",
-    "AT&amp;amp;T": "AT&T",  # escaped twice, as feeds often are
+    "AT&amp;amp;T": "AT&T",  # escaped twice, as often in feeds
     "it&amp;#39;s &amp;lt;b&amp;gt; &amp;quot;": "it's <b> \"",
     "&#x41;&#66;&eacute;": "ABé",
 }
@@ -130,7 +130,7 @@ def test_escapes_leaves_ordinary_text_alone(text: str) -> None:
         ("<never closed", "<never closed"),
     ],
 )
-def test_html_removes_tags_and_keeps_what_stands_between(text: str, right: str) -> None:
+def test_html_removes_tags_and_keeps_their_content(text: str, right: str) -> None:
     assert html_tags(text) == right
 
 
@@ -181,7 +181,7 @@ def test_show_steps_shows_every_step(steps: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("wrong", "meant"), [("url", "urls"), ("escape", "escapes"), ("htlm", "html"), ("white_space", "whitespace")]
 )
-def test_an_unknown_step_is_named_with_the_nearest(check: object, wrong: str, meant: str) -> None:
+def test_an_unknown_step_gets_a_suggestion(check: object, wrong: str, meant: str) -> None:
     with pytest.raises(LoralabError) as error:
         check(["html", wrong])  # type: ignore[operator]
     message = str(error.value)
@@ -190,7 +190,7 @@ def test_an_unknown_step_is_named_with_the_nearest(check: object, wrong: str, me
     assert "valid: escapes, html, urls, whitespace" in message
 
 
-def test_an_unknown_step_far_from_all_offers_no_guess() -> None:
+def test_a_step_unlike_all_others_gets_no_suggestion() -> None:
     with pytest.raises(LoralabError) as error:
         check_steps(["zzzz"])
     assert "did you mean" not in str(error.value)
@@ -202,7 +202,7 @@ def test_known_steps_pass() -> None:
     check_steps(())
 
 
-# About 100 kB each. A file may hold such a row by accident (a dump, a quote never closed) or by design (a service).
+# About 100 kB each. A file can have such a row by accident (a dump, an unclosed quote) or on purpose (an attack on a service).
 HOSTILE = {
     "less": "<" * 50_000,
     "ampersand": "&" * 50_000,
@@ -235,10 +235,10 @@ HOSTILE = {
 }
 
 
-@pytest.mark.timeout(10)  # stops a step that would take minutes
+@pytest.mark.timeout(10)  # a slow step would take minutes
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_step_is_quick_on_hostile_text(kind: str, step: str) -> None:
+def test_steps_are_fast_on_hostile_text(kind: str, step: str) -> None:
     began = time.perf_counter()
     cleaned = STEPS[step](HOSTILE[kind])
     assert time.perf_counter() - began < 3

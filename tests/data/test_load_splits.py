@@ -33,7 +33,7 @@ def rows(each: int = 50, prefix: str = "text", classes: Sequence[str] = ("World"
 
 
 def load(source: str | Path, *overrides: str) -> tuple[Splits, Columns]:
-    """Through the real settings, as the pipeline does it."""
+    """Load the splits of a config, as the pipeline does."""
     config = load_config("quickstart", [f"data.source={source}", *overrides])
     return load_splits(config.data)
 
@@ -56,7 +56,7 @@ def test_the_sample_keeps_its_own_test_rows() -> None:
     assert split_remarks(splits) == []
 
 
-def test_a_file_without_test_rows_gives_a_fifth(tmp_path: Path) -> None:
+def test_a_fifth_is_held_out_from_a_file_without_test_rows(tmp_path: Path) -> None:
     splits, _ = load(put(tmp_path / "a.csv", rows()))
     assert sizes(splits) == {"train": 72, "validation": 8, "test": 20}
     for part in splits.parts().values():
@@ -74,12 +74,12 @@ def test_settings_reach_the_split(tmp_path: Path) -> None:
     assert one.test.rows.tolist() == same.test.rows.tolist() != other.test.rows.tolist()
 
 
-def test_the_seed_of_the_run_does_not_move_the_split(tmp_path: Path) -> None:
+def test_split_does_not_depend_on_the_seed_of_the_run(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", rows())
     assert load(path, "seed=1")[0].test.rows.tolist() == load(path, "seed=2")[0].test.rows.tolist()
 
 
-def test_columns_and_classes_are_taken_as_told(tmp_path: Path) -> None:
+def test_columns_and_classes_follow_the_settings(tmp_path: Path) -> None:
     numbered = [(f"text {i}", str(i % 3)) for i in range(60)]
     path = put(tmp_path / "a.csv", numbered, ("subject", "grade"))
     splits, columns = load(path, "data.text=subject", "data.label=grade", "data.classes=low,middle,high")
@@ -87,7 +87,7 @@ def test_columns_and_classes_are_taken_as_told(tmp_path: Path) -> None:
     assert splits.train.classes == splits.test.classes == ("low", "middle", "high")
 
 
-def test_parts_of_their_own_speak_of_the_training_classes(tmp_path: Path) -> None:
+def test_given_files_use_the_training_classes(tmp_path: Path) -> None:
     train = put(tmp_path / "a.csv", rows(20, classes=("World", "Sports", "Business")))
     test = put(tmp_path / "b.csv", [("x", "Sports"), ("y", "Sports")])
     validation = put(tmp_path / "c.csv", [("v", "World"), ("w", "Sports")])
@@ -99,7 +99,7 @@ def test_parts_of_their_own_speak_of_the_training_classes(tmp_path: Path) -> Non
     assert splits.validation.require_labels().tolist() == [2, 1]
 
 
-def test_a_test_file_wins_over_the_source_s_own_test_rows(tmp_path: Path) -> None:
+def test_data_test_replaces_the_test_rows_of_the_source(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", rows(20))
     put(tmp_path / "test.csv", rows(5, "default"))
     other = put(tmp_path / "other.csv", rows(3, "other"))
@@ -111,25 +111,25 @@ def test_a_test_file_wins_over_the_source_s_own_test_rows(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("part", ["test", "validation"])
-def test_unknown_labels_in_a_part_are_refused_with_rows_and_the_nearest(tmp_path: Path, part: str) -> None:
+def test_unknown_labels_in_a_file_are_refused_with_rows_and_a_suggestion(tmp_path: Path, part: str) -> None:
     train = put(tmp_path / "a.csv", rows())
     other = put(tmp_path / "b.csv", [("x", "Sports"), ("y", "Sport"), ("z", "Sport")])
-    said = refused(train, f"data.{part}={other}")
-    assert "b.csv: label 'Sport' in rows 1, 2 is not a class; did you mean 'Sports'?; classes: Sports, World" in said
+    message = refused(train, f"data.{part}={other}")
+    assert "b.csv: label 'Sport' in rows 1, 2 is not a class; did you mean 'Sports'?; classes: Sports, World" in message
 
 
 @pytest.mark.parametrize("part", ["test", "validation", "train_indices"])
-def test_missing_parts_are_named(tmp_path: Path, part: str) -> None:
+def test_missing_files_are_named(tmp_path: Path, part: str) -> None:
     assert "gone.csv" in refused(put(tmp_path / "a.csv", rows()), f"data.{part}={tmp_path / 'gone.csv'}")
 
 
-def test_unlabelled_parts_are_refused(tmp_path: Path) -> None:
+def test_unlabelled_files_are_refused(tmp_path: Path) -> None:
     train = put(tmp_path / "a.csv", rows())
     test = put(tmp_path / "b.csv", [("x", "1")], ("text", "date"))
     assert "name the label column" in refused(train, f"data.test={test}")
 
 
-def test_index_file_chooses_training_rows(tmp_path: Path) -> None:
+def test_index_file_selects_training_rows(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", rows())
     whole = load(path)[0].train.rows
     chosen = tmp_path / "rows.txt"
@@ -140,34 +140,34 @@ def test_index_file_chooses_training_rows(tmp_path: Path) -> None:
     assert "row 72; the training rows are 0-71" in refused(path, f"data.train_indices={chosen}")
 
 
-def test_remarks_count_missing_texts_and_shared_ones() -> None:
+def test_remarks_count_missing_and_shared_texts() -> None:
     def part(*texts: str, first: int = 0) -> Examples:
         return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(first, first + len(texts)), ("x", "y"))
 
     splits = Splits(part("a", "", " ", "Oil up", first=10), None, part("b", "oil  UP", "\t"))
-    found = split_remarks(splits)
-    assert found[0] == "2 training rows have no text, such as row 11; they are kept as empty texts"
-    assert found[1] == "1 test rows have no text, such as row 2; they are kept as empty texts"
-    assert len(found) == 3
-    assert "of 3 test texts are also training texts" in found[2]
+    remarks = split_remarks(splits)
+    assert remarks[0] == "2 training rows have no text, such as row 11; they are kept as empty texts"
+    assert remarks[1] == "1 test rows have no text, such as row 2; they are kept as empty texts"
+    assert len(remarks) == 3
+    assert "of 3 test texts are also training texts" in remarks[2]
 
 
 def test_empty_texts_do_not_count_as_shared() -> None:
     def part(*texts: str) -> Examples:
         return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(len(texts)), ("x", "y"))
 
-    found = split_remarks(Splits(part("a", ""), None, part("b", "")))
-    assert [remark for remark in found if "training texts" in remark] == []
+    remarks = split_remarks(Splits(part("a", ""), None, part("b", "")))
+    assert [remark for remark in remarks if "training texts" in remark] == []
 
 
-def test_descriptions_become_labelled_texts_in_the_order_of_the_classes() -> None:
-    found = description_texts(("a", "b"), {"b": ("x {y}",), "a": ("z", "z2")}, "On {}.")
-    assert (found.texts, found.require_labels().tolist()) == (["On z.", "On z2.", "On x {y}."], [0, 0, 1])
+def test_descriptions_become_labelled_texts_in_class_order() -> None:
+    described = description_texts(("a", "b"), {"b": ("x {y}",), "a": ("z", "z2")}, "On {}.")
+    assert (described.texts, described.require_labels().tolist()) == (["On z.", "On z2.", "On x {y}."], [0, 0, 1])
     plain = description_texts(("a", "b"), None, "{}")
     assert (plain.texts, plain.require_labels().tolist(), plain.classes) == (["a", "b"], [0, 1], ("a", "b"))
 
 
-def test_a_class_without_a_description_and_a_description_without_a_class_are_refused_by_name() -> None:
+def test_descriptions_must_match_the_classes() -> None:
     with pytest.raises(LoralabError, match="class 'Sports' has none"):
         description_texts(("World", "Sports"), {"World": ("war",), "Sports": ()}, "{}")
     with pytest.raises(LoralabError, match="'Sport' is not a class; did you mean 'Sports'"):

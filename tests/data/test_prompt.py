@@ -1,4 +1,4 @@
-"""A prompt around a text: against the whole sentence read at once, by a tokenizer of words and by one of bytes, as RoBERTa's is."""
+"""Prompts: equal to tokenizing the whole sentence, with a WordPiece and a byte-level tokenizer."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def names(*words: str) -> Examples:
 
 
 def bytes_tokenizer() -> Tokenizer:
-    """RoBERTa's way: bytes, a space belonging to the word after it, and a mask that takes the space before it."""
+    """A tokenizer like RoBERTa's: byte-level, a space belongs to the next word, and the mask absorbs the space before it."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("o", "f"), ("Ġ", "of"), ("Ġ", "S"), ("Ġ", "t")]
     pieces = ["<s>", "<pad>", "</s>", "<mask>", *letters, *("".join(pair) for pair in merges)]
-    found = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
-    found.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    found.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
-    found.add_special_tokens(["<s>", "<pad>", "</s>", AddedToken("<mask>", lstrip=True)])
-    found.enable_truncation(64)
-    return found
+    tokenizer = Tokenizer(models.BPE(vocab={piece: i for i, piece in enumerate(pieces)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    tokenizer.add_special_tokens(["<s>", "<pad>", "</s>", AddedToken("<mask>", lstrip=True)])
+    tokenizer.enable_truncation(64)
+    return tokenizer
 
 
 @pytest.fixture(params=["words", "bytes"])
@@ -53,38 +53,38 @@ def read(tokenizer: Tokenizer, texts: list[str]) -> list[list[int]]:
         ("Of {} ({text}), said.", "Of MASK (TEXT), said."),
     ],
 )
-def test_a_text_in_a_prompt_is_read_as_the_whole_sentence_is(tokenizer: Tokenizer, template: str, whole: str) -> None:
+def test_prompted_text_is_tokenized_like_the_whole_sentence(tokenizer: Tokenizer, template: str, whole: str) -> None:
     plain = Tokenizer.from_str(tokenizer.to_str())
     mask = "<mask>" if plain.token_to_id("<mask>") is not None else "[MASK]"
-    found = set_prompt(tokenizer, template, names())
+    prompt = set_prompt(tokenizer, template, names())
     for text in TEXTS[1:3]:
         expected = plain.encode(whole.replace("MASK", mask).replace("TEXT", text)).ids
         assert read(tokenizer, [text]) == [expected]
-        assert expected[found.place] == plain.token_to_id(mask)
+        assert expected[prompt.place] == plain.token_to_id(mask)
 
 
 @pytest.mark.parametrize("template", ["This is of {}.", "{}: {text}", "Of {} ({text}), said."])
-def test_the_text_is_cut_and_never_the_prompt(tokenizer: Tokenizer, template: str) -> None:
+def test_truncation_shortens_the_text_and_never_the_prompt(tokenizer: Tokenizer, template: str) -> None:
     tokenizer.enable_truncation(24)
     mask = tokenizer.token_to_id("[MASK]") or tokenizer.token_to_id("<mask>")
-    found = set_prompt(tokenizer, template, names())
-    prompt, *_, long = read(tokenizer, TEXTS)
-    assert len(prompt) < len(long) == 24
+    prompt = set_prompt(tokenizer, template, names())
+    empty, *_, long = read(tokenizer, TEXTS)
+    assert len(empty) < len(long) == 24
     for ids in read(Tokenizer.from_str(tokenizer.to_str()), [*TEXTS, "a [MASK] <mask> b"]):
-        assert ids[found.place] == mask
-        assert ids[:2] == prompt[:2] or template.startswith("This")
-        assert ids[-3:] == prompt[-3:] or template.startswith("{}")
+        assert ids[prompt.place] == mask
+        assert ids[:2] == empty[:2] or template.startswith("This")
+        assert ids[-3:] == empty[-3:] or template.startswith("{}")
 
 
-def test_words_are_read_as_they_follow_others(tiny: Path) -> None:
+def test_class_words_are_tokenized_like_words_that_follow_others(tiny: Path) -> None:
     tokenizer = load_tokenizer(tiny, 64)
-    found = set_prompt(tokenizer, "{}", Examples(["goal", "coach", "xy"], np.array([1, 1, 0]), np.arange(3), ("a", "b")))
-    assert [[tokenizer.id_to_token(i) for word in words for i in word] for words in found.words] == [
+    prompt = set_prompt(tokenizer, "{}", Examples(["goal", "coach", "xy"], np.array([1, 1, 0]), np.arange(3), ("a", "b")))
+    assert [[tokenizer.id_to_token(i) for word in words for i in word] for words in prompt.words] == [
         ["x", "##y"],
         ["goal", "coach"],
     ]
-    assert [len(words) for words in found.words] == [1, 2]
-    assert found.remarks == ["1 words have several tokens, such as 'xy': their mean is used"]
+    assert [len(words) for words in prompt.words] == [1, 2]
+    assert prompt.remarks == ["1 words have several tokens, such as 'xy': their mean is used"]
     bytewise = set_prompt(bytes_tokenizer(), "{}", names("of", "S"))
     assert (bytewise.words, bytewise.remarks) == (
         [[[bytes_tokenizer().token_to_id("Ġof")]], [[bytes_tokenizer().token_to_id("ĠS")]]],
@@ -96,7 +96,7 @@ def prompted(tokenizer: Any, template: str = "{}", *words: str) -> Prompt:
     return set_prompt(tokenizer, template, names(*words))
 
 
-def test_what_cannot_be_a_prompt_is_refused(tiny: Path) -> None:
+def test_invalid_prompts_are_refused(tiny: Path) -> None:
     with pytest.raises(LoralabError, match=r"does not know '雪': give class '雪' other words with data.descriptions"):
         prompted(load_tokenizer(tiny, 64), "{}", "goal", "雪")
     with pytest.raises(LoralabError, match="does not know ''"):

@@ -1,4 +1,4 @@
-"""Every readable kind of file gives the same columns, and a damaged one a message with the place."""
+"""All formats give the same columns, and damaged files an error with the row or line."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ KINDS: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("ending", [*KINDS, *(f"{kind}.gz" for kind in KINDS)])
-def test_text_kinds_hold_what_was_written(tmp_path: Path, ending: str) -> None:
+def test_text_formats_round_trip(tmp_path: Path, ending: str) -> None:
     path = put(tmp_path / f"rows.{ending}", KINDS[ending.removesuffix(".gz")]())
     assert columns(path) == {"text": TEXTS, "label": LABELS}
 
@@ -97,7 +97,7 @@ def test_text_kinds_hold_what_was_written(tmp_path: Path, ending: str) -> None:
     [("\r\n", csv.QUOTE_MINIMAL), ("\n", csv.QUOTE_ALL), ("\r\n", csv.QUOTE_ALL)],
     ids=["crlf", "quoted", "both"],
 )
-def test_csv_dialects_are_one(tmp_path: Path, end: str, quoting: int) -> None:
+def test_csv_dialects_are_equal(tmp_path: Path, end: str, quoting: int) -> None:
     assert columns(put(tmp_path / "rows.csv", separated(",", end, quoting))) == {"text": TEXTS, "label": LABELS}
 
 
@@ -117,27 +117,27 @@ def test_last_row_needs_no_line_end(tmp_path: Path) -> None:
     assert columns(put(tmp_path / "rows.jsonl", '{"text": "a"}\n{"text": "b"}'))["text"] == ["a", "b"]
 
 
-def test_blank_lines_are_no_rows(tmp_path: Path) -> None:
+def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     assert columns(put(tmp_path / "rows.csv", "text,label\n\na,1\n\r\n\nb,2\n\n"))["text"] == ["a", "b"]
     assert columns(put(tmp_path / "rows.jsonl", '\n{"text": "a"}\n  \n{"text": "b"}\n\n'))["text"] == ["a", "b"]
 
 
-def test_blank_lines_before_the_header_are_no_header(tmp_path: Path) -> None:
+def test_blank_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
     assert columns(put(tmp_path / "rows.csv", "\n\ntext,label\na,1\n")) == {"text": ["a"], "label": ["1"]}
 
 
-def test_header_names_are_trimmed(tmp_path: Path) -> None:
+def test_header_names_are_stripped(tmp_path: Path) -> None:
     assert list(columns(put(tmp_path / "rows.csv", "text , label\na,1\n"))) == ["text", "label"]
 
 
-def test_values_of_jsonl_keep_their_kind(tmp_path: Path) -> None:
+def test_values_of_jsonl_keep_their_type(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.jsonl", '{"text": "a", "label": 1}\n{"text": null, "label": 2.5}\n{"label": true}\n')
     assert columns(path) == {"text": ["a", None, None], "label": [1, 2.5, True]}
 
 
 @pytest.mark.parametrize("rows", [CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK])
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
-def test_chunks_hold_every_row_once_in_order(tmp_path: Path, ending: str, rows: int) -> None:
+def test_chunks_have_every_row_once_in_order(tmp_path: Path, ending: str, rows: int) -> None:
     texts = [f"text {i}" for i in range(rows)]
     path = tmp_path / f"rows.{ending}"
     if ending == "parquet":
@@ -151,7 +151,7 @@ def test_chunks_hold_every_row_once_in_order(tmp_path: Path, ending: str, rows: 
     assert max(map(len, chunks)) <= CHUNK
 
 
-def test_parquet_holds_what_was_written_and_its_class_names(tmp_path: Path) -> None:
+def test_parquet_round_trips_with_class_names(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     table = pyarrow.table({"text": ["a", None, "c"], "label": [0, 3, None]})
     pyarrow.parquet.write_table(table, path)
@@ -165,14 +165,14 @@ def test_parquet_holds_what_was_written_and_its_class_names(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("metadata", [b"{", b"[]", b'{"info": null}', b'{"info": {"features": [1]}}'])
-def test_odd_parquet_metadata_is_no_reason_to_fail(tmp_path: Path, metadata: bytes) -> None:
+def test_invalid_parquet_metadata_is_ignored(tmp_path: Path, metadata: bytes) -> None:
     path = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": ["a"]}).replace_schema_metadata({b"huggingface": metadata}), path)
     (chunk,) = read_chunks(path)
     assert (chunk.columns, chunk.class_names) == ({"text": ["a"]}, {})
 
 
-def test_dictionary_columns_of_parquet_are_their_values(tmp_path: Path) -> None:
+def test_dictionary_columns_of_parquet_become_their_values(tmp_path: Path) -> None:
     path = tmp_path / "rows.parquet"
     pyarrow.parquet.write_table(pyarrow.table({"text": pyarrow.array(["x", "y", "x"]).dictionary_encode()}), path)
     assert columns(path) == {"text": ["x", "y", "x"]}
@@ -209,11 +209,11 @@ def test_folder_saved_by_datasets_is_read(tmp_path: Path) -> None:
     [{"text": TEXTS, "label": LABELS}, [{"text": t, "label": y} for t, y in zip(TEXTS, LABELS, strict=True)]],
     ids=["dict", "rows"],
 )
-def test_pickles_are_read_through_the_same_door(tmp_path: Path, ending: str, content: object) -> None:
+def test_read_chunks_reads_pickles(tmp_path: Path, ending: str, content: object) -> None:
     assert columns(put(tmp_path / f"rows.{ending}", pickle.dumps(content))) == {"text": TEXTS, "label": LABELS}
 
 
-def test_pickled_libraries_are_read_through_the_same_door() -> None:
+def test_read_chunks_reads_pickled_libraries() -> None:
     frame = columns(PICKLES / "pandas-2.2.3-objects-5.pkl")
     (dataset,) = read_chunks(PICKLES / "datasets-5.2.0-memory-5.pkl")
     assert dataset.columns == frame
@@ -230,20 +230,20 @@ PUBLISHED_ROWS = '"3","Oil up","Prices rose, again"\n"4","New phone","A ""smart"
 def test_published_layout_has_no_header(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(CLASS_NAMES) + "\n")
     for name in ("train.csv", "test.csv"):
-        found = columns(put(tmp_path / name, PUBLISHED_ROWS))
-        assert found == {
+        read = columns(put(tmp_path / name, PUBLISHED_ROWS))
+        assert read == {
             "label": ["3", "4", "1"],
             "title": ["Oil up", "New phone", "Vote"],
             "description": ["Prices rose, again", 'A "smart" one', "In two\nlines"],
         }
 
 
-def test_published_layout_is_known_by_its_long_texts_where_classes_are_not_named(tmp_path: Path) -> None:
+def test_published_layout_is_recognized_by_long_texts_without_a_class_file(tmp_path: Path) -> None:
     row = "2,Cup final,A description that is clearly longer than the name of a column\n"
     assert columns(put(tmp_path / "train.csv", row * 2))["label"] == ["2", "2"]
 
 
-def test_a_header_of_words_is_a_header_even_beside_class_names(tmp_path: Path) -> None:
+def test_a_header_of_words_is_a_header_even_with_a_class_file(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("a\nb\n")
     assert columns(put(tmp_path / "train.csv", "label,title,description\n1,t,d\n")) == {
         "label": ["1"],
@@ -252,7 +252,7 @@ def test_a_header_of_words_is_a_header_even_beside_class_names(tmp_path: Path) -
     }
 
 
-def test_a_damaged_class_file_is_named_itself(tmp_path: Path) -> None:
+def test_a_damaged_class_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(b"Musique\nCin\xe9ma\n")
     path = put(tmp_path / "train.csv", PUBLISHED_ROWS)
     with pytest.raises(LoralabError, match=r"classes\.txt.*UTF-8"):
@@ -262,17 +262,17 @@ def test_a_damaged_class_file_is_named_itself(tmp_path: Path) -> None:
 # Bad files
 
 
-def test_missing_file_is_said(tmp_path: Path) -> None:
+def test_missing_file_is_reported(tmp_path: Path) -> None:
     assert message(tmp_path / "nothing.csv").startswith("there is no file")
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet", "pkl", "xyz"])
-def test_empty_file_is_said(tmp_path: Path, ending: str) -> None:
+def test_empty_file_is_reported(tmp_path: Path, ending: str) -> None:
     assert message(put(tmp_path / f"void.{ending}", "")).endswith("is empty")
 
 
 @pytest.mark.parametrize("ending", ["csv.gz", "tsv.gz", "jsonl.gz"])
-def test_empty_gzip_is_said(tmp_path: Path, ending: str) -> None:
+def test_empty_gzip_is_reported(tmp_path: Path, ending: str) -> None:
     assert message(put(tmp_path / f"void.{ending}", "")).endswith("is empty")
 
 
@@ -285,7 +285,7 @@ def test_header_alone_has_columns_and_no_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["rows.xlsx", "rows", "rows.txt", "rows.gz", "rows.txt.gz", ".csv"])
-def test_unknown_ending_lists_the_known(tmp_path: Path, name: str) -> None:
+def test_unknown_suffix_lists_the_known_ones(tmp_path: Path, name: str) -> None:
     with pytest.raises(LoralabError) as error:
         list(read_chunks(put(tmp_path / name, "text\na\n")))
     for ending in (".csv", ".tsv", ".jsonl", ".parquet", ".pkl", ".gz"):
@@ -297,9 +297,9 @@ def test_unknown_ending_lists_the_known(tmp_path: Path, name: str) -> None:
 def test_ragged_row_is_named_by_row_and_line(tmp_path: Path, kind: str, fields: list[str], count: int) -> None:
     mark = {"csv": ",", "tsv": "\t"}[kind]
     lines = ["text", "label"], ["x", "1"], ['"two\nlines"', "1"], fields
-    found = message(put(tmp_path / f"rows.{kind}", "".join(mark.join(line) + "\n" for line in lines)))
-    assert f"row 2 (line 5) has {count} fields, not 2" in found
-    assert "double quotes" in found
+    error = message(put(tmp_path / f"rows.{kind}", "".join(mark.join(line) + "\n" for line in lines)))
+    assert f"row 2 (line 5) has {count} fields, not 2" in error
+    assert "double quotes" in error
 
 
 def test_ragged_row_far_down_is_counted_from_the_start(tmp_path: Path) -> None:
@@ -329,12 +329,12 @@ def test_duplicate_names_in_parquet_are_refused(tmp_path: Path) -> None:
 def test_other_encodings_are_refused(tmp_path: Path, ending: str, encoding: str) -> None:
     word = {"cp1251": "нефть"}.get(encoding, "café")
     content = f"text,label\n{word},1\n" if "csv" in ending else json.dumps({"text": word}, ensure_ascii=False)
-    found = message(put(tmp_path / f"rows.{ending}", content.encode(encoding)))
-    assert "is not UTF-8" in found
-    assert "save it as UTF-8" in found
+    error = message(put(tmp_path / f"rows.{ending}", content.encode(encoding)))
+    assert "is not UTF-8" in error
+    assert "save it as UTF-8" in error
 
 
-def test_wrong_bytes_far_down_are_refused(tmp_path: Path) -> None:
+def test_invalid_bytes_far_down_are_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", b"text,label\n" + b"a,b\n" * 40_000 + b"caf\xe9,1\n")
     assert "is not UTF-8" in message(path)
 
@@ -343,9 +343,9 @@ def test_reading_leaves_the_field_limit_of_the_csv_module(tmp_path: Path) -> Non
     before = csv.field_size_limit()
     path = put(tmp_path / "a.csv", "text\n" + "x" * 200_000 + "\n" + "y\n" * CHUNK)
     chunks, others = read_chunks(path), read_chunks(path)
-    assert [len(next(reader).columns["text"][0]) for reader in (chunks, others)] == [200_000] * 2
+    assert [len(str(next(reader).columns["text"][0])) for reader in (chunks, others)] == [200_000] * 2
     assert csv.field_size_limit() == MAX_FIELD
-    chunks.close()
+    del chunks
     assert csv.field_size_limit() == MAX_FIELD  # the other file is still being read
     assert sum(len(chunk.columns["text"]) for chunk in others) == 1
     assert csv.field_size_limit() == before
@@ -363,23 +363,23 @@ def test_huge_field_is_refused(tmp_path: Path) -> None:
     "content",
     [
         'text,label\n"never closed,World\nb,Sports\nc,World\n',
-        'text,label\na,"World\nb,Sports\nc,World\n',  # the last field: two fields, and all the rows after it inside
+        'text,label\na,"World\nb,Sports\nc,World\n',  # the last field contains all later rows
         'label,text\nWorld,first\nSports,"never closed\nWorld,third\nSports,fourth\n',
         'text\none\n"two\nthree\nfour\n',
     ],
     ids=["first-field", "last-field", "text-last", "one-column"],
 )
-def test_quote_never_closed_swallows_no_rows(tmp_path: Path, content: str) -> None:
+def test_unclosed_quote_does_not_hide_rows(tmp_path: Path, content: str) -> None:
     message(put(tmp_path / "rows.csv", content))
 
 
-def test_quote_never_closed_in_a_long_file_is_refused(tmp_path: Path) -> None:
+def test_unclosed_quote_in_a_long_file_is_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", 'text,label\na,"b\n' + "text,label\n" * (MAX_FIELD // 8))
     assert "is a quote never closed?" in message(path)
 
 
 @pytest.mark.parametrize(
-    ("line", "says"),
+    ("line", "expected"),
     [
         ('{"text": ', "line 2: not JSON"),
         ("{'text': 'a'}", "line 2: not JSON"),
@@ -393,9 +393,9 @@ def test_quote_never_closed_in_a_long_file_is_refused(tmp_path: Path) -> None:
     ],
     ids=["half", "python", "two", "deep", "number", "list", "string", "null", "key"],
 )
-def test_bad_json_line_is_named(tmp_path: Path, line: str, says: str) -> None:
+def test_bad_json_line_is_named(tmp_path: Path, line: str, expected: str) -> None:
     path = put(tmp_path / "rows.jsonl", f'{{"text": "a", "label": 1}}\n{line}\n')
-    assert says in message(path)
+    assert expected in message(path)
 
 
 @pytest.mark.parametrize(
@@ -408,9 +408,7 @@ def test_bad_json_line_is_named(tmp_path: Path, line: str, says: str) -> None:
     ],
     ids=["jsonl-list", "jsonl-object", "parquet-list", "parquet-bytes"],
 )
-def test_cells_that_are_no_text_or_number_are_refused_not_printed(
-    tmp_path: Path, make: Callable[[Path], Any], request: Any
-) -> None:
+def test_nested_cells_are_refused(tmp_path: Path, make: Callable[[Path], Any], request: Any) -> None:
     path = tmp_path / f"rows.{request.node.callspec.id.split('-')[0]}"
     make(path)
     with pytest.raises(LoralabError, match=r"column 'text' holds a"):
@@ -435,11 +433,11 @@ def damaged_parquet(path: Path, how: str) -> Path:
 
 
 @pytest.mark.parametrize("how", ["cut", "page", "foot", "csv"])
-def test_corrupt_parquet_is_said(tmp_path: Path, how: str) -> None:
+def test_corrupt_parquet_is_reported(tmp_path: Path, how: str) -> None:
     assert "cannot be read as Parquet" in message(damaged_parquet(tmp_path / "rows.parquet", how))
 
 
-def test_parquet_text_that_is_not_utf8_is_said(tmp_path: Path) -> None:
+def test_parquet_text_that_is_not_utf8_is_reported(tmp_path: Path) -> None:
     ends = pyarrow.py_buffer(struct.pack("<2i", 0, 2))
     wrong = pyarrow.Array.from_buffers(pyarrow.string(), 1, [None, ends, pyarrow.py_buffer(b"d\xff")])
     pyarrow.parquet.write_table(pyarrow.table({"text": wrong}), tmp_path / "rows.parquet")
@@ -447,7 +445,7 @@ def test_parquet_text_that_is_not_utf8_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv.gz", "jsonl.gz"])
-def test_truncated_gzip_is_said(tmp_path: Path, ending: str) -> None:
+def test_truncated_gzip_is_reported(tmp_path: Path, ending: str) -> None:
     rows = "".join(f"text number {i * i % 9973},{i % 4}\n" for i in range(5000))
     if ending.startswith("jsonl"):
         rows = "".join(json.dumps({"text": line}) + "\n" for line in rows.splitlines())
@@ -458,13 +456,13 @@ def test_truncated_gzip_is_said(tmp_path: Path, ending: str) -> None:
         assert "cannot read" in message(path)
 
 
-def test_gzip_in_name_only_is_said(tmp_path: Path) -> None:
+def test_gzip_in_name_only_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv.gz"
     path.write_bytes(b"text,label\na,b\n")
     assert "cannot read" in message(path)
 
 
-def test_gzip_with_flipped_bytes_is_said(tmp_path: Path) -> None:
+def test_gzip_with_flipped_bytes_is_reported(tmp_path: Path) -> None:
     rows = "".join(f'"text number {i * i % 9973}",{i % 4}\n' for i in range(5000))
     whole = gzip.compress(("text,label\n" + rows).encode())
     path = tmp_path / "rows.csv.gz"
@@ -472,10 +470,10 @@ def test_gzip_with_flipped_bytes_is_said(tmp_path: Path) -> None:
         broken = bytearray(whole)
         broken[place] ^= 0xFF
         path.write_bytes(broken)
-        message(path)  # a LoralabError, and no zlib.error with a traceback
+        message(path)  # a LoralabError, not a zlib.error
 
 
-def test_folder_without_data_is_said(tmp_path: Path) -> None:
+def test_folder_without_data_is_reported(tmp_path: Path) -> None:
     assert "a folder without data" in message(tmp_path)
 
 
@@ -490,14 +488,14 @@ def test_folder_without_data_is_said(tmp_path: Path) -> None:
         '{"_data_files": [{"filename": 3}]}',
     ],
 )
-def test_damaged_saved_folder_is_said(tmp_path: Path, state: str) -> None:
+def test_damaged_saved_folder_is_reported(tmp_path: Path, state: str) -> None:
     folder = tmp_path / "saved"
     folder.mkdir()
     (folder / "state.json").write_text(state)
     assert "cannot be read as a saved dataset" in message(folder)
 
 
-def test_saved_folder_with_a_cut_shard_is_said(tmp_path: Path) -> None:
+def test_saved_folder_with_a_cut_shard_is_reported(tmp_path: Path) -> None:
     folder = saved_folder(tmp_path / "saved", [pyarrow.table({"text": [f"text {i}" for i in range(5000)]})])
     (shard,) = folder.glob("*.arrow")
     whole = shard.read_bytes()

@@ -1,4 +1,4 @@
-"""Pickles of many library versions are read, and a corpus of hostile ones is refused before anything runs."""
+"""Pickles of many library versions are read; hostile pickles are refused before any code is executed."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ ROOT = Path(__file__).parents[2]
 TEXTS = ["Straße nach Köln", "日本の天気", None, "", "smile 🙂 end", "plain"]
 LABELS = [0, 2, 1, 0, 2, 1]
 NAMES = ("rain", "sun", "wind")
-ROWS = {
+ROWS: dict[str, list[Any]] = {
     "text": TEXTS,
     "label": LABELS,
     "score": [0.5, -1.25, None, 3.0, 1e300, 0.0],
     "flag": [True, False, False, True, True, False],
 }
-CLASSES = {"label": NAMES}
+CLASSES: dict[str, tuple[str, ...]] = {"label": NAMES}
 HALVES = [0.5, None, 1.5, 2.5, 3.5, 4.5]
-KINDS = {
+KINDS: dict[str, list[Any]] = {
     "category": ["rain", "wind", None, "rain", "wind", "sun"],
     "Int64": [0, 2, None, 0, 2, 1],
     "boolean": [None, False, False, True, True, False],
@@ -50,7 +50,7 @@ KINDS = {
     "day": ["2026-01-31", None, *["2026-02-01"] * 4],
     "number": [3, 7, 3, 7, 7, 3],
 }
-KIND_CLASSES = {"category": NAMES, "number": ("3", "7")}
+KIND_CLASSES: dict[str, tuple[str, ...]] = {"category": NAMES, "number": ("3", "7")}
 WORDS = ["Köln", "日本", "x", "", "é", "plain"]
 
 
@@ -97,7 +97,7 @@ def expected(path: Path) -> tuple[dict[str, list[Any]], dict[str, tuple[str, ...
 
 
 def check(table: ColumnChunk, columns: dict[str, list[Any]], class_names: dict[str, tuple[str, ...]]) -> None:
-    """Equal in names, order, values and types; of a date the day is compared, its unit differs by version."""
+    """Compare names, order, values and types. Dates are compared by day, because their unit depends on the version."""
     assert list(table.columns) == list(columns)
     for name, values in columns.items():
         read = [value[:10] if name == "day" and isinstance(value, str) else value for value in table.columns[name]]
@@ -115,7 +115,7 @@ def save(tmp_path: Path) -> Callable[[bytes], Path]:
     return write
 
 
-# What is read
+# Valid pickles
 
 
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.stem)
@@ -130,7 +130,7 @@ def test_every_version(path: Path) -> None:
         check(read_pickle(path), *result)
 
 
-def test_each_kind_comes_from_each_version() -> None:
+def test_fixtures_cover_every_kind_and_version() -> None:
     stems = {path.stem for path in FIXTURES}
     want = {f"pandas-{v}-{kind}" for v in ("1.5.3", "2.2.3", "3.1.1") for kind in PANDAS} - {"pandas-1.5.3-arrow"}
     assert stems == want | {f"datasets-{v}-{kind}" for v in ("2.14.7", "2.19.2", "3.6.0", "5.2.0") for kind in DATASETS}
@@ -164,7 +164,9 @@ def test_the_installed_pandas(protocol: int, save: Callable[[bytes], Path]) -> N
     check(table, rows(1, 2, 4, 5, columns=ROWS | {"kind": ["b", "a", "b", "a", "a", None]}), {"kind": ("a", "b")})
     square = pandas.DataFrame(np.arange(6).reshape(3, 2))  # one block in Fortran order, columns without names
     assert read_pickle(save(pickle.dumps(square, protocol=protocol))).columns == {"0": [0, 2, 4], "1": [1, 3, 5]}
-    square = pandas.DataFrame({"a": [1, 2], "t": ["x", "y"], "b": [3, 4], "c": [5, 6], "f": [0.5, 1.5]})  # places that are no slice
+    square = pandas.DataFrame(
+        {"a": [1, 2], "t": ["x", "y"], "b": [3, 4], "c": [5, 6], "f": [0.5, 1.5]}
+    )  # positions that are not a slice
     assert read_pickle(save(pickle.dumps(square, protocol=protocol))).columns == square.to_dict("list")
 
 
@@ -198,11 +200,11 @@ def test_no_library_is_imported() -> None:
     subprocess.run([sys.executable, "-c", code, *paths], check=True, env=environment)
 
 
-# What is refused: code
+# Refused: code
 
 
 class Call:
-    """Pickles as a call of `function`."""
+    """Pickled as a call of `function`."""
 
     def __init__(self, function: Callable[..., object], *args: object) -> None:
         self.function, self.args = function, args
@@ -212,7 +214,7 @@ class Call:
 
 
 def live(marker: str) -> dict[str, bytes]:
-    """Pickles that create the file `marker` when Python's own unpickler reads them."""
+    """Return pickles that create the file `marker` if Python's unpickler reads them."""
     touch = f"touch {marker}"
     line = touch.encode()
     python = f"open({marker!r}, 'w').close()"
@@ -238,11 +240,11 @@ LIVE = sorted(live("marker"))
 
 
 class Target:
-    """An object whose state can be set, as the payload `setstate` needs one."""
+    """An object with a settable state, for the payload `setstate`."""
 
 
 @pytest.mark.parametrize("name", LIVE)
-def test_calls_are_refused_and_do_not_run(
+def test_calls_are_refused_and_not_executed(
     name: str, tmp_path: Path, save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     marker = tmp_path / "ran"
@@ -297,7 +299,7 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in FOREIGN.items() for name in names.split()])
-def test_globals_that_are_not_on_the_list(module: str, name: str, save: Callable[[bytes], Path]) -> None:
+def test_globals_that_are_not_allowed_are_refused(module: str, name: str, save: Callable[[bytes], Path]) -> None:
     with pytest.raises(LoralabError, match=r"wants to call|is damaged"):
         read_pickle(save(b"c" + module.encode() + b"\n" + name.encode() + b"\n."))
     stack = b"\x80\x04\x8c" + bytes([len(module)]) + module.encode() + b"\x8c" + bytes([len(name)]) + name.encode() + b"\x93."
@@ -345,7 +347,7 @@ INSTRUCTIONS = {
 
 
 @pytest.mark.parametrize("name", sorted(INSTRUCTIONS))
-def test_instructions_that_are_refused(name: str, save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_instructions_are_refused(name: str, save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     monkeypatch.setattr(sys.modules[__name__], "extension", lambda: ran.append("ran"), raising=False)
     before = [dict(vars(kind)) for kind in (GlobalName, Record, PickleInterpreter, ColumnChunk)]
@@ -360,7 +362,7 @@ def test_instructions_that_are_refused(name: str, save: Callable[[bytes], Path],
     assert [dict(vars(kind)) for kind in (GlobalName, Record, PickleInterpreter, ColumnChunk)] == before
 
 
-# What is refused: false tables. `emit` writes any value as a pickle, `Made` as the call of a global.
+# Refused: invalid tables. `emit` writes any value as a pickle, `Made` as the call of a global.
 
 
 class Made:
@@ -417,7 +419,7 @@ def ints(*values: int, width: str = "i") -> bytes:
     return struct.pack(f"<{len(values)}{width}", *values)
 
 
-def test_the_invented_dataset_is_sound(save: Callable[[bytes], Path]) -> None:
+def test_the_handmade_dataset_is_valid(save: Callable[[bytes], Path]) -> None:
     good = arrow("string", 2, [b"\x06", ints(0, 1, 1, 3), b"abc"], start=1)
     table = read_pickle(save(dataset(memory(t=good, b=arrow("bool", 2, [None, b"\x08"], start=2)))))
     assert table.columns == {"t": ["", "bc"], "b": [False, True]}
@@ -457,7 +459,7 @@ TORN = {
 
 
 @pytest.mark.parametrize("name", sorted(TORN))
-def test_torn_arrow_buffers(name: str, save: Callable[[bytes], Path]) -> None:
+def test_invalid_arrow_buffers(name: str, save: Callable[[bytes], Path]) -> None:
     with pytest.raises(LoralabError):
         read_pickle(save(dataset(memory(t=TORN[name]))))
 
@@ -466,7 +468,7 @@ def order(*positions: int) -> Made:
     return memory(indices=arrow("int64", len(positions), [None, ints(*positions, width="q")]))
 
 
-def test_false_datasets(save: Callable[[bytes], Path]) -> None:
+def test_invalid_datasets(save: Callable[[bytes], Path]) -> None:
     two = memory(t=arrow("int8", 2, [None, b"\x01\x02"]))
     assert read_pickle(save(dataset(two, order(1, 1, 0)))).columns == {"t": [2, 2, 1]}
     uneven = memory(t=arrow("int8", 2, [None, b"\x01\x02"]), u=arrow("int8", 1, [None, b"\x01"]))
@@ -499,7 +501,7 @@ ARRAYS: dict[str, Any] = {
     "too few objects": numpy_array("O8", (3,), ["a"]),
     "numbers in a list": numpy_array("i8", (1,), ["a"]),
     "a pointer": numpy_array("V8", (1,), bytes(8)),
-    "a structure": numpy_array([("a", "O")], (1,), bytes(8)),  # type: ignore[list-item]
+    "a structure": numpy_array([("a", "O")], (1,), bytes(8)),
     "a long text": numpy_array("U99999999", (1,), bytes(8)),
     "no text": numpy_array("U1", (1,), b"\xff\xff\xff\xff"),
     "a false order": numpy_array("i8", (1,), bytes(8), byte_order="O,"),
@@ -512,7 +514,7 @@ ARRAYS["two values in a scalar"] = [Made("numpy.core.multiarray.scalar", ARRAYS[
 
 
 @pytest.mark.parametrize("name", sorted(ARRAYS))
-def test_false_arrays(name: str, save: Callable[[bytes], Path]) -> None:
+def test_invalid_arrays(name: str, save: Callable[[bytes], Path]) -> None:
     assert read_pickle(save(emit({"a": numpy_array("i8", (2,), bytes(16))}) + b".")).columns == {"a": [0, 0]}
     with pytest.raises(LoralabError):
         read_pickle(save(emit({"a": ARRAYS[name]}) + b"."))
@@ -533,12 +535,12 @@ ODD_NAMES = [{b"a": [1]}, {None: [1]}, {(1, 2): [3]}, {1.5: [1]}, [{None: 1}]]
 
 
 @pytest.mark.parametrize("value", [7, "text", None, *ODD_ROWS, *ODD_COLUMNS, *ODD_NAMES], ids=repr)
-def test_values_that_are_no_table(value: object, save: Callable[[bytes], Path]) -> None:
+def test_values_that_are_no_table_are_refused(value: object, save: Callable[[bytes], Path]) -> None:
     with pytest.raises(LoralabError):
         read_pickle(save(pickle.dumps(value)))
 
 
-# What is refused: growth
+# Refused: excessive memory
 
 
 def frame_of(names: Made) -> Made:
@@ -546,7 +548,7 @@ def frame_of(names: Made) -> Made:
 
 
 def laughs(levels: int) -> bytes:
-    """A list of ten lists of ten lists ...: 10 ** levels references in some bytes per level."""
+    """Return nested lists of ten: 10 ** levels references in a few bytes per level."""
     return b"](" + b"S'ha'\n" * 10 + b"e" + b"".join(b"q\x01](" + b"h\x01" * 10 + b"e" for _ in range(levels)) + b"."
 
 
@@ -573,7 +575,7 @@ BOMBS = {
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", sorted(BOMBS))
 def test_bombs(name: str, save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(safe_pickle, "_MAX_COST", 1 << 30)  # the same refusals, without seconds spent on 8 GiB of references
+    monkeypatch.setattr(safe_pickle, "_MAX_COST", 1 << 30)  # the same errors in less time
     with pytest.raises(LoralabError):
         read_pickle(save(BOMBS[name]))
 
@@ -614,10 +616,10 @@ def test_truncated(path: Path, save: Callable[[bytes], Path]) -> None:
 
 
 @pytest.mark.parametrize("path", SOUND, ids=lambda path: path.stem)
-def test_any_damage_is_an_error_of_ours_or_a_table(
+def test_damaged_bytes_give_a_loralab_error_or_a_table(
     path: Path, save: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(safe_pickle, "_MAX_COST", 1 << 26)  # else a damaged shape may ask for 8 GiB, and get them
+    monkeypatch.setattr(safe_pickle, "_MAX_COST", 1 << 26)  # a damaged shape can allocate 8 GiB otherwise
     draw = random.Random(path.stem)
     data = path.read_bytes()
     for _ in range(200):
@@ -632,15 +634,15 @@ def test_any_damage_is_an_error_of_ours_or_a_table(
         assert len({len(values) for values in table.columns.values()}) == 1
 
 
-def test_the_machine_agrees_with_pickle() -> None:
-    """Where no global is involved, every protocol gives what Python's own machine gives."""
-    value = {
+def test_the_interpreter_agrees_with_pickle() -> None:
+    """Without globals, every protocol gives the value that Python's unpickler gives."""
+    value: dict[str, Any] = {
         "a": [1, -1, 2**31, -(2**40), 2**200, 1.5, True, False, None, "ü" * 300, "", b"x" * 300, ()],
         "b": ((1,), (1, 2), (1, 2, 3), (1,) * 9),
     }
-    value["c"] = [value["a"], value["a"]]  # type: ignore[assignment]
+    value["c"] = [value["a"], value["a"]]
     for protocol in range(3, 6):
         assert PickleInterpreter().run(pickle.dumps(value, protocol=protocol)) == value
         stream = io.BytesIO()
-        pickle._Pickler(stream, protocol).dump(value)  # type: ignore[attr-defined]
+        pickle._Pickler(stream, protocol).dump(value)
         assert PickleInterpreter().run(stream.getvalue()) == value

@@ -1,4 +1,4 @@
-"""The built-in data is what it promises: size, classes, lengths, borders, and no text twice or from elsewhere."""
+"""The built-in data: size, classes, lengths, borderline texts, no duplicates, nothing copied from AG News."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def words(line: str) -> list[str]:
 
 
 def shingles(line: str, size: int = 5) -> set[Shingle]:
-    found = words(line)
-    return {tuple(found[i : i + size]) for i in range(len(found) - size + 1)}
+    tokens = words(line)
+    return {tuple(tokens[i : i + size]) for i in range(len(tokens) - size + 1)}
 
 
 def alike(first: Iterable[str], second: Iterable[str]) -> list[tuple[int, int]]:
@@ -66,7 +66,7 @@ def alike(first: Iterable[str], second: Iterable[str]) -> list[tuple[int, int]]:
     return pairs
 
 
-def test_alike_sees_a_copy_with_a_few_words_changed() -> None:
+def test_similar_detects_a_copy_with_a_few_words_changed() -> None:
     line = "the mayor of the harbour town said on monday that the old bridge would be closed for repairs until late spring"
     near = line.replace("monday", "tuesday")
     far = "a striker who had not scored since august put two past the champions in the last nine minutes on saturday night"
@@ -88,7 +88,7 @@ def test_every_brief_has_a_title_and_15_to_60_words(briefs: list[Row]) -> None:
         assert 15 <= len(text(row).split()) <= 60, row
 
 
-def test_a_quarter_lies_on_a_border(briefs: list[Row]) -> None:
+def test_a_quarter_is_between_two_classes(briefs: list[Row]) -> None:
     on_border = [row for row in briefs if row["border"]]
     assert len(on_border) >= len(briefs) / 4
     for row in on_border:
@@ -99,7 +99,7 @@ def test_a_quarter_lies_on_a_border(briefs: list[Row]) -> None:
         assert pairs[frozenset(pair)] >= 50, pair
 
 
-def test_the_borders_are_in_both_parts(parts: Mapping[str, list[Row]]) -> None:
+def test_borderline_briefs_are_in_both_files(parts: Mapping[str, list[Row]]) -> None:
     for rows in parts.values():
         for name in CLASSES:
             of_class = [row for row in rows if row["label"] == name]
@@ -120,7 +120,7 @@ def test_titles_and_openings_are_varied(briefs: list[Row]) -> None:
     assert lengths[-len(lengths) // 10] > 48
 
 
-def test_the_files_are_plain(parts: Mapping[str, list[Row]]) -> None:
+def test_the_files_are_plain_csv(parts: Mapping[str, list[Row]]) -> None:
     for name, rows in parts.items():
         data = (FOLDER / f"{name}.csv").read_bytes()
         assert not data.startswith(b"\xef\xbb\xbf")
@@ -130,7 +130,7 @@ def test_the_files_are_plain(parts: Mapping[str, list[Row]]) -> None:
         assert all("\n" not in value for row in rows for value in row.values())
 
 
-def test_the_readme_counts_what_is_there(parts: Mapping[str, list[Row]], briefs: list[Row]) -> None:
+def test_the_readme_has_the_right_counts(parts: Mapping[str, list[Row]], briefs: list[Row]) -> None:
     readme = " ".join((FOLDER / "README.md").read_text(encoding="utf-8").split())
     assert f"{len(briefs):,} short news briefs" in readme
     assert "CC0 1.0" in readme
@@ -142,9 +142,9 @@ def test_the_readme_counts_what_is_there(parts: Mapping[str, list[Row]], briefs:
 def test_loralab_reads_all_of_it(parts: Mapping[str, list[Row]]) -> None:
     source = load_source("sample")
     assert source.test is not None
-    for name, found in (("train", source.train), ("test", source.test)):
-        assert list(found.texts) == [text(row) for row in parts[name]]
-        assert [CLASSES[i] for i in found.require_labels()] == [row["label"] for row in parts[name]]
+    for name, examples in (("train", source.train), ("test", source.test)):
+        assert list(examples.texts) == [text(row) for row in parts[name]]
+        assert [CLASSES[i] for i in examples.require_labels()] == [row["label"] for row in parts[name]]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Columns are found or asked for, labels of every kind mean the same, and what is wrong is told with its rows."""
+"""Detection of columns, labels of every type, whole sources, and errors with row numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pickle
 import tracemalloc
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def put(path: Path, header: Sequence[str], *rows: Sequence[object]) -> Path:
 
 
 def parquet(path: Path, names: Sequence[str] = (), **values: Any) -> Path:
-    """A Parquet file; `names` makes its column `label` a ClassLabel, in the way `datasets` notes it."""
+    """Write a Parquet file. With `names`, its column `label` is a ClassLabel in the metadata of `datasets`."""
     table = pyarrow.table(values)
     if names:
         features = {"label": {"names": list(names), "_type": "ClassLabel"}}
@@ -60,11 +61,11 @@ def refused(call: Callable[[], Any]) -> str:
     return str(error.value)
 
 
-def found(*names: str, text: Sequence[str] | None = None, label: str | None = None, need: bool = True) -> Columns:
+def detect(*names: str, text: Sequence[str] | None = None, label: str | None = None, need: bool = True) -> Columns:
     return find_columns(ColumnChunk({name: [] for name in names}), HERE, text, label, need)
 
 
-# Which columns
+# Columns
 
 
 @pytest.mark.parametrize(
@@ -83,64 +84,66 @@ def found(*names: str, text: Sequence[str] | None = None, label: str | None = No
         (("headline", "topic"), ("headline",), "topic"),
         (("tweet", "sentiment", "user"), ("tweet",), "sentiment"),
         (("whatever", "label"), ("whatever",), "label"),  # the only other column
-        (("class", "label", "text"), ("text",), "label"),  # `label` comes first in the list of names
+        (("class", "label", "text"), ("text",), "label"),  # `label` has priority over `class`
     ],
 )
-def test_columns_are_found_by_their_names(names: tuple[str, ...], text: tuple[str, ...], label: str) -> None:
-    assert found(*names) == Columns(text, label)
+def test_columns_are_detected_by_name(names: tuple[str, ...], text: tuple[str, ...], label: str) -> None:
+    assert detect(*names) == Columns(text, label)
 
 
-def test_columns_are_taken_as_told() -> None:
-    assert found("a", "b", "c", text=["c", "a"], label="b") == Columns(("c", "a"), "b")
-    assert found("text", "label", "c", text=["c"], label="text") == Columns(("c",), "text")
-    assert found("text", "label", "c", label="c") == Columns(("text",), "c")
+def test_named_columns_are_used() -> None:
+    assert detect("a", "b", "c", text=["c", "a"], label="b") == Columns(("c", "a"), "b")
+    assert detect("text", "label", "c", text=["c"], label="text") == Columns(("c",), "text")
+    assert detect("text", "label", "c", label="c") == Columns(("text",), "c")
 
 
 def test_blanks_around_named_columns_are_ignored_unless_they_are_part_of_the_name() -> None:
-    assert found("title", "body", "label", text=["title", " body "]).text == ("title", "body")
-    assert found("title", " body", "label", text=["title", " body"]).text == ("title", " body")
+    assert detect("title", "body", "label", text=["title", " body "]).text == ("title", "body")
+    assert detect("title", " body", "label", text=["title", " body"]).text == ("title", " body")
 
 
 def test_a_label_column_is_not_needed_to_predict() -> None:
-    assert found("text", "date", need=False) == Columns(("text",), None)
-    assert found("anything", need=False) == Columns(("anything",), None)
-    assert found("text", "label", need=False).label == "label"
+    assert detect("text", "date", need=False) == Columns(("text",), None)
+    assert detect("anything", need=False) == Columns(("anything",), None)
+    assert detect("text", "label", need=False).label == "label"
 
 
-def test_the_question_names_the_columns_and_an_answer_that_works() -> None:
-    said = refused(lambda: found("subject", "when", "grade"))
-    assert said.startswith("news.csv has columns subject, when, grade: name the text and the label column, for example data.text=")
-    assert "data.text=" in said
-    assert "data.label=" in said
-    settings = dict(part.split("=") for part in said.split("for example ")[1].split())
-    answer = found("subject", "when", "grade", text=settings["data.text"].split(","), label=settings["data.label"])
-    assert answer.label not in answer.text
+def test_the_error_names_the_columns_and_settings_that_work() -> None:
+    message = refused(lambda: detect("subject", "when", "grade"))
+    assert message.startswith(
+        "news.csv has columns subject, when, grade: name the text and the label column, for example data.text="
+    )
+    assert "data.text=" in message
+    assert "data.label=" in message
+    settings = dict(part.split("=") for part in message.split("for example ")[1].split())
+    columns = detect("subject", "when", "grade", text=settings["data.text"].split(","), label=settings["data.label"])
+    assert columns.label not in columns.text
 
 
-def test_the_question_asks_only_for_what_is_missing() -> None:
-    said = refused(lambda: found("subject", "when", "label"))
-    assert "name the text column" in said
-    assert "data.label" not in said
-    said = refused(lambda: found("text", "when", "grade"))
-    assert "name the label column" in said
-    assert "data.text" not in said
+def test_the_error_asks_only_for_missing_columns() -> None:
+    message = refused(lambda: detect("subject", "when", "label"))
+    assert "name the text column" in message
+    assert "data.label" not in message
+    message = refused(lambda: detect("text", "when", "grade"))
+    assert "name the label column" in message
+    assert "data.text" not in message
 
 
-def test_the_question_asks_for_no_label_where_none_is_needed() -> None:
-    said = refused(lambda: found("subject", "when", need=False))
-    assert "text column" in said
-    assert "label" not in said
+def test_the_error_asks_for_no_label_if_none_is_needed() -> None:
+    message = refused(lambda: detect("subject", "when", need=False))
+    assert "text column" in message
+    assert "label" not in message
 
 
 @pytest.mark.parametrize(
     ("text", "label", "wrong", "meant"), [(["titel"], None, "titel", "title"), (None, "lable", "lable", "label")]
 )
-def test_a_misspelt_column_is_named_with_the_nearest(text: list[str] | None, label: str | None, wrong: str, meant: str) -> None:
-    said = refused(lambda: found("title", "body", "label", text=text, label=label))
-    assert said == f"news.csv has no column {wrong!r}; did you mean {meant!r}?; columns: title, body, label"
+def test_a_misspelt_column_gets_a_suggestion(text: list[str] | None, label: str | None, wrong: str, meant: str) -> None:
+    message = refused(lambda: detect("title", "body", "label", text=text, label=label))
+    assert message == f"news.csv has no column {wrong!r}; did you mean {meant!r}?; columns: title, body, label"
 
 
-def test_several_text_columns_are_joined_by_a_space_and_gaps_leave_none(tmp_path: Path) -> None:
+def test_text_columns_are_joined_by_a_space_without_missing_ones(tmp_path: Path) -> None:
     path = put(
         tmp_path / "a.csv",
         ("title", "body", "y"),
@@ -173,7 +176,7 @@ LABELS: dict[str, list[Any]] = {
 
 @pytest.mark.parametrize("kind", LABELS)
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet", "pkl"])
-def test_labels_of_every_kind_mean_the_same_classes(tmp_path: Path, kind: str, ending: str) -> None:
+def test_labels_of_every_type_give_the_same_classes(tmp_path: Path, kind: str, ending: str) -> None:
     values, path = LABELS[kind], tmp_path / f"rows.{ending}"
     if ending == "csv":
         whole = [int(value) if isinstance(value, float) else value for value in values]
@@ -196,7 +199,7 @@ def test_labels_of_every_kind_mean_the_same_classes(tmp_path: Path, kind: str, e
     ("values", "classes", "labels"),
     [
         (["b", "a", "c", "a"], ("a", "b", "c"), [1, 0, 2, 0]),
-        ([2, 10, 1, 2], ("1", "2", "10"), [1, 2, 0, 1]),  # by value, not by alphabet
+        ([2, 10, 1, 2], ("1", "2", "10"), [1, 2, 0, 1]),  # by value, not alphabetically
         (["2", "10", "1"], ("1", "2", "10"), [1, 2, 0]),
         ([1.0, 5.0, 3.0], ("1", "3", "5"), [0, 2, 1]),
         ([0, 1, 1], ("0", "1"), [0, 1, 1]),
@@ -208,18 +211,18 @@ def test_labels_of_every_kind_mean_the_same_classes(tmp_path: Path, kind: str, e
         (["Zebra", "apple"], ("Zebra", "apple"), [0, 1]),
     ],
 )
-def test_classes_without_names_are_found_and_ordered(values: list[Any], classes: tuple[str, ...], labels: list[int]) -> None:
+def test_classes_without_names_are_sorted(values: list[Any], classes: tuple[str, ...], labels: list[int]) -> None:
     indices, names = read_labels(values, (), HERE, "label")
     assert names == classes
     assert indices.tolist() == labels
 
 
-def test_numbers_count_from_one_only_where_the_largest_is_the_number_of_classes() -> None:
+def test_numbers_count_from_one_only_if_the_largest_is_the_number_of_classes() -> None:
     assert read_labels([1, 2, 3], NAMES, HERE, "y")[0].tolist() == [0, 1, 2]
     assert read_labels([0, 1, 2], NAMES, HERE, "y")[0].tolist() == [0, 1, 2]
     assert read_labels([1, 2], NAMES, HERE, "y")[0].tolist() == [1, 2]
-    said = refused(lambda: read_labels([0, 1, 3], NAMES, HERE, "y"))
-    assert "label '0' in row 0" in said
+    message = refused(lambda: read_labels([0, 1, 3], NAMES, HERE, "y"))
+    assert "label '0' in row 0" in message
 
 
 def test_numbers_that_are_class_names_are_names() -> None:
@@ -233,18 +236,18 @@ def test_class_names_in_parquet_are_kept(tmp_path: Path) -> None:
     assert examples.require_labels().tolist() == [2, 0, 1, 2]
 
 
-def test_class_names_in_parquet_hold_where_the_file_lacks_the_first_or_last_class(tmp_path: Path) -> None:
+def test_class_names_in_parquet_apply_if_the_first_or_last_class_is_missing(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", AG_NEWS, text=["a", "b"], label=[1, 2])
     assert read_examples(path)[0].require_labels().tolist() == [1, 2]
 
 
-def test_class_names_of_the_file_are_brought_into_the_order_already_known(tmp_path: Path) -> None:
+def test_class_names_of_the_file_are_mapped_to_the_known_order(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", ("Sports", "World"), text=["a", "b", "c"], label=[0, 1, 0])
     examples, _ = read_examples(path, classes=("World", "Business", "Sports"))
     assert examples.classes == ("World", "Business", "Sports")
     assert examples.require_labels().tolist() == [2, 0, 2]
-    said = refused(lambda: read_examples(path, classes=("World", "Sport")))
-    assert "class 'Sports' is not one of the known classes; did you mean 'Sport'?" in said
+    message = refused(lambda: read_examples(path, classes=("World", "Sport")))
+    assert "class 'Sports' is not one of the known classes; did you mean 'Sport'?" in message
 
 
 def test_floats_written_as_text_are_the_same_numbers(tmp_path: Path) -> None:
@@ -262,9 +265,9 @@ def test_booleans_of_jsonl_are_two_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("gap", [None, float("nan"), "", "  "])
 def test_missing_labels_are_refused_with_their_rows(gap: object) -> None:
-    said = refused(lambda: read_labels(["a", gap, "b", gap], (), HERE, "label"))
-    assert "news.csv: no label in column 'label' of rows 1, 3: " in said
-    assert "fill them in or remove the rows" in said
+    message = refused(lambda: read_labels(["a", gap, "b", gap], (), HERE, "label"))
+    assert "news.csv: no label in column 'label' of rows 1, 3: " in message
+    assert "fill them in or remove the rows" in message
 
 
 def test_missing_labels_in_files_are_refused_with_their_rows(tmp_path: Path) -> None:
@@ -273,17 +276,17 @@ def test_missing_labels_in_files_are_refused_with_their_rows(tmp_path: Path) -> 
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"text": "a", "label": 1}\n{"text": "b"}\n{"text": "c", "label": 0}\n')
     for path in (comma, arrow, lines):
-        assert "no label in column 'label' of row 1" in refused(lambda path=path: read_examples(path))
+        assert "no label in column 'label' of row 1" in refused(partial(read_examples, path))
 
 
-def test_unknown_labels_are_refused_with_rows_and_the_nearest() -> None:
-    said = refused(lambda: read_labels(["World", "Sport", "Business", "Sport"], AG_NEWS, HERE, "label"))
-    assert said == (
+def test_unknown_labels_are_refused_with_rows_and_a_suggestion() -> None:
+    message = refused(lambda: read_labels(["World", "Sport", "Business", "Sport"], AG_NEWS, HERE, "label"))
+    assert message == (
         "news.csv: label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: World, Sports, Business, Sci/Tech"
     )
 
 
-def test_many_rows_are_shortened() -> None:
+def test_long_lists_of_rows_are_shortened() -> None:
     assert list_rows([4]) == "row 4"
     assert list_rows([4, 7]) == "rows 4, 7"
     assert list_rows(range(8)) == "rows 0, 1, 2, 3, 4, 5, 6, 7"
@@ -312,7 +315,7 @@ def test_label_key(value: object, key: str | None) -> None:
 # Texts and rows
 
 
-def test_missing_texts_are_kept_as_empty_ones(tmp_path: Path) -> None:
+def test_missing_texts_become_empty(tmp_path: Path) -> None:
     lines = tmp_path / "a.jsonl"
     lines.write_text(
         '{"text": null, "label": "x"}\n{"text": "b", "label": "y"}\n{"text": NaN, "label": "x"}\n{"text": "  ", "label": "y"}\n'
@@ -322,7 +325,7 @@ def test_missing_texts_are_kept_as_empty_ones(tmp_path: Path) -> None:
     assert missing_texts(examples) == [0, 2, 3]
     arrow = parquet(tmp_path / "a.parquet", text=["a", None], label=["x", "y"])
     assert read_examples(arrow)[0].texts == ["a", ""]
-    assert missing_texts(examples.take(np.array([1, 2]))) == [2]  # row numbers are the file's, whatever was taken
+    assert missing_texts(examples.take(np.array([1, 2]))) == [2]  # row numbers of the file
 
 
 def test_numbers_as_texts_are_read_as_text(tmp_path: Path) -> None:
@@ -337,7 +340,7 @@ def test_unlabelled_file_has_no_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-def test_a_file_without_rows_is_said(tmp_path: Path, ending: str) -> None:
+def test_a_file_without_rows_is_reported(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.{ending}"
     if ending == "csv":
         put(path, ("text", "label"))
@@ -346,7 +349,7 @@ def test_a_file_without_rows_is_said(tmp_path: Path, ending: str) -> None:
     assert refused(lambda: read_examples(path)).endswith("has no rows")
 
 
-def test_raw_keeps_the_values_as_they_are(tmp_path: Path) -> None:
+def test_raw_labels_are_unchanged(tmp_path: Path) -> None:
     raw = read_raw(parquet(tmp_path / "a.parquet", ("n", "p"), text=["a", None], label=[1, None]))
     assert (raw.texts, raw.labels, raw.class_names, raw.columns) == (["a", ""], [1, None], ("n", "p"), Columns(("text",), "label"))
 
@@ -397,7 +400,7 @@ def test_published_layout_folder(tmp_path: Path) -> None:
     assert source.test.classes == AG_NEWS
 
 
-def test_published_layout_counts_from_one_even_where_the_last_class_is_absent(tmp_path: Path) -> None:
+def test_published_layout_counts_from_one_even_if_the_last_class_is_missing(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(AG_NEWS) + "\n")
     (tmp_path / "train.csv").write_text("".join(f'"{i}","Title","Words"\n' for i in (1, 2, 3, 4)))
     (tmp_path / "test.csv").write_text("".join(f'"{i}","Other","Words"\n' for i in (1, 3, 2)))
@@ -454,7 +457,7 @@ def test_saved_folders_of_train_and_test(tmp_path: Path) -> None:
     assert source.test.require_labels().tolist() == [0]
 
 
-def test_test_part_speaks_of_the_training_classes(tmp_path: Path) -> None:
+def test_test_file_uses_the_training_classes(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", ("text", "label"), ("a", "World"), ("b", "Sports"), ("c", "Business"))
     put(tmp_path / "test.csv", ("text", "label"), ("a", "Sports"))
     source = load_source(str(tmp_path))
@@ -464,39 +467,39 @@ def test_test_part_speaks_of_the_training_classes(tmp_path: Path) -> None:
     assert source.test.require_labels().tolist() == [1]
 
 
-def test_unknown_labels_in_the_test_part_are_refused_with_rows_and_the_nearest(tmp_path: Path) -> None:
+def test_unknown_labels_in_the_test_file_are_refused_with_rows_and_a_suggestion(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", ("text", "label"), ("a", "World"), ("b", "Sports"))
     put(tmp_path / "test.csv", ("text", "label"), ("a", "World"), ("b", "Sport"), ("c", "World"), ("d", "Sport"))
-    said = refused(lambda: load_source(str(tmp_path)))
-    assert "test.csv: label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: Sports, World" in said
+    message = refused(lambda: load_source(str(tmp_path)))
+    assert "test.csv: label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: Sports, World" in message
 
 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", ("text", "label"), ("a", "x"), ("b", "x"))
-    said = refused(lambda: load_source(str(path)))
-    assert "only one class (x)" in said
-    assert "at least two" in said
+    message = refused(lambda: load_source(str(path)))
+    assert "only one class (x)" in message
+    assert "at least two" in message
 
 
 def test_data_classes_name_numeric_labels(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", ("text", "label"), *((f"t{i}", i % 4) for i in range(8)))
     train = load_source(str(path), classes=AG_NEWS).train
     assert (train.classes, train.require_labels().tolist()) == (AG_NEWS, [0, 1, 2, 3] * 2)
-    said = refused(lambda: load_source(str(path), classes=AG_NEWS[:3]))  # 0-3 are four
-    assert "is not a class" in said
-    assert "classes: World, Sports, Business" in said
+    message = refused(lambda: load_source(str(path), classes=AG_NEWS[:3]))  # 0 to 3 are four classes
+    assert "is not a class" in message
+    assert "classes: World, Sports, Business" in message
 
 
-def test_a_missing_source_and_an_empty_folder_are_said(tmp_path: Path) -> None:
-    said = refused(lambda: load_source(str(tmp_path / "gone.csv")))
-    assert "no file or folder" in said
-    assert "named sources: sample, ag_news" in said
+def test_a_missing_source_and_an_empty_folder_are_reported(tmp_path: Path) -> None:
+    message = refused(lambda: load_source(str(tmp_path / "gone.csv")))
+    assert "no file or folder" in message
+    assert "named sources: sample, ag_news" in message
     assert "no training part" in refused(lambda: load_source(str(tmp_path)))
     (tmp_path / "test.csv").write_text("text,label\na,b\n")
     assert "no training part" in refused(lambda: load_source(str(tmp_path)))
 
 
-def test_sample_is_always_there() -> None:
+def test_sample_needs_no_download() -> None:
     source = load_source("sample")
     assert source.train.classes == AG_NEWS
     assert source.columns == Columns(("title", "description"), "label")
@@ -511,9 +514,9 @@ def test_hub_data_without_a_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    said = refused(lambda: load_source("ag_news"))
+    message = refused(lambda: load_source("ag_news"))
     for word in ("ConnectionError", "data.source=sample", "data.source=FOLDER", "classes.txt"):
-        assert word in said
+        assert word in message
 
 
 def test_hub_data_has_its_class_names_and_test_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -537,30 +540,30 @@ def test_hub_data_has_its_class_names_and_test_rows(monkeypatch: pytest.MonkeyPa
     assert source.test.texts[0] == "data/test-00000-of-00001.parquet 3"
 
 
-def test_numbers_that_could_count_from_zero_or_one_are_refused_not_guessed(tmp_path: Path) -> None:
+def test_numbers_that_could_count_from_zero_or_one_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "part.csv"
     path.write_text("text,label\na,1\nb,3\nc,2\n")
-    said = refused(lambda: read_examples(path, classes=AG_NEWS))
-    assert "from 0 or from 1" in said
-    assert "labels 1, 2, 3 of 4 classes" in said
+    message = refused(lambda: read_examples(path, classes=AG_NEWS))
+    assert "from 0 or from 1" in message
+    assert "labels 1, 2, 3 of 4 classes" in message
     path.write_text("text,label\na,1\nb,4\nc,2\n")
     assert read_examples(path, classes=AG_NEWS)[0].require_labels().tolist() == [0, 3, 1]
     path.write_text("text,label\na,1\nb,0\nc,2\n")
     assert read_examples(path, classes=AG_NEWS)[0].require_labels().tolist() == [1, 0, 2]
 
 
-def test_half_a_surrogate_pair_is_a_question_mark_wherever_it_stands(tmp_path: Path) -> None:
+def test_lone_surrogates_become_question_marks(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "cut \\ud83d", "label": "a\\ud83d"}\n{"text": "whole \\ud83d\\ude00", "label": "b"}\n')
-    found = read_examples(path)[0]
-    assert (found.texts, found.classes) == (["cut ?", "whole 😀"], ("a?", "b"))
+    examples = read_examples(path)[0]
+    assert (examples.texts, examples.classes) == (["cut ?", "whole 😀"], ("a?", "b"))
     assert [*stream_texts(path)] == [["cut ?", "whole 😀"]]
 
 
 # Values
 
 
-def test_fingerprint_tells_texts_labels_and_names_apart() -> None:
+def test_fingerprint_depends_on_texts_labels_and_class_names() -> None:
     def make(texts: Sequence[str] = ("a", "b"), labels: Sequence[int] = (0, 1), classes: tuple[str, ...] = ("x", "y")) -> str:
         return Examples(texts, np.array(labels), np.arange(len(texts)), classes).fingerprint()
 
@@ -573,7 +576,7 @@ def test_fingerprint_tells_texts_labels_and_names_apart() -> None:
 # Streaming
 
 
-def test_streamed_texts_are_the_texts(tmp_path: Path) -> None:
+def test_streamed_texts_equal_read_texts(tmp_path: Path) -> None:
     rows = [(f"title {i}", f"body {i}", "x") for i in range(20_000)]
     path = put(tmp_path / "rows.csv", ("title", "body", "y"), *rows)
     chunks = list(stream_texts(path))

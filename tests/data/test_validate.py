@@ -1,4 +1,4 @@
-"""`loralab data` finds each thing that is wrong, names its rows, says what to do, and finds nothing where nothing is."""
+"""`loralab check` reports every problem with its rows and a fix, and nothing for valid data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def only(report: DataReport) -> Finding:
     return finding
 
 
-def test_nothing_is_wrong_with_the_sample() -> None:
+def test_sample_has_no_problems() -> None:
     reports = check_source("sample")
     assert [report.rows for report in reports] == [800, 400]
     for report, each in zip(reports, (200, 100), strict=True):
@@ -60,7 +60,7 @@ def test_contents_are_counted(tmp_path: Path) -> None:
     assert report.path == tmp_path / "rows.csv"
     assert report.rows == 23
     assert report.classes == {"Sports": 11, "World": 12}
-    assert report.words == (4, 18, 20)  # 20 texts of 4 words, 2 of 20, 1 of 1; the 95 % point lies at position 20.9 of 0-22
+    assert report.words == (4, 18, 20)  # 20 texts of 4 words, 2 of 20, 1 of 1; the 95th percentile is at position 20.9 of 0-22
     assert report.findings == ()
 
 
@@ -97,7 +97,7 @@ def test_labels_that_look_like_another(tmp_path: Path, typed: str, meant: str) -
     assert repr(meant) in finding.fix
 
 
-def test_numbers_are_not_taken_for_misspelt_numbers(tmp_path: Path) -> None:
+def test_numbers_are_not_misspelt_numbers(tmp_path: Path) -> None:
     rows = [(f"text {i}", str(1000000 + i % 2)) for i in range(24)] + [(f"more {i}", "1000000") for i in range(5)]
     assert check(tmp_path, rows)[0].findings == ()
 
@@ -123,14 +123,14 @@ def test_repeats_name_the_later_rows(tmp_path: Path) -> None:
     assert "remove" in finding.fix
 
 
-def test_one_text_with_different_labels_names_every_row(tmp_path: Path) -> None:
+def test_conflicting_labels_name_every_row(tmp_path: Path) -> None:
     rows = [("oil up", "Sports"), *good(), ("Oil up", "World")]
     finding = only(check(tmp_path, rows)[0])
     assert (finding.what, finding.rows) == ("same text with different labels", (0, 25))
     assert "decide" in finding.fix
 
 
-def test_empty_texts_are_no_repeats(tmp_path: Path) -> None:
+def test_empty_texts_are_not_duplicates(tmp_path: Path) -> None:
     rows = [*good(), ("", "World"), ("", "Sports"), (" ", "World")]
     assert only(check(tmp_path, rows)[0]).what == "no text"
 
@@ -160,7 +160,7 @@ def test_labels_that_only_the_test_rows_have(tmp_path: Path) -> None:
     assert finding.fix
 
 
-def test_a_folder_is_checked_in_both_parts(tmp_path: Path) -> None:
+def test_both_files_of_a_folder_are_checked(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", good())
     put(tmp_path / "test.csv", [("text 0 of World", "World"), *((f"t {i}", "World") for i in range(11)), *good()[1:24:2]])
     reports = check_source(str(tmp_path))
@@ -168,7 +168,7 @@ def test_a_folder_is_checked_in_both_parts(tmp_path: Path) -> None:
     assert only(reports[1]).rows == (0, *range(12, 24))
 
 
-def test_several_things_at_once_are_all_found(tmp_path: Path) -> None:
+def test_several_problems_are_all_reported(tmp_path: Path) -> None:
     rows = [*good(), ("", "World"), ("x", ""), ("y", "Sport"), ("z", "Weather"), *good()[:1], ("text 1 of World", "Sports")]
     whats = [finding.what for finding in check(tmp_path, rows)[0].findings]
     for part in ("no text", "no label", "'Sport' looks like 'Sports'", "'Weather' has 1 row", "repeats", "different labels"):
@@ -185,7 +185,7 @@ def test_unlabelled_files_are_checked_too(tmp_path: Path) -> None:
     assert (only(report).what, only(report).rows) == ("repeats an earlier row", (5,))
 
 
-def test_classes_are_called_by_the_names_the_file_brings(tmp_path: Path) -> None:
+def test_class_names_stored_in_the_file_are_used(tmp_path: Path) -> None:
     features = {"label": {"names": ["World", "Sports", "Weather"], "_type": "ClassLabel"}}
     labels = [0, 1] * 12 + [2]
     table = pyarrow.table({"text": [f"text {i}" for i in range(25)], "label": labels})
@@ -196,7 +196,7 @@ def test_classes_are_called_by_the_names_the_file_brings(tmp_path: Path) -> None
     assert "'Weather'" in only(report).what
 
 
-def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+def test_unreadable_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match="no file or folder"):
         check_source(str(tmp_path / "gone.csv"))
     with pytest.raises(LoralabError, match="there is no file"):
@@ -206,7 +206,7 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(10)
-def test_a_column_of_numbers_taken_for_labels_does_not_take_for_ever(tmp_path: Path) -> None:
+def test_a_number_column_as_labels_is_checked_fast(tmp_path: Path) -> None:
     rows = [(f"text {i}", f"{i * 0.37:.4f}") for i in range(12_000)]
     began = time.perf_counter()
     (report,) = check(tmp_path, rows)
@@ -226,10 +226,10 @@ def test_the_command_prints_rows_and_fixes(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["data", str(path), "--json"])
     (report,) = json.loads(result.output)
     assert report["findings"] == [{"what": "no text", "rows": [3], "fix": "fill in or remove; training keeps them as empty texts"}]
-    assert path.read_bytes() == put(tmp_path / "again.csv", rows).read_bytes()  # it changes nothing
+    assert path.read_bytes() == put(tmp_path / "again.csv", rows).read_bytes()  # the file is unchanged
 
 
-def test_the_command_says_when_nothing_is_wrong() -> None:
+def test_the_command_reports_that_nothing_is_wrong() -> None:
     result = CliRunner().invoke(app, ["data", "sample"])
     assert result.exit_code == 0
     assert result.output.count("nothing wrong found") == 2

@@ -1,4 +1,4 @@
-"""WordNet's files: synonyms of a small copy by hand, of the real one as NLTK reads it, and what is said where there is none."""
+"""WordNet: synonyms from a small handmade copy, equality with NLTK on the real one, and the error without WordNet."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def small(tmp_path: Path) -> Path:
         ("Monetary value", ["cost", "price"]),
         ("geese", ["fathead"]),
         ("geeses", []),
-        ("running", []),  # as in WordNet, whose rules would make `runn`
+        ("running", []),  # as in WordNet, whose rules give `runn`
         ("ran", ["operate"]),
         ("operated", ["run"]),
         ("galore", ["abounding"]),
         ("good", ["full", "well"]),
-        ("better", ["full"]),  # of good and well, which are its lemmas
+        ("better", ["full"]),  # a synonym of its lemmas, good and well
         ("w9", [f"w{i}" for i in range(9)]),
         ("licensee", []),
         ("", []),
@@ -68,7 +68,7 @@ def test_synonyms_by_hand(small: Path, word: str, expected: list[str]) -> None:
     assert WordNet(small).synonyms(word) == expected
 
 
-def test_places_are_tried_in_order(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_are_tried_in_order(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = tmp_path / "nltk"
     (data / "corpora").mkdir(parents=True)
     with zipfile.ZipFile(data / "corpora" / "wordnet.zip", "w") as archive:
@@ -85,7 +85,7 @@ def test_places_are_tried_in_order(small: Path, tmp_path: Path, monkeypatch: pyt
     assert find_wordnet().folder == small
 
 
-def test_where_there_is_none_both_ways_to_get_it_are_told(
+def test_error_without_wordnet_names_both_ways_to_install_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny: Path, topics_csv: Path
 ) -> None:
     monkeypatch.setattr(wordnet, "_folders", lambda: iter([tmp_path]))
@@ -93,7 +93,7 @@ def test_where_there_is_none_both_ways_to_get_it_are_told(
     with pytest.raises(LoralabError, match=r"apt install wordnet-base(?s:.*)loralab\[augment\].*nltk.downloader wordnet"):
         run_training(config, folder=tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
-    # ratio 0 asks for no row, and so for no WordNet
+    # ratio 0 needs no WordNet
     run_training(config.override("data.augment_ratio=0", "train.max_steps=1"), folder=tmp_path / "runs")
 
 
@@ -101,7 +101,7 @@ def test_where_there_is_none_both_ways_to_get_it_are_told(
     ("file", "text"),
     [("data.noun", "00000100 21 n\n"), ("data.verb", "x x x zz run 0\n"), ("noun.exc", None), ("data.adj", b"\xff\xfe 1")],
 )
-def test_a_damaged_copy_is_told(small: Path, file: str, text: str | bytes | None) -> None:
+def test_damaged_files_are_reported(small: Path, file: str, text: str | bytes | None) -> None:
     if text is None:
         (small / file).unlink()
     else:
@@ -114,7 +114,7 @@ def test_a_damaged_copy_is_told(small: Path, file: str, text: str | bytes | None
 @pytest.mark.wordnet
 @pytest.mark.skipif(not (REAL / "data.noun").is_file(), reason="the Debian package wordnet-base is not installed")
 @pytest.mark.filterwarnings("ignore:The multilingual functions are not available")
-def test_the_real_synonyms_are_those_of_nltk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_synonyms_equal_those_of_nltk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = pytest.importorskip("nltk.corpus.reader.wordnet")
     for file in REAL.iterdir():
         if file.is_file():
@@ -122,26 +122,26 @@ def test_the_real_synonyms_are_those_of_nltk(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "lexnames").write_text("".join(f"{i:02d}\tx\t1\n" for i in range(45)))  # Debian's copy lacks these two
     (tmp_path / "index.sense").write_text("")
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
-    monkeypatch.setattr(reader.WordNetCorpusReader, "map_wn", lambda self: {})  # maps to other versions: more data, not asked for
+    monkeypatch.setattr(reader.WordNetCorpusReader, "map_wn", lambda self: {})  # maps to other versions need more data
     theirs: Any = reader.WordNetCorpusReader(str(tmp_path), None)
     ours = WordNet(REAL)
     lemmas = sorted(theirs._lemma_pos_offset_map)
     assert len(lemmas) > 140_000
     forms = [f"{stem}{end}" for stem in random.Random(0).sample(lemmas, 3000) for end in ("", "s", "es", "ed", "ing", "er")]
     forms += [form for part in "nvar" for form in theirs._exception_map[part]]
-    found = 0
+    known = 0
     for form in forms:
         own = {form, *(lemma for part in "nvar" for lemma in theirs._morphy(form, part))}
         names = {lemma.name() for meaning in theirs.synsets(form) for lemma in meaning.lemmas()}
         expected = sorted(name.replace("_", " ") for name in names if name.lower() not in own)
         assert ours.synonyms(form) == expected, form
-        found += bool(expected)
-    assert found > 3000
+        known += bool(expected)
+    assert known > 3000
 
 
 @pytest.mark.wordnet
 @pytest.mark.skipif(not (REAL / "data.noun").is_file(), reason="the Debian package wordnet-base is not installed")
-def test_the_real_one_knows_the_words_of_the_news() -> None:
+def test_real_synonyms_of_news_words() -> None:
     known = WordNet(REAL)
     assert {"petroleum", "crude oil"} <= {*known.synonyms("oil"), *known.synonyms("crude")}
     assert "damages" in known.synonyms("prices") or "cost" in known.synonyms("prices")
