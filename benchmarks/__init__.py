@@ -1,8 +1,8 @@
-"""Runnable benchmarks; RECORDS.md keeps what they found."""
+"""Benchmarks. RECORDS.md has the published results."""
 
 import os
 
-# Before any of them imports transformers: nothing is fetched while a clock runs, and nothing is said between two lines of a table.
+# Set before transformers is imported: no downloads while a clock runs, and no messages between the lines of a table.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -8,8 +8,8 @@ import sys
 from benchmarks import cached, cold_start, few_shot, gpu, measure, memory, prediction, scaling, training, trials
 
 BENCHMARKS = [module.BENCHMARK for module in (training, cached, trials, prediction, cold_start, memory, scaling, few_shot, gpu)]
-WANTING = ("few-shot", "gpu")  # without real data, or a GPU, they say little
-BY_DEFAULT = [benchmark.name for benchmark in BENCHMARKS if benchmark.name not in WANTING]
+OPTIONAL = ("few-shot", "gpu")  # of little use without real data, or without a GPU
+BY_DEFAULT = [benchmark.name for benchmark in BENCHMARKS if benchmark.name not in OPTIONAL]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,10 +18,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="\n".join(f"{benchmark.name:<{width}}  {benchmark.line}" for benchmark in BENCHMARKS),
-        epilog="Each has options of its own: python -m benchmarks.training --help. Without names: all but few-shot and gpu.",
+        epilog="Each has its own options: python -m benchmarks.training --help. Default: all but few-shot and gpu.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="which to run")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="benchmarks to run")
     measure.add_common_options(parser)
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(names):

@@ -1,11 +1,10 @@
-"""Training the top layers over kept hidden states: what the prefix cache saves, against HF Trainer + peft on all layers.
+"""Training speed with the feature cache, top layers only, against HF Trainer + peft on all layers.
 
     python -m benchmarks.cached [--rows 2400] [--epochs 3] [--top 3] [--repeats 3] [--steps 30] [--data FILE]
 
-Ways, with one LoRA setting: `all`, adapters on every layer; `top`, on the top layers, the layers below computed anew in every step;
-`cached`, the same with their hidden states kept, the time to build them included; `found`, the same with the file of an earlier
-run; `fair` and `reference` (see ways.py) for so many --steps: their rate does not depend on how many. Losses of `top`, `cached`
-and `found` must agree.
+Ways, with one LoRA setting: all, adapters on every layer; top, adapters on the top layers, no cache; cached, the same with the
+feature cache, including the time to fill it; reused, the same with the cache of an earlier run; hf-tuned and hf-default (see
+ways.py) for --steps steps, which are enough to measure the rate. The losses of top, cached and reused must agree.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--top", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=30, help="steps of the ways that are not ours")
+    parser.add_argument("--steps", type=int, default=30, help="steps of hf-tuned and hf-default")
 
 
 def run(options: argparse.Namespace) -> measure.Report:
@@ -46,28 +45,28 @@ def run(options: argparse.Namespace) -> measure.Report:
                 "all": lambda: ways.ours(task, epochs=epochs),
                 "top": lambda: ways.ours(task, epochs=epochs, top=top),
                 "cached": cached,
-                "found": lambda: ways.ours(task, epochs=epochs, top=top, cache="disk", folder=folder),  # what `cached` left
-                "fair": lambda: ways.theirs(task, fair=True, epochs=epochs, steps=options.steps),
-                "reference": lambda: ways.theirs(task, fair=False, epochs=epochs, steps=options.steps),
+                "reused": lambda: ways.ours(task, epochs=epochs, top=top, cache="disk", folder=folder),  # the file of `cached`
+                "hf-tuned": lambda: ways.theirs(task, tuned=True, epochs=epochs, steps=options.steps),
+                "hf-default": lambda: ways.theirs(task, tuned=False, epochs=epochs, steps=options.steps),
             },
             options.repeats,
             Outcome.show,
         )
     rate = ways.rate_of_products()
-    values = {way: [outcome.rate for outcome in found] for way, found in outcomes.items()}
+    values = {way: [outcome.rate for outcome in rounds] for way, rounds in outcomes.items()}
     columns = ways.summary_of(outcomes)
     assert isinstance(task.base.dims, Dimensions)
     columns["share of floor"] = {
         way: statistics.median(values[way])
         * ways.floor_flops(task.base.dims, task.mean_tokens, top=adapted, epochs=epochs, cache=cache)
         / rate
-        for way, adapted, cache in (("all", None, "off"), ("top", top, "off"), ("cached", top, "built"), ("found", top, "found"))
+        for way, adapted, cache in (("all", None, "off"), ("top", top, "off"), ("cached", top, "built"), ("reused", top, "found"))
     }
-    worst = max(abs(columns["loss"][way] - columns["loss"]["top"]) for way in ("cached", "found"))
+    worst = max(abs(columns["loss"][way] - columns["loss"]["top"]) for way in ("cached", "reused"))
     failures = [] if worst <= TOLERANCE else [f"the losses with and without the cache differ by {worst:.3g}"]
     facts = {"rows": len(task.rows), "epochs": epochs, "adapted layers": top, "products, TFLOP/s": rate / 1e12}
-    remarks = [f"losses of fair and reference are of {options.steps} steps only"]
-    return measure.Report("samples/s", values, ("reference", "fair", "top"), columns, facts, failures, remarks)
+    remarks = [f"losses of hf-tuned and hf-default are of {options.steps} steps only"]
+    return measure.Report("samples/s", values, ("hf-default", "hf-tuned", "top"), columns, facts, failures, remarks)
 
 
 BENCHMARK = measure.Benchmark(

@@ -1,8 +1,8 @@
-"""Cold start: whole processes, from the command to its end, alternating, against `import torch` alone.
+"""Cold start: the time of whole processes, against `import torch` alone.
 
     python -m benchmarks.cold_start [--repeats 7] [--rows 64] [--data FILE]
 
-`loralab predict` loads a run and classifies one text; `pipeline` does it by transformers.pipeline over the run's merged export.
+`loralab predict` loads a run and classifies one text; pipeline does the same with transformers.pipeline and the merged export.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ print(pipeline("text-classification", model={folder!r}, tokenizer=tokenizer)({te
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--rows", type=int, default=64, help="rows that the run is trained on")
+    parser.add_argument("--rows", type=int, default=64, help="training rows of the run")
 
 
 def run(options: argparse.Namespace) -> measure.Report:
@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> measure.Report:
 
 
 def seconds_of(command: Sequence[str]) -> float:
-    """Run one Python process to its end. A command that fails ends the benchmark."""
+    """Return the time of one Python process. A failed command ends the benchmark."""
     began = time.perf_counter()
     done = subprocess.run([sys.executable, *command], capture_output=True, text=True)
     seconds = time.perf_counter() - began

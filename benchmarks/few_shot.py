@@ -1,12 +1,12 @@
-"""A few rows of each class: the few-shot recipe and SetFit (Tunstall et al. 2022) on the same encoder, draws and test rows.
+"""Few-shot accuracy: the few-shot recipe and SetFit (Tunstall et al. 2022) on the same encoder, training samples and test rows.
 
-    python -m benchmarks.few_shot --data train.csv --test test.csv [--shots 8 50] [--draws 5] [--test-limit N] [--names-only]
+    python -m benchmarks.few_shot --data train.csv --test test.csv [--shots 8 50] [--draws 5] [--max-test-samples N] [--names-only]
                                   [--soup 3] [--setfit-python PYTHON] [--setfit-draws 5] [--json FOLDER] [KEY=VALUE ...]
 
-Ours reads class descriptions that the recipe holds; SetFit has no place for any, so `--names-only` trains ours from the bare
-class names too. `--soup` averages so many seeds of each draw (`loralab soup`). Seconds are of training alone, from a loaded encoder
-and tokenized texts to a classifier. SetFit wants older packages than ours, hence a Python of its own: `pip install torch==2.13.0
-setfit==1.2 'transformers<5'`. Run it on an otherwise idle machine.
+loralab uses the class descriptions of the recipe. SetFit cannot, so `--names-only` also trains loralab with the class names alone.
+`--soup` averages the weights of several seeds (`loralab soup`). Seconds are of training alone, from a loaded encoder and tokenized
+texts. SetFit needs older packages, hence a Python of its own: `pip install torch==2.13.0 setfit==1.2 'transformers<5'`. Run it on
+an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETFIT = Path(__file__).with_name("setfit_draw.py")
 
 @dataclass(frozen=True)
 class Outcome:
-    """One draw: how it was classified, accuracy on the test rows, and seconds of training."""
+    """One training sample of rows. way: what classified; accuracy: on the test rows; seconds: of training."""
 
     way: str
     shots: int
@@ -42,7 +42,7 @@ class Outcome:
 
 
 def ours(way: str, config: Config, folder: Path) -> Outcome:
-    """Train and test by the ordinary route; the clock runs from the plan to the last step."""
+    """Train and test a run. Its time is that from the plan to the last step."""
     ticks: list[float] = []
 
     def listen(event: Event) -> None:
@@ -57,16 +57,16 @@ def ours(way: str, config: Config, folder: Path) -> Outcome:
 
 
 def souped(config: Config, members: int, folder: Path) -> Outcome:
-    """Train several seeds of one draw, and average their weights, which takes a second besides."""
+    """Train several seeds of one training sample, and average their weights."""
     seeds = [config.override(f"seed={config.seed + 1000 * i}", f"name=member-{i}") for i in range(members)]
-    trained = [ours(f"soup of {members}", each, folder) for each in seeds]
-    soup = make_soup([folder / str(each.name) for each in seeds], folder / "soup", overwrite=True)
+    trained = [ours(f"soup of {members}", member, folder) for member in seeds]
+    soup = make_soup([folder / str(member.name) for member in seeds], folder / "soup", overwrite=True)
     assert soup.accuracy is not None
     return replace(trained[0], accuracy=soup.accuracy, seconds=sum(outcome.seconds for outcome in trained))
 
 
 def setfit(config: Config, python: str, folder: Path, threads: int | None) -> Outcome:
-    """Train and test SetFit in its own Python, on the rows that `config` draws."""
+    """Train and test SetFit in its own Python, on the rows of `config`."""
     splits, _ = load_splits(config.data)
     work = {
         "encoder": str(resolve_base(config.model.base).folder),
@@ -76,21 +76,23 @@ def setfit(config: Config, python: str, folder: Path, threads: int | None) -> Ou
         "threads": threads,
     }
     (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
-    subprocess.run([python, str(SETFIT), str(folder / "work.json"), str(folder / "found.json")], check=True, cwd=folder)
-    found = json.loads((folder / "found.json").read_text(encoding="utf-8"))
-    return Outcome("SetFit", config.data.shots_per_class or 0, config.data.split_seed, found["accuracy"], found["seconds"])
+    subprocess.run([python, str(SETFIT), str(folder / "work.json"), str(folder / "result.json")], check=True, cwd=folder)
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return Outcome("SetFit", config.data.shots_per_class or 0, config.data.split_seed, result["accuracy"], result["seconds"])
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--classes", default="World,Sports,Business,Sci/Tech", help="names, where the file numbers its labels")
+    parser.add_argument(
+        "--classes", default="World,Sports,Business,Sci/Tech", help="class names, for a file with numbers as labels"
+    )
     parser.add_argument("--shots", type=int, nargs="+", default=[8, 50])
     parser.add_argument("--draws", type=int, default=5)
-    parser.add_argument("--test-limit", type=int)
-    parser.add_argument("--names-only", action="store_true", help="train from the bare class names too")
-    parser.add_argument("--soup", type=int, default=3, help="average so many seeds of each draw too; 1: none")
+    parser.add_argument("--max-test-samples", type=int)
+    parser.add_argument("--names-only", action="store_true", help="also train with class names instead of descriptions")
+    parser.add_argument("--soup", type=int, default=3, help="number of seeds to average; 1: no average")
     parser.add_argument("--setfit-python")
-    parser.add_argument("--setfit-draws", type=int, help="default: as many as --draws")
+    parser.add_argument("--setfit-draws", type=int, help="default: --draws")
 
 
 def run(options: argparse.Namespace) -> measure.Report:
@@ -100,7 +102,7 @@ def run(options: argparse.Namespace) -> measure.Report:
     config = load_config("few-shot", [*files, *options.settings])
     outcomes: list[Outcome] = []
 
-    def note(outcome: Outcome) -> None:
+    def report(outcome: Outcome) -> None:
         outcomes.append(outcome)
         print(
             f"{outcome.way}, {outcome.shots} shots, draw {outcome.draw}: {outcome.accuracy:.4f}, {outcome.seconds:.1f} s",
@@ -109,30 +111,30 @@ def run(options: argparse.Namespace) -> measure.Report:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        note(ours("zero-shot", config.override("train.epochs=0", "data.shots_per_class=1"), folder))
+        report(ours("zero-shot", config.override("train.epochs=0", "data.shots_per_class=1"), folder))
         for shots in options.shots:
             for draw in range(options.draws):
                 drawn = config.override(f"data.shots_per_class={shots}", f"data.split_seed={draw}", f"seed={draw}")
-                note(ours("loralab", drawn, folder))
+                report(ours("loralab", drawn, folder))
                 if options.names_only:
-                    note(ours("names only", drawn.override("data.descriptions="), folder))
+                    report(ours("names only", drawn.override("data.descriptions="), folder))
                 if options.soup > 1:
-                    note(souped(drawn, options.soup, folder))
+                    report(souped(drawn, options.soup, folder))
                 if options.setfit_python and draw < (options.draws if options.setfit_draws is None else options.setfit_draws):
-                    note(setfit(drawn, options.setfit_python, folder, config.train.threads))
-    return summarise(outcomes)
+                    report(setfit(drawn, options.setfit_python, folder, config.train.threads))
+    return summarize(outcomes)
 
 
-def summarise(outcomes: list[Outcome]) -> measure.Report:
-    """One line for each way and number of shots: its draws' accuracies, their mean and deviation, and seconds of training."""
+def summarize(outcomes: list[Outcome]) -> measure.Report:
+    """Return one line for each way and number of shots: accuracies, their mean and deviation, and seconds of training."""
     groups: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
         groups.setdefault(f"{outcome.way} {outcome.shots or ''}".rstrip(), []).append(outcome)
-    values = {way: [outcome.accuracy for outcome in found] for way, found in groups.items()}
+    values = {way: [outcome.accuracy for outcome in group] for way, group in groups.items()}
     columns = {
         "mean": {way: statistics.mean(scores) for way, scores in values.items()},
         "deviation": {way: statistics.stdev(scores) for way, scores in values.items() if len(scores) > 1},
-        "seconds": {way: statistics.mean(outcome.seconds for outcome in found) for way, found in groups.items() if found[0].shots},
+        "seconds": {way: statistics.mean(outcome.seconds for outcome in group) for way, group in groups.items() if group[0].shots},
     }
     return measure.Report("accuracy", values, (), columns)
 

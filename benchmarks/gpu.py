@@ -1,11 +1,11 @@
-"""What a GPU makes of it: an encoder of roberta-base's shape, rows of news length, against HF Trainer + peft in bf16.
+"""Training speed on a GPU: an encoder of roberta-base's shape, rows of news length, against HF Trainer + peft in bf16.
 
     python -m benchmarks.gpu [--rows 120000] [--epochs 3] [--sample 48000] [--steps 200] [--repeats 1] [--data FILE]
 
-Weights and tokens are random, lengths are those of the data's texts, repeated: speed alone is measured, in under 8 minutes. Ways,
-on so many --sample rows: `loralab`; `cached`, adapters on the top half over kept hidden states, building included; `fair` (see
-ways.py) for so many --steps. Then --rows are trained for --epochs, once. Losses of 20 steps must agree with a plain loop over
-Transformers. Without a GPU it runs on the processor; `--quick` shows that it works.
+Weights and tokens are random, lengths are those of the data's texts, repeated. It measures speed only, in under 8 minutes. Ways, on
+--sample rows: loralab; cached, adapters on the top half with the feature cache, including the time to fill it; hf-tuned (see
+ways.py) for --steps steps. Then --rows are trained for --epochs, once. Losses of 20 steps must agree with a plain loop over
+Transformers. Without a GPU it runs on the CPU; `--quick` shows that it works.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ TINY = Dimensions("roberta", 2, 32, 4, 64, 500, 514, 1, 32, 1, 1e-5)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=int, default=120_000, help="rows of the whole run at the end; 0: leave it out")
+    parser.add_argument("--rows", type=int, default=120_000, help="rows of the whole run at the end; 0: no such run")
     parser.add_argument("--epochs", type=int, default=3, help="epochs of the whole run, and of the cached way")
-    parser.add_argument("--sample", type=int, default=48_000, help="rows that our ways train on, for one epoch")
-    parser.add_argument("--steps", type=int, default=200, help="steps of the way that is not ours")
+    parser.add_argument("--sample", type=int, default=48_000, help="rows of loralab's ways, for one epoch")
+    parser.add_argument("--steps", type=int, default=200, help="steps of hf-tuned")
     parser.add_argument("--repeats", type=int, default=1)
 
 
@@ -48,22 +48,22 @@ def run(options: argparse.Namespace) -> measure.Report:
         difference = ways.difference_of_losses(task)
 
         def cached() -> Outcome:
-            with tempfile.TemporaryDirectory() as kept:
-                return ways.ours(task, epochs=options.epochs, top=dims.layers // 2, cache="disk", folder=Path(kept))
+            with tempfile.TemporaryDirectory() as cache_folder:
+                return ways.ours(task, epochs=options.epochs, top=dims.layers // 2, cache="disk", folder=Path(cache_folder))
 
         outcomes = measure.alternate(
             {
                 "loralab": lambda: ways.ours(task),
                 "cached": cached,
-                "fair": lambda: ways.theirs(task, fair=True, steps=options.steps),
+                "hf-tuned": lambda: ways.theirs(task, tuned=True, steps=options.steps),
             },
             options.repeats,
             Outcome.show,
         )
         facts = {"mean tokens": task.mean_tokens, "largest difference of a step's loss from the plain loop": difference}
         facts |= whole(replace(task, rows=repeated(task.rows, options.rows)), options.epochs) if options.rows else {}
-    values = {way: [outcome.rate for outcome in found] for way, found in outcomes.items()}
-    report = measure.Report("samples/s", values, ("fair",), ways.summary_of(outcomes))
+    values = {way: [outcome.rate for outcome in rounds] for way, rounds in outcomes.items()}
+    report = measure.Report("samples/s", values, ("hf-tuned",), ways.summary_of(outcomes))
     rate = ways.rate_of_products()
     floor = ways.floor_flops(dims, task.mean_tokens) / rate
     facts |= {
@@ -72,12 +72,12 @@ def run(options: argparse.Namespace) -> measure.Report:
         "GPU memory at most, GB": torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else None,
     }
     failures = [] if difference <= ways.BF16_NOISE else [f"a step's loss differs by {difference:.3g} from the plain loop's"]
-    remarks = [] if torch.cuda.is_available() else ["there is no GPU here: these are a processor's figures"]
+    remarks = [] if torch.cuda.is_available() else ["there is no GPU: these figures are of a CPU"]
     return replace(report, facts=facts, failures=failures, remarks=remarks)
 
 
 def make_base(folder: Path, dims: Dimensions) -> Path:
-    """Write a checkpoint of random weights that ours and Transformers read alike."""
+    """Write a checkpoint of random weights that loralab and Transformers can load."""
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
     torch.manual_seed(0)
@@ -97,7 +97,7 @@ def make_base(folder: Path, dims: Dimensions) -> Path:
 
 
 def random_rows(data: str, count: int, dims: Dimensions) -> Encoded:
-    """Random tokens, as many a row as the data's texts have words and marks, a tenth more, and two: about what tokenizers make."""
+    """Return random tokens. A row has 1.1 times as many as a text of the data has words and marks, and two special tokens."""
     texts = load_source(data).train.texts
     lengths = np.array([min(128, 2 + round(1.1 * len(re.findall(r"\w+|[^\w\s]", text)))) for text in texts], dtype=np.int64)
     random = np.random.default_rng(0)
@@ -107,14 +107,14 @@ def random_rows(data: str, count: int, dims: Dimensions) -> Encoded:
 
 
 def take(rows: Encoded, count: int) -> Encoded:
-    """The first `count` rows."""
+    """Return the first `count` rows."""
     assert rows.labels is not None
     starts = rows.starts[: count + 1]
     return Encoded(rows.tokens[: starts[-1]], starts, rows.labels[:count], rows.pad_id)
 
 
 def repeated(rows: Encoded, count: int) -> Encoded:
-    """So many rows: these again and again."""
+    """Return `count` rows: the rows, repeated."""
     assert rows.labels is not None
     times = -(-count // len(rows))
     lengths = np.tile(rows.lengths, times)
@@ -124,14 +124,14 @@ def repeated(rows: Encoded, count: int) -> Encoded:
 
 
 def whole(task: Task, epochs: int) -> dict[str, float]:
-    """The run that the figure to reach is about, by the clock."""
+    """Train the whole run. Return its seconds, with and without loading."""
     began = time.perf_counter()
     outcome = ways.ours(task, epochs=epochs)
     name = f"{epochs} x {len(task.rows):,} rows"
-    return {f"{name}, seconds of training": outcome.seconds, f"{name}, with the loading": time.perf_counter() - began}
+    return {f"{name}, seconds of training": outcome.seconds, f"{name}, with loading": time.perf_counter() - began}
 
 
-QUICK = {"rows": 64, "epochs": 2, "sample": 64, "steps": 2, "seeds": 2, "repeats": 0}
+QUICK = {"rows": 64, "epochs": 2, "sample": 64, "steps": 2, "repeats": 0}
 BENCHMARK = measure.Benchmark("gpu", __doc__ or "", add_options, run, QUICK)
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all benchmarks share: their options, ways that alternate in one run, ratios of medians, the machine, a table and JSON."""
+"""Shared by all benchmarks: options, alternating ways, ratios of medians, the machine, a table and JSON."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ PACKAGES = ("torch", "transformers", "peft", "onnxruntime", "tokenizers", "numpy
 
 @dataclass(frozen=True)
 class Report:
-    """What a benchmark found: of each way one value a round, in `unit`.
+    """The result of a benchmark: one value per way and round, in `unit`.
 
-    baselines: ways that the others are divided by. columns: further figures of ways, title → way → figure. failures: what was
-    measured is wrong, or over a bound; remarks: what a reader should know.
+    baselines: ways that the others are divided by; columns: further figures, title → way → figure; failures: failed checks, which
+    give exit code 1; remarks: notes for the reader.
     """
 
     unit: str
@@ -44,22 +44,22 @@ class Report:
         return {way: statistics.median(values) for way, values in self.values.items()}
 
     def ratio(self, way: str, baseline: str) -> float:
-        """A way's median over a baseline's."""
+        """Return a way's median divided by a baseline's."""
         return self.medians[way] / self.medians[baseline]
 
     def as_json(self) -> dict[str, Any]:
-        """Every figure, values of single rounds too."""
+        """Return every figure, including the values of single rounds."""
         ways = {}
         for way, values in self.values.items():
             ratios = {baseline: self.ratio(way, baseline) for baseline in self.baselines}
             further = {title: figures[way] for title, figures in self.columns.items() if way in figures}
             spread = {"lowest": min(values), "highest": max(values), "values": [*values]}
             ways[way] = {"median": self.medians[way], **spread, "ratios": ratios, **further}
-        said = {"facts": self.facts, "failures": [*self.failures], "remarks": [*self.remarks]}
-        return {"unit": self.unit, "ways": ways, **said}
+        notes = {"facts": self.facts, "failures": [*self.failures], "remarks": [*self.remarks]}
+        return {"unit": self.unit, "ways": ways, **notes}
 
     def table(self) -> str:
-        """One line a way: the median, the lowest and highest, its ratio to each baseline, and the further columns."""
+        """Return one line per way: median, lowest and highest value, ratio to each baseline, further columns."""
         titles = ["", self.unit, "spread", *(f"× {baseline}" for baseline in self.baselines), *self.columns]
         lines = [titles]
         for way, values in self.values.items():
@@ -70,18 +70,18 @@ class Report:
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         rows = ["  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines]
         facts = [f"{name}: {_figure(fact) if isinstance(fact, float) else fact}" for name, fact in self.facts.items()]
-        told = [*self.remarks, *(f"FAILED: {failure}" for failure in self.failures)]
-        return "\n".join([*rows, *facts, *told])
+        notes = [*self.remarks, *(f"FAILED: {failure}" for failure in self.failures)]
+        return "\n".join([*rows, *facts, *notes])
 
 
 def _figure(value: float) -> str:
-    """Four figures are more than any spread allows."""
+    """Format with four significant digits, more than the spread justifies."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark by name: its options beside the common ones, its function, and the smaller defaults that --quick gives."""
+    """A benchmark. add_options: its own options; run: its function; quick: the defaults with --quick."""
 
     name: str
     about: str
@@ -91,7 +91,7 @@ class Benchmark:
 
     @property
     def line(self) -> str:
-        """What it measures, in one line."""
+        """The first line of the description."""
         return self.about.splitlines()[0]
 
     def parse(self, arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -107,50 +107,52 @@ class Benchmark:
         return parser.parse_args(arguments)
 
     def main(self, arguments: Sequence[str] | None = None) -> None:
-        """Measure, print the table, write the JSON. Exits with 1 where a check failed."""
+        """Measure, print the table, write the JSON. Exits with 1 if a check failed."""
         options = self.parse(arguments)
         print(f"== {self.name}: {self.line}", flush=True)
         report = self.run(options)
         print(f"\n{report.table()}\n", flush=True)
         if options.json:
             chosen = {name: str(value) if isinstance(value, Path) else value for name, value in vars(options).items()}
-            found = {"benchmark": self.name, "machine": machine(), "options": chosen, **report.as_json()}
+            content = {"benchmark": self.name, "machine": machine(), "options": chosen, **report.as_json()}
             options.json.mkdir(parents=True, exist_ok=True)
-            (options.json / f"{self.name}.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+            (options.json / f"{self.name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if report.failures:
             raise SystemExit(1)
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """What every benchmark and the whole suite can be told."""
+    """Add the options of every benchmark and of the suite."""
     parser.add_argument("--data", default="sample", help="sample, or a labelled file")
-    parser.add_argument("--test", help="a labelled file of test rows")
-    parser.add_argument("--base", default="minilm", help="the encoder: minilm, a folder or a hub id; not used by all")
-    parser.add_argument("--quick", action="store_true", help="small numbers: shows that it works, measures little")
-    parser.add_argument("--json", type=Path, metavar="FOLDER", help="write NAME.json here too")
+    parser.add_argument("--test", help="a labelled file with test rows")
+    parser.add_argument(
+        "--base", default="minilm", help="the encoder: minilm, a folder or a hub id; some benchmarks have their own"
+    )
+    parser.add_argument("--quick", action="store_true", help="small numbers, to check that it works")
+    parser.add_argument("--json", type=Path, metavar="FOLDER", help="also write NAME.json to this folder")
 
 
 def alternate(ways: Mapping[str, Callable[[], T]], repeats: int, show: Callable[[T], str]) -> dict[str, list[T]]:
-    """Run all ways in turn: one round to warm up, which is left out, then so many that count. What is slow for a while hits all.
+    """Run all ways in turn, in one warm-up round and `repeats` measured ones, so that a slow phase of the machine affects all.
 
-    Without any that count, the first one does: enough to see that all works.
+    With repeats=0 the warm-up round counts: enough to check that everything works.
     """
-    found: dict[str, list[T]] = {name: [] for name in ways}
+    outcomes: dict[str, list[T]] = {name: [] for name in ways}
     width = max(map(len, ways))
     for repeat in range(repeats + 1):
         for name, way in ways.items():
             outcome = way()
             if repeat or not repeats:
-                found[name].append(outcome)
+                outcomes[name].append(outcome)
             print(
                 f"{f'{repeat}/{repeats}' if repeat else 'warm-up' if repeats else 'once'} {name:<{width}} {show(outcome)}",
                 flush=True,
             )
-    return found
+    return outcomes
 
 
 def gemm_rate(dtype: torch.dtype, device: torch.device, seconds: float = 1.0) -> float:
-    """Measured FLOP/s of minilm's own product at 16 texts, (864, 384) by (384, 1536)."""
+    """Measure the FLOP/s of minilm's product at 16 texts, (864, 384) by (384, 1536)."""
     x, weight = torch.randn(864, 384, dtype=dtype, device=device), torch.randn(384, 1536, dtype=dtype, device=device)
     done, began = 0, time.perf_counter()
     while time.perf_counter() - began < seconds:
@@ -163,7 +165,7 @@ def gemm_rate(dtype: torch.dtype, device: torch.device, seconds: float = 1.0) ->
 
 
 def machine() -> dict[str, Any]:
-    """Where and when, and with which versions, this was measured."""
+    """Return date, platform, processor, GPU and versions."""
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(encoding="utf-8"), re.MULTILINE) if cpuinfo.is_file() else None
     features = {"avx512_bf16": torch.cpu._is_avx512_bf16_supported(), "amx": torch.cpu._is_amx_tile_supported()}
@@ -172,7 +174,7 @@ def machine() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "platform": platform.platform(),
         "processor": named[1] if named else platform.processor(),
-        "features": [name for name, there in features.items() if there],
+        "features": [name for name, available in features.items() if available],
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -1,9 +1,9 @@
-"""Memory: the most that a whole process holds, classifying a file and training, as rows and steps grow.
+"""Peak memory of a process that classifies a file, or trains, as rows and steps grow.
 
     python -m benchmarks.memory [--rows 10000 100000] [--train-rows 2000 20000] [--steps 50 500] [--data FILE]
 
-Files of so many rows are made by repeating the data's texts. Peaks are the resident memory of processes of their own; one may grow
-by 200 MB at most from the first number to the last, or the benchmark fails. The bound's own size: `--rows 10000 1000000`.
+The files repeat the data's texts. The peaks are the resident memory of separate processes. The benchmark fails if a peak grows by
+more than 200 MB from the first number to the last. The published figure is of `--rows 10000 1000000`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,17 @@ _HIGH_WATER = re.compile(r"^VmHWM:\s+(\d+) kB$", re.MULTILINE)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="rows classified")
-    parser.add_argument("--train-rows", type=int, nargs="+", default=[2_000, 20_000], help="rows to train on, for the least steps")
-    parser.add_argument("--steps", type=int, nargs="+", default=[50, 500], help="steps trained, on the fewest rows")
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000], help="rows to classify")
+    parser.add_argument(
+        "--train-rows", type=int, nargs="+", default=[2_000, 20_000], help="rows to train on, with the fewest steps"
+    )
+    parser.add_argument("--steps", type=int, nargs="+", default=[50, 500], help="steps to train, on the fewest rows")
 
 
 def run(options: argparse.Namespace) -> measure.Report:
     source = load_source(options.data).train
     few, short = min(options.train_rows), min(options.steps)
-    measured = cache(peak_of)  # the smallest training is the first of two series
+    measured = cache(peak_of)  # the smallest training starts two series
     peaks: dict[str, float] = {}
     facts: dict[str, float] = {}
     failures = []
@@ -65,19 +67,19 @@ def run(options: argparse.Namespace) -> measure.Report:
             "train, steps": (options.steps, lambda steps: train(few, steps)),
         }
         for what, (sizes, command) in series.items():
-            found = []
+            measurements = []
             for size in sorted(sizes):
-                found.append(measured(tuple(command(size))))
-                peaks[f"{what} {size:,}"] = found[-1]
-                print(f"{what} {size:,}: {found[-1]:.0f} MB", flush=True)
-            facts[f"growth of {what}, MB"] = growth = found[-1] - found[0]
+                measurements.append(measured(tuple(command(size))))
+                peaks[f"{what} {size:,}"] = measurements[-1]
+                print(f"{what} {size:,}: {measurements[-1]:.0f} MB", flush=True)
+            facts[f"growth of {what}, MB"] = growth = measurements[-1] - measurements[0]
             if growth > MOST_GROWTH:
-                failures.append(f"{what}: memory grows by {growth:.0f} MB, where {MOST_GROWTH:.0f} are allowed")
+                failures.append(f"{what}: memory grows by {growth:.0f} MB, more than {MOST_GROWTH:.0f}")
     return measure.Report("peak MB", {what: [peak] for what, peak in peaks.items()}, (), {}, facts, failures)
 
 
 def write_rows(path: Path, examples: Examples, rows: int) -> Path:
-    """Write so many labelled rows: the examples, again and again."""
+    """Write `rows` labelled rows: the examples, repeated."""
     labels = examples.require_labels()
     with path.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
@@ -88,12 +90,12 @@ def write_rows(path: Path, examples: Examples, rows: int) -> Path:
 
 
 def peak_of(command: Sequence[str]) -> float:
-    """The most resident memory, in MB of 10⁶ bytes, of one loralab process. A command that fails ends the benchmark.
+    """Return the peak resident memory of one loralab process in MB of 10⁶ bytes. A failed command ends the benchmark.
 
-    The kernel's own high-water mark, where it tells one: what a parent learns at the end (ru_maxrss) begins with the parent's size.
+    It is the kernel's high-water mark if available: ru_maxrss of a child starts with the parent's size.
     """
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen([sys.executable, "-m", "loralab", *command], stdout=said, stderr=subprocess.STDOUT)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen([sys.executable, "-m", "loralab", *command], stdout=output, stderr=subprocess.STDOUT)
         watched, peak = psutil.Process(process.pid), 0
         while process.poll() is None:
             try:
@@ -102,13 +104,13 @@ def peak_of(command: Sequence[str]) -> float:
                 break
             time.sleep(0.02)
         if process.wait():
-            said.seek(0)
-            raise SystemExit(f"loralab {' '.join(command)} ended with {process.returncode}:\n{said.read().decode()}")
+            output.seek(0)
+            raise SystemExit(f"loralab {' '.join(command)} ended with {process.returncode}:\n{output.read().decode()}")
     return peak / 1e6
 
 
 def _resident(process: psutil.Process) -> int:
-    """Bytes: the high-water mark where the kernel tells one, else what is held now."""
+    """Return bytes: the kernel's high-water mark if available, else the current memory."""
     status = Path(f"/proc/{process.pid}/status")
     marked = _HIGH_WATER.search(status.read_text(encoding="utf-8")) if status.is_file() else None
     return int(marked[1]) * 1024 if marked else int(process.memory_info().rss)

@@ -1,11 +1,11 @@
-"""Classifying texts: loralab by each backend, against transformers.pipeline and ONNX Runtime used plainly.
+"""Prediction speed: loralab with each backend, against transformers.pipeline and plain ONNX Runtime.
 
     python -m benchmarks.prediction [--texts 1000] [--rows 480] [--repeats 3] [--data FILE] [--test FILE]
 
-A small run is trained first, and exported as merged weights, ONNX and ONNX in 8 bits. Ways: `loralab` as it comes
-(`Classifier.predict`), and in fp32, bf16, ONNX and 8 bits; `pipeline` over the merged weights, fp32 and bf16, at batches of 1, 8
-and 32, of which the best counts; `onnxruntime`: batches of 32 as the texts come, each padded to its longest. Every way is
-given texts and returns class names. Those of fp32 must be equal but for ties, all others on 99 % of the texts.
+A small run is trained first, and exported as merged weights, ONNX and 8-bit ONNX. Ways: loralab with default settings
+(`Classifier.predict`), and in fp32, bf16, ONNX and 8-bit ONNX; pipeline with the merged weights in fp32 and bf16, with the best
+batch size of 1, 8 and 32; onnxruntime with batches of 32 in the given order, padded to their longest text. Every way gets texts and
+returns class names. Those of fp32 must agree except for ties, all others on 99 % of the texts.
 """
 
 from __future__ import annotations
@@ -62,18 +62,18 @@ def run(options: argparse.Namespace) -> measure.Report:
     values, best = best_batches(values)
     labels = {way: labels[best.get(way, way)] for way in values}
     expected = [plain.classes[i] for i in logits.argmax(axis=1)]
-    columns = {"agreement": {way: agreement(found, expected) for way, found in labels.items()}}
+    columns = {"agreement": {way: agreement(predicted, expected) for way, predicted in labels.items()}}
     if held_out:
         truth = [plain.classes[i] for i in examples.require_labels()]
-        columns["accuracy"] = {way: agreement(found, truth) for way, found in labels.items()}
-    remarks += [f"{way}: its best batch is {each.rpartition(' ')[2]}" for way, each in best.items()]
+        columns["accuracy"] = {way: agreement(predicted, truth) for way, predicted in labels.items()}
+    remarks += [f"{way}: the best batch size is {chosen.rpartition(' ')[2]}" for way, chosen in best.items()]
     facts = {"texts": len(examples), "mean characters": float(np.mean([*map(len, examples.texts)]))}
     failures = disagreements(labels, expected, logits)
     return measure.Report("texts/s", values, ("pipeline fp32", "pipeline bf16", "onnxruntime"), columns, facts, failures, remarks)
 
 
 def rows_to_classify(options: argparse.Namespace) -> tuple[Examples, bool]:
-    """So many texts, repeated where there are fewer, of --test, the data's test part or the data; whether they are test rows."""
+    """Return --texts rows of --test, the data's test rows or the data, repeated if necessary; and whether they are test rows."""
     source = load_source(options.data)
     if options.test:
         examples, _ = read_examples(Path(options.test), classes=source.train.classes, need_labels=True)
@@ -84,7 +84,7 @@ def rows_to_classify(options: argparse.Namespace) -> tuple[Examples, bool]:
 
 
 def load_ways(run_folder: Path) -> tuple[dict[str, Predict], list[str]]:
-    """Export the run, and return what classifies with it, by name; and what could not be made."""
+    """Export the run. Return the predictors by name, and remarks on exports that failed."""
     remarks = []
     merged = export_run(run_folder, "merged").folder
     onnx = export_run(run_folder, "onnx").folder
@@ -98,21 +98,21 @@ def load_ways(run_folder: Path) -> tuple[dict[str, Predict], list[str]]:
         export_run(run_folder, "onnx-int8")
         classifiers["loralab onnx-int8"] = Classifier.load(run_folder, backend="onnx-int8")
     except RunFailed as error:
-        remarks.append(f"without 8 bits: {error}")
+        remarks.append(f"no 8-bit export: {error}")
 
     def by_classifier(classifier: Classifier) -> Predict:
         return lambda texts: classifier.predict(texts).labels
 
     manifest = classifiers["loralab"].manifest
-    found = {name: by_classifier(classifier) for name, classifier in classifiers.items()}
+    predictors = {name: by_classifier(classifier) for name, classifier in classifiers.items()}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         for batch in BATCHES:
-            found[f"pipeline {name} {batch}"] = pipeline(merged, manifest, dtype, batch)
-    return {**found, "onnxruntime": onnxruntime(onnx, manifest)}, remarks
+            predictors[f"pipeline {name} {batch}"] = pipeline(merged, manifest, dtype, batch)
+    return {**predictors, "onnxruntime": onnxruntime(onnx, manifest)}, remarks
 
 
 def pipeline(merged: Path, manifest: Manifest, dtype: torch.dtype, batch: int) -> Predict:
-    """transformers.pipeline, as its documentation has it."""
+    """Return transformers.pipeline, as in its documentation."""
     import transformers
 
     model = transformers.AutoModelForSequenceClassification.from_pretrained(merged, dtype=dtype)
@@ -122,12 +122,12 @@ def pipeline(merged: Path, manifest: Manifest, dtype: torch.dtype, batch: int) -
     where = 0 if torch.cuda.is_available() else -1
     classify: Any = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer, device=where)
     return lambda texts: [
-        found["label"] for found in classify(list(texts), batch_size=batch, truncation=True, max_length=manifest.max_length)
+        result["label"] for result in classify(list(texts), batch_size=batch, truncation=True, max_length=manifest.max_length)
     ]
 
 
 def onnxruntime(folder: Path, manifest: Manifest, batch: int = 32) -> Predict:
-    """ONNX Runtime with the same tokenizer: batches as the texts come."""
+    """Return ONNX Runtime with the same tokenizer, on batches in the given order."""
     import onnxruntime as runtime
 
     settings = runtime.SessionOptions()
@@ -138,7 +138,7 @@ def onnxruntime(folder: Path, manifest: Manifest, batch: int = 32) -> Predict:
     tokenizer.enable_padding(pad_id=manifest.dims.pad_id)
 
     def predict(texts: Sequence[str]) -> list[str]:
-        found: list[str] = []
+        labels: list[str] = []
         for start in range(0, len(texts), batch):
             encodings = tokenizer.encode_batch(list(texts[start : start + batch]))
             inputs = {
@@ -146,39 +146,39 @@ def onnxruntime(folder: Path, manifest: Manifest, batch: int = 32) -> Predict:
                 "attention_mask": np.array([encoding.attention_mask for encoding in encodings], dtype=np.int64),
             }
             (logits,) = session.run(["logits"], inputs)
-            found += [manifest.classes[i] for i in logits.argmax(axis=1)]
-        return found
+            labels += [manifest.classes[i] for i in logits.argmax(axis=1)]
+        return labels
 
     return predict
 
 
 def best_batches(values: dict[str, list[float]]) -> tuple[dict[str, list[float]], dict[str, str]]:
-    """Leave of `NAME BATCH` for several batches the one with the highest median, as NAME; tell which that was."""
+    """Replace the ways `NAME BATCH` by NAME with the best batch size. Return the values, and the way behind each NAME."""
     best: dict[str, str] = {}
     for way in values:
         name, _, batch = way.rpartition(" ")
         if batch.isdecimal() and (name not in best or np.median(values[way]) > np.median(values[best[name]])):
             best[name] = way
-    kept = {way: found for way, found in values.items() if not way.rpartition(" ")[2].isdecimal()}
-    return {**kept, **{name: values[way] for name, way in best.items()}}, best
+    others = {way: rates for way, rates in values.items() if not way.rpartition(" ")[2].isdecimal()}
+    return {**others, **{name: values[way] for name, way in best.items()}}, best
 
 
-def agreement(found: Sequence[str], expected: Sequence[str]) -> float:
-    return float(np.mean([a == b for a, b in zip(found, expected, strict=True)]))
+def agreement(labels: Sequence[str], expected: Sequence[str]) -> float:
+    return float(np.mean([a == b for a, b in zip(labels, expected, strict=True)]))
 
 
 def disagreements(labels: dict[str, list[str]], expected: list[str], logits: Any) -> list[str]:
-    """What is wrong: a way in fp32 that differs where two logits are no tie; another that differs on more than 1 % of the texts."""
+    """Return failures: differences of a way in fp32 without a tie, and of another way on more than 1 % of the texts."""
     highest = np.sort(logits, axis=1)
     clear = highest[:, -1] - highest[:, -2] > TIE
     wrong = []
-    for way, found in labels.items():
-        differs = np.array([a != b for a, b in zip(found, expected, strict=True)])
+    for way, predicted in labels.items():
+        differs = np.array([a != b for a, b in zip(predicted, expected, strict=True)])
         exact = "fp32" in way or way in ("loralab onnx", "onnxruntime")
         if exact and (differs & clear).any():
-            wrong.append(f"{way}: {int((differs & clear).sum())} labels are not those of fp32")
+            wrong.append(f"{way}: {int((differs & clear).sum())} labels differ from those of fp32")
         if not exact and differs.sum() > max(1, (1 - AGREEMENT) * len(expected)):
-            wrong.append(f"{way}: only {1 - differs.mean():.1%} of the labels are those of fp32")
+            wrong.append(f"{way}: only {1 - differs.mean():.1%} of the labels agree with fp32")
     return wrong
 
 

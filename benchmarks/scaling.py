@@ -1,9 +1,9 @@
-"""What training costs as rows, tokens, width and rank grow, one at a time: seconds, and the exponent of their growth.
+"""Training time as rows, tokens, width and rank grow, one at a time: seconds, and the exponent of the growth.
 
     python -m benchmarks.scaling [--axes rows tokens width rank] [--repeats 3]
 
-Encoders of six layers with random weights, made on the spot, and random texts, all equally long: nothing is padding. The middle of
-it is minilm's size. An exponent of 1 is growth in proportion; of rows it should be no more.
+Six-layer encoders with random weights and random texts of equal length, so nothing is padding. The middle of each axis has
+minilm's size. An exponent of 1 is linear growth; the exponent of rows should not be higher.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import numpy as np
 import torch
 
 from benchmarks import measure, ways
-from loralab.config import LoraConfig
+from loralab.config import LoraConfig, TrainConfig
 from loralab.data.types import Encoded
 from loralab.model import device
 from loralab.model.architectures import Dimensions
 from loralab.model.encoder import EncoderClassifier
-from loralab.training.trainer import Optimisation
 
 LAYERS, HEAD_WIDTH, VOCABULARY, CLASSES = 6, 32, 30_522, 4
 MOST_GROWTH = 1.1  # exponent of rows
@@ -30,7 +29,7 @@ MOST_GROWTH = 1.1  # exponent of rows
 
 @dataclass(frozen=True)
 class Size:
-    """One point: rows of so many tokens each, an encoder so wide, adapters of a rank."""
+    """One point: rows, tokens per row, width of the encoder, rank of the adapters."""
 
     rows: int = 480
     tokens: int = 54
@@ -48,7 +47,7 @@ POINTS = {
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--axes", nargs="+", choices=POINTS, default=[*POINTS])
-    parser.add_argument("--rows", type=int, default=480, help="rows where another axis grows; the axis rows ends at 4,000")
+    parser.add_argument("--rows", type=int, default=480, help="rows while another axis grows")
     parser.add_argument("--most-rows", type=int, default=4000)
     parser.add_argument("--repeats", type=int, default=3)
 
@@ -77,21 +76,21 @@ def run(options: argparse.Namespace) -> measure.Report:
         for axis in options.axes
     }
     over = grown.get("exponent of rows", 1.0)
-    remarks = [f"training grows with rows to the power {over:.2f}, not in proportion"] if over > MOST_GROWTH else []
-    return replace(report, columns={"ms a unit": per_unit, "share of floor": floors}, facts=grown, remarks=remarks)
+    remarks = [f"training time grows with rows to the power {over:.2f}, not linearly"] if over > MOST_GROWTH else []
+    return replace(report, columns={"ms per unit": per_unit, "share of floor": floors}, facts=grown, remarks=remarks)
 
 
 def seconds_of(size: Size) -> float:
     """Train one epoch of random texts with adapters on all layers of a random encoder."""
     generator = torch.Generator().manual_seed(0)
-    network = EncoderClassifier(dimensions(size.width), CLASSES, pooling="cls", head="default", dropout=0.0)
+    model = EncoderClassifier(dimensions(size.width), CLASSES, pooling="cls", head="default", dropout=0.0)
     with torch.no_grad():
-        for parameter in network.parameters():
+        for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.02, generator=generator)
-    network.head.init_weights(generator)
-    network.attach_lora(LoraConfig(rank=size.rank, alpha=2 * size.rank, targets=ways.TARGETS), generator)
-    device.move_to_device(network, "auto")
+    model.head.init_weights(generator)
+    model.attach_lora(LoraConfig(rank=size.rank, alpha=2 * size.rank, targets=ways.TARGETS), generator)
+    device.move_to_device(model, "auto")
     random = np.random.default_rng(0)
     rows = Encoded(
         random.integers(1, VOCABULARY, size.rows * size.tokens, dtype=np.int32),
@@ -100,17 +99,17 @@ def seconds_of(size: Size) -> float:
         pad_id=0,
     )
     began = time.perf_counter()
-    ways.fit_losses(network, rows, Optimisation(epochs=1, batch_size=ways.BATCH, learning_rate=ways.RATE))
+    ways.fit_losses(model, rows, TrainConfig(epochs=1, batch_size=ways.BATCH, learning_rate=ways.RATE))
     return time.perf_counter() - began
 
 
 def dimensions(width: int) -> Dimensions:
-    """BERT's shape at a width: four times as wide inside, heads of 32 as minilm's."""
+    """Return BERT's shape at a width: a feed-forward layer of four times the width, and heads of width 32, as in minilm."""
     return Dimensions("bert", LAYERS, width, width // HEAD_WIDTH, 4 * width, VOCABULARY, 512, 2, width)
 
 
 def exponent(sizes: tuple[int, ...], costs: list[float]) -> float:
-    """The k of cost ~ size^k, by least squares on logarithms."""
+    """Return the k of cost ~ size^k, by least squares on logarithms."""
     return float(np.polyfit(np.log(sizes), np.log(costs), 1)[0])
 
 

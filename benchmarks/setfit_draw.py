@@ -1,7 +1,7 @@
-"""One draw of SetFit, in a Python that has it (see few_shot.py): python setfit_draw.py WORK.json FOUND.json
+"""One run of SetFit, in a Python that has it (see few_shot.py): python setfit_draw.py WORK.json RESULT.json
 
-SetFit's own defaults (batch 16, one epoch, body 2e-5, logistic regression on top) with 20 pairs of each kind a text, as the
-paper has it (Tunstall et al. 2022). It imports nothing of ours.
+SetFit's defaults (batch 16, one epoch, body 2e-5, logistic regression) with 20 positive and 20 negative pairs per text, as in the
+paper (Tunstall et al. 2022). It does not import loralab.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 ITERATIONS = 20
 
 
-def main(work_file: str, found_file: str) -> None:
+def main(work_file: str, result_file: str) -> None:
     import torch
     from datasets import Dataset
     from setfit import SetFitModel, Trainer, TrainingArguments
@@ -30,9 +30,9 @@ def main(work_file: str, found_file: str) -> None:
     trainer.train()
     seconds = time.perf_counter() - began
     test_texts, test_labels = work["test"]
-    found = model.predict(test_texts, batch_size=64)
-    right = sum(int(a) == b for a, b in zip(found, test_labels, strict=True))
-    Path(found_file).write_text(json.dumps({"accuracy": right / len(test_labels), "seconds": seconds}), encoding="utf-8")
+    predicted = model.predict(test_texts, batch_size=64)
+    right = sum(int(a) == b for a, b in zip(predicted, test_labels, strict=True))
+    Path(result_file).write_text(json.dumps({"accuracy": right / len(test_labels), "seconds": seconds}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Eight trials over one persisted prefix cache, as an experiment runs them, against HF Trainer + peft for each.
+"""Speed of an experiment: eight trials that share a feature cache, against HF Trainer + peft.
 
     python -m benchmarks.trials [--trials 8] [--rows 960] [--epochs 3] [--top 3] [--repeats 2] [--steps 30] [--data FILE]
 
-`loralab experiment seeds`, whole: reading, splitting, loading, training, evaluating, testing, saving. Ways: `processes`, a trial a
-core at a time, and `here`, one after another with all threads; both find the hidden states that one trial before them left.
-The rate is of training samples over the whole experiment's seconds; a column gives the engine's own rate, all trials that run
-at once together. `fair` and `reference` (see ways.py): training alone, for so many --steps.
+The whole of `loralab experiment seeds`: reading, splitting, loading, training, evaluating, testing, saving. Ways: processes, one
+trial per core at a time; here, one after another with all threads. Both reuse the feature cache of an earlier trial. The rate is
+training samples per second of the whole experiment; a column gives the rate of training alone, summed over parallel trials.
+hf-tuned and hf-default (see ways.py): training alone, for --steps steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from loralab.training.distributed import available_cores
 
 @dataclass(frozen=True)
 class Sample:
-    """Training samples and all seconds; samples a second in the engine alone; mean accuracy on the test rows."""
+    """samples: trained; seconds: of everything; training: samples per second in training alone; accuracy: mean on the test rows."""
 
     samples: int
     seconds: float
@@ -54,14 +54,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--top", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=30, help="steps of the ways that are not ours")
+    parser.add_argument("--steps", type=int, default=30, help="steps of hf-tuned and hf-default")
 
 
 def run(options: argparse.Namespace) -> measure.Report:
     task = ways.load_task(options, options.rows)
 
-    def theirs(fair: bool) -> Sample:
-        outcome = ways.theirs(task, fair=fair, epochs=options.epochs, steps=options.steps)
+    def theirs(tuned: bool) -> Sample:
+        outcome = ways.theirs(task, tuned=tuned, epochs=options.epochs, steps=options.steps)
         return Sample(outcome.samples, outcome.seconds, outcome.rate)
 
     with tempfile.TemporaryDirectory() as name, cache_in(Path(name)):
@@ -70,37 +70,37 @@ def run(options: argparse.Namespace) -> measure.Report:
             {
                 "processes": lambda: experiment(options, options.trials, "processes"),
                 "here": lambda: experiment(options, options.trials, "here"),
-                "fair": lambda: theirs(fair=True),
-                "reference": lambda: theirs(fair=False),
+                "hf-tuned": lambda: theirs(tuned=True),
+                "hf-default": lambda: theirs(tuned=False),
             },
             options.repeats,
             Sample.show,
         )
-        kept = sum(file.stat().st_size for file in Path(name).iterdir())
-    values = {way: [sample.rate for sample in found] for way, found in outcomes.items()}
-    training = {way: statistics.median(sample.training for sample in found) for way, found in outcomes.items()}
+        cached = sum(file.stat().st_size for file in Path(name).iterdir())
+    values = {way: [sample.rate for sample in rounds] for way, rounds in outcomes.items()}
+    training = {way: statistics.median(sample.training for sample in rounds) for way, rounds in outcomes.items()}
     columns = {
         "in training": training,
-        "× reference in training": {way: rate / training["reference"] for way, rate in training.items()},
-        "accuracy": {way: found[0].accuracy for way, found in outcomes.items() if found[0].accuracy is not None},
+        "× hf-default in training": {way: rate / training["hf-default"] for way, rate in training.items()},
+        "accuracy": {way: rounds[0].accuracy for way, rounds in outcomes.items() if rounds[0].accuracy is not None},
     }
     facts = {
         "trials": options.trials,
-        "training samples of all": outcomes["here"][0].samples,
-        "seconds of all, processes": statistics.median(each.seconds for each in outcomes["processes"]),
-        "seconds of all, here": statistics.median(each.seconds for each in outcomes["here"]),
-        "seconds of the first trial, which builds the cache": built.seconds,
-        "cache, MB": kept / 1e6,
+        "training samples, all trials": outcomes["here"][0].samples,
+        "seconds, processes": statistics.median(sample.seconds for sample in outcomes["processes"]),
+        "seconds, here": statistics.median(sample.seconds for sample in outcomes["here"]),
+        "seconds of the first trial, which fills the cache": built.seconds,
+        "cache, MB": cached / 1e6,
     }
     failures = []
     if abs(columns["accuracy"]["processes"] - columns["accuracy"]["here"]) > 0.01:
         failures.append("the trials' accuracies depend on where they run")
-    return measure.Report("samples/s", values, ("reference", "fair"), columns, facts, failures)
+    return measure.Report("samples/s", values, ("hf-default", "hf-tuned"), columns, facts, failures)
 
 
 @contextmanager
 def cache_in(folder: Path) -> Iterator[None]:
-    """Keep hidden states in `folder`, in processes started here too."""
+    """Set the cache folder, for child processes too."""
     before = os.environ.get("LORALAB_CACHE")
     os.environ["LORALAB_CACHE"] = str(folder)
     try:
@@ -112,7 +112,7 @@ def cache_in(folder: Path) -> Iterator[None]:
 
 
 def experiment(options: argparse.Namespace, trials: int, where: Where) -> Sample:
-    """Run so many seeds of one setting, from nothing but the cache."""
+    """Run one setting with `trials` seeds, from reading the data to the test scores."""
     settings = [
         *(
             f"data.source={options.data}",
@@ -127,7 +127,7 @@ def experiment(options: argparse.Namespace, trials: int, where: Where) -> Sample
         *("train.head_init=random", "train.label_smoothing=0", "train.feature_cache=disk"),
     ]
     plan = make_plan(find_kind("seeds"), ["quickstart"], settings, {}, range(1, trials + 1))
-    rows = len(load_splits(plan.trials[0].config.data)[0].train)  # fewer than asked for, where there are no more
+    rows = len(load_splits(plan.trials[0].config.data)[0].train)  # the data may have fewer than --rows
     with tempfile.TemporaryDirectory() as name:
         began = time.perf_counter()
         summary = run_experiment(plan, Path(name) / "trials", ExecutionOptions(where))
@@ -139,8 +139,8 @@ def experiment(options: argparse.Namespace, trials: int, where: Where) -> Sample
     return Sample(
         trials * options.epochs * rows,
         seconds,
-        at_once * statistics.median(each["samples_per_second"] for each in scores),
-        statistics.mean(each["scores"]["accuracy"] for each in scores),
+        at_once * statistics.median(trial["samples_per_second"] for trial in scores),
+        statistics.mean(trial["scores"]["accuracy"] for trial in scores),
     )
 
 

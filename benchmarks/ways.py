@@ -1,15 +1,14 @@
-"""One training task, and the ways to train it that are compared: loralab's engine, and HF Trainer + peft twice.
+"""One training task, and the ways to train it that are compared: loralab, and HF Trainer + peft in two configurations.
 
-`reference`: fp32, padded to 128, dropout as the checkpoint has it: how the published projects train. `fair`: the best that HF
-Trainer + peft does: bf16 autocast, rows grouped by length, no dropout in the frozen encoder, eager attention on a processor. All
-have the same LoRA, the same head (the architecture's own, on the first token), optimiser, schedule and batch of 16: a larger batch
-would be another optimisation.
+hf-default: fp32, padded to 128, the checkpoint's dropout, as published projects train. hf-tuned: the fastest settings of HF Trainer
++ peft: bf16 autocast, rows grouped by length, no dropout in the frozen encoder, eager attention on a CPU. All have the same LoRA,
+head (the architecture's own, on the first token), optimizer, schedule and batch size of 16. A larger batch would be a different
+optimization.
 """
 
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import tempfile
 import time
@@ -22,12 +21,12 @@ from unittest import mock
 
 import numpy as np
 import torch
-from loralab.training.resident import Rows
 from torch import nn
 
 from benchmarks import measure
 from loralab import load_config, run_training
-from loralab.config import LoraConfig, ModelConfig
+from loralab.config import LoraConfig, ModelConfig, TrainConfig
+from loralab.data.batches import ModelInputs
 from loralab.data.sources import load_source, read_examples
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Examples, Ints
@@ -37,11 +36,13 @@ from loralab.model.build import build_model
 from loralab.model.bundle import load_bundle
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
 from loralab.model.dropout import Dropout
-from loralab.training import prefix_cache
-from loralab.training.callbacks import EarlyStopping, Event, StepEnd
+from loralab.model.interface import ClassifierModel
+from loralab.training import prefix_cache, trainer
+from loralab.training.callbacks import Event, StepEnd
 from loralab.training.loss import Loss
+from loralab.training.optimizers import build_optimizer
 from loralab.training.scoring import logits_of
-from loralab.training.trainer import Optimisation, Trainer
+from loralab.training.trainer import Callbacks, Objective, Trainer, TrainingData
 
 BATCH, RANK, ALPHA, DROPOUT, RATE, LONGEST = 16, 8, 16, 0.1, 5e-4, 128
 TARGETS = ("query", "value")
@@ -50,7 +51,7 @@ CHECKED_ROWS, CHECKED_STEPS, CHECKED_RATE, BF16_NOISE = 16, 20, 2e-3, 0.01
 
 @dataclass(frozen=True)
 class Task:
-    """What is trained: tokenized rows of so many classes, on an encoder. `test`: rows to score, where accuracy is asked for."""
+    """An encoder, and tokenized rows. classes: their number; test: rows for the accuracy, or None."""
 
     base: BaseCheckpoint
     rows: Encoded
@@ -64,9 +65,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One training: seconds of its loop (with the cache's building, where it has one), samples, losses by step where known.
+    """One training. seconds: of the loop, and of filling the feature cache; losses: by step, or their mean.
 
-    computed: tokens that went through the network, padding included, over real ones; NaN where they were not counted.
+    computed: computed tokens, padding included, over real tokens.
     """
 
     seconds: float
@@ -84,7 +85,7 @@ class Outcome:
 
 
 def load_task(options: argparse.Namespace, rows: int, *, scored: bool = False) -> Task:
-    """Draw so many rows of --data, and read --test where trainings are to be scored."""
+    """Sample rows of --data, and read --test if `scored`."""
     base = resolve_base(options.base)
     tokenizer = load_tokenizer(base.folder, LONGEST)
 
@@ -99,7 +100,7 @@ def load_task(options: argparse.Namespace, rows: int, *, scored: bool = False) -
 
 
 def draw(examples: Examples, rows: int) -> Examples:
-    """So many rows, always the same, or all where there are fewer."""
+    """Return a fixed random sample of `rows` rows, or all if there are fewer."""
     return examples.take(np.random.default_rng(0).permutation(len(examples))[:rows])
 
 
@@ -112,54 +113,47 @@ def ours(
     folder: Path = Path(),
     seed: int = 0,
 ) -> Outcome:
-    """Train by loralab's engine. top: only the highest layers; cache: `disk` keeps what lies below them in `folder`."""
-    network = build_model(
+    """Train with loralab. top: adapt only the highest layers; cache: `disk` keeps the hidden states below them in `folder`."""
+    layers = None if top is None else f"top{top}"
+    model = build_model(
         task.base,
         task.classes,
         ModelConfig(pooling="cls", head="default", dropout=0.1),
         tuning="lora",
-        lora=LoraConfig(rank=RANK, alpha=ALPHA, dropout=DROPOUT, targets=TARGETS, layers=None if top is None else f"top{top}"),
+        lora=LoraConfig(rank=RANK, alpha=ALPHA, dropout=DROPOUT, targets=TARGETS, layers=layers),
         init_seed=seed,
         dropout_seed=seed,
     )
-    where = device.move_to_device(network, "auto")
-    settings = Optimisation(epochs, None, BATCH, learning_rate=RATE)
-    with _counted_gathers(padded=not where.kernels) as computed:
+    where = device.move_to_device(model, "auto")
+    config = TrainConfig(epochs=epochs, batch_size=BATCH, learning_rate=RATE)
+    with _counted_tokens(padded=not where.kernels) as computed:
         began = time.perf_counter()
-        plan = prefix_cache.plan(network, [task.rows], setting=cache, limit=1e12, epochs=epochs, folder=folder, identity=str(where))
-        losses = fit_losses(network, plan.keep(network, task.rows), settings, seed)
+        plan = prefix_cache.plan(model, [task.rows], place=cache, limit=1e12, epochs=epochs, folder=folder, identity=str(where))
+        losses = fit_losses(model, plan.add_hidden_states(model, task.rows), config, seed)
         seconds = time.perf_counter() - began
     padding = sum(computed) / (epochs * int(task.rows.lengths.sum()))
     accuracy = None
     if task.test is not None:
-        accuracy = float((logits_of(network, task.test).argmax(axis=1) == task.test.labels).mean())
+        accuracy = float((logits_of(model, task.test).argmax(axis=1) == task.test.labels).mean())
     return Outcome(seconds, epochs * len(task.rows), losses, padding, accuracy)
 
 
-def fit_losses(network: nn.Module, rows: Encoded, optimisation: Optimisation, seed: int = 0) -> list[float]:
-    """Train by the engine, without validation rows, and return the loss of every step."""
+def fit_losses(model: ClassifierModel, rows: Encoded, config: TrainConfig, seed: int = 0) -> list[float]:
+    """Train without validation rows, and return the loss of every step."""
     losses: list[float] = []
 
-    def listen(event: Event) -> None:
+    def record(event: Event) -> None:
         if isinstance(event, StepEnd):
             losses.append(event.loss)
 
-    Trainer(
-        network,
-        rows,
-        None,
-        loss=Loss(),
-        score=lambda logits, labels: {},
-        watch=EarlyStopping("loss"),
-        seed=seed,
-        optimisation=optimisation,
-        listeners=[listen],
-    ).run()
+    objective = Objective(Loss(), lambda logits, labels: {})
+    data = TrainingData(rows, shuffle_seed=seed)
+    Trainer(model, build_optimizer(model, config), data, objective, config, Callbacks([record])).fit()
     return losses
 
 
-def theirs(task: Task, *, fair: bool, epochs: int = 1, steps: int = -1, seed: int = 0) -> Outcome:
-    """Train by HF Trainer + peft, for so many `steps` of the epochs where that is enough to know the rate."""
+def theirs(task: Task, *, tuned: bool, epochs: int = 1, steps: int = -1, seed: int = 0) -> Outcome:
+    """Train with HF Trainer + peft. steps: stop after this number, if that is enough to measure the rate."""
     import transformers
     from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
@@ -173,12 +167,12 @@ def theirs(task: Task, *, fair: bool, epochs: int = 1, steps: int = -1, seed: in
             self.ended = time.perf_counter()
 
     torch.manual_seed(seed)
-    model = peft_model(task, fair=fair)
+    model = peft_model(task, tuned=tuned)
     computed = _count_tokens(model)
     items = [{"input_ids": tokens, "labels": int(label)} for tokens, label in zip(*_lists(task.rows), strict=True)]
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        inputs = _pad([item["input_ids"] for item in batch], task.rows.pad_id, None if fair else LONGEST)
+        inputs = _pad([item["input_ids"] for item in batch], task.rows.pad_id, None if tuned else LONGEST)
         return {**inputs, "labels": torch.tensor([item["labels"] for item in batch])}
 
     with tempfile.TemporaryDirectory() as folder:
@@ -192,8 +186,8 @@ def theirs(task: Task, *, fair: bool, epochs: int = 1, steps: int = -1, seed: in
             warmup_steps=0.06,
             weight_decay=0.01,
             use_cpu=not torch.cuda.is_available(),
-            bf16=fair,
-            train_sampling_strategy="group_by_length" if fair else "random",
+            bf16=tuned,
+            train_sampling_strategy="group_by_length" if tuned else "random",
             report_to="none",
             save_strategy="no",
             logging_strategy="no",
@@ -207,20 +201,20 @@ def theirs(task: Task, *, fair: bool, epochs: int = 1, steps: int = -1, seed: in
         result = trainer.train()
     samples = min(epochs * len(items), trainer.state.global_step * BATCH)
     padding = computed() / (samples * task.mean_tokens)
-    accuracy = _their_accuracy(model, task.test, fair) if task.test is not None else None
+    accuracy = _their_accuracy(model, task.test, tuned) if task.test is not None else None
     return Outcome(clock.ended - clock.began, samples, [result.training_loss], padding, accuracy)
 
 
-def peft_model(task: Task, *, fair: bool, dropout: float = DROPOUT) -> Any:
-    """Transformers' classifier with peft's adapters."""
+def peft_model(task: Task, *, tuned: bool, dropout: float = DROPOUT) -> Any:
+    """Return Transformers' classifier with peft's adapters."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(task.base.folder, num_labels=task.classes)
-    if fair:
+    if tuned:
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
         config.classifier_dropout = dropout
-    eager = fair and not torch.cuda.is_available()  # on a processor the fused kernel is slower at news length
+    eager = tuned and not torch.cuda.is_available()  # on a CPU the fused kernel is slower at news length
     attention = {"attn_implementation": "eager"} if eager else {}
     model = AutoModelForSequenceClassification.from_pretrained(task.base.folder, config=config, **attention)
     lora = LoraConfig(task_type="SEQ_CLS", r=RANK, lora_alpha=ALPHA, lora_dropout=dropout, target_modules=[*TARGETS])
@@ -228,23 +222,25 @@ def peft_model(task: Task, *, fair: bool, dropout: float = DROPOUT) -> Any:
 
 
 def difference_of_losses(task: Task) -> float:
-    """The largest difference of a step's loss between our engine and a plain loop over Transformers + peft in bf16.
+    """Return the largest difference of a step's loss between loralab and a plain loop over Transformers + peft in bf16.
 
-    Both start from the same weights and take the same steps, each over the same rows, without dropout: they differ by rounding
-    alone. 0.001 was found on minilm, and 0.027 with an adapter's scale wrong by a tenth; `BF16_NOISE` lies between.
+    Both start from the same weights and take the same steps over the same rows, without dropout. They differ by rounding: 0.001 on
+    minilm, and 0.027 with an adapter's scale wrong by a tenth. `BF16_NOISE` is in between.
     """
     some = _first(task.rows, CHECKED_ROWS)
     torch.manual_seed(0)
-    model = peft_model(task, fair=True, dropout=0.0).to(device.choose_device())
+    model = peft_model(task, tuned=True, dropout=0.0).to(device.choose_device())
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        network, _ = load_bundle(Path(folder), str(task.base.folder))
-    for module in network.modules():
+        ours, _ = load_bundle(Path(folder), str(task.base.folder))
+    for module in ours.modules():
         if isinstance(module, Dropout):
             module.p = 0.0
-    device.move_to_device(network, "auto")
-    steps = Optimisation(CHECKED_STEPS, None, len(some), learning_rate=CHECKED_RATE, schedule="constant", warmup=0, weight_decay=0)
-    found = fit_losses(network, some, steps)
+    device.move_to_device(ours, "auto")
+    config = TrainConfig(
+        epochs=CHECKED_STEPS, batch_size=len(some), learning_rate=CHECKED_RATE, schedule="constant", warmup=0, weight_decay=0
+    )
+    losses = fit_losses(ours, some, config)
 
     tokens, labels = _lists(some)
     inputs = {name: part.to(model.device) for name, part in _pad(tokens, some.pad_id).items()}
@@ -259,17 +255,17 @@ def difference_of_losses(task: Task) -> float:
         optimizer.step()
         optimizer.zero_grad()
         expected.append(loss.item())
-    return max(abs(a - b) for a, b in zip(found, expected, strict=True))
+    return max(abs(a - b) for a, b in zip(losses, expected, strict=True))
 
 
 def floor_flops(
     dims: Dimensions, tokens: float, *, top: int | None = None, epochs: int = 1, cache: str = "off", pooling: str = "cls"
 ) -> float:
-    """Matrix FLOPs that one training sample needs at least in each epoch: forward, and backward for activations.
+    """Return the least matrix FLOPs of one training sample per epoch: forward, and backward for activations.
 
-    top: adapted layers, from the highest; cache: `off`, `built` (what lies below them is computed once in all epochs) or `found`.
-    A layer of width d needs 24 d² s + 4 d s² forward for s tokens, and 24 d² s + 8 d s² backward, less the gradient of its
-    input in the lowest adapted one; with `cls` pooling one token alone leaves the highest.
+    top: number of adapted layers, from the highest; cache: off, built (the layers below are computed in one epoch) or found.
+    A layer of width d takes 24 d² s + 4 d s² forward for s tokens, and 24 d² s + 8 d s² backward, without the gradient of its
+    input in the lowest adapted layer. With `cls` pooling the highest layer computes one token.
     """
     d, s, adapted = dims.width, tokens, dims.layers if top is None else top
 
@@ -290,13 +286,13 @@ def floor_flops(
 
 
 def rate_of_products() -> float:
-    """FLOP/s of products in the precision that loralab chooses here."""
+    """Return the FLOP/s of matrix products in the precision that loralab chooses on this machine."""
     where = device.choose_device()
     return measure.gemm_rate(device.choose_precision("auto", where), where)
 
 
 def trained_run(options: argparse.Namespace, folder: Path, rows: int) -> Path:
-    """Train a small run that all can open: the architecture's own head, so that Transformers knows its merged export.
+    """Train a small run with the architecture's own head, so that Transformers can load its merged export.
 
     It is tested, and its exports are checked, on half as many rows.
     """
@@ -312,48 +308,46 @@ def trained_run(options: argparse.Namespace, folder: Path, rows: int) -> Path:
 
 
 def summary_of(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, float]]:
-    """Columns of a report: the mean loss over all steps, and the padding factor."""
+    """Return columns of a report: the mean loss over all steps, and the padding factor."""
     return {
-        "loss": {way: statistics.mean(statistics.mean(o.losses) for o in found) for way, found in outcomes.items()},
-        "padding": {
-            way: statistics.mean(o.computed for o in found) for way, found in outcomes.items() if not math.isnan(found[0].computed)
-        },
+        "loss": {way: statistics.mean(statistics.mean(o.losses) for o in rounds) for way, rounds in outcomes.items()},
+        "padding": {way: statistics.mean(o.computed for o in rounds) for way, rounds in outcomes.items()},
     }
 
 
 @contextmanager
-def _counted_gathers(*, padded: bool) -> Iterator[list[int]]:
-    """Count the tokens of every pass that our engine gathers, since a recorded pass calls no network; `padded`: with padding."""
-    passes: list[int] = []
+def _counted_tokens(*, padded: bool) -> Iterator[list[int]]:
+    """Count the tokens of every micro-batch that the trainer collates. padded: count padding too."""
+    counts: list[int] = []
+    collate = trainer.collate
 
-    def at(rows: Rows, positions: Ints, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        real = int(rows.encoded.lengths[positions].sum())
-        passes.append(len(positions) * (width or rows.width(positions)) if padded else real)
-        return gather(rows, positions, width)
+    def counted(rows: Encoded, positions: Ints) -> ModelInputs:
+        batch = collate(rows, positions)
+        counts.append(batch.mask.size if padded else int(batch.mask.sum()))
+        return batch
 
-    gather = Rows.at
-    with mock.patch.object(Rows, "at", at):
-        yield passes
+    with mock.patch.object(trainer, "collate", counted):
+        yield counts
 
 
-def _count_tokens(network: nn.Module) -> Callable[[], int]:
-    """Count the tokens of every pass of Transformers' network, padding included; what is returned tells how many there were."""
-    passes: list[int] = []
+def _count_tokens(model: nn.Module) -> Callable[[], int]:
+    """Count the tokens of every forward pass of a Transformers model, with padding. Return a function that returns their sum."""
+    counts: list[int] = []
 
-    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        passes.append(kwargs["input_ids"].numel())
+    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        counts.append(kwargs["input_ids"].numel())
 
-    handle = network.register_forward_pre_hook(look, with_kwargs=True)
+    handle = model.register_forward_pre_hook(record, with_kwargs=True)
 
     def count() -> int:
         handle.remove()
-        return sum(passes)
+        return sum(counts)
 
     return count
 
 
 def _lists(rows: Encoded) -> tuple[list[list[int]], list[int]]:
-    """Tokens and label of every row."""
+    """Return tokens and label of every row."""
     assert rows.labels is not None
     return [rows.tokens[rows.starts[i] : rows.starts[i + 1]].tolist() for i in range(len(rows))], rows.labels.tolist()
 
@@ -365,7 +359,7 @@ def _first(rows: Encoded, count: int) -> Encoded:
 
 
 def _pad(texts: list[list[int]], pad_id: int, width: int | None = None) -> dict[str, torch.Tensor]:
-    """Lay texts out as one rectangle, of the longest's width where none is given."""
+    """Pad texts to `width`, or to the longest."""
     width = width or max(map(len, texts))
     tokens = torch.full((len(texts), width), pad_id)
     mask = torch.zeros(len(texts), width, dtype=torch.long)
@@ -375,15 +369,15 @@ def _pad(texts: list[list[int]], pad_id: int, width: int | None = None) -> dict[
     return {"input_ids": tokens, "attention_mask": mask}
 
 
-def _their_accuracy(model: Any, test: Encoded, fair: bool) -> float:
+def _their_accuracy(model: Any, test: Encoded, tuned: bool) -> float:
     tokens, labels = _lists(test)
     order = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
     right = 0
     model.eval()
-    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=fair):
+    with torch.inference_mode(), torch.autocast(model.device.type, torch.bfloat16, enabled=tuned):
         for start in range(0, len(order), 64):
             rows = order[start : start + 64]
             inputs = {name: part.to(model.device) for name, part in _pad([tokens[i] for i in rows], test.pad_id).items()}
-            found = model(**inputs).logits.argmax(dim=-1).tolist()
-            right += sum(labels[i] == each for i, each in zip(rows, found, strict=True))
+            predicted = model(**inputs).logits.argmax(dim=-1).tolist()
+            right += sum(labels[i] == label for i, label in zip(rows, predicted, strict=True))
     return right / len(labels)

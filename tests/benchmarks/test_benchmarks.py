@@ -1,4 +1,4 @@
-"""Every benchmark runs to its end on the sample, with numbers so small that they show nothing but that."""
+"""Every benchmark runs on the sample with small numbers."""
 
 from __future__ import annotations
 
@@ -11,88 +11,87 @@ import pytest
 from benchmarks import __main__ as suite
 from benchmarks import memory, ways
 
-# The reference systems warn about themselves.
+# The reference systems emit warnings.
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
-def found(name: str, folder: Path, base: Path | str = "minilm", *more: str) -> dict[str, Any]:
-    [benchmark] = [each for each in suite.BENCHMARKS if each.name == name]
+def result(name: str, folder: Path, base: Path | str = "minilm", *more: str) -> dict[str, Any]:
+    [benchmark] = [known for known in suite.BENCHMARKS if known.name == name]
     benchmark.main(["--quick", "--json", str(folder), "--base", str(base), *more])
-    told: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
-    assert all(value > 0 for way in told["ways"].values() for value in way["values"])
-    return told
+    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text())
+    assert all(value > 0 for way in content["ways"].values() for value in way["values"])
+    return content
 
 
 def test_training(tmp_path: Path, tiny: Path, topics_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = found("training", tmp_path, tiny, "--data", str(topics_csv), "--test", str(topics_csv), "--accuracy-seeds", "1")
-    assert list(told["ways"]) == ["loralab", "fair", "reference"]
-    padding = {way: each["padding"] for way, each in told["ways"].items()}
-    assert 1 <= padding["loralab"] <= padding["fair"] < padding["reference"]
-    assert padding["reference"] == pytest.approx(128 / told["facts"]["mean tokens"])
-    assert set(told["facts"]["accuracy by seed"]) == {"loralab", "fair"}
+    report = result("training", tmp_path, tiny, "--data", str(topics_csv), "--test", str(topics_csv), "--accuracy-seeds", "1")
+    assert list(report["ways"]) == ["loralab", "hf-tuned", "hf-default"]
+    padding = {way: figures["padding"] for way, figures in report["ways"].items()}
+    assert 1 <= padding["loralab"] <= padding["hf-tuned"] < padding["hf-default"]
+    assert padding["hf-default"] == pytest.approx(128 / report["facts"]["mean tokens"])
+    assert set(report["facts"]["accuracy by seed"]) == {"loralab", "hf-tuned"}
 
     load = ways.load_bundle
 
     def scaled(*arguments: Any) -> Any:
-        network, manifest = load(*arguments)
-        for _, _, adapter in network.adapters():
+        model, manifest = load(*arguments)
+        for _, _, adapter in model.adapters():
             adapter.scale *= 4
-        return network, manifest
+        return model, manifest
 
     monkeypatch.setattr(ways, "load_bundle", scaled)
     with pytest.raises(SystemExit):
-        found("training", tmp_path, tiny, "--data", str(topics_csv))
+        result("training", tmp_path, tiny, "--data", str(topics_csv))
 
 
 def test_cached(tmp_path: Path, tiny: Path, topics_csv: Path) -> None:
-    told = found("cached", tmp_path, tiny, "--data", str(topics_csv))
-    loss = {way: each["loss"] for way, each in told["ways"].items()}
+    report = result("cached", tmp_path, tiny, "--data", str(topics_csv))
+    loss = {way: figures["loss"] for way, figures in report["ways"].items()}
     assert loss["top"] == pytest.approx(loss["cached"], abs=0.02)
-    assert {"fair", "reference", "found", "all"} < set(told["ways"])
+    assert {"hf-tuned", "hf-default", "reused", "all"} < set(report["ways"])
 
 
 def test_trials(tmp_path: Path, tiny: Path) -> None:
-    told = found("trials", tmp_path, tiny)
-    assert told["ways"]["here"]["accuracy"] == told["ways"]["processes"]["accuracy"]
-    assert told["ways"]["here"]["in training"] > told["ways"]["here"]["median"]
+    report = result("trials", tmp_path, tiny)
+    assert report["ways"]["here"]["accuracy"] == report["ways"]["processes"]["accuracy"]
+    assert report["ways"]["here"]["in training"] > report["ways"]["here"]["median"]
 
 
 def test_prediction(tmp_path: Path) -> None:
-    told = found("prediction", tmp_path)
-    assert told["ways"]["onnxruntime"]["agreement"] == told["ways"]["pipeline fp32"]["agreement"] == 1
-    assert {"loralab", "loralab bf16", "loralab onnx", "pipeline bf16"} < set(told["ways"])
+    report = result("prediction", tmp_path)
+    assert report["ways"]["onnxruntime"]["agreement"] == report["ways"]["pipeline fp32"]["agreement"] == 1
+    assert {"loralab", "loralab bf16", "loralab onnx", "pipeline bf16"} < set(report["ways"])
 
 
 def test_cold_start(tmp_path: Path, tiny: Path) -> None:
-    told = found("cold-start", tmp_path, tiny)
-    assert told["ways"]["loralab --help"]["median"] < told["ways"]["pipeline"]["median"]
+    report = result("cold-start", tmp_path, tiny)
+    assert report["ways"]["loralab --help"]["median"] < report["ways"]["pipeline"]["median"]
 
 
 def test_memory(tmp_path: Path, tiny: Path) -> None:
-    told = found("memory", tmp_path, tiny)
-    assert {"growth of predict, rows, MB", "growth of train, rows, MB", "growth of train, steps, MB"} == set(told["facts"])
-    assert min(way["median"] for way in told["ways"].values()) > 100
-    assert memory.peak_of(["--help"]) < 100  # not this process's own, which is larger
+    report = result("memory", tmp_path, tiny)
+    assert {"growth of predict, rows, MB", "growth of train, rows, MB", "growth of train, steps, MB"} == set(report["facts"])
+    assert min(way["median"] for way in report["ways"].values()) > 100
+    assert memory.peak_of(["--help"]) < 100  # not the peak of this process, which is larger
 
 
 def test_scaling(tmp_path: Path) -> None:
-    told = found("scaling", tmp_path, "minilm", "--axes", "rows", "rank")
-    assert set(told["facts"]) == {"exponent of rows", "exponent of rank"}
-    assert told["ways"]["rows 64"]["median"] > told["ways"]["rows 8"]["median"]
+    report = result("scaling", tmp_path, "minilm", "--axes", "rows", "rank")
+    assert set(report["facts"]) == {"exponent of rows", "exponent of rank"}
+    assert report["ways"]["rows 64"]["median"] > report["ways"]["rows 8"]["median"]
 
 
 def test_gpu(tmp_path: Path) -> None:
-    told = found("gpu", tmp_path)
-    assert list(told["ways"]) == ["loralab", "launched", "cached", "one", "together", "fair"]
-    assert told["facts"]["2 x 64 rows, seconds of training"] > 0
-    assert told["ways"]["loralab"]["loss"] == told["ways"]["launched"]["loss"]  # a processor has no graphs
+    report = result("gpu", tmp_path)
+    assert list(report["ways"]) == ["loralab", "cached", "hf-tuned"]
+    assert report["facts"]["2 x 64 rows, seconds of training"] > 0
 
 
 def test_few_shot_and_the_suite_by_names(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         suite.main(["--help"])
-    said = capsys.readouterr().out
-    assert all(f"{benchmark.name} " in said and benchmark.line in said for benchmark in suite.BENCHMARKS)
+    output = capsys.readouterr().out
+    assert all(f"{benchmark.name} " in output and benchmark.line in output for benchmark in suite.BENCHMARKS)
     with pytest.raises(SystemExit):
         suite.main(["trainings"])
     suite.main(["few-shot", "--quick", "--json", str(tmp_path), "--base", str(tiny)])

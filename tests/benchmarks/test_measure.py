@@ -1,4 +1,4 @@
-"""The pure parts of the benchmarks, against numbers worked out by hand."""
+"""The pure functions of the benchmarks, against numbers calculated by hand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.few_shot import Outcome, summarise
+from benchmarks.few_shot import Outcome, summarize
 from benchmarks.measure import Benchmark, Report, alternate
 from benchmarks.prediction import best_batches, disagreements
 from benchmarks.scaling import dimensions, exponent
@@ -134,7 +134,7 @@ def test_an_exponent_is_the_slope_of_logarithms() -> None:
 
 
 def test_draws_are_summed_up_by_way_and_shots() -> None:
-    report = summarise([Outcome("zero-shot", 0, 0, 0.5, 0.0), Outcome("ours", 8, 0, 0.8, 2.0), Outcome("ours", 8, 1, 0.6, 4.0)])
+    report = summarize([Outcome("zero-shot", 0, 0, 0.5, 0.0), Outcome("ours", 8, 0, 0.8, 2.0), Outcome("ours", 8, 1, 0.6, 4.0)])
     assert report.values == {"zero-shot": [0.5], "ours 8": [0.8, 0.6]}
     assert report.columns["mean"]["ours 8"] == pytest.approx(0.7)
     assert report.columns["deviation"] == {"ours 8": pytest.approx(0.1414, abs=1e-4)}
