@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from loralab.errors import LoralabError
 from loralab.report.predictions import PredictionSummary, read_predictions
 from loralab.stats import wilson
 from loralab.storage import run_folder
+from loralab.storage.files import read_json_object
 
 SCORE_LABELS = {
     "accuracy": "Accuracy",
@@ -220,15 +220,7 @@ def count_scored_rows(scores: Mapping[str, float]) -> int:
 
 def _read_optional(path: Path) -> dict[str, Any]:
     """Read a JSON object, or return an empty one for a missing file."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(content, dict):
-            raise ValueError(f"it holds a {type(content).__name__}")
-    except (OSError, ValueError) as error:
-        raise LoralabError(f"cannot read {path} ({error}): restore it, or delete it") from error
-    return content
+    return read_json_object(path, "restore it, or delete it") if path.is_file() else {}
 
 
 def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:

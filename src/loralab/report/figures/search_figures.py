@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -33,6 +32,7 @@ from loralab.report.figures.style import (
 from loralab.report.formatting import shorten
 from loralab.report.run_data import SCORE_LABELS
 from loralab.storage.experiment_folder import SEARCH_RESULTS
+from loralab.storage.files import read_json_object
 
 SearchResults = Mapping[str, Any]
 """The contents of search.json."""
@@ -42,14 +42,12 @@ MAX_NAME = 22
 
 def read_search_results(folder: Path) -> dict[str, Any]:
     """Read a search's results. Raises LoralabError for a missing or damaged file."""
+    advice = "run the search again; completed trials are kept"
     path = folder / SEARCH_RESULTS
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if missing := {"objectives", "minimised", "axes", "best", "importance", "trials"} - set(results):
-            raise ValueError(f"it lacks {', '.join(sorted(missing))}")
-    except (OSError, ValueError, TypeError) as error:
-        raise LoralabError(f"cannot read {path} ({error}): run the search again; completed trials are kept") from error
-    return dict(results)
+    results = read_json_object(path, advice)
+    if missing := {"objectives", "minimised", "axes", "best", "importance", "trials"} - set(results):
+        raise LoralabError(f"{path} lacks {', '.join(sorted(missing))}: {advice}")
+    return results
 
 
 def draw_search_figures(results: SearchResults) -> list[ReportFigure]:
