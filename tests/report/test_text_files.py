@@ -241,3 +241,14 @@ def test_the_cards_peft_example_reproduces_the_runs_predictions(tmp_path: Path, 
     found = Classifier.load(folder, precision="fp32").predict(["the coach and a telescope"])
     temperature = json.loads((folder / run_folder.SCORES).read_text()).get("temperature") or 1.0
     np.testing.assert_allclose(softmax(logits[None] / temperature), found.probabilities, atol=2e-5)
+
+
+def test_a_disk_that_refuses_a_figure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_run(tmp_path / "run")
+
+    def refuse(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("loralab.report.write.save_png", refuse)
+    with pytest.raises(LoralabError, match="cannot write .*figures: No space left on device"):
+        write_report(made)

@@ -91,6 +91,6 @@ def _write_table(path: Path, table: ReportTable) -> None:
 
 
 def _write_figures(folder: Path, drawings: Sequence[ReportFigure]) -> None:
-    with atomic_folder(folder) as new:
+    with write_errors(folder), atomic_folder(folder) as new:
         for drawing in drawings:
             save_png(drawing, new / f"{drawing.name}.png")
