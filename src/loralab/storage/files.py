@@ -77,7 +77,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def _is_write_error(error: OSError, folder: Path) -> bool:
     """Return whether writing into `folder` failed: the disk is full or read-only, or the error names a file in it."""
     full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC))
-    return full or (isinstance(error.filename, str | os.PathLike) and folder in Path(error.filename).parents)
+    return full or (isinstance(error.filename, str | os.PathLike) and folder in (path := Path(error.filename), *path.parents))
 
 
 def _finish(folder: Path) -> None:
@@ -112,7 +112,8 @@ def read_json_object(path: Path, advice: str) -> dict[str, Any]:
 def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock among threads and processes. The system releases it when its holder dies.
 
-    Yields False, without the lock, if `wait` is False and another holds it. The lock file stays.
+    Yields False, without the lock, if `wait` is False and another holds it. The lock file is deleted at the end: whoever waits for
+    it notices (filelock checks that the file still has its name) and locks a new one.
     """
     lock = FileLock(path, timeout=-1 if wait else 0, thread_local=False)
     try:
@@ -123,6 +124,8 @@ def file_lock(path: Path, *, wait: bool = True) -> Iterator[bool]:
     try:
         yield True
     finally:
+        with contextlib.suppress(OSError):  # Windows does not delete open files
+            path.unlink()
         lock.release()
 
 

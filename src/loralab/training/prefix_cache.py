@@ -111,10 +111,11 @@ def plan(
 def remove_unfinished(folder: Path) -> None:
     """Delete the files that killed processes left half-filled. A file that a process is filling is locked, and stays."""
     for path in folder.glob(f".*{UNFINISHED}"):
-        with contextlib.suppress(OSError), file_lock(_lock_path(path), wait=False) as acquired:
+        lock = _lock_path(path)
+        with contextlib.suppress(OSError, NotImplementedError), file_lock(lock, wait=False) as acquired:
             if acquired:
                 path.unlink(missing_ok=True)
-                _lock_path(path).unlink(missing_ok=True)
+                lock.unlink(missing_ok=True)
 
 
 def _encoder(model: ClassifierModel) -> EncoderClassifier:
@@ -175,13 +176,10 @@ def _find_or_create(
         return states
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(path) as temporary:
-            states = _load(path, shape, dtype)  # after another process has released the lock
+        with _exclusive(path):
+            states = _load(path, shape, dtype)  # another process may have released the lock
             if states is None:
-                states = _create(temporary, shape, dtype, compute, limit)
-                os.replace(temporary, path)
-            with contextlib.suppress(OSError):  # Windows does not delete open files
-                _lock_path(temporary).unlink()  # whoever waits for it finds the complete file
+                states = _create(path, shape, dtype, compute, limit)
         return states
     except OSError as error:
         raise RunFailed(
@@ -190,45 +188,51 @@ def _find_or_create(
 
 
 @contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[Path]:
-    """Yield a temporary file's path to one process at a time. Without file locks every process gets a file of its own."""
-    temporary = path.with_name(f".{path.name}{UNFINISHED}")
+def _exclusive(path: Path) -> Iterator[None]:
+    """Let one process at a time create `path`. Without file locks several may, each into its own temporary file."""
+    lock = _lock_path(path)
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(file_lock(_lock_path(temporary)))
-        except OSError:
-            handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            os.close(handle)
-            temporary = Path(name)
+            stack.enter_context(file_lock(lock))
+        except (OSError, NotImplementedError):
+            yield
+            return
         try:
-            yield temporary
+            yield
         finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # Windows does not delete open files
+                lock.unlink()
 
 
-def _lock_path(temporary: Path) -> Path:
-    return temporary.with_suffix(".lock")
+def _lock_path(path: Path) -> Path:
+    """Return the lock of a cache file, or of one of its temporary files."""
+    return path.with_name(f".{path.name.lstrip('.').partition('.')[0]}.lock")
 
 
 def _create(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, compute: Callable[[Hidden], None], limit: float) -> Hidden:
-    """Fill a file and map it. The mapping stays readable if the file is deleted (POSIX)."""
+    """Fill a temporary file, map it, and rename it. The mapping stays readable if the file is deleted (POSIX)."""
     header = io.BytesIO()
     description = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, description)
     start, total = header.tell(), header.tell() + shape[0] * shape[1] * np.dtype(dtype).itemsize
     _make_room(path.parent, limit - total)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=UNFINISHED)
     try:
-        os.write(handle, header.getvalue())
-        _allocate(handle, total)
-    finally:
-        os.close(handle)
-    target: Any = np.memmap(path, dtype=dtype, mode="r+", offset=start, shape=shape)
-    compute(target)
-    target.flush()
-    states: Hidden = np.load(path, mmap_mode="r", allow_pickle=False)
-    return states
+        try:
+            os.write(handle, header.getvalue())
+            _allocate(handle, total)
+        finally:
+            os.close(handle)
+        target: Any = np.memmap(name, dtype=dtype, mode="r+", offset=start, shape=shape)
+        compute(target)
+        target.flush()
+        states: Hidden = np.load(name, mmap_mode="r", allow_pickle=False)
+        os.replace(name, path)
+        return states
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+        raise
 
 
 def _allocate(handle: int, size: int) -> None:
