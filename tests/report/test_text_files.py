@@ -250,5 +250,5 @@ def test_a_disk_that_refuses_a_figure_is_one_message(tmp_path: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("loralab.report.write.save_png", refuse)
-    with pytest.raises(LoralabError, match="cannot write .*figures: No space left on device"):
+    with pytest.raises(LoralabError, match=r"cannot write .*figures: No space left on device"):
         write_report(made)
