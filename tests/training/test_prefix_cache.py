@@ -199,7 +199,7 @@ def test_the_least_recently_used_files_make_room(tiny: Path, tmp_path: Path) -> 
 
 def test_a_file_that_a_killed_process_left_is_deleted(tiny: Path, tmp_path: Path) -> None:
     model, data = make_model(tiny, layers="2"), rows(tiny)
-    (tmp_path / ".0123abcd.hidden.npy.new").write_bytes(bytes(10_000))
+    (tmp_path / ".0123abcd.hidden.npy.x1y2.new").write_bytes(bytes(10_000))
     assert planned(model, tmp_path, data).place == "disk"
     assert files(tmp_path) == []
 
@@ -208,7 +208,7 @@ def test_a_file_that_another_process_is_filling_stays_and_counts(tiny: Path, tmp
     model, old, new = make_model(tiny, layers="2"), rows(tiny), rows(tiny, seed=7)
     size = planned(model, tmp_path, old).size
     planned(model, tmp_path, old).add_hidden_states(model, old)
-    unfinished = tmp_path / ".0123abcd.hidden.npy.new"
+    unfinished = tmp_path / ".0123abcd.hidden.npy.x1y2.new"
     unfinished.write_bytes(bytes(size))
     with file_lock(prefix_cache._lock_path(unfinished)):
         planned(model, tmp_path, new, limit=2.5 * size).add_hidden_states(model, new)

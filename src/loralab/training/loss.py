@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loralab.data.types import Ints
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def resolve_class_weights(
     if isinstance(spec, Mapping):
         if unknown := [name for name in spec if name not in classes]:
             raise LoralabError(
-                f"train.class_weights: {unknown[0]!r} is not a class{nearest(unknown[0], classes)}: {', '.join(classes)}"
+                f"train.class_weights: {unknown[0]!r} is not a class{suggest(unknown[0], classes)}: {', '.join(classes)}"
             )
         weights = [float(spec.get(name, 1.0)) for name in classes]
     else:

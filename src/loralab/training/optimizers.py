@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from loralab.config import TrainConfig
-from loralab.errors import LoralabError, need
+from loralab.errors import LoralabError, import_optional
 from loralab.model.interface import ClassifierModel
 
 _TORCH: dict[str, tuple[str, dict[str, Any]]] = {
@@ -54,4 +54,4 @@ def _find_optimizer(name: str, device: torch.device) -> tuple[Any, dict[str, Any
         return getattr(torch.optim, attribute), options
     if device.type != "cuda":
         raise LoralabError(f"train.optimizer={name} needs a CUDA device, and the model is on {device}: use train.optimizer=adamw")
-    return getattr(need("bitsandbytes", "8bit").optim, _BITSANDBYTES[name]), {}
+    return getattr(import_optional("bitsandbytes", "8bit").optim, _BITSANDBYTES[name]), {}

@@ -197,6 +197,8 @@ def _exclusive(path: Path) -> Iterator[None]:
         except (OSError, NotImplementedError):
             yield
             return
+        for unfinished in path.parent.glob(f".{path.name}.*{UNFINISHED}"):  # of a killed process, which had the lock before
+            unfinished.unlink(missing_ok=True)
         try:
             yield
         finally:

@@ -130,7 +130,7 @@ def load_rewrites(
 
 def build_loss(config: Config, splits: Splits) -> Loss:
     """Check the monitored score and return the loss."""
-    metrics.check_stop_on(config.train.monitor, splits.classes)
+    metrics.check_monitor(config.train.monitor, splits.classes)
     weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.merged().train.require_labels())
     return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
 
