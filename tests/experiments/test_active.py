@@ -1,4 +1,4 @@
-"""Chains of active learning on a tiny checkpoint: which rows are chosen, and that nothing is chosen or run twice."""
+"""Active learning on a tiny checkpoint: which rows are chosen, and that nothing is chosen or run twice."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def planned(
     strategies: tuple[str, ...] = STRATEGIES,
     seeds: tuple[int, ...] = (1, 2),
 ) -> ActivePlan:
-    held = [f"model.base={tiny}", *SETTINGS, *settings]
-    return plan_active(find_kind("active"), [str(data)], held, {"strategy": strategies, "labels": labels}, seeds)
+    fixed = [f"model.base={tiny}", *SETTINGS, *settings]
+    return plan_active(find_kind("active"), [str(data)], fixed, {"strategy": strategies, "labels": labels}, seeds)
 
 
 @pytest.fixture(scope="module")
 def experiment(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ExperimentSummary, list[str]]:
     folder = tmp_path_factory.mktemp("active") / "e"
-    said: list[str] = []
-    return folder, run_experiment(planned(tiny, topics_csv), folder, on_progress=said.append), said
+    messages: list[str] = []
+    return folder, run_experiment(planned(tiny, topics_csv), folder, on_progress=messages.append), messages
 
 
 def rows(summary: ExperimentSummary, strategy: str, labels: int, seed: int) -> set[int]:
-    """The rows that a trial names."""
+    """The rows of a trial's index file."""
     factors = {"strategy": strategy, "labels": labels, "seed": seed}
     (path,) = {o.trial.config.data.train_indices for o in summary.outcomes if o.trial.factors == factors}
     return set(read_indices(Path(str(path))))
@@ -55,7 +55,7 @@ def rows(summary: ExperimentSummary, strategy: str, labels: int, seed: int) -> s
 # --- end to end ----------------------------------------------------------------------------------------------------
 
 
-def test_each_chain_grows_and_all_of_a_seed_begin_alike(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
+def test_each_chain_grows_and_chains_of_a_seed_start_alike(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
     folder, summary, _ = experiment
     assert len(summary.outcomes) == 3 * 2 * 3
     assert not summary.failures
@@ -71,7 +71,7 @@ def test_each_chain_grows_and_all_of_a_seed_begin_alike(experiment: tuple[Path, 
     assert len(list((folder / "indices").glob("*.txt"))) == 14
 
 
-def test_every_trial_trains_on_its_rows_and_tests_on_the_same(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
+def test_every_trial_trains_on_its_rows_and_shares_the_test_rows(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
     folder, summary, _ = experiment
     facts = [run_folder.read_environment(trial_folder(folder, outcome.trial))["rows"] for outcome in summary.outcomes]
     assert [fact["train"]["count"] for fact in facts] == [o.trial.factors["labels"] for o in summary.outcomes]
@@ -79,7 +79,7 @@ def test_every_trial_trains_on_its_rows_and_tests_on_the_same(experiment: tuple[
     assert not any("validation" in fact for fact in facts)
 
 
-def test_uncertain_rows_are_those_that_the_last_trials_classifier_is_unsure_of(
+def test_chosen_rows_are_the_most_uncertain_for_the_last_classifier(
     experiment: tuple[Path, ExperimentSummary, list[str]],
 ) -> None:
     folder, summary, _ = experiment
@@ -92,14 +92,14 @@ def test_uncertain_rows_are_those_that_the_last_trials_classifier_is_unsure_of(
     assert rows(summary, "entropy", 20, 1) - rows(summary, "entropy", 14, 1) == {unlabelled[i] for i in unsure}
 
 
-def test_the_pool_is_read_once_a_run_and_never_for_random(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
-    _, _, said = experiment
-    assert len(said) == 2 * (1 + 2)  # a seed: its shared first run, then entropy's and badge's own
-    assert sum("scoring 88 unlabelled rows" in line for line in said) == 2  # of 120 rows 24 are the test's, 8 are labelled
-    assert not any("random" in line for line in said)
+def test_the_pool_is_scored_once_per_run_and_never_for_random(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
+    _, _, messages = experiment
+    assert len(messages) == 2 * (1 + 2)  # per seed: the shared first run, then entropy's and badge's own
+    assert sum("scoring 88 unlabelled rows" in line for line in messages) == 2  # 120 rows less 24 test rows and 8 labelled ones
+    assert not any("random" in line for line in messages)
 
 
-def test_the_file_tells_every_trial(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
+def test_experiment_json_has_every_trial(experiment: tuple[Path, ExperimentSummary, list[str]]) -> None:
     folder, summary, _ = experiment
     found = read_experiment(folder)
     assert found.spec.varied == {"strategy": [*STRATEGIES], "labels": [8, 14, 20], "seed": [1, 2]}
@@ -109,7 +109,7 @@ def test_the_file_tells_every_trial(experiment: tuple[Path, ExperimentSummary, l
     assert {entry.run for entry in found.records if entry.factors["labels"] == 8} == {f"trials/labels-8_seed-{s}" for s in (1, 2)}
 
 
-def test_a_second_call_finds_everything_and_more_labels_go_on(
+def test_a_second_call_skips_everything_and_more_labels_continue(
     tiny: Path, topics_csv: Path, experiment: tuple[Path, ExperimentSummary, list[str]]
 ) -> None:
     folder, _, _ = experiment
@@ -138,11 +138,11 @@ def test_a_killed_experiment_chooses_the_same_rows_again(
         (trial,) = next(rounds)
         run_training(trial.config, name=trial_folder(folder, trial).name, folder=folder / "trials")
     assert (folder / "indices" / "strategy-badge_labels-14_seed-1.txt").is_file()
-    found = run_experiment(plan, tmp_path / "f")  # in a folder of its own, from nothing
+    found = run_experiment(plan, tmp_path / "f")  # in a new folder
     assert rows(found, "badge", 20, 1) == rows(summary, "badge", 20, 1)
 
 
-def test_a_chain_whose_trial_failed_ends_and_random_goes_on(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+def test_a_failed_trial_ends_its_chain_except_random(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     def fail(config: object, *, name: str, folder: Path, **more: object) -> object:
         if "14" in name:
             raise LoralabError("no luck")
@@ -169,7 +169,7 @@ def pool(counts: tuple[int, ...], positions: np.ndarray | None = None) -> Pool: 
     return Pool(np.arange(len(labels)) if positions is None else positions, examples, "")
 
 
-def test_the_first_rows_are_purely_random_where_every_class_has_one() -> None:
+def test_the_first_rows_are_random_if_every_class_has_one() -> None:
     even = pool((50, 50))
     found = first_rows(even, 20, np.random.default_rng(3))
     assert found.tolist() == sorted(np.random.default_rng(3).permutation(100)[:20].tolist())
@@ -178,7 +178,7 @@ def test_the_first_rows_are_purely_random_where_every_class_has_one() -> None:
     assert 9.5 < np.mean(drawn) < 10.5
 
 
-def test_a_class_that_was_not_drawn_gets_one_row_and_the_rest_stays() -> None:
+def test_a_class_without_a_sampled_row_gets_one() -> None:
     rare = pool((98, 1, 1))
     order = np.random.default_rng(3).permutation(100)
     found = first_rows(rare, 10, np.random.default_rng(3))
@@ -188,13 +188,13 @@ def test_a_class_that_was_not_drawn_gets_one_row_and_the_rest_stays() -> None:
     assert set(first_rows(rare, 3, np.random.default_rng(0)).tolist()) > {98, 99}
 
 
-def test_positions_are_those_that_an_index_file_counts() -> None:
+def test_positions_match_the_index_file() -> None:
     assert first_rows(pool((2, 2), np.array([10, 20, 30, 40])), 4, np.random.default_rng(0)).tolist() == [10, 20, 30, 40]
     positions, texts = pool((2, 2), np.array([10, 20, 30, 40])).without(np.array([20, 40]))
     assert (positions.tolist(), texts) == ([10, 30], ["0", "2"])
 
 
-def test_the_pool_is_bounded_and_its_rows_are_addressed_as_before(tiny: Path, topics_csv: Path) -> None:
+def test_a_bounded_pool_keeps_its_row_numbers(tiny: Path, topics_csv: Path) -> None:
     (base,) = planned(tiny, topics_csv).bases
     whole, few = Pool.load(base.config), Pool.load(base.config.override("data.max_train_samples=40"))
     assert (len(whole.positions), len(few.positions)) == (96, 40)
@@ -221,7 +221,7 @@ def test_numbers_of_labels_fit_classes_and_pool(
     assert not (tmp_path / "e").exists()
 
 
-def test_other_steps_and_other_rows_do_not_go_on(tiny: Path, tmp_path: Path) -> None:
+def test_other_steps_and_changed_rows_are_refused(tiny: Path, tmp_path: Path) -> None:
     data = write_csv(tmp_path / "rows.csv", topics(20))
     folder = tmp_path / "e"
     plan = planned(tiny, data, labels=("8",), strategies=("random",), seeds=(1,))
@@ -234,7 +234,7 @@ def test_other_steps_and_other_rows_do_not_go_on(tiny: Path, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("damage", ["1\n2\n", "0\n0\n1\n2\n3\n4\n5\n6\n", "one"])
-def test_a_damaged_index_file_is_told(tiny: Path, topics_csv: Path, tmp_path: Path, damage: str) -> None:
+def test_a_damaged_index_file_is_reported(tiny: Path, topics_csv: Path, tmp_path: Path, damage: str) -> None:
     plan = planned(tiny, topics_csv, labels=("8",), strategies=("random",), seeds=(1,))
     next(plan.rounds(tmp_path / "e", lambda what: None))
     (tmp_path / "e" / "indices" / "labels-8_seed-1.txt").write_text(damage, encoding="utf-8")
@@ -242,7 +242,7 @@ def test_a_damaged_index_file_is_told(tiny: Path, topics_csv: Path, tmp_path: Pa
         next(plan.rounds(tmp_path / "e", lambda what: None))
 
 
-def test_several_recipes_have_pools_and_chains_of_their_own(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+def test_each_recipe_has_its_own_pool_and_chains(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     other = shutil.copy(topics_csv, tmp_path / "other.csv")
     points = {"strategy": ("random",), "labels": ("8",)}
     plan = plan_active(find_kind("active"), [str(topics_csv), str(other)], [f"model.base={tiny}", *SETTINGS], points, (1,))

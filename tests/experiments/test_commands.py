@@ -1,4 +1,4 @@
-"""`loralab experiment` as it is typed."""
+"""`loralab experiment` on the command line."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def test_help_lists_every_kind_with_its_question() -> None:
     assert "\n      loralab experiment compare runs/A runs/B" in told
 
 
-def test_alone_it_describes_the_kinds() -> None:
+def test_without_arguments_it_describes_the_kinds() -> None:
     assert done("experiment") == "\n\n".join(kind.describe() for kind in KINDS.values()) + "\n"
     assert done("experiment", "layers") == KINDS["layers"].describe() + "\n"
     assert "did you mean 'scaling'" in invoke("experiment", "scalling").err
 
 
-def test_an_experiment_is_told_named_and_gone_on_with(settings: list[str], topics_csv: Path) -> None:
+def test_an_experiment_is_shown_named_and_resumed(settings: list[str], topics_csv: Path) -> None:
     runs = Path(settings[-1])
     arguments = ["experiment", "grid", topics_csv, *settings, "--points", "lora.rank=2,4", "--seeds", "1"]
     told = done(*arguments)
@@ -85,7 +85,7 @@ def test_wrong_input_is_one_message(arguments: list[str], message: str, tmp_path
     assert not [*tmp_path.iterdir()]
 
 
-def test_names_that_are_alike_at_first_are_told_whole_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_with_a_common_start_are_shown_in_full_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     told = Console(width=80, record=True, file=StringIO())
     monkeypatch.setattr(display, "console", told)
     names = ("recipe-distilbert-baseline", "recipe-distilbert-study")

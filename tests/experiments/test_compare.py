@@ -1,4 +1,4 @@
-"""Finished runs as an experiment: how they are named, grouped, told apart and refused."""
+"""Finished runs as an experiment: names, recipes, factors, refusals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROWS = {"test": {"count": 10, "fingerprint": "same"}}
 
 @pytest.fixture
 def finished(tmp_path: Path) -> Callable[..., str]:
-    """Make a run folder as a finished run leaves it, less what comparing does not read."""
+    """Make the run folder of a finished run, as far as a comparison reads it."""
 
     def make(name: str, *settings: str, rows: object = ROWS) -> str:
         config = load_config("quickstart", settings)
@@ -56,26 +56,26 @@ def test_runs_that_differ_by_seed_are_one_recipe(finished: Callable[..., str]) -
     assert plan.spec.varied == {"recipe": ["a", "b"], "lora.rank": [4, 8], "seed": [1, 2]}
 
 
-def test_what_changes_speed_alone_and_what_the_seed_draws_sets_nothing_apart(finished: Callable[..., str]) -> None:
+def test_speed_settings_and_the_seeds_own_samples_do_not_distinguish_recipes(finished: Callable[..., str]) -> None:
     folders = [finished(f"x{i}", f"seed={i}", f"data.sample_seed={i}", f"train.threads={i}", f"name=x{i}") for i in (1, 2)]
     assert [each["recipe"] for each in factors(plan_comparison(KIND, folders)).values()] == ["x1", "x1"]
     other = finished("y", "seed=3", "data.sample_seed=4")
     assert factors(plan_comparison(KIND, [*folders, other]))["y"]["data.sample_seed"] == 4
 
 
-def test_lists_and_mappings_are_told_in_words(finished: Callable[..., str]) -> None:
+def test_lists_and_mappings_become_text(finished: Callable[..., str]) -> None:
     folders = [finished("a", "lora.targets=query,value"), finished("b", "lora.targets=value", "train.class_weights={World: 2.0}")]
     told = factors(plan_comparison(KIND, folders))
     assert (told["a"]["lora.targets"], told["b"]["lora.targets"]) == ("query+value", "value")
     assert (told["a"]["train.class_weights"], told["b"]["train.class_weights"]) == (None, "{'World': 2.0}")
 
 
-def test_recipes_of_one_stem_keep_their_runs_names(finished: Callable[..., str]) -> None:
+def test_recipes_of_one_stem_keep_their_run_names(finished: Callable[..., str]) -> None:
     told = factors(plan_comparison(KIND, [finished("a-s1", "lora.rank=2"), finished("a-s2", "lora.rank=4")]))
     assert [each["recipe"] for each in told.values()] == ["a", "a-s2"]
 
 
-def test_a_recipe_has_no_other_recipes_name(finished: Callable[..., str]) -> None:
+def test_recipe_names_are_unique(finished: Callable[..., str]) -> None:
     folders = [finished("a-s42"), finished("a", "lora.rank=2"), finished("news20", "lora.rank=4")]
     told = factors(plan_comparison(KIND, folders))
     assert [each["recipe"] for each in told.values()] == ["a", "a-2", "news20"]
@@ -89,11 +89,11 @@ def test_a_recipe_has_no_other_recipes_name(finished: Callable[..., str]) -> Non
         (["r/e/trials/seed-1", "r/f/trials/seed-1"], ["e_seed-1", "f_seed-1"]),
     ],
 )
-def test_names_are_as_short_as_sets_them_apart(folders: list[str], names: list[str]) -> None:
+def test_names_are_as_short_as_uniqueness_allows(folders: list[str], names: list[str]) -> None:
     assert [*short_names([Path(folder) for folder in folders])] == names
 
 
-def test_names_that_no_part_of_a_path_sets_apart_are_numbered() -> None:
+def test_names_that_stay_ambiguous_are_numbered() -> None:
     folders = [Path("/x/a_b"), Path("/x_a/b"), Path("/y/a_b"), Path("/y_a/b")]
     assert [*short_names(folders)] == ["x_a_b-1", "x_a_b-2", "y_a_b-3", "y_a_b-4"]
 
@@ -108,7 +108,7 @@ def test_an_experiment_stands_for_its_complete_trials(finished: Callable[..., st
     assert [*plan.runs] == ["seed-1", "b"]
 
 
-def test_the_experiment_names_the_runs_where_they_lie_and_runs_nothing(finished: Callable[..., str], tmp_path: Path) -> None:
+def test_runs_are_referenced_in_place_and_nothing_is_run(finished: Callable[..., str], tmp_path: Path) -> None:
     folders = [finished("a", "lora.rank=2"), finished("b")]
     target = tmp_path / "runs" / "compare"
     with mock.patch("loralab.pipeline.run_training", side_effect=AssertionError):
@@ -149,7 +149,7 @@ def test_runs_that_cannot_be_compared_are_refused(finished: Callable[..., str], 
         plan_comparison(KIND, [a], (), {}, (1,))
 
 
-def test_other_runs_are_another_question(finished: Callable[..., str], tmp_path: Path) -> None:
+def test_other_runs_are_another_experiment(finished: Callable[..., str], tmp_path: Path) -> None:
     folders = [finished(name, f"lora.rank={i}") for i, name in enumerate("abc", 1)]
     run_experiment(plan_comparison(KIND, folders[:2]), tmp_path / "e")
     with pytest.raises(LoralabError, match="holds another experiment"):

@@ -1,4 +1,4 @@
-"""Trials run here and in processes to the same results; what is finished stays, what is killed is run again."""
+"""Trials give the same results here and in processes; completed ones are skipped, killed ones resumed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def weights(trials: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def done(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two seeds, never stopped."""
+    """Two seeds, not interrupted."""
     folder = tmp_path_factory.mktemp("done") / "seeds"
     assert not run_experiment(planned(tiny, topics_csv), folder).failures
     return folder
@@ -65,7 +65,7 @@ def test_every_trial_is_an_ordinary_run(tiny: Path, topics_csv: Path, done: Path
     assert run_folder.read_config(done / "trials" / trial.name) == trial.config
 
 
-def test_finished_trials_are_found_and_new_points_are_added(tiny: Path, topics_csv: Path, done: Path) -> None:
+def test_completed_trials_are_skipped_and_new_points_added(tiny: Path, topics_csv: Path, done: Path) -> None:
     before = weights(done)
     with mock.patch("loralab.pipeline.run_training", wraps=run_training) as ran:
         summary = run_experiment(planned(tiny, topics_csv, seeds=(2, 3)), done)
@@ -77,7 +77,7 @@ def test_finished_trials_are_found_and_new_points_are_added(tiny: Path, topics_c
     assert before.items() < weights(done).items()
 
 
-def test_a_trial_that_was_stopped_goes_on_to_the_same_adapter(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
+def test_an_interrupted_trial_resumes_to_the_same_adapter(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
     trial = planned(tiny, topics_csv).trials[0]
 
     def stop(event: Event) -> None:
@@ -129,7 +129,7 @@ def test_a_failing_trial_does_not_stop_the_others(tiny: Path, topics_csv: Path, 
     assert set(weights(tmp_path / "grid")) == {right.name}
 
 
-def test_a_finished_trial_with_other_settings_is_refused(tiny: Path, topics_csv: Path, done: Path) -> None:
+def test_a_completed_trial_with_other_settings_is_refused(tiny: Path, topics_csv: Path, done: Path) -> None:
     before = weights(done)
     with pytest.raises(LoralabError, match="was run with other settings"):
         run_trials(planned(tiny, topics_csv, "lora.rank=2").trials, done, HERE)
@@ -138,7 +138,7 @@ def test_a_finished_trial_with_other_settings_is_refused(tiny: Path, topics_csv:
     assert weights(done) == before
 
 
-def test_a_finished_trial_of_a_version_without_a_setting_is_found(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
+def test_a_completed_trial_without_a_newer_setting_is_skipped(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(done, tmp_path / "older"))
     for config in folder.glob("trials/*/config.yaml"):
         text = config.read_text()
@@ -161,8 +161,8 @@ def test_trials_that_share_a_run_are_run_once(tiny: Path, topics_csv: Path, tmp_
     assert os.listdir(tmp_path / "trials") == ["start"]
 
 
-def test_a_run_from_elsewhere_is_never_run(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
-    config = planned(tiny, topics_csv).trials[0].config.override("lora.rank=3")  # its settings are its own affair
+def test_an_external_run_is_never_run(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:
+    config = planned(tiny, topics_csv).trials[0].config.override("lora.rank=3")  # settings of an external run are not checked
     assert run_trials([Trial("x", config, {}, os.path.relpath(done / "trials" / "seed-1", tmp_path))], tmp_path, HERE)[0].skipped
     with (
         mock.patch("loralab.pipeline.run_training", side_effect=AssertionError),
@@ -171,11 +171,11 @@ def test_a_run_from_elsewhere_is_never_run(tiny: Path, topics_csv: Path, done: P
         run_trials([Trial("x", config, {}, "../nothing")], tmp_path, HERE)
 
 
-# --- how a trial ends, with the run itself played ------------------------------------------------------------------
+# --- how a trial ends, with a mock of the run ------------------------------------------------------------------
 
 
-def played(*ends: Exception | None) -> Any:
-    """run_training that ends in turn as said."""
+def mock_training(*ends: Exception | None) -> Any:
+    """A mock of run_training that ends in turn as given."""
     return mock.patch("loralab.pipeline.run_training", side_effect=[end if end else mock.DEFAULT for end in ends])
 
 
@@ -184,41 +184,41 @@ def trial() -> Trial:
     return Trial("t", Config(), {})
 
 
-def begun(folder: Path) -> Path:
+def started(folder: Path) -> Path:
     run_folder.create(folder / "trials" / "t", Config(), {}, overwrite=False)
     return folder
 
 
-def test_interruption_alone_gets_through(trial: Trial, tmp_path: Path) -> None:
-    with played(Interrupted("Ctrl-C")), pytest.raises(Interrupted):
+def test_only_an_interruption_is_raised(trial: Trial, tmp_path: Path) -> None:
+    with mock_training(Interrupted("Ctrl-C")), pytest.raises(Interrupted):
         run_trial(trial, tmp_path)
     for error in (LoralabError("no such column"), RunFailed("disk full")):
-        with played(error):
+        with mock_training(error):
             assert run_trial(trial, tmp_path).failure == str(error)
 
 
-def test_a_bug_is_a_failure_with_its_trace(trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with played(ZeroDivisionError("ours")):
+def test_a_bug_is_a_failure_with_its_traceback(trial: Trial, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with mock_training(ZeroDivisionError("ours")):
         assert run_trial(trial, tmp_path).failure == "ZeroDivisionError('ours')"
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_what_cannot_be_resumed_begins_anew_and_the_outcome_says_why(trial: Trial, tmp_path: Path) -> None:
-    with played(LoralabError("precision was bf16"), None) as ran:
-        assert run_trial(trial, begun(tmp_path)) == Outcome(trial, restarted="precision was bf16")
+def test_a_trial_that_cannot_be_resumed_restarts_and_gives_the_reason(trial: Trial, tmp_path: Path) -> None:
+    with mock_training(LoralabError("precision was bf16"), None) as ran:
+        assert run_trial(trial, started(tmp_path)) == Outcome(trial, restarted="precision was bf16")
     assert [call.kwargs for call in ran.call_args_list] == [
         {"name": "t", "folder": tmp_path / "trials", "listeners": (), "resume": True},
         {"name": "t", "folder": tmp_path / "trials", "listeners": (), "overwrite": True},
     ]
 
 
-def test_a_failed_resumption_keeps_what_was_done(trial: Trial, tmp_path: Path) -> None:
-    with played(RunFailed("disk full")) as ran:
-        assert run_trial(trial, begun(tmp_path)).failure == "disk full"
+def test_a_failed_resumption_does_not_restart(trial: Trial, tmp_path: Path) -> None:
+    with mock_training(RunFailed("disk full")) as ran:
+        assert run_trial(trial, started(tmp_path)).failure == "disk full"
     assert ran.call_count == 1
 
 
-def test_where_is_one_of_four() -> None:
+def test_where_is_one_of_three() -> None:
     assert choose_execution("here", 2) == ExecutionOptions("here", 2)
     with pytest.raises(LoralabError, match="choose one of here, processes, ray"):
         choose_execution("there")
@@ -235,7 +235,7 @@ def test_processes_give_the_same_adapters(tiny: Path, topics_csv: Path, done: Pa
 
 
 def start(tiny: Path, data: Path, folder: Path) -> subprocess.Popen[str]:
-    """An experiment of three long trials, two at a time, in a session of its own."""
+    """Start an experiment of three long trials, two at a time, in its own session."""
     settings = [f"model.base={tiny}", *SETTINGS, "train.epochs=8", "train.schedule=constant"]
     command = [
         "-m",
@@ -264,7 +264,7 @@ def start(tiny: Path, data: Path, folder: Path) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str]) -> None:
-    """Leave no worker behind, however the test ends."""
+    """Kill all workers, however the test ends."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
@@ -272,12 +272,12 @@ def end(process: subprocess.Popen[str]) -> None:
 def wait_until(happened: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < end, "it did not happen"
+        assert time.monotonic() < end, "timed out"
         time.sleep(0.05)
 
 
 def steps(folder: Path, trial: str) -> int:
-    """The last step that a trial's log tells."""
+    """The last step in a trial's log."""
     log = folder / "e" / "trials" / trial
     return max((event["step"] for event in run_folder.read_log(log)), default=0)
 
@@ -298,9 +298,7 @@ def never_stopped(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_costs_no_trial(
-    tiny: Path, topics_csv: Path, tmp_path: Path, never_stopped: dict[str, str]
-) -> None:
+def test_a_killed_worker_costs_no_trial(tiny: Path, topics_csv: Path, tmp_path: Path, never_stopped: dict[str, str]) -> None:
     process = start(tiny, topics_csv, tmp_path / "killed")
     try:
         wait_until(lambda: steps(tmp_path / "killed", "seed-1") >= 2)
@@ -318,9 +316,7 @@ def test_a_worker_that_is_killed_costs_no_trial(
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_an_experiment_to_go_on_with(
-    tiny: Path, topics_csv: Path, tmp_path: Path, never_stopped: dict[str, str]
-) -> None:
+def test_an_experiment_resumes_after_ctrl_c(tiny: Path, topics_csv: Path, tmp_path: Path, never_stopped: dict[str, str]) -> None:
     process = start(tiny, topics_csv, tmp_path / "cut")
     try:
         wait_until(lambda: steps(tmp_path / "cut", "seed-1") >= 2)

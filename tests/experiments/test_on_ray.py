@@ -1,4 +1,4 @@
-"""Trials on a real Ray of this machine: the same results as here, also when workers are killed, or see none of our files."""
+"""Trials on a real Ray on this machine: the same results as here, also with killed workers and without shared files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def failures(outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def a_ray() -> Iterator[None]:
-    """A Ray as `--where ray` starts it; the tests share it."""
+    """A Ray as `--where ray` starts it, shared by the tests."""
     pytest.importorskip("ray")
     ray = on_ray.connect(None)
     yield
@@ -63,7 +63,7 @@ def a_ray() -> Iterator[None]:
 
 @contextlib.contextmanager
 def killer(name: str, due: Callable[[], bool], most: int) -> Iterator[list[int]]:
-    """Kill -9 a trial's worker when it is due, at most so often, and list those killed. Ray calls a worker after its task."""
+    """Kill -9 a trial's worker when it is due, at most `most` times, and list the pids. Ray names a worker after its task."""
     killed: list[int] = []
     over = threading.Event()
 
@@ -89,10 +89,10 @@ class TestOnRay:
 
     pytestmark = on_a_real_ray
 
-    def test_all_results_are_there_and_those_of_here(
+    def test_results_equal_those_without_ray(
         self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.chdir(tmp_path)  # not where Ray was started: relative paths are meant from here
+        monkeypatch.chdir(tmp_path)  # not where Ray was started: relative paths refer to this folder
         (tmp_path / "rows.csv").write_bytes(topics_csv.read_bytes())
         trials = [trial(f"seed-{seed}", tiny, "rows.csv", f"seed={seed}") for seed in (1, 2, 3)]
         run_trials(trials, Path("here"), ExecutionOptions())
@@ -107,28 +107,26 @@ class TestOnRay:
         assert sorted(path.name for path in Path("ray/trials").iterdir()) == ["seed-1", "seed-2", "seed-3"]
         assert all(outcome.skipped for outcome in run_trials(trials, Path("ray"), ExecutionOptions("ray")))
 
-    def test_a_trial_whose_worker_is_killed_goes_on_to_the_same_result(
-        self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path
-    ) -> None:
+    def test_a_trial_resumes_after_its_worker_is_killed(self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
         long = trial("long", tiny, topics_csv, "train.epochs=30", "train.eval_steps=4")
         trials = [long, trial("short", tiny, topics_csv)]
-        began: list[int] = []
+        started: list[int] = []
 
         def in_the_middle() -> bool:
             folder = tmp_path / "ray" / "trials" / "long"
-            if (folder / run_folder.CHECKPOINT).is_file() and not began:
-                began.append((folder / run_folder.CONFIG).stat().st_ino)
-            return bool(began)
+            if (folder / run_folder.CHECKPOINT).is_file() and not started:
+                started.append((folder / run_folder.CONFIG).stat().st_ino)
+            return bool(started)
 
         with killer("long", in_the_middle, most=1) as killed:
             outcomes = run_trials(trials, tmp_path / "ray", ExecutionOptions("ray", 2))
         assert len(killed) == 1
         assert failures(outcomes) == {}
-        assert (tmp_path / "ray" / "trials" / "long" / run_folder.CONFIG).stat().st_ino == began[0], "it began anew"
+        assert (tmp_path / "ray" / "trials" / "long" / run_folder.CONFIG).stat().st_ino == started[0], "it was started anew"
         run_trials([long], tmp_path / "here", ExecutionOptions())
         assert adapters(tmp_path / "ray", [long]) == adapters(tmp_path / "here", [long])
 
-    def test_a_trial_that_kills_its_workers_is_given_up_and_the_others_go_on(
+    def test_a_trial_that_kills_its_workers_fails_and_the_others_continue(
         self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path
     ) -> None:
         trials = [trial("deadly", tiny, topics_csv), trial("good", tiny, topics_csv)]
@@ -138,7 +136,7 @@ class TestOnRay:
         assert [*failures(outcomes)] == ["deadly"]
         assert failures(outcomes)["deadly"].startswith("its worker died 3 times")
 
-    def test_runs_come_back_from_a_worker_that_sees_no_file_of_ours(
+    def test_runs_return_from_a_worker_without_shared_files(
         self, a_ray: None, tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(on_ray, "shared_marker", lambda folder: contextlib.nullcontext(tmp_path / "no such mark"))
@@ -160,7 +158,7 @@ class TestOnRay:
     [
         ([(2, 0)], None, 10, ResourceShare(1, 0)),
         ([(16, 0)], 3, 10, ResourceShare(5, 0)),
-        ([(16, 0)], None, 2, ResourceShare(8, 0)),  # two trials have half of it each
+        ([(16, 0)], None, 2, ResourceShare(8, 0)),  # half for each of two trials
         ([(2, 0)], 8, 10, ResourceShare(1, 0)),
         ([(4, 0), (2, 0)], 1, 10, ResourceShare(4, 0)),  # no trial spans hosts
         ([(16, 2)], None, 10, ResourceShare(8, 1)),
@@ -168,21 +166,21 @@ class TestOnRay:
         ([(16, 2)], 3, 10, ResourceShare(5, 0.5)),
         ([(16, 1)], 3, 10, ResourceShare(5, 0.3333)),  # three of them fit
         ([(16, 4)], 1, 10, ResourceShare(16, 1)),
-        ([(0, 0)], None, 10, ResourceShare(1, 0)),  # a cluster that still has to grow
+        ([(0, 0)], None, 10, ResourceShare(1, 0)),  # a cluster without nodes yet
     ],
 )
 def test_a_cluster_is_divided(nodes: list[tuple[int, int]], jobs: int | None, trials: int, share: ResourceShare) -> None:
     assert choose_share([{"CPU": cpus, **({"GPU": gpus} if gpus else {})} for cpus, gpus in nodes], jobs, trials) == share
 
 
-def test_only_settings_that_are_paths_must_be_on_a_worker(tiny: Path, topics_csv: Path) -> None:
+def test_only_existing_paths_must_be_on_a_worker(tiny: Path, topics_csv: Path) -> None:
     assert find_local_paths(load_config("quickstart")) == {}
     config = load_config("quickstart", [f"model.base={tiny}", f"data.validation={topics_csv}", "data.test=0.5"])
     assert find_local_paths(config) == {"data.validation": str(topics_csv), "model.base": str(tiny)}
-    assert find_local_paths(load_config("roberta-search")) == {}  # names of the hub
+    assert find_local_paths(load_config("roberta-search")) == {}  # hub ids
 
 
-def test_a_worker_without_a_file_says_which_and_where(tiny: Path, tmp_path: Path) -> None:
+def test_a_missing_file_on_a_worker_is_named(tiny: Path, tmp_path: Path) -> None:
     task = RayTask(
         trial("a", tiny, "rows.csv"), Path("runs/x"), tmp_path / "gone", tmp_path / "mark", {"data.source": "rows.csv"}, 1
     )
@@ -199,7 +197,7 @@ def a_run(folder: Path) -> Path:
     return folder
 
 
-def test_what_is_packed_is_unpacked_over_what_was_begun(tmp_path: Path) -> None:
+def test_returned_files_replace_an_incomplete_run(tmp_path: Path) -> None:
     source = a_run(tmp_path / "worker" / "a")
     (source / "track").symlink_to("/etc")
     begun = tmp_path / "trials" / "a"
@@ -215,26 +213,26 @@ def test_what_is_packed_is_unpacked_over_what_was_begun(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other/scores.json", "model/../../x", "notes.txt", ".", ""])
-def test_a_file_that_no_run_has_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_file_name_that_no_run_has_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunFailed, match="which no run has"):
         write_run_files({run_folder.SCORES: b"{}", name: b"x"}, tmp_path / "trials" / "a")
     assert [*tmp_path.iterdir()] == []
 
 
-def test_a_run_that_is_too_large_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_is_too_large_is_not_returned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(on_ray, "MAX_RUN_BYTES", 10)
     with pytest.raises(RunFailed, match="use a --runs folder on a shared disk"):
         read_run_files(a_run(tmp_path / "a"))
 
 
-def test_an_address_is_for_ray_alone() -> None:
+def test_an_address_needs_ray() -> None:
     assert choose_execution("ray", 2, "10.0.0.1:6379") == ExecutionOptions("ray", 2, "10.0.0.1:6379")
     for where in (None, "here", "processes"):
         with pytest.raises(LoralabError, match=r"--ray-address 10\.0\.0\.1:6379 needs --where ray"):
             choose_execution(where, None, "10.0.0.1:6379")
 
 
-def test_an_address_where_nothing_listens_is_told_at_once() -> None:
+def test_a_dead_address_is_reported_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert check_address(address) == address

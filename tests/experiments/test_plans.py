@@ -1,4 +1,4 @@
-"""Plans are functions of settings: counts, names, factors, and what each trial's settings are."""
+"""Plans as functions of settings: counts, names, factors and configs of the trials."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GRID = KINDS["grid"]
 def plan(
     kind: str, *settings: str, recipes: tuple[str, ...] = ("quickstart",), seeds: tuple[int, ...] = (1,), **points: str
 ) -> list[Trial]:
-    """The trials of a kind; points by their settings' names with __ for the dot."""
+    """The trials of a kind; points by the settings' names with __ for the dot."""
     typed = parse_points([f"{axis.replace('__', '.')}={values}" for axis, values in points.items()])
     return [*make_plan(find_kind(kind), recipes, settings, typed, seeds).trials]
 
@@ -65,7 +65,7 @@ def test_a_grid_is_every_combination_with_every_seed() -> None:
     assert [(t.config.lora.rank, t.config.train.epochs, t.config.seed) for t in found] == [tuple(w.values()) for w in wanted]
 
 
-def test_around_varies_one_setting_at_a_time() -> None:
+def test_one_at_a_time_varies_one_setting() -> None:
     found = plan("ablation", lora__dropout="0,0.2", train__weight_decay="0.1")
     assert [dict(trial.factors) for trial in found] == [
         {"seed": 1},
@@ -78,12 +78,12 @@ def test_around_varies_one_setting_at_a_time() -> None:
     assert found[1].config.train == own.train
 
 
-def test_points_equal_to_the_recipes_own_or_to_one_another_are_one_trial() -> None:
+def test_equal_points_are_one_trial() -> None:
     assert [dict(t.factors) for t in plan("ablation", lora__rank="16,4")] == [{"seed": 1}, {"lora.rank": 4, "seed": 1}]
     assert [t.factors["train.learning_rate"] for t in plan("grid", train__learning_rate="1e-3,0.001,2e-3")] == [1e-3, 2e-3]
 
 
-def test_alpha_is_held_to_the_rank() -> None:
+def test_alpha_scales_with_the_rank() -> None:
     found = plan("grid", lora__rank="2,8")
     assert [(t.config.lora.rank, t.config.lora.alpha) for t in found] == [(2, 4.0), (8, 16.0)]  # quickstart: 32 / 16
     assert [t.config.lora.alpha for t in plan("grid", "lora.alpha=16", lora__rank="2,8")] == [2.0, 8.0]
@@ -96,7 +96,7 @@ def test_a_multiple_of_the_rank_is_alpha() -> None:
     assert [t.factors["lora.alpha"] for t in found[:3]] == ["0.5r", "2r", 10.0]
 
 
-def test_words_are_joined_by_plus_and_none_is_told_as_it_was_typed() -> None:
+def test_lists_are_joined_by_plus_and_none_keeps_its_text() -> None:
     found = plan("grid", lora__targets="value,query+value", lora__layers="top2,all")
     assert [(t.config.lora.targets, t.config.lora.layers) for t in found[1:3]] == [(("value",), None), (("query", "value"), "top2")]
     assert [t.factors["lora.layers"] for t in found] == ["top2", "all", "top2", "all"]
@@ -115,7 +115,7 @@ def test_a_plus_makes_a_list_only_for_settings_that_take_one() -> None:
     assert factors["train.class_weights"] == "2.0+1.0+1.0+1.0"
 
 
-def test_several_recipes_are_a_factor_even_where_their_settings_are_equal(tmp_path: object) -> None:
+def test_several_recipes_are_a_factor_even_with_equal_settings(tmp_path: object) -> None:
     same = f"{tmp_path}/same.yaml"
     with open(same, "w", encoding="utf-8") as file:
         file.write(load_config("quickstart").to_yaml())
@@ -124,19 +124,19 @@ def test_several_recipes_are_a_factor_even_where_their_settings_are_equal(tmp_pa
     assert "recipe" not in plan("seeds")[0].factors
 
 
-def test_settings_hold_for_all_trials_and_win_over_the_kinds_own() -> None:
+def test_fixed_settings_override_the_kinds_own() -> None:
     found = make_plan(find_kind("few-shot"), ["quickstart"], ["data.validation=0.2", "lora.rank=3"], {})
     assert {(t.config.data.validation, t.config.lora.rank) for t in found.trials} == {(0.2, 3)}
     assert found.spec.fixed == ("data.validation=0.2", "lora.rank=3")
     assert make_plan(find_kind("few-shot"), ["quickstart"], [], {}).spec.fixed == ("data.validation=0",)
 
 
-def test_the_question_tells_the_points_of_every_factor() -> None:
+def test_the_spec_has_the_points_of_every_factor() -> None:
     found = make_plan(GRID, ["quickstart"], [], {"lora.rank": ("4", "2")}, [5, 6]).spec
     assert found.varied == {"lora.rank": [4, 2], "seed": [5, 6]}
 
 
-def test_draws_change_the_training_rows_and_leave_the_test_rows() -> None:
+def test_resampling_changes_training_rows_only() -> None:
     splits = [
         load_splits(trial.config.data)[0].fingerprints() for trial in plan("few-shot", seeds=(1, 2), data__shots_per_class="5")
     ]
@@ -148,7 +148,7 @@ def test_draws_change_the_training_rows_and_leave_the_test_rows() -> None:
 # --- names ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_name_tells_the_factors() -> None:
+def test_a_name_contains_the_factors() -> None:
     assert trial_name({"lora.rank": 4, "train.monitor": "f1:Sci/Tech", "seed": 1}) == "rank-4_monitor-f1-Sci-Tech_seed-1"
 
 
@@ -158,7 +158,7 @@ def test_an_experiment_is_named_after_kind_and_recipe_once() -> None:
     assert len(default_name("compare", ["r" * 300])) == 80
 
 
-def test_a_setting_whose_last_word_is_not_its_own_is_named_in_full() -> None:
+def test_an_ambiguous_setting_is_named_in_full() -> None:
     found = plan("ablation", lora__dropout="0.3", model__dropout="0.3")
     assert [trial.name for trial in found] == ["seed-1", "lora.dropout-0.3_seed-1", "model.dropout-0.3_seed-1"]
 
@@ -203,14 +203,14 @@ def test_long_names_are_cut_and_stay_apart() -> None:
         ("grid", [], {"train.monitor": ("f1:a/b", "f1:a-b")}, None, "differ by more than punctuation"),
     ],
 )
-def test_what_cannot_be_planned_is_said(
+def test_invalid_plans_are_refused(
     kind: str, settings: list[str], points: dict[str, tuple[str, ...]], seeds: tuple[int, ...] | None, message: str
 ) -> None:
     with pytest.raises(LoralabError, match=re.escape(message)):
         plan_experiment(find_kind(kind), ["quickstart"], settings, points, seeds)
 
 
-def test_the_setting_of_an_axis_around_is_its_centre() -> None:
+def test_a_fixed_setting_is_the_centre_of_one_at_a_time() -> None:
     found = plan("ablation", "lora.dropout=0.3", lora__dropout="0")
     assert [t.config.lora.dropout for t in found] == [0.3, 0.0]
 
@@ -231,12 +231,12 @@ def test_unknown_kinds_and_recipes_name_the_nearest() -> None:
 
 
 @pytest.mark.parametrize("given", [["lora.rank"], ["lora.rank=2", "lora.rank=4"]])
-def test_points_are_read_once_for_each_setting(given: list[str]) -> None:
+def test_points_are_given_once_per_setting(given: list[str]) -> None:
     with pytest.raises(LoralabError, match="once per setting"):
         parse_points(given)
 
 
-def test_points_and_seeds_are_read() -> None:
+def test_points_and_seeds_are_parsed() -> None:
     assert parse_points(["lora.rank=2, 4,8", "tuning=full"]) == {"lora.rank": ("2", "4", "8"), "tuning": ("full",)}
     assert parse_seeds("1, 2,30") == (1, 2, 30)
     for odd in ("1,x", "", "1,,2", "-1"):
@@ -244,7 +244,7 @@ def test_points_and_seeds_are_read() -> None:
             parse_seeds(odd)
 
 
-def test_no_augmentation_is_one_point_however_it_is_said() -> None:
+def test_no_augmentation_is_one_point() -> None:
     found = plan("augmentation", seeds=(1,), data__augment="swap,synonym+deletion", data__augment_ratio="0,0.25,0.5")
     told = [(trial.factors["data.augment"], trial.factors["data.augment_ratio"]) for trial in found]
     assert told == [("none", 0), ("swap", 0.25), ("swap", 0.5), ("synonym+deletion", 0.25), ("synonym+deletion", 0.5)]

@@ -1,4 +1,4 @@
-"""Searches on a tiny encoder, in this process: what is run, stopped, refused and written."""
+"""Searches on a tiny encoder in this process: what is run, pruned, refused and written."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def told(summary: SearchSummary) -> list[tuple[object, ...]]:
     return [(row.number, row.state, dict(row.points), row.values, dict(row.evaluations)) for row in summary.trials]
 
 
-def test_a_search_leaves_ordinary_runs_a_table_and_settings_ready_to_train(make: Make, tmp_path: Path) -> None:
-    heard: list[SearchTrial] = []
-    summary = run_search(make(), tmp_path / "s", on_trial_end=heard.append)
-    assert [row.number for row in heard] == [0, 1, 2]
+def test_a_search_writes_runs_a_table_and_the_best_settings(make: Make, tmp_path: Path) -> None:
+    ended: list[SearchTrial] = []
+    summary = run_search(make(), tmp_path / "s", on_trial_end=ended.append)
+    assert [row.number for row in ended] == [0, 1, 2]
     lines = table(tmp_path / "s")
     assert [line["state"] for line in lines] == ["complete"] * 3
     entries = {entry.name: entry for entry in read_experiment(tmp_path / "s").records}
@@ -94,7 +94,7 @@ def test_a_limit_that_is_searched_stays_in_the_best_settings(make: Make, tmp_pat
     assert str(best.data.max_train_samples) == summary.trials[0].points["data.max_train_samples"]
 
 
-def test_a_search_cut_off_anywhere_ends_as_one_that_was_not(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_search_ends_like_an_uninterrupted_one(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make(trials=3)
     whole = run_search(plan, tmp_path / "whole")
 
@@ -125,7 +125,9 @@ def test_a_search_cut_off_anywhere_ends_as_one_that_was_not(make: Make, tmp_path
         assert logs[0] == logs[1]
 
 
-def test_a_result_that_was_not_told_is_found_and_not_run_again(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unrecorded_result_is_recorded_without_running_again(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plan = make(trials=1)
 
     def dies(*args: object) -> None:
@@ -142,9 +144,7 @@ def test_a_result_that_was_not_told_is_found_and_not_run_again(make: Make, tmp_p
     assert scores.stat().st_mtime_ns == written
 
 
-def test_a_hopeless_trial_stops_and_a_broken_one_fails_and_the_search_goes_on(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pruned_and_failed_trials_do_not_end_the_search(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = Study.should_prune
     monkeypatch.setattr(
         Study, "should_prune", lambda self, n, e, value: seen(self, n, e, value) or (n, e) == (1, 2) or (n, e) == (0, 3)
@@ -158,7 +158,7 @@ def test_a_hopeless_trial_stops_and_a_broken_one_fails_and_the_search_goes_on(
     summary = run_search(make(trials=4), tmp_path / "s")
     assert [row.state for row in summary.trials] == ["complete", "pruned", "failed", "complete"]
     steps = [max(e["step"] for e in run_folder.read_log(tmp_path / "s" / "trials" / f"trial-000{n}")) for n in (0, 1, 3)]
-    assert steps == [6, 4, 6]  # what is at its end anyway is let be
+    assert steps == [6, 4, 6]  # a trial at its last step is not pruned
     pruned = tmp_path / "s" / "trials" / "trial-0001"
     assert not (pruned / run_folder.CHECKPOINT).exists()
     assert not (pruned / run_folder.SCORES).exists()
@@ -171,7 +171,7 @@ def test_a_hopeless_trial_stops_and_a_broken_one_fails_and_the_search_goes_on(
     assert (failed.failure, failed.pruned) == (lines[2]["reason"], None)
 
 
-def test_what_is_over_the_budget_is_never_run(make: Make, tmp_path: Path) -> None:
+def test_points_over_the_budget_are_not_run(make: Make, tmp_path: Path) -> None:
     plan = make("lora.max_trainable=4000", over=["lora.rank=2..16", "lora.dropout=0..0.5"], trials=2)
     summary = run_search(plan, tmp_path / "s")
     rejected = [row for row in summary.trials if row.state == "rejected"]
@@ -187,7 +187,7 @@ def test_what_is_over_the_budget_is_never_run(make: Make, tmp_path: Path) -> Non
             assert run_folder.read_scores(run)["counts"]["trainable"] == row.facts["trainable"] <= 4000
 
 
-def test_two_objectives_leave_a_front(make: Make, tmp_path: Path) -> None:
+def test_two_objectives_give_a_pareto_front(make: Make, tmp_path: Path) -> None:
     plan = make(objectives=("loss", "trainable"), sampler="grid", over=["lora.rank=2,8", "train.learning_rate=1e-3,3e-2"], trials=9)
     summary = run_search(plan, tmp_path / "s")
     lines = {int(line["number"]): (float(line["loss"]), int(line["trainable"])) for line in table(tmp_path / "s")}
@@ -218,20 +218,20 @@ def test_two_objectives_leave_a_front(make: Make, tmp_path: Path) -> None:
         (["lora.rank=4"], {}, "both fixed"),
     ],
 )
-def test_what_would_fail_every_trial_is_said_before_the_first(
+def test_errors_of_every_trial_are_raised_before_the_first(
     make: Make, settings: list[str], more: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(LoralabError, match=message):
         make(*settings, **more)
 
 
-def test_a_setting_that_is_held_leaves_the_recipes_space() -> None:
+def test_a_fixed_setting_leaves_the_recipes_space() -> None:
     data = ["data.source=sample", "model.base=minilm"]
     assert "lora.rank" in plan_search("roberta-search", data).settings.space.to_text()
     assert "lora.rank" not in plan_search("roberta-search", [*data, "lora.rank=4"]).settings.space.to_text()
 
 
-def test_a_space_of_ones_own(tmp_path: Path) -> None:
+def test_a_space_from_a_file_or_a_recipe(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text("lora.rank: [4, 8]\ntrain.epochs: 1..2\n")
     assert plan_search("quickstart", ranges=tmp_path / "space.yaml").settings.space.to_text() == {
         "lora.rank": "4,8",
@@ -241,7 +241,7 @@ def test_a_space_of_ones_own(tmp_path: Path) -> None:
     assert plan_search(str(tmp_path / "recipe.yaml")).settings.space.to_text() == {"lora.dropout": "0..0.1"}
 
 
-def test_another_question_or_a_strangers_folder_is_refused(make: Make, tmp_path: Path) -> None:
+def test_another_search_or_an_unrelated_folder_is_refused(make: Make, tmp_path: Path) -> None:
     run_search(make(trials=1), tmp_path / "s")
     with pytest.raises(LoralabError, match="holds another search"):
         run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s")

@@ -1,4 +1,4 @@
-"""Searches as programs: killed without a word, and on two machines over one PostgreSQL server."""
+"""Searches as programs: killed, and on two machines with one PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ended(folder: Path) -> dict[int, dict[str, str]]:
 
 
 def runs_of(folder: Path) -> dict[str, int]:
-    """Each complete trial with the time its scores were written."""
+    """Each complete trial with the time of its scores."""
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob(f"trials/*/{run_folder.SCORES}")}
 
 
@@ -72,7 +72,7 @@ def test_twenty_trials_survive_two_kills_and_none_runs_twice(tiny: Path, topics_
             if goal == 4:
                 os.killpg(program.pid, signal.SIGKILL)  # the whole program
             else:
-                program.kill()  # its parent alone: the others must not go on without it
+                program.kill()  # the parent alone: its workers must end with it
             program.wait()
             _, alive = psutil.wait_procs(children, timeout=30)
             assert not [process for process in alive if process.status() != psutil.STATUS_ZOMBIE]
@@ -105,12 +105,12 @@ def test_twenty_trials_survive_two_kills_and_none_runs_twice(tiny: Path, topics_
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a database on a PostgreSQL server that lives as long as these tests."""
+    """The URL of a database on a PostgreSQL server that runs during these tests."""
     if not PROGRAMS:
         pytest.skip("there are no PostgreSQL programs in /usr/lib/postgresql")
     folder = Path(tempfile.mkdtemp(prefix="loralab-postgres-"))  # not below pytest's folders, which another user may not enter
     user: dict[str, object] = {}
-    if os.geteuid() == 0:  # the server will not run as root
+    if os.geteuid() == 0:  # the server refuses to run as root
         entry = pwd.getpwnam("postgres")
         os.chown(folder, entry.pw_uid, entry.pw_gid)
         user = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
@@ -133,7 +133,7 @@ def server() -> Iterator[str]:
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_two_machines_share_a_search_over_postgresql(server: str, tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
-    """Two programs with folders of their own, started at once on an empty database."""
+    """Two programs with their own folders, started at the same time on an empty database."""
     folders = [tmp_path / "here", tmp_path / "there"]
     more = ["--name", "shared", "--trials", "8", "--storage", server]
     programs = [

@@ -1,4 +1,4 @@
-"""The space of a search: what is typed, what is drawn, what is refused. No Optuna, no network."""
+"""The search space: parsing, sampling, refusals. No Optuna, no network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from loralab.experiments.space import default_ranges, make_space, parse_over
 
 
 class Draws:
-    """Draws by chance, as Optuna's trials do, and remembers what it was asked."""
+    """Samples at random, like Optuna's trials, and records the requests."""
 
     def __init__(self, seed: int = 0) -> None:
         self.random, self.asked = random.Random(seed), list[tuple[Any, ...]]()
@@ -57,7 +57,7 @@ class Draws:
         ("train.head_learning_rate", "1..2", (1.0, 2.0, None, False)),
     ],
 )
-def test_ranges_as_they_are_typed(name: str, typed: object, asked: tuple[Any, ...]) -> None:
+def test_ranges_as_typed(name: str, typed: object, asked: tuple[Any, ...]) -> None:
     draws = Draws()
     base = Config().override("data.augment=swap")
     point = make_space(base, {name: typed}).suggest(draws)
@@ -89,12 +89,12 @@ def test_ranges_as_they_are_typed(name: str, typed: object, asked: tuple[Any, ..
         ({}, "empty"),
     ],
 )
-def test_what_cannot_be_searched_is_said(ranges: dict[str, object], message: str) -> None:
+def test_invalid_ranges_are_refused(ranges: dict[str, object], message: str) -> None:
     with pytest.raises(LoralabError, match=message):
         make_space(Config(), ranges)
 
 
-def test_alpha_follows_the_rank_that_was_drawn() -> None:
+def test_alpha_follows_the_sampled_rank() -> None:
     space = make_space(Config(), {"lora.rank": "2..64:log", "lora.alpha": "0.5r..4r"})
     seen = set()
     for seed in range(50):
@@ -107,7 +107,7 @@ def test_alpha_follows_the_rank_that_was_drawn() -> None:
     assert len(seen) > 10
 
 
-def test_drawn_numbers_have_four_digits_and_stay_in_their_range() -> None:
+def test_sampled_numbers_have_four_digits_and_stay_in_range() -> None:
     space = make_space(Config(), {"train.learning_rate": "0.00012345..0.00012349", "lora.dropout": "0..0.2"})
     for seed in range(20):
         points = space.suggest(Draws(seed))
@@ -121,7 +121,7 @@ def test_drawn_numbers_have_four_digits_and_stay_in_their_range() -> None:
         )
 
 
-def test_combinations_are_all_there_and_once() -> None:
+def test_combinations_are_complete_and_unique() -> None:
     space = make_space(Config(), {"lora.rank": "4..8/2", "lora.dropout": "0..0.2/0.1", "lora.targets": "value,query+value"})
     found = [space.points(values) for values in space.combinations()]
     wanted = itertools.product(("4", "6", "8"), ("0", "0.1", "0.2"), ("value", "query+value"))
@@ -134,7 +134,7 @@ def test_combinations_are_all_there_and_once() -> None:
 
 
 def test_the_published_space_is_shipped() -> None:
-    """features.md, C: r, alpha, dropout, learning rate, epochs."""
+    """r, alpha, dropout, learning rate, epochs."""
     space = make_space(load_config("roberta-search"), search_ranges("roberta-search"))
     draws = Draws()
     space.suggest(draws)
@@ -158,7 +158,7 @@ def test_every_recipe_has_a_space(recipe: str) -> None:
         apply_points(base, space.suggest(Draws(seed)))
 
 
-def test_over_is_one_range_a_setting() -> None:
+def test_over_is_one_range_per_setting() -> None:
     assert parse_over(["lora.rank=4,8", "lora.alpha=1r..4r:log"]) == {"lora.rank": "4,8", "lora.alpha": "1r..4r:log"}
     for given in (["lora.rank"], ["lora.rank=4", "lora.rank=8"]):
         with pytest.raises(LoralabError, match="once per setting"):

@@ -1,4 +1,4 @@
-"""Each strategy picks what a hand computes; badge equals its definition with the outer products formed."""
+"""Strategies by hand; badge equals its definition with explicit outer products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROWS = np.array([[0.43, 0.19, 0.19, 0.19], [0.5, 0.5, 0.0, 0.0], [0.45, 0.22, 0.
 FEATURES = np.eye(4)
 
 
-def test_uncertainty_is_what_a_hand_computes() -> None:
+def test_uncertainty_by_hand() -> None:
     np.testing.assert_allclose(least_confidence(ROWS), [0.57, 0.5, 0.55, 0.0])
     np.testing.assert_allclose(margin(ROWS), [0.76, 1.0, 0.77, 0.0])
     by_hand = [-(0.43 * math.log(0.43) + 3 * 0.19 * math.log(0.19)), math.log(2)]
@@ -52,8 +52,8 @@ def test_badge_is_k_means_plus_plus_over_gradient_embeddings() -> None:
     assert badge(PoolScores(probabilities, features), 12, np.random.default_rng(5)).tolist() == picked
 
 
-def test_badge_spreads_where_uncertainty_alone_repeats_itself() -> None:
-    """Ten copies of the most uncertain row, and five rows unlike it and one another."""
+def test_badge_picks_diverse_rows() -> None:
+    """Ten copies of the most uncertain row, and five different rows."""
     probabilities = np.array([[0.5, 0.5]] * 10 + [[0.4, 0.6]] * 5)
     features = np.concatenate([np.tile([1.0, 0, 0, 0, 0, 0], (10, 1)), np.eye(6)[1:]])
     scored = PoolScores(probabilities, features)
@@ -63,14 +63,14 @@ def test_badge_spreads_where_uncertainty_alone_repeats_itself() -> None:
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_no_row_is_picked_twice_even_where_all_are_equal(name: str) -> None:
+def test_no_row_is_picked_twice(name: str) -> None:
     for seed in range(5):  # rounding leaves these rows a little distance from themselves
         probabilities, features = random_rows(1, width=384, seed=seed)
         scored = PoolScores(np.repeat(probabilities, 20, axis=0), np.repeat(features * 1e3, 20, axis=0))
         assert sorted(STRATEGIES[name](scored, 20, np.random.default_rng(1)).tolist()) == [*range(20)]
 
 
-def test_badge_is_decided_by_its_stream() -> None:
+def test_badge_depends_on_its_generator() -> None:
     scored = PoolScores(*random_rows(60))
     first, again, other = (badge(scored, 10, np.random.default_rng(seed)).tolist() for seed in (1, 1, 2))
     assert first == again != other

@@ -1,4 +1,4 @@
-"""A study's bookkeeping, without any training: claims, counts, pruning, deaths; over one journal opened more than once."""
+"""A study's bookkeeping without training: claims, counts, pruning, deaths; with several openings of one journal."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def fits(points: Mapping[str, str]) -> tuple[int, str | None]:
     return 7, None
 
 
-def run_all(study: Study, refuse: object = fits) -> None:
-    while claimed := study.claim(refuse):  # type: ignore[arg-type]
+def run_all(study: Study, check_budget: object = fits) -> None:
+    while claimed := study.claim(check_budget):  # type: ignore[arg-type]
         study.complete(claimed.number, [float(claimed.points["lora.rank"])] * len(study.settings.objectives), {"steps": 3})
 
 
-def test_claims_end_at_the_number_asked_for_over_every_opening(tmp_path: Path) -> None:
+def test_claims_end_at_the_requested_number_over_all_programs(tmp_path: Path) -> None:
     first, second = (Study(settings(4), tmp_path, "s") for _ in range(2))
     a, b = first.claim(fits), second.claim(fits)
     assert a is not None
@@ -39,7 +39,7 @@ def test_claims_end_at_the_number_asked_for_over_every_opening(tmp_path: Path) -
     assert (a.number, b.number) == (0, 1)
     second.complete(1, [0.5], {})
     run_all(second)
-    assert second.remaining == 0  # what runs in `first` is counted
+    assert second.remaining == 0  # running ones of `first` count
     assert second.claim(fits) is None
     first.complete(0, [0.9], {"steps": 5})
     states = [(trial.number, trial.state) for trial in Study(settings(4), tmp_path, "s").trials()]
@@ -50,7 +50,7 @@ def test_claims_end_at_the_number_asked_for_over_every_opening(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
-def test_a_search_that_is_opened_again_draws_what_it_would_have_drawn(tmp_path: Path, sampler: str) -> None:
+def test_a_reopened_study_samples_the_same_points(tmp_path: Path, sampler: str) -> None:
     over = {"lora.rank": "4,8,16,32", "lora.dropout": "0..0.3/0.1"} if sampler == "grid" else None
     points = []
     for name, opens in (("whole", 1), ("cut", 14)):
@@ -72,19 +72,19 @@ def test_no_point_runs_twice_and_a_small_space_ends(tmp_path: Path, sampler: str
     )
 
 
-def test_a_range_too_narrow_for_its_digits_ends(tmp_path: Path) -> None:
+def test_a_range_narrower_than_its_digits_ends(tmp_path: Path) -> None:
     study = Study(settings(20, {"lora.dropout": "0.1..0.100001"}), tmp_path, "s")
     assert study.claim(fits)
     assert study.claim(fits) is None
     assert len(study.trials()) == 1
 
 
-def test_points_over_the_budget_are_counted_apart_and_replaced(tmp_path: Path) -> None:
-    def refuse(points: Mapping[str, str]) -> tuple[int, str | None]:
+def test_points_over_the_budget_are_replaced(tmp_path: Path) -> None:
+    def check_budget(points: Mapping[str, str]) -> tuple[int, str | None]:
         return int(points["lora.rank"]), "over budget" if int(points["lora.rank"]) > 100 else None
 
     study = Study(settings(8), tmp_path, "s")
-    run_all(study, refuse)
+    run_all(study, check_budget)
     trials = study.trials()
     assert sum(trial.state == "complete" for trial in trials) == 8
     rejected = [trial for trial in trials if trial.state == "rejected"]
@@ -95,22 +95,22 @@ def test_points_over_the_budget_are_counted_apart_and_replaced(tmp_path: Path) -
     assert all(trial.facts["trainable"] == int(trial.points["lora.rank"]) for trial in trials)
 
 
-def test_a_search_where_nothing_fits_ends(tmp_path: Path) -> None:
+def test_a_search_without_points_in_the_budget_ends(tmp_path: Path) -> None:
     study = Study(settings(2), tmp_path, "s")
     assert study.claim(lambda points: (9, "over budget")) is None
     assert [trial.state for trial in study.trials()] == ["rejected"] * 20
 
 
-def test_a_trial_whose_process_is_gone_is_taken_up_under_its_number(tmp_path: Path) -> None:
+def test_an_abandoned_trial_keeps_its_number(tmp_path: Path) -> None:
     program = f"""
 from pathlib import Path
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_study import Study, fits, settings
 study = Study(settings(3), Path({str(tmp_path)!r}), "s")
-found = study.claim(fits)
-study.should_prune(found.number, 1, 0.25)
-print(found.points["lora.rank"], found.points["lora.dropout"], flush=True)
+claimed = study.claim(fits)
+study.should_prune(claimed.number, 1, 0.25)
+print(claimed.points["lora.rank"], claimed.points["lora.dropout"], flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     died = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -120,14 +120,14 @@ os.kill(os.getpid(), signal.SIGKILL)
     claimed = study.claim(fits)
     assert claimed is not None
     assert (claimed.number, dict(claimed.points)) == (0, {"lora.rank": rank, "lora.dropout": dropout})
-    assert not study.should_prune(0, 1, 0.75)  # the same evaluation again: what was told first stays
+    assert not study.should_prune(0, 1, 0.75)  # a repeated evaluation: the first value stays
     assert study.trials()[0].evaluations == {1: 0.25}
     other = study.claim(fits)
     assert other is not None
-    assert other.number == 1  # its own is alive
+    assert other.number == 1  # this process's own trial is running
 
 
-def test_another_machines_trial_is_left_alone_until_it_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_machines_trial_is_taken_over_after_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study(settings(2), tmp_path, "s")
     with monkeypatch.context() as patch:
         patch.setattr(study_module.socket, "gethostname", lambda: "elsewhere")
@@ -142,7 +142,7 @@ def test_another_machines_trial_is_left_alone_until_it_is_silent(tmp_path: Path,
     assert taken.number == 0
 
 
-def test_a_trial_that_kills_its_process_is_given_up(tmp_path: Path) -> None:
+def test_a_trial_that_kills_its_process_fails(tmp_path: Path) -> None:
     import os
 
     study = Study(settings(1), tmp_path, "s")
@@ -157,8 +157,8 @@ def test_a_trial_that_kills_its_process_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
-def test_a_hopeless_trial_is_seen_at_its_evaluations(tmp_path: Path, pruner: str) -> None:
-    """Ten good trials over 9 evaluations, then a bad one: median sees it at once, hyperband at a rung, none never."""
+def test_an_unpromising_trial_is_pruned_at_an_evaluation(tmp_path: Path, pruner: str) -> None:
+    """Ten good trials over 9 evaluations, then a bad one: median prunes it at once, hyperband at a rung, none never."""
     study = Study(settings(30, pruner=pruner), tmp_path, "s")
     for _ in range(10):
         good = study.claim(fits)
@@ -178,7 +178,7 @@ def test_a_hopeless_trial_is_seen_at_its_evaluations(tmp_path: Path, pruner: str
     assert study.best_numbers() == [0]
 
 
-def test_the_front_of_two_objectives(tmp_path: Path) -> None:
+def test_the_pareto_front_of_two_objectives(tmp_path: Path) -> None:
     study = Study(settings(4, objectives=("accuracy", "trainable")), tmp_path, "s")
     for values in ((0.9, 300.0), (0.8, 100.0), (0.85, 400.0), (0.7, 100.0)):
         claimed = study.claim(fits)
@@ -188,7 +188,7 @@ def test_the_front_of_two_objectives(tmp_path: Path) -> None:
     assert study.best_numbers() == [0, 1]  # more accurate and fewer parameters: 2 and 3 are beaten
 
 
-def test_what_mattered(tmp_path: Path) -> None:
+def test_importances(tmp_path: Path) -> None:
     study = Study(settings(30, sampler="random"), tmp_path, "s")
     run_all(study)  # the value is the rank
     shares = study.importances()["accuracy"]
@@ -198,7 +198,7 @@ def test_what_mattered(tmp_path: Path) -> None:
 
 def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:
     Study(settings(), tmp_path, "s", identity="a")
-    Study(settings(9, sampler="random"), tmp_path, "s", identity="a")  # more trials, another sampler: the same question
+    Study(settings(9, sampler="random"), tmp_path, "s", identity="a")  # more trials or another sampler are allowed
     for other, identity in ((settings(objectives=("loss",)), "a"), (settings(over={"lora.rank": "2,4"}), "a"), (settings(), "b")):
         with pytest.raises(LoralabError, match="holds another search"):
             Study(other, tmp_path, "s", identity=identity)
@@ -215,12 +215,12 @@ def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:
         ({"sampler": "grid"}, "is continuous"),
     ],
 )
-def test_rules_that_cannot_be(more: dict[str, object], message: str) -> None:
+def test_invalid_search_settings(more: dict[str, object], message: str) -> None:
     with pytest.raises(LoralabError, match=message):
         settings(**more)  # type: ignore[arg-type]
 
 
-def test_a_journal_that_was_cut_off_in_a_line_is_read(tmp_path: Path) -> None:
+def test_a_journal_with_an_incomplete_line_is_read(tmp_path: Path) -> None:
     run_all(Study(settings(2), tmp_path, "s"))
     with (tmp_path / "study.journal").open("ab") as file:
         file.write(b'{"op_code":4,"wor')
@@ -229,8 +229,8 @@ def test_a_journal_that_was_cut_off_in_a_line_is_read(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials()] == ["complete"] * 3
 
 
-def test_the_lock_of_a_journal_is_one_for_the_threads_of_a_process_too(tmp_path: Path) -> None:
-    lock, inside = study_storage.FileLock(tmp_path / "lock"), list[str]()
+def test_the_journals_lock_excludes_threads_too(tmp_path: Path) -> None:
+    lock, inside = study_storage.JournalLock(tmp_path / "lock"), list[str]()
 
     def enter(name: str) -> None:
         lock.acquire()
@@ -251,9 +251,7 @@ def test_the_lock_of_a_journal_is_one_for_the_threads_of_a_process_too(tmp_path:
 @pytest.mark.parametrize(
     "url", ["mysql://secret@host/db", "sqlite:///a.db", "postgresql://u:secret@127.0.0.1:1/db", "postgresql://u:secret[@host/db"]
 )
-def test_a_storage_that_cannot_be_used_is_told_without_its_password(
-    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unusable_storage_is_reported_without_its_password(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_storage.time, "sleep", lambda seconds: None)
     with pytest.raises(LoralabError, match=r"PostgreSQL|cannot be used|is not a URL") as told:
         Study(settings(), tmp_path, "s", url)

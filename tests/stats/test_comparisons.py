@@ -1,4 +1,4 @@
-"""Tests over seeds and rows against SciPy, statsmodels, published examples and simulated nothing."""
+"""Tests over seeds and rows against SciPy, statsmodels, published examples and simulations under the null."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ B = np.array([0.8990, 0.8961, 0.9011, 0.8995, 0.8941, 0.9031, 0.8966])
 scores = st.lists(st.tuples(*[st.integers(0, 500).map(lambda right: right / 500)] * 2), min_size=1, max_size=9)
 
 
-def test_a_pair_of_settings_is_tested_as_scipy_tests_it() -> None:
+def test_paired_tests_equal_scipys() -> None:
     found, t = paired(A, B), scipy_stats.ttest_rel(A, B)
     assert found.t_p == found.p == pytest.approx(t.pvalue, rel=1e-9)
     assert found.interval == pytest.approx((t.confidence_interval().low, (A - B).mean(), t.confidence_interval().high), abs=1e-12)
@@ -52,7 +52,7 @@ def test_statsmodels_agrees() -> None:
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 30])
-def test_the_detectable_difference_is_found_four_times_in_five(n: int) -> None:
+def test_the_detectable_difference_has_80_percent_power(n: int) -> None:
     a, b = np.random.default_rng(n).normal(0.9, 0.01, (2, n))
     detectable = paired(a, b).detectable
     assert detectable is not None
@@ -60,7 +60,7 @@ def test_the_detectable_difference_is_found_four_times_in_five(n: int) -> None:
     assert scipy_stats.nct.sf(beyond, n - 1, shift) == pytest.approx(0.8, abs=1e-6)
 
 
-def test_the_effect_is_unbiased_where_cohens_is_a_quarter_too_large() -> None:
+def test_the_effect_is_unbiased_unlike_cohens() -> None:
     sample = np.random.default_rng(0).normal(1, 1, (20_000, 5))
     cohen = sample.mean(axis=1) / sample.std(axis=1, ddof=1)
     hedges = paired(sample[0], np.zeros(5)).effect
@@ -78,7 +78,7 @@ def test_zeros_and_ties_have_exact_ranks() -> None:
     assert paired(a, b).permutation_p == 1  # the differences themselves add up to 0
 
 
-def test_many_pairs_are_drawn_with_a_seed() -> None:
+def test_many_pairs_are_sampled_with_a_seed() -> None:
     a, b = np.random.default_rng(5).normal(0, 1, (2, 25))
     found = paired(a, b, seed=1)
     assert found.permutation_p == pytest.approx(found.t_p, abs=0.02)
@@ -88,7 +88,7 @@ def test_many_pairs_are_drawn_with_a_seed() -> None:
 
 
 @given(scores)
-def test_sides_may_be_exchanged(pairs: list[tuple[float, float]]) -> None:
+def test_paired_is_symmetric(pairs: list[tuple[float, float]]) -> None:
     a, b = np.array(pairs).T
     one, other = paired(a, b), paired(b, a)
     assert one.difference == -other.difference
@@ -114,7 +114,7 @@ def test_differences_that_do_not_vary() -> None:
     assert two.effect is None
 
 
-def test_separate_seeds_are_tested_by_welch() -> None:
+def test_independent_seeds_use_welchs_test() -> None:
     found, welch = unpaired(A, B[:4] + 0.001), scipy_stats.ttest_ind(A, B[:4] + 0.001, equal_var=False)
     expected = welch.confidence_interval()
     assert found.p == pytest.approx(welch.pvalue, rel=1e-9)
@@ -128,7 +128,7 @@ def test_separate_seeds_are_tested_by_welch() -> None:
     assert unpaired([0.9] * 3, A).p == pytest.approx(scipy_stats.ttest_1samp(A, 0.9).pvalue)
 
 
-def test_mcnemars_mid_p_is_the_published_one() -> None:
+def test_mcnemars_mid_p_equals_the_published_one() -> None:
     """Fagerland, Lydersen and Laake 2013, table 1: 1 against 7 of 21 rows; exact p 0.070, mid-p 0.039."""
     a, b = np.array([1] * 1 + [0] * 7 + [1] * 13), np.array([0] * 1 + [1] * 7 + [1] * 13)
     found = mcnemar(a, b)
@@ -138,7 +138,7 @@ def test_mcnemars_mid_p_is_the_published_one() -> None:
     assert mcnemar(b, a).p == found.p
 
 
-def test_mcnemar_at_the_ends() -> None:
+def test_mcnemar_extremes() -> None:
     assert mcnemar([True, False], [True, False]).p == 1
     assert mcnemar([1, 0, 1], [0, 1, 1]).p == 1
     assert mcnemar([1] * 5, [0] * 5).p == 0.5**5
@@ -149,13 +149,13 @@ def test_mcnemar_at_the_ends() -> None:
 
 
 @given(st.lists(st.floats(0, 1), max_size=8))
-def test_holm_keeps_the_order_and_never_lowers(p: list[float]) -> None:
+def test_holm_keeps_the_order_and_never_lowers_p(p: list[float]) -> None:
     adjusted = holm(p)
     assert all(before <= after <= 1 for before, after in zip(p, adjusted, strict=True))
     assert all(adjusted[i] <= adjusted[j] for i, j in itertools.permutations(range(len(p)), 2) if p[i] < p[j])
 
 
-def test_holm_by_hand_and_what_is_no_p() -> None:
+def test_holm_by_hand_and_invalid_p_values() -> None:
     assert holm([0.04, 0.01, 0.03, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
     for wrong in ([1.2], [-0.1], [float("nan")]):
         with pytest.raises(ValueError, match="between 0 and 1"):
@@ -184,7 +184,7 @@ def _apart(random: np.random.Generator) -> list[float]:
 @pytest.mark.parametrize(
     ("draw", "tests"), [(_seeds(8), 3), (_seeds(11), 3), (_rows, 1), (_apart, 1)], ids=["8", "11", "rows", "welch"]
 )
-def test_nothing_is_found_in_nothing_one_time_in_twenty(draw: Callable[[np.random.Generator], list[float]], tests: int) -> None:
+def test_type_one_error_is_five_percent(draw: Callable[[np.random.Generator], list[float]], tests: int) -> None:
     """Type-I error over 1,000 null pairs."""
     random = np.random.default_rng(0)
     errors = np.mean(np.array([draw(random) for _ in range(1000)]) < 0.05, axis=0)
@@ -217,11 +217,11 @@ WORDS = [
 
 
 @pytest.mark.parametrize(("found", "corrected", "words"), WORDS)
-def test_what_may_be_said(found: Paired | Unpaired, corrected: float | None, words: str) -> None:
+def test_verdicts(found: Paired | Unpaired, corrected: float | None, words: str) -> None:
     assert verdict(found, adjusted_p=corrected) == words
 
 
-def test_what_could_not_have_been_seen_is_said() -> None:
+def test_a_verdict_names_the_detectable_difference() -> None:
     expected = "(-0.10 to +0.10; paired t over 9 seeds, p = 0.900); differences under 0.20 points would often be missed"
     assert verdict(UNSURE) == f"no significant difference: +0.002 points {expected}"
     taken_back = verdict(SURE, adjusted_p=0.2)
@@ -231,7 +231,7 @@ def test_what_could_not_have_been_seen_is_said() -> None:
     assert verdict(SURE, level=0.001).startswith("no significant difference")
 
 
-def test_what_is_no_pair_is_refused() -> None:
+def test_invalid_pairs_are_refused() -> None:
     for a, b in (([], []), ([1.0], [1.0, 2.0]), ([[1.0]], [[1.0]])):
         with pytest.raises(ValueError, match="paired"):
             paired(a, b)

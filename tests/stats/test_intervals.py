@@ -10,7 +10,7 @@ from loralab.stats import bonferroni_bound, difference_of_proportions, paired_bo
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 3), (81, 263), (7204, 7600)])
-def test_wilson_is_scipys(successes: int, n: int) -> None:
+def test_wilson_equals_scipys(successes: int, n: int) -> None:
     found = wilson(successes, n)
     expected = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
     assert found == pytest.approx((expected.low, successes / n, expected.high), abs=1e-12)
@@ -20,14 +20,14 @@ def test_wilson_is_scipys(successes: int, n: int) -> None:
     ("first", "second", "expected"),
     [((56, 70), (48, 80), (0.0524, 0.2, 0.3339)), ((9, 10), (3, 10), (0.1705, 0.6, 0.8090)), ((10, 10), (0, 10), (0.6075, 1, 1))],
 )
-def test_differences_are_newcombes_published_ones(
+def test_differences_equal_newcombes_published_ones(
     first: tuple[int, int], second: tuple[int, int], expected: tuple[float, float, float]
 ) -> None:
     """Newcombe 1998, table II, method 10."""
     assert difference_of_proportions(first, second) == pytest.approx(expected, abs=5e-5)
 
 
-def test_the_paired_bootstrap_is_scipys_on_the_differences() -> None:
+def test_the_paired_bootstrap_equals_scipys() -> None:
     random = np.random.default_rng(0)
     a, b = random.random(400) < 0.8, random.random(400) < 0.7
     found = paired_bootstrap(a, b, resamples=4000)
@@ -38,7 +38,7 @@ def test_the_paired_bootstrap_is_scipys_on_the_differences() -> None:
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.006)
 
 
-def test_pairing_takes_out_what_both_sides_share() -> None:
+def test_pairing_removes_shared_variance() -> None:
     random = np.random.default_rng(0)
     a = random.random(500) < 0.5
     b = a.copy()
@@ -48,7 +48,7 @@ def test_pairing_takes_out_what_both_sides_share() -> None:
     assert paired_bootstrap(a, a) == (0, 0, 0)
 
 
-def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
+def test_bootstrap_coverage_is_95_percent() -> None:
     random = np.random.default_rng(0)
     hits = 0
     for trial in range(300):
@@ -58,7 +58,7 @@ def test_nineteen_of_twenty_intervals_hold_the_truth() -> None:
     assert 0.90 <= hits / 300 <= 0.98
 
 
-def test_large_inputs_are_drawn_in_parts_and_seeds_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_inputs_are_resampled_in_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = np.random.default_rng(0).random((2, 100))
     whole = paired_bootstrap(a, b, resamples=100, seed=3)
     monkeypatch.setattr("loralab.stats.intervals._MAX_DRAWS", 1100)
@@ -66,7 +66,7 @@ def test_large_inputs_are_drawn_in_parts_and_seeds_are_kept(monkeypatch: pytest.
     assert paired_bootstrap(a, b, resamples=100, seed=4) != whole
 
 
-def test_a_summary_is_scipys() -> None:
+def test_a_summary_equals_scipys() -> None:
     values = np.array([0.9012, 0.9031, 0.8790, 0.9050, 0.9001, 0.8988, 0.9100, 0.9020])
     found = summary(values, resamples=20_000)
     t = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
@@ -85,7 +85,7 @@ def test_a_summary_is_scipys() -> None:
     assert wider.low < t.low < narrower.low
 
 
-def test_summaries_of_next_to_nothing() -> None:
+def test_summaries_of_few_or_equal_values() -> None:
     assert summary([0.9]) == (one := summary(np.array([0.9])))
     assert (one.n, one.mean, one.sd, one.t, one.bca) == (1, 0.9, None, None, None)
     two = summary([0.9, 0.8])
@@ -101,7 +101,7 @@ def test_summaries_of_next_to_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_t_holds_for_few_seeds_and_bca_for_many() -> None:
+def test_coverage_of_t_and_bca() -> None:
     """The shares in the docstring of `summary`: a BCa interval of five values must not be sold as one of 95 %."""
     random = np.random.default_rng(0)
     shares = {}
@@ -119,7 +119,7 @@ def test_the_largest_of_many_draws_seldom_goes_bonferroni_bound() -> None:
     assert bonferroni_bound(1) == pytest.approx(1.959964, abs=1e-6)
 
 
-def test_what_is_no_sample_is_refused() -> None:
+def test_invalid_samples_are_refused() -> None:
     for a, b in (([], []), ([1.0], [1.0, 2.0]), ([[1.0]], [[1.0]])):
         with pytest.raises(ValueError, match="paired rows"):
             paired_bootstrap(a, b)

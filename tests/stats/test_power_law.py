@@ -150,7 +150,7 @@ def test_doubling_gains_less_from_there_on() -> None:
         diminishing(LAW, gain=0)
 
 
-def test_what_is_no_curve_is_refused() -> None:
+def test_invalid_curves_are_refused() -> None:
     with pytest.raises(LoralabError, match=r"2 training set sizes.*add 1"):
         fit_power_law([100, 200, 200], [0.3, 0.2, 0.2])
     with pytest.raises(LoralabError, match=r"3 training set sizes.*at least 4"):

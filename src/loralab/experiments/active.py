@@ -18,7 +18,7 @@ import numpy as np
 from loralab.config import Config
 from loralab.data.splits import load_splits, read_indices, stratified
 from loralab.data.types import Examples, Ints
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 from loralab.experiments.plans import BaseRecipe, choose_axes, choose_seeds, load_base_recipes, trial_name
 from loralab.experiments.run_trial import is_complete
 from loralab.experiments.spec import ExperimentKind
@@ -165,7 +165,7 @@ def plan_active(
     valid = (RANDOM, *STRATEGIES)
     for name in axes["strategy"]:
         if name not in valid:
-            raise LoralabError(f"--points strategy: unknown {name!r}{nearest(name, valid)}; strategies: {', '.join(valid)}")
+            raise LoralabError(f"--points strategy: unknown {name!r}{suggest(name, valid)}; strategies: {', '.join(valid)}")
     if invalid := [point for point in axes["labels"] if not point.isdecimal() or int(point) == 0]:
         raise LoralabError(f"--points labels: {invalid[0]!r} is not a number of rows; give labels=50,100,200")
     bases, fixed = load_base_recipes(kind, recipes, settings, axes)

@@ -21,7 +21,7 @@ from typing import Any
 
 from loralab.config import Config
 from loralab.config.loading import NAMED_SOURCES
-from loralab.errors import Interrupted, LoralabError, RunFailed, need
+from loralab.errors import Interrupted, LoralabError, RunFailed, import_optional
 from loralab.experiments.run_trial import MAX_DEATHS, Outcome, OutcomeCallback, run_trial
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import TRIALS, Trial, trial_folder
@@ -101,7 +101,7 @@ def run_on_ray(trials: Sequence[Trial], folder: Path, jobs: int | None, address:
 
 def connect(address: str | None) -> Any:
     """Import ray and connect. A Ray started on this machine ends with this process and sends no usage statistics."""
-    ray: Any = need("ray", "ray")
+    ray: Any = import_optional("ray", "ray")
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         logging.getLogger("ray").setLevel(logging.ERROR)

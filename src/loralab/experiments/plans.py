@@ -14,7 +14,7 @@ from typing import Any, get_args, get_origin
 
 from loralab.config import Config, load_config
 from loralab.config.loading import setting_names
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 from loralab.experiments.spec import ExperimentKind
 from loralab.storage.experiment_folder import ExperimentSpec, Factor, Trial
 
@@ -123,7 +123,7 @@ def choose_axes(kind: ExperimentKind, points: Mapping[str, Sequence[str]]) -> di
     for axis, values in points.items():
         if axis not in names:
             valid = "any setting" if kind.any_setting else ", ".join(kind.axes) or "nothing else"
-            raise LoralabError(f"--points {axis}: {kind.name} varies {valid}{nearest(axis, names)}")
+            raise LoralabError(f"--points {axis}: {kind.name} varies {valid}{suggest(axis, names)}")
         if not values or len(set(values)) < len(values):
             raise LoralabError(f"--points {axis}={','.join(values)}: give different points, separated by commas")
     given = {axis: tuple(values) for axis, values in points.items()}

@@ -314,7 +314,7 @@ def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
         if name in COSTS:
             continue
         with contextlib.suppress(LoralabError):
-            metrics.check_stop_on(name, [str(label) for label in classes])
+            metrics.check_monitor(name, [str(label) for label in classes])
             if not name.startswith("balance:") or name == base.train.monitor:
                 continue
         raise LoralabError(

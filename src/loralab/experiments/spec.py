@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class ExperimentKind:
 def find_kind(name: str) -> ExperimentKind:
     """Return a kind by name. Raises LoralabError for an unknown one."""
     if name not in KINDS:
-        raise LoralabError(f"unknown experiment {name!r}{nearest(name, KINDS)}; kinds: {', '.join(KINDS)}")
+        raise LoralabError(f"unknown experiment {name!r}{suggest(name, KINDS)}; kinds: {', '.join(KINDS)}")
     return KINDS[name]
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import psutil
 
-from loralab.errors import LoralabError, need
+from loralab.errors import LoralabError, import_optional
 from loralab.experiments.execute import death_message
 from loralab.experiments.run_trial import MAX_DEATHS
 from loralab.experiments.space import Space
@@ -123,7 +123,7 @@ class Study:
 
     def __init__(self, settings: SearchSettings, folder: Path, name: str, url: str | None = None, identity: str = "") -> None:
         """Open or create the study. Raises LoralabError if the storage has another study of this name."""
-        need("optuna", "search")
+        import_optional("optuna", "search")
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -312,7 +312,7 @@ class Study:
 
 def remove_study(name: str, url: str) -> None:
     """Delete a study from a database, if it exists."""
-    need("optuna", "search")
+    import_optional("optuna", "search")
     import optuna
 
     storage = open_database(url)

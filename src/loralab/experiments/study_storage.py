@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from loralab.errors import LoralabError, need
+from loralab.errors import LoralabError, import_optional
 from loralab.storage.files import file_lock
 
 if TYPE_CHECKING:
@@ -23,16 +23,16 @@ class JournalLock:
     """A file lock with Optuna's interface. The system releases it when its holder dies; Optuna's own lock files would stay."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.held = path, ExitStack()
+        self.path, self.stack = path, ExitStack()
 
     def acquire(self) -> bool:
-        held = ExitStack()
-        held.enter_context(file_lock(self.path))
-        self.held = held  # only now: until then the holder, which may be another thread, needs its own
+        stack = ExitStack()
+        stack.enter_context(file_lock(self.path))
+        self.stack = stack  # only now: until then the holder, which may be another thread, needs its own
         return True
 
     def release(self) -> None:
-        self.held.close()
+        self.stack.close()
 
 
 def database_lock(storage: Any, name: str) -> Lock:
@@ -67,7 +67,7 @@ def open_database(url: str) -> BaseStorage:
     place = f"{parts.hostname}{parts.path}"  # without the password
     if not parts.scheme.startswith("postgresql"):
         raise LoralabError(f"--storage {parts.scheme}://...: give a PostgreSQL database, such as postgresql://user@host/database")
-    need("psycopg2", "search")
+    import_optional("psycopg2", "search")
     from optuna.storages import RDBStorage
 
     url = f"postgresql+psycopg2{url[len(parts.scheme) :]}"  # SQLAlchemy's default driver depends on its version
