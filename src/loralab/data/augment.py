@@ -16,7 +16,7 @@ import numpy as np
 from loralab.data.clean import clean_text
 from loralab.data.splits import stratified
 from loralab.data.types import Examples, Ints
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 Words = list[str]
 Synonyms = Callable[[str], Sequence[str]]
@@ -45,7 +45,7 @@ def check_techniques(names: Sequence[str]) -> None:
     for i, name in enumerate(names):
         if name not in TECHNIQUES:
             raise LoralabError(
-                f"data.augment: {name!r} is not a technique{nearest(name, TECHNIQUES)}; valid: {', '.join(TECHNIQUES)}"
+                f"data.augment: {name!r} is not a technique{suggest(name, TECHNIQUES)}; valid: {', '.join(TECHNIQUES)}"
             )
         if name in names[:i]:
             raise LoralabError(f"data.augment names {name!r} twice")

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from loralab.errors import LoralabError, need
+from loralab.errors import LoralabError, import_optional
 from loralab.model.device import choose_device
 from loralab.model.hf.pretrained import quiet
 
@@ -94,7 +94,7 @@ def load_back_translation(forward: str, backward: str, device: str = "auto") -> 
 
 def _load(name: str, device: str = "auto") -> Translator:
     """Load a folder, or a hub id from the local cache or else from the hub."""
-    transformers = need("transformers", "augment")
+    transformers = import_optional("transformers", "augment")
     is_folder = Path(name).is_dir()
 
     def load(local: bool) -> Translator:

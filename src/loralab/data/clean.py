@@ -6,7 +6,7 @@ import html
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 _ENTITY = re.compile(r"&(#[0-9]{2,6}|#[xX][0-9a-fA-F]{2,5}|[a-zA-Z][a-zA-Z0-9]{1,30});$")
 # In AG News the ampersands became spaces (`&quot;` is ` quot;`), so the space belongs to the entity.
@@ -82,7 +82,7 @@ def check_steps(steps: Sequence[str]) -> None:
     """Raise LoralabError for an unknown step."""
     for step in steps:
         if step not in STEPS:
-            raise LoralabError(f"data.clean: {step!r} is not a cleaning step{nearest(step, STEPS)}; valid: {', '.join(STEPS)}")
+            raise LoralabError(f"data.clean: {step!r} is not a cleaning step{suggest(step, STEPS)}; valid: {', '.join(STEPS)}")
 
 
 def clean_text(text: str, steps: Sequence[str]) -> str:

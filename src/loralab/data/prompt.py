@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from loralab.data.types import Examples
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -43,7 +43,7 @@ def description_texts(classes: Sequence[str], descriptions: Mapping[str, Sequenc
     if descriptions is None:
         descriptions = {name: (name,) for name in classes}
     if unknown := [name for name in descriptions if name not in classes]:
-        raise LoralabError(f"data.descriptions: {unknown[0]!r} is not a class{nearest(unknown[0], classes)}: {', '.join(classes)}")
+        raise LoralabError(f"data.descriptions: {unknown[0]!r} is not a class{suggest(unknown[0], classes)}: {', '.join(classes)}")
     if missing := [name for name in classes if not descriptions.get(name)]:
         raise LoralabError(f"data.descriptions: class {missing[0]!r} has none; describe every class or none")
     pairs = [(template.replace(CLASS, phrase), label) for label, name in enumerate(classes) for phrase in descriptions[name]]

@@ -99,8 +99,8 @@ class _ColumnBuilder:
             elif kind is GlobalName and cell.name == "NA":
                 plain.append(None)
             else:
-                found = cell.name if kind in (GlobalName, Record) else kind.__name__
-                raise RefusedError(f"holds a {found} in row {row} of column {column!r}: {_READABLE}; drop that column")
+                type_name = cell.name if kind in (GlobalName, Record) else kind.__name__
+                raise RefusedError(f"holds a {type_name} in row {row} of column {column!r}: {_READABLE}; drop that column")
         return plain
 
     def plain(self, value: Any) -> dict[str, list[Any]]:

@@ -14,7 +14,7 @@ import numpy as np
 from loralab.data.clean import replace_surrogates
 from loralab.data.readers import PUBLISHED, class_file, read_chunks
 from loralab.data.types import ColumnChunk, Examples, Ints
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 AG_NEWS_HUB = ("fancyzhx/ag_news", {"train": "data/train-00000-of-00001.parquet", "test": "data/test-00000-of-00001.parquet"})
@@ -125,7 +125,7 @@ def find_columns(chunk: ColumnChunk, path: Path, text: Sequence[str] | None, lab
     text = tuple(name if name in names else name.strip() for name in text or ())
     for wanted in (*text, *((label,) if label and need_labels else ())):
         if wanted not in names:
-            raise LoralabError(f"{path} has no column {wanted!r}{nearest(wanted, names)}; columns: {', '.join(names)}")
+            raise LoralabError(f"{path} has no column {wanted!r}{suggest(wanted, names)}; columns: {', '.join(names)}")
     if label not in names:
         label = next((name for known in _LABEL_NAMES for name in names if name.lower() == known), None)
     text = text or _detect_text([name for name in names if name != label])
@@ -163,7 +163,7 @@ def read_labels(values: Sequence[object], names: tuple[str, ...], path: Path, co
     if unknown := [row for row, key in enumerate(keys) if key not in index]:
         label = str(keys[unknown[0]])
         raise LoralabError(
-            f"{path}: label {label!r} in {list_rows(unknown)} is not a class{nearest(label, names)}; classes: {', '.join(names)}"
+            f"{path}: label {label!r} in {list_rows(unknown)} is not a class{suggest(label, names)}; classes: {', '.join(names)}"
         )
     return np.array([index[str(key)] for key in keys], dtype=np.int64), names
 
@@ -276,7 +276,7 @@ def _map_classes(labels: Ints, names: tuple[str, ...], classes: tuple[str, ...],
     """Map the labels of a file with its own class names to the indices of the known classes."""
     if unknown := sorted(set(names) - set(classes)):
         raise LoralabError(
-            f"{path}: class {unknown[0]!r} is not one of the known classes{nearest(unknown[0], classes)}: {', '.join(classes)}"
+            f"{path}: class {unknown[0]!r} is not one of the known classes{suggest(unknown[0], classes)}: {', '.join(classes)}"
         )
     order = np.array([classes.index(name) for name in names], dtype=np.int64)
     return order[labels]

@@ -43,14 +43,14 @@ class WordNet:
         """
         form = word.lower().replace(" ", "_")
         lemmas = {form}
-        found: set[str] = set()
+        words: set[str] = set()
         for part, sets in self.sets.items():
             regular = [form.removesuffix(old) + new for old, new in self.rules[part] if form.endswith(old)]
             for lemma in (form, *self.irregular[part].get(form, regular)):
                 if lemma in sets:
                     lemmas.add(lemma)
-                    found.update(sets[lemma])
-        return sorted(other.replace("_", " ") for other in found if other.lower() not in lemmas)
+                    words.update(sets[lemma])
+        return sorted(other.replace("_", " ") for other in words if other.lower() not in lemmas)
 
 
 def find_wordnet() -> WordNet:
