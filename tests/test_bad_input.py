@@ -224,11 +224,11 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     ),
     "no label column": (
         _rows("t.csv", [("a", "b"), ("c", "d")], ("title", "body")),
-        ["t.csv has columns title, body", "a label column", "data.label="],
+        ["t.csv has columns title, body", "name the label column", "data.label="],
     ),
     "doubtful columns": (
         _rows("t.csv", [("a", "b", "c")], ("one", "two", "three")),
-        ["columns one, two, three", "a text and a label column", "data.text=", "data.label="],
+        ["columns one, two, three", "name the text and the label column", "data.text=", "data.label="],
     ),
     "empty file": (_write("empty.csv", b""), ["empty.csv is empty"]),
     "empty gzip": (_write("empty.csv.gz", gzip.compress(b"")), ["empty.csv.gz is empty"]),
@@ -236,7 +236,7 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     "blank lines": (_write("blank.jsonl", "\n\n"), ["blank.jsonl is empty"]),
     "one class only": (
         _rows("one.csv", [(f"text {i}", "same") for i in range(20)], ("text", "label")),
-        ["one.csv has one class only (same)", "two or more"],
+        ["one.csv has only one class (same)", "at least two"],
     ),
     "label missing": (
         _rows("t.csv", [*GOOD, ("nothing said", ""), ("nor here", " ")], ("text", "label")),
@@ -256,7 +256,7 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     ),
     "too few rows": (
         _rows("few.csv", [("a", "x"), ("b", "y"), ("c", "x")], ("text", "label")),
-        ["of 3 rows", "both sides need 2 or more"],
+        ["of 3 rows", "both sides need at least 2 rows"],
     ),
     "test takes everything": (_good("data.test=48"), ["data.test=48", "48 rows"]),
     "negative test": (_good("data.test=-0.2"), ["data.test=-0.2"]),
@@ -270,10 +270,10 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     "indices none": (_indices(""), ["data.train_indices", "the training rows"]),
     "ragged row": (_write("r.csv", "text,label\na,x\nb,y,z\n"), ["r.csv: row 1 (line 3) has 3 fields, not 2", "double quotes"]),
     "open quote": (_write("q.csv", 'text,label\n"a,x\n' + "b,y\n" * 300_000), ["q.csv", "quote never closed"]),
-    "two columns of one name": (_write("d.csv", "text,text\na,b\n"), ["two columns have one name"]),
+    "two columns of one name": (_write("d.csv", "text,text\na,b\n"), ["two columns have the same name"]),
     "not UTF-8": (_write("latin.csv", "text,label\nKöln,x\n".encode("latin-1")), ["latin.csv is not UTF-8", "save it as UTF-8"]),
-    "unknown ending": (_write("rows.xlsx", b"PK\x03\x04"), ["rows.xlsx: unknown kind of file", ".csv"]),
-    "no ending": (_write("rows", b"text,label\n"), ["rows: unknown kind of file"]),
+    "unknown ending": (_write("rows.xlsx", b"PK\x03\x04"), ["rows.xlsx: unknown file format", ".csv"]),
+    "no ending": (_write("rows", b"text,label\n"), ["rows: unknown file format"]),
     "no gzip": (_write("fake.csv.gz", b"text,label\na,b\n"), ["cannot read fake.csv.gz"]),
     "cut gzip": (_gzip_cut, ["cut.csv.gz"]),
     "cut parquet": (_parquet_cut, ["cut.parquet cannot be read as Parquet"]),
@@ -341,7 +341,7 @@ def test_data_command_on_what_cannot_be_read(here: Path, name: str) -> None:
 
 def test_data_command_reports_what_training_refuses(here: Path) -> None:
     source, *_ = BAD_DATA["one class only"][0](here)
-    assert "one class only (same)" in done("data", source)
+    assert "only one class (same)" in done("data", source)
 
 
 def test_misspelt_cleaning_step_of_the_clean_command(here: Path) -> None:

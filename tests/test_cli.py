@@ -336,12 +336,12 @@ def test_diagnose_says_what_the_numbers_support_and_explains_texts(run: Path, tm
     out = done(
         "diagnose", run, "--file", path, "--text", "body", "--label", "topic", "--rows", 20, "--input", "[goal] for the bank"
     )
-    for line in ("What the numbers support", "Robustness", "On 20 texts", "[goal] for the bank", "for it:", "against it:"):
+    for line in ("Hypotheses", "Robustness", "20 texts: ", "[goal] for the bank", "for it:", "against it:"):
         assert line in out
     assert str(run / "diagnosis.json") in out.replace("\n", "")
     found = json.loads(done("diagnose", run, "--json"))
     assert found == json.loads((run / "diagnosis.json").read_text(encoding="utf-8"))
-    assert found["sections"][0]["title"] == "What the numbers support"
+    assert found["sections"][0]["title"] == "Hypotheses"
 
 
 def test_diagnose_of_what_is_no_run_is_one_message(tmp_path: Path) -> None:
@@ -409,11 +409,13 @@ def test_augment_shows_what_each_technique_makes_of_a_text(monkeypatch: pytest.M
     assert lines == [line.split(maxsplit=1) for line in done(*command).splitlines()]
     assert any(done(*command) != done(*command, "--seed", str(seed)) for seed in range(3))
     assert "did you mean 'swap'?" in invoke("augment", "a b", "--technique", "swop").err
-    monkeypatch.setattr("loralab.data.wordnet._places", lambda: iter([tmp_path]))
+    monkeypatch.setattr("loralab.data.wordnet._folders", lambda: iter([tmp_path]))
     answer = invoke("augment", "a b")
     assert (answer.code, "wordnet-base" in answer.err) == (2, True)
-    answer = invoke("augment", "a b", "--technique", "back_translation")
-    assert (answer.code, "--back-translation" in answer.err) == (2, True)
+    answer = invoke("augment", "a b", "--technique", "back_translation", "--back-translation", "one")
+    assert (answer.code, "two Marian checkpoints" in answer.err) == (2, True)
+    answer = invoke("augment", "a b", "--technique", "swap", "--back-translation", "one,two")
+    assert (answer.code, "and the technique back_translation" in answer.err) == (2, True)
 
 
 def test_data_reports_in_json_and_words(tmp_path: Path) -> None:
@@ -435,7 +437,7 @@ def test_data_compares_with_a_test_file(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", topics(12))
     test = write_csv(tmp_path / "test.csv", [("something new", "World"), topics(12)[3]])
     reports = json.loads(done("data", train, "--test", test, "--json"))
-    assert [finding["rows"] for finding in reports[1]["findings"] if "stands in the training rows" in finding["what"]] == [[1]]
+    assert [finding["rows"] for finding in reports[1]["findings"] if "is also in the training rows" in finding["what"]] == [[1]]
 
 
 def test_data_on_the_sample_finds_both_parts() -> None:
@@ -513,7 +515,7 @@ def test_ctrl_c_after_training_does_not_say_that_nothing_was_written(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loralab.pipeline.logits_among", interrupted)  # while the test rows are scored
+    monkeypatch.setattr("loralab.pipeline.distributed_logits", interrupted)  # while the test rows are scored
     answer = invoke("train", topics_csv, *settings, "train.max_steps=1", "--runs", tmp_path, "--name", "cut")
     assert answer.code == 1
     assert (tmp_path / "cut" / "model").is_dir()

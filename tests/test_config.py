@@ -202,10 +202,9 @@ def test_freezing_is_refused_where_it_would_do_nothing() -> None:
     [
         (["data.augment_ratio=0.5"], "data.augment_ratio=0.5 is for data.augment, which names no technique"),
         (["data.augment_strength=0.3"], "data.augment_strength=0.3 is for data.augment"),
-        (["data.back_translation=a,b"], "data.augment=back_translation goes with two checkpoints"),
-        (["data.augment=swap", "data.back_translation=a,b"], "data.augment=back_translation goes with two checkpoints"),
-        (["data.augment=back_translation"], "such as data.back_translation=Helsinki-NLP/opus-mt-en-fr,"),
-        (["data.augment=back_translation", "data.back_translation=a"], "there and back"),
+        (["data.back_translation=a,b"], "data.back_translation has no effect without data.augment=back_translation"),
+        (["data.augment=swap", "data.back_translation=a,b"], "data.back_translation has no effect without"),
+        (["data.augment=back_translation", "data.back_translation=a"], "two checkpoints, forward and back, such as data.back_translation=Helsinki"),
         (["data.augment=swap", "data.augment_ratio=-1"], "data.augment_ratio = -1"),
         (["data.augment=swap", "data.augment_strength=0"], "data.augment_strength = 0"),
     ],

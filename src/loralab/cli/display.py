@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from loralab.config.loading import Config, Recipe
-    from loralab.data.validate import Report
-    from loralab.diagnostics.run import Diagnosis, Explained
+    from loralab.data.validate import DataReport
+    from loralab.diagnostics.diagnose import Diagnosis, ExplainedText
     from loralab.diagnostics.sections import DiagnosisSection
     from loralab.inference.classifier import Predictions
     from loralab.inference.export import Export
-    from loralab.model.parameter_counts import BudgetOption, Counts
+    from loralab.model.parameter_counts import BudgetOption, ParameterCounts
     from loralab.pipeline import RunSummary
-    from loralab.report.experiments.rows import ReportTable as Points
+    from loralab.report.experiments.result_tables import ReportTable
     from loralab.training.callbacks import Event
     from loralab.training.prefix_cache import PrefixCache
     from loralab.training.setup import RunPlan
@@ -63,7 +63,7 @@ class TrainingView:
 
     def announce(self, plan: RunPlan) -> None:
         """Print what was found and what is about to happen, then start the bar."""
-        counts, splits, config, where = plan.counts, plan.splits, self.config, plan.setting
+        counts, splits, config, where = plan.counts, plan.splits, self.config, plan.device
         rows = "  ".join(f"{len(part):,} {name}" for name, part in splits.parts().items())
         label = f", label: {plan.columns.label}" if plan.columns.label else ""
         workers = f"{plan.processes} processes x {where.threads} threads" if plan.processes > 1 else f"{where.threads} threads"
@@ -122,7 +122,7 @@ class TrainingView:
         console.print("            " + escape(f"loralab evaluate {folder} --file labelled.csv"), soft_wrap=True)
 
 
-def counts_line(counts: Counts) -> str:
+def counts_line(counts: ParameterCounts) -> str:
     """Base, adapter, head and trainable apart, on two lines that fit 80 columns."""
     return (
         f"{counts.trainable:,} trainable of {counts.total:,} ({counts.share:.2%})\n"
@@ -230,7 +230,7 @@ def show_augmentation(texts: Sequence[tuple[str, str]]) -> None:
         console.print(f"[bold]{technique:<16}[/] {escape(text)}", style=style, soft_wrap=True)
 
 
-def show_data(reports: Sequence[Report]) -> None:
+def show_data(reports: Sequence[DataReport]) -> None:
     """Print each file's contents and findings."""
     for report in reports:
         label = report.columns.label or "none"
@@ -279,7 +279,7 @@ def show_diagnosis(found: Diagnosis, where: Path, page: Path) -> None:
     console.print(f"all of it   {where}\nreport      {page}", soft_wrap=True)
 
 
-def show_table(section: DiagnosisSection | Points) -> None:
+def show_table(section: DiagnosisSection | ReportTable) -> None:
     """Print the rows; where the last column holds long texts, each under its row."""
     if not section.rows:
         return
@@ -302,7 +302,7 @@ def show_table(section: DiagnosisSection | Points) -> None:
             console.print(Padding(Text(row[-1]), (0, 0, 0, 4), expand=False))
 
 
-def _coloured(each: Explained) -> Text:
+def _coloured(each: ExplainedText) -> Text:
     """The text with its words coloured by their attribution, relative to its strongest word."""
     line = Text()
     strongest = max((abs(value) for _, value in each.tokens), default=0.0) or 1.0

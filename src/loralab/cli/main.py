@@ -38,9 +38,9 @@ def main() -> None:
         try:
             app()
         except LoralabError as error:
-            from loralab.training.distributed import exit_with, tell
+            from loralab.training.distributed import exit_with, report_error
 
-            tell(f"loralab: {error}")
+            report_error(f"loralab: {error}")
             exit_with(error.exit_code)
         except SystemExit as end:
             if end.code == INTERRUPTED:  # click's code for Ctrl-C; ours is that of every run that did not end well
@@ -81,21 +81,21 @@ def train(
         raise LoralabError("--resume goes on with a run and --overwrite replaces it: choose one")
     from loralab.training.distributed import Distributed
 
-    world = Distributed.join()
-    config = world.run_everywhere(
+    distributed = Distributed.join()
+    config = distributed.run_everywhere(
         load_config, recipe, settings or []
     )  # before the slow imports: a misspelt setting is told at once
     from loralab.integrations.trackers import open_trackers
 
     name = config.name or name or default_name(recipe, config.seed)
-    trackers = world.run_everywhere(open_trackers, track or [], config, runs / name)
+    trackers = distributed.run_everywhere(open_trackers, track or [], config, runs / name)
     from loralab.cli.display import TrainingView
     from loralab.pipeline import run_training
 
-    run = partial(run_training, config, name=name, folder=runs, overwrite=overwrite, resume=resume, world=world)
-    if not world.is_main:  # the first process alone speaks and writes
+    run = partial(run_training, config, name=name, folder=runs, overwrite=overwrite, resume=resume, distributed=distributed)
+    if not distributed.is_main:  # the first process alone speaks and writes
         run()
-        world.leave()
+        distributed.leave()
         return
     with TrainingView(config) as view, trackers:
         summary = run(announce=view.announce, listeners=[view.listen, *trackers.listeners])
@@ -109,7 +109,7 @@ def train(
     for line in trackers.look():
         print(f"tracked     {line}")
     view.point_on(summary.folder, page)
-    world.leave()
+    distributed.leave()
 
 
 @app.command()
@@ -145,7 +145,7 @@ def predict(
     if file is not None and out is not None:
         columns = text.split(",") if text else None
         with display.counting(f"classifying {file}") as progress:
-            rows = classifier.predict_file(file, out, text=columns, form=format_, progress=progress)
+            rows = classifier.predict_file(file, out, text=columns, format=format_, progress=progress)
         print(f"{rows:,} rows classified → {out}")
 
 
@@ -217,7 +217,7 @@ def diagnose(
     loralab diagnose runs/quickstart-s42 --input "Oil slips below $50"
     """
     from loralab.cli import display
-    from loralab.diagnostics.run import diagnose as diagnose_run
+    from loralab.diagnostics.diagnose import diagnose as diagnose_run
     from loralab.report.write import write_report
     from loralab.storage.run_folder import DIAGNOSIS
 
@@ -254,10 +254,10 @@ def describe(
     from loralab.info import describe as describe_target
 
     if log:
-        from loralab.report.tables import read_tables
-        from loralab.report.texts import training_log
+        from loralab.report.run_data import read_run
+        from loralab.report.text_files import training_log
 
-        print(training_log(read_tables(Path(target))), end="")
+        print(training_log(read_run(Path(target))), end="")
         return
 
     facts = describe_target(target, settings or [])
@@ -331,9 +331,9 @@ def clean(
 @app.command()
 def augment(
     text: Annotated[str, typer.Argument(help="A text.")],
-    technique: Annotated[list[str] | None, typer.Option(help="A technique; repeat for more. Default: all that can be.")] = None,
+    technique: Annotated[list[str] | None, typer.Option(help="A technique; repeatable. Default: all but back_translation.")] = None,
     strength: Annotated[float, typer.Option(help="Share of the words changed.", min=0.0, max=1.0)] = 0.1,
-    back_translation: Annotated[str, typer.Option(metavar="THERE,BACK", help="Two Marian checkpoints.")] = "",
+    back_translation: Annotated[str, typer.Option(metavar="FORWARD,BACK", help="Two Marian checkpoints.")] = "",
     seed: Annotated[int, typer.Option(help="Another seed, other changes.", min=0)] = 42,
 ) -> None:
     """Show what each technique of data.augment makes of a text.
@@ -348,8 +348,8 @@ def augment(
     pair = [name.strip() for name in back_translation.split(",") if name.strip()]
     techniques = technique or (TECHNIQUES if pair else TECHNIQUES[:-1])
     check_techniques(techniques)
-    if len(pair) != (2 if "back_translation" in techniques else 0):
-        raise LoralabError("the technique back_translation goes with --back-translation THERE,BACK: two Marian checkpoints")
+    if pair and (len(pair) != 2 or "back_translation" not in techniques):
+        raise LoralabError("--back-translation needs two Marian checkpoints, FORWARD,BACK, and the technique back_translation")
     display.show_augmentation(show_techniques(text, load_rewrites(techniques, strength, pair), seed))
 
 

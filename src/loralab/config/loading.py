@@ -16,7 +16,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from loralab.config.schema import DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 NAMED_SOURCES = ("sample", "ag_news")
 MAX_YAML_BYTES = 1 << 20
@@ -58,9 +58,11 @@ class Config(SettingsSection):
         for name, idle in (("augment_ratio", (0, 0.25)), ("augment_strength", (0.1,))):
             if not data.augment and getattr(data, name) not in idle:
                 raise ValueError(f"data.{name}={getattr(data, name):g} is for data.augment, which names no technique")
-        if len(data.back_translation) != (2 if "back_translation" in data.augment else 0):
+        if data.back_translation and "back_translation" not in data.augment:
+            raise ValueError("data.back_translation has no effect without data.augment=back_translation")
+        if len(data.back_translation) not in (0, 2):
             raise ValueError(
-                "data.augment=back_translation goes with two checkpoints, there and back, such as "
+                "data.back_translation needs two checkpoints, forward and back, such as "
                 "data.back_translation=Helsinki-NLP/opus-mt-en-fr,Helsinki-NLP/opus-mt-fr-en"
             )
         if problem := _prompt_problem(data.template, self.model, self.train.head_init):
@@ -197,7 +199,7 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
         settings["data"] = {**settings.get("data", {}), "source": source}
         return settings, f"quickstart on {source}"
     raise LoralabError(
-        f"{source!r} is neither a recipe nor a file{nearest(source, recipes)}\n"
+        f"{source!r} is neither a recipe nor a file{suggest(source, recipes)}\n"
         f"  recipes: {', '.join(recipes)}\n  or give a settings file (.yaml) or a data file (.csv, .jsonl, .parquet, ...)"
     )
 
@@ -246,7 +248,7 @@ def _merge(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
 
 def _nearest_setting(key: str, names: Sequence[str]) -> str:
     """The closest dotted name; a bare `rank` finds `lora.rank`."""
-    hint = nearest(key, names)
+    hint = suggest(key, names)
     if hint:
         return hint
     last = {name.rsplit(".", 1)[-1]: name for name in names}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -99,12 +99,9 @@ class DataConfig(SettingsSection):
     augment: Words = Field((), description="more training rows: synonym, insertion, deletion, swap, back_translation, in turns")
     augment_ratio: Real = Field(0.25, ge=0, description="new rows for each training row; 0 for none")
     augment_strength: Real = Field(0.1, gt=0, le=1, description="share of a text's words changed, or of those deleted")
-    back_translation: Words = Field((), description="two Marian checkpoints, there and back: folders or hub ids")
-
-    def division(self) -> dict[str, Any]:
-        """What decides which rows there are: the arguments of `load_splits`."""
-        texts = {"clean", "max_length", "descriptions", "template"}
-        return self.model_dump(exclude={*texts, "augment", "augment_ratio", "augment_strength", "back_translation"})
+    back_translation: Words = Field(
+        (), description="two Marian checkpoints, forward and back: folders or hub ids; default: Helsinki-NLP/opus-mt-en-fr and -fr-en"
+    )
 
 
 class ModelConfig(SettingsSection):
@@ -157,7 +154,22 @@ class TrainConfig(SettingsSection):
         description="initial weights of the head. random; probe: logistic regression on the training rows; descriptions: embeddings of "
         "data.descriptions or the class names; probe+descriptions: the regression, regularized towards the descriptions",
     )
+    optimizer: Literal[
+        "adamw",
+        "adam",
+        "nadam",
+        "radam",
+        "adamax",
+        "rmsprop",
+        "adagrad",
+        "sgd",
+        "adafactor",
+        "adamw_8bit",
+        "paged_adamw_8bit",
+        "lion_8bit",
+    ] = Field("adamw", description="torch's optimizer of this name, sgd with momentum 0.9; *_8bit: bitsandbytes' (CUDA only)")
     weight_decay: Real = Field(0.01, ge=0)
+    max_grad_norm: Real = Field(1.0, gt=0, description="clip the norm of the gradient to this value")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     warmup: Real = Field(0.06, ge=0, description="steps, or a fraction of all steps when below 1")
     class_weights: Annotated[Literal["balanced"] | Mapping[str, Real] | tuple[Real, ...] | None, BeforeValidator(_numbers)] = Field(
@@ -169,6 +181,9 @@ class TrainConfig(SettingsSection):
     monitor: str = Field("loss", description="validation score that picks the best weights: loss, accuracy, macro_f1, f1:NAME, ...")
     patience: Positive | None = Field(None, description="stop after so many evaluations without a better score")
     min_delta: Real = Field(0.0, ge=0, description="how much better is better")
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:N or mps; auto: a GPU if there is one"
+    )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: bf16 where the processor is fast in it")
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass: less memory, more time")
     feature_cache: Annotated[Literal["auto", "memory", "disk", "off"], BeforeValidator(_off)] = Field(
