@@ -8,6 +8,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from tiny import CLASSES, topics, write_csv
 
@@ -163,7 +164,7 @@ def test_a_failed_trial_ends_its_chain_except_random(tiny: Path, topics_csv: Pat
 # --- the pool and the first rows -----------------------------------------------------------------------------------
 
 
-def pool(counts: tuple[int, ...], positions: np.ndarray | None = None) -> Pool:  # type: ignore[type-arg]
+def pool(counts: tuple[int, ...], positions: npt.NDArray[np.int64] | None = None) -> Pool:
     labels = np.repeat(np.arange(len(counts)), counts)
     examples = Examples([str(i) for i in range(len(labels))], labels, np.arange(len(labels)), tuple("abcd"[: len(counts)]))
     return Pool(np.arange(len(labels)) if positions is None else positions, examples, "")

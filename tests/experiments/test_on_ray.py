@@ -18,7 +18,7 @@ import pytest
 from loralab.config import load_config
 from loralab.errors import LoralabError, RunFailed
 from loralab.experiments import on_ray
-from loralab.experiments.execute import ExecutionOptions, Outcome, choose_execution, run_trials
+from loralab.experiments.execute import ExecutionOptions, choose_execution, run_trials
 from loralab.experiments.on_ray import (
     RayTask,
     ResourceShare,
@@ -29,6 +29,7 @@ from loralab.experiments.on_ray import (
     run_task,
     write_run_files,
 )
+from loralab.experiments.run_trial import Outcome
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import Trial, trial_folder
 

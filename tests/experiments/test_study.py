@@ -14,6 +14,7 @@ import pytest
 from loralab import Config, LoralabError
 from loralab.experiments import study as study_module
 from loralab.experiments import study_storage
+from loralab.experiments.run_trial import MAX_DEATHS
 from loralab.experiments.space import make_space
 from loralab.experiments.study import SearchSettings, Study
 
@@ -130,7 +131,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_another_machines_trial_is_taken_over_after_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study = Study(settings(2), tmp_path, "s")
     with monkeypatch.context() as patch:
-        patch.setattr(study_module.socket, "gethostname", lambda: "elsewhere")
+        patch.setattr("socket.gethostname", lambda: "elsewhere")
         assert study.claim(fits)
     second = study.claim(fits)
     assert second is not None
@@ -147,7 +148,7 @@ def test_a_trial_that_kills_its_process_fails(tmp_path: Path) -> None:
 
     study = Study(settings(1), tmp_path, "s")
     assert study.claim(fits)
-    for _ in range(study_module.MAX_DEATHS):
+    for _ in range(MAX_DEATHS):
         assert study.trials()[0].state == "running"
         assert study.record_death(os.getpid())
     assert not study.record_death(os.getpid())
@@ -252,7 +253,7 @@ def test_the_journals_lock_excludes_threads_too(tmp_path: Path) -> None:
     "url", ["mysql://secret@host/db", "sqlite:///a.db", "postgresql://u:secret@127.0.0.1:1/db", "postgresql://u:secret[@host/db"]
 )
 def test_an_unusable_storage_is_reported_without_its_password(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_storage.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
     with pytest.raises(LoralabError, match=r"PostgreSQL|cannot be used|is not a URL") as told:
         Study(settings(), tmp_path, "s", url)
     assert "secret" not in str(told.value)

@@ -25,7 +25,7 @@ from loralab.experiments.search_results import write_best_settings, write_search
 from loralab.experiments.space import default_ranges, make_space, parse_over
 from loralab.experiments.study import COSTS, ClaimedTrial, Pruner, Sampler, SearchSettings, SearchTrial, Study, remove_study
 from loralab.storage import experiment_folder, run_folder
-from loralab.storage.experiment_folder import ExperimentSpec, Trial, TrialRecord
+from loralab.storage.experiment_folder import BEST, ExperimentSpec, Trial, TrialRecord
 from loralab.storage.files import write_errors
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 from loralab.training.distributed import available_cores
@@ -343,7 +343,7 @@ def _best_header(plan: SearchPlan, best: SearchTrial) -> list[str]:
     if plan.limits:
         limits = " ".join(plan.limits)
         header += [
-            f"The search ran with {limits}. This file leaves that out, to train without the limit.",
-            f"To repeat the trial, add {limits}",
+            f"The search ran with {limits}; this file has no such limits.",
+            f"To repeat the trial: loralab train {BEST} {limits}",
         ]
     return header

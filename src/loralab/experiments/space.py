@@ -76,7 +76,7 @@ class Axis:
                 raise LoralabError(f"{name}={text} is not a range: {GRAMMAR}")
             if (wrong := _HYPHEN_RANGE.fullmatch(text.strip())) and str not in setting_types(name):
                 low, high, log = wrong.groups()
-                raise LoralabError(f"{name}={text} is not a range: did you mean {low}..{high}{log or ''}? {GRAMMAR}")
+                raise LoralabError(f"{name}={text} is not a range: did you mean {low}..{high}{log or ''}?\n  {GRAMMAR}")
             choices = tuple(point.strip() for point in text.split(",") if point.strip())
             if not choices or len(set(choices)) < len(choices):
                 raise LoralabError(f"{name}={text}: give different choices; {GRAMMAR}")
