@@ -100,6 +100,7 @@ def test_named_columns_are_used() -> None:
 def test_blanks_around_named_columns_are_ignored_unless_they_are_part_of_the_name() -> None:
     assert detect("title", "body", "label", text=["title", " body "]).text == ("title", "body")
     assert detect("title", " body", "label", text=["title", " body"]).text == ("title", " body")
+    assert detect("title", "body", "label", text=["title", " "]).text == ("title",)
 
 
 def test_a_label_column_is_not_needed_to_predict() -> None:

@@ -122,7 +122,7 @@ def stream_texts(path: Path, text: Sequence[str] | None = None) -> Iterator[list
 def find_columns(chunk: ColumnChunk, path: Path, text: Sequence[str] | None, label: str | None, need_labels: bool) -> Columns:
     """Return the named columns, or detect them by name. Raises LoralabError if a column is missing or the choice is ambiguous."""
     names = list(chunk.columns)
-    text = tuple(name if name in names else name.strip() for name in text or ())
+    text = tuple(name if name in names else name.strip() for name in text or () if name in names or name.strip())
     for wanted in (*text, *((label,) if label and need_labels else ())):
         if wanted not in names:
             raise LoralabError(f"{path} has no column {wanted!r}{suggest(wanted, names)}; columns: {', '.join(names)}")
