@@ -151,7 +151,7 @@ def test_a_run_survives_its_disk(
     before_anything = (moment, action) == ("settings", "read_only")
     assert end.value.code == (2 if before_anything else 1)
     (line,) = capsys.readouterr().err.splitlines()
-    told = f"{folder} cannot be written to" if before_anything else f"cannot write {run / file}: "
+    told = f"{folder} is not writable" if before_anything else f"cannot write {run / file}: "
     assert line.startswith(f"loralab: {told}")
     assert before_anything or REASONS[action] in line
     assert contents(folder / "other") == contents(whole)

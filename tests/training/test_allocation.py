@@ -1,9 +1,10 @@
-"""AdaLoRA in the engine: its penalty and its ranks, which a loop that knows nothing of it would never move."""
+"""AdaLoRA in the trainer: the penalty, and ranks that only the trainer changes."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +15,12 @@ from loralab.training.callbacks import StepEnd
 
 
 def adalora(tiny: Path) -> HFClassifier:
-    found = make_model(tiny, variant="adalora", rank=4)
-    assert isinstance(found, HFClassifier)
-    return found
+    model: Any = make_model(tiny, variant="adalora", rank=4)
+    assert isinstance(model, HFClassifier)
+    return model
 
 
-def test_the_penalty_is_the_papers(tiny: Path) -> None:
+def test_the_penalty_is_that_of_the_paper(tiny: Path) -> None:
     model = adalora(tiny)
     assert model.allocation
     terms = []
@@ -51,17 +52,17 @@ def test_ranks_fall_from_the_start_to_the_target_and_stay(tiny: Path) -> None:
 
 
 def test_the_penalty_keeps_a_and_b_near_orthogonal(tiny: Path) -> None:
-    free, held = adalora(tiny), adalora(tiny)
+    free, regularized = adalora(tiny), adalora(tiny)
     assert free.allocation
-    assert held.allocation
+    assert regularized.allocation
     free.allocation.config.orth_reg_weight = 0.0
-    for model in (free, held):
+    for model in (free, regularized):
         train(model, rows(tiny), epochs=6.0, learning_rate=2e-2)
-    free.allocation.config.orth_reg_weight = held.allocation.config.orth_reg_weight
-    assert float(held.allocation.penalty().detach()) < 0.5 * float(free.allocation.penalty().detach())
+    free.allocation.config.orth_reg_weight = regularized.allocation.config.orth_reg_weight
+    assert float(regularized.allocation.penalty().detach()) < 0.5 * float(free.allocation.penalty().detach())
 
 
-def test_the_state_comes_back_as_it_was(tiny: Path) -> None:
+def test_the_state_can_be_restored(tiny: Path) -> None:
     model, other = adalora(tiny), adalora(tiny)
 
     def stop(event: object) -> None:
@@ -75,6 +76,6 @@ def test_the_state_comes_back_as_it_was(tiny: Path) -> None:
     state = model.allocation.state()
     assert {key.partition("/")[0] for key in state} == {"exp_avg_ipt", "exp_avg_unc", "pattern"}
     other.allocation.restore(state)
-    found = other.allocation.state()
-    assert state.keys() == found.keys()
-    assert all(torch.equal(state[key], found[key]) for key in state)
+    restored = other.allocation.state()
+    assert state.keys() == restored.keys()
+    assert all(torch.equal(state[key], restored[key]) for key in state)

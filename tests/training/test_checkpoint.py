@@ -1,4 +1,4 @@
-"""The file of a training run's state: whole or not at all, and refused when damaged."""
+"""Checkpoint files are complete or absent, and refused when damaged."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ TENSORS = {"weight.0": torch.arange(6.0).view(2, 3), "best.0": torch.full((2, 3)
 VALUES = {"step": 7, "scores": {"f1:Läden": 0.1 + 0.2}, "early_stopping": {"best": None, "waited": 0}}
 
 
-def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+def test_a_saved_checkpoint_can_be_loaded(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     assert Checkpoint.load_if_any(path) is None
     Checkpoint(TENSORS, VALUES).save(path)
-    found = Checkpoint.load_if_any(path)
-    assert found is not None
-    assert found.values == VALUES
-    assert found.step == 7
-    assert found.tensors.keys() == TENSORS.keys()
-    assert all(torch.equal(found.tensors[name], TENSORS[name]) for name in TENSORS)
+    loaded = Checkpoint.load_if_any(path)
+    assert loaded is not None
+    assert loaded.values == VALUES
+    assert loaded.step == 7
+    assert loaded.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(loaded.tensors[name], TENSORS[name]) for name in TENSORS)
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("size", [0, 4, 20, -8])
-def test_a_damaged_checkpoint_is_told_with_what_to_do(tmp_path: Path, size: int) -> None:
+def test_a_damaged_checkpoint_is_refused_with_advice(tmp_path: Path, size: int) -> None:
     path = tmp_path / "a.safetensors"
     Checkpoint(TENSORS, VALUES).save(path)
     path.write_bytes(path.read_bytes()[:size])
@@ -40,7 +40,7 @@ def test_a_damaged_checkpoint_is_told_with_what_to_do(tmp_path: Path, size: int)
         Checkpoint.load(path)
 
 
-def test_a_file_without_a_state_is_told(tmp_path: Path) -> None:
+def test_a_file_without_a_state_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file(TENSORS, tmp_path / "a.safetensors")
@@ -49,7 +49,7 @@ def test_a_file_without_a_state_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["replace", "fsync"])
-def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_beside_it(
+def test_a_full_disk_leaves_the_old_checkpoint_and_no_temporary_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     run = run_folder.RunFolder(tmp_path)
@@ -66,7 +66,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_nothing_beside_it(
     assert list(tmp_path.iterdir()) == [run.checkpoint]
 
 
-def test_a_checkpoint_that_cannot_be_written_is_the_runs_failure(tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_be_written_fails_the_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunFailed, match="cannot write"):
         run_folder.RunFolder(tmp_path / "file").save_checkpoint(Checkpoint(TENSORS, VALUES))

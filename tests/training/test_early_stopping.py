@@ -1,4 +1,4 @@
-"""The rule that picks the best weights and ends a run early."""
+"""Early stopping, and the choice of the best weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from loralab.training.callbacks import EarlyStopping
 
 
-def improvements(watch: EarlyStopping, *values: float) -> list[bool]:
-    return [watch.improved({watch.monitor: value, "other": -value}) for value in values]
+def improvements(stopping: EarlyStopping, *values: float) -> list[bool]:
+    return [stopping.improved({stopping.monitor: value, "other": -value}) for value in values]
 
 
 def test_a_lower_loss_is_better() -> None:
-    watch = EarlyStopping("loss")
-    assert improvements(watch, 0.9, 0.7, 0.8, 0.6) == [True, True, False, True]
+    stopping = EarlyStopping("loss")
+    assert improvements(stopping, 0.9, 0.7, 0.8, 0.6) == [True, True, False, True]
 
 
 @pytest.mark.parametrize("name", ["accuracy", "macro_f1", "f1:loss", "balance:a/b"])
@@ -33,18 +33,18 @@ def test_better_means_by_more_than_min_delta_over_the_best(name: str, values: tu
 
 
 def test_exhausted_after_patience_evaluations_in_a_row() -> None:
-    watch = EarlyStopping("accuracy", patience=2)
+    stopping = EarlyStopping("accuracy", patience=2)
     states = []
     for value in (0.5, 0.4, 0.6, 0.6, 0.5):
-        watch.improved({"accuracy": value})
-        states.append(watch.exhausted)
+        stopping.improved({"accuracy": value})
+        states.append(stopping.exhausted)
     assert states == [False, False, False, False, True]
 
 
 def test_without_patience_it_never_ends() -> None:
-    watch = EarlyStopping("accuracy")
-    improvements(watch, 0.9, *[0.1] * 50)
-    assert not watch.exhausted
+    stopping = EarlyStopping("accuracy")
+    improvements(stopping, 0.9, *[0.1] * 50)
+    assert not stopping.exhausted
 
 
 def test_a_missing_score_raises() -> None:
@@ -53,5 +53,5 @@ def test_a_missing_score_raises() -> None:
 
 
 @pytest.mark.parametrize("name", ["loss", "accuracy"])
-def test_a_score_that_is_no_number_is_never_the_best(name: str) -> None:
+def test_nan_is_never_the_best_score(name: str) -> None:
     assert improvements(EarlyStopping(name), math.nan, 0.5, math.nan) == [False, True, False]

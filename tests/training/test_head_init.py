@@ -1,4 +1,4 @@
-"""The head that training begins with classifies before the first step; the encoder and what no row speaks of are left alone."""
+"""An initialized head classifies before the first step. The encoder, and classes without rows or descriptions, do not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from loralab.training.scoring import features_and_logits, logits_of
 
 
 @pytest.mark.parametrize("head", ["default", "linear"])
-def test_it_classifies_as_the_regression_does_and_changes_the_last_map_only(tiny: Path, head: str) -> None:
+def test_it_equals_scikit_learns_regression_and_changes_the_last_map_only(tiny: Path, head: str) -> None:
     model, data = make_model(tiny, head=head), rows(tiny, 25)
     before = weights(model)
     features = []
@@ -32,10 +32,10 @@ def test_it_classifies_as_the_regression_does_and_changes_the_last_map_only(tiny
     assert data.labels is not None
     scale = np.linalg.norm(pooled, axis=1).mean()
     reference = LogisticRegression(C=PROBE_C, max_iter=500).fit(pooled / scale, data.labels[order])
-    found = logits_of(model, data)
+    logits = logits_of(model, data)
     expected = reference.decision_function(pooled / scale)
-    np.testing.assert_allclose(found[order], expected, atol=0.05)  # scikit-learn stops earlier
-    assert (found.argmax(axis=1) == data.labels).mean() > 0.6  # of random features, where chance gives 0.25
+    np.testing.assert_allclose(logits[order], expected, atol=0.05)  # scikit-learn stops earlier
+    assert (logits.argmax(axis=1) == data.labels).mean() > 0.6  # of random features; chance is 0.25
     assert {name for name, weight in weights(model).items() if not torch.equal(weight, before[name])} == {
         "head.out.weight",
         "head.out.bias",
@@ -43,7 +43,7 @@ def test_it_classifies_as_the_regression_does_and_changes_the_last_map_only(tiny
 
 
 def labelled(tiny: Path, *kept: int) -> tuple[torch.nn.Module, Ints]:
-    """Fit the head to rows whose labels are folded into `kept`; return the network and the labels."""
+    """Fit the head to rows with the labels `kept` only. Return the model and the labels."""
     model, data = make_model(tiny), rows(tiny, 25)
     assert data.labels is not None
     labels = np.array(kept)[data.labels % len(kept)]
@@ -51,7 +51,7 @@ def labelled(tiny: Path, *kept: int) -> tuple[torch.nn.Module, Ints]:
     return model, labels
 
 
-def test_two_classes_are_two_rows(tiny: Path) -> None:
+def test_two_of_four_classes_are_learned(tiny: Path) -> None:
     model, labels = labelled(tiny, 1, 3)
     logits = logits_of(model, rows(tiny, 25))
     assert (np.where(logits[:, 3] > logits[:, 1], 3, 1) == labels).mean() > 0.75
@@ -63,12 +63,12 @@ def test_a_class_without_rows_keeps_its_weights(tiny: Path) -> None:
     assert [torch.equal(model.head.out.weight[i], drawn.head.out.weight[i]) for i in range(4)] == [False, False, True, False]
 
 
-def test_one_class_is_nothing_to_fit(tiny: Path) -> None:
+def test_one_class_changes_nothing(tiny: Path) -> None:
     model, _ = labelled(tiny, 2)
     assert torch.equal(model.head.out.weight, make_model(tiny).head.out.weight)
 
 
-def test_it_sees_rows_from_all_of_a_large_set(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_samples_a_large_set_evenly(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_init, "MAX_ROWS", 20)
     seen: list[Ints] = []
     monkeypatch.setattr(head_init, "features_and_logits", lambda *given: seen.append(given[3]) or features_and_logits(*given))
@@ -79,9 +79,9 @@ def test_it_sees_rows_from_all_of_a_large_set(tiny: Path, monkeypatch: pytest.Mo
 
 
 def pooled(model: EncoderClassifier, data: Encoded) -> Reals:
-    """What the head's last map receives, text by text, in order."""
+    """Return the inputs of the head's last map, computed text by text."""
     inputs: list[torch.Tensor] = []
-    hook = model.head.out.register_forward_pre_hook(lambda module, found: inputs.append(found[0]))
+    hook = model.head.out.register_forward_pre_hook(lambda module, arguments: inputs.append(arguments[0]))
     for i in range(len(data)):
         logits_of(model, data, rows=np.array([i]))
     hook.remove()
@@ -89,34 +89,36 @@ def pooled(model: EncoderClassifier, data: Encoded) -> Reals:
 
 
 @pytest.mark.parametrize("head", ["default", "linear"])
-def test_a_head_from_names_tells_cosines(tiny: Path, head: str) -> None:
-    model, data, names = make_model(tiny, head=head), rows(tiny, 5), rows(tiny, 3, seed=1)
-    assert names.labels is not None
-    said, texts = pooled(model, names), pooled(model, data)
-    initialize_head(model, model.head.out, None, names)
+def test_a_head_from_descriptions_computes_cosines(tiny: Path, head: str) -> None:
+    model, data, descriptions = make_model(tiny, head=head), rows(tiny, 5), rows(tiny, 3, seed=1)
+    assert descriptions.labels is not None
+    described, texts = pooled(model, descriptions), pooled(model, data)
+    initialize_head(model, model.head.out, None, descriptions)
     for label in range(4):
-        units = [vector / np.linalg.norm(vector) for vector, own in zip(said, names.labels, strict=True) if own == label]
+        units = [
+            vector / np.linalg.norm(vector) for vector, own in zip(described, descriptions.labels, strict=True) if own == label
+        ]
         mean = np.mean(units, axis=0)
         cosines = texts @ mean / np.linalg.norm(mean) / np.linalg.norm(texts, axis=1)
-        ratio = np.linalg.norm(texts, axis=1) / np.linalg.norm(said, axis=1).mean()
+        ratio = np.linalg.norm(texts, axis=1) / np.linalg.norm(described, axis=1).mean()
         np.testing.assert_allclose(logits_of(model, data)[:, label], SCALE * cosines * ratio, rtol=1e-4, atol=1e-4)
 
 
-def test_both_is_the_minimum_of_what_the_formula_says(tiny: Path) -> None:
-    """At the minimum the gradient of the rows' loss and the pull to the names cancel out."""
-    model, data, names = make_model(tiny), rows(tiny, 5), rows(tiny, 3, seed=1)
-    initialize_head(model, model.head.out, None, names)
+def test_probe_and_descriptions_minimize_the_formula(tiny: Path) -> None:
+    """At the minimum the gradient of the rows' loss and that of the regularization cancel out."""
+    model, data, descriptions = make_model(tiny), rows(tiny, 5), rows(tiny, 3, seed=1)
+    initialize_head(model, model.head.out, None, descriptions)
     texts, before = pooled(model, data), model.head.out.weight.detach().double().numpy().copy()
-    said, scale = np.linalg.norm(pooled(model, names), axis=1).mean(), np.linalg.norm(texts, axis=1).mean()
-    initialize_head(model, model.head.out, data, names)
+    described, scale = np.linalg.norm(pooled(model, descriptions), axis=1).mean(), np.linalg.norm(texts, axis=1).mean()
+    initialize_head(model, model.head.out, data, descriptions)
     weight, bias = (parameter.detach().double().numpy() for parameter in (model.head.out.weight, model.head.out.bias))
     wrong = softmax(texts @ weight.T + bias, axis=1) - np.eye(4)[data.labels]
-    np.testing.assert_allclose(weight * scale - before * said, -PROBE_C_WITH_DESCRIPTIONS * wrong.T @ texts / scale, atol=1e-3)
+    np.testing.assert_allclose(weight * scale - before * described, -PROBE_C_WITH_DESCRIPTIONS * wrong.T @ texts / scale, atol=1e-3)
     np.testing.assert_allclose(wrong.sum(axis=0), 0, atol=1e-3)
-    assert np.abs(weight * scale - before * said).max() > 0.1  # the rows did have a say
+    assert np.abs(weight * scale - before * described).max() > 0.1  # the rows did change the weights
 
 
-def test_the_more_rows_weigh_the_further_they_pull_from_the_prior() -> None:
+def test_a_larger_c_moves_the_weights_further_from_the_prior() -> None:
     random = np.random.default_rng(0)
     features, labels, prior = random.normal(size=(20, 6)), np.arange(20) % 3, random.normal(size=(3, 6))
     distances = [np.linalg.norm(regression(features, labels, prior, strength)[0] - prior) for strength in (1e-9, 0.1, 1.0, 10.0)]
@@ -124,13 +126,13 @@ def test_the_more_rows_weigh_the_further_they_pull_from_the_prior() -> None:
     assert distances == sorted(distances)
 
 
-def test_a_class_with_a_name_and_no_rows_keeps_its_name(tiny: Path) -> None:
-    model, names, data = make_model(tiny), rows(tiny, 3, seed=1), rows(tiny, 5)
+def test_a_class_with_descriptions_and_without_rows_keeps_its_weights(tiny: Path) -> None:
+    model, descriptions, data = make_model(tiny), rows(tiny, 3, seed=1), rows(tiny, 5)
     assert data.labels is not None
-    initialize_head(model, model.head.out, None, names)
-    named, said = model.head.out.weight[2].detach().clone(), np.linalg.norm(pooled(model, names), axis=1).mean()
+    initialize_head(model, model.head.out, None, descriptions)
+    named, described = model.head.out.weight[2].detach().clone(), np.linalg.norm(pooled(model, descriptions), axis=1).mean()
     labels = np.where(data.labels == 2, 1, data.labels)
-    initialize_head(model, model.head.out, replace(data, labels=labels), names)
+    initialize_head(model, model.head.out, replace(data, labels=labels), descriptions)
     scale = np.linalg.norm(pooled(model, data), axis=1).mean()
-    torch.testing.assert_close(model.head.out.weight[2].detach(), named * said / scale)
-    assert model.head.out.bias[2] == 0  # else its bias, which nothing pulls back, falls without end
+    torch.testing.assert_close(model.head.out.weight[2].detach(), named * described / scale)
+    assert model.head.out.bias[2] == 0  # without regularization the bias would decrease without limit

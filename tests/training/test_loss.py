@@ -1,4 +1,4 @@
-"""The loss against its formula in float64, against torch's own losses, and against itself cut into passes."""
+"""The loss against its formula in float64, against torch's losses, and in micro-batches."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def make(weights: tuple[float, ...] | None, smoothing: float, gamma: float) -> L
 def by_hand(
     logits: torch.Tensor, labels: torch.Tensor, weights: tuple[float, ...] | None, smoothing: float, gamma: float
 ) -> tuple[float, float]:
-    """The summed loss and the mass, text by text and class by class, in float64."""
-    total = mass = 0.0
+    """Return the summed loss and the normalizer, text by text and class by class, in float64."""
+    total = normalizer = 0.0
     for row, label in zip(logits.double().numpy(), labels.tolist(), strict=True):
         p = np.exp(row - row.max()) / np.exp(row - row.max()).sum()
         weight = 1.0 if weights is None else weights[label]
@@ -42,19 +42,17 @@ def by_hand(
             if c == label:
                 target += (1 - smoothing) * weight * (1 - p[c]) ** gamma
             total -= target * math.log(p[c])
-        mass += (1 - smoothing) * weight + smoothing
-    return total, mass
+        normalizer += (1 - smoothing) * weight + smoothing
+    return total, normalizer
 
 
 @pytest.mark.parametrize(("weights", "smoothing", "gamma"), COMBINATIONS)
-def test_every_combination_equals_the_formula_computed_by_hand(
-    weights: tuple[float, ...] | None, smoothing: float, gamma: float
-) -> None:
+def test_every_combination_equals_the_formula(weights: tuple[float, ...] | None, smoothing: float, gamma: float) -> None:
     logits, labels = batch()
     loss = make(weights, smoothing, gamma)
-    total, mass = by_hand(logits, labels, weights, smoothing, gamma)
+    total, normalizer = by_hand(logits, labels, weights, smoothing, gamma)
     assert float(loss(logits, labels)) == pytest.approx(total, rel=1e-6)
-    assert float(loss.normalizer(labels)) == pytest.approx(mass, rel=1e-6)
+    assert float(loss.normalizer(labels)) == pytest.approx(normalizer, rel=1e-6)
 
 
 @pytest.mark.parametrize(("weights", "smoothing", "gamma"), COMBINATIONS)
@@ -111,7 +109,7 @@ def test_weights_of_one_change_nothing() -> None:
     assert float(plain.normalizer(labels)) == float(ones.normalizer(labels))
 
 
-def test_smoothing_mass_is_not_scaled_by_the_class_weight() -> None:
+def test_smoothing_is_not_scaled_by_the_class_weight() -> None:
     logits, labels = torch.tensor([[2.0, 0.0, -1.0, 0.5]]), torch.tensor([0])
     spread = 0.2 * float(-F.log_softmax(logits, dim=-1).mean())
     losses = [float(make((weight, 1.0, 1.0, 1.0), 0.2, 0.0)(logits, labels)) - spread for weight in (1.0, 3.0)]
@@ -136,7 +134,7 @@ def test_half_precision_logits_are_summed_in_fp32() -> None:
 
 @pytest.mark.parametrize("cuts", [(8, 8, 8, 8), (1, 30, 1), (32,)])
 @pytest.mark.parametrize(("weights", "smoothing", "gamma"), COMBINATIONS)
-def test_accumulated_passes_equal_the_whole_batch(
+def test_accumulated_micro_batches_equal_the_whole_batch(
     weights: tuple[float, ...] | None, smoothing: float, gamma: float, cuts: tuple[int, ...]
 ) -> None:
     random = torch.Generator().manual_seed(0)
@@ -149,9 +147,9 @@ def test_accumulated_passes_equal_the_whole_batch(
     whole.backward()
     expected = [parameter.grad.clone() for parameter in layer.parameters() if parameter.grad is not None]
     layer.zero_grad()
-    mass, total = loss.normalizer(labels), 0.0
+    normalizer, total = loss.normalizer(labels), 0.0
     for part in torch.arange(32).split(list(cuts)):
-        share = loss(layer(inputs[part]), labels[part]) / mass
+        share = loss(layer(inputs[part]), labels[part]) / normalizer
         share.backward()
         total += float(share.detach())
 
@@ -168,7 +166,7 @@ def test_balanced_weights_are_scikit_learns() -> None:
     np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
 
 
-def test_balanced_weights_are_finite_where_a_class_has_no_rows() -> None:
+def test_balanced_weights_are_finite_for_a_class_without_rows() -> None:
     weights = resolve_class_weights("balanced", CLASSES, np.array([0, 0, 1, 2]))
     assert weights is not None
     assert torch.isfinite(weights).all()
@@ -187,7 +185,7 @@ def test_weights_as_a_list_are_taken_in_order() -> None:
     assert resolve_class_weights(None, CLASSES, np.zeros(1, dtype=np.int64)) is None
 
 
-def test_a_misspelt_class_is_told_with_the_nearest_and_the_valid_ones() -> None:
+def test_a_misspelt_class_is_refused_with_a_suggestion() -> None:
     with pytest.raises(LoralabError, match=r"'Sport' is not a class; did you mean 'Sports'\?.*World, Sports, Business, Sci/Tech"):
         resolve_class_weights({"Sport": 2.0}, CLASSES, np.zeros(1, dtype=np.int64))
 
@@ -200,7 +198,7 @@ def test_a_wrong_number_of_weights_or_one_not_above_zero_is_refused(spec: tuple[
 
 @pytest.mark.parametrize("odd", [math.nan, math.inf])
 @pytest.mark.parametrize("position", [0, 2])
-def test_weights_that_are_no_numbers_are_refused(odd: float, position: int) -> None:
+def test_weights_that_are_not_finite_are_refused(odd: float, position: int) -> None:
     spec = [1.0] * 4
     spec[position] = odd
     with pytest.raises(LoralabError, match="weights above 0"):

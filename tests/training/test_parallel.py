@@ -70,18 +70,18 @@ def test_few_texts_are_not_divided(tiny: Path, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_parallel_training_equals_sequential_training(tiny: Path, monkeypatch: pytest.MonkeyPatch, dropout: float) -> None:
     """Equal to sequential micro-batches except for the order of sums, and bit for bit repeatable."""
-    found = []
+    outcomes = []
     for threads, least in ((1, 8), (2, 4), (2, 4)):
         torch.set_num_threads(threads)
         monkeypatch.setattr(EncoderClassifier, "min_texts_per_worker", least)
         model = make_model(tiny, dropout=dropout)
         train(model, rows(tiny, 8), batch_size=8, epochs=2.0)
-        found.append(trained(model))
-    assert same(found[1], found[2])
-    assert not same(found[0], found[1])
+        outcomes.append(trained(model))
+    assert same(outcomes[1], outcomes[2])
+    assert not same(outcomes[0], outcomes[1])
     if not dropout:
-        for name, weight in found[0].items():
-            torch.testing.assert_close(found[1][name], weight, rtol=0, atol=1e-4)
+        for name, weight in outcomes[0].items():
+            torch.testing.assert_close(outcomes[1][name], weight, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("small", [True, False])

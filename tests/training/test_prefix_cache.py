@@ -1,4 +1,4 @@
-"""Training over kept hidden states is training without them; the files are found again, bounded, whole or not there."""
+"""Training with the feature cache equals training without it. Its files are reused, limited, and complete or absent."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def test_losses_and_weights_are_those_of_training_without_it(
     plain, cached = (make_model(tiny, layers=layers, dropout=dropout) for _ in range(2))
     data, held_out = rows(tiny), rows(tiny, 5, seed=9)
     cache = planned(cached, tmp_path, data, held_out, place=place)
-    heard = Recorder(), Recorder()
-    train(plain, data, held_out, listeners=[heard[0]])
-    train(cached, cache.add_hidden_states(cached, data), cache.add_hidden_states(cached, held_out), listeners=[heard[1]])
-    losses = [[event.loss for event in recorder.steps] for recorder in heard]
+    recorders = Recorder(), Recorder()
+    train(plain, data, held_out, listeners=[recorders[0]])
+    train(cached, cache.add_hidden_states(cached, data), cache.add_hidden_states(cached, held_out), listeners=[recorders[1]])
+    losses = [[event.loss for event in recorder.steps] for recorder in recorders]
     np.testing.assert_allclose(losses[0], losses[1], atol=1e-5)
-    assert heard[0].evaluations[-1].scores["loss"] == pytest.approx(heard[1].evaluations[-1].scores["loss"], abs=1e-5)
+    assert recorders[0].evaluations[-1].scores["loss"] == pytest.approx(recorders[1].evaluations[-1].scores["loss"], abs=1e-5)
     for name, weight in trained(plain).items():
         torch.testing.assert_close(weight, trained(cached)[name], atol=1e-4, rtol=1e-4)
 
 
 def test_in_bf16_the_losses_are_the_same_within_rounding(tiny: Path, tmp_path: Path) -> None:
-    heard = []
+    recorders = []
     for place in ("off", "disk"):
         model, data = make_model(tiny, layers="2"), rows(tiny)
         model.freeze_to(torch.bfloat16)
@@ -63,11 +63,11 @@ def test_in_bf16_the_losses_are_the_same_within_rounding(tiny: Path, tmp_path: P
         assert (kept.hidden is not None) == (place == "disk")
         recorder = Recorder()
         train(model, kept, listeners=[recorder])
-        heard.append([event.loss for event in recorder.steps])
-    np.testing.assert_allclose(heard[0], heard[1], atol=2e-2)
+        recorders.append([event.loss for event in recorder.steps])
+    np.testing.assert_allclose(recorders[0], recorders[1], atol=2e-2)
 
 
-def test_logits_from_kept_states_are_those_from_tokens_in_order(tiny: Path, tmp_path: Path) -> None:
+def test_logits_from_cached_states_equal_those_from_tokens(tiny: Path, tmp_path: Path) -> None:
     for tuning, layers in (("lora", "2"), ("head", None)):
         model, data = make_model(tiny, tuning=tuning, layers=layers), rows(tiny)
         cache = planned(model, tmp_path, data)
@@ -89,7 +89,7 @@ def test_full_tuning_above_frozen_layers_uses_it_too(tiny: Path, tmp_path: Path)
         ({"limit": 1000.0, "place": "auto"}, "0.00 GB of hidden states are more than train.feature_cache_gb=1e-06"),
     ],
 )
-def test_it_is_off_and_says_why(tiny: Path, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+def test_it_is_off_with_a_reason(tiny: Path, tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
     cache = planned(make_model(tiny, layers="2"), tmp_path, rows(tiny), **changes)
     assert cache.place == "off"
     assert reason in cache.reason
@@ -104,9 +104,7 @@ def test_it_is_off_where_nothing_below_is_frozen(tiny: Path, tmp_path: Path) -> 
         assert (cache.place, cache.reason) == ("off", "no layer below the lowest trained one is frozen")
 
 
-def test_a_place_that_was_asked_for_and_is_too_small_is_refused(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_requested_place_that_is_too_small_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = make_model(tiny, layers="2"), rows(tiny)
     with pytest.raises(
         LoralabError, match=r"train\.feature_cache=memory: .* more than train\.feature_cache_gb=1e-06; use train\.feature_cache=off"
@@ -119,16 +117,16 @@ def test_a_place_that_was_asked_for_and_is_too_small_is_refused(
     assert planned(model, tmp_path, data, place="memory").place == "memory"
 
 
-def test_a_later_run_finds_the_files_and_computes_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_later_run_reuses_the_files_and_computes_nothing(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = make_model(tiny, layers="2"), rows(tiny)
-    told: list[CacheProgress] = []
-    first = planned(model, tmp_path, data).add_hidden_states(model, data, [told.append])
-    assert [told[-1].done, told[-1].tokens] == [len(data.tokens)] * 2
+    progress: list[CacheProgress] = []
+    first = planned(model, tmp_path, data).add_hidden_states(model, data, [progress.append])
+    assert [progress[-1].done, progress[-1].tokens] == [len(data.tokens)] * 2
     assert len(files(tmp_path)) == 1
     again = make_model(tiny, layers="2", seed=5, rank=2)  # another seed and adapter: the frozen layers are the same
     monkeypatch.setattr(EncoderClassifier, "encode", None)
     cache = planned(again, tmp_path, data)
-    assert cache.found == cache.size > 0
+    assert cache.reusable == cache.size > 0
     kept = cache.add_hidden_states(again, data)
     assert kept.hidden is not None
     np.testing.assert_array_equal(kept.hidden, first.hidden)
@@ -146,12 +144,12 @@ def test_every_part_of_the_key_matters(tiny: Path, tmp_path: Path) -> None:
         planned(half, tmp_path, data),
         planned(make_model(tiny, layers="2"), tmp_path, shorter),
     ]
-    assert planned(make_model(tiny, layers="2"), tmp_path, data).found > 0
-    assert [cache.found for cache in others] == [0, 0, 0, 0]
+    assert planned(make_model(tiny, layers="2"), tmp_path, data).reusable > 0
+    assert [cache.reusable for cache in others] == [0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"half"])
-def test_a_damaged_file_is_made_again(tiny: Path, tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_file_is_replaced(tiny: Path, tmp_path: Path, damage: bytes) -> None:
     model, data = make_model(tiny, layers="2"), rows(tiny)
     first = planned(model, tmp_path, data).add_hidden_states(model, data).hidden
     assert first is not None
@@ -189,12 +187,12 @@ def test_the_least_recently_used_files_make_room(tiny: Path, tmp_path: Path) -> 
         planned(model, tmp_path, part).add_hidden_states(model, part)
         (path,) = set(tmp_path.iterdir()) - before
         os.utime(path, (path.stat().st_mtime - age,) * 2)
-    (tmp_path / "somebody's notes.txt").write_text("not ours")
+    (tmp_path / "notes.txt").write_text("of the user")
     new = rows(tiny, 10, seed=7)
     planned(model, tmp_path, new, limit=3.5 * size).add_hidden_states(model, new)
-    found = [planned(model, tmp_path, part).found > 0 for part in (*parts, new)]
-    assert found == [True, False, True, True]
-    assert "somebody's notes.txt" in files(tmp_path)
+    reusable = [planned(model, tmp_path, part).reusable > 0 for part in (*parts, new)]
+    assert reusable == [True, False, True, True]
+    assert "notes.txt" in files(tmp_path)
 
 
 def test_a_file_that_a_killed_process_left_is_deleted(tiny: Path, tmp_path: Path) -> None:
@@ -213,11 +211,11 @@ def test_a_file_that_another_process_is_filling_stays_and_counts(tiny: Path, tmp
     with file_lock(prefix_cache._lock_path(unfinished)):
         planned(model, tmp_path, new, limit=2.5 * size).add_hidden_states(model, new)
         assert unfinished.exists()
-    assert planned(model, tmp_path, old).found == 0  # two of the three files fit, and it is the oldest
+    assert planned(model, tmp_path, old).reusable == 0  # two of the three files fit, and it is the oldest
     assert not unfinished.exists()
 
 
-def test_a_build_that_is_broken_off_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
+def test_an_interrupted_fill_leaves_nothing(tiny: Path, tmp_path: Path) -> None:
     model, data = make_model(tiny, layers="2"), rows(tiny)
 
     def stop(event: object) -> None:
@@ -228,9 +226,7 @@ def test_a_build_that_is_broken_off_leaves_nothing(tiny: Path, tmp_path: Path) -
     assert files(tmp_path) == []
 
 
-def test_a_disk_that_is_full_after_all_fails_the_run_in_one_line(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_disk_that_fills_up_fails_the_run_with_advice(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*arguments: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -241,7 +237,7 @@ def test_a_disk_that_is_full_after_all_fails_the_run_in_one_line(
     assert files(tmp_path) == []
 
 
-def test_keeping_leaves_the_network_as_it_was(tiny: Path, tmp_path: Path) -> None:
+def test_filling_leaves_the_model_unchanged(tiny: Path, tmp_path: Path) -> None:
     model, data = make_model(tiny, layers="2", dropout=0.3), rows(tiny)
     model.train()
     before = trained(model)
@@ -250,18 +246,18 @@ def test_keeping_leaves_the_network_as_it_was(tiny: Path, tmp_path: Path) -> Non
     assert same(before, trained(model))
 
 
-def test_states_that_are_in_use_can_be_deleted(tiny: Path, tmp_path: Path) -> None:
+def test_states_in_use_can_be_deleted(tiny: Path, tmp_path: Path) -> None:
     model, data, new = make_model(tiny, layers="2"), rows(tiny), rows(tiny, seed=7)
     used = planned(model, tmp_path, data).add_hidden_states(model, data).hidden
     assert used is not None
     before = np.array(used)
     planned(model, tmp_path, new, limit=1.1 * used.nbytes).add_hidden_states(model, new)
-    assert planned(model, tmp_path, data).found == 0
+    assert planned(model, tmp_path, data).reusable == 0
     np.testing.assert_array_equal(used, before)
 
 
 def slowly(checkpoint: Path, folder: Path, started: Path) -> None:
-    """Keep hidden states in another process, which says when it has begun and takes its time."""
+    """Fill the cache slowly in another process, which creates the file `started`."""
 
     def wait(event: object) -> None:
         started.touch()
@@ -274,12 +270,12 @@ def slowly(checkpoint: Path, folder: Path, started: Path) -> None:
 
 @pytest.fixture
 def another(tiny: Path, tmp_path: Path) -> Iterator[Callable[[], BaseProcess]]:
-    """Start a process that is making the states of `rows(tiny)` in tmp_path / "kept"."""
+    """Start a process that computes the states of `rows(tiny)` in tmp_path / "cache"."""
     started: list[BaseProcess] = []
 
     def start() -> BaseProcess:
         begun = tmp_path / "begun"
-        process = multiprocessing.get_context("spawn").Process(target=slowly, args=(tiny, tmp_path / "kept", begun))
+        process = multiprocessing.get_context("spawn").Process(target=slowly, args=(tiny, tmp_path / "cache", begun))
         process.start()
         started.append(process)
         while not begun.exists():
@@ -295,34 +291,34 @@ def another(tiny: Path, tmp_path: Path) -> Iterator[Callable[[], BaseProcess]]:
 
 
 @pytest.mark.slow
-def test_two_processes_make_a_file_once(tiny: Path, tmp_path: Path, another: Callable[[], BaseProcess]) -> None:
+def test_two_processes_compute_a_file_once(tiny: Path, tmp_path: Path, another: Callable[[], BaseProcess]) -> None:
     model, data = make_model(tiny, layers="2"), rows(tiny)
     process = another()
     assert process.is_alive()
-    heard: list[object] = []
-    found = planned(model, tmp_path / "kept", data).add_hidden_states(model, data, [heard.append]).hidden
-    assert heard == []  # it waited, and computed nothing
+    recorders: list[object] = []
+    states = planned(model, tmp_path / "cache", data).add_hidden_states(model, data, [recorders.append]).hidden
+    assert recorders == []  # it waited and computed nothing
     process.join()
     assert process.exitcode == 0
-    assert len(files(tmp_path / "kept")) == 1
-    np.testing.assert_array_equal(found, planned(model, tmp_path / "alone", data).add_hidden_states(model, data).hidden)
+    assert len(files(tmp_path / "cache")) == 1
+    np.testing.assert_array_equal(states, planned(model, tmp_path / "alone", data).add_hidden_states(model, data).hidden)
 
 
 @pytest.mark.slow
-def test_what_a_killed_process_was_making_is_made_by_who_waited(
+def test_a_waiting_process_computes_the_file_of_a_killed_one(
     tiny: Path, tmp_path: Path, another: Callable[[], BaseProcess]
 ) -> None:
     model, data = make_model(tiny, layers="2"), rows(tiny)
     process = another()
     process.kill()
-    found = planned(model, tmp_path / "kept", data).add_hidden_states(model, data).hidden
+    states = planned(model, tmp_path / "cache", data).add_hidden_states(model, data).hidden
     process.join()
     assert process.exitcode == -9
-    assert len(files(tmp_path / "kept")) == 1
-    np.testing.assert_array_equal(found, planned(model, tmp_path / "alone", data).add_hidden_states(model, data).hidden)
+    assert len(files(tmp_path / "cache")) == 1
+    np.testing.assert_array_equal(states, planned(model, tmp_path / "alone", data).add_hidden_states(model, data).hidden)
 
 
-def test_a_disk_without_locks_will_do(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_works_without_file_locks(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*arguments: object) -> None:
         raise OSError(37, "No locks available")
 
@@ -330,4 +326,4 @@ def test_a_disk_without_locks_will_do(tiny: Path, tmp_path: Path, monkeypatch: p
     model, data = make_model(tiny, layers="2"), rows(tiny)
     planned(model, tmp_path, data).add_hidden_states(model, data)
     assert len([name for name in files(tmp_path) if name.endswith(".npy")]) == 1
-    assert planned(model, tmp_path, data).found > 0
+    assert planned(model, tmp_path, data).reusable > 0

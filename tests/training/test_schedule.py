@@ -17,7 +17,7 @@ def curve(schedule: str, total: int = TOTAL, warmup: int = WARMUP) -> list[float
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_it_rises_in_a_line_to_one_over_the_warm_up(schedule: str) -> None:
+def test_it_rises_linearly_to_one_in_the_warm_up(schedule: str) -> None:
     rates = curve(schedule)
     assert rates[:WARMUP] == pytest.approx([(step + 1) / WARMUP for step in range(WARMUP)])
     assert rates[WARMUP - 1] == 1.0
@@ -25,7 +25,7 @@ def test_it_rises_in_a_line_to_one_over_the_warm_up(schedule: str) -> None:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear"])
-def test_it_falls_all_the_way_to_zero_after_the_warm_up(schedule: str) -> None:
+def test_it_falls_to_zero_after_the_warm_up(schedule: str) -> None:
     rates = curve(schedule)
     assert all(later < earlier for earlier, later in pairwise(rates[WARMUP:]))
     assert 0 < rates[-1] < 0.01
@@ -45,7 +45,7 @@ def test_cosine_and_linear_have_their_shapes(share: float) -> None:
 
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_without_warm_up_it_begins_at_one(schedule: str) -> None:
+def test_without_warm_up_it_starts_at_one(schedule: str) -> None:
     assert multiplier(0, TOTAL, 0, schedule) == 1.0
 
 
@@ -57,7 +57,7 @@ def test_a_run_shorter_than_its_warm_up_only_rises(schedule: str) -> None:
 
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
 @pytest.mark.parametrize("total", [1, 2])
-def test_the_shortest_runs_have_a_rate_above_zero_at_their_first_step(schedule: str, total: int) -> None:
+def test_the_shortest_runs_start_with_the_full_rate(schedule: str, total: int) -> None:
     assert multiplier(0, total, warmup_steps(0.06, total), schedule) == 1.0
 
 
@@ -70,5 +70,5 @@ def test_below_one_is_a_fraction_and_above_it_steps(warmup: float, total: int, s
     ("rows", "epochs", "most", "steps"),
     [(32, 3, None, 6), (33, 1, None, 3), (33, 2.5, None, 8), (160, 0.3, None, 3), (160, 3, 7, 7), (16, 1, 7, 1), (16, 0, 7, 0)],
 )
-def test_a_batch_begun_is_a_step(rows: int, epochs: float, most: int | None, steps: int) -> None:
+def test_the_last_batch_of_an_epoch_may_be_smaller(rows: int, epochs: float, most: int | None, steps: int) -> None:
     assert count_steps(rows, 16, epochs, most) == steps

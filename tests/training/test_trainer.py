@@ -1,4 +1,4 @@
-"""The engine on tiny networks: what decides the weights, which weights are kept, when it ends, and what it tells."""
+"""The trainer on tiny models: what decides the weights, which weights it keeps, when it ends, and its events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from loralab.training.schedule import multiplier
 
 @pytest.fixture(scope="module")
 def data(tiny: Path) -> Encoded:
-    """40 rows: five steps of eight."""
+    """40 rows: five batches of eight."""
     return rows(tiny, 10)
 
 
@@ -35,14 +35,14 @@ def held_out(tiny: Path) -> Encoded:
 
 
 @pytest.mark.parametrize("loss", [Loss(), Loss(torch.tensor([1.3, 0.7, 2.5, 0.2]), 0.1, 2.0)], ids=["plain", "weighted"])
-def test_how_a_step_is_cut_into_passes_does_not_change_the_weights(tiny: Path, data: Encoded, loss: Loss) -> None:
-    found = []
+def test_the_size_of_micro_batches_does_not_change_the_weights(tiny: Path, data: Encoded, loss: Loss) -> None:
+    outcomes = []
     for max_tokens_per_microbatch in (64, 8192):
         model = make_model(tiny)
         recorder = Recorder()
         train(model, data, loss=loss, max_tokens_per_microbatch=max_tokens_per_microbatch, listeners=[recorder])
-        found.append((trained(model), [event.loss for event in recorder.steps]))
-    (small, small_losses), (large, large_losses) = found
+        outcomes.append((trained(model), [event.loss for event in recorder.steps]))
+    (small, small_losses), (large, large_losses) = outcomes
     assert changed(trained(make_model(tiny)), large) == large.keys()
     for name, tensor in small.items():
         torch.testing.assert_close(tensor, large[name], rtol=0, atol=1e-5)
@@ -57,19 +57,19 @@ def test_two_runs_give_the_same_weights_bit_for_bit(
     tiny: Path, data: Encoded, held_out: Encoded, dtype: torch.dtype, threads: int
 ) -> None:
     torch.set_num_threads(threads)
-    found = []
+    outcomes = []
     for ambient in (1, 2):
-        torch.manual_seed(ambient)  # the stream of no purpose: it must not matter
+        torch.manual_seed(ambient)  # the global state must not matter
         np.random.seed(ambient)
         model = make_model(tiny, dropout=0.2)
         model.freeze_to(dtype)
         result = train(model, data, held_out, max_steps=10 if threads == 1 else 4)
-        found.append((weights(model), dict(result.scores)))
-    assert same(found[0][0], found[1][0])
-    assert found[0][1] == found[1][1]
+        outcomes.append((weights(model), dict(result.scores)))
+    assert same(outcomes[0][0], outcomes[1][0])
+    assert outcomes[0][1] == outcomes[1][1]
 
 
-def test_training_leaves_the_ambient_random_streams_alone(tiny: Path, data: Encoded) -> None:
+def test_training_leaves_the_global_random_state_unchanged(tiny: Path, data: Encoded) -> None:
     model = make_model(tiny, dropout=0.2)
     before, numbers = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
     train(model, data, epochs=1.0)
@@ -77,7 +77,7 @@ def test_training_leaves_the_ambient_random_streams_alone(tiny: Path, data: Enco
     assert np.random.get_state()[1].tolist() == numbers  # type: ignore[index]
 
 
-def test_another_seed_gives_other_weights(tiny: Path, data: Encoded) -> None:
+def test_another_seed_gives_different_weights(tiny: Path, data: Encoded) -> None:
     first, second = make_model(tiny), make_model(tiny)
     train(first, data, seed=0)
     train(second, data, seed=1)
@@ -85,16 +85,16 @@ def test_another_seed_gives_other_weights(tiny: Path, data: Encoded) -> None:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_dropout_is_seeded_apart_from_the_order_of_rows(tiny: Path, data: Encoded, dropout: float) -> None:
-    found = []
+def test_dropout_has_a_seed_of_its_own(tiny: Path, data: Encoded, dropout: float) -> None:
+    outcomes = []
     for seed in (1, 100):
         model = make_model(tiny, dropout=dropout)
         for module in model.modules():
             if isinstance(module, Dropout):
                 module.seed = seed
         train(model, data, epochs=1.0)
-        found.append(trained(model))
-    assert same(*found) is (dropout == 0.0)
+        outcomes.append(trained(model))
+    assert same(*outcomes) is (dropout == 0.0)
 
 
 def test_it_learns(tiny: Path, data: Encoded) -> None:
@@ -173,7 +173,7 @@ def test_gradients_are_clipped_to_the_norm(tiny: Path, data: Encoded) -> None:
     assert changed(trained(models[0]), trained(models[1]))
 
 
-# How long it trains, and what it tells
+# How long it trains, and its events
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_it_evaluates_every_epoch_or_every_n_steps_and_at_the_end(
     assert [event.epoch for event in recorder.evaluations] == pytest.approx([step / 5 for step in steps])
 
 
-def test_no_training_is_one_evaluation_of_the_network_as_it_came(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+def test_no_training_is_one_evaluation_of_the_initial_model(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     model = make_model(tiny)
     before = weights(model)
     recorder = Recorder()
@@ -258,11 +258,11 @@ def test_evaluating_does_not_change_training(tiny: Path, data: Encoded, held_out
     assert same(trained(models[0]), trained(models[1]))
 
 
-# Which weights are kept, and when it ends early
+# Which weights it keeps, and early stopping
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
-def test_the_network_ends_with_the_weights_of_the_best_evaluation(
+def test_the_model_ends_with_the_weights_of_the_best_evaluation(
     tiny: Path, data: Encoded, held_out: Encoded, dtype: torch.dtype
 ) -> None:
     model = make_model(tiny, dropout=0.1)
@@ -280,7 +280,7 @@ def test_the_network_ends_with_the_weights_of_the_best_evaluation(
 
 
 @pytest.mark.parametrize("monitor", ["loss", "accuracy", "f1:Sci/Tech"])
-def test_the_best_evaluation_is_the_best_by_the_score_named(tiny: Path, data: Encoded, held_out: Encoded, monitor: str) -> None:
+def test_the_best_evaluation_is_the_best_by_the_monitored_score(tiny: Path, data: Encoded, held_out: Encoded, monitor: str) -> None:
     model = make_model(tiny, targets=("all",))
     recorder = Recorder(model)
     result = train(model, data, held_out, eval_steps=1, epochs=3.0, monitor=monitor, listeners=[recorder])
@@ -291,7 +291,7 @@ def test_the_best_evaluation_is_the_best_by_the_score_named(tiny: Path, data: En
     assert same(trained(model), recorder.snapshots[best.step])
 
 
-def test_it_stops_when_patience_is_spent_with_the_best_weights(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+def test_it_stops_without_patience_left_with_the_best_weights(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     model = make_model(tiny)
     recorder = Recorder(model)
     result = train(
@@ -310,13 +310,13 @@ def test_it_stops_when_patience_is_spent_with_the_best_weights(tiny: Path, data:
     assert not result.interrupted
 
 
-def test_patience_spent_at_the_last_step_is_no_early_stop(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+def test_no_patience_left_at_the_last_step_is_no_early_stop(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     result = train(make_model(tiny), data, held_out, max_steps=2, eval_steps=1, score=script(0.5, 0.9), monitor="loss", patience=1)
     assert not result.stopped_early
     assert result.best_step == 1
 
 
-# What goes wrong
+# Failures
 
 
 @pytest.mark.parametrize("at", [1, 5])
@@ -360,7 +360,7 @@ def test_ctrl_c_during_an_evaluation_keeps_the_best_weights(tiny: Path, data: En
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_fails_the_run_and_says_what_to_do(tiny: Path, data: Encoded, poison: float) -> None:
+def test_a_loss_that_is_not_finite_fails_the_run_with_advice(tiny: Path, data: Encoded, poison: float) -> None:
     model = make_model(tiny)
 
     def ruin(event: Event) -> None:
@@ -373,20 +373,20 @@ def test_a_loss_that_is_no_number_fails_the_run_and_says_what_to_do(tiny: Path, 
 
 
 class _Cusp(Loss):
-    """A loss that is a number and whose gradient is none: √0."""
+    """A finite loss with a NaN gradient: √0."""
 
     def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return super().__call__(logits, labels) + torch.sqrt(logits.sum() * 0)
 
 
-def test_a_gradient_that_is_no_number_fails_the_run_before_it_ruins_the_weights(tiny: Path, data: Encoded) -> None:
+def test_a_gradient_that_is_not_finite_fails_the_run_before_the_update(tiny: Path, data: Encoded) -> None:
     model = make_model(tiny)
     with pytest.raises(RunFailed):
         train(model, data, loss=_Cusp(), max_steps=1)
     assert all(torch.isfinite(tensor).all() for tensor in trained(model).values())
 
 
-def test_a_listeners_own_error_is_not_swallowed(tiny: Path, data: Encoded) -> None:
+def test_a_listeners_error_propagates(tiny: Path, data: Encoded) -> None:
     def broken(event: Event) -> None:
         raise ZeroDivisionError
 
@@ -394,7 +394,7 @@ def test_a_listeners_own_error_is_not_swallowed(tiny: Path, data: Encoded) -> No
         train(make_model(tiny), data, listeners=[broken])
 
 
-# Going on where it stopped
+# Resuming
 
 
 def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bit(
@@ -409,20 +409,20 @@ def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bi
     assert [checkpoint.step for checkpoint in checkpoints] == [2, 4, 6, 8, 10]
     for number, checkpoint in enumerate(checkpoints, start=1):
         checkpoint.save(tmp_path / "checkpoint.safetensors")
-        resumed, again = make_model(tiny, dropout=0.2), Recorder()
-        found = train(
+        resumed, rest = make_model(tiny, dropout=0.2), Recorder()
+        again = train(
             resumed,
             data,
             held_out,
             eval_steps=2,
             score=script(*losses[number:]),
-            listeners=[again],
+            listeners=[rest],
             resume=Checkpoint.load(tmp_path / "checkpoint.safetensors"),
         )
         assert same(weights(resumed), weights(whole))
-        assert (found.steps, found.best_step, found.scores) == (result.steps, result.best_step, result.scores)
-        assert found.samples == result.samples
-        assert [event.loss for event in again.steps] == [event.loss for event in recorder.steps if event.step > checkpoint.step]
+        assert (again.steps, again.best_step, again.scores) == (result.steps, result.best_step, result.scores)
+        assert again.samples == result.samples
+        assert [event.loss for event in rest.steps] == [event.loss for event in recorder.steps if event.step > checkpoint.step]
     assert list(tmp_path.iterdir()) == [tmp_path / "checkpoint.safetensors"]
 
 
@@ -448,7 +448,7 @@ def test_a_resumed_run_keeps_its_patience(tiny: Path, data: Encoded, held_out: E
     assert same(trained(ended), trained(whole))
 
 
-def test_keeping_checkpoints_does_not_change_training(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+def test_saving_checkpoints_does_not_change_training(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     models = [make_model(tiny, dropout=0.2) for _ in range(2)]
     checkpoints: list[Checkpoint] = []
     train(models[0], data, held_out)
@@ -456,7 +456,7 @@ def test_keeping_checkpoints_does_not_change_training(tiny: Path, data: Encoded,
     assert same(weights(models[0]), weights(models[1]))
 
 
-def test_a_checkpoint_of_another_network_is_refused(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+def test_a_checkpoint_of_another_model_is_refused(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     checkpoints: list[Checkpoint] = []
     train(make_model(tiny), data, held_out, save_checkpoint=checkpoints.append)
     for other in (make_model(tiny, rank=2), make_model(tiny, targets=("all",))):
@@ -464,8 +464,8 @@ def test_a_checkpoint_of_another_network_is_refused(tiny: Path, data: Encoded, h
             train(other, data, held_out, resume=checkpoints[0])
 
 
-def test_lora_plus_gives_b_its_own_rate(tiny: Path, data: Encoded) -> None:
-    """After one step of Adam every weight has moved by its rate: B by 8 times as much as A would."""
+def test_lora_plus_gives_b_its_own_learning_rate(tiny: Path, data: Encoded) -> None:
+    """The first step of Adam moves every weight by its learning rate: B by 8 times the rate of A."""
     plain, plus = make_model(tiny), make_model(tiny)
     before = weights(plain)
     settings = {"max_steps": 1, "warmup": 0.0, "schedule": "constant", "weight_decay": 0.0, "learning_rate": 1e-3}
@@ -502,7 +502,7 @@ def test_a_gradient_that_overflows_in_fp16_skips_the_step_and_halves_the_scale(t
     assert all(bool(torch.isfinite(weight).all()) for weight in trained(model).values())
 
 
-def test_an_evaluation_tells_the_memory_in_use(tiny: Path, data: Encoded, held_out: Encoded) -> None:
+def test_an_evaluation_reports_the_memory_in_use(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     recorder = Recorder()
     train(make_model(tiny), data, held_out, listeners=[recorder])
     memory = recorder.evaluations[0].memory

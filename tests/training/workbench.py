@@ -54,10 +54,10 @@ def make_model(
 
 
 def rows(folder: Path, per_class: int = 10, seed: int = 0) -> Encoded:
-    """Tokenized texts of four classes, `per_class` of each."""
-    found = topics(per_class, seed)
-    labels = np.array([CLASSES.index(name) for _, name in found], dtype=np.int64)
-    examples = Examples([text for text, _ in found], labels, np.arange(len(found)), CLASSES)
+    """Return tokenized texts of four classes, `per_class` of each."""
+    pairs = topics(per_class, seed)
+    labels = np.array([CLASSES.index(name) for _, name in pairs], dtype=np.int64)
+    examples = Examples([text for text, _ in pairs], labels, np.arange(len(pairs)), CLASSES)
     return encode(examples, tokenizer=load_tokenizer(folder, 64), clean=(), pad_id=resolve_base(str(folder)).dims.pad_id)
 
 

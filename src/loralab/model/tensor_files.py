@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -17,11 +19,18 @@ HEAD_WEIGHTS = "head.safetensors"
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors as safetensors, in fp32. Raises OSError when the disk is full or read-only."""
-    plain = {name: t.detach().float().cpu().contiguous().clone() for name, t in tensors.items()}
+    write_safetensors({name: t.detach().float().cpu().contiguous().clone() for name, t in tensors.items()}, path, {"format": "pt"})
+
+
+def write_safetensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file. Raises OSError, with its number, when the disk is full or read-only."""
     try:
-        save_file(plain, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # what the Rust library raises on a full disk
-        raise OSError(str(error)) from error
+        save_file(dict(tensors), path, metadata=metadata)
+    except SafetensorError as error:  # the Rust library's error, such as `... (os error 28)`
+        number = re.search(r"os error (\d+)", str(error))
+        if number is None:
+            raise OSError(str(error)) from error
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from loralab.errors import LoralabError
+from loralab.model.tensor_files import write_safetensors
 
 _STATE = "state"
 
@@ -31,12 +31,10 @@ class Checkpoint:
         """Replace the file atomically: write a temporary file, flush it, rename it."""
         temporary = path.with_name(f".{path.name}.new")
         try:
-            save_file(dict(self.tensors), temporary, metadata={_STATE: json.dumps(self.values)})
+            write_safetensors(self.tensors, temporary, {_STATE: json.dumps(self.values)})
             with temporary.open("r+b") as file:  # Windows flushes only files that are open for writing
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except SafetensorError as error:  # safetensors' error for a full disk
-            raise OSError(str(error)) from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)

@@ -40,7 +40,7 @@ _STORED = {torch.float32: np.float32, torch.float16: np.float16, torch.bfloat16:
 class PrefixCache:
     """What is cached, and where. place: memory, disk or off; reason: of the place.
 
-    start: the layer that the hidden states enter; size: their bytes; found: bytes that earlier runs left on disk.
+    start: the layer that the hidden states enter; size: their bytes; reusable: bytes of them in files of earlier runs.
     identity: of base, device and precision; limit: most bytes of all files in `folder`.
     """
 
@@ -48,7 +48,7 @@ class PrefixCache:
     reason: str
     start: int = 0
     size: int = 0
-    found: int = 0
+    reusable: int = 0
     folder: Path = Path()
     identity: str = ""
     limit: float = 0.0
@@ -93,19 +93,19 @@ def plan(
         for part in parts
         if len(part)
     }
-    size, found = sum(sizes.values()), sum(size for path, size in sizes.items() if path.is_file())
+    size, reusable = sum(sizes.values()), sum(size for path, size in sizes.items() if path.is_file())
     chosen = "memory" if place == "memory" else "disk"
     too_small = f"train.feature_cache_gb={limit / 1e9:g}" if size > limit else ""
     if chosen == "disk":
         remove_unfinished(folder)
-        if size - found > _free(folder):
+        if size - reusable > _free(folder):
             too_small = f"the free space of {folder}"
     if too_small:
         reason = f"{size / 1e9:.2f} GB of hidden states are more than {too_small}"
         if place != "auto":
             raise LoralabError(f"train.feature_cache={place}: {reason}; use train.feature_cache=off")
         return PrefixCache("off", reason)
-    return PrefixCache(chosen, f"layers below {start} are frozen", start, size, found, folder, identity, limit)
+    return PrefixCache(chosen, f"layers below {start} are frozen", start, size, reusable, folder, identity, limit)
 
 
 def remove_unfinished(folder: Path) -> None:
