@@ -1,4 +1,4 @@
-"""Whole runs through Transformers and peft: they learn, repeat, resume bit for bit, are counted and described."""
+"""Whole runs with Transformers and peft: they learn, repeat and resume bit for bit, and are counted and described."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ CASES = {
 }
 
 
-class TrialPruned(Exception):
-    """Stands for a process that ends without a word."""
+class Killed(Exception):
+    """Represents a process that is killed."""
 
 
 @pytest.fixture(scope="session")
@@ -61,15 +61,15 @@ def settings(case: str, bases: dict[str, Path], data: Path, *more: str) -> Any:
 def run(config: Any, folder: Path, name: str, stop_after: int | None = None, **named: Any) -> tuple[RunSummary | None, list[float]]:
     losses: list[float] = []
 
-    def listen(event: Event) -> None:
+    def record(event: Event) -> None:
         if isinstance(event, StepEnd):
             losses.append(event.loss)
             if event.step == stop_after:
-                raise TrialPruned
+                raise Killed
 
     try:
-        return run_training(config, name=name, folder=folder, listeners=[listen], **named), losses
-    except TrialPruned:
+        return run_training(config, name=name, folder=folder, listeners=[record], **named), losses
+    except Killed:
         return None, losses
 
 
@@ -78,7 +78,7 @@ def weights(folder: Path) -> str:
 
 
 def quick(values: Iterable[Any], *first: Any) -> list[Any]:
-    """All values, those that are not `first` marked slow."""
+    """Return all values, with those that are not `first` marked slow."""
     return [value if value in first else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
@@ -90,7 +90,7 @@ def test_a_run_learns_and_repeats_and_resumes_bit_for_bit(
     whole, losses = run(config, tmp_path, "whole")
     assert whole
     assert sum(losses[-6:]) < 0.85 * sum(losses[:6])
-    torch.manual_seed(5)  # the global stream decides nothing
+    torch.manual_seed(5)  # the global random state must not matter
     run(config, tmp_path, "again")
     assert weights(tmp_path / "again") == weights(tmp_path / "whole")
     assert run(config, tmp_path, "cut", stop_after=whole.steps // 2 + 3)[0] is None
@@ -101,7 +101,7 @@ def test_a_run_learns_and_repeats_and_resumes_bit_for_bit(
     classifier = Classifier.load(tmp_path / "whole", precision="fp32")
     scores = classifier.evaluate(topics_csv)
     assert scores["accuracy"] > 0.4  # of four classes
-    assert isinstance(classifier.network, HFClassifier)
+    assert isinstance(classifier.model, HFClassifier)
     assert describe(str(tmp_path / "whole"))["parameters"]["trainable"] == whole.counts.trainable
 
 
@@ -124,24 +124,24 @@ def test_counts_need_no_weights(bases: dict[str, Path], topics_csv: Path, tmp_pa
     facts = describe("quickstart", config)
     assert facts["base"] == f"{folder} (deberta-v2, 3 layers, width 32)"
     assert facts["lora"]["adapted maps"] == "6: attention.self.query_proj, attention.self.value_proj"
-    found = facts["parameters"]
-    assert (found["adapter"], found["head"], found["trainable"]) == (6 * 4 * 64, 33 * 32 + 33 * 4, 2724)
-    assert found["total"] == found["base"] + found["adapter"] + found["head"]
-    assert found["budget"] == "2,000 (724 OVER)"
+    counts = facts["parameters"]
+    assert (counts["adapter"], counts["head"], counts["trainable"]) == (6 * 4 * 64, 33 * 32 + 33 * 4, 2724)
+    assert counts["total"] == counts["base"] + counts["adapter"] + counts["head"]
+    assert counts["budget"] == "2,000 (724 OVER)"
     known = describe("quickstart", ["model.base=bert-base-uncased", "lora.variant=dora", "lora.rank=8", "lora.targets=query,value"])
-    assert known["parameters"]["adapter"] == 24 * (8 * 1536 + 768)  # a published size: nothing was fetched
+    assert known["parameters"]["adapter"] == 24 * (8 * 1536 + 768)  # a known size: nothing was downloaded
     with pytest.raises(LoralabError, match="'deberta-v2' is not supported here"):
         budget("quickstart", [f"model.base={folder}"], 5000)
 
 
-def test_over_the_budget_nothing_is_written(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
+def test_a_run_over_the_budget_writes_nothing(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
     config = settings("deberta-v2", bases, topics_csv, "lora.max_trainable=2000")
     with pytest.raises(LoralabError, match=r"2,724 trainable parameters.*over lora.max_trainable=2,000"):
         run_training(config, folder=tmp_path)
     assert [*tmp_path.iterdir()] == []
 
 
-def test_full_and_head_alone_run_on_another_encoder(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
+def test_full_tuning_and_head_tuning_learn(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
     for tuning, rate in (("full", "0.002"), ("head", "0.05")):
         config = settings("deberta-v2", bases, topics_csv, f"tuning={tuning}", f"train.learning_rate={rate}")
         summary, losses = run(config, tmp_path, tuning)
@@ -154,19 +154,19 @@ def test_full_and_head_alone_run_on_another_encoder(bases: dict[str, Path], topi
     assert names == {"config.json", "loralab.json", "model.safetensors", "tokenizer.json"}
 
 
-def test_adalora_of_too_few_steps_is_refused_before_the_first(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
+def test_adalora_with_too_few_steps_is_refused_before_training(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match="needs at least 4 of them: there are 3"):
         run_training(settings("adalora", bases, topics_csv, "train.max_steps=3"), folder=tmp_path)
     assert [*tmp_path.iterdir()] == []  # before anything is trained or written
 
 
-def test_a_remark_says_what_a_method_leaves_unused() -> None:
-    said = {
+def test_a_remark_names_settings_that_a_method_does_not_use() -> None:
+    remarks = {
         variant: load_config("quickstart", [f"lora.variant={variant}"]).remarks() for variant in ("lora", "ia3", "vera", "adalora")
     }
-    assert said["lora"] == []
-    assert "lora.rank and lora.alpha are not used" in said["ia3"][0]
-    assert "lora.alpha is not used" in said["vera"][0]
-    assert "1.5 times lora.rank" in said["adalora"][0]
-    log = json.dumps(said)
+    assert remarks["lora"] == []
+    assert "lora.rank and lora.alpha are not used" in remarks["ia3"][0]
+    assert "lora.alpha is not used" in remarks["vera"][0]
+    assert "1.5 times lora.rank" in remarks["adalora"][0]
+    log = json.dumps(remarks)
     assert log.count("lora.variant=") == 3

@@ -16,7 +16,7 @@ from sklearn.metrics import (
 )
 
 from loralab.errors import LoralabError
-from loralab.metrics import balance, balance_pair, brier, check_stop_on, expected_calibration_error, scores, softmax, table
+from loralab.metrics import balance, balance_pair, brier, check_monitor, expected_calibration_error, scores, softmax, table
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 
@@ -73,7 +73,7 @@ def test_the_loss_is_finite_where_the_logits_are_extreme() -> None:
 @pytest.mark.parametrize("name", ["balance:Business/Sci/Tech", "balance:Sci-Tech/Business", "balance:business-sci-tech"])
 def test_balance_is_the_smaller_f1_over_the_larger(name: str) -> None:
     logits, labels = guesses(300, 4, 0)
-    found = scores(logits, labels, CLASSES, also=name)
+    found = scores(logits, labels, CLASSES, monitor=name)
     low, high = sorted((found["f1:Business"], found["f1:Sci/Tech"]))
     assert 0 < low < high
     assert found[name] == pytest.approx(low / high)
@@ -91,8 +91,8 @@ def test_every_score_and_every_pair_may_be_named(classes: tuple[str, ...]) -> No
     pairs = [f"balance:{a}/{b}" for a in classes for b in classes if a != b]
     kinds = [f"{kind}:{name}" for kind in ("precision", "recall", "f1") for name in classes]
     for name in ("loss", "accuracy", "macro_f1", *kinds, *pairs):
-        check_stop_on(name, classes)
-        assert name in scores(logits, labels, classes, also=name)
+        check_monitor(name, classes)
+        assert name in scores(logits, labels, classes, monitor=name)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_a_pair_is_read_though_its_names_hold_slashes_and_hyphens(name: str, pai
 )
 def test_a_misspelt_score_is_told_with_the_nearest_and_the_valid_ones(name: str, nearest: str) -> None:
     with pytest.raises(LoralabError) as caught:
-        check_stop_on(name, CLASSES)
+        check_monitor(name, CLASSES)
     message = str(caught.value)
     assert f"there is no score {name!r}; did you mean {nearest!r}?" in message
     for word in ("loss", "accuracy", "macro_f1", "precision:NAME", "recall:NAME", "f1:NAME", "balance:NAME/NAME", *CLASSES):
@@ -135,7 +135,7 @@ def test_a_misspelt_score_is_told_with_the_nearest_and_the_valid_ones(name: str,
 @pytest.mark.parametrize("name", ["", "f1", "f1:", "true:World", "eval_loss", "balance:World/World", "balance:World", "f1:world "])
 def test_what_is_no_score_is_refused(name: str) -> None:
     with pytest.raises(LoralabError, match=r"train\.monitor"):
-        check_stop_on(name, CLASSES)
+        check_monitor(name, CLASSES)
 
 
 def test_the_table_has_a_row_for_each_class_in_order() -> None:

@@ -1,4 +1,4 @@
-"""The errors loralab raises on purpose: one root, so that callers need one `except`."""
+"""The errors that loralab raises on purpose, all of them LoralabError."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from types import ModuleType
 
 
 class LoralabError(Exception):
-    """What the user gave cannot be used: the message says what, which value and what to do (exit code 2)."""
+    """The input is unusable (exit code 2). The message says what is wrong, which value, and what to do."""
 
     exit_code = 2
 
 
 class RunFailed(LoralabError):
-    """The input was fine and the run was not: a diverged loss, a full disk, an interruption (exit code 1)."""
+    """The input was usable and the run failed: a diverged loss, a full disk, an interruption (exit code 1)."""
 
     exit_code = 1
 
 
 class Interrupted(RunFailed):
-    """Ctrl-C: what was running can be resumed."""
+    """The run was interrupted by Ctrl-C and can be resumed."""
 
 
-def nearest(word: str, valid: Iterable[str]) -> str:
-    """Return `"; did you mean 'rank'?"` for the closest of `valid`, or an empty string when none is close."""
+def suggest(word: str, valid: Iterable[str]) -> str:
+    """Return `"; did you mean 'rank'?"` for the closest of `valid`, or an empty string if none is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def need(package: str, extra: str) -> ModuleType:
-    """Import an optional package, or say which extra installs it."""
+def import_optional(package: str, extra: str) -> ModuleType:
+    """Import an optional package. Raises LoralabError that names the extra to install."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        raise LoralabError(f"this needs the package {package!r}: pip install 'loralab[{extra}]'") from error
+        raise LoralabError(f"this needs the package {package!r}: run pip install 'loralab[{extra}]'") from error

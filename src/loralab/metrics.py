@@ -1,4 +1,4 @@
-"""Logits and labels → scores."""
+"""Scores of logits against labels, calibration, temperature."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -20,37 +20,37 @@ _PER_CLASS = ("precision", "recall", "f1")
 CALIBRATION_BINS = 15
 
 
-def scores(logits: Logits, labels: Labels, classes: Sequence[str], also: str = "loss") -> dict[str, float]:
-    """Return every score by name: loss, ece, brier, accuracy, macro_f1, mcc, kappa, and per class precision:, recall:, f1:,
-    true:, predicted:.
+def scores(logits: Logits, labels: Labels, classes: Sequence[str], monitor: str = "loss") -> dict[str, float]:
+    """Return all scores by name: loss, ece, brier, accuracy, macro_f1, mcc, kappa, and per class precision:, recall:, f1:, true:,
+    predicted:.
 
-    logits: (n, classes); labels: (n,). `loss` is the plain mean cross entropy, whatever loss was trained; mcc is Matthews'
-    correlation, kappa Cohen's. A class without predictions has precision 0. `also` may name a `balance:A/B` to be added.
+    logits: (n, classes); labels: (n,). `loss` is the mean cross entropy, whatever loss was trained; mcc is Matthews' correlation,
+    kappa Cohen's. The precision of a class without predictions is 0. monitor: a `balance:A/B` to add.
     """
-    # here, because it takes a second to import and listing recipes needs none of it
+    # imported here: it takes a second, which `loralab recipes` does not need
     from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
 
     predicted = logits.argmax(axis=1)
     numbers = np.arange(len(classes))
     precision, recall, f1, true = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
-    one_sided = len(np.union1d(labels, predicted)) < 2  # a single class throughout: nothing to agree on beyond chance
-    found = {
+    one_class = len(np.union1d(labels, predicted)) < 2  # agreement beyond chance is undefined
+    result = {
         **probability_scores(logits, labels),
         "accuracy": float((predicted == labels).mean()),
         "macro_f1": float(f1.mean()),
-        "mcc": 0.0 if one_sided else float(matthews_corrcoef(labels, predicted)),
-        "kappa": 0.0 if one_sided else float(cohen_kappa_score(labels, predicted)),
+        "mcc": 0.0 if one_class else float(matthews_corrcoef(labels, predicted)),
+        "kappa": 0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
     }
     for i, name in enumerate(classes):
-        found |= {f"precision:{name}": float(precision[i]), f"recall:{name}": float(recall[i]), f"f1:{name}": float(f1[i])}
-        found |= {f"true:{name}": float(true[i]), f"predicted:{name}": float((predicted == i).sum())}
-    if pair := balance_pair(also, classes):
-        found[also] = balance(found, *pair)
-    return found
+        result |= {f"precision:{name}": float(precision[i]), f"recall:{name}": float(recall[i]), f"f1:{name}": float(f1[i])}
+        result |= {f"true:{name}": float(true[i]), f"predicted:{name}": float((predicted == i).sum())}
+    if pair := balance_pair(monitor, classes):
+        result[monitor] = balance(result, *pair)
+    return result
 
 
 def probability_scores(logits: Logits, labels: Labels, temperature: float = 1.0) -> dict[str, float]:
-    """Return what depends on the probabilities, not only on which is the largest: loss (nats), ece, brier."""
+    """Return the scores of the probabilities: loss (nats), ece, brier."""
     from scipy.special import log_softmax
 
     log_p = log_softmax(logits.astype(np.float64) / temperature, axis=1)
@@ -63,11 +63,11 @@ def probability_scores(logits: Logits, labels: Labels, temperature: float = 1.0)
 
 
 def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
-    """logits: (n, classes) → probabilities (n, classes) float64, of logits divided by `temperature`."""
-    from scipy.special import softmax as of_rows
-
-    found: Probabilities = of_rows(logits.astype(np.float64) / temperature, axis=1)
-    return found
+    """Return the probabilities (n, classes) float64 of logits (n, classes) divided by `temperature`."""
+    scaled = logits.astype(np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True)) if len(scaled) else scaled
+    probabilities: Probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities
 
 
 @dataclass(frozen=True)
@@ -114,60 +114,60 @@ def _bin_number(confidence: Probabilities, bins: int) -> Labels:
 
 
 def brier(probabilities: Probabilities, labels: Labels) -> float:
-    """Mean squared distance of the probabilities from the truth, summed over classes: 0 to 2 (Brier 1950)."""
+    """Return the mean squared error of the probabilities, summed over classes: 0 to 2 (Brier 1950)."""
     own = probabilities[np.arange(len(labels)), labels]
     return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """Return the temperature that minimises the cross entropy of logits / temperature (Guo et al. 2017), from 0.05 to 20.
+    """Return the temperature from 0.05 to 20 that minimizes the cross entropy of logits / temperature (Guo et al. 2017).
 
-    To be fitted on validation rows only. It changes no prediction, only how sure it says it is.
+    Fit it on validation rows only. It changes the confidence of predictions, not the predictions.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
     wide, rows = logits.astype(np.float64), np.arange(len(labels))
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda log_t: -log_softmax(wide / np.exp(log_t), axis=1)[rows, labels].mean(),
         bounds=(np.log(0.05), np.log(20.0)),
         method="bounded",
         options={"xatol": 1e-5},
     )
-    return float(np.exp(found.x))
+    return float(np.exp(minimum.x))
 
 
-def balance(found: Mapping[str, float], first: str, second: str) -> float:
-    """The smaller of two classes' F1 over the larger: 1 is balanced; 1 too when both are 0."""
-    low, high = sorted((found[f"f1:{first}"], found[f"f1:{second}"]))
+def balance(scores: Mapping[str, float], first: str, second: str) -> float:
+    """Return the smaller F1 of two classes over the larger: 1 is balanced. It is also 1 if both are 0."""
+    low, high = sorted((scores[f"f1:{first}"], scores[f"f1:{second}"]))
     return low / high if high else 1.0
 
 
 def balance_pair(name: str, classes: Sequence[str]) -> tuple[str, str] | None:
-    """Read `balance:A/B` or `balance:A-B` as two class names, which may themselves hold / and -; None when it is not one."""
+    """Return the two class names of `balance:A/B` or `balance:A-B`, which may contain / and -, else None."""
     kind, _, rest = name.partition(":")
     if kind != "balance":
         return None
     return next(((a, b) for a in classes for b in classes if a != b and _plain(rest) == _plain(f"{a}/{b}")), None)
 
 
-def check_stop_on(name: str, classes: Sequence[str]) -> None:
-    """Raise LoralabError, with the valid names, when no such score exists. Called before training."""
+def check_monitor(name: str, classes: Sequence[str]) -> None:
+    """Raise LoralabError with the valid names if `train.monitor` is not a score."""
     valid = [*_OVERALL, *(f"{kind}:{c}" for kind in _PER_CLASS for c in classes)]
     if name in valid or balance_pair(name, classes):
         return
     listed = ", ".join((*_OVERALL, *(f"{kind}:NAME" for kind in _PER_CLASS), "balance:NAME/NAME"))
     raise LoralabError(
-        f"train.monitor: there is no score {name!r}{nearest(name, valid)}; valid: {listed} with NAME of {', '.join(classes)}"
+        f"train.monitor: there is no score {name!r}{suggest(name, valid)}; valid: {listed} with NAME of {', '.join(classes)}"
     )
 
 
-def table(found: Mapping[str, float], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row a class: class, precision, recall, f1, true, predicted."""
+def table(scores: Mapping[str, float], classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return one row per class: class, precision, recall, f1, true, predicted."""
     kinds = (*_PER_CLASS, "true", "predicted")
-    return [{"class": name, **{kind: found[f"{kind}:{name}"] for kind in kinds}} for name in classes]
+    return [{"class": name, **{kind: scores[f"{kind}:{name}"] for kind in kinds}} for name in classes]
 
 
 def _plain(name: str) -> str:
-    """`Sci-Tech` and `Sci/Tech` are one name in `monitor`, as in the published reports."""
+    """In `monitor`, `Sci-Tech` and `Sci/Tech` are the same name, as in the published reports."""
     return name.replace("/", "-").casefold()

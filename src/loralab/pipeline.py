@@ -118,7 +118,7 @@ def start_session(
         model,
         build_optimizer(model, config.train, loraplus_lr_ratio(config)),
         TrainingData(encoded["train"], encoded.get("validation"), config.stream("shuffle")),
-        Objective(components.loss, partial(metrics.scores, classes=manifest.classes, also=config.train.monitor)),
+        Objective(components.loss, partial(metrics.scores, classes=manifest.classes, monitor=config.train.monitor)),
         config.train,
         Callbacks((folder.log, *listeners), folder.save_checkpoint),
         distributed,

@@ -67,7 +67,7 @@ def test_attributions_are_of_the_predicted_class(run: Path) -> None:
     for each in explained:
         encoding, target = tokenizer.encode(each.text), classifier.classes.index(each.predicted)
         special = [bool(flag) for flag in encoding.special_tokens_mask]
-        expected = sum(attribute(classifier.network, encoding.ids, special, target).values)
+        expected = sum(attribute(classifier.model, encoding.ids, special, target).values)
         assert sum(value for _, value in each.tokens) == pytest.approx(expected, abs=1e-4)
 
 

@@ -26,7 +26,7 @@ from loralab import Classifier, LoralabError, Predictions, load_config, run_trai
 from loralab.data import readers
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Examples
-from loralab.inference.classifier import check_submission
+from loralab.inference.classifier import CSV_COLUMNS, check_submission, class_columns
 from loralab.model.bundle import load_bundle
 from loralab.model.encoder import EncoderClassifier
 from loralab.training.scoring import logits_of
@@ -121,7 +121,7 @@ def test_probabilities_sum_to_one_and_fit_the_labels(classifier: Classifier) -> 
 def test_merged_equals_unmerged(run: Path, classifier: Classifier) -> None:
     network, manifest = load_bundle(run / "model")
     assert not network.layer(0).qkv.merged
-    assert classifier.network.layer(0).qkv.merged
+    assert classifier.model.layer(0).qkv.merged
     tokenizer = load_tokenizer(run / "model", manifest.max_length)
     examples = Examples(TEXTS, None, np.arange(len(TEXTS)))
     logits = logits_of(network, encode(examples, tokenizer=tokenizer, clean=manifest.clean, pad_id=manifest.dims.pad_id))
@@ -142,7 +142,7 @@ def test_bf16_agrees_with_fp32(run: Path, classifier: Classifier) -> None:
 def test_weights_that_were_trained_whole_are_cast_when_they_are_loaded(base: Path, topics_csv: Path, tmp_path: Path) -> None:
     settings = [f"model.base={base}", "tuning=full", "train.max_steps=1"]
     full = run_training(load_config(topics_csv, settings), folder=tmp_path).folder
-    network = Classifier.load(full, precision="bf16").network
+    network = Classifier.load(full, precision="bf16").model
     assert isinstance(network, EncoderClassifier)
     assert {projection.weight.dtype for i in range(3) for projection in network.layer(i).projections()} == {torch.bfloat16}
 
@@ -151,7 +151,7 @@ def test_features_are_what_the_last_linear_map_reads(classifier: Classifier) -> 
     texts = ["The striker of the league.", "a bank merger", "A telescope and a robot"]
     found, features = classifier.predict_with_features(texts)
     np.testing.assert_array_equal(found.probabilities, classifier.predict(texts).probabilities)
-    out = classifier.network.head.out
+    out = classifier.model.head.out
     logits = features @ out.weight.detach().numpy().T + out.bias.detach().numpy()
     np.testing.assert_allclose(logits, classifier.logits(texts), atol=1e-5)
 
@@ -208,7 +208,7 @@ def test_loading_depends_on_no_ambient_seed(run: Path, classifier: Classifier) -
 
 def test_loading_twice_merges_once(run: Path) -> None:
     a, b = Classifier.load(run, precision="fp32"), Classifier.load(run, precision="fp32")
-    np.testing.assert_array_equal(a.network.layer(0).qkv.weight.detach().numpy(), b.network.layer(0).qkv.weight.detach().numpy())
+    np.testing.assert_array_equal(a.model.layer(0).qkv.weight.detach().numpy(), b.model.layer(0).qkv.weight.detach().numpy())
 
 
 def test_moved_base_is_found_by_its_new_name_and_another_is_refused(
@@ -444,14 +444,14 @@ def test_chunk_boundaries_lose_and_repeat_nothing(
 ) -> None:
     monkeypatch.setattr(readers, "CHUNK", chunk)
     out = tmp_path / "submission.csv"
-    assert classifier.predict_file(KINDS[kind](tmp_path / kind), out, form="submission") == len(TEXTS)
+    assert classifier.predict_file(KINDS[kind](tmp_path / kind), out, format="submission") == len(TEXTS)
     expected = ["ID,Label", *(f"{i},{index}" for i, index in enumerate(classifier.predict(TEXTS).indices))]
     assert out.read_text() == "\n".join(expected) + "\n"
 
 
 def test_jsonl_holds_one_object_a_line(classifier: Classifier, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
-    classifier.predict_file(_csv(tmp_path / "in.csv"), out, form="jsonl")
+    classifier.predict_file(_csv(tmp_path / "in.csv"), out, format="jsonl")
     expected = classifier.predict(TEXTS)
     lines = [json.loads(line) for line in out.read_text(encoding="utf-8").split("\n")[:-1]]
     assert [line["id"] for line in lines] == list(range(len(TEXTS)))
@@ -546,8 +546,8 @@ def test_file_without_rows_is_refused_and_leaves_nothing(classifier: Classifier,
 def test_unknown_format_and_missing_folder_are_refused(classifier: Classifier, tmp_path: Path) -> None:
     source = _csv(tmp_path / "in.csv")
     with pytest.raises(LoralabError, match=r"'xlsx'.*csv, jsonl, submission"):
-        classifier.predict_file(source, tmp_path / "out.xlsx", form="xlsx")
-    with pytest.raises(LoralabError, match=r"there is no folder .*missing to write out.csv into"):
+        classifier.predict_file(source, tmp_path / "out.xlsx", format="xlsx")
+    with pytest.raises(LoralabError, match=r"there is no folder .*missing for out.csv"):
         classifier.predict_file(source, tmp_path / "missing" / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
@@ -558,23 +558,23 @@ def test_unknown_format_and_missing_folder_are_refused(classifier: Classifier, t
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("ID,Label\n0,1\n2,0\n1,3\n", "line 3 is .*where ID 1 belongs"),
-        ("ID,Label\n0,1\n2,3\n", "line 3 is .*where ID 1 belongs"),
-        ("ID,Label\n0,1\n1,0\n", "2 rows, where 3 were to be classified"),
-        ("ID,Label\n0,1\n1,0\n2,3\n3,0\n", "4 rows, where 3"),
-        ("ID,Label\n", "0 rows, where 3"),
+        ("ID,Label\n0,1\n2,0\n1,3\n", "line 3 is .*expected ID 1"),
+        ("ID,Label\n0,1\n2,3\n", "line 3 is .*expected ID 1"),
+        ("ID,Label\n0,1\n1,0\n", "2 rows instead of 3"),
+        ("ID,Label\n0,1\n1,0\n2,3\n3,0\n", "4 rows instead of 3"),
+        ("ID,Label\n", "0 rows instead of 3"),
         ("", "header"),
         ("id,label\n0,1\n1,0\n2,3\n", "header"),
         ("Label,ID\n0,1\n1,0\n2,3\n", "header"),
         ("0,1\n1,0\n2,3\n", "header"),
-        ("ID,Label\n0,1\n1,4\n2,3\n", "label '4' of ID 1 is not a class number 0-3"),
+        ("ID,Label\n0,1\n1,4\n2,3\n", "label '4' of ID 1 is not a class index from 0 to 3"),
         ("ID,Label\n0,1\n1,-1\n2,3\n", "label '-1' of ID 1"),
         ("ID,Label\n0,1\n1,Sports\n2,3\n", "label 'Sports' of ID 1"),
         ("ID,Label\n0,1\n1,1.0\n2,3\n", "label '1.0' of ID 1"),
         ("ID,Label\n0,1\n1,\n2,3\n", "label '' of ID 1"),
-        ("ID,Label\n1,1\n2,0\n3,3\n", "line 2 is .*where ID 0 belongs"),
-        ("ID,Label\n0,1\n0,1\n1,0\n", "where ID 1 belongs"),
-        ("ID,Label\n0,1,9\n1,0\n2,3\n", "where ID 0 belongs"),
+        ("ID,Label\n1,1\n2,0\n3,3\n", "line 2 is .*expected ID 0"),
+        ("ID,Label\n0,1\n0,1\n1,0\n", "expected ID 1"),
+        ("ID,Label\n0,1,9\n1,0\n2,3\n", "expected ID 0"),
     ],
 )
 def test_wrong_submission_is_caught(tmp_path: Path, content: str, said: str) -> None:
@@ -593,6 +593,13 @@ def test_right_submission_passes(tmp_path: Path) -> None:
 def test_wrong_submission_never_gets_its_name(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = _csv(tmp_path / "in.csv"), tmp_path / "submission.csv"
     monkeypatch.setattr(Predictions, "indices", property(lambda found: found.probabilities.argmax(axis=1) + 4))
-    with pytest.raises(LoralabError, match="is not a class number 0-3"):
-        classifier.predict_file(source, out, form="submission")
+    with pytest.raises(LoralabError, match="is not a class index from 0 to 3"):
+        classifier.predict_file(source, out, format="submission")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_class_named_like_another_column_gets_a_column_of_its_own() -> None:
+    classes = ("label", "sports", "text", "id", "confidence")
+    columns = [*CSV_COLUMNS, *class_columns(classes)]
+    assert columns[4:] == ["class:label", "sports", "class:text", "class:id", "class:confidence"]
+    assert len(set(columns)) == len(columns)

@@ -75,7 +75,7 @@ def test_peft_opens_it(run: Path, tiny: Path, tmp_path: Path) -> None:
     theirs = AutoPeftModelForSequenceClassification.from_pretrained(found.folder, num_labels=4).eval()
     tokens = torch.tensor([[2, 7, 9, 11, 3]])
     with torch.no_grad():
-        ours = Classifier.load(run, precision="fp32").network(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        ours = Classifier.load(run, precision="fp32").model(tokens, torch.ones_like(tokens, dtype=torch.bool))
         torch.testing.assert_close(theirs(input_ids=tokens).logits, ours, atol=1e-5, rtol=0)
 
 
@@ -99,19 +99,19 @@ def test_an_export_that_answers_otherwise_is_refused(run: Path, form: str, shift
 
     class Shifted:
         def __getattr__(self, name: str) -> Any:
-            return getattr(classifier.network, name)
+            return getattr(classifier.model, name)
 
         def __call__(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return classifier.network(tokens, mask) + torch.tensor([shift, 0, 0, 0])
+            return classifier.model(tokens, mask) + torch.tensor([shift, 0, 0, 0])
 
-    encoded = module._encoded(classifier, TEXTS * 20)
-    assert check(classifier.network, classifier.network, encoded, form)[1] == 1
-    with pytest.raises(RunFailed, match="nothing was kept"):
-        check(classifier.network, Shifted(), encoded, form)
+    encoded = module._encode(classifier, TEXTS * 20)
+    assert check(classifier.model, classifier.model, encoded, form)[1] == 1
+    with pytest.raises(RunFailed, match="the export was discarded"):
+        check(classifier.model, Shifted(), encoded, form)
 
 
 def test_nothing_is_left_of_a_refused_export(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(module.CLOSE, "merged", -1.0)
+    monkeypatch.setitem(module.TOLERANCE, "merged", -1.0)
     with pytest.raises(RunFailed):
         export_run(run, "merged", tmp_path / "out")
     assert not any(tmp_path.iterdir())
@@ -145,8 +145,8 @@ def test_a_run_with_an_onnx_export_is_read_by_what_is_fastest_or_asked_for(run: 
     shutil.copytree(run, folder)
     shutil.rmtree(folder / "exports", ignore_errors=True)
     export_run(folder, "onnx")
-    assert isinstance(Classifier.load(folder).network, EncoderClassifier)
-    assert isinstance(Classifier.load(folder, backend="onnx").network, OnnxClassifier)
+    assert isinstance(Classifier.load(folder).model, EncoderClassifier)
+    assert isinstance(Classifier.load(folder, backend="onnx").model, OnnxClassifier)
     assert export_run(folder, "merged").largest_difference < 1e-5
     with pytest.raises(LoralabError, match="is an ONNX export"):
         Classifier.load(folder / "exports" / "onnx", backend="native")
@@ -163,7 +163,7 @@ def onnx_folder(run: Path, tmp_path: Path) -> Path:
 
 
 def test_an_export_of_another_form_than_asked_for_is_refused(onnx_folder: Path) -> None:
-    with pytest.raises(LoralabError, match=r"as onnx, not onnx-int8: load it with backend='onnx'"):
+    with pytest.raises(LoralabError, match=r"an onnx export, not onnx-int8: load it with backend='onnx'"):
         Classifier.load(onnx_folder, backend="onnx-int8")
     for plain in ("onnx", "auto"):
         with pytest.raises(LoralabError, match="cannot read"):  # the network is tried

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_the_soup_computes_with_the_mean_of_all_weights(members: list[Path], tmp
         for parameter, *each in zip(mean.head.parameters(), *(n.head.parameters() for n in networks), strict=True):
             parameter.copy_(torch.stack(each).mean(dim=0))
     expected = Classifier.load(members[0], precision="fp32")
-    expected.network = mean
+    expected.model = mean
     np.testing.assert_allclose(logits(found.folder), expected.logits(TEXTS), atol=1e-5)
     assert not np.allclose(logits(found.folder), logits(members[0]), atol=1e-2)
 
@@ -78,6 +79,16 @@ def test_members_tested_on_different_rows_leave_its_accuracy_open(
 ) -> None:
     other = train(tmp_path, topics_csv, tiny, "other", "data.split_seed=7")
     assert make_soup([members[0], other], tmp_path / "soup").accuracy is None
+
+
+def test_runs_that_read_texts_differently_are_refused(members: list[Path], tmp_path: Path) -> None:
+    other = Path(shutil.copytree(members[1], tmp_path / "other"))
+    path = other / "model" / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"lowercase":true', '"lowercase":false'), encoding="utf-8")
+    assert path.read_bytes() != (members[1] / "model" / "tokenizer.json").read_bytes()
+    with pytest.raises(LoralabError, match=r"other and .* read texts differently \(tokenizer, data\.max_length, data\.template"):
+        make_soup([members[0], other], tmp_path / "soup")
+    assert not (tmp_path / "soup").exists()
 
 
 def test_a_lower_rank_is_the_nearest_one(members: list[Path], tmp_path: Path) -> None:
@@ -129,7 +140,7 @@ def test_what_cannot_be_averaged_is_refused_and_nothing_is_written(
     for said, run in odd.items():
         with pytest.raises(LoralabError, match=said):
             make_soup([members[0], run], tmp_path / "soup")
-    with pytest.raises(LoralabError, match="two runs or more"):
+    with pytest.raises(LoralabError, match="at least two runs"):
         make_soup([members[0], members[0]], tmp_path / "soup")
     assert not (tmp_path / "soup").exists()
 

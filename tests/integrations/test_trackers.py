@@ -268,7 +268,7 @@ def test_an_unknown_tracker_is_told_with_the_nearest(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_a_missing_package_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(LoralabError, match=rf"needs the package '{name}': pip install 'loralab\[track\]'"):
+    with pytest.raises(LoralabError, match=rf"needs the package '{name}': run pip install 'loralab\[track\]'"):
         open_trackers([name], Config(), tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 

@@ -194,7 +194,7 @@ def _explain(
     """Compute attributions of the inputs and of a few rows, in fp32 with a second copy of the model."""
     from loralab.diagnostics.attribution import attribute, join_words
 
-    if not classifier.network.supports_feature_cache:  # then no layer's input can be set, as the gradients need
+    if not classifier.model.supports_feature_cache:  # then no layer's input can be set, as the gradients need
         note = "Token attributions need loralab's own encoder; this one runs through Transformers."
         return [], DiagnosisSection(ATTRIBUTIONS, note, (), ())
     examples, classes = rows.examples, classifier.classes
@@ -203,7 +203,7 @@ def _explain(
     labels = [*([None] * len(inputs)), *(None if examples.labels is None else classes[examples.labels[i]] for i in chosen)]
     predictions = classifier.predict(texts)
     exact = Classifier.load(folder, base=base, precision="fp32", backend="native") if texts else classifier
-    model = cast("EncoderClassifier", exact.network)
+    model = cast("EncoderClassifier", exact.model)
     explained, attributions = [], []
     for i, text in enumerate(texts):
         cleaned = replace_surrogates(clean_text(text, exact.manifest.clean))

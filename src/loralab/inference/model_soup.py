@@ -1,4 +1,4 @@
-"""Several runs → one bundle, the mean of their weights, tested on the rows that all of them were tested on."""
+"""Model soup: average the weights of several runs into one bundle (Wortsman et al. 2022) and test it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SOUP = "soup.json"
 
 @dataclass(frozen=True)
 class Soup:
-    """What was made: `members` and their accuracies on the test rows, the soup's own, and the rank of its adapters.
+    """A model soup: its members with their test accuracies, its own test accuracy, and the rank of its adapters.
 
-    accuracy: None where the members were tested on different rows, because what one was tested on another may have been trained on.
+    accuracy: None if the members have different test rows, since one member may have been trained on another's test rows.
     """
 
     folder: Path
@@ -37,39 +37,51 @@ class Soup:
 def make_soup(
     folders: Sequence[Path], out: Path, *, rank: int | None = None, base: str | None = None, overwrite: bool = False
 ) -> Soup:
-    """Average the weights of finished runs, or of an experiment's trials, into a bundle at `out` (`loralab.model.averaging`).
+    """Average the weights of complete runs, or of an experiment's trials, into a bundle at `out` (`loralab.model.averaging`).
 
-    rank: of its adapters; by default the sum of the members' ranks, which loses nothing. Raises LoralabError for fewer than two
-    runs, and for runs that are not of one kind.
+    rank: of the soup's adapters; the default, the sum of the members' ranks, is exact. Raises LoralabError for fewer than two runs,
+    and for runs that differ in more than their weights.
     """
     members = list(dict.fromkeys(run for folder in folders for run in find_runs(folder)))
     if len(members) < 2:
-        raise LoralabError("a soup wants two runs or more, or an experiment of as many trials")
+        raise LoralabError("a model soup needs at least two runs, or an experiment with at least two complete trials")
     if rank is not None and rank < 1:
-        raise LoralabError(f"--rank {rank}: a rank is 1 or more")
+        raise LoralabError(f"--rank {rank}: the rank must be at least 1")
     if out.exists() and not overwrite:
         raise LoralabError(f"{out} exists: choose another --out, or replace it with --overwrite")
     if out.exists() and not (out / SOUP).is_file():
         raise LoralabError(f"{out} is not a soup: choose another --out")
     names = [str(run) for run in members]
-    network, manifest = average((load_bundle(run_folder.model_folder(run), base) for run in members), names, rank)
-    tokenizer = (run_folder.model_folder(members[0]) / "tokenizer.json").read_text(encoding="utf-8")
+    model, manifest = average((load_bundle(run_folder.model_folder(run), base) for run in members), names, rank)
+    tokenizer = _shared_tokenizer(members)
     with write_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as folder:
-        save_bundle(folder, network, manifest, tokenizer)
-        texts, truths = run_folder.read_test_texts(members[0]) if _tested_alike(members) else ([], [])
-        found = Classifier.load(folder, base=base).predict(texts).labels if texts else []
-        accuracy = float(np.mean([a == b for a, b in zip(found, truths, strict=True)])) if texts else None
+        save_bundle(folder, model, manifest, tokenizer)
+        texts, truths = run_folder.read_test_texts(members[0]) if _share_test_rows(members) else ([], [])
+        predicted = Classifier.load(folder, base=base).predict(texts).labels if texts else []
+        accuracy = float(np.mean([a == b for a, b in zip(predicted, truths, strict=True)])) if texts else None
         accuracies = tuple(float(run_folder.read_scores(run)["scores"]["accuracy"]) for run in members)
-        own = manifest.lora.rank if manifest.tuning == "lora" else None
-        soup = Soup(out, tuple(names), accuracies, accuracy, len(texts), own)
+        soup_rank = manifest.lora.rank if manifest.tuning == "lora" else None
+        soup = Soup(out, tuple(names), accuracies, accuracy, len(texts), soup_rank)
         write_json(folder / SOUP, {**asdict(soup), "folder": str(out)})
     return soup
 
 
-def _tested_alike(members: Sequence[Path]) -> bool:
-    """Whether all runs were tested on the same rows."""
+def _shared_tokenizer(members: Sequence[Path]) -> str:
+    """Return the members' tokenizer, prompt template included. Raises LoralabError if they differ: the weights would not fit."""
+    tokenizers = [(run_folder.model_folder(run) / "tokenizer.json").read_text(encoding="utf-8") for run in members]
+    for run, tokenizer in zip(members, tokenizers, strict=True):
+        if tokenizer != tokenizers[0]:
+            raise LoralabError(
+                f"{run} and {members[0]} read texts differently (tokenizer, data.max_length, data.template or descriptions): "
+                "a model soup needs runs that differ only in their weights"
+            )
+    return tokenizers[0]
+
+
+def _share_test_rows(members: Sequence[Path]) -> bool:
+    """Return whether all runs have the same test rows."""
     try:
         return len({run_folder.read_environment(run)["rows"]["test"]["fingerprint"] for run in members}) == 1
     except (KeyError, TypeError):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from loralab.errors import LoralabError, need
+from loralab.errors import LoralabError, import_optional
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.manifest import Manifest
 from loralab.model.parameter_counts import ParameterCounts
@@ -48,7 +48,7 @@ def _only_errors(name: str | None) -> Iterator[None]:
 
 def to_onnx(model: EncoderClassifier, path: Path) -> None:
     """Write a merged fp32 model: input_ids and attention_mask, (batch, time) int64 of any size → logits (batch, classes)."""
-    need("onnxscript", "onnx")
+    import_optional("onnxscript", "onnx")
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time", max=model.dims.longest)}
     example = (torch.full((3, 8), 5), torch.ones(3, 8, dtype=torch.int64))
     registration = "torch.onnx._internal.exporter._registration"  # warns that torchvision is missing
@@ -68,8 +68,8 @@ def to_onnx(model: EncoderClassifier, path: Path) -> None:
 
 def quantize(path: Path, out: Path) -> None:
     """Write an ONNX file with products in 8 bits: weights quantized per channel, activations by their range at run time."""
-    onnx: Any = need("onnx", "onnx")
-    need("onnxruntime", "onnx")
+    onnx: Any = import_optional("onnx", "onnx")
+    import_optional("onnxruntime", "onnx")
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     model = onnx.load(path)
@@ -98,7 +98,7 @@ class OnnxClassifier:
     min_texts_per_worker = 1
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
-        runtime: Any = need("onnxruntime", "onnx")
+        runtime: Any = import_optional("onnxruntime", "onnx")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3

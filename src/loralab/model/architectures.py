@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, StrictInt, ValidationError
 from pydantic.dataclasses import dataclass as validated
 
-from loralab.errors import LoralabError, nearest
+from loralab.errors import LoralabError, suggest
 
 ROLES = ("query", "key", "value", "output", "ffn_in", "ffn_out")
 """The linear maps of a layer that LoRA can adapt, with the same names for every architecture."""
@@ -341,7 +341,7 @@ def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
     unknown = sorted((chosen | set(targets)) - {*ROLES, "all"})
     if unknown or not chosen:
         word = unknown[0] if unknown else ""
-        raise LoralabError(f"lora.targets: {word!r} is not a target{nearest(word, ROLES)}; valid: {', '.join(ROLES)}, all")
+        raise LoralabError(f"lora.targets: {word!r} is not a target{suggest(word, ROLES)}; valid: {', '.join(ROLES)}, all")
     return tuple(role for role in ROLES if role in chosen)
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from loralab.config import LoraConfig
-from loralab.errors import LoralabError, need
+from loralab.errors import LoralabError, import_optional
 from loralab.model.architectures import ROLES, Dimensions, Sizes, layer_paths, parse_layers
 
 ADAPTER = "default"
@@ -88,7 +88,7 @@ def method_config(lora: LoraConfig, maps: Sequence[str], dims: Dimensions | Size
 
     Raises LoralabError for LoRA+ and for settings that the variant does not support.
     """
-    peft = need("peft", "generic")
+    peft = import_optional("peft", "generic")
     if lora.variant == "loraplus":
         raise LoralabError(f"lora.variant=loraplus needs the BERT family, not {dims.model_type}: use lora, rslora, pissa or dora")
     if lora.variant == "ia3":
