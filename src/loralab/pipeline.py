@@ -52,7 +52,7 @@ class RunSummary:
     samples_per_second: float
 
 
-def run_training(
+def run_training(  # noqa: PLR0913 - public: everything about a run that is not a setting
     config: Config,
     *,
     name: str = "run",

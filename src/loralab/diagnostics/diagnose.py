@@ -71,7 +71,7 @@ class DiagnosedRows:
     train: Examples
 
 
-def diagnose(  # one parameter per option of the command
+def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
     run: str | Path,
     *,
     file: str | Path | None = None,

@@ -30,7 +30,7 @@ class PromptHead:
     words: Sequence[Sequence[Sequence[int]]]
 
 
-def build_model(  # more than seven parameters: initialization and dropout have independent seeds
+def build_model(  # noqa: PLR0913 - initialization and dropout have independent seeds
     base: BaseCheckpoint,
     classes: int,
     model: ModelConfig,

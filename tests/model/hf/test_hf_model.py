@@ -277,7 +277,7 @@ def test_other_impossible_choices_are_refused(foreign: dict[str, Path], tiny: Pa
     assert check_counts(model, tuning="lora", lora=LoraConfig(max_trainable=2724)).trainable == 2724
     for package in ("peft", "transformers"):
         monkeypatch.setitem(sys.modules, package, None)
-        with pytest.raises(LoralabError, match=rf"needs the package '{package}': pip install 'loralab\[generic\]'"):
+        with pytest.raises(LoralabError, match=rf"needs the package '{package}': run pip install 'loralab\[hf\]'"):
             hf_model(tiny, variant="dora")
 
 

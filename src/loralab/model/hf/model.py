@@ -66,7 +66,7 @@ class HFClassifier(nn.Module):
 
     def attach_lora(self, lora: LoraConfig, seed: int) -> None:
         """Freeze the encoder and add adapters of `lora.variant` with peft."""
-        peft = import_optional("peft", "generic")
+        peft = import_optional("peft", "hf")
         linear = [f"{self.prefix}{name}" for name, module in self.encoder.named_modules() if isinstance(module, nn.Linear)]
         self.adapted_maps = choose_maps(linear, self.dims, lora.targets, lora.layers)
         config = method_config(lora, self.adapted_maps, self.dims, seed)
@@ -163,7 +163,7 @@ class HFClassifier(nn.Module):
         """The adapter's tensors with peft's names; AdaLoRA's at their present ranks."""
         if self.allocation is not None:
             self.allocation.store_ranks()
-        peft = import_optional("peft", "generic")
+        peft = import_optional("peft", "hf")
         tensors: dict[str, Tensor] = peft.get_peft_model_state_dict(self.wrapped, save_embedding_layers=False)
         return tensors
 
@@ -188,7 +188,7 @@ class HFClassifier(nn.Module):
         if self.allocation is not None:
             config.rank_pattern = read_json(folder / ADAPTER_CONFIG).get("rank_pattern")
         try:
-            keys = import_optional("peft", "generic").set_peft_model_state_dict(self.wrapped, dict(tensors))
+            keys = import_optional("peft", "hf").set_peft_model_state_dict(self.wrapped, dict(tensors))
         except (RuntimeError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
             raise LoralabError(f"{folder}: the adapter does not fit its settings ({error}): the file is damaged") from error
         trained = {name for name, parameter in self.wrapped.named_parameters() if parameter.requires_grad}

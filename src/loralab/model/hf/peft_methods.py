@@ -88,7 +88,7 @@ def method_config(lora: LoraConfig, maps: Sequence[str], dims: Dimensions | Size
 
     Raises LoralabError for LoRA+ and for settings that the variant does not support.
     """
-    peft = import_optional("peft", "generic")
+    peft = import_optional("peft", "hf")
     if lora.variant == "loraplus":
         raise LoralabError(f"lora.variant=loraplus needs the BERT family, not {dims.model_type}: use lora, rslora, pissa or dora")
     if lora.variant == "ia3":

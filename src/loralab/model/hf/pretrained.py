@@ -95,13 +95,13 @@ def _auto_class(head: HeadKind) -> Any:
             "model.head=prompt needs the native model: BERT, RoBERTa, XLM-R or DistilBERT, model.quantize=none and without "
             f"lora.variant={'|'.join(PEFT_VARIANTS)}"
         )
-    transformers = import_optional("transformers", "generic")
+    transformers = import_optional("transformers", "hf")
     return transformers.AutoModelForSequenceClassification if head == "default" else transformers.AutoModel
 
 
 def _configuration(settings: Mapping[str, Any], classes: int, name: str) -> Any:
     """Transformers' configuration with every dropout off. Raises LoralabError for an unknown architecture or bad values."""
-    transformers = import_optional("transformers", "generic")
+    transformers = import_optional("transformers", "hf")
     model_type = settings.get("model_type")
     if model_type not in transformers.models.auto.modeling_auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
         raise LoralabError(f"{name}: Transformers {transformers.__version__} cannot classify with architecture {model_type!r}")
@@ -154,7 +154,7 @@ def _eight_bits() -> Any:
     if not torch.cuda.is_available():
         raise LoralabError("model.quantize=8bit needs a CUDA device, and there is none: use model.quantize=none")
     import_optional("bitsandbytes", "8bit")
-    return import_optional("transformers", "generic").BitsAndBytesConfig(load_in_8bit=True)
+    return import_optional("transformers", "hf").BitsAndBytesConfig(load_in_8bit=True)
 
 
 @contextlib.contextmanager
@@ -168,7 +168,7 @@ def _seeded(seed: int) -> Iterator[None]:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Hide Transformers' reports and progress bars. The caller checks what matters in them."""
-    logging = import_optional("transformers", "generic").utils.logging
+    logging = import_optional("transformers", "hf").utils.logging
     level, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -85,7 +85,7 @@ def surface_plot(
     return ReportFigure(caption, figure)
 
 
-def power_law_plot(
+def power_law_plot(  # noqa: PLR0913 - every argument is drawn
     caption: Caption,
     rows: Sequence[float],
     errors: Sequence[float],
