@@ -3,9 +3,9 @@
 Blocks in `bash`, `console` and `python` are run, page by page, in order, in one folder. A block with `title="NAME"` is written
 to that file first. A block after `<!-- skip: REASON -->` is not run. `text`, `json` and untitled `yaml` are shown only.
 
-What is shortened: `train`, `experiment` and `search` get `train.max_steps=2`, few training rows and few test rows (SHORT,
-FEW_ROWS); `experiment` runs its trials in this process; `search` runs two; guides write no reports but where `report` is the
-command. Python's `load_config` gets the settings of SHORT. Nothing else of a command is changed.
+What is shortened: `train`, `experiment` and `search` get `train.max_steps=2` and few training, validation and test rows (SHORT,
+FEW_ROWS); `experiment` runs its trials in this process, over its first two seeds; `search` runs two trials; guides write no
+reports but where `report` is the command. Python's `load_config` gets the settings of SHORT. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ FIRST = (
     *sorted(f"docs/tutorials/{path.name}" for path in (ROOT / "docs" / "tutorials").glob("*.md")),
 )
 RUN, SHOWN = ("bash", "console", "python"), ("text", "json", "yaml", "csv")
-SHORT = ("train.max_steps=2", "data.max_test_samples=24")
-FEW_ROWS = "data.max_train_samples=60"
+SHORT = ("train.max_steps=2", "data.max_test_samples=16")
+FEW_ROWS = ("data.max_train_samples=40", "data.validation=12")
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 _BLOCK = re.compile(
     r"(?:^ *<!-- skip: (?P<skip>.+?) -->\n+)?^(?P<indent> *)```(?P<language>\w*)(?P<options>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$",
@@ -134,10 +134,15 @@ def shorten(arguments: list[str], report: bool = True) -> list[str]:
     added = [setting for setting in SHORT if setting.partition("=")[0] not in given]
     if "train.epochs=0" in given or "zero-shot" in given:
         added.remove(SHORT[0])
-    if not any(name in given for name in ("max_train_samples", "shots_per_class", "few", "data.validation", "train_indices")):
-        added.append(FEW_ROWS)
-    if command == "experiment" and "--where" not in given:
+    if not any(
+        name in given for name in ("max_train_samples", "shots_per_class", "few", "data.validation", "train_indices", "active")
+    ):
+        added += FEW_ROWS
+    if command == "experiment":
         added += ["--where", "here"]
+        rest = [
+            ",".join(word.split(",")[:2]) if before == "--seeds" else word for before, word in zip(["", *rest], rest, strict=False)
+        ]
     if command == "search":
         added += ["--trials", "2", "--jobs", "1"]
     elif not report:
