@@ -9,7 +9,7 @@ import ast
 import importlib
 import re
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -108,8 +108,9 @@ def _command(command: Any, name: str, level: int) -> str:
     parts = [f"{'#' * level} {name}", _prose(summary), f"```text\n{usage}\n```"]
     if rows := [(f"`{_metavar(p)}`", _prose(p.help)) for p in arguments if getattr(p, "help", None)]:
         parts.append(_table(("argument", "meaning"), rows))
-    if rows := [(_flags(p), _value(p), _shown_default(p), _prose(p.help)) for p in options]:
-        parts.append(_table(("option", "type", "default", "meaning"), rows))
+    if options:
+        details_of = [(_flags(p), _value(p), _shown_default(p), _prose(p.help)) for p in options]
+        parts.append(_table(("option", "type", "default", "meaning"), details_of))
     if details.strip():
         parts.append(_help(details))
     inner = getattr(command, "commands", {})
@@ -281,7 +282,7 @@ def records() -> str:
     return text.partition("\n")[2].strip()
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     lines = [head, tuple("---" for _ in head), *(tuple(cell.replace("|", "\\|") for cell in row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -171,7 +171,7 @@ def write_example_files(folder: Path) -> None:
     _write(folder / "test.csv", ("text", "label"), test)
     _write(folder / "news.csv", ("text", "label"), [(text, CLASSES[label]) for text, label in train])
     (folder / "texts.txt").write_text("arrived broken\ndoes what it says\n", encoding="utf-8")
-    import pandas
+    import pandas  # type: ignore[import-untyped]
 
     pandas.DataFrame({"text": [text for text, _ in test]}).to_pickle(folder / "test_unlabelled.pkl")
 
