@@ -32,7 +32,7 @@ def settings() -> str:
     schema = Config.model_json_schema()
     parts = []
     for name, entry in _section_entries(schema):
-        section = schema["$defs"][entry["$ref"].rsplit("/", 1)[-1]] if name else {"properties": entry, "description": ""}
+        section: dict[str, Any] = schema["$defs"][entry["$ref"].rsplit("/", 1)[-1]] if name else {"properties": entry}
         rows = [
             (f"`{name}.{key}`" if name else f"`{key}`", _type(value) + _limits(value), _default(value), _meaning(value))
             for key, value in section["properties"].items()
