@@ -1,4 +1,4 @@
-"""Fixtures that every test may use. Tests import helpers as `from tiny import ...`: pytest puts this folder on the path."""
+"""Fixtures of all tests. Tests import helpers with `from tiny import ...`: pytest puts this folder on the path."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 import torch
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test waits for a hub
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before huggingface_hub is imported: no test waits for the hub
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ["LORALAB_CACHE"] = tempfile.mkdtemp(prefix="loralab-cache-")  # no test reads what another run kept, or leaves it behind
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warning when a test starts a process
+os.environ["LORALAB_CACHE"] = tempfile.mkdtemp(prefix="loralab-cache-")  # an empty cache for each test session
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # no warning when a test forks
 
 from tiny import make_checkpoint, topics, write_csv
 
 atexit.register(shutil.rmtree, os.environ["LORALAB_CACHE"], ignore_errors=True)
 
-# Tiny networks train ten times as fast on one thread as on two that share their cores with another process.
+# Tiny models train ten times as fast on one thread as on two that compete with other processes for the cores.
 torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Undo what a test, or a run's `train.threads`, chose."""
+    """Reset the number of threads after every test."""
     yield
     torch.set_num_threads(1)
 

@@ -1,6 +1,6 @@
-"""A disk that fills up or turns read-only in the middle of a run: one line, an exit code, what was saved intact, and --resume.
+"""A disk that becomes full or read-only during a run: a one-line error, an exit code, saved files unaffected, and --resume.
 
-A small tmpfs is mounted and really filled. Where nothing may be mounted, the largest size of a file is set to nothing instead.
+The tests mount and fill a small tmpfs. Without permission to mount they set the maximum file size to zero instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from loralab.errors import RunFailed
 from loralab.storage import run_folder
 from loralab.training.checkpoint import Checkpoint
 
-# 44 steps, evaluated and kept at 20, 40 and 44. A line of the log fits into what is left of its last page; twenty do not.
+# 44 steps, with checkpoints at 20, 40 and 44. The last page of the log has room for one more line, not for twenty.
 SETTINGS = [
     "train.epochs=4",
     "train.eval_steps=20",
@@ -42,7 +42,7 @@ MOMENTS = {
     "predictions": (run_folder.RunFolder, "write_predictions", 1, "predictions.csv"),
     "scores": (run_folder.RunFolder, "write_scores", 1, "scores.json"),
 }
-"""By moment: what is called then, the how manieth time, and the file that cannot be written."""
+"""By moment: owner and name of a function, the number of its call, and the file that cannot be written."""
 REASONS = {"fill": "No space left on device", "read_only": "Read-only file system", "no_size": "File too large"}
 HAPPENINGS = [(moment, action) for action in ("fill", "read_only") for moment in MOMENTS]
 HAPPENINGS += [(moment, "no_size") for moment in ("log", "checkpoint", "bundle")]
@@ -50,7 +50,7 @@ HAPPENINGS += [(moment, "no_size") for moment in ("log", "checkpoint", "bundle")
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of 2 MB."""
+    """A file system of 2 MB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = shutil.which("mount")
@@ -76,7 +76,7 @@ def no_size(disk: Path) -> None:
 
 
 def free(disk: Path) -> None:
-    """Undo any of these."""
+    """Undo fill, read_only and no_size."""
     most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     if disk.is_mount():
@@ -91,7 +91,7 @@ def config(tiny: Path, topics_csv: Path) -> Config:
 
 @pytest.fixture(scope="module")
 def whole(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that nothing happens to."""
+    """An undisturbed run."""
     return run_training(config, name="whole", folder=tmp_path_factory.mktemp("runs")).folder
 
 
@@ -104,7 +104,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def before_call(patch: pytest.MonkeyPatch, owner: Any, name: str, number: int, happen: Callable[[], None]) -> None:
-    """Let something happen just before the `number`-th call of a function."""
+    """Call `happen` just before the `number`-th call of a function."""
     function, calls = getattr(owner, name), itertools.count(1)
 
     def hooked(*arguments: Any, **named: Any) -> Any:
@@ -151,8 +151,8 @@ def test_a_run_survives_its_disk(
     before_anything = (moment, action) == ("settings", "read_only")
     assert end.value.code == (2 if before_anything else 1)
     (line,) = capsys.readouterr().err.splitlines()
-    told = f"{folder} is not writable" if before_anything else f"cannot write {run / file}: "
-    assert line.startswith(f"loralab: {told}")
+    message = f"{folder} is not writable" if before_anything else f"cannot write {run / file}: "
+    assert line.startswith(f"loralab: {message}")
     assert before_anything or REASONS[action] in line
     assert contents(folder / "other") == contents(whole)
     assert not (run / "scores.json").exists()
@@ -167,7 +167,7 @@ def test_a_run_survives_its_disk(
         ]
         if moment in ("predictions", "scores"):
             assert adapter(run) == adapter(whole)
-    run_folder.check_available(run, overwrite=True)  # nothing is left that --overwrite would not touch
+    run_folder.check_available(run, overwrite=True)  # --overwrite accepts everything that is left
     run_training(config, name="cut", folder=folder, resume=moment != "settings")
     assert adapter(run) == adapter(whole)
     assert {path.name for path in run.iterdir() if not path.name.startswith(".")} == {path.name for path in whole.iterdir()}
@@ -176,7 +176,7 @@ def test_a_run_survives_its_disk(
 @pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 4, 90])
 def test_a_run_on_a_nearly_full_disk_ends_in_one_line(config: Config, whole: Path, disk: Path, room: int) -> None:
-    """A process of its own, and the disk filled by what the run itself writes, `room` pages; then --resume, still without room."""
+    """The run, in its own process, fills the last `room` pages of the disk; so does --resume."""
     fill(disk)
     with (disk / "filler").open("r+b") as file:
         file.truncate((disk / "filler").stat().st_size - room * 4096)
@@ -193,7 +193,7 @@ def test_a_run_on_a_nearly_full_disk_ends_in_one_line(config: Config, whole: Pat
 
 
 @pytest.mark.parametrize("make", [fill, read_only])
-def test_predictions_that_do_not_fit_leave_the_old_ones(whole: Path, disk: Path, make: Callable[[Path], None]) -> None:
+def test_predictions_that_do_not_fit_leave_the_old_file(whole: Path, disk: Path, make: Callable[[Path], None]) -> None:
     rows = write_csv(disk.parent / "rows.csv", [("a merger of banks", "")] * 500, header=("text", "x"))
     out = disk / "out.csv"
     out.write_text("the old ones")
@@ -215,7 +215,7 @@ def test_a_full_disk_refuses_to_overwrite_a_run_it_could_not_replace(config: Con
     assert contents(disk / "cut") == contents(whole)
 
 
-def test_what_a_killed_run_left_half_written_is_no_reason_to_keep_it(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_run_can_be_overwritten(tmp_path: Path) -> None:
     run = run_folder.create(tmp_path / "a", Config(), {}, overwrite=False)
     for name in (".tmpyvcykj", ".checkpoint.safetensors.new", ".scores.json.ab12"):  # the first is safetensors' own
         (run.folder / name).write_text("half")
@@ -226,7 +226,7 @@ def test_what_a_killed_run_left_half_written_is_no_reason_to_keep_it(tmp_path: P
 
 
 def test_a_run_appears_with_all_its_settings_or_not_at_all(tmp_path: Path) -> None:
-    """What has settings and no environment could be neither resumed nor started."""
+    """A run folder without environment.json could be neither resumed nor started."""
     with pytest.raises(TypeError):
         run_folder.create(tmp_path / "a", Config(), {"device": object()}, overwrite=False)
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""With sockets blocked, everything that names no hub works, and nothing so much as tries to reach one."""
+"""With sockets blocked, every command without a hub id works, and none tries to connect."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ assert not attempts, attempts
 
 
 def tour(folder: Path, *commands: list[str]) -> str:
-    """Run the commands one after another in one process without sockets, a hub setting or a hub cache."""
+    """Run commands in one process without sockets, hub settings or hub cache."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE_", "TRANSFORMERS_"))}
     environment |= {"HF_HOME": str(folder / "empty-cache"), "HOME": str(folder), "OMP_NUM_THREADS": "1"}
     answer = subprocess.run(
@@ -54,7 +54,7 @@ def tour(folder: Path, *commands: list[str]) -> str:
 @pytest.mark.parametrize(
     "attempt", ["socket.socket()", "socket.create_connection(('localhost', 9))", "import httpx; httpx.get('http://a.b')"]
 )
-def test_an_attempt_would_be_seen_though_it_be_swallowed(attempt: str) -> None:
+def test_a_suppressed_attempt_to_connect_is_noticed(attempt: str) -> None:
     script = TOUR.replace("for command in", f"try:\n    {attempt}\nexcept Exception:\n    pass\nfor command in")
     answer = subprocess.run([sys.executable, "-c", script, "[]"], capture_output=True, text=True, timeout=60)
     assert answer.returncode == 1
@@ -70,7 +70,7 @@ def test_whole_tour_on_minilm_and_the_sample(tmp_path: Path) -> None:
         ["doctor"],
         ["recipes"],
         ["settings"],
-        ["data", "sample"],
+        ["check", "sample"],
         ["clean", "Oil #39;s high: lt;b gt;$50 lt;/b gt; see http://example.org"],
         ["describe", "roberta-class-weights"],
         ["budget", "roberta-million-budget", "--max-trainable", "1000000"],
@@ -98,5 +98,5 @@ def test_whole_tour_on_a_folder_and_a_file(tiny: Path, tmp_path: Path) -> None:
         ["predict", run, "--input", "a goal"],
         ["predict", "runs/full", "--input", "a goal"],
         ["evaluate", run, "--file", "mine.csv", "--json"],
-        ["data", "mine.csv", "--json"],
+        ["check", "mine.csv", "--json"],
     )

@@ -1,4 +1,4 @@
-"""The whole route on a tiny random encoder: what a run learns, writes, repeats, refuses, and keeps when it is interrupted."""
+"""The whole route on a tiny random encoder: what a run learns, writes, repeats, refuses, and saves when interrupted."""
 
 from __future__ import annotations
 
@@ -26,11 +26,10 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from tiny import make_checkpoint, topics, write_csv
 
 import loralab.pipeline
-from loralab.storage.files import atomic_folder
 from loralab import Classifier, Config, LoralabError, RunFailed, load_config, run_training
 from loralab.data.splits import load_splits
 from loralab.info import count_parameters
-
+from loralab.storage.files import atomic_folder
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 from loralab.training.setup import RunPlan
 
@@ -42,7 +41,7 @@ BUNDLE = {"adapter_config.json", "adapter_model.safetensors", "loralab.json", "t
 
 @pytest.fixture
 def configure(tiny: Path, topics_csv: Path) -> Configure:
-    """Settings that learn the topics in a quarter of a second, changed by dotted overrides."""
+    """Return settings that learn the topics in a quarter of a second, with overrides."""
 
     def configured(*overrides: str) -> Config:
         own = [f"model.base={tiny}", "train.learning_rate=0.01", "train.epochs=6", "train.precision=fp32"]
@@ -78,27 +77,27 @@ def test_untrained_stays_near_chance(configure: Configure, tmp_path: Path) -> No
     assert [event["event"] for event in log_of(summary.folder)] == ["EvalEnd"]
 
 
-def test_zero_shot_looks_at_no_label_and_a_saved_one_predicts_the_same(configure: Configure, tmp_path: Path) -> None:
-    """The rows' labels turned round leave the model as it is, bit for bit."""
+def test_zero_shot_reads_no_labels_and_predicts_the_same_when_loaded(configure: Configure, tmp_path: Path) -> None:
+    """Other labels leave the model unchanged, bit for bit."""
     rows = topics(30)
-    turned = write_csv(tmp_path / "turned.csv", [(text, CLASSES[(CLASSES.index(name) + 1) % 4]) for text, name in rows])
+    rotated = write_csv(tmp_path / "rotated.csv", [(text, CLASSES[(CLASSES.index(name) + 1) % 4]) for text, name in rows])
     zero = ("train.epochs=0", "data.validation=0", f"data.classes={','.join(CLASSES)}")
     words = "{World: [treaty, election], Sports: goal, Business: [shares, bank], Sci/Tech: [software, robot]}"
     named = configure(*zero, "train.head_init=descriptions", f"data.descriptions={words}")
     first = run_training(named, name="named", folder=tmp_path).folder
-    for other in ("train.head_init=probe+descriptions", f"data.source={turned}"):
+    for other in ("train.head_init=probe+descriptions", f"data.source={rotated}"):
         again = run_training(named.override(other), name="other", folder=tmp_path, overwrite=True).folder
         assert tree(again / "model") == tree(first / "model"), other
     drawn = run_training(configure(*zero), name="drawn", folder=tmp_path).folder
     assert tree(drawn / "model") != tree(first / "model")
     with (first / "predictions.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
-    found = Classifier.load(first, precision="fp32").predict([row["text"] for row in written])
-    assert list(found.labels) == [row["predicted"] for row in written]
-    assert len(set(found.labels)) > 1
+    predictions = Classifier.load(first, precision="fp32").predict([row["text"] for row in written])
+    assert list(predictions.labels) == [row["predicted"] for row in written]
+    assert len(set(predictions.labels)) > 1
 
 
-def test_folder_holds_the_files_of_the_design_and_no_others(configure: Configure, tmp_path: Path) -> None:
+def test_a_run_folder_has_the_documented_files_only(configure: Configure, tmp_path: Path) -> None:
     folder = run_training(configure(), name="mine", folder=tmp_path / "runs").folder
     assert folder == tmp_path / "runs" / "mine"
     assert {path.name for path in folder.iterdir()} == FILES
@@ -106,12 +105,12 @@ def test_folder_holds_the_files_of_the_design_and_no_others(configure: Configure
     assert {path.name for path in (tmp_path / "runs").iterdir()} == {"mine"}
 
 
-def test_linear_head_lies_beside_the_adapter(configure: Configure, tmp_path: Path) -> None:
+def test_a_linear_head_is_saved_beside_the_adapter(configure: Configure, tmp_path: Path) -> None:
     folder = run_training(configure("model.head=linear", "train.max_steps=1"), folder=tmp_path).folder
     assert {path.name for path in (folder / "model").iterdir()} == BUNDLE | {"head.safetensors"}
 
 
-def test_every_file_can_be_read_by_others_as_the_umask_allows(configure: Configure, tmp_path: Path) -> None:
+def test_files_have_the_permissions_of_the_umask(configure: Configure, tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
         folder = run_training(configure("model.head=linear", "train.max_steps=1"), folder=tmp_path).folder
@@ -149,12 +148,12 @@ def test_environment_names_versions_device_base_and_rows(configure: Configure, t
 
 
 def test_log_has_every_step_and_evaluation_in_order(configure: Configure, tmp_path: Path) -> None:
-    heard: list[Event] = []
-    summary = run_training(configure("train.max_steps=7", "train.eval_steps=2"), folder=tmp_path, listeners=[heard.append])
+    received: list[Event] = []
+    summary = run_training(configure("train.max_steps=7", "train.eval_steps=2"), folder=tmp_path, listeners=[received.append])
     events = log_of(summary.folder)
-    assert [(e["event"], e["step"]) for e in events] == [(type(e).__name__, e.step) for e in heard]
-    assert [e.step for e in heard if isinstance(e, StepEnd)] == [1, 2, 3, 4, 5, 6, 7]
-    assert [e.step for e in heard if isinstance(e, EvalEnd)] == [2, 4, 6, 7]
+    assert [(e["event"], e["step"]) for e in events] == [(type(e).__name__, e.step) for e in received]
+    assert [e.step for e in received if isinstance(e, StepEnd)] == [1, 2, 3, 4, 5, 6, 7]
+    assert [e.step for e in received if isinstance(e, EvalEnd)] == [2, 4, 6, 7]
     assert summary.steps == 7
 
 
@@ -163,11 +162,11 @@ def test_scores_are_those_of_the_saved_weights_on_the_test_rows(configure: Confi
     summary = run_training(config, folder=tmp_path)
     splits, _ = load_splits(config.data)
     classifier = Classifier.load(summary.folder, precision="fp32")
-    found = classifier.predict(splits.test.texts)
+    predictions = classifier.predict(splits.test.texts)
     plain = softmax(classifier.logits(splits.test.texts), axis=1)
     true = splits.test.require_labels()
-    assert summary.scores["accuracy"] == pytest.approx(accuracy_score(true, found.indices))
-    assert summary.scores["macro_f1"] == pytest.approx(f1_score(true, found.indices, average="macro"))
+    assert summary.scores["accuracy"] == pytest.approx(accuracy_score(true, predictions.indices))
+    assert summary.scores["macro_f1"] == pytest.approx(f1_score(true, predictions.indices, average="macro"))
     assert summary.scores["loss"] == pytest.approx(log_loss(true, plain, labels=range(4)), abs=1e-5)
     written = json.loads((summary.folder / "scores.json").read_text())
     assert written["scores"] == dict(summary.scores)
@@ -194,6 +193,16 @@ def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: 
     assert log_loss(true, plain, labels=range(4)) == pytest.approx(best["scores"]["loss"], abs=1e-5)
 
 
+def test_the_temperature_is_no_score(configure: Configure, tmp_path: Path) -> None:
+    received: list[Event] = []
+    summary = run_training(configure("train.max_steps=4"), folder=tmp_path, listeners=[received.append])
+    (evaluation,) = [event for event in received if isinstance(event, EvalEnd) and event.step == summary.best_step]
+    assert summary.temperature == evaluation.temperature != 1.0
+    assert "temperature" not in {**summary.scores, **summary.validation, **evaluation.scores}
+    written = [event for event in log_of(summary.folder) if event["event"] == "EvalEnd" and event["step"] == summary.best_step]
+    assert written[0]["temperature"] == summary.temperature
+
+
 def test_patience_stops_early(configure: Configure, tmp_path: Path) -> None:
     config = configure("train.monitor=loss", "train.patience=2", "train.min_delta=100", "train.eval_steps=1")
     summary = run_training(config, folder=tmp_path)
@@ -217,7 +226,9 @@ def test_scores_are_written_last_and_by_rename(configure: Configure, tmp_path: P
     assert renamed == ["run", "checkpoint.safetensors", "model", "predictions.csv", "scores.json"]
 
 
-def test_run_that_dies_while_testing_is_not_complete(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_fails_in_the_test_is_not_complete(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(*arguments: object) -> None:
         raise ZeroDivisionError
 
@@ -228,7 +239,7 @@ def test_run_that_dies_while_testing_is_not_complete(configure: Configure, tmp_p
     assert len(Classifier.load(tmp_path / "run").predict(["a", "b"])) == 2  # its weights are there all the same
 
 
-def test_full_disk_is_the_runs_failure_and_leaves_no_half_model(
+def test_a_full_disk_fails_the_run_and_leaves_no_partial_model(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: object) -> None:
@@ -241,7 +252,7 @@ def test_full_disk_is_the_runs_failure_and_leaves_no_half_model(
     assert left == {"config.yaml", "environment.json", "log.jsonl", "checkpoint.safetensors"}
 
 
-def test_atomic_folder_replaces_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_atomic_folder_replaces_completely_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     with atomic_folder(folder) as inside:
         (inside / "first").write_text("1")
@@ -296,7 +307,7 @@ def test_config_file_reproduces_the_run(configure: Configure, tmp_path: Path) ->
         "train.max_steps=12",
     )
     first = run_training(config, name="first", folder=tmp_path)
-    torch.manual_seed(123)  # nothing ambient may matter
+    torch.manual_seed(123)  # the global state must not matter
     np.random.seed(123)
     second = run_training(load_config(first.folder / "config.yaml"), name="second", folder=tmp_path)
     files = [tree(run.folder / "model") for run in (first, second)]
@@ -306,7 +317,7 @@ def test_config_file_reproduces_the_run(configure: Configure, tmp_path: Path) ->
     assert tree(third.folder / "model")["adapter_model.safetensors"] != files[0]["adapter_model.safetensors"]
 
 
-def test_seed_leaves_the_test_rows_alone_and_split_seed_changes_them(configure: Configure, tmp_path: Path) -> None:
+def test_split_seed_changes_the_test_rows_and_seed_does_not(configure: Configure, tmp_path: Path) -> None:
     prints = {}
     for overrides in ("seed=1", "seed=2", "data.split_seed=5"):
         run_training(configure("train.max_steps=1", overrides), name=overrides, folder=tmp_path)
@@ -316,7 +327,7 @@ def test_seed_leaves_the_test_rows_alone_and_split_seed_changes_them(configure: 
 
 
 @pytest.mark.slow
-def test_passes_only_change_speed(configure: Configure, tmp_path: Path) -> None:
+def test_the_size_of_micro_batches_only_changes_speed(configure: Configure, tmp_path: Path) -> None:
     runs = [  # dropout draws its masks by pass, so it is off here
         run_training(
             configure("model.dropout=0", "lora.dropout=0", "train.max_steps=6", f"train.max_tokens_per_microbatch={tokens}"),
@@ -332,7 +343,7 @@ def test_passes_only_change_speed(configure: Configure, tmp_path: Path) -> None:
 
 
 def offers(message: str) -> list[list[str]]:
-    """The settings of each offer: `What fits: lora.rank=1 lora.targets=value (1,234); or ...`."""
+    """Return the settings of each offer: `What fits: lora.rank=1 lora.targets=value (1,234); or ...`."""
     listed = message.split("What fits:")[1].split("; or ")
     return [re.findall(r"[\w.]+=\S+", offer) for offer in listed]
 
@@ -348,7 +359,7 @@ def offers(message: str) -> list[list[str]]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else str(value),
 )
-def test_over_budget_aborts_before_anything_is_written_and_its_offers_fit(
+def test_over_budget_aborts_before_writing_and_its_offers_fit(
     configure: Configure, tmp_path: Path, settings: list[str], budget: int
 ) -> None:
     config = configure(*settings, f"lora.max_trainable={budget}")
@@ -360,12 +371,12 @@ def test_over_budget_aborts_before_anything_is_written_and_its_offers_fit(
     message = str(caught.value)
     assert f"{count_parameters(config)[1].trainable:,}" in message
     assert f"lora.max_trainable={budget:,}" in message
-    found = offers(message)
-    assert found
-    for offer in found:
+    choices = offers(message)
+    assert choices
+    for offer in choices:
         offered = config.override(*offer)
         assert count_parameters(offered)[1].trainable <= budget, f"{' '.join(offer)} was offered and does not fit"
-    summary = run_training(config.override(*found[0], "train.max_steps=1"), folder=tmp_path / "runs")
+    summary = run_training(config.override(*choices[0], "train.max_steps=1"), folder=tmp_path / "runs")
     assert summary.counts.trainable <= budget
 
 
@@ -376,7 +387,7 @@ def test_exactly_the_budget_is_allowed_and_one_less_is_not(configure: Configure,
         run_training(configure(f"lora.max_trainable={counts.trainable - 1}"), name="less", folder=tmp_path)
 
 
-def test_budget_below_the_head_says_what_would_be_needed(configure: Configure, tmp_path: Path) -> None:
+def test_a_budget_below_the_head_is_refused_with_the_minimum(configure: Configure, tmp_path: Path) -> None:
     with pytest.raises(LoralabError) as caught:
         run_training(configure("model.head=linear", "lora.max_trainable=100"), folder=tmp_path / "runs")
     assert "the head alone has 132" in str(caught.value)  # (32 + 1) x 4
@@ -389,7 +400,7 @@ def test_budget_below_the_head_says_what_would_be_needed(configure: Configure, t
 # --- free names and refusals ---------------------------------------------------------------------------------------
 
 
-def test_existing_run_is_refused_naming_both_ways_out(configure: Configure, tmp_path: Path) -> None:
+def test_an_existing_run_is_refused_with_both_alternatives(configure: Configure, tmp_path: Path) -> None:
     run_training(configure("train.max_steps=1"), folder=tmp_path)
     before = tree(tmp_path)
     with pytest.raises(LoralabError, match=r"\(complete\).*--name.*--overwrite"):
@@ -408,7 +419,7 @@ def test_overwrite_replaces_the_whole_run(configure: Configure, tmp_path: Path) 
     assert not (tmp_path / "run" / "model" / "head.safetensors").exists()
 
 
-def test_run_that_holds_something_else_too_is_not_overwritten(configure: Configure, tmp_path: Path) -> None:
+def test_a_run_with_other_files_is_not_overwritten(configure: Configure, tmp_path: Path) -> None:
     run_training(configure("train.max_steps=1"), folder=tmp_path)
     (tmp_path / "run" / "notes.txt").write_text("what I thought of it")
     before = tree(tmp_path)
@@ -426,7 +437,7 @@ def test_folder_that_is_no_run_is_never_overwritten(configure: Configure, tmp_pa
 
 
 @pytest.mark.parametrize("mistake", ["train.monitor=f1:Wrold", "lora.max_trainable=10"])
-def test_mistake_with_overwrite_keeps_the_earlier_run(configure: Configure, tmp_path: Path, mistake: str) -> None:
+def test_a_mistake_with_overwrite_keeps_the_earlier_run(configure: Configure, tmp_path: Path, mistake: str) -> None:
     run_training(configure("train.max_steps=1"), folder=tmp_path)
     before = tree(tmp_path)
     with pytest.raises(LoralabError):
@@ -472,9 +483,9 @@ def test_plan_remarks_on_empty_texts_and_on_test_texts_that_are_trained_on(
     plans: list[RunPlan] = []
     config = configure(f"data.source={train}", f"data.test={test}", "data.validation=0", "train.max_steps=1")
     run_training(config, folder=tmp_path / "runs", announce=plans.append)
-    said = " ".join(plans[0].remarks)
-    assert "1 training rows have no text, such as row 0" in said
-    assert "3 of 3 test texts are also training texts" in said
+    remarks = " ".join(plans[0].remarks)
+    assert "1 training rows have no text, such as row 0" in remarks
+    assert "3 of 3 test texts are also training texts" in remarks
 
 
 # --- parts of their own --------------------------------------------------------------------------------------------
@@ -494,7 +505,7 @@ def test_test_and_validation_files_are_used_whole(configure: Configure, tmp_path
     assert evaluated["accuracy"] == summary.scores["accuracy"]
 
 
-def test_limits_and_shots_reach_the_run(configure: Configure, tmp_path: Path) -> None:
+def test_sample_sizes_apply_to_the_run(configure: Configure, tmp_path: Path) -> None:
     config = configure("data.shots_per_class=3", "data.max_test_samples=8", "data.validation=12", "train.max_steps=1")
     run_training(config, folder=tmp_path)
     rows = json.loads((tmp_path / "run" / "environment.json").read_text())["rows"]
@@ -539,7 +550,7 @@ def test_full_and_head_tuning_save_what_they_trained(configure: Configure, tmp_p
     assert log_loss(splits.test.require_labels(), plain, labels=range(4)) == pytest.approx(summary.scores["loss"], abs=1e-5)
 
 
-def test_own_class_order_is_kept_to_the_end(configure: Configure, tmp_path: Path) -> None:
+def test_a_custom_class_order_is_kept(configure: Configure, tmp_path: Path) -> None:
     config = configure("data.classes=Sci/Tech,World,Business,Sports", "train.max_steps=1")
     summary = run_training(config, folder=tmp_path)
     assert summary.classes == ("Sci/Tech", "World", "Business", "Sports")
@@ -567,7 +578,7 @@ def test_interruption_saves_the_best_weights_and_fails_the_run(configure: Config
     assert log_loss(true, plain, labels=range(4)) == pytest.approx(step_4["loss"], abs=1e-5)
 
 
-def test_interruption_before_the_first_evaluation_saves_the_weights_there_are(configure: Configure, tmp_path: Path) -> None:
+def test_interruption_before_the_first_evaluation_saves_the_current_weights(configure: Configure, tmp_path: Path) -> None:
     def interrupt(event: Event) -> None:
         raise KeyboardInterrupt
 
@@ -578,7 +589,7 @@ def test_interruption_before_the_first_evaluation_saves_the_weights_there_are(co
 
 
 @pytest.mark.slow
-def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+def test_ctrl_c_on_a_real_process_saves_the_model_with_a_message(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     arguments = [
         f"model.base={tiny}",
         "train.learning_rate=0.01",
@@ -608,8 +619,8 @@ def test_ctrl_c_on_a_real_process_saves_a_bundle_and_says_so(tiny: Path, topics_
     assert "Traceback" not in errors
     assert "best so far, are saved" in errors
     assert not (tmp_path / "cut" / "scores.json").exists()
-    found = Classifier.load(tmp_path / "cut", precision="fp32").predict([text for text, _ in topics(3)])
-    assert set(found.labels) <= set(CLASSES)
+    predictions = Classifier.load(tmp_path / "cut", precision="fp32").predict([text for text, _ in topics(3)])
+    assert set(predictions.labels) <= set(CLASSES)
 
 
 @pytest.mark.slow

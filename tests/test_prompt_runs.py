@@ -1,4 +1,4 @@
-"""Runs by a masked-language prompt: zero-shot, trained, cached, saved, exported, told of, and compared with other heads."""
+"""Runs with model.head=prompt: zero-shot, trained, cached, saved, exported, described, and compared with other heads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def train(base: Path, topics_csv: Path, tmp_path: Path) -> Train:
-    """Train by a prompt, in a folder of the run's own name."""
+    """Train with a prompt, in a folder named by the settings."""
 
     def trained(*settings: str, data: Path = topics_csv) -> Path:
         own = [
@@ -48,17 +48,17 @@ def train(base: Path, topics_csv: Path, tmp_path: Path) -> Train:
     return trained
 
 
-def answers(run: Path) -> tuple[list[str], np.ndarray]:
-    """The texts of predictions.csv and what the run said of them, the classes by name."""
+def predictions(run: Path) -> tuple[list[str], np.ndarray]:
+    """Return the texts and the logits of predictions.csv, the classes in order of name."""
     with (run / "predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return [row["text"] for row in rows], np.array([[float(row[f"logit:{name}"]) for name in sorted(CLASSES)] for row in rows])
 
 
-def test_a_saved_run_reads_every_text_in_its_prompt(train: Train, tmp_path: Path) -> None:
+def test_a_saved_run_puts_every_text_into_its_prompt(train: Train, tmp_path: Path) -> None:
     run = train("train.epochs=8", "lora.layers=top1", "data.max_length=24", "train.feature_cache=memory")
     assert yaml.safe_load((run / "scores.json").read_text())["scores"]["accuracy"] > 0.7
-    texts, logits = answers(run)
+    texts, logits = predictions(run)
     classifier = Classifier.load(run, precision="fp32")
     np.testing.assert_allclose(classifier.logits(texts), logits, atol=2e-4)  # written with four digits
     assert np.abs(classifier.logits(TEXTS) - classifier.logits([text[:114] for text in TEXTS])).max() < 1e-5  # 24 tokens of each
@@ -72,33 +72,33 @@ def test_a_saved_run_reads_every_text_in_its_prompt(train: Train, tmp_path: Path
 
 def test_a_diagnosis_explains_the_text_and_not_the_prompt(train: Train) -> None:
     explained = diagnose(train("train.epochs=1"), inputs=["goal, said the bank"], rows=8).attributions
-    assert ["".join(piece for piece, _ in each.tokens) for each in explained if each.text.startswith("goal, ")] == [
+    assert ["".join(piece for piece, _ in text.tokens) for text in explained if text.text.startswith("goal, ")] == [
         "goal, said the bank"
     ]
 
 
-def test_kept_hidden_states_change_nothing(train: Train) -> None:
+def test_the_feature_cache_changes_nothing(train: Train) -> None:
     settings = ["train.epochs=1", "tuning=head"]
-    (texts, kept), (_, computed) = (answers(train(*settings, f"train.feature_cache={cache}")) for cache in ("memory", "off"))
+    (texts, cached), (_, computed) = (predictions(train(*settings, f"train.feature_cache={cache}")) for cache in ("memory", "off"))
     assert len(texts) == 24
-    np.testing.assert_allclose(kept, computed, atol=2e-4)
+    np.testing.assert_allclose(cached, computed, atol=2e-4)
 
 
-def test_zero_shot_looks_at_no_label(train: Train, tmp_path: Path) -> None:
+def test_zero_shot_reads_no_labels(train: Train, tmp_path: Path) -> None:
     rows = topics(20)
-    turned = [(text, CLASSES[(CLASSES.index(name) + 1) % 4]) for text, name in rows]
-    data = write_csv(tmp_path / "rows.csv", rows), write_csv(tmp_path / "turned.csv", turned)
-    said, other = (Classifier.load(train("train.epochs=0", "data.validation=0", data=path)).logits(TEXTS) for path in data)
-    assert said.std(axis=0).min() > 0.01
-    np.testing.assert_array_equal(said, other)
+    rotated = [(text, CLASSES[(CLASSES.index(name) + 1) % 4]) for text, name in rows]
+    data = write_csv(tmp_path / "rows.csv", rows), write_csv(tmp_path / "rotated.csv", rotated)
+    logits, other = (Classifier.load(train("train.epochs=0", "data.validation=0", data=path)).logits(TEXTS) for path in data)
+    assert logits.std(axis=0).min() > 0.01
+    np.testing.assert_array_equal(logits, other)
 
 
 @pytest.mark.parametrize("form", ["merged", "peft", pytest.param("onnx", marks=pytest.mark.slow)])
-def test_exports_read_the_mask_too(train: Train, form: str) -> None:
+def test_exports_use_the_prompt(train: Train, form: str) -> None:
     run = train("train.epochs=1")
-    found = export_run(run, form)
+    export = export_run(run, form)
     expected = Classifier.load(run, precision="fp32", backend="native").logits(TEXTS)
-    np.testing.assert_allclose(Classifier.load(found.folder, precision="fp32").logits(TEXTS), expected, atol=1e-4)
+    np.testing.assert_allclose(Classifier.load(export.folder, precision="fp32").logits(TEXTS), expected, atol=1e-4)
 
 
 def test_the_zero_shot_experiment_compares_heads(base: Path, topics_csv: Path, tmp_path: Path) -> None:
@@ -122,14 +122,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("settings", "said"), REFUSED)
-def test_settings_that_do_not_go_together_are_refused(settings: list[str], said: str) -> None:
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_settings_that_do_not_go_together_are_refused(settings: list[str], message: str) -> None:
     with pytest.raises(LoralabError) as caught:
         Config().override(*settings)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_a_bare_mask_is_remarked_on_and_descriptions_are_not() -> None:
+def test_a_bare_mask_gets_a_remark() -> None:
     plain = Config().override("model.head=prompt")
     assert "nothing but the mask" in plain.remarks()[0]
     described = plain.override("data.template=Of {}.", "data.descriptions={a: [b], c: [d]}", "train.head_init=descriptions")

@@ -1,4 +1,4 @@
-"""A run that was killed and resumed ends with the adapter of one that was never stopped."""
+"""A killed and resumed run ends with the adapter of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from loralab import LoralabError, load_config, run_training
 from loralab.training.callbacks import Event, StepEnd
 
 KILLS = int(os.environ.get("LORALAB_KILLS", "4"))
-"""Kills of the slow test; 20 were seen to pass (docs/log.md)."""
+"""Kills of the slow test; 20 were seen to pass (docs/lab)."""
 SETTINGS = [
     "train.epochs=4",
     "train.eval_steps=2",
     "train.batch_size=16",
     "train.monitor=accuracy",
-    "train.threads=2",  # passes side by side
+    "train.threads=2",  # parallel micro-batches
     "lora.dropout=0.2",
     "data.max_length=32",
 ]
 
 
-class TrialPruned(Exception):
-    """Stands for a process that ends without a word."""
+class Killed(Exception):
+    """Represents a process that is killed."""
 
 
 def _settings(tiny: Path, data: Path, *more: str) -> list[str]:
@@ -42,21 +42,21 @@ def _weights(folder: Path) -> str:
 
 
 def _steps(folder: Path) -> int:
-    """How far a run's log has come."""
+    """Return the number of steps in a run's log."""
     log = folder / "log.jsonl"
     return log.read_text().count("StepEnd") if log.exists() else 0
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 5, 11])
-def test_resumed_equals_never_stopped(tiny: Path, topics_csv: Path, tmp_path: Path, stop_after: int) -> None:
+def test_resumed_equals_uninterrupted(tiny: Path, topics_csv: Path, tmp_path: Path, stop_after: int) -> None:
     config = load_config("quickstart", _settings(tiny, topics_csv))
     whole = run_training(config, name="whole", folder=tmp_path)
 
     def stop(event: Event) -> None:
         if isinstance(event, StepEnd) and event.step == stop_after:
-            raise TrialPruned
+            raise Killed
 
-    with pytest.raises(TrialPruned):
+    with pytest.raises(Killed):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     resumed = run_training(config, name="cut", folder=tmp_path, resume=True)
     assert _weights(tmp_path / "cut") == _weights(tmp_path / "whole")
@@ -74,22 +74,22 @@ def test_early_stopping_survives_a_resume(tiny: Path, topics_csv: Path, tmp_path
 
     def stop(event: Event) -> None:
         if isinstance(event, StepEnd) and event.step == 5:
-            raise TrialPruned
+            raise Killed
 
-    with pytest.raises(TrialPruned):
+    with pytest.raises(Killed):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     assert run_training(config, name="cut", folder=tmp_path, resume=True).steps == whole.steps
 
 
-def test_other_settings_or_rows_are_refused(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+def test_changed_settings_or_rows_are_refused(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     data = tmp_path / "rows.csv"
     data.write_bytes(topics_csv.read_bytes())
     config = load_config("quickstart", _settings(tiny, data))
 
     def stop(event: Event) -> None:
-        raise TrialPruned
+        raise Killed
 
-    with pytest.raises(TrialPruned):
+    with pytest.raises(Killed):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     with pytest.raises(LoralabError, match=r"other settings.*(?s:.*)seed"):
         run_training(config.override("seed=7"), name="cut", folder=tmp_path, resume=True)
@@ -99,16 +99,16 @@ def test_other_settings_or_rows_are_refused(tiny: Path, topics_csv: Path, tmp_pa
         run_training(config, name="cut", folder=tmp_path, resume=True)
 
 
-def test_damaged_checkpoint_and_complete_run_are_told(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_and_a_complete_run_are_refused(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     config = load_config("quickstart", _settings(tiny, topics_csv))
     with pytest.raises(LoralabError, match="no run"):
         run_training(config, name="cut", folder=tmp_path, resume=True)
 
     def stop(event: Event) -> None:
         if isinstance(event, StepEnd) and event.step == 5:
-            raise TrialPruned
+            raise Killed
 
-    with pytest.raises(TrialPruned):
+    with pytest.raises(Killed):
         run_training(config, name="cut", folder=tmp_path, listeners=[stop])
     checkpoint = tmp_path / "cut" / "checkpoint.safetensors"
     whole = checkpoint.read_bytes()
@@ -116,7 +116,7 @@ def test_damaged_checkpoint_and_complete_run_are_told(tiny: Path, topics_csv: Pa
     with pytest.raises(LoralabError, match="damaged"):
         run_training(config, name="cut", folder=tmp_path, resume=True)
     checkpoint.write_bytes(whole)
-    checkpoint.with_name(".checkpoint.safetensors.new").write_bytes(whole[:100])  # cut off while it was written: passed over
+    checkpoint.with_name(".checkpoint.safetensors.new").write_bytes(whole[:100])  # an interrupted write: ignored
     run_training(config, name="cut", folder=tmp_path, resume=True)
     with pytest.raises(LoralabError, match="complete"):
         run_training(config, name="cut", folder=tmp_path, resume=True)
@@ -135,13 +135,13 @@ def test_kill_9_at_random_moments(tiny: Path, topics_csv: Path, tmp_path: Path) 
         folder = tmp_path / f"cut{i}"
         arguments = [*command, "--name", folder.name]
         with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            goal = chance.randrange(steps + 1)  # in the last one what comes after training may be cut off
+            goal = chance.randrange(steps + 1)  # the last goal is after training
             while process.poll() is None and _steps(folder) < goal:
                 time.sleep(0.002)
             time.sleep(chance.uniform(0, 0.1))
             process.kill()
         if (folder / "scores.json").exists():
-            continue  # it was faster than the kill
+            continue  # it ended before the kill
         killed += 1
         resume = ["--resume"] if (folder / "config.yaml").exists() else []
         done = subprocess.run([*arguments, *resume], capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""torchrun with loralab's own command: one run folder, one voice, and the run that one process would have made."""
+"""`loralab train` under torchrun: one run folder, one output, and the same result as one process."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ EXACT = ["train.precision=fp32", "train.threads=1", "model.dropout=0", "lora.dro
 WEIGHTED = ["train.class_weights=balanced", "train.label_smoothing=0.1", "train.focal_gamma=1"]
 STOPPED = ["train.patience=2", "train.min_delta=100"]
 CASES = {
-    # several passes a step; training stops early, and the best weights are not the last
+    # several micro-batches per step; training stops early, and the best weights are not the last
     "accumulated": [*WEIGHTED, "train.batch_size=12", "train.max_tokens_per_microbatch=48", "train.eval_steps=2", *STOPPED],
-    # 86 rows: five steps of 17, and one of 1, of which one process takes nothing
+    # 86 rows: five batches of 17 and one of 1, of which one process gets nothing
     "one_left": ["train.batch_size=17", "train.eval_steps=2", "train.epochs=2"],
     "cached": ["lora.layers=top1", "train.feature_cache=disk", "train.head_init=probe", "train.max_steps=6"],
     "adalora": ["lora.variant=adalora", "train.max_steps=8", "train.eval_steps=4"],
@@ -58,7 +58,7 @@ def weights(run: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_two_processes_make_the_run_of_one(
+def test_two_processes_give_the_run_of_one(
     tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
 ) -> None:
     monkeypatch.setenv("LORALAB_CACHE", str(tmp_path / "cache"))
@@ -68,10 +68,10 @@ def test_two_processes_make_the_run_of_one(
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("fp32 on cpu, 2 processes x 1 threads") == 1
     assert done.stdout.count("macro F1") == done.stdout.count("loralab predict") == 1
-    kept = len(list((tmp_path / "cache").glob("*"))) if case == "cached" else 0
+    cached = len(list((tmp_path / "cache").glob("*"))) if case == "cached" else 0
 
     one = run_training(load_config(topics_csv, settings), name="one", folder=tmp_path)
-    assert len(list((tmp_path / "cache").glob("*"))) == kept == (3 if case == "cached" else 0)  # the same files serve both
+    assert len(list((tmp_path / "cache").glob("*"))) == cached == (3 if case == "cached" else 0)  # both use the same files
     logs = log_of(tmp_path / "one"), log_of(tmp_path / "two")
     assert len(logs[0]) == len(logs[1])
     for ours, theirs in zip(*logs, strict=True):
@@ -80,7 +80,7 @@ def test_two_processes_make_the_run_of_one(
             assert theirs["loss"] == pytest.approx(ours["loss"], abs=1e-5)
             assert (theirs["samples"], theirs["learning_rate"]) == (ours["samples"], ours["learning_rate"])
         else:
-            assert theirs["scores"] == pytest.approx(ours["scores"], abs=1e-4)  # the temperature is fitted less finely
+            assert theirs["scores"] == pytest.approx(ours["scores"], abs=1e-4)
             assert theirs["scores"]["loss"] == pytest.approx(ours["scores"]["loss"], abs=1e-5)
             assert theirs["improved"] == ours["improved"]
     adapter = weights(tmp_path / "two")
@@ -97,7 +97,7 @@ def test_two_processes_make_the_run_of_one(
     assert (tmp_path / "two" / "report.html").is_file()
 
 
-def test_killed_processes_are_resumed_to_the_same_adapter(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+def test_killed_processes_resume_to_the_same_adapter(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     settings = [f"model.base={tiny}", "train.threads=1", "lora.dropout=0.2", "train.epochs=40", "train.eval_steps=2"]
     arguments = [str(topics_csv), *settings, "--no-report", "--runs", str(tmp_path)]
     assert torchrun(*arguments, "--name", "whole").returncode == 0
@@ -108,8 +108,8 @@ def test_killed_processes_are_resumed_to_the_same_adapter(tiny: Path, topics_csv
         while not log.is_file() or log.read_text().count("EvalEnd") < 5:
             assert process.poll() is None
             time.sleep(0.02)
-        for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
-            each.kill()
+        for running in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            running.kill()
     assert (tmp_path / "cut" / "checkpoint.safetensors").is_file()
 
     config = load_config(topics_csv, settings)
@@ -124,11 +124,11 @@ def test_killed_processes_are_resumed_to_the_same_adapter(tiny: Path, topics_csv
 
 
 @pytest.mark.parametrize("wrong", ["setting", "data", "tracker", "run that exists", "diverged"])
-def test_what_is_wrong_is_told_once_and_ends_all(tiny: Path, topics_csv: Path, tmp_path: Path, wrong: str) -> None:
+def test_an_error_is_printed_once_and_ends_all_processes(tiny: Path, topics_csv: Path, tmp_path: Path, wrong: str) -> None:
     runs = tmp_path / "runs"
-    settings = [str(topics_csv), f"model.base={tiny}", *EXACT, "--runs", str(runs), "--name", "mine"]
+    settings = [str(topics_csv), f"model.base={tiny}", *EXACT, "--runs", str(runs), "--name", "run"]
     if wrong == "run that exists":
-        run_training(load_config(topics_csv, [*settings[1:7], "train.max_steps=1"]), name="mine", folder=runs)
+        run_training(load_config(topics_csv, [*settings[1:7], "train.max_steps=1"]), name="run", folder=runs)
     more, message, code = {
         "setting": (["lora.rnk=3"], "unknown setting 'lora.rnk'; did you mean 'lora.rank'?", 2),
         "data": (["data.text=body"], "has no column 'body'; columns: text, label", 2),
@@ -137,13 +137,13 @@ def test_what_is_wrong_is_told_once_and_ends_all(tiny: Path, topics_csv: Path, t
         "diverged": (["train.learning_rate=1e30", "train.warmup=0"], "lower train.learning_rate", 1),
     }[wrong]
     done = torchrun(*settings, *more)
-    assert done.returncode == 1  # torchrun's own, whatever its processes end with
-    said = [line for line in done.stderr.splitlines() if line.startswith("loralab: ")]
-    assert len(said) == 1
-    assert message in said[0]
+    assert done.returncode == 1  # torchrun's exit code, whatever its processes' are
+    errors = [line for line in done.stderr.splitlines() if line.startswith("loralab: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
     report = done.stderr.rpartition("Root Cause")[2]
     assert f"exitcode  : {code} " in report
-    assert said[0] in report
+    assert errors[0] in report
     assert "Traceback" not in done.stderr.partition("torch/distributed")[0]
-    assert (runs / "mine" / "scores.json").exists() == (wrong == "run that exists")
-    assert (runs / "mine").exists() == (wrong in ("run that exists", "diverged"))
+    assert (runs / "run" / "scores.json").exists() == (wrong == "run that exists")
+    assert (runs / "run").exists() == (wrong in ("run that exists", "diverged"))
