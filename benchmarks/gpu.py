@@ -60,7 +60,10 @@ def run(options: argparse.Namespace) -> measure.Report:
             options.repeats,
             Outcome.show,
         )
-        facts = {"mean tokens": task.mean_tokens, "largest difference of a step's loss from the plain loop": difference}
+        facts: dict[str, float | None] = {
+            "mean tokens": task.mean_tokens,
+            "largest difference of a step's loss from the plain loop": difference,
+        }
         facts |= whole(replace(task, rows=repeated(task.rows, options.rows)), options.epochs) if options.rows else {}
     values = {way: [outcome.rate for outcome in rounds] for way, rounds in outcomes.items()}
     report = measure.Report("samples/s", values, ("hf-tuned",), ways.summary_of(outcomes))

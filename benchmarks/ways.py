@@ -26,6 +26,7 @@ from torch import nn
 from benchmarks import measure
 from loralab import load_config, run_training
 from loralab.config import LoraConfig, ModelConfig, TrainConfig
+from loralab.data import batches
 from loralab.data.batches import ModelInputs
 from loralab.data.sources import load_source, read_examples
 from loralab.data.tokenize import encode, load_tokenizer
@@ -319,7 +320,7 @@ def summary_of(outcomes: dict[str, list[Outcome]]) -> dict[str, dict[str, float]
 def _counted_tokens(*, padded: bool) -> Iterator[list[int]]:
     """Count the tokens of every micro-batch that the trainer collates. padded: count padding too."""
     counts: list[int] = []
-    collate = trainer.collate
+    collate = batches.collate
 
     def counted(rows: Encoded, positions: Ints) -> ModelInputs:
         batch = collate(rows, positions)

@@ -144,7 +144,7 @@ def outcomes_by_rank(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> li
         port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": PROCESSES, "LOCAL_WORLD_SIZE": PROCESSES, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     scenarios.plain(tiny, ALONE)  # forked processes inherit its imports; with a GPU's threads there is no fork
-    start = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
+    start: Any = multiprocessing.get_context("spawn" if torch.cuda.is_available() else "fork")
     processes = []
     for rank in range(PROCESSES):
         values = {**shared, "RANK": rank, "LOCAL_RANK": rank, "CUDA_VISIBLE_DEVICES": ""}

@@ -193,7 +193,8 @@ def test_one_full_tuning_step_has_transformers_gradients(checkpoint: Path) -> No
 
     gradients = {name: p.grad for name, p in model.named_parameters()}
     for name, parameter in model.named_parameters():
-        parameter.data = gradients[name] if gradients[name] is not None else torch.zeros_like(parameter)
+        gradient = gradients[name]
+        parameter.data = torch.zeros_like(parameter) if gradient is None else gradient
     prefix = model.dims.architecture.prefix + "."
     expected = {name.removeprefix(prefix): p.grad for name, p in hf_model.named_parameters()}
     compared = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def test_it_equals_scikit_learns_regression_and_changes_the_last_map_only(tiny: 
     }
 
 
-def labelled(tiny: Path, *kept: int) -> tuple[torch.nn.Module, Ints]:
+def labelled(tiny: Path, *kept: int) -> tuple[EncoderClassifier, Ints]:
     """Fit the head to rows with the labels `kept` only. Return the model and the labels."""
     model, data = make_model(tiny), rows(tiny, 25)
     assert data.labels is not None
@@ -71,7 +72,12 @@ def test_one_class_changes_nothing(tiny: Path) -> None:
 def test_it_samples_a_large_set_evenly(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(head_init, "MAX_ROWS", 20)
     seen: list[Ints] = []
-    monkeypatch.setattr(head_init, "features_and_logits", lambda *given: seen.append(given[3]) or features_and_logits(*given))
+
+    def record(*arguments: Any) -> Any:
+        seen.append(arguments[3])
+        return features_and_logits(*arguments)
+
+    monkeypatch.setattr(head_init, "features_and_logits", record)
     model, data = make_model(tiny), rows(tiny, 25)
     initialize_head(model, model.head.out, data, None)
     assert len(seen[0]) == 20

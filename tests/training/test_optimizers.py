@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from loralab.errors import LoralabError
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.optimizers import build_optimizer
 
-NAMES = get_args(TrainConfig.model_fields["optimizer"].annotation)
+NAMES: tuple[Any, ...] = get_args(TrainConfig.model_fields["optimizer"].annotation)
 BY_TORCH = [name for name in NAMES if not name.endswith("_8bit")]
 RATES = {"sgd": 0.1, "adagrad": 0.05, "adafactor": 0.05, "radam": 0.03}
 
@@ -22,7 +22,7 @@ RATES = {"sgd": 0.1, "adagrad": 0.05, "adafactor": 0.05, "radam": 0.03}
 @pytest.mark.parametrize("name", BY_TORCH)
 def test_it_resumes_bit_for_bit(tiny: Path, tmp_path: Path, name: str) -> None:
     data, held_out, checkpoints = rows(tiny), rows(tiny, 4, seed=1), list[Checkpoint]()
-    settings = {"optimizer": name, "epochs": 3.0, "eval_steps": 4}
+    settings: dict[str, Any] = {"optimizer": name, "epochs": 3.0, "eval_steps": 4}
     whole, resumed = make_model(tiny, dropout=0.2), make_model(tiny, dropout=0.2)
     result = train(whole, data, held_out, save_checkpoint=checkpoints.append, **settings)
     checkpoints[1].save(tmp_path / "checkpoint")
@@ -58,7 +58,7 @@ def test_optimizers_differ(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("name", BY_TORCH)
-def test_groups_have_the_rates_and_decays_of_the_settings(tiny: Path, name: str) -> None:
+def test_groups_have_the_rates_and_decays_of_the_settings(tiny: Path, name: Any) -> None:
     config = TrainConfig(optimizer=name, learning_rate=0.01, head_learning_rate=0.03, weight_decay=0.1)
     groups = build_optimizer(make_model(tiny), config, 4.0).param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.01, 0.1), (0.04, 0.1), (0.03, 0.1), (0.03, 0.0)]
@@ -72,6 +72,6 @@ def test_adamw_is_fused_and_sgd_has_momentum(tiny: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(BY_TORCH)))
-def test_8_bit_optimizers_need_cuda(tiny: Path, name: str) -> None:
+def test_8_bit_optimizers_need_cuda(tiny: Path, name: Any) -> None:
     with pytest.raises(LoralabError, match=f"train.optimizer={name} needs a CUDA device, .* on cpu: use train.optimizer=adamw"):
         build_optimizer(make_model(tiny), TrainConfig(optimizer=name))

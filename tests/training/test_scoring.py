@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,7 @@ def expected(encoded: Encoded) -> np.ndarray:
 @pytest.mark.parametrize("max_tokens_per_microbatch", [1, 7, 64, 4096])
 def test_row_i_belongs_to_text_i_for_any_size_of_micro_batches(max_tokens_per_microbatch: int) -> None:
     encoded = texts(np.random.default_rng(1).integers(1, 40, 101).tolist())
-    stub = Stub()
+    stub: Any = Stub()
     logits = logits_of(stub, encoded, max_tokens_per_microbatch)
     np.testing.assert_array_equal(logits, expected(encoded))
     assert logits.dtype == np.float32
@@ -53,22 +55,23 @@ def test_row_i_belongs_to_text_i_for_any_size_of_micro_batches(max_tokens_per_mi
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_model_stays_in_its_mode(training: bool) -> None:
-    stub = Stub().train(training)
+    stub: Any = Stub().train(training)
     logits_of(stub, texts([3, 5, 2]))
     assert stub.training is training
 
 
 def test_it_runs_without_dropout_and_without_gradients() -> None:
-    stub = Stub().train()
+    stub: Any = Stub().train()
     logits_of(stub, texts([3, 5, 2]))
     assert stub.seen == [(False, False)]
 
 
 def test_half_precision_logits_come_back_as_fp32() -> None:
-    stub = Stub().to(torch.bfloat16)
+    stub: Any = Stub().to(torch.bfloat16)
     assert logits_of(stub, texts([3])).dtype == np.float32
 
 
 def test_no_texts_is_an_error() -> None:
+    stub: Any = Stub()
     with pytest.raises(ValueError, match="no texts"):
-        logits_of(Stub(), texts([]))
+        logits_of(stub, texts([]))

@@ -364,7 +364,7 @@ def test_a_loss_that_is_not_finite_fails_the_run_with_advice(tiny: Path, data: E
     model = make_model(tiny)
 
     def ruin(event: Event) -> None:
-        if event.step == 2:
+        if isinstance(event, StepEnd) and event.step == 2:
             with torch.no_grad():
                 model.head.out.weight.fill_(poison)
 
@@ -429,7 +429,7 @@ def test_a_run_resumed_from_any_checkpoint_ends_with_the_same_weights_bit_for_bi
 def test_a_resumed_run_keeps_its_patience(tiny: Path, data: Encoded, held_out: Encoded) -> None:
     checkpoints: list[Checkpoint] = []
     whole, resumed, ended = (make_model(tiny) for _ in range(3))
-    settings = {"eval_steps": 1, "max_steps": 9}
+    settings: dict[str, Any] = {"eval_steps": 1, "max_steps": 9}
     train(
         whole,
         data,
@@ -468,7 +468,7 @@ def test_lora_plus_gives_b_its_own_learning_rate(tiny: Path, data: Encoded) -> N
     """The first step of Adam moves every weight by its learning rate: B by 8 times the rate of A."""
     plain, plus = make_model(tiny), make_model(tiny)
     before = weights(plain)
-    settings = {"max_steps": 1, "warmup": 0.0, "schedule": "constant", "weight_decay": 0.0, "learning_rate": 1e-3}
+    settings: dict[str, Any] = {"max_steps": 1, "warmup": 0.0, "schedule": "constant", "weight_decay": 0.0, "learning_rate": 1e-3}
     train(plain, data, **settings)
     train(plus, data, loraplus_lr_ratio=8.0, **settings)
     for name, start in before.items():
@@ -507,4 +507,4 @@ def test_an_evaluation_reports_the_memory_in_use(tiny: Path, data: Encoded, held
     train(make_model(tiny), data, held_out, listeners=[recorder])
     memory = recorder.evaluations[0].memory
     assert memory["gpu_mb"] is None
-    assert 50 < memory["process_mb"] < 20_000
+    assert 50 < (memory["process_mb"] or 0) < 20_000

@@ -36,7 +36,7 @@ def make_model(
     tuning: str = "lora",
     dropout: float = 0.0,
     seed: int = 0,
-    head: str = "default",
+    head: Any = "default",
     freeze: str | None = None,
     **lora: Any,
 ) -> EncoderClassifier:
