@@ -1,4 +1,4 @@
-"""Where this machine keeps what can be made again."""
+"""The folder of files that can be computed again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """$LORALAB_CACHE, else loralab/ in the user's cache: hidden states and compiled kernels. It may be emptied at any time."""
+    """Return $LORALAB_CACHE, else loralab/ in the user's cache: hidden states and compiled kernels. It may be deleted any time."""
     if chosen := os.environ.get("LORALAB_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loralab"
