@@ -1,13 +1,14 @@
-"""One frozen, strict, typed tree of settings: from a recipe, a YAML file or a data file, plus `key=value` overrides."""
+"""The settings of a run: from a recipe, a YAML file or a data file, with `key=value` overrides."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
+import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -15,58 +16,41 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from loralab.config.schema import DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
+from loralab.config import reference
+from loralab.config.hints import other_names, similar_settings, unknown_setting
+from loralab.config.schema import NONE_WORDS, DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
+from loralab.config.yaml_core import dump_yaml, parse_yaml
 from loralab.errors import LoralabError, suggest
 
 NAMED_SOURCES = ("sample", "ag_news")
 MAX_YAML_BYTES = 1 << 20
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without aliases: ten lines of them can stand for a terabyte, and no settings need any."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not supported")
-        return super().compose_node(parent, index)
-
-
-_UNUSED = {
-    "ia3": "it has neither rank nor alpha: lora.rank and lora.alpha are not used",
-    "vera": "it has no alpha, and wants a learning rate about ten times LoRA's: lora.alpha is not used",
-    "adalora": "it starts with 1.5 times lora.rank and ends with lora.rank on average; the budget counts the start",
+LOW_LORA_RATE, HIGH_FULL_RATE = 1e-4, 2e-4
+"""Learning rates below and above which training usually fails to learn: of LoRA, and of full fine-tuning."""
+_VARIANT_REMARKS = {
+    "ia3": "IA3 has neither rank nor alpha: lora.rank and lora.alpha have no effect",
+    "vera": "VeRA has no alpha, so lora.alpha has no effect, and needs about ten times LoRA's learning rate",
+    "adalora": "AdaLoRA starts with 1.5 times lora.rank and ends with lora.rank on average; the budget counts the start",
 }
 
 
 class Config(SettingsSection):
     """Every setting of one run. Frozen: derive another with `config.override("lora.rank=4")`."""
 
-    seed: int = Field(42, ge=0)
+    seed: int = Field(42, ge=0, description="seed of initialization, shuffling, dropout and augmentation")
     name: str | None = Field(None, description="the run's name; default: made from the recipe and the seed")
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
-    tuning: Literal["lora", "full", "head"] = "lora"
+    tuning: Literal["lora", "full", "head"] = Field(
+        "lora", description="lora: adapters and head; full: all weights, see model.freeze; head: the head alone"
+    )
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
 
     @model_validator(mode="after")
-    def _agrees(self) -> Config:
-        """A setting that would do nothing is refused."""
-        if self.model.freeze and self.tuning != "full":
-            raise ValueError(f"model.freeze={self.model.freeze} is for tuning=full: tuning={self.tuning} freezes the whole encoder")
-        data = self.data
-        for name, idle in (("augment_ratio", (0, 0.25)), ("augment_strength", (0.1,))):
-            if not data.augment and getattr(data, name) not in idle:
-                raise ValueError(f"data.{name}={getattr(data, name):g} is for data.augment, which names no technique")
-        if data.back_translation and "back_translation" not in data.augment:
-            raise ValueError("data.back_translation has no effect without data.augment=back_translation")
-        if len(data.back_translation) not in (0, 2):
-            raise ValueError(
-                "data.back_translation needs two checkpoints, forward and back, such as "
-                "data.back_translation=Helsinki-NLP/opus-mt-en-fr,Helsinki-NLP/opus-mt-fr-en"
-            )
-        if problem := _prompt_problem(data.template, self.model, self.train.head_init):
-            raise ValueError(problem)
+    def _check_conflicts(self) -> Config:
+        """Refuse settings that contradict each other or have no effect together."""
+        if conflicts := [*_conflicts(self)]:
+            raise ValueError("\n  ".join(conflicts))
         return self
 
     def override(self, *assignments: str) -> Config:
@@ -74,55 +58,78 @@ class Config(SettingsSection):
         return _validate(_merge(self.model_dump(mode="json"), assignments), "the overrides")
 
     def fingerprint(self) -> str:
-        """Sixteen hex digits that are equal for equal settings (the name aside)."""
+        """Return sixteen hex digits that are equal for equal settings, whatever the name."""
         text = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def stream(self, purpose: str) -> int:
-        """Return the seed of one purpose (init, shuffle, augment, ...): one stream each, so that none depends on another's use."""
+        """Return the seed of one purpose, such as init or shuffle. Each purpose has its own, so none depends on another's use."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()[:7])
 
     def remarks(self) -> list[str]:
-        """Say which settings are allowed but seldom meant."""
-        found = []
-        if self.tuning == "lora" and self.train.learning_rate < 1e-4:
-            found = [f"train.learning_rate={self.train.learning_rate:g} suits full fine-tuning; LoRA usually wants 2e-4 to 1e-3"]
-        if self.tuning == "lora" and self.lora.variant in _UNUSED:
-            found.append(f"lora.variant={self.lora.variant}: {_UNUSED[self.lora.variant]}")
-        prompt = self.model.head == "prompt"
-        if prompt and self.data.template == "{}":
-            found.append(
-                "data.template={}: nothing but the mask follows the text; write a sentence, such as 'This is news about {}.'"
-            )
-        if self.data.descriptions and not prompt and self.train.head_init not in ("descriptions", "probe+descriptions"):
-            found.append(
-                f"data.descriptions are not read with train.head_init={self.train.head_init}: use descriptions or probe+descriptions"
-            )
-        return found
+        """Return remarks on settings that are valid but rarely intended."""
+        return [*_remarks(self)]
 
     def to_yaml(self) -> str:
-        """Every setting, defaults included, as YAML that `load_config` reads back."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        """Return every setting, defaults included, as YAML that `load_config` reads back."""
+        return dump_yaml(self.model_dump(mode="json"))
 
 
-def _prompt_problem(template: str, model: ModelConfig, head_init: str) -> str:
-    """What does not go with model.head=prompt, or only with it; empty where all agrees."""
-    if model.head != "prompt":
-        return "data.template: {text} is for model.head=prompt" if "{text}" in template else ""
-    if model.pooling != "auto":
-        return f"model.pooling={model.pooling} is for other heads: model.head=prompt reads the mask"
-    if head_init in ("probe", "probe+descriptions"):
-        return (
-            f"train.head_init={head_init} would undo the words that model.head=prompt begins with: use train.head_init=descriptions"
+def _conflicts(config: Config) -> Iterator[str]:
+    data, model = config.data, config.model
+    if model.freeze and config.tuning != "full":
+        yield (
+            f"model.freeze={model.freeze} has no effect with tuning={config.tuning}, which freezes the whole encoder: "
+            "add tuning=full, or remove model.freeze"
         )
-    if template.count("{}") > 1 or template.count("{text}") > 1:
-        return f"data.template={template!r}: model.head=prompt takes one {{}}, for the mask, and at most one {{text}}"
-    return ""
+    for name, unused in (("augment_ratio", (0, 0.25)), ("augment_strength", (0.1,))):
+        if not data.augment and getattr(data, name) not in unused:
+            yield f"data.{name} has no effect without a technique: add data.augment=swap, or remove data.{name}"
+    if data.back_translation and "back_translation" not in data.augment:
+        yield "data.back_translation has no effect without the technique: add data.augment=back_translation"
+    if len(data.back_translation) not in (0, 2):
+        yield (
+            "data.back_translation needs two checkpoints, forward and back: write "
+            "data.back_translation=Helsinki-NLP/opus-mt-en-fr,Helsinki-NLP/opus-mt-fr-en"
+        )
+    if model.head != "prompt":
+        if "{text}" in data.template:
+            yield "{text} in data.template has no effect without a prompt: add model.head=prompt"
+        return
+    if model.pooling != "auto":
+        yield f"model.pooling={model.pooling} has no effect with model.head=prompt, which reads the mask: write model.pooling=auto"
+    if config.train.head_init in ("probe", "probe+descriptions"):
+        yield (
+            f"train.head_init={config.train.head_init} would replace the words that model.head=prompt starts from: write "
+            "train.head_init=descriptions"
+        )
+    if data.template.count("{}") > 1 or data.template.count("{text}") > 1:
+        yield (
+            f"data.template={data.template!r}: model.head=prompt takes one {{}}, for the mask, and at most one {{text}}, such as "
+            "'{text} This is news about {}.'"
+        )
+
+
+def _remarks(config: Config) -> Iterator[str]:
+    lora, train, rate = config.lora, config.train, f"train.learning_rate={config.train.learning_rate:g}"
+    if config.tuning == "lora" and train.learning_rate < LOW_LORA_RATE:
+        yield f"{rate} suits full fine-tuning; LoRA usually needs 2e-4 to 1e-3"
+    if config.tuning == "full" and train.learning_rate > HIGH_FULL_RATE:
+        yield f"{rate} suits LoRA; full fine-tuning usually needs 1e-5 to 1e-4"
+    if config.tuning == "lora" and lora.variant in _VARIANT_REMARKS:
+        yield f"lora.variant={lora.variant}: {_VARIANT_REMARKS[lora.variant]}"
+    if config.tuning == "lora" and lora.variant != "loraplus" and lora.loraplus_lr_ratio != LoraConfig().loraplus_lr_ratio:
+        yield f"lora.loraplus_lr_ratio has no effect with lora.variant={lora.variant}: use lora.variant=loraplus"
+    prompt = config.model.head == "prompt"
+    if prompt and config.data.template == "{}":
+        yield "data.template={}: the prompt is the bare mask; write a sentence, such as 'This is news about {}.'"
+    if config.data.descriptions and not prompt and train.head_init not in ("descriptions", "probe+descriptions"):
+        yield f"data.descriptions has no effect with train.head_init={train.head_init}: use descriptions or probe+descriptions"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A shipped set of differences from the defaults, with where it comes from and what its source claims."""
+    """A shipped set of differences from the defaults, with its source and the score that the source claims."""
 
     name: str
     summary: str
@@ -134,66 +141,83 @@ class Recipe:
 
 def list_recipes() -> list[Recipe]:
     """Return the shipped recipes, in order of name."""
+    return [*_read_recipes()]
+
+
+@cache
+def _read_recipes() -> tuple[Recipe, ...]:
     folder = resources.files("loralab.config") / "recipes"
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return [_recipe(f.name.removesuffix(".yaml"), f.read_text(encoding="utf-8")) for f in files]
+    return tuple(_recipe(f.name.removesuffix(".yaml"), f.read_text(encoding="utf-8")) for f in files)
 
 
 def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Config:
     """Return the settings of a recipe, a YAML file, or quickstart on a data file, with `key=value` overrides applied.
 
-    Raises LoralabError for an unknown recipe or setting (the nearest match offered) and for a value out of range.
+    Raises LoralabError for an unknown recipe or setting, with the nearest match, and for a value of another type or out of range.
     """
     settings, origin = _find(str(source))
     return _validate(_merge(settings, overrides), origin)
 
 
 def search_ranges(source: str | Path) -> dict[str, Any]:
-    """Return the section `search` of a recipe or a settings file, setting → choices or range; empty where it has none."""
+    """Return the section `search` of a recipe or a settings file, setting → choices or range; empty if it has none."""
     for recipe in list_recipes():
         if recipe.name == str(source):
             return dict(recipe.search)
-    found = read_yaml(Path(source)).get("search") if str(source).endswith((".yaml", ".yml")) else None
-    if found is not None and not isinstance(found, dict):
-        raise LoralabError(f"{source}: `search` holds a {type(found).__name__}, not ranges such as `lora.rank: [4, 8, 16]`")
-    return found or {}
+    ranges = read_yaml(Path(source)).get("search") if str(source).endswith((".yaml", ".yml")) else None
+    if ranges is not None and not isinstance(ranges, dict):
+        raise LoralabError(f"{source}: `search` holds a {type(ranges).__name__}, not ranges such as `lora.rank: [4, 8, 16]`")
+    return ranges or {}
+
+
+def setting_table(pattern: str = "") -> list[reference.Setting]:
+    """Return settings with type, limits, default and description.
+
+    pattern: part of a name here or in another library, or of a description; empty for all. Raises LoralabError if none matches.
+    """
+    rows = reference.setting_table(Config)
+    word = pattern.strip().lower()
+    matching = [row for row in rows if word in row.name or word in row.description.lower() or word in other_names(row.name)]
+    if not matching:
+        close = similar_settings(word, [row.name for row in rows])
+        hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ": `loralab settings` lists all settings"
+        raise LoralabError(f"no setting matches {pattern!r}{hint}")
+    return matching
 
 
 def setting_names() -> list[str]:
     """Return every setting's dotted name, such as `lora.rank`."""
-    return [name for name, _ in describe_settings()]
+    return [setting.name for setting in reference.setting_table(Config)]
 
 
-def describe_settings() -> Iterator[tuple[str, str]]:
-    """Yield every setting's dotted name with its default and meaning."""
-    for name, field in Config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, SettingsSection):
-            for inner, subfield in field.annotation.model_fields.items():
-                yield f"{name}.{inner}", f"{subfield.default}  {subfield.description or ''}".rstrip()
-        else:
-            yield name, f"{field.default}  {field.description or ''}".rstrip()
+def config_schema() -> dict[str, Any]:
+    """Return the JSON schema of a settings file."""
+    return reference.config_schema(Config)
 
 
 def default_name(source: str | Path, seed: int) -> str:
-    """Return the name a run gets when the user gives none: the recipe's or file's stem, and the seed."""
+    """Return the name of a run without one: the stem of the recipe or file, and the seed."""
     stem = Path(source).name.split(".")[0] or "run"
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)
     return f"{safe}-s{seed}"
 
 
 def _recipe(name: str, text: str) -> Recipe:
-    content = yaml.safe_load(text)
+    content = parse_yaml(text)
     about, search = content.pop("about"), content.pop("search", {})
     return Recipe(name, about["summary"], about["source"], about["claim"], content, search)
 
 
 def _find(source: str) -> tuple[dict[str, Any], str]:
+    """Return the settings of a source and how messages call it."""
     recipes = {recipe.name: recipe for recipe in list_recipes()}
     if source in recipes:
         return dict(recipes[source].settings), f"recipe {source}"
     path = Path(source)
     if path.suffix in (".yaml", ".yml"):
-        return {key: value for key, value in read_yaml(path).items() if key not in ("about", "search")}, source
+        content = {key: value for key, value in read_yaml(path).items() if key not in ("about", "search")}
+        return _nest(content, source), source
     if source in NAMED_SOURCES or path.exists():
         settings = dict(recipes["quickstart"].settings)
         settings["data"] = {**settings.get("data", {}), "source": source}
@@ -204,12 +228,25 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
     )
 
 
+def _nest(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Move dotted keys of a file, such as `lora.rank`, into their sections."""
+    nested = {key: dict(value) if isinstance(value, Mapping) else value for key, value in content.items()}
+    names = setting_names()
+    for key in [key for key in content if key in names and "." in key]:
+        section, _, name = key.partition(".")
+        inner = nested.setdefault(section, {})
+        if not isinstance(inner, dict) or name in inner:
+            raise LoralabError(f"{source}: {key} is set twice: keep one of the two")
+        inner[name] = nested.pop(key)
+    return nested
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a settings file as it stands. Raises LoralabError where it is none."""
+    """Read a settings file without validation. Raises LoralabError for a file that is not a YAML mapping."""
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise LoralabError(f"{path} is over {MAX_YAML_BYTES} bytes: that is not a settings file")
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise LoralabError(f"cannot read the settings file {path}: {error}") from error
     if content is None:
@@ -220,55 +257,65 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _merge(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
-    """Return `settings` with each `a.b=value` set; the value is read as YAML."""
+    """Return `settings` with each `section.name=value` applied."""
     merged: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in settings.items()}
+    names = setting_names() if assignments else []
+    unknown = []
     for assignment in assignments:
-        key, equals, value = assignment.partition("=")
+        key, equals, text = assignment.partition("=")
         if not equals:
             raise LoralabError(f"{assignment!r} is not a setting: write key=value, such as lora.rank=16")
-        names = setting_names()
         if key not in names:
-            raise LoralabError(f"unknown setting {key!r}{_nearest_setting(key, names)}")
-        try:
-            plain = key == "data.template" and value[:1] not in ("'", '"')  # its braces and colons mean something to YAML
-            parsed = value if plain else yaml.load(value, _Loader) if value else None  # noqa: S506 - a SafeLoader
-        except (ValueError, RecursionError, yaml.YAMLError) as error:
-            raise LoralabError(f"{key}: {reprlib.repr(value)} cannot be read: {error}") from error
+            unknown.append(unknown_setting(key, text, names))
+            continue
         section, dot, name = key.partition(".")
         if not dot:
-            merged[section] = parsed
+            merged[section] = _parse_value(key, text)
         elif isinstance(merged.setdefault(section, {}), dict):
-            merged[section][name] = parsed
-    if isinstance(merged.get("data"), dict):
-        for name in ("clean", "augment", "back_translation"):  # `data.clean=` means none
-            if merged["data"].get(name, ()) is None:
-                merged["data"][name] = ()
+            merged[section][name] = _parse_value(key, text)
+    if unknown:
+        raise LoralabError("\n  ".join(unknown))
     return merged
 
 
-def _nearest_setting(key: str, names: Sequence[str]) -> str:
-    """The closest dotted name; a bare `rank` finds `lora.rank`."""
-    hint = suggest(key, names)
-    if hint:
-        return hint
-    last = {name.rsplit(".", 1)[-1]: name for name in names}
-    close = difflib.get_close_matches(key.rsplit(".", 1)[-1], list(last), n=1)
-    return f"; did you mean {last[close[0]]!r}?" if close else f"\n  settings: {', '.join(names)}"
+def _parse_value(key: str, text: str) -> Any:
+    """Read the value of an override as YAML, but text that looks like another scalar as text if the setting takes text only."""
+    if text in NONE_WORDS:
+        return None
+    if key == "data.template" and text[0] not in ("'", '"'):  # braces and colons have a meaning in YAML
+        return text
+    try:
+        value = parse_yaml(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise LoralabError(f"{key}: {reprlib.repr(text)} cannot be read: {error}") from error
+    return text if isinstance(value, int | float) and reference.takes_text(Config, key) else value
 
 
 def _validate(settings: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        names = setting_names()
-        lines = []
-        for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"][:2])
-            if problem["type"] == "extra_forbidden":
-                lines.append(f"unknown setting {key!r}{_nearest_setting(key, names)}")
-            elif not key:  # a rule between settings, not of one
-                lines.append(problem["msg"].removeprefix("Value error, "))
-            else:
-                lines.append(f"{key} = {reprlib.repr(problem['input'])}: {problem['msg']}")
-        unique = list(dict.fromkeys(lines))
-        raise LoralabError(f"{origin}: " + "\n  ".join(unique)) from error
+        lines = dict.fromkeys(_describe(problem, settings, origin) for problem in error.errors())
+        raise LoralabError(f"{origin}: " + "\n  ".join(lines)) from error
+
+
+def _describe(problem: Mapping[str, Any], settings: Mapping[str, Any], origin: str) -> str:
+    """Return the message for one of pydantic's errors: which setting, its value, what it must be."""
+    place = [str(part) for part in problem["loc"][:2]]
+    key, known = ".".join(place), {setting.name: setting for setting in reference.setting_table(Config)}
+    if problem["type"] == "extra_forbidden":
+        message = unknown_setting(key, problem["input"], [*known])
+        in_file = origin.endswith((".yaml", ".yml"))
+        return re.sub(r"(: write \S+?)=", r"\1: ", message, count=1) if in_file else message
+    if not key:  # a conflict between settings
+        return str(problem["msg"]).removeprefix("Value error, ")
+    value: Any = settings
+    for part in place:
+        value = value.get(part, problem["input"]) if isinstance(value, Mapping) else problem["input"]
+    shown = "none" if value is None else reprlib.repr(value)
+    if key not in known:
+        required = "a section of settings, such as lora: {rank: 8}" if key in Config.model_fields else problem["msg"]
+        return f"{key}={shown}: must be {required}"
+    setting = known[key]
+    nearest = suggest(value, setting.choices) if isinstance(value, str) else ""
+    return f"{key}={shown}: must be {setting.requirement}{nearest}" + ("" if setting.choices else f" ({setting.description})")

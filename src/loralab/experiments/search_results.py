@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from loralab.config import Config
+from loralab.config.yaml_core import dump_yaml
 from loralab.experiments.study import SearchSettings, SearchTrial
 from loralab.storage.experiment_folder import BEST, PARETO, SEARCH_RESULTS, TABLE
 from loralab.storage.files import atomic_write, write_errors, write_json
@@ -43,7 +42,7 @@ def write_best_settings(folder: Path, header: Sequence[str], config: Config) -> 
     changed = config.model_dump(mode="json", exclude_defaults=True)
     with write_errors(folder), atomic_write(folder / BEST) as file:
         file.writelines(f"# {' '.join(line.split())}\n" for line in header)
-        file.write(yaml.safe_dump(changed, sort_keys=False, allow_unicode=True))
+        file.write(dump_yaml(changed))
 
 
 def _write_csv(path: Path, settings: SearchSettings, trials: Sequence[SearchTrial]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from loralab import metrics
 from loralab.config import Config
-from loralab.config.loading import describe_settings
+from loralab.config.loading import setting_table
 from loralab.errors import LoralabError
 from loralab.report.predictions import PredictionSummary, read_predictions
 from loralab.stats import wilson
@@ -146,7 +146,7 @@ class RunData:
     def settings(self) -> list[SettingRow]:
         """Return every setting under its dotted name."""
         values, defaults = _flatten(self.config.model_dump(mode="json")), _flatten(Config().model_dump(mode="json"))
-        descriptions = {name: text.partition("  ")[2] for name, text in describe_settings()}
+        descriptions = {setting.name: setting.description for setting in setting_table()}
         return [SettingRow(name, values[name], defaults[name], descriptions.get(name, "")) for name in values]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import done
+from command_line import done
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 
 from loralab import Classifier, Config, load_config, run_training
