@@ -181,7 +181,7 @@ def test_long_names_are_cut_and_stay_apart() -> None:
         ("grid", [], {"seed": ("1", "2")}, None, "--points seed"),
         ("grid", [], {"lora.rank": ("2", "2")}, None, "lora.rank=2,2: give different points"),
         ("grid", [], {"lora.rank": ()}, None, "give different points"),
-        ("grid", [], {"lora.rank": ("two",)}, None, "lora.rank = 'two'"),
+        ("grid", [], {"lora.rank": ("two",)}, None, "lora.rank='two'"),
         ("grid", ["lora.rnk=2"], {}, None, "unknown setting 'lora.rnk'"),
         ("grid", [], {}, (1, 1), "--seeds 1,1: give different whole numbers"),
         ("grid", [], {}, (), "give different whole numbers"),
