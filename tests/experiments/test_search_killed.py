@@ -100,7 +100,7 @@ def test_twenty_trials_survive_two_kills_and_none_runs_twice(tiny: Path, topics_
     again = subprocess.run(arguments, capture_output=True, text=True)
     assert again.returncode == 0
     assert table(folder) == lines
-    assert f"{TRIALS} trials are known from an earlier call" in again.stdout
+    assert f"{TRIALS} trials have ended in earlier calls" in again.stdout
 
 
 @pytest.fixture(scope="module")
@@ -165,4 +165,4 @@ def test_processes_of_one_program_share_postgresql_and_overwrite_forgets(
         done = subprocess.run([*arguments, *more], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert sorted(ended(tmp_path / "two")) == list(range(4))
-        assert "known from an earlier call" not in done.stdout
+        assert "have ended in earlier calls" not in done.stdout

@@ -1,7 +1,8 @@
-"""What a person sees in the terminal: the plan, the progress, the tables."""
+"""Terminal output of results: scores, predictions, reports on data, tables."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -9,134 +10,56 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from loralab.cli.options import OUTPUT
 from loralab.metrics import table as score_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
-    from loralab.config.loading import Config, Recipe
+    from loralab.config.loading import Recipe
+    from loralab.config.reference import Setting
     from loralab.data.validate import DataReport
     from loralab.diagnostics.diagnose import Diagnosis, ExplainedText
     from loralab.diagnostics.sections import DiagnosisSection
     from loralab.inference.classifier import Predictions
     from loralab.inference.export import Export
-    from loralab.model.parameter_counts import BudgetOption, ParameterCounts
-    from loralab.pipeline import RunSummary
+    from loralab.model.parameter_counts import BudgetOption
     from loralab.report.experiments.result_tables import ReportTable
-    from loralab.training.callbacks import Event
-    from loralab.training.prefix_cache import PrefixCache
-    from loralab.training.setup import RunPlan
 
-_SHOWN_ROWS = 8
-_LONG = 40
-"""Characters from which a table's last cell goes under its row."""
+MAX_LISTED = 8
+MAX_BUDGET_OPTIONS = 24
+LONG_CELL = 40
+"""A table whose last column has a longer cell prints that column below each row."""
+MAX_TYPE = 24
+PLAIN_SECONDS = 60.0
+"""Between two lines of progress if the output is not a terminal."""
 console = Console(highlight=False)
 
 
-class TrainingView:
-    """The plan, a live bar (loss, samples/s, time left) with a line for each evaluation, and the result of one run."""
-
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}  left"),
-            TimeRemainingColumn(),
-            console=console,
-        )
-        self.keeping = self.progress.add_task("frozen layers, tokens", total=None, note="", visible=False)
-        self.task = self.progress.add_task("training", total=None, note="", visible=False)
-        self.smoothed: float | None = None
-
-    def __enter__(self) -> TrainingView:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
-
-    def announce(self, plan: RunPlan) -> None:
-        """Print what was found and what is about to happen, then start the bar."""
-        counts, splits, config, where = plan.counts, plan.splits, self.config, plan.device
-        rows = "  ".join(f"{len(part):,} {name}" for name, part in splits.parts().items())
-        label = f", label: {plan.columns.label}" if plan.columns.label else ""
-        workers = f"{plan.processes} processes x {where.threads} threads" if plan.processes > 1 else f"{where.threads} threads"
-        show_facts(
-            {
-                "run": str(plan.folder),
-                "data": f"{config.data.source}  (text: {' + '.join(plan.columns.text)}{label})",
-                "rows": rows,
-                "classes": shorten([str(name) for name in splits.train.classes]),
-                "encoder": f"{config.model.base}, {config.tuning}, {where.precision} on {where.device}, {workers}",
-                "parameters": counts_line(counts),
-                "cache": cache_line(plan.cache),
-            }
-        )
-        for remark in plan.remarks:
-            console.print(f"[yellow]note[/]        {escape(remark)}")
-        self.progress.start()
-        self.progress.update(self.task, visible=True)
-
-    def listen(self, event: Event) -> None:
-        """Show one event of the engine."""
-        from loralab.training.callbacks import CacheProgress, StepEnd
-
-        if isinstance(event, CacheProgress):
-            self.progress.update(self.keeping, visible=event.done < event.tokens, total=event.tokens, completed=event.done)
-            return
-        if isinstance(event, StepEnd):
-            self.smoothed = event.loss if self.smoothed is None else 0.95 * self.smoothed + 0.05 * event.loss
-            rate = event.samples / event.seconds
-            note = f"loss {self.smoothed:.3f}  {rate:.0f} samples/s"
-            self.progress.update(self.task, total=event.steps, completed=event.step, note=note)
-            return
-        shown = ["loss", "accuracy"]
-        if self.config.train.monitor not in shown:
-            shown.append(self.config.train.monitor)
-        scores = "  ".join(f"{name} {event.scores[name]:.4f}" for name in shown)
-        best = "  [green]best yet[/]" if event.improved else ""
-        self.progress.console.print(f"epoch {event.epoch:<4.3g} step {event.step:<5} validation  {escape(scores)}{best}")
-
-    def summarise(self, summary: RunSummary) -> None:
-        """Print the test scores and the counts."""
-        how = ", stopped early" if summary.stopped_early else ""
-        console.print(
-            f"\n{summary.steps} steps in {summary.seconds:.0f} s ({summary.samples_per_second:.0f} samples/s in training){how}; "
-            f"weights of step {summary.best_step}. On the test rows:"
-        )
-        show_scores(summary.scores, summary.classes)
-        console.print(f"parameters  {counts_line(summary.counts)}", soft_wrap=True)
-
-    def point_on(self, folder: Path, report: Path | None) -> None:
-        """Print where the run and its report lie, and what one would type next."""
-        console.print(f"the run     {folder}", soft_wrap=True)
-        if report:
-            console.print(f"            {report}", soft_wrap=True)
-        console.print("\nnext        " + escape(f'loralab predict {folder} --input "a text"'), soft_wrap=True)
-        console.print("            " + escape(f"loralab evaluate {folder} --file labelled.csv"), soft_wrap=True)
+def side_console() -> Console:
+    """Return the console for everything but results: none with --quiet, standard error with --json."""
+    if OUTPUT.quiet:
+        return Console(quiet=True)
+    return Console(stderr=True, highlight=False) if OUTPUT.json else console
 
 
-def counts_line(counts: ParameterCounts) -> str:
-    """Base, adapter, head and trainable apart, on two lines that fit 80 columns."""
-    return (
-        f"{counts.trainable:,} trainable of {counts.total:,} ({counts.share:.2%})\n"
-        f"{'':<12}adapter {counts.adapter:,} + head {counts.head:,}; base {counts.base:,}"
-    )
+class PlainTimer:
+    """Limits lines of progress to one in PLAIN_SECONDS."""
 
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self.last = clock()
 
-def cache_line(cache: PrefixCache) -> str:
-    """Say what is kept of the frozen layers, how much it is and where."""
-    if cache.place == "off":
-        return f"off: {cache.reason}"
-    where = f"in {cache.folder}" if cache.place == "disk" else "in memory"
-    found = f", {cache.found / 1e9:.2f} GB of them found" if cache.found else ""
-    return f"{cache.reason}: their hidden states, {cache.size / 1e9:.2f} GB, are kept {where}{found}"
+    def due(self) -> bool:
+        """Return whether it is time for the next line, which is then taken as printed."""
+        if self.clock() - self.last < PLAIN_SECONDS:
+            return False
+        self.last = self.clock()
+        return True
 
 
 def show_scores(scores: Mapping[str, float], classes: Sequence[str]) -> None:
@@ -152,50 +75,51 @@ def show_scores(scores: Mapping[str, float], classes: Sequence[str]) -> None:
     console.print(f"[bold]accuracy {scores['accuracy']:.4f}   macro F1 {scores['macro_f1']:.4f}[/]   loss {scores['loss']:.4f}")
 
 
-def show_predictions(texts: Sequence[str], found: Predictions) -> None:
-    """Print each text with its class and the probabilities of the likeliest three."""
-    for text, label, row in zip(texts, found.labels, found.probabilities, strict=True):
-        likeliest = sorted(zip(found.classes, row.tolist(), strict=True), key=lambda pair: -pair[1])[:3]
-        chances = "  ".join(f"{name} {chance:.3f}" for name, chance in likeliest)
+def show_predictions(texts: Sequence[str], predictions: Predictions) -> None:
+    """Print each text with its class and the three highest probabilities."""
+    for text, label, row in zip(texts, predictions.labels, predictions.probabilities, strict=True):
+        highest = sorted(zip(predictions.classes, row.tolist(), strict=True), key=lambda pair: -pair[1])[:3]
+        probabilities = "  ".join(f"{name} {probability:.3f}" for name, probability in highest)
         console.print(f"[bold]{escape(label):<12}[/] {escape(text)}", soft_wrap=True)
-        console.print(f"{'':<12} [dim]{escape(chances)}[/]")
+        console.print(f"{'':<12} [dim]{escape(probabilities)}[/]")
 
 
-def show_export(found: Export) -> None:
-    """Print what was written and how close it came."""
+def show_export(export: Export) -> None:
+    """Print an export's folder and the result of its check."""
     show_facts(
         {
-            "written": f"{found.folder}  ({found.megabytes:,.1f} MB)",
-            "checked": f"{found.rows} texts in batches of 1, 7 and 32: logits within {found.largest_difference:.1e}, "
-            f"{found.agreement:.2%} of the predictions equal",
+            "written": f"{export.folder}  ({export.megabytes:,.1f} MB)",
+            "checked": f"{export.rows} texts in batches of 1, 7 and 32: logits within {export.largest_difference:.1e}, "
+            f"{export.agreement:.2%} of the predictions equal",
         }
     )
 
 
-def show_facts(facts: Mapping[str, Any]) -> None:
-    """Print nested facts, one a line."""
+def show_facts(facts: Mapping[str, Any], target: Console | None = None) -> None:
+    """Print nested facts, one per line."""
+    target = target or console
     for name, value in facts.items():
         if isinstance(value, Mapping):
-            console.print(f"[bold]{escape(name)}[/]")
-            for inner, content in value.items():
-                console.print(f"  {escape(inner):<20} {escape(_shown(content))}", soft_wrap=True)
+            target.print(f"[bold]{escape(name)}[/]")
+            for key, content in value.items():
+                target.print(f"  {escape(key):<20} {escape(_format_fact(content))}", soft_wrap=True)
         else:
-            console.print(f"[bold]{escape(name):<11}[/] {escape(_shown(value))}", soft_wrap=True)
+            target.print(f"[bold]{escape(name):<11}[/] {escape(_format_fact(value))}", soft_wrap=True)
 
 
-def show_budget(fits: Sequence[BudgetOption], max_trainable: int) -> None:
-    """Print the largest rank of each choice, most of the budget used first."""
+def show_budget(options: Sequence[BudgetOption], max_trainable: int) -> None:
+    """Print the largest rank of each choice of targets and layers, most parameters first."""
     table = Table(box=None, pad_edge=False)
     for name in ("targets", "layers"):
         table.add_column(name)
     for name in ("rank", "trainable", "left"):
         table.add_column(name, justify="right")
-    for fit in fits[:24]:
-        left = max_trainable - fit.trainable
-        table.add_row(",".join(fit.targets), fit.layers or "all", str(fit.rank), f"{fit.trainable:,}", f"{left:,}")
+    for option in options[:MAX_BUDGET_OPTIONS]:
+        left = max_trainable - option.trainable
+        table.add_row(",".join(option.targets), option.layers or "all", str(option.rank), f"{option.trainable:,}", f"{left:,}")
     console.print(table)
-    if len(fits) > 24:
-        console.print(f"and {len(fits) - 24} more: --json lists them all")
+    if len(options) > MAX_BUDGET_OPTIONS:
+        console.print(f"and {len(options) - MAX_BUDGET_OPTIONS} more: --json lists all")
 
 
 def show_recipes(recipes: Sequence[Recipe]) -> None:
@@ -204,17 +128,22 @@ def show_recipes(recipes: Sequence[Recipe]) -> None:
         console.print(
             f"[bold]{recipe.name}[/]\n  {escape(recipe.summary)}\n  [dim]{escape(recipe.source)}; claims: {escape(recipe.claim)}[/]"
         )
-    console.print("\nloralab describe RECIPE counts its parameters; loralab train RECIPE runs it")
+    side_console().print("\nloralab describe RECIPE counts its parameters; loralab train RECIPE runs it")
 
 
-def show_settings(settings: Mapping[str, str]) -> None:
-    """Print every setting with default and meaning."""
-    for name, meaning in settings.items():
-        console.print(f"[bold]{name:<28}[/] {escape(meaning)}")
+def show_settings(settings: Sequence[Setting]) -> None:
+    """Print a table of settings: name, type, limits, default, and below each its description."""
+    rows = []
+    for setting in settings:
+        kind, description = setting.type, setting.description
+        if len(kind) > MAX_TYPE:
+            kind, description = "choice", f"one of {kind}; {description}"
+        rows.append((setting.name, kind, setting.limits, setting.default_text, description))
+    show_rows(("setting", "type", "limits", "default", "description"), rows, below=True)
 
 
 def show_cleaning(steps: Sequence[tuple[str, str]]) -> None:
-    """Print a text after each step; a step that changed nothing is dimmed."""
+    """Print a text after each step. A step without effect is dimmed."""
     before = None
     for step, text in steps:
         style = "dim" if text == before else "none"
@@ -223,78 +152,81 @@ def show_cleaning(steps: Sequence[tuple[str, str]]) -> None:
 
 
 def show_augmentation(texts: Sequence[tuple[str, str]]) -> None:
-    """Print a text and what each technique makes of it; where one found nothing to change, the text is dimmed."""
+    """Print a text and the result of each technique. A result without change is dimmed."""
     before = texts[0][1]
     for i, (technique, text) in enumerate(texts):
         style = "dim" if i and text.split() == before.split() else "none"
         console.print(f"[bold]{technique:<16}[/] {escape(text)}", style=style, soft_wrap=True)
 
 
-def show_data(reports: Sequence[DataReport]) -> None:
-    """Print each file's contents and findings."""
+def show_data_report(reports: Sequence[DataReport]) -> None:
+    """Print each file's contents and problems."""
     for report in reports:
-        label = report.columns.label or "none"
+        median, most, longest = report.words
         show_facts(
             {
                 "file": str(report.path),
-                "rows": f"{report.rows:,}; words: median {report.words[0]}, 95 % to {report.words[1]}, longest {report.words[2]}",
-                "columns": f"text: {' + '.join(report.columns.text)}; label: {label}",
-                "classes": shorten([f"{name} {rows:,}" for name, rows in report.classes.items()]) or "no labels",
+                "rows": f"{report.rows:,}; words per text: median {median}, 95 % up to {most}, longest {longest}",
+                "columns": f"text: {' + '.join(report.columns.text)}; label: {report.columns.label or 'none'}",
+                "classes": list_names([f"{name} {rows:,}" for name, rows in report.classes.items()]) or "no labels",
             }
         )
         for finding in report.findings:
-            where = f"rows {shorten([str(row) for row in finding.rows])}" if finding.rows else "the file"
+            rows = f"rows {list_names([str(row) for row in finding.rows])}" if finding.rows else "the file"
             console.print(
-                f"[yellow]{len(finding.rows) or 1:>6} x[/] {escape(finding.what)}: {where}\n         fix: {escape(finding.fix)}",
+                f"[yellow]{len(finding.rows) or 1:>6} x[/] {escape(finding.what)}: {rows}\n         fix: {escape(finding.fix)}",
                 soft_wrap=True,
             )
-        console.print(
-            "[green]nothing wrong found[/]\n" if not report.findings else "(rows are counted from 0, the header not counted)\n"
-        )
+        console.print("(rows count from 0, without the header)\n" if report.findings else "[green]no problems[/]\n")
 
 
-def show_diagnosis(found: Diagnosis, where: Path, page: Path) -> None:
-    """Print each section under its summary, then the explained texts, each word in the colour of what it speaks for."""
-    for section in found.sections:
+def show_diagnosis(diagnosis: Diagnosis, path: Path, page: Path) -> None:
+    """Print each section below its summary, then the explained texts with words coloured by their attribution."""
+    for section in diagnosis.sections:
         console.print(f"[bold]{escape(section.title)}[/]")
         console.print(escape(section.summary))
         show_table(section)
         if section.note:
             console.print(f"[dim]{escape(section.note)}[/]")
         console.print()
-    for each in found.attributions:
-        truly = f", truly {each.true}" if each.true is not None else ""
-        console.print(f"[bold]{escape(each.predicted)} {each.confidence:.3f}{escape(truly)}[/]")
-        console.print(Padding(_coloured(each), (0, 0, 0, 4), expand=False))
-        ordered = sorted(((value, word.strip()) for word, value in each.tokens), reverse=True)
-        speaks = {
-            "for": [each for each in ordered[:5] if each[0] > 0],
-            "against": [each for each in ordered[:-4:-1] if each[0] < 0],
+    for explained in diagnosis.attributions:
+        true = f", true class {explained.true}" if explained.true is not None else ""
+        console.print(f"[bold]{escape(explained.predicted)} {explained.confidence:.3f}{escape(true)}[/]")
+        console.print(Padding(_colour_words(explained), (0, 0, 0, 4), expand=False))
+        ordered = sorted(((value, word.strip()) for word, value in explained.tokens), reverse=True)
+        strongest = {
+            "for": [(value, word) for value, word in ordered[:5] if value > 0],
+            "against": [(value, word) for value, word in ordered[:-4:-1] if value < 0],
         }
         lines = [
-            f"{name} it: " + (", ".join(f"{word} {value:+.2f}" for value, word in words) or "nothing")
-            for name, words in speaks.items()
+            f"{side} it: " + (", ".join(f"{word} {value:+.2f}" for value, word in words) or "nothing")
+            for side, words in strongest.items()
         ]
         console.print(Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 4), expand=False))
-    console.print(f"all of it   {where}\nreport      {page}", soft_wrap=True)
+    console.print(f"data        {path}\nreport      {page}", soft_wrap=True)
 
 
 def show_table(section: DiagnosisSection | ReportTable) -> None:
-    """Print the rows; where the last column holds long texts, each under its row."""
-    if not section.rows:
+    """Print the rows of a table."""
+    show_rows(section.columns, section.rows)
+
+
+def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], below: bool = False) -> None:
+    """Print rows. With `below`, or if a cell of the last column is long, that column is printed below each row."""
+    if not rows:
         return
-    cells = [[_cell(value) for value in row] for row in section.rows]
-    numeric = [all(isinstance(row[i], int | float) for row in section.rows) for i in range(len(section.columns))]
-    if max(len(row[-1]) for row in cells) <= _LONG:
+    cells = [[_format_cell(value) for value in row] for row in rows]
+    numeric = [all(isinstance(row[i], int | float) for row in rows) for i in range(len(columns))]
+    if not below and max(len(row[-1]) for row in cells) <= LONG_CELL:
         table = Table(box=None, pad_edge=False)
-        for name, number in zip(section.columns, numeric, strict=True):
+        for name, number in zip(columns, numeric, strict=True):
             table.add_column(escape(name), justify="right" if number else "left", overflow="fold")
         for row in cells:
             table.add_row(*map(escape, row))
         console.print(table)
         return
-    widths = [max(map(len, column)) for column in zip(section.columns, *cells, strict=True)]
-    for i, row in enumerate([[*section.columns], *cells]):
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    for i, row in enumerate([[*columns], *cells]):
         aligned = [cell.rjust(w) if number else cell.ljust(w) for cell, w, number in zip(row, widths, numeric, strict=True)]
         line = "  ".join(aligned[:-1]) + (f"  / {row[-1]}" if i == 0 else "")
         console.print(Text(line.rstrip(), style="none" if i == 0 else "bold"), soft_wrap=True)
@@ -302,11 +234,11 @@ def show_table(section: DiagnosisSection | ReportTable) -> None:
             console.print(Padding(Text(row[-1]), (0, 0, 0, 4), expand=False))
 
 
-def _coloured(each: ExplainedText) -> Text:
-    """The text with its words coloured by their attribution, relative to its strongest word."""
+def _colour_words(explained: ExplainedText) -> Text:
+    """Return the text with its words coloured by their attribution, relative to the strongest."""
     line = Text()
-    strongest = max((abs(value) for _, value in each.tokens), default=0.0) or 1.0
-    for word, value in each.tokens:
+    strongest = max((abs(value) for _, value in explained.tokens), default=0.0) or 1.0
+    for word, value in explained.tokens:
         weight = value / strongest
         colour = "green" if weight > 0 else "red"
         line.append(word, style="none" if abs(weight) < 0.1 else f"bold {colour}" if abs(weight) > 0.5 else colour)
@@ -315,38 +247,52 @@ def _coloured(each: ExplainedText) -> Text:
 
 @contextmanager
 def working() -> Iterator[Callable[[str], None]]:
-    """Show what is being done now, on stderr, so that what is printed stays clean."""
-    with Console(stderr=True).status("starting") as status:
-        yield lambda stage: status.update(escape(stage))
+    """Show the current stage of a command on standard error; without a terminal, at most a line per minute."""
+    target = Console(stderr=True, highlight=False, quiet=OUTPUT.quiet)
+    if target.is_terminal and not OUTPUT.quiet:
+        with target.status("starting") as status:
+            yield lambda stage: status.update(escape(stage))
+        return
+    timer = PlainTimer()
+    yield lambda stage: target.print(escape(stage), soft_wrap=True) if timer.due() else None
 
 
 @contextmanager
-def counting(what: str) -> Iterator[Callable[[int], None]]:
-    """Show a running count of rows with their rate."""
+def counting(action: str) -> Iterator[Callable[[int], None]]:
+    """Show a running count of rows; without a terminal, a line per minute."""
+    target, timer = side_console(), PlainTimer()
     progress = Progress(
-        TextColumn(escape(what)), TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=console, transient=True
+        TextColumn(escape(action)),
+        TextColumn("{task.completed:,} rows"),
+        TimeElapsedColumn(),
+        console=target,
+        transient=True,
+        disable=not target.is_terminal,
     )
-    task = progress.add_task(what, total=None)
+    task = progress.add_task(action, total=None)
+
+    def update(rows: int) -> None:
+        progress.update(task, completed=rows)
+        if not target.is_terminal and timer.due():
+            target.print(f"{escape(action)}  {rows:,} rows", soft_wrap=True)
+
     with progress:
-        yield lambda rows: progress.update(task, completed=rows)
+        yield update
 
 
-def shorten(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN_ROWS:,} more" if len(names) > _SHOWN_ROWS else ""
-    return ", ".join(names[:_SHOWN_ROWS]) + more
+def list_names(names: Sequence[str]) -> str:
+    """Return the first names, and the number of the others."""
+    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
-def _cell(value: str | int | float) -> str:
-    return (
-        f"{value:.4g}"
-        if isinstance(value, float) and abs(value) < 0.001
-        else f"{value:.4f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+def _format_cell(value: str | int | float | None) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 0.001 else f"{value:.4f}"
 
 
-def _shown(value: Any) -> str:
+def _format_fact(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return str(value)
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""What a person sees of many runs in the terminal: what is asked, a line for each trial, what was found."""
+"""Terminal output of experiments and searches: the plan, a line per trial, the results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.table import Table
 from rich.text import Text
 
-from loralab.cli.display import console, shorten, show_facts, show_table
+from loralab.cli.display import console, list_names, show_facts, show_table, side_console
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from loralab.report.experiments.result_tables import ReportTable
     from loralab.storage.experiment_folder import ExperimentSpec, Trial
 
-BEST_SHOWN = 5
+MAX_BEST = 5
 
 
 class _Time(TimeRemainingColumn):
-    """The time left, and in the end the time it took."""
+    """The remaining time, and at the end the elapsed time."""
 
     def __init__(self) -> None:
         super().__init__(elapsed_when_finished=True)
@@ -39,12 +39,13 @@ class _Time(TimeRemainingColumn):
 
 
 def _trials_bar() -> Progress:
-    """A bar over trials with the time left."""
-    return Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), _Time(), console=console)
+    """Return a bar over trials with the remaining time."""
+    bar = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), _Time())
+    return Progress(*bar, console=side_console())
 
 
 class ExperimentView:
-    """What an experiment varies and holds, a bar over its trials with the time left, and a line for each that ends."""
+    """The plan of an experiment, a bar over its trials, a line for each that ends, and the results."""
 
     def __init__(self, folder: Path, where: str) -> None:
         self.folder, self.where = folder, where
@@ -59,54 +60,56 @@ class ExperimentView:
         self.progress.stop()
 
     def announce(self, spec: ExperimentSpec, trials: Sequence[Trial]) -> None:
-        """Print the question once, and add a round of trials to the bar."""
+        """Print the plan once, and add a round of trials to the bar."""
         if not self.announced:
             facts = {
                 "experiment": f"{spec.kind}: {spec.question}",
                 "folder": str(self.folder),
                 "recipes": ", ".join(spec.recipes),
                 "varied": "\n            ".join(
-                    f"{name}: {shorten([str(p) for p in points])}" for name, points in spec.varied.items()
+                    f"{name}: {list_names([str(p) for p in points])}" for name, points in spec.varied.items()
                 ),
-                "held": ", ".join(spec.fixed) or "the recipe's own settings",
+                "fixed": ", ".join(spec.fixed) or "the recipe's settings",
                 "where": self.where,
             }
-            show_facts(facts)
+            show_facts(facts, self.progress.console)
             self.progress.start()
             self.announced = True
         self.progress.update(self.task, description="trials", total=(self.progress.tasks[self.task].total or 0) + len(trials))
 
-    def on_progress(self, what: str) -> None:
-        """Show what is being done between two rounds."""
-        self.progress.update(self.task, description=escape(what))
+    def on_progress(self, message: str) -> None:
+        """Show the work between two rounds."""
+        self.progress.update(self.task, description=escape(message))
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """Show how a trial ended."""
+        """Print the result of a trial."""
         from loralab.storage.experiment_folder import trial_folder
         from loralab.storage.run_folder import read_scores
 
-        what = "  ".join(f"{name.rpartition('.')[2]} {value}" for name, value in outcome.trial.factors.items())
+        factors = "  ".join(f"{name.rpartition('.')[2]} {value}" for name, value in outcome.trial.factors.items())
         if outcome.failure is not None:
-            end = f"[red]failed[/]: {escape(outcome.failure)}"
+            result = f"[red]failed[/]: {escape(outcome.failure)}"
         else:
             scores = read_scores(trial_folder(self.folder, outcome.trial))["scores"]
-            end = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]skipped, complete[/]" if outcome.skipped else "")
-        self.progress.console.print(f"{escape(what):<52} {end}", soft_wrap=True)
+            result = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]skipped, complete[/]" if outcome.skipped else "")
+        self.progress.console.print(f"{escape(factors):<52} {result}", soft_wrap=True)
         if outcome.restarted:
-            self.progress.console.print(f"[yellow]note[/]        started anew: {escape(outcome.restarted)}", soft_wrap=True)
+            self.progress.console.print(f"[yellow]note[/]        restarted: {escape(outcome.restarted)}", soft_wrap=True)
         self.progress.advance(self.task)
 
-    def summarise(self, summary: ExperimentSummary, points: ReportTable, found: Sequence[str], page: Path | None) -> None:
-        """Print the points, what may be said of them, and where everything lies."""
+    def summarise(self, summary: ExperimentSummary, points: ReportTable, findings: Sequence[str], page: Path | None) -> None:
+        """Print the configurations, the findings and the paths."""
         console.print(f"{len(summary.outcomes) - len(summary.failures)} of {len(summary.outcomes)} trials have a result\n")
         show_table(points)
-        for sentence in found:
+        for sentence in findings:
             console.print(Padding(Text(sentence), (1, 0, 0, 2), expand=False))
-        console.print(f"\nthe experiment  {escape(str(summary.folder))}\nreport          {escape(str(page))}", soft_wrap=True)
+        console.print(f"\nexperiment  {escape(str(summary.folder))}", soft_wrap=True)
+        if page:
+            console.print(f"report      {escape(str(page))}", soft_wrap=True)
 
 
 class SearchView:
-    """What a search varies, a bar over its trials with the time left, and a line for each that ends."""
+    """The plan of a search, a bar over its trials, a line for each that ends, and the results."""
 
     def __init__(self, folder: Path, jobs: int) -> None:
         self.folder, self.jobs = folder, jobs
@@ -120,114 +123,112 @@ class SearchView:
         self.progress.stop()
 
     def announce(self, plan: SearchPlan, trials: Sequence[SearchTrial]) -> None:
-        """Print what is searched and what is known of it already, then start the bar."""
+        """Print the search space and the number of earlier trials, then start the bar."""
         self.settings = settings = plan.settings
-        aims = (
-            f"{name} ({'lower' if less else 'higher'} is better)"
-            for name, less in zip(settings.objectives, settings.minimised, strict=True)
+        objectives = (
+            f"{name} ({'lower' if minimised else 'higher'} is better)"
+            for name, minimised in zip(settings.objectives, settings.minimised, strict=True)
         )
-        pruning = f"stopped early by {settings.pruner} of the others' evaluations" if settings.prunes else "none stopped early"
+        pruning = f"{settings.pruner} pruning" if settings.prunes else "no pruning"
         size = f"{settings.space.size:,} combinations" if settings.space.size else "continuous"
         facts = {
             "search": f"{plan.recipe}: {settings.trials} trials, {settings.sampler}, {pruning}, {self.jobs} at a time",
             "folder": str(self.folder),
-            "best by": f"{' against '.join(aims)}, on the validation rows",
+            "objective": f"{' and '.join(objectives)}, on the validation rows",
             "space": f"{size}\n{'':<12}" + f"\n{'':<12}".join(f"{name}: {text}" for name, text in settings.space.to_text().items()),
-            "held": ", ".join(plan.fixed) or "the recipe's own settings",
+            "fixed": ", ".join(plan.fixed) or "the recipe's settings",
         }
-        most = plan.base.lora.max_trainable
-        if most is not None:
-            facts["budget"] = f"{most:,} trainable parameters; what is over is not run"
-        show_facts(facts)
+        budget = plan.base.lora.max_trainable
+        if budget is not None:
+            facts["budget"] = f"{budget:,} trainable parameters; larger models are not trained"
+        show_facts(facts, self.progress.console)
         ended = sum(trial.ended and trial.state != "rejected" for trial in trials)
         if ended:
-            console.print(f"[dim]{ended} trials are known from an earlier call[/]")
+            self.progress.console.print(f"[dim]{ended} trials have ended in earlier calls[/]")
         self.progress.start()
         self.task = self.progress.add_task("trials", total=settings.trials, completed=ended)
 
     def on_trial_end(self, trial: SearchTrial) -> None:
-        """Show how a trial ended."""
+        """Print the result of a trial."""
         assert self.settings is not None
-        end = (
-            _values(self.settings, trial)
-            if trial.values
-            else f"[red]failed[/]: {escape(trial.reason or '')}"
-            if trial.state == "failed"
-            else ""
-        )
-        end = end or f"[dim]{escape(trial.reason or trial.state)}[/]"
-        self.progress.console.print(f"{trial.number:>4}  {escape(_points(trial)):<62} {end}", soft_wrap=True)
+        if trial.values:
+            result = _values(self.settings, trial)
+        elif trial.state == "failed":
+            result = f"[red]failed[/]: {escape(trial.reason or '')}"
+        else:
+            result = f"[dim]{escape(trial.reason or trial.state)}[/]"
+        self.progress.console.print(f"{trial.number:>4}  {escape(_points(trial)):<62} {result}", soft_wrap=True)
         if reason := trial.facts.get("restarted"):
-            self.progress.console.print(f"[yellow]note[/]        started anew: {escape(reason)}", soft_wrap=True)
+            self.progress.console.print(f"[yellow]note[/]        restarted: {escape(reason)}", soft_wrap=True)
         if trial.state != "rejected":
             self.progress.advance(self.task)
 
     def summarise(self, summary: SearchSummary, page: Path) -> None:
-        """Print the best trials, what mattered, and what one would type next."""
-        settings, states = summary.plan.settings, [row.state for row in summary.trials]
-        counted = ((state, states.count(state)) for state in ("complete", "pruned", "failed", "rejected", "running"))
+        """Print the best trials, the importance of each setting, the paths and the next command."""
+        settings, states = summary.plan.settings, [trial.state for trial in summary.trials]
+        counts = ((state, states.count(state)) for state in ("complete", "pruned", "failed", "rejected", "running"))
         console.print(
-            "\n" + ", ".join(f"{count} {'over budget' if state == 'rejected' else state}" for state, count in counted if count)
+            "\n" + ", ".join(f"{count} {'over budget' if state == 'rejected' else state}" for state, count in counts if count)
         )
         missing = settings.trials - sum(state != "rejected" for state in states)
         if missing > 0:
             over = states.count("rejected")
-            why = f"after {over} points over the budget" if over else "the space has no more points"
-            console.print(f"[yellow]note[/]        {missing} of {settings.trials} trials were not found: {why}")
+            reason = f"{over} points were over the budget" if over else "the space has no more points"
+            console.print(f"[yellow]note[/]        {missing} of {settings.trials} trials were not run: {reason}")
         if summary.best:
             _show_best(summary)
         for name, shares in summary.importances.items():
-            told = "  ".join(f"{setting} {share:.0%}" for setting, share in sorted(shares.items(), key=lambda each: -each[1]))
-            console.print(f"[bold]{escape(name)}[/] depends on  {escape(told)}", soft_wrap=True)
-        console.print(f"the search  {self.folder}", soft_wrap=True)
+            ordered = "  ".join(f"{setting} {share:.0%}" for setting, share in sorted(shares.items(), key=lambda item: -item[1]))
+            console.print(f"[bold]importance[/]  {escape(name)}: {escape(ordered)}", soft_wrap=True)
+        console.print(f"search      {self.folder}", soft_wrap=True)
         console.print(f"            trials.csv{', best.yaml' if summary.best else ''}", soft_wrap=True)
         console.print(f"report      {page}", soft_wrap=True)
         if summary.best:
-            console.print(f"\nnext        loralab train {self.folder / 'best.yaml'}", soft_wrap=True)
+            self.progress.console.print(f"\nnext        loralab train {self.folder / 'best.yaml'}", soft_wrap=True)
 
 
 def _show_best(summary: SearchSummary) -> None:
-    """A table of the best five; of two objectives, of the front."""
+    """Print the best five trials, or with two objectives the Pareto front."""
     settings = summary.plan.settings
-    rows = {row.number: row for row in summary.trials if row.values}
+    trials = {trial.number: trial for trial in summary.trials if trial.values}
     numbers = list(summary.best)
-    title = "the Pareto front" if len(settings.objectives) > 1 else "the best"
+    title = "Pareto front" if len(settings.objectives) > 1 else "best trials"
     if len(settings.objectives) == 1:
         sign = 1 if settings.minimised[0] else -1
-        numbers = sorted(rows, key=lambda number: (sign * (rows[number].values or (0,))[0], number))[:BEST_SHOWN]
+        numbers = sorted(trials, key=lambda number: (sign * (trials[number].values or (0,))[0], number))[:MAX_BEST]
     table = Table(box=None, pad_edge=False, title=title, title_justify="left")
     table.add_column("trial", justify="right")
     for name in (*settings.objectives, *(axis.name.rpartition(".")[2] for axis in settings.space.axes)):
         table.add_column(escape(name), justify="right")
     for number in numbers:
-        row = rows[number]
-        values = [f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in _named(settings, row)]
-        table.add_row(str(number), *values, *(escape(row.points[axis.name]) for axis in settings.space.axes))
+        trial = trials[number]
+        values = [f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in _named(settings, trial)]
+        table.add_row(str(number), *values, *(escape(trial.points[axis.name]) for axis in settings.space.axes))
     console.print(table)
 
 
-def show_soup(found: Soup) -> None:
-    """Print what was averaged, and what the soup is worth beside its members."""
-    mean, best = sum(found.accuracies) / len(found.accuracies), max(found.accuracies)
-    facts: dict[str, object] = {"written": str(found.folder), "averaged": f"{len(found.members)} runs"}
-    if found.rank is not None:
-        facts["rank"] = found.rank
-    if found.accuracy is None:
-        facts["accuracy"] = "not known: the runs were tested on different rows, which others of them may have been trained on"
+def show_soup(soup: Soup) -> None:
+    """Print a soup's folder and its accuracy next to its members'."""
+    mean, best = sum(soup.accuracies) / len(soup.accuracies), max(soup.accuracies)
+    facts: dict[str, object] = {"written": str(soup.folder), "averaged": f"{len(soup.members)} runs"}
+    if soup.rank is not None:
+        facts["rank"] = soup.rank
+    if soup.accuracy is None:
+        facts["accuracy"] = "not computed: the runs have different test rows, and some may be training rows of other runs"
     else:
-        facts["accuracy"] = f"{found.accuracy:.4f} on {found.test_rows:,} test rows; the runs: mean {mean:.4f}, best {best:.4f}"
+        facts["accuracy"] = f"{soup.accuracy:.4f} on {soup.test_rows:,} test rows; the runs: mean {mean:.4f}, best {best:.4f}"
     show_facts(facts)
 
 
-def _points(row: SearchTrial) -> str:
-    return "  ".join(f"{name.rpartition('.')[2]} {point}" for name, point in row.points.items())
+def _points(trial: SearchTrial) -> str:
+    return "  ".join(f"{name.rpartition('.')[2]} {point}" for name, point in trial.points.items())
 
 
-def _values(settings: SearchSettings, row: SearchTrial) -> str:
+def _values(settings: SearchSettings, trial: SearchTrial) -> str:
     return "  ".join(
-        escape(f"{name} {value:,.0f}" if name == "trainable" else f"{name} {value:.4f}") for name, value in _named(settings, row)
+        escape(f"{name} {value:,.0f}" if name == "trainable" else f"{name} {value:.4f}") for name, value in _named(settings, trial)
     )
 
 
-def _named(settings: SearchSettings, row: SearchTrial) -> list[tuple[str, float]]:
-    return list(zip(settings.objectives, row.values or (), strict=True))
+def _named(settings: SearchSettings, trial: SearchTrial) -> list[tuple[str, float]]:
+    return list(zip(settings.objectives, trial.values or (), strict=True))

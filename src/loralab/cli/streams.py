@@ -1,4 +1,4 @@
-"""Standard output and error that may be full, closed or read by nobody: what cannot be said is lost, what was asked for is done."""
+"""Standard output and error that tolerate full disks, closed streams and closed pipes, so that a command can finish its work."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import Any
 
 
 class SafeStream:
-    """A text stream that raises nothing: after its first failure all goes nowhere; a character it does not have becomes a ?."""
+    """A text stream that never raises OSError. After the first failed write, all output is discarded.
+
+    A character that the stream's encoding does not have becomes a question mark.
+    """
 
     def __init__(self, stream: Any, failure: OSError | None = None) -> None:
         self.stream = stream
@@ -20,45 +23,45 @@ class SafeStream:
     def write(self, text: str) -> int:
         try:
             self._attempt(self.stream.write, text)
-        except UnicodeEncodeError as error:  # a terminal that has not every character
+        except UnicodeEncodeError as error:
             self._attempt(self.stream.write, text.encode(error.encoding, "replace").decode(error.encoding))
         return len(text)
 
     def flush(self) -> None:
         self._attempt(self.stream.flush)
 
-    def lost(self) -> str:
-        """Why something could not be said; empty where all was, and where a reader such as `head` has had enough."""
+    def write_error(self) -> str:
+        """Return why output could not be written; empty without a failure, or if the reader (such as `head`) closed the pipe."""
         self.flush()
         return "" if self.failure is None or self.failure.errno == errno.EPIPE else str(self.failure.strerror)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
 
-    def _attempt(self, act: Callable[..., object], *given: str) -> None:
+    def _attempt(self, operation: Callable[..., object], *arguments: str) -> None:
         try:
-            act(*given)
+            operation(*arguments)
         except OSError as error:
             self.failure = error
-            with contextlib.suppress(OSError):  # what is still in its buffer must find a way out when the process ends
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, self.stream.fileno())
-                os.close(nowhere)
+            with contextlib.suppress(OSError):  # Python flushes the stream's buffer at exit, which must not fail again
+                devnull = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(devnull, self.stream.fileno())
+                os.close(devnull)
 
 
 @contextlib.contextmanager
 def safe_stdio() -> Iterator[SafeStream]:
-    """Put an Outlet in the place of standard output, which is returned, and of standard error."""
+    """Replace standard output and error by SafeStreams; yield the one of standard output."""
     with contextlib.ExitStack() as stack:
-        found = []
+        streams = []
         for stream in (sys.stdout, sys.stderr):
-            if stream is None:  # it was closed: the next file to be opened would get its number
-                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
-                found.append(SafeStream(nowhere, OSError(errno.EBADF, os.strerror(errno.EBADF))))
+            if stream is None:  # closed by the caller; the next opened file would get its file descriptor
+                devnull = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                streams.append(SafeStream(devnull, OSError(errno.EBADF, os.strerror(errno.EBADF))))
             else:
-                found.append(SafeStream(stream))
-        places: Any = (contextlib.redirect_stdout, contextlib.redirect_stderr)
-        for place, outlet in zip(places, found, strict=True):
-            stack.enter_context(place(outlet))
-            stack.callback(outlet.flush)  # Python itself would end with 120 where it cannot
-        yield found[0]
+                streams.append(SafeStream(stream))
+        redirects: Any = (contextlib.redirect_stdout, contextlib.redirect_stderr)
+        for redirect, stream in zip(redirects, streams, strict=True):
+            stack.enter_context(redirect(stream))
+            stack.callback(stream.flush)  # a failed flush at exit would end Python with code 120
+        yield streams[0]

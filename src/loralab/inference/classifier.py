@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal, get_args
@@ -180,10 +180,25 @@ class Classifier:
         format: str = "csv",
         progress: Callable[[int], None] = lambda rows: None,
     ) -> int:
-        """Classify a file of any size and write the predictions to `out` atomically. Returns the number of rows.
+        """Classify a file of any size and write the predictions to `out`. Arguments and result as in `predict_to_file`."""
+        target = Path(out)
+        if target.exists() and Path(path).exists() and target.samefile(path):
+            raise LoralabError(f"{target} is the input file: give another file name for the predictions")
+        return self.predict_to_file(stream_texts(Path(path), text), target, source=str(path), format=format, progress=progress)
 
-        format: csv (id, text, label, confidence, a column per class), jsonl (the same fields), or submission (ID and Label, the
-        class index from 0). progress: called with the number of finished rows.
+    def predict_to_file(
+        self,
+        chunks: Iterable[Sequence[str]],
+        out: str | Path,
+        *,
+        source: str = "the input",
+        format: str = "csv",
+        progress: Callable[[int], None] = lambda rows: None,
+    ) -> int:
+        """Classify texts in chunks and write the predictions to `out` atomically. Returns the number of rows.
+
+        source: what messages call the texts. format: csv (id, text, label, confidence, a column per class), jsonl (the same
+        fields), or submission (ID and Label, the class index from 0). progress: called with the number of finished rows.
         """
         if format not in FORMATS:
             raise LoralabError(f"there is no format {format!r}{suggest(format, FORMATS)}; valid: {', '.join(FORMATS)}")
@@ -192,17 +207,15 @@ class Classifier:
             raise LoralabError(f"there is no folder {target.parent} for {target.name}: create it first")
         if target.is_dir():
             raise LoralabError(f"{target} is a folder: give a file name for the predictions")
-        if target.exists() and Path(path).exists() and target.samefile(path):
-            raise LoralabError(f"{target} is the input file: give another file name for the predictions")
         done = 0
         with write_errors(target), atomic_write(target) as file:
             write = _writer(file, format, self.classes)
-            for texts in stream_texts(Path(path), text):
+            for texts in chunks:
                 write(done, texts, self.predict(texts))
                 done += len(texts)
                 progress(done)
             if done == 0:
-                raise LoralabError(f"{path} has no rows")
+                raise LoralabError(f"{source} has no rows")
             if format == "submission":
                 file.flush()
                 check_submission(Path(file.name), done, len(self.classes))

@@ -1,0 +1,125 @@
+"""Commands on data: check, init, clean, augment."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from loralab.cli.options import OUTPUT, AsJson, LabelColumn, TextColumns, columns, print_json
+from loralab.errors import LoralabError
+
+DataFile = Annotated[
+    str, typer.Argument(metavar="DATA", help="A file, a folder with train and test files, or sample.", show_default=False)
+]
+TestFile = Annotated[str | None, typer.Option(metavar="FILE", help="A test file.")]
+Text = Annotated[str, typer.Argument(help="A text.", show_default=False)]
+
+
+def check(
+    file: DataFile,
+    test: TestFile = None,
+    text: TextColumns = None,
+    label: LabelColumn = None,
+    as_json: AsJson = False,
+) -> None:
+    """Validate a dataset: problems with row numbers and fixes. Changes nothing.
+
+    Prints the detected columns, the rows per class, and each problem with its rows, counted from 0.
+
+    \b
+    loralab check reviews.csv
+    loralab check train.csv --test test.csv
+    """
+    from loralab.cli import display
+    from loralab.data.validate import check_source
+
+    reports = check_source(file, test=test, text=columns(text), label=label)
+    print_json([asdict(report) for report in reports]) if as_json else display.show_data_report(reports)
+
+
+def init(
+    file: DataFile,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="The settings file. Default: DATA's name with .yaml.")] = None,
+    test: TestFile = None,
+    text: TextColumns = None,
+    label: LabelColumn = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing settings file.")] = False,
+) -> None:
+    """Write a commented settings file for your data.
+
+    It holds the detected columns, the classes, the row counts and the settings that `loralab train DATA` uses.
+
+    \b
+    loralab init reviews.csv
+    loralab init train.csv --test test.csv --out news.yaml
+    """
+    from loralab.cli.settings_file import settings_file
+    from loralab.config import load_config
+    from loralab.data.validate import check_source
+    from loralab.storage.files import atomic_write, write_errors
+
+    target = out or Path(f"{Path(file).name.split('.')[0] or 'settings'}.yaml")
+    if target.suffix not in (".yaml", ".yml"):
+        raise LoralabError(f"{target} is not the name of a settings file: it must end in .yaml")
+    if target.exists() and not overwrite:
+        raise LoralabError(f"{target} exists: choose another --out, or replace it with --overwrite")
+    if not target.parent.is_dir():
+        raise LoralabError(f"there is no folder {target.parent} for {target.name}: create it first")
+    reports = check_source(file, test=test, text=columns(text), label=label)
+    if reports[0].columns.label is None:
+        raise LoralabError(f"{file} has no label column that can be detected: name it with --label COLUMN")
+    content = settings_file(file, test, reports, load_config(file), target)
+    with write_errors(target), atomic_write(target) as stream:
+        stream.write(content)
+    print(f"written     {target}")
+    if not OUTPUT.quiet:
+        if problems := sum(len(report.findings) for report in reports):
+            print(f"problems    {problems}: loralab check {shlex.quote(file)}{f' --test {shlex.quote(test)}' if test else ''}")
+        print(f"next        loralab train {shlex.quote(str(target))}")
+
+
+def clean(
+    text: Text,
+    steps: Annotated[str, typer.Option(help="Steps, in order.")] = "escapes,html,urls,whitespace",
+) -> None:
+    """Show a text before and after each cleaning step.
+
+    \b
+    loralab clean 'Oil #39;s high: lt;b gt;$50 lt;/b gt; see http://example.org'
+    """
+    from loralab.cli import display
+    from loralab.data.clean import show_steps
+
+    display.show_cleaning(show_steps(text, [step.strip() for step in steps.split(",") if step.strip()]))
+
+
+def augment(
+    text: Text,
+    technique: Annotated[
+        list[str] | None, typer.Option(help="A technique; repeatable. Default: all without models to load.")
+    ] = None,
+    strength: Annotated[float, typer.Option(help="Fraction of the words changed.", min=0.0, max=1.0)] = 0.1,
+    back_translation: Annotated[
+        str, typer.Option(metavar="FORWARD,BACK", help="Two Marian checkpoints for back_translation.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the changes.", min=0)] = 42,
+) -> None:
+    """Show the result of each augmentation technique on a text.
+
+    \b
+    loralab augment 'Oil prices fall to the lowest level of the year' --strength 0.2
+    """
+    from loralab.cli import display
+    from loralab.data.augment import TECHNIQUES, check_techniques, show_techniques
+    from loralab.training.setup import load_rewrites
+
+    pair = [name.strip() for name in back_translation.split(",") if name.strip()]
+    techniques = technique or (TECHNIQUES if pair else TECHNIQUES[:-1])
+    check_techniques(techniques)
+    if pair and (len(pair) != 2 or "back_translation" not in techniques):
+        raise LoralabError("--back-translation needs two Marian checkpoints, FORWARD,BACK, and the technique back_translation")
+    display.show_augmentation(show_techniques(text, load_rewrites(techniques, strength, pair), seed))

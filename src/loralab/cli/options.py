@@ -1,0 +1,112 @@
+"""Options that commands share: how much to print, JSON output, common arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+@dataclass
+class Output:
+    """What the current command prints. quiet: results only; verbose: more notes, and tracebacks of errors; json: JSON on stdout."""
+
+    quiet: bool = False
+    verbose: bool = False
+    json: bool = False
+
+    def reset(self) -> None:
+        """Return to the defaults, before a command line is read."""
+        self.quiet = self.verbose = self.json = False
+
+    def enable(self, name: str, value: bool) -> bool:
+        """Switch an option on. `loralab -q train` and `loralab train -q` are equivalent, so False changes nothing."""
+        if value:
+            setattr(self, name, True)
+        return value
+
+
+OUTPUT = Output()
+
+
+def complete_source(incomplete: str) -> list[str]:
+    """Complete a recipe's name or a path."""
+    from loralab.config.loading import list_recipes
+
+    pattern = Path(incomplete + "*")
+    paths = (f"{path}/" if path.is_dir() else str(path) for path in sorted(pattern.parent.glob(pattern.name)))
+    return [name for name in (*(recipe.name for recipe in list_recipes()), *paths) if name.startswith(incomplete)]
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Complete a setting's name, with its equals sign."""
+    from loralab.config.loading import setting_names
+
+    return [f"{name}=" for name in setting_names() if name.startswith(incomplete)]
+
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="RECIPE|YAML|DATA",
+        help="A recipe, a settings file or a data file.",
+        autocompletion=complete_source,
+        show_default=False,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Settings, such as lora.rank=16 seed=1.", autocompletion=complete_setting, show_default=False
+    ),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-s42.", show_default=False)]
+Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
+Base = Annotated[str | None, typer.Option(metavar="FOLDER", help="The base encoder's folder, if it has moved.")]
+TextColumns = Annotated[str | None, typer.Option("--text", metavar="COLUMN,...", help="Text columns, joined. Default: detected.")]
+LabelColumn = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Label column. Default: detected.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=lambda value: OUTPUT.enable("json", value))]
+Quiet = Annotated[
+    bool, typer.Option("-q", "--quiet", help="Print results only.", callback=lambda value: OUTPUT.enable("quiet", value))
+]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "-v",
+        "--verbose",
+        help="Print more notes, and tracebacks of errors.",
+        callback=lambda value: OUTPUT.enable("verbose", value),
+    ),
+]
+
+
+def register(app: typer.Typer, function: Callable[..., None], **options: Any) -> None:
+    """Add a command to an app, with the options -q and -v."""
+
+    @functools.wraps(function)
+    def command(*arguments: Any, quiet: bool, verbose: bool, **named: Any) -> None:
+        function(*arguments, **named)
+
+    signature = inspect.signature(function, eval_str=True)
+    switches = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+        for name, annotation in (("quiet", Quiet), ("verbose", Verbose))
+    ]
+    command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *switches])  # type: ignore[attr-defined]
+    app.command(**options)(command)
+
+
+def columns(text: str | None) -> list[str] | None:
+    """Return the columns in `--text a,b`."""
+    return text.split(",") if text else None
+
+
+def print_json(content: Any) -> None:
+    """Print a value as JSON. Paths and other objects become text."""
+    print(json.dumps(content, indent=2, default=str, ensure_ascii=False))

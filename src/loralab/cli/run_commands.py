@@ -1,0 +1,227 @@
+"""Commands on finished runs: predict, evaluate, diagnose, report, export, soup."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from loralab.cli.options import AsJson, Base, LabelColumn, RunFolder, TextColumns, columns, print_json
+from loralab.errors import LoralabError
+
+if TYPE_CHECKING:
+    from loralab.inference.classifier import Predictions
+
+STDIN = Path("-")
+
+
+def predict(
+    run: RunFolder,
+    input_: Annotated[list[str] | None, typer.Option("--input", metavar="TEXT", help="A text; repeatable.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(help="CSV, TSV, JSONL, Parquet, pickle or a saved dataset; -: one text per line from standard input."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the predictions; required with --file FILE.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="Format of --out: csv, jsonl or submission (ID,Label).")] = "csv",
+    text: TextColumns = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
+    base: Base = None,
+    as_json: AsJson = False,
+) -> None:
+    """Classify texts, or every row of a file.
+
+    \b
+    loralab predict runs/quickstart-s42 --input "Oil slips below $50" --input "Cup final goes to penalties"
+    cat texts.txt | loralab predict runs/quickstart-s42
+    loralab predict runs/quickstart-s42 --file new.csv --out labels.csv
+    loralab predict runs/quickstart-s42 --file test_unlabelled.pkl --format submission --out submission.csv
+    """
+    if input_ and file is not None:
+        raise LoralabError("--input and --file are both set: choose one")
+    if file not in (None, STDIN) and out is None:
+        raise LoralabError("--file needs --out FILE for the predictions")
+    if out is not None and out.exists() and not overwrite:
+        raise LoralabError(f"{out} exists: choose another --out, or replace it with --overwrite")
+    texts = input_ or (read_texts() if file in (None, STDIN) else None)
+    from loralab.cli import display
+    from loralab.inference.classifier import Classifier
+
+    classifier = Classifier.load(run, base=base)
+    if texts is not None and out is None:
+        predictions = classifier.predict(texts)
+        print_json(prediction_rows(texts, predictions)) if as_json else display.show_predictions(texts, predictions)
+        return
+    assert out is not None
+    with display.counting(f"classifying {file or 'texts'}") as progress:
+        if texts is not None:
+            rows = classifier.predict_to_file([texts], out, format=format_, progress=progress)
+        else:
+            assert file is not None
+            rows = classifier.predict_file(file, out, text=columns(text), format=format_, progress=progress)
+    print_json({"rows": rows, "out": out}) if as_json else print(f"{rows:,} rows classified → {out}")
+
+
+def read_texts() -> list[str]:
+    """Return the lines of standard input that are not blank. Raises LoralabError for a terminal and for input without text."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise LoralabError("no texts: pass --input TEXT, --file FILE, or texts on standard input, one per line")
+    try:
+        texts = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    except UnicodeDecodeError as error:
+        raise LoralabError(f"standard input is not {error.encoding} text: {error}") from error
+    if not texts:
+        raise LoralabError("no texts: standard input is empty; pass --input TEXT or --file FILE, or one text per line")
+    return texts
+
+
+def prediction_rows(texts: list[str], predictions: Predictions) -> list[dict[str, Any]]:
+    """Return each text with its label, confidence and probabilities, rounded to five digits as in prediction files."""
+    rows = [[round(value, 5) for value in row] for row in predictions.probabilities.tolist()]
+    return [
+        {"text": text, "label": label, "confidence": max(row), "probabilities": dict(zip(predictions.classes, row, strict=True))}
+        for text, label, row in zip(texts, predictions.labels, rows, strict=True)
+    ]
+
+
+def evaluate(
+    run: RunFolder,
+    file: Annotated[Path, typer.Option(help="A labelled file.", show_default=False)],
+    text: TextColumns = None,
+    label: LabelColumn = None,
+    base: Base = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score a run on a labelled file.
+
+    \b
+    loralab evaluate runs/quickstart-s42 --file test.csv
+    """
+    from loralab.cli import display
+    from loralab.inference.classifier import Classifier
+
+    classifier = Classifier.load(run, base=base)
+    scores = classifier.evaluate(file, text=columns(text), label=label)
+    print_json(scores) if as_json else display.show_scores(scores, classifier.classes)
+
+
+def diagnose(
+    run: RunFolder,
+    file: Annotated[Path | None, typer.Option(help="Analyse this file's rows instead of the run's test rows.")] = None,
+    text: TextColumns = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The file's label column. Without labels there are fewer checks.")
+    ] = None,
+    input_: Annotated[list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain this text too; repeatable.")] = None,
+    rows: Annotated[int, typer.Option(help="Perturb at most this many rows in the robustness check.", min=1)] = 2000,
+    base: Base = None,
+    as_json: AsJson = False,
+) -> None:
+    """Analyse errors: calibration, label errors, duplicates, drift.
+
+    Also checks robustness to typos and explains mistakes with token attributions. The results go into the run's report.
+
+    \b
+    loralab diagnose runs/quickstart-s42
+    loralab diagnose runs/quickstart-s42 --file competition.csv --label label
+    loralab diagnose runs/quickstart-s42 --input "Oil slips below $50"
+    """
+    from loralab.cli import display
+    from loralab.diagnostics.diagnose import diagnose as diagnose_run
+    from loralab.report.write import write_report
+    from loralab.storage.run_folder import DIAGNOSIS
+
+    with display.working() as progress:
+        diagnosis = diagnose_run(
+            run, file=file, text=columns(text), label=label, inputs=input_ or (), rows=rows, base=base, progress=progress
+        )
+    page = write_report(run)  # with the diagnosis
+    print_json(diagnosis.as_dict()) if as_json else display.show_diagnosis(diagnosis, run / DIAGNOSIS, page)
+
+
+def report(
+    path: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN|EXPERIMENT|FOLDER", help="A run, an experiment, or a folder that holds some.", show_default=False
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Write the report of a run, an experiment or a folder.
+
+    A run or experiment that is not complete has a report too.
+
+    \b
+    loralab report runs/quickstart-s42        a run: page, figures, model card, log as text
+    loralab report runs/grid-quickstart       an experiment: page, figures, tables
+    loralab report runs                       a dashboard of all runs and experiments in a folder
+    """
+    from loralab.report.write import write_report
+
+    page = write_report(path)
+    print_json({"report": page}) if as_json else print(f"report      {page}")
+
+
+def export(
+    run: RunFolder,
+    to: Annotated[str, typer.Option(help="merged, peft, onnx or onnx-int8.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="A new folder. Default: RUN/exports/FORMAT.")] = None,
+    base: Base = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Export a model for Transformers, peft or ONNX Runtime.
+
+    The export is compared with the run on its test texts and discarded if its logits differ.
+
+    \b
+    merged      all weights, with the adapter merged; opens in Transformers if the head is the architecture's
+    peft        the adapter in peft's format
+    onnx        fp32 for ONNX Runtime
+    onnx-int8   8-bit matrix products: a quarter of the size, faster on CPUs without bf16
+    \b
+    loralab export runs/quickstart-s42 --to onnx
+    loralab predict runs/quickstart-s42/exports/onnx --input "Oil slips below $50"
+    """
+    from loralab.cli import display
+    from loralab.inference.export import export_run
+
+    result = export_run(run, to, out, base=base, overwrite=overwrite)
+    print_json(asdict(result)) if as_json else display.show_export(result)
+
+
+def soup(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN|EXPERIMENT", help="Complete runs with different seeds, or an experiment.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder for the model.", show_default=False)],
+    rank: Annotated[
+        int | None, typer.Option(help="Rank of the averaged adapter. Default: the sum of the runs' ranks.", min=1)
+    ] = None,
+    base: Base = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier soup.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Average the weights of several runs into one model.
+
+    Such a model soup is as fast as each of its runs and often slightly more accurate.
+
+    \b
+    loralab experiment seeds few-shot --seeds 1,2,3 --name few
+    loralab soup runs/few --out runs/few-soup
+    loralab predict runs/few-soup --input "Oil slips below $50"
+    """
+    from loralab.inference.model_soup import make_soup
+
+    result = make_soup(runs, out, rank=rank, base=base, overwrite=overwrite)
+    if as_json:
+        print_json(asdict(result))
+    else:
+        from loralab.cli.experiment_display import show_soup
+
+        show_soup(result)

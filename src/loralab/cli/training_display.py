@@ -1,0 +1,158 @@
+"""Terminal output of one training run: the plan, the progress, the test scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from loralab.cli.display import PlainTimer, console, list_names, show_facts, show_scores, side_console
+from loralab.cli.options import OUTPUT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from loralab.config import Config
+    from loralab.model.parameter_counts import ParameterCounts
+    from loralab.pipeline import RunSummary
+    from loralab.training.callbacks import EvalEnd, Event, StepEnd
+    from loralab.training.prefix_cache import PrefixCache
+    from loralab.training.setup import RunPlan
+
+
+class TrainingView:
+    """The plan, the progress and the result of one run.
+
+    A terminal shows a live bar. Any other output (a file, nohup, a batch system) gets a line per minute. Both get a line per
+    evaluation.
+    """
+
+    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+        self.config = config
+        self.console = side_console()
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}  left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.cache_task = self.progress.add_task("feature cache, tokens", total=None, note="", visible=False)
+        self.task = self.progress.add_task("training", total=None, note="", visible=False)
+        self.timer = PlainTimer(clock)
+        self.loss: float | None = None
+        """Training loss, exponentially averaged."""
+
+    def __enter__(self) -> TrainingView:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def announce(self, plan: RunPlan) -> None:
+        """Print the plan and start the bar."""
+        splits, config, device = plan.splits, self.config, plan.device
+        rows = "  ".join(f"{len(examples):,} {name}" for name, examples in splits.parts().items())
+        label = f", label: {plan.columns.label}" if plan.columns.label else ""
+        threads = f"{device.threads} thread{'s' * (device.threads > 1)}"
+        workers = f"{plan.processes} processes x {threads}" if plan.processes > 1 else threads
+        facts = {
+            "run": str(plan.folder),
+            "data": f"{config.data.source}  (text: {' + '.join(plan.columns.text)}{label})",
+            "rows": rows,
+            "classes": list_names([str(name) for name in splits.train.classes]),
+            "encoder": f"{config.model.base}, {config.tuning}, {device.precision} on {device.device}, {workers}",
+            "parameters": counts_line(plan.counts),
+            "cache": cache_line(plan.cache),
+        }
+        if OUTPUT.verbose:
+            facts["settings"] = f"\n{'':<12}".join(changed_settings(config)) or "the defaults"
+            facts["fingerprint"] = config.fingerprint()
+        show_facts(facts, self.console)
+        for remark in plan.remarks:
+            self.console.print(f"[yellow]note[/]        {escape(remark)}")
+        self.progress.start()
+        self.progress.update(self.task, visible=True)
+
+    def listen(self, event: Event) -> None:
+        """Show a training event."""
+        from loralab.training.callbacks import CacheProgress, StepEnd
+
+        if isinstance(event, CacheProgress):
+            self.progress.update(self.cache_task, visible=event.done < event.tokens, total=event.tokens, completed=event.done)
+            self._print_if_due(f"feature cache  {event.done:,} of {event.tokens:,} tokens")
+        elif isinstance(event, StepEnd):
+            self._on_step(event)
+        else:
+            self._on_evaluation(event)
+
+    def _on_step(self, event: StepEnd) -> None:
+        self.loss = event.loss if self.loss is None else 0.95 * self.loss + 0.05 * event.loss
+        note = f"loss {self.loss:.3f}  {event.samples / event.seconds:.0f} samples/s"
+        if event.gpu_mb is not None:
+            note += f"  GPU {event.gpu_mb:,.0f} MB"
+        self.progress.update(self.task, total=event.steps, completed=event.step, note=note)
+        left = event.seconds / event.step * (event.steps - event.step)
+        self._print_if_due(f"epoch {event.epoch:<4.3g} step {event.step} of {event.steps}  {note}  {left / 60:.0f} min left")
+
+    def _on_evaluation(self, event: EvalEnd) -> None:
+        scores = "  ".join(
+            f"{name} {event.scores[name]:.4f}" for name in dict.fromkeys(("loss", "accuracy", self.config.train.monitor))
+        )
+        best = "  [green]best yet[/]" if event.improved else ""
+        self.console.print(f"epoch {event.epoch:<4.3g} step {event.step:<5} validation  {escape(scores)}{best}")
+
+    def _print_if_due(self, line: str) -> None:
+        if not self.console.is_terminal and self.timer.due():
+            self.console.print(line, soft_wrap=True)
+
+    def summarise(self, summary: RunSummary) -> None:
+        """Print the test scores and the parameter counts."""
+        stopped = ", stopped early" if summary.stopped_early else ""
+        speed = (
+            f"{summary.steps} steps in {summary.seconds:.0f} s ({summary.samples_per_second:.0f} samples/s in training){stopped}"
+        )
+        console.print(f"\n{speed}; weights of step {summary.best_step}. Scores on the test rows:")
+        show_scores(summary.scores, summary.classes)
+        console.print(f"parameters  {counts_line(summary.counts)}", soft_wrap=True)
+
+    def show_next(self, folder: Path, report: Path | None) -> None:
+        """Print the paths of the run and its report, and the next commands."""
+        console.print(f"run         {folder}", soft_wrap=True)
+        if report:
+            console.print(f"report      {report}", soft_wrap=True)
+        self.console.print("\nnext        " + escape(f'loralab predict {folder} --input "a text"'), soft_wrap=True)
+        self.console.print("            " + escape(f"loralab evaluate {folder} --file labelled.csv"), soft_wrap=True)
+
+
+def changed_settings(config: Config) -> list[str]:
+    """Return the settings that differ from the defaults, as `key=value`."""
+    changed = config.model_dump(mode="json", exclude_defaults=True)
+    return [
+        f"{name}.{key}={value}" if isinstance(section, dict) else f"{name}={section}"
+        for name, section in changed.items()
+        for key, value in (section.items() if isinstance(section, dict) else [("", None)])
+    ]
+
+
+def counts_line(counts: ParameterCounts) -> str:
+    """Return trainable, total, adapter, head and base parameters, on two lines that fit 80 columns."""
+    return (
+        f"{counts.trainable:,} trainable of {counts.total:,} ({counts.share:.2%})\n"
+        f"{'':<12}adapter {counts.adapter:,} + head {counts.head:,}; base {counts.base:,}"
+    )
+
+
+def cache_line(cache: PrefixCache) -> str:
+    """Return the place and size of the feature cache, or why there is none."""
+    if cache.place == "off":
+        return f"off: {cache.reason}"
+    place = f"in {cache.folder}" if cache.place == "disk" else "in memory"
+    reused = f", {cache.reusable / 1e9:.2f} GB from earlier runs" if cache.reusable else ""
+    return f"{cache.reason}: their hidden states, {cache.size / 1e9:.2f} GB, are kept {place}{reused}"
