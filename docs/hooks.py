@@ -17,6 +17,8 @@ from typing import Any, Literal, get_args, get_origin
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "loralab"
 _MARKER = re.compile(r"^<!-- generated: ([a-z-]+) -->$", re.MULTILINE)
+_COMMON = {"--help", "--quiet", "--verbose"}
+"""Options of every command: the page mentions them once."""
 _CODE_SUFFIXES = {".py", ".c", ".h", ".jinja", ".css"}
 
 
@@ -28,65 +30,25 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def settings() -> str:
     """Every setting as tables, one section each, from the schema."""
     from loralab.config import Config
+    from loralab.config.loading import setting_table
 
-    schema = Config.model_json_schema()
     parts = []
-    for name, entry in _section_entries(schema):
-        section: dict[str, Any] = schema["$defs"][entry["$ref"].rsplit("/", 1)[-1]] if name else {"properties": entry}
-        rows = [
-            (f"`{name}.{key}`" if name else f"`{key}`", _type(value) + _limits(value), _default(value), _meaning(value))
-            for key, value in section["properties"].items()
+    rows = [(name, dot, row) for row in setting_table() for name, dot, _ in [row.name.partition(".")]]
+    for section in dict.fromkeys(name if dot else "" for name, dot, _ in rows):
+        about = type(getattr(Config(), section)).__doc__ or "" if section else ""
+        table = [
+            (
+                f"`{row.name}`",
+                row.type.replace(", ", "<br>") + (f", {row.limits}" if row.limits else ""),
+                f"`{row.default_text}`",
+                row.description,
+            )
+            for name, dot, row in rows
+            if (name if dot else "") == section
         ]
-        title = f"## {name}" if name else "## Top level"
-        about = section.get("description", "").strip()
-        parts.append(f"{title}\n\n{about}\n\n{_table(('setting', 'type and limits', 'default', 'meaning'), rows)}")
+        heads = ("setting", "type and limits", "default", "meaning")
+        parts.append(f"## {section or 'Top level'}\n\n{about.strip()}\n\n{_table(heads, table)}")
     return "\n\n".join(parts)
-
-
-def _section_entries(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    top = {name: entry for name, entry in schema["properties"].items() if "$ref" not in entry}
-    yield "", top
-    yield from ((name, entry) for name, entry in schema["properties"].items() if "$ref" in entry)
-
-
-def _options(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """The alternatives of one setting, nested ones included."""
-    return [option for part in entry["anyOf"] for option in _options(part)] if "anyOf" in entry else [entry]
-
-
-def _type(entry: dict[str, Any]) -> str:
-    """A setting's type in words; a list of words is typed as `a,b`."""
-    names = {"integer": "whole number", "number": "number", "boolean": "true or false", "array": "list", "object": "mapping"}
-    types = []
-    for option in _options(entry):
-        if "enum" in option:
-            types.append(", ".join(f"`{value}`" for value in option["enum"]))
-        elif "const" in option:
-            types.append(f"`{option['const']}`")
-        elif option.get("type") != "null":
-            types.append(names.get(option.get("type", ""), "text"))
-    return " or ".join(dict.fromkeys(types))
-
-
-def _limits(entry: dict[str, Any]) -> str:
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {option[key]:g}" for option in _options(entry) for key, sign in signs.items() if key in option]
-    return "".join(f", {limit}" for limit in dict.fromkeys(limits))
-
-
-def _default(entry: dict[str, Any]) -> str:
-    value = entry.get("default")
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return f"`{str(value).lower()}`"
-    if isinstance(value, list):
-        return f"`{','.join(map(str, value))}`" if value else "empty"
-    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
-
-
-def _meaning(entry: dict[str, Any]) -> str:
-    return re.sub(r"\s+", " ", entry.get("description", ""))
 
 
 def cli() -> str:
@@ -102,7 +64,7 @@ def cli() -> str:
 def _command(command: Any, name: str, level: int) -> str:
     """One command, and below it its subcommands."""
     arguments = [p for p in command.params if p.param_type_name == "argument"]
-    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
+    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden and not _COMMON & {*p.opts}]
     usage = " ".join([name, *("[OPTIONS]" for _ in options[:1]), *(_metavar(p) for p in arguments)])
     summary, _, details = (command.help or "").partition("\n\n")
     parts = [f"{'#' * level} {name}", _prose(summary), f"```text\n{usage}\n```"]
