@@ -19,9 +19,23 @@ from loralab.config import load_config
 from loralab.config.loading import list_recipes, setting_names
 
 COMMANDS = all_commands()
-REPORTING = (
-    "train predict evaluate diagnose describe budget check recipes settings doctor experiment search export soup report".split()
-)
+REPORTING = [
+    "train",
+    "predict",
+    "evaluate",
+    "diagnose",
+    "describe",
+    "budget",
+    "check",
+    "recipes",
+    "settings",
+    "doctor",
+    "experiment",
+    "search",
+    "export",
+    "soup",
+    "report",
+]
 
 
 @pytest.fixture(scope="module")

@@ -22,10 +22,10 @@ def settings(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [f"model.base={tiny}", "train.epochs=0", "train.threads=1", "--where", "here", "--runs", str(runs)]
 
 
-def test_help_lists_every_kind_with_its_question() -> None:
-    told = done("experiment", "--help")
-    assert all(f"{kind.name:<12} {kind.question}" in told for kind in KINDS.values())
-    assert "\n      loralab experiment compare runs/A runs/B" in told
+def test_help_lists_the_kinds_with_their_questions() -> None:
+    printed = done("experiment", "--help")
+    assert all(f"{kind.name:<12} {kind.question}" in printed for kind in KINDS.values())
+    assert "\n      loralab experiment compare runs/A runs/B" in printed
 
 
 def test_without_arguments_it_describes_the_kinds() -> None:
@@ -34,13 +34,13 @@ def test_without_arguments_it_describes_the_kinds() -> None:
     assert "did you mean 'scaling'" in invoke("experiment", "scalling").err
 
 
-def test_an_experiment_is_shown_named_and_resumed(settings: list[str], topics_csv: Path) -> None:
+def test_an_experiment_is_printed_named_and_resumed(settings: list[str], topics_csv: Path) -> None:
     runs = Path(settings[-1])
     arguments = ["experiment", "grid", topics_csv, *settings, "--points", "lora.rank=2,4", "--seeds", "1"]
-    told = done(*arguments)
-    assert "2 of 2 trials have a result" in told
-    assert "lora.rank: 2, 4" in told
-    assert "skipped" not in told
+    printed = done(*arguments)
+    assert "2 of 2 trials have a result" in printed
+    assert "lora.rank: 2, 4" in printed
+    assert "skipped" not in printed
     folder = runs / "grid-topics"
     assert [entry.name for entry in read_experiment(folder).records] == ["rank-2_seed-1", "rank-4_seed-1"]
     assert done(*arguments).count("skipped") == 2
@@ -51,6 +51,21 @@ def test_an_experiment_is_shown_named_and_resumed(settings: list[str], topics_cs
     assert "2 of 2 trials have a result" in compared
     entries = json.loads((runs / "pair" / "experiment.json").read_text(encoding="utf-8"))["trials"]
     assert sorted(entry["run"] for entry in entries) == [f"../grid-topics/trials/rank-{r}_seed-1" for r in (2, 4)]
+
+
+def test_results_in_json_and_quietly(settings: list[str], topics_csv: Path, tmp_path: Path) -> None:
+    arguments = ["experiment", "grid", topics_csv, *settings[:-1], tmp_path, "--points", "lora.rank=2,4", "--seeds", "1"]
+    answer = invoke(*arguments, "--json")
+    results = json.loads(answer.out)
+    assert [trial["lora.rank"] for trial in results["trials"]] == [2, 4]
+    assert all(trial["state"] == "complete" for trial in results["trials"])
+    assert len(results["configurations"]) == 2
+    assert results["findings"]
+    assert results["report"] == str(tmp_path / "grid-topics" / "report.html")
+    quiet = done(*arguments, "-q")
+    assert "2 of 2 trials have a result" in quiet
+    assert "skipped" not in quiet
+    assert [kind["name"] for kind in json.loads(done("experiment", "--json"))] == [*KINDS]
 
 
 def test_several_recipes_and_failures(settings: list[str], topics_csv: Path, tmp_path: Path) -> None:
@@ -86,14 +101,14 @@ def test_wrong_input_is_one_message(arguments: list[str], message: str, tmp_path
 
 
 def test_names_with_a_common_start_are_shown_in_full_in_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = Console(width=80, record=True, file=StringIO())
-    monkeypatch.setattr(display, "console", told)
+    console = Console(width=80, record=True, file=StringIO())
+    monkeypatch.setattr(display, "console", console)
     names = ("recipe-distilbert-baseline", "recipe-distilbert-study")
     columns = ("recipe", "tuning", "lora.dropout", "train.learning_rate", "seeds", "test accuracy", "95 % interval")
     display.show_table(
         ReportTable("points", "", columns, [(name, "lora", 0.1, 5e-4, 5, 0.886, "0.8829 to 0.8891") for name in names])
     )
-    text = told.export_text()
+    text = console.export_text()
     first = "".join(line.split(" ")[0] for line in text.splitlines())  # folded, line by line
     assert all(name in first for name in names)
     assert "…" not in text

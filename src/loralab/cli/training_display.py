@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -31,7 +29,7 @@ class TrainingView:
     evaluation.
     """
 
-    def __init__(self, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
         self.console = side_console()
         self.progress = Progress(
@@ -45,7 +43,7 @@ class TrainingView:
         )
         self.cache_task = self.progress.add_task("feature cache, tokens", total=None, note="", visible=False)
         self.task = self.progress.add_task("training", total=None, note="", visible=False)
-        self.timer = PlainTimer(clock)
+        self.timer = PlainTimer()
         self.loss: float | None = None
         """Training loss, exponentially averaged."""
 

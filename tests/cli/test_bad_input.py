@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from command_line import Answer, done, invoke
 from safetensors.torch import load_file, save_file
-from test_cli import Answer, done, invoke
 from tiny import make_checkpoint, topics, write_csv
 
 from loralab import LoralabError, load_config, run_training
