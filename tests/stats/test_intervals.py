@@ -73,7 +73,8 @@ def test_a_summary_equals_scipys() -> None:
     bca = scipy_stats.bootstrap(
         (values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
     ).confidence_interval
-    assert (found.n, found.mean, found.sd) == (8, pytest.approx(values.mean()), pytest.approx(np.std(values, ddof=1)))
+    assert found.n == 8
+    assert (found.mean, found.sd) == pytest.approx((values.mean(), np.std(values, ddof=1)))
     assert found.t == pytest.approx((t.low, values.mean(), t.high), abs=1e-12)
     assert found.bca == pytest.approx((bca.low, values.mean(), bca.high), abs=2e-4)
     percentile = paired_bootstrap(values, np.zeros(8), resamples=20_000)
