@@ -100,4 +100,4 @@ def config_schema(config: type[SettingsSection]) -> dict[str, Any]:
         "about": {**free, "description": "notes, which loralab ignores"},
         "search": {**free, "description": "setting: choices or range, for loralab search"},
     }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "loralab settings", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "loralab settings"}
