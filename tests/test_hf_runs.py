@@ -13,7 +13,7 @@ import torch
 from tiny import FOREIGN_TYPES, make_checkpoint
 
 from loralab import Classifier, LoralabError, RunSummary, load_config, run_training
-from loralab.info import budget, describe
+from loralab.info import budget_options, describe
 from loralab.model.hf.model import HFClassifier
 from loralab.training.callbacks import Event, StepEnd
 
@@ -123,7 +123,7 @@ def test_counts_need_no_weights(bases: dict[str, Path], topics_csv: Path, tmp_pa
     config = ["data.classes=a,b,c,d", f"model.base={folder}", "lora.rank=4", "lora.targets=query,value", "lora.max_trainable=2000"]
     facts = describe("quickstart", config)
     assert facts["base"] == f"{folder} (deberta-v2, 3 layers, width 32)"
-    assert facts["lora"]["adapted maps"] == "6: attention.self.query_proj, attention.self.value_proj"
+    assert facts["lora"]["adapted modules"] == "6: attention.self.query_proj, attention.self.value_proj"
     counts = facts["parameters"]
     assert (counts["adapter"], counts["head"], counts["trainable"]) == (6 * 4 * 64, 33 * 32 + 33 * 4, 2724)
     assert counts["total"] == counts["base"] + counts["adapter"] + counts["head"]
@@ -131,7 +131,7 @@ def test_counts_need_no_weights(bases: dict[str, Path], topics_csv: Path, tmp_pa
     known = describe("quickstart", ["model.base=bert-base-uncased", "lora.variant=dora", "lora.rank=8", "lora.targets=query,value"])
     assert known["parameters"]["adapter"] == 24 * (8 * 1536 + 768)  # a known size: nothing was downloaded
     with pytest.raises(LoralabError, match="'deberta-v2' is not supported here"):
-        budget("quickstart", [f"model.base={folder}"], 5000)
+        budget_options("quickstart", [f"model.base={folder}"], 5000)
 
 
 def test_a_run_over_the_budget_writes_nothing(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:

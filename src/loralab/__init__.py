@@ -1,4 +1,4 @@
-"""loralab fine-tunes text classifiers with LoRA: on a laptop or a GPU, under a parameter budget, and honestly."""
+"""loralab fine-tunes text classifiers with LoRA: fast on a CPU, within a parameter budget, with statistics you can defend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Facts about a run, a recipe or this machine, as plain nested dictionaries; counts need no weights and no torch."""
+"""Facts about runs, recipes and the machine, as nested dictionaries."""
 
 from __future__ import annotations
 
@@ -22,22 +22,25 @@ from loralab.storage import run_folder
 
 
 def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Describe a run's folder or a recipe: base, settings of the adapter, counts apart; of a complete run its scores too."""
+    """Return base, LoRA settings and parameter counts of a run folder or a recipe, and the test scores of a complete run.
+
+    Counting needs no weights. Raises LoralabError for `overrides` of a run.
+    """
     folder = Path(target)
     if not (folder / run_folder.CONFIG).is_file():
         config = load_config(target, overrides)
         return _configuration(config, class_count(config))
     if overrides:
-        raise LoralabError(f"{target} is a run, whose settings are what they were: describe a recipe with {overrides[0]}")
+        raise LoralabError(f"{target} is a run, and its settings are fixed: describe a recipe with {overrides[0]}")
     config = run_folder.read_config(folder)
-    known = (folder / run_folder.ENVIRONMENT).is_file()
-    classes = len(run_folder.read_environment(folder).get("classes", ())) if known else class_count(config)
+    has_environment = (folder / run_folder.ENVIRONMENT).is_file()
+    classes = len(run_folder.read_environment(folder).get("classes", ())) if has_environment else class_count(config)
     facts = {"run": target, **_configuration(config, classes)}
     if (folder / run_folder.SCORES).is_file():
-        found = run_folder.read_scores(folder)
+        scores = run_folder.read_scores(folder)
         try:
-            facts["result"] = {key: found[key] for key in ("steps", "best_step", "stopped_early", "seconds", "samples_per_second")}
-            facts["test scores"] = {name: value for name, value in found["scores"].items() if ":" not in name}
+            facts["result"] = {key: scores[key] for key in ("steps", "best_step", "stopped_early", "seconds", "samples_per_second")}
+            facts["test scores"] = {name: value for name, value in scores["scores"].items() if ":" not in name}
         except (KeyError, AttributeError) as error:
             raise LoralabError(f"{folder / run_folder.SCORES} is damaged ({error!r})") from error
     else:
@@ -45,27 +48,31 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     return facts
 
 
-def budget(recipe: str, overrides: Sequence[str], max_trainable: int) -> list[BudgetOption]:
-    """Return what fits a budget of trainable parameters on a recipe's encoder, head and classes."""
+def budget_options(recipe: str, overrides: Sequence[str], max_trainable: int) -> list[BudgetOption]:
+    """Return the largest rank within a parameter budget for each choice of targets and layers.
+
+    Encoder, head and classes are the recipe's. Raises LoralabError for a variant other than LoRA.
+    """
     config = load_config(recipe, overrides)
     name, lora = config.model.base, config.lora
     dims, head = family(base_dimensions(name), f"loralab budget: {name}"), choose_head(config.model.head, name)
     if not is_native(dims, tuning="lora", variant=lora.variant, quantize="none"):
-        raise LoralabError(f"loralab budget solves for LoRA; of lora.variant={lora.variant}, `loralab describe` counts one choice")
+        raise LoralabError(f"loralab budget supports LoRA only; count lora.variant={lora.variant} with `loralab describe`")
     return solve_budget(dims, class_count(config), head=head, max_trainable=max_trainable, layers=lora.layers)
 
 
 def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimensions | Sizes, ParameterCounts]:
-    """Count what a configuration trains, by the closed formula, or off the BERT family from a network without weights.
+    """Return the encoder's dimensions and the parameter counts of a configuration.
 
-    `classes` None: as many as its data has.
+    The native encoder has a closed formula. Other architectures are counted on a model without weights.
+    classes: None reads the number from the data.
     """
     dims, counts, _ = _count(config, classes)
     return dims, counts
 
 
 def _count(config: Config, classes: int | None) -> tuple[Dimensions | Sizes, ParameterCounts, list[str]]:
-    """The sizes, the counts, and the maps that peft adapts, none where the network is native."""
+    """Return dimensions, counts, and the names of the modules that peft adapts (none for the native encoder)."""
     name, lora, tuning = config.model.base, config.lora, config.tuning
     classes = classes or class_count(config)
     dims = base_dimensions(name)
@@ -79,21 +86,21 @@ def _count(config: Config, classes: int | None) -> tuple[Dimensions | Sizes, Par
 
 
 def class_count(config: Config) -> int:
-    """Number of classes: named in the settings or known of the source, else read from it."""
+    """Return the number of classes, from the settings or the built-in data sets if they name it, else from the data."""
     data = config.data
     if data.classes or data.source in NAMED_SOURCES:
         return len(data.classes or AG_NEWS_CLASSES)
     return len(load_source(data.source, text=data.text, label=data.label).train.classes)
 
 
-def examine_machine() -> dict[str, Any]:
-    """Say what this machine has, for people and for bug reports."""
+def environment_info() -> dict[str, Any]:
+    """Return versions, platform, cores, device, precision and whether kernels and minilm are available."""
     import torch
 
     from loralab.model import device
     from loralab.model.kernels import missing_reason
 
-    where = device.choose_device()
+    chosen = device.choose_device()
     facts: dict[str, Any] = {
         "loralab": metadata.version("loralab"),
         "python": platform.python_version(),
@@ -101,8 +108,8 @@ def examine_machine() -> dict[str, Any]:
         "versions": {name: _version(name) for name in ("torch", "tokenizers", "safetensors", "pydantic", "transformers", "peft")},
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name() if where.type == "cuda" else "cpu",
-        "precision": device.precision_name(device.choose_precision("auto", where)),
+        "device": torch.cuda.get_device_name() if chosen.type == "cuda" else chosen.type,
+        "precision": device.precision_name(device.choose_precision("auto", chosen)),
         "kernels": missing_reason() or "compiled",
     }
     try:
@@ -113,7 +120,7 @@ def examine_machine() -> dict[str, Any]:
 
 
 def _configuration(config: Config, classes: int) -> dict[str, Any]:
-    dims, counts, maps = _count(config, classes)
+    dims, counts, modules = _count(config, classes)
     facts: dict[str, Any] = {
         "base": f"{config.model.base} ({dims.model_type}, {dims.layers} layers, width {dims.width})",
         "data": config.data.source,
@@ -122,9 +129,9 @@ def _configuration(config: Config, classes: int) -> dict[str, Any]:
     if config.tuning == "lora":
         facts["lora"] = {
             **config.lora.model_dump(mode="json", exclude={"max_trainable"}),
-            "targets": ", ".join(config.lora.targets if maps else resolve_targets(config.lora.targets)),
+            "targets": ", ".join(config.lora.targets if modules else resolve_targets(config.lora.targets)),
             "layers": ", ".join(map(str, parse_layers(config.lora.layers, dims.layers))),
-            **({"adapted maps": f"{len(maps)}: {_ends(maps)}"} if maps else {}),
+            **({"adapted modules": f"{len(modules)}: {_names_in_layer(modules)}"} if modules else {}),
         }
     facts["parameters"] = {**asdict(counts), "total": counts.total, "share": f"{counts.share:.4%}"}
     if config.lora.max_trainable is not None:
@@ -133,9 +140,9 @@ def _configuration(config: Config, classes: int) -> dict[str, Any]:
     return facts
 
 
-def _ends(maps: Sequence[str]) -> str:
-    """The names below the layer, once each, in order."""
-    return ", ".join(dict.fromkeys(re.sub(r"^.*?\.\d+\.", "", name) for name in maps))
+def _names_in_layer(modules: Sequence[str]) -> str:
+    """Return the distinct names without the layer's prefix, such as `attention.self.query_proj`."""
+    return ", ".join(dict.fromkeys(re.sub(r"^.*?\.\d+\.", "", name) for name in modules))
 
 
 def _version(package: str) -> str:

@@ -75,7 +75,7 @@ def wandb_records(path: Path) -> list[Any]:
 
 def parse_wandb(content: bytes) -> Iterator[Any]:
     """Yield the records of wandb's file: LevelDB's log format (blocks of 32 KiB, fragments) after a header of 7 bytes."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     place, whole = 7, b""
     assert content[:4] == b":W&B"
@@ -112,6 +112,7 @@ def mlflow_run(folder: Path) -> tuple[Any, Any]:
 
     client = MlflowClient((folder / "mlflow" / "store").as_uri())
     experiment = client.get_experiment_by_name("loralab")
+    assert experiment is not None
     (run,) = client.search_runs([experiment.experiment_id])
     return client, run
 

@@ -1,4 +1,4 @@
-"""experiment.json is written and read whole, and nothing that an experiment did not make is deleted."""
+"""Experiment folders: experiment.json is read as written, and --overwrite deletes only the files of experiments."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from loralab.storage.experiment_folder import (
 )
 
 CONFIG = load_config("quickstart")
-QUESTION = ExperimentSpec("grid", "Which?", ("quickstart",), ("lora.rank=2",), {"train.epochs": [1.0, 2.0], "seed": [1]})
-ENTRIES = (
+SPEC = ExperimentSpec("grid", "Which?", ("quickstart",), ("lora.rank=2",), {"train.epochs": [1.0, 2.0], "seed": [1]})
+RECORDS = (
     TrialRecord.of(Trial("epochs-1_seed-1", CONFIG, {"train.epochs": 1.0, "seed": 1})),
     TrialRecord.of(Trial("epochs-2_seed-1", CONFIG, {"train.epochs": 2.0, "seed": 1}), "out of memory"),
     TrialRecord.of(Trial("other", CONFIG, {"recipe": None, "flag": True}, "../other")),
@@ -36,74 +36,74 @@ ENTRIES = (
 @pytest.fixture
 def experiment(tmp_path: Path) -> Path:
     folder = tmp_path / "new" / "experiment"
-    write_experiment(folder, QUESTION, ENTRIES)
+    write_experiment(folder, SPEC, RECORDS)
     return folder
 
 
-def test_what_is_written_is_read(experiment: Path) -> None:
-    assert read_experiment(experiment) == Experiment(QUESTION, ENTRIES)
-    assert [entry.fingerprint for entry in ENTRIES] == [CONFIG.fingerprint()] * 3
+def test_an_experiment_is_read_as_written(experiment: Path) -> None:
+    assert read_experiment(experiment) == Experiment(SPEC, RECORDS)
+    assert [record.fingerprint for record in RECORDS] == [CONFIG.fingerprint()] * 3
 
 
-def test_a_trial_lies_under_its_name_or_where_it_says(experiment: Path) -> None:
-    assert trial_folder(experiment, ENTRIES[0]) == experiment / TRIALS / "epochs-1_seed-1"
-    assert trial_folder(experiment, ENTRIES[2]).resolve() == experiment.parent / "other"
+def test_a_trial_is_in_the_folder_of_its_name_or_of_its_run(experiment: Path) -> None:
+    assert trial_folder(experiment, RECORDS[0]) == experiment / TRIALS / "epochs-1_seed-1"
+    assert trial_folder(experiment, RECORDS[2]).resolve() == experiment.parent / "other"
 
 
-def test_a_damaged_file_is_told(experiment: Path) -> None:
-    whole = (experiment / EXPERIMENT).read_text(encoding="utf-8")
-    content = json.loads(whole)
+def test_a_damaged_file_is_an_error(experiment: Path) -> None:
+    intact = (experiment / EXPERIMENT).read_text(encoding="utf-8")
+    content = json.loads(intact)
     del content["trials"][0]["factors"]
-    for damaged in (whole[:100], "[]", "{}", json.dumps(content)):
+    for damaged in (intact[:100], "[]", "{}", json.dumps(content)):
         (experiment / EXPERIMENT).write_text(damaged, encoding="utf-8")
         with pytest.raises(LoralabError, match="is damaged"):
             read_experiment(experiment)
 
 
-def test_no_experiment_is_told(tmp_path: Path) -> None:
+def test_a_missing_experiment_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match="is not an experiment"):
         read_experiment(tmp_path)
 
 
-def test_overwriting_deletes_an_experiment_with_its_trials(experiment: Path) -> None:
+def test_overwrite_deletes_an_experiment_with_its_trials(experiment: Path) -> None:
     run_folder.create(experiment / TRIALS / "seed-1", CONFIG, {}, overwrite=False)
     remove_experiment(experiment)
     assert not experiment.exists()
 
 
-@pytest.mark.parametrize("strange", ["notes.txt", f"{TRIALS}/notes.txt", f"{TRIALS}/mine/thesis.tex"])
-def test_overwriting_deletes_nothing_that_no_experiment_made(experiment: Path, strange: str) -> None:
-    path = experiment / strange
+@pytest.mark.parametrize("foreign", ["notes.txt", f"{TRIALS}/notes.txt", f"{TRIALS}/mine/thesis.tex"])
+def test_overwrite_keeps_files_that_are_not_of_an_experiment(experiment: Path, foreign: str) -> None:
+    path = experiment / foreign
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine", encoding="utf-8")
     with pytest.raises(LoralabError, match="move it, or choose another --name"):
-        open_experiment(QUESTION, experiment, overwrite=True)
+        open_experiment(SPEC, experiment, overwrite=True)
     assert path.read_text(encoding="utf-8") == "mine"
 
 
-def test_a_folder_that_is_no_experiment_is_not_taken(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     for overwrite in (False, True):
         with pytest.raises(LoralabError, match="exists and is not an experiment"):
-            open_experiment(QUESTION, tmp_path, overwrite)
+            open_experiment(SPEC, tmp_path, overwrite)
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        ExperimentSpec("seeds", "Which?", QUESTION.recipes, QUESTION.fixed, {}),
-        ExperimentSpec("grid", "Which?", ("distilbert-study",), QUESTION.fixed, {}),
-        ExperimentSpec("grid", "Which?", QUESTION.recipes, (), {}),
+        ExperimentSpec("seeds", "Which?", SPEC.recipes, SPEC.fixed, {}),
+        ExperimentSpec("grid", "Which?", ("distilbert-study",), SPEC.fixed, {}),
+        ExperimentSpec("grid", "Which?", SPEC.recipes, (), {}),
     ],
     ids=["kind", "recipes", "fixed"],
 )
-def test_another_question_does_not_go_on_with_an_experiment(experiment: Path, other: ExperimentSpec) -> None:
+def test_an_experiment_with_another_question_is_refused(experiment: Path, other: ExperimentSpec) -> None:
     with pytest.raises(LoralabError, match="holds another experiment"):
         open_experiment(other, experiment, overwrite=False)
 
 
-def test_the_points_of_two_calls_are_told_merge_specs() -> None:
+def test_the_values_of_two_calls_are_merged() -> None:
     now = ExperimentSpec(
-        "grid", "Which?", QUESTION.recipes, QUESTION.fixed, {"train.epochs": [0.5, 2.0], "lora.layers": ["top2"], "seed": [1]}
+        "grid", "Which?", SPEC.recipes, SPEC.fixed, {"train.epochs": [0.5, 2.0], "lora.layers": ["top2"], "seed": [1]}
     )
-    assert merge_specs(QUESTION, now).varied == {"train.epochs": [0.5, 1.0, 2.0], "seed": [1], "lora.layers": ["top2"]}
+    assert merge_specs(SPEC, now).varied == {"train.epochs": [0.5, 1.0, 2.0], "seed": [1], "lora.layers": ["top2"]}

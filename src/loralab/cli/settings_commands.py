@@ -75,8 +75,12 @@ def show(source: Target, settings: Settings = None, as_json: AsJson = False) -> 
     loralab config show reviews.yaml train.epochs=5 > longer.yaml
     """
     from loralab.config import load_config
+    from loralab.storage import run_folder
 
-    config = load_config(source, settings or [])
+    if (Path(source) / run_folder.CONFIG).is_file():
+        config = run_folder.read_config(Path(source)).override(*(settings or []))
+    else:
+        config = load_config(source, settings or [])
     print_json(config.model_dump(mode="json")) if as_json else print(config.to_yaml(), end="")
 
 
@@ -142,9 +146,9 @@ def budget(
     loralab budget roberta-million-budget --max-trainable 1000000
     """
     from loralab.cli import display
-    from loralab.info import budget as solve
+    from loralab.info import budget_options
 
-    options = solve(recipe, settings or [], max_trainable)
+    options = budget_options(recipe, settings or [], max_trainable)
     print_json([asdict(option) for option in options]) if as_json else display.show_budget(options, max_trainable)
 
 
@@ -155,7 +159,7 @@ def doctor(as_json: AsJson = False) -> None:
     loralab doctor
     """
     from loralab.cli import display
-    from loralab.info import examine_machine
+    from loralab.info import environment_info
 
-    facts = examine_machine()
+    facts = environment_info()
     print_json(facts) if as_json else display.show_facts(facts)

@@ -1,13 +1,13 @@
-"""Experiment folders: the only file that knows the names inside one.
+"""Experiment folders: the only module that knows the names inside one.
 
-experiment.json   the question: kind, recipes, what is varied and held, every trial with its factors
-trials/NAME/      one ordinary run folder a trial
-study.journal    a search's study: every trial as Optuna keeps it, unless it lies in a database; *.lock beside it
+experiment.json  the question: kind, recipes, varied and fixed settings, and every trial with its factors
+trials/NAME/     one run folder for each trial
+study.journal    the Optuna study of a search, unless it is in a database; *.lock next to it
 search.json, best.yaml, pareto.csv
-                 what a search found: every trial with its values, the best settings, the best compromises
-indices/          the rows that an experiment chose for its trials: NAME.txt, and pool.json, what they were chosen from
+                 the results of a search: every trial with its values, the best settings, the Pareto front
+indices/         the rows selected for the trials: NAME.txt, and pool.json, the rows they were selected from
 trials.csv, tables/, figures/, report.html
-                  made from the files above by `loralab report`, and made again at any time
+                 written from the files above by `loralab report`
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ EXPERIMENT, TRIALS, INDICES = "experiment.json", "trials", "indices"
 TABLE, TABLES, FIGURES, REPORT = "trials.csv", "tables", "figures", "report.html"
 STUDY, STUDY_LOCK, CLAIM_LOCK = "study.journal", "study.journal.lock", "study.lock"
 SEARCH_RESULTS, BEST, PARETO = "search.json", "best.yaml", "pareto.csv"
-_MADE = (TABLE, TABLES, FIGURES, REPORT, SEARCH_RESULTS, BEST, PARETO)
-NAMES = frozenset((EXPERIMENT, TRIALS, INDICES, STUDY, STUDY_LOCK, CLAIM_LOCK, *_MADE))
-"""Everything that may lie in an experiment's folder: `--overwrite` deletes nothing else."""
+_DERIVED = (TABLE, TABLES, FIGURES, REPORT, SEARCH_RESULTS, BEST, PARETO)
+NAMES = frozenset((EXPERIMENT, TRIALS, INDICES, STUDY, STUDY_LOCK, CLAIM_LOCK, *_DERIVED))
+"""Every name in an experiment folder. `--overwrite` deletes nothing else."""
 
 Factor = str | int | float | bool | None
-"""A value that sets trials apart, as it is told to people."""
+"""A value that differs between trials, as it is displayed."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of an experiment: its name, its settings, and what sets it apart, such as {"lora.rank": 4, "seed": 1}.
+    """One run of an experiment. factors: what differs between trials, such as {"lora.rank": 4, "seed": 1}.
 
-    run: its folder, relative to the experiment's, where that is not trials/NAME: trials may share a run, or be runs made before.
+    run: the run folder relative to the experiment folder, if it is not trials/NAME. Trials can share a run or use an earlier one.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Trial:
 
     @property
     def external(self) -> bool:
-        """True for a run that no experiment made: it is read, never run."""
+        """True for a run outside the experiment folder. It is read, never trained."""
         return self.run is not None and not self.run.startswith(f"{TRIALS}/")
 
 
 @dataclass(frozen=True)
 class ExperimentSpec:
-    """What an experiment studies. varied: each factor with its points. fixed: `key=value` settings of all trials."""
+    """The question of an experiment. varied: each factor with its values. fixed: `key=value` settings of all trials."""
 
     kind: str
     question: str
@@ -67,10 +67,7 @@ class ExperimentSpec:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """A trial in experiment.json; `run` as in Trial.
-
-    failure: why the trial failed. pruned: why the trial was pruned.
-    """
+    """A trial in experiment.json. run: as in Trial. failure, pruned: why the trial failed or was pruned."""
 
     name: str
     factors: Mapping[str, Factor]
@@ -99,30 +96,30 @@ def trial_folder(folder: Path, trial: Trial | TrialRecord) -> Path:
 
 
 def is_experiment(folder: Path) -> bool:
-    """True where an experiment lies."""
+    """Return whether the folder holds an experiment."""
     return (folder / EXPERIMENT).is_file()
 
 
 def remove_experiment(folder: Path) -> None:
-    """Delete an experiment with its trials. Raises LoralabError where something lies there that no experiment made."""
+    """Delete an experiment with its trials. Raises LoralabError if the folder has a file that no experiment writes."""
     if not is_experiment(folder):
         return
-    if strange := sorted(path.name for path in folder.iterdir() if path.name not in NAMES):
-        raise LoralabError(f"{folder} holds {strange[0]}, which no experiment made: move it, or choose another --name")
-    for path in folder.glob(f"{TRIALS}/[!.]*"):  # what a killed process leaves half written has a dot before its name
+    if unknown := sorted(path.name for path in folder.iterdir() if path.name not in NAMES):
+        raise LoralabError(f"{folder} contains {unknown[0]}, which is not part of an experiment: move it, or choose another --name")
+    for path in folder.glob(f"{TRIALS}/[!.]*"):  # incomplete folders of a killed process start with a dot
         if not (path / run_folder.CONFIG).is_file():
             raise LoralabError(f"{path} is not a run: move it, or choose another --name")
     shutil.rmtree(folder)
 
 
 def write_experiment(folder: Path, spec: ExperimentSpec, records: Iterable[TrialRecord]) -> None:
-    """Write down the question and every trial planned so far, whole or not at all."""
+    """Write the question and every trial planned so far, atomically."""
     content = {
         "kind": spec.kind,
         "question": spec.question,
         "recipes": [*spec.recipes],
         "fixed": [*spec.fixed],
-        "varied": {name: [*points] for name, points in spec.varied.items()},
+        "varied": {name: [*values] for name, values in spec.varied.items()},
         "trials": [asdict(record) for record in records],
     }
     with write_errors(folder):
@@ -131,7 +128,7 @@ def write_experiment(folder: Path, spec: ExperimentSpec, records: Iterable[Trial
 
 
 def read_experiment(folder: Path) -> Experiment:
-    """Read an experiment. Raises LoralabError when there is none or its file is damaged."""
+    """Read an experiment. Raises LoralabError if there is none or its file is damaged."""
     path = folder / EXPERIMENT
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -145,12 +142,12 @@ def read_experiment(folder: Path) -> Experiment:
     except FileNotFoundError as error:
         raise LoralabError(f"{folder} is not an experiment: it has no {EXPERIMENT}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise LoralabError(f"{path} is damaged ({error!r}): run the experiment again, its finished trials are kept") from error
+        raise LoralabError(f"{path} is damaged ({error!r}): run the experiment again; completed trials are skipped") from error
     return Experiment(spec, records)
 
 
 def find_runs(folder: Path) -> list[Path]:
-    """A run's folder itself; of an experiment its complete trials' folders. Raises LoralabError where there is no result."""
+    """Return the folders of an experiment's complete trials, or a run's own folder. Raises LoralabError if nothing is complete."""
     if is_experiment(folder):
         trials = dict.fromkeys(trial_folder(folder, record) for record in read_experiment(folder).records if record.failure is None)
         complete = [run for run in trials if (run / run_folder.SCORES).is_file()]
