@@ -163,3 +163,8 @@ def test_over_is_one_range_per_setting() -> None:
     for given in (["lora.rank"], ["lora.rank=4", "lora.rank=8"]):
         with pytest.raises(LoralabError, match="once per setting"):
             parse_over(given)
+
+
+def test_another_librarys_setting_is_named_as_here() -> None:
+    with pytest.raises(LoralabError, match=r"write lora\.alpha=8,16"):
+        make_space(load_config("quickstart"), {"lora_alpha": "8,16"})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from loralab.config import Config, load_config
+from loralab.config.hints import unknown_setting
 from loralab.config.loading import setting_names
 from loralab.errors import LoralabError, suggest
 from loralab.experiments.spec import ExperimentKind
@@ -122,7 +123,10 @@ def choose_axes(kind: ExperimentKind, points: Mapping[str, Sequence[str]]) -> di
     names = [name for name in setting_names() if name not in ("seed", "name")] if kind.any_setting else [*kind.axes]
     for axis, values in points.items():
         if axis not in names:
-            valid = "any setting" if kind.any_setting else ", ".join(kind.axes) or "nothing else"
+            if kind.any_setting:
+                hint = "use --seeds" if axis == "seed" else unknown_setting(axis, ",".join(values), names)
+                raise LoralabError(f"--points {axis}: {hint}")
+            valid = ", ".join(kind.axes) or "nothing else"
             raise LoralabError(f"--points {axis}: {kind.name} varies {valid}{suggest(axis, names)}")
         if not values or len(set(values)) < len(values):
             raise LoralabError(f"--points {axis}={','.join(values)}: give different points, separated by commas")

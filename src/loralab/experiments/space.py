@@ -10,8 +10,9 @@ from math import prod
 from typing import Any, Protocol
 
 from loralab.config import Config
+from loralab.config.hints import unknown_setting
 from loralab.config.loading import setting_names
-from loralab.errors import LoralabError, suggest
+from loralab.errors import LoralabError
 from loralab.experiments.plans import apply_points, setting_types
 
 _NUMBER = r"([-+]?\d*\.?\d+(?:e[-+]?\d+)?)"
@@ -179,7 +180,7 @@ def make_space(base: Config, ranges: Mapping[str, object]) -> Space:
     axes = []
     for name, given in ranges.items():
         if name not in names:
-            raise LoralabError(f"unknown setting {name!r} in the search space{suggest(str(name), names)}")
+            raise LoralabError(f"the search space has an {unknown_setting(str(name), given, names)}")
         if name in NOT_SEARCHED:
             raise LoralabError(f"{name} cannot be searched: {NOT_SEARCHED[name]}")
         axis = Axis.parse(name, _range_text(given), float not in setting_types(name))
