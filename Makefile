@@ -24,7 +24,7 @@ check: .venv/dev  ## format, lint, types, import contracts and fast tests: the f
 	$(PYTEST) -m "not slow and not gpu and not network"
 
 docs: .venv/dev  ## build the documentation into site/; warnings are errors
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 format: .venv/dev  ## format the code
 	$(BIN)/ruff format .
