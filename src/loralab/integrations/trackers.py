@@ -179,9 +179,9 @@ class Mlflow(Tracker):
 
     @_environment(environment)
     def _flush(self) -> None:
-        for start in range(0, len(self.pending), 1000):  # the most metrics that MLflow accepts in one call
-            self.client.log_batch(self.id, metrics=self.pending[start : start + 1000])
-        self.pending = []
+        while self.pending:
+            self.client.log_batch(self.id, metrics=self.pending[:1000])  # the most that MLflow accepts in one call
+            del self.pending[:1000]
 
     @_environment(environment)
     def close(self, complete: bool) -> None:
