@@ -27,8 +27,9 @@ def output(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time in seconds, as its only item."""
     seconds = [0.0]
+    timer = partial(display.PlainTimer, lambda: seconds[0])
     for module in (display, training_display):
-        monkeypatch.setattr(module, "PlainTimer", partial(display.PlainTimer, lambda: seconds[0]))
+        monkeypatch.setattr(module, "PlainTimer", timer)
     return seconds
 
 

@@ -218,18 +218,18 @@ def test_the_command_prints_rows_and_fixes(tmp_path: Path) -> None:
     rows = good()
     rows[3] = ("", "World")
     path = put(tmp_path / "rows.csv", rows)
-    result = CliRunner().invoke(app, ["data", str(path)])
+    result = CliRunner().invoke(app, ["check", str(path)])
     assert result.exit_code == 0, result.output
     assert "no text: rows 3" in result.output
     assert "fix: fill in or remove" in result.output
     assert "24" in result.output
-    result = CliRunner().invoke(app, ["data", str(path), "--json"])
+    result = CliRunner().invoke(app, ["check", str(path), "--json"])
     (report,) = json.loads(result.output)
     assert report["findings"] == [{"what": "no text", "rows": [3], "fix": "fill in or remove; training keeps them as empty texts"}]
     assert path.read_bytes() == put(tmp_path / "again.csv", rows).read_bytes()  # the file is unchanged
 
 
-def test_the_command_reports_that_nothing_is_wrong() -> None:
-    result = CliRunner().invoke(app, ["data", "sample"])
+def test_the_command_reports_no_problems() -> None:
+    result = CliRunner().invoke(app, ["check", "sample"])
     assert result.exit_code == 0
-    assert result.output.count("nothing wrong found") == 2
+    assert result.output.count("no problems") == 2
