@@ -471,6 +471,27 @@ def test_a_value_out_of_range_or_of_another_kind_is_told_with_its_name_and_value
 
 
 @pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("lora.rank=four", "lora.rank='four': must be a whole number > 0 (rank of each adapter (r))"),
+        ("lora.rank=", "lora.rank=none: must be a whole number > 0"),
+        ("lora.dropout=1", "lora.dropout=1: must be a number ≥ 0, < 1"),
+        ("data.max_length=4", "data.max_length=4: must be a whole number ≥ 8, ≤ 512"),
+        ("seed=true", "seed=True: must be a whole number ≥ 0"),
+        ("train.schedule=cosin", "train.schedule='cosin': must be one of cosine, linear, constant; did you mean 'cosine'?"),
+        ("lora.variant=dorra", "adalora, vera, ia3; did you mean 'dora'?"),
+        ("train.gradient_checkpointing=on", "train.gradient_checkpointing='on': must be true or false"),
+        ("train.device=gpu", "train.device='gpu': must be auto, cpu, cuda, cuda:N or mps"),
+        ("data.template=News", "data.template='News': must be text with {}"),
+        ("data.text={a: b}", "data.text={'a': 'b'}: must be a list of names"),
+        ("train.class_weights=equal", "train.class_weights='equal': must be balanced, list or {class: number}"),
+    ],
+)
+def test_a_message_says_what_a_value_must_be(assignment: str, message: str) -> None:
+    assert message in refused("quickstart", [assignment])
+
+
+@pytest.mark.parametrize(
     "assignment",
     [
         "train.learning_rate=inf",

@@ -204,7 +204,9 @@ class TrainConfig(SettingsSection):
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after the warm-up")
     warmup: Real = Field(0.06, ge=0, description="warm-up: a fraction of all steps if below 1, else a number of steps")
     class_weights: Annotated[Literal["balanced"] | Mapping[str, Real] | tuple[Real, ...] | None, BeforeValidator(_numbers)] = Field(
-        None, description="weights of the loss: balanced, a list in class order, or {class: weight}"
+        None,
+        description="weights of the loss, a list in class order; balanced: inverse to the class sizes",
+        json_schema_extra={"form": "balanced, list or {class: number}"},
     )
     label_smoothing: Real = Field(0.0, ge=0, lt=1, description="probability moved from the true class to all classes")
     focal_gamma: Real = Field(0.0, ge=0, description="exponent of the focal loss; 0: cross-entropy")
