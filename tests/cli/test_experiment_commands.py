@@ -68,6 +68,22 @@ def test_results_in_json_and_quietly(settings: list[str], topics_csv: Path, tmp_
     assert [kind["name"] for kind in json.loads(done("experiment", "--json"))] == [*KINDS]
 
 
+@pytest.mark.slow
+def test_search_in_json_and_quietly(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    fixed = [f"model.base={tiny}", "train.max_steps=1", "train.precision=fp32", "--runs", tmp_path, "--name", "s"]
+    answer = invoke(
+        "search", topics_csv, *fixed, "--over", "train.learning_rate=1e-3,1e-2", "--sampler", "grid", "--trials", 2, "--json"
+    )
+    results = json.loads(answer.out)
+    assert (answer.code, results["folder"], results["report"]) == (0, str(tmp_path / "s"), str(tmp_path / "s" / "report.html"))
+    assert [trial["state"] for trial in results["trials"]] == ["complete", "complete"]
+    assert len(results["best"]) == 1
+    quiet = done("search", topics_csv, *fixed, "--over", "train.learning_rate=1e-3,1e-2", "--sampler", "grid", "--trials", 2, "-q")
+    assert "2 complete" in quiet
+    assert "objective" not in quiet
+
+
 def test_several_recipes_and_failures(settings: list[str], topics_csv: Path, tmp_path: Path) -> None:
     other = tmp_path / "other.csv"
     other.write_text("text,label\nonly one row,World\n", encoding="utf-8")
