@@ -4,7 +4,7 @@ Blocks in `bash`, `console` and `python` are run, page by page, in order, in one
 to that file first. A block after `<!-- skip: REASON -->` is not run. `text`, `json` and untitled `yaml` are shown only.
 
 What is shortened: `train`, `experiment` and `search` get `train.max_steps=2` and few training, validation and test rows (SHORT,
-FEW_ROWS); `experiment` runs its trials in this process, over its first two seeds; `search` runs two trials; guides write no
+FEW_ROWS); `experiment` runs its trials in this process, over its first two seeds; `search` runs two trials; `diagnose` perturbs 10 rows; guides write no
 reports but where `report` is the command. Python's `load_config` gets the settings of SHORT. Nothing else is changed.
 """
 
@@ -126,6 +126,8 @@ def _loralab(arguments: Sequence[str], stdin: str, where: str) -> str:
 def shorten(arguments: list[str], report: bool = True) -> list[str]:
     """Return the arguments of a command that trains, with fewer steps, rows and trials; those of any other command as they are."""
     command, rest = arguments[0], arguments[1:]
+    if command == "diagnose":
+        return [*arguments, "--rows", "10"]
     if command not in ("train", "experiment", "search") or "--help" in rest:
         return arguments
     if command == "experiment" and (len(rest) < 2 or rest[0] == "compare" or rest[1].startswith("--")):
