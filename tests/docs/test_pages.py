@@ -49,8 +49,6 @@ def test_commands_in_the_pages_exist() -> None:
     known = set(_commands())
     pattern = r"(?<!from )\bloralab ([a-z]+)(?: ([a-z]+))?"
     used = {(name, inner) for page in PAGES for name, inner in re.findall(pattern, _code(page))}
-        (name, inner) for page in PAGES for name, inner in re.findall(r"(?<!from )\bloralab ([a-z]+)(?: ([a-z]+))?", _code(page))
-    }
     groups = {command[0] for command in known if len(command) == 2}
     unknown = [f"{name} {inner}" for name, inner in used if (name,) not in known or (name in groups and (name, inner) not in known)]
     assert used
