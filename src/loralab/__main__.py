@@ -1,4 +1,4 @@
-"""`python -m loralab` is the `loralab` command."""
+"""Run the `loralab` command with `python -m loralab`."""
 
 from loralab.cli.main import main
 

@@ -1,1 +1,1 @@
-"""The `loralab` command."""
+"""The `loralab` command: commands by topic, terminal output, safe streams."""

@@ -31,13 +31,17 @@ def settings_file(source: str, test: str | None, reports: Sequence[DataReport], 
         test_line = "test: 0.2  # fraction (or number) of rows held out for the test scores, or a file"
     command = shlex.quote(str(target))
     options = f" --test {shlex.quote(test)}" if test else ""
-    return f"""# Settings for {source}, from `loralab init`. All other settings keep their defaults:
-#   loralab settings              list every setting with its meaning
-#   loralab config show {command}   show the settings of this file, defaults included
-# Next:
-#   loralab check {shlex.quote(source)}{options}   validate the data
-#   loralab train {command}   train, test and write a report
-#   loralab train {command} train.epochs=8 --name longer   change a setting
+    notes = {
+        "loralab settings": "list every setting with its meaning",
+        f"loralab config show {command}": "show all settings of this file, defaults included",
+        f"loralab check {shlex.quote(source)}{options}": "validate the data",
+        f"loralab train {command}": "train, test and write a report",
+        f"loralab train {command} train.epochs=8 --name longer": "change a setting",
+    }
+    width = max(map(len, notes))
+    header = "\n".join(f"#   {line:<{width}}  {meaning}" for line, meaning in notes.items())
+    return f"""# Settings for {source}, from `loralab init`. Settings that are not here keep their defaults.
+{header}
 
 data:
   source: {_scalar(source)}  # rows: {train.rows:,}
