@@ -4,8 +4,9 @@ Blocks in `bash`, `console` and `python` are run, page by page, in order, in one
 to that file first. A block after `<!-- skip: REASON -->` is not run. `text`, `json` and untitled `yaml` are shown only.
 
 What is shortened: `train`, `experiment` and `search` get `train.max_steps=2` and few training, validation and test rows (SHORT,
-FEW_ROWS); `experiment` runs its trials in this process, over its first two seeds; `search` runs two trials; `diagnose` perturbs 10 rows; guides write no
-reports but where `report` is the command. Python's `load_config` gets the settings of SHORT. Nothing else is changed.
+FEW_ROWS); `experiment` runs its trials in this process, over its first two seeds; `search` runs two trials; `diagnose` perturbs
+10 rows; guides write no reports but where `report` is the command. Python's `load_config` gets the settings of SHORT. Nothing
+else is changed.
 """
 
 from __future__ import annotations
