@@ -114,9 +114,9 @@ def test_the_zero_shot_experiment_compares_heads(base: Path, topics_csv: Path, t
 
 
 REFUSED = [
-    (["data.template={text} and {}"], "for model.head=prompt"),
-    (["model.head=prompt", "model.pooling=mean"], "model.pooling=mean is for other heads"),
-    (["model.head=prompt", "train.head_init=probe+descriptions"], "train.head_init=probe+descriptions would undo the words"),
+    (["data.template={text} and {}"], "no effect without a prompt: add model.head=prompt"),
+    (["model.head=prompt", "model.pooling=mean"], "model.pooling=mean has no effect with model.head=prompt"),
+    (["model.head=prompt", "train.head_init=probe+descriptions"], "train.head_init=probe+descriptions would replace the words"),
     (["model.head=prompt", "data.template={}: {}"], "takes one {}"),
     (["model.head=prompt", "data.template={text}: {text} {}"], "takes one {}"),
 ]
@@ -131,6 +131,6 @@ def test_settings_that_do_not_go_together_are_refused(settings: list[str], messa
 
 def test_a_bare_mask_gets_a_remark() -> None:
     plain = Config().override("model.head=prompt")
-    assert "nothing but the mask" in plain.remarks()[0]
+    assert "the prompt is the bare mask" in plain.remarks()[0]
     described = plain.override("data.template=Of {}.", "data.descriptions={a: [b], c: [d]}", "train.head_init=descriptions")
     assert described.remarks() == []
