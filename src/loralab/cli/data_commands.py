@@ -48,6 +48,7 @@ def init(
     text: TextColumns = None,
     label: LabelColumn = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing settings file.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a commented settings file for your data.
 
@@ -75,6 +76,9 @@ def init(
     content = settings_file(file, test, reports, load_config(file), target)
     with write_errors(target), atomic_write(target) as stream:
         stream.write(content)
+    if as_json:
+        print_json({"settings": target, "data": [asdict(report) for report in reports]})
+        return
     print(f"written     {target}")
     if not OUTPUT.quiet:
         if problems := sum(len(report.findings) for report in reports):
@@ -85,6 +89,7 @@ def init(
 def clean(
     text: Text,
     steps: Annotated[str, typer.Option(help="Steps, in order.")] = "escapes,html,urls,whitespace",
+    as_json: AsJson = False,
 ) -> None:
     """Show a text before and after each cleaning step.
 
@@ -94,7 +99,8 @@ def clean(
     from loralab.cli import display
     from loralab.data.clean import show_steps
 
-    display.show_cleaning(show_steps(text, [step.strip() for step in steps.split(",") if step.strip()]))
+    texts = show_steps(text, [step.strip() for step in steps.split(",") if step.strip()])
+    print_json([{"step": step, "text": cleaned} for step, cleaned in texts]) if as_json else display.show_cleaning(texts)
 
 
 def augment(
@@ -107,6 +113,7 @@ def augment(
         str, typer.Option(metavar="FORWARD,BACK", help="Two Marian checkpoints for back_translation.")
     ] = "",
     seed: Annotated[int, typer.Option(help="Seed of the changes.", min=0)] = 42,
+    as_json: AsJson = False,
 ) -> None:
     """Show the result of each augmentation technique on a text.
 
@@ -122,4 +129,5 @@ def augment(
     check_techniques(techniques)
     if pair and (len(pair) != 2 or "back_translation" not in techniques):
         raise LoralabError("--back-translation needs two Marian checkpoints, FORWARD,BACK, and the technique back_translation")
-    display.show_augmentation(show_techniques(text, load_rewrites(techniques, strength, pair), seed))
+    texts = show_techniques(text, load_rewrites(techniques, strength, pair), seed)
+    print_json([{"technique": name, "text": changed} for name, changed in texts]) if as_json else display.show_augmentation(texts)
