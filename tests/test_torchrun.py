@@ -66,7 +66,7 @@ def test_two_processes_give_the_run_of_one(
     settings = [f"model.base={base}", *EXACT, *CASES[case]]
     done = torchrun(str(topics_csv), *settings, "--name", "two", "--runs", str(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("fp32 on cpu, 2 processes x 1 threads") == 1
+    assert done.stdout.count("fp32 on cpu, 2 processes x 1 thread") == 1
     assert done.stdout.count("macro F1") == done.stdout.count("loralab predict") == 1
     cached = len(list((tmp_path / "cache").glob("*"))) if case == "cached" else 0
 
