@@ -165,7 +165,7 @@ def test_a_remark_names_settings_that_a_method_does_not_use() -> None:
         variant: load_config("quickstart", [f"lora.variant={variant}"]).remarks() for variant in ("lora", "ia3", "vera", "adalora")
     }
     assert remarks["lora"] == []
-    assert "lora.rank and lora.alpha are not used" in remarks["ia3"][0]
+    assert "lora.rank and lora.alpha have no effect" in remarks["ia3"][0]
     assert "lora.alpha is not used" in remarks["vera"][0]
     assert "1.5 times lora.rank" in remarks["adalora"][0]
     log = json.dumps(remarks)

@@ -236,7 +236,6 @@ def test_scale_is_alpha_over_rank_and_over_its_root_with_rslora(checkpoints: dic
         (("querry",), None, ["'querry'", "'query'", *EVERY, "all"]),
         (("query", "dense"), None, ["'dense'", *EVERY]),
         (("all", "dense"), None, ["'dense'", *EVERY]),
-        ((), None, [*EVERY]),
         (("query",), "3", ["3", "0-2"]),
         (("query",), "0,7", ["7", "0-2"]),
         (("query",), "1-9", ["1-9", "0-2"]),
@@ -244,7 +243,6 @@ def test_scale_is_alpha_over_rank_and_over_its_root_with_rslora(checkpoints: dic
         (("query",), "last", ["'last'", "9-11"]),
         (("query",), "-1", ["'-1'", "9-11"]),
         (("query",), "0,,1", ["9-11"]),
-        (("query",), "", ["9-11"]),
     ],
 )
 def test_an_unknown_target_or_layer_is_refused_with_the_valid_ones(
