@@ -166,7 +166,7 @@ def test_a_remark_names_settings_that_a_method_does_not_use() -> None:
     }
     assert remarks["lora"] == []
     assert "lora.rank and lora.alpha have no effect" in remarks["ia3"][0]
-    assert "lora.alpha is not used" in remarks["vera"][0]
+    assert "lora.alpha has no effect" in remarks["vera"][0]
     assert "1.5 times lora.rank" in remarks["adalora"][0]
     log = json.dumps(remarks)
     assert log.count("lora.variant=") == 3

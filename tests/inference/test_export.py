@@ -90,7 +90,7 @@ def test_onnx_answers_at_any_batch_and_length_and_its_8_bits_nearly(run: Path) -
     assert 0 < eight.largest_difference < 1
     assert Classifier.load(run, backend="onnx-int8").predict(TEXTS[:2]).labels == Classifier.load(run).predict(TEXTS[:2]).labels
     written = json.loads((eight.folder / EXPORT_CHECK).read_text())
-    assert (written["form"], written["agreement"]) == ("onnx-int8", eight.agreement)
+    assert (written["format"], written["agreement"]) == ("onnx-int8", eight.agreement)
 
 
 @pytest.mark.parametrize(("form", "shift"), [("merged", 2e-5), ("onnx", 2e-4), ("onnx-int8", 5.0), ("onnx", float("nan"))])
@@ -158,7 +158,7 @@ def onnx_folder(run: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "onnx"
     shutil.copytree(run / "model", folder)
     (folder / "model.onnx").write_bytes(b"")
-    (folder / EXPORT_CHECK).write_text('{"form": "onnx"}')
+    (folder / EXPORT_CHECK).write_text('{"format": "onnx"}')
     return folder
 
 

@@ -144,10 +144,10 @@ def test_all_frozen_maps_of_a_model_are_packed(tiny: Path, dtype: torch.dtype) -
 def test_bf16_works_without_onednn_support() -> None:
     code = """
 import torch
-from loralab.model import products
+from loralab.model import packed_linear as module
 weight, bias = (torch.nn.Parameter(torch.ones(*shape, dtype=torch.bfloat16), requires_grad=False) for shape in ((4, 8), (4,)))
-assert products.packed_linear(torch.ones(3, 8, dtype=torch.bfloat16), weight, bias).tolist() == [[9.0] * 4] * 3
-assert products._types in ((), (torch.float32,)), products._types
+assert module.packed_linear(torch.ones(3, 8, dtype=torch.bfloat16), weight, bias).tolist() == [[9.0] * 4] * 3
+assert module._dtypes in ((), (torch.float32,)), module._dtypes
 """
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}  # as on a processor without AVX-512
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)

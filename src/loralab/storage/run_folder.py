@@ -179,7 +179,7 @@ def model_folder(path: Path) -> Path:
 def export_format(folder: Path) -> str | None:
     """Return the format of an export from its check, or None without one."""
     path = folder / EXPORT_CHECK
-    return str(read_json_object(path, "it is damaged: export the run again").get("form")) if path.is_file() else None
+    return str(read_json_object(path, "it is damaged: export the run again").get("format")) if path.is_file() else None
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
