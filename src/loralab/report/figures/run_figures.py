@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,22 +12,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from loralab.metrics import CalibrationBin
-from loralab.report.figures.style import (
-    BLUE,
-    CORRECT_FILL,
-    GREEN,
-    GRID,
-    HEIGHT,
-    INK,
-    VERMILLION,
-    WIDTH,
-    WRONG_FILL,
-    Caption,
-    ReportFigure,
-    figure_style,
-    label_rows,
-    legend_below,
-)
+from loralab.report.figures import style
+from loralab.report.figures.style import BLUE, INK, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.report.predictions import PredictionSummary
 from loralab.report.run_data import SCORE_LABELS, RunData, thin_steps
@@ -37,18 +23,10 @@ MAX_CLASSES, MAX_NAME, MAX_POINTS = 40, 22, 300
 
 def draw_run_figures(run: RunData) -> list[ReportFigure]:
     """Draw every figure that the run has data for, in the order of the page."""
-    figures: tuple[Callable[[RunData], ReportFigure | None], ...] = (
-        confusion_matrix,
-        f1_by_class,
-        score_radar,
-        reliability_diagram,
-        learning_curve,
-        loss_curves,
-        accuracy_curves,
-        score_curves,
-    )
-    with figure_style():
-        return [drawing for draw in figures if (drawing := draw(run)) is not None]
+    test = (confusion_matrix, f1_by_class, score_radar, reliability_diagram)
+    training = (learning_curve, loss_curves, accuracy_curves, score_curves)
+    with style.figure_style():
+        return [drawing for draw in (*test, *training) if (drawing := draw(run)) is not None]
 
 
 def confusion_matrix(run: RunData) -> ReportFigure | None:
@@ -64,18 +42,13 @@ def confusion_matrix(run: RunData) -> ReportFigure | None:
     label_width = 0.075 * longest + 0.5
     side = max(WIDTH - label_width, 0.3 * n)
     size = 9.0 if n <= 12 else 7.0
-    figure = Figure(figsize=(side + label_width, min(side, 0.62 * n + 0.6) + label_width * 0.8), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes(min(side, 0.62 * n + 0.6) + label_width * 0.8, side + label_width)
     for i, j in np.argwhere(matrix):
-        correct = i == j
-        shade: dict[str, Any] = {
-            "facecolor": CORRECT_FILL if correct else WRONG_FILL,
-            "alpha": 0.12 + 0.6 * float(share[i, j]) ** (1 if correct else 0.5),
-            "linewidth": 0,
-        }
+        color, power, weight = (style.CORRECT_FILL, 1.0, "bold") if i == j else (style.WRONG_FILL, 0.5, None)
+        shade: dict[str, Any] = {"facecolor": color, "alpha": 0.12 + 0.6 * float(share[i, j]) ** power, "linewidth": 0}
         axes.add_patch(Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, clip_on=False, **shade))
-        weight = "bold" if correct else None
-        axes.text(j, i, _short_count(int(matrix[i, j])), ha="center", va="center", fontsize=size, fontweight=weight)
+        count = str(matrix[i, j]) if matrix[i, j] < 10_000 else f"{matrix[i, j] / 1000:.0f}k"
+        axes.text(j, i, count, ha="center", va="center", fontsize=size, fontweight=weight)
     horizontal = n * longest * size * 0.62 < side * 72
     rotation: dict[str, Any] = {"ha": "right", "va": "top" if n <= 12 else "center", "rotation_mode": "anchor"}
     rotation = {} if horizontal else {"rotation": 45 if n <= 12 else 90, **rotation}
@@ -96,8 +69,7 @@ def f1_by_class(run: RunData) -> ReportFigure | None:
     if not rows or run.result is None:
         return None
     shown = sorted(sorted(rows, key=lambda row: row["f1"])[:MAX_CLASSES], key=lambda row: run.classes.index(row["class"]))
-    figure = Figure(figsize=(WIDTH, 0.95 + max(0.24 * len(shown), 0.9)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes(0.95 + max(0.24 * len(shown), 0.9))
     y = range(len(shown))
     axes.barh(y, [row["f1"] for row in shown], color=BLUE, height=0.62, label="test", alpha=0.9)
     validation = [run.result.validation.get(f"f1:{row['class']}", np.nan) for row in shown]
@@ -105,11 +77,11 @@ def f1_by_class(run: RunData) -> ReportFigure | None:
         axes.plot(validation, y, "D", color=VERMILLION, markersize=4, label="validation", linestyle="none")
     for i, row in enumerate(shown):
         axes.annotate(f"{row['f1']:.3f}", (1.045, i), va="center", fontsize=8, annotation_clip=False)
-    label_rows(axes, [f"{shorten(row['class'], MAX_NAME)} ({row['true']:,.0f})" for row in shown])
+    style.label_rows(axes, [f"{shorten(row['class'], MAX_NAME)} ({row['true']:,.0f})" for row in shown])
     axes.set(xlim=(0, 1.17), xlabel="F1")
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.spines["bottom"].set_bounds(0, 1)
-    legend_below(axes)
+    style.legend_below(axes)
     subset = "" if len(shown) == len(rows) else f"; the {len(shown)} of {len(rows):,} classes with the lowest F1"
     text = "Bars: test rows, with their number in brackets. Diamonds: validation rows, which chose the checkpoint."
     return ReportFigure(Caption("f1_by_class", "F1 by class", f"{run.test_rows:,} test rows{subset}", text), figure)
@@ -121,17 +93,14 @@ def score_radar(run: RunData) -> ReportFigure | None:
         return None
     test = radar_scores(run.result.scores, run.classes)
     figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
-    axes = figure.add_subplot(projection="polar")
-    axes.set_theta_offset(np.pi / 2)  # type: ignore[attr-defined]
-    axes.set_theta_direction(-1)  # type: ignore[attr-defined]
+    axes = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
     angles = np.linspace(0, 2 * np.pi, len(test), endpoint=False)
-    closed_angles = [*angles, angles[0]]
-    series = [("test", test, BLUE, "-", "o")]
+    series = [("test", test, BLUE, "o-")]
     if run.result.validation:
-        series.append(("validation", radar_scores(run.result.validation, run.classes), VERMILLION, "--", "s"))
-    for label, values, color, line, marker in series:
-        radii = [*values.values(), next(iter(values.values()))]
-        axes.plot(closed_angles, radii, color=color, linestyle=line, marker=marker, markersize=3.5, label=label)
+        series.append(("validation", radar_scores(run.result.validation, run.classes), VERMILLION, "s--"))
+    for label, values, color, line in series:
+        closed_angles, radii = ([*points, points[0]] for points in (angles, list(values.values())))
+        axes.plot(closed_angles, radii, line, color=color, markersize=3.5, label=label)
         if label == "test":
             axes.fill(closed_angles, radii, color=color, alpha=0.12)
     axes.set_xticks(angles, [f"{name}\n{value:.3f}" for name, value in test.items()], fontsize=8)
@@ -141,7 +110,7 @@ def score_radar(run: RunData) -> ReportFigure | None:
         side = round(float(np.sin(angle)), 3)
         text.set_horizontalalignment("center" if side == 0 else "left" if side > 0 else "right")
     axes.tick_params(axis="x", pad=3)
-    axes.spines["polar"].set_color(GRID)
+    axes.spines["polar"].set_color(style.GRID)
     figure.legend(loc="outside lower center", ncols=2)
     rows = f"{run.test_rows:,} test rows" + (f", {run.validation_rows:,} validation rows" if len(series) > 1 else "")
     explanation = "Every axis runs from 0 to 1; outward is better. The numbers are those of the test rows."
@@ -166,22 +135,19 @@ def reliability_diagram(run: RunData) -> ReportFigure | None:
     figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     axes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="perfect calibration")
-    series: list[tuple[str, Sequence[CalibrationBin], str, str, str]] = []
-    if temperature and summary.uncalibrated:
-        series.append(("without temperature", summary.uncalibrated, VERMILLION, "--", "s"))
     label = f"with temperature {temperature:.2f}" if temperature else "test"
-    series.append((label, summary.calibrated, BLUE, "-", "o"))
+    series = [(label, summary.calibrated, BLUE, "-", "o")]
+    if temperature and summary.uncalibrated:
+        series.insert(0, ("without temperature", summary.uncalibrated, VERMILLION, "--", "s"))
     for label, bins, color, line, marker in series:
         x, y = [b.confidence for b in bins], [b.accuracy for b in bins]
         axes.plot(x, y, color=color, linestyle=line, linewidth=1.3, label=label, marker=marker, markersize=3)
         most = max(b.rows for b in bins)
         axes.scatter(x, y, [10 + 90 * b.rows / most for b in bins], color=color, marker=marker, alpha=0.55, linewidths=0)
-        if _is_contiguous(bins):
-            edges = [bins[0].low, *(b.high for b in bins)]
-            histogram.stairs([b.rows for b in bins], edges, color=color, linestyle=line, linewidth=1.3)
-        else:
-            for b in bins:
-                histogram.stairs([b.rows], [b.low, b.high], color=color, linestyle=line, linewidth=1.3)
+        groups = [bins] if _is_contiguous(bins) else [[b] for b in bins]
+        for group in groups:
+            edges = [group[0].low, *(b.high for b in group)]
+            histogram.stairs([b.rows for b in group], edges, color=color, linestyle=line, linewidth=1.3)
     left = min(b.low for _, bins, *_ in series for b in bins)
     axes.set(ylim=(-0.07, 1.07), xlim=(left, 1.01), ylabel="accuracy")
     histogram.set(xlabel="confidence", ylabel="rows")
@@ -199,16 +165,14 @@ def learning_curve(run: RunData) -> ReportFigure | None:
     steps = thin_steps(run.steps, MAX_POINTS)
     if not steps:
         return None
-    figure, axes = _single_axes()
+    figure, axes = single_axes()
     x, losses = [step.step for step in steps], [step.loss for step in steps]
     window = max(1, len(steps) // 12)
     sums = np.cumsum([0.0, *losses])
     smooth = [(sums[i + 1] - sums[max(0, i + 1 - window)]) / min(i + 1, window) for i in range(len(losses))]
     axes.plot(x, losses, color=BLUE, alpha=0.4, linewidth=1.0, label="step")
     axes.plot(x, smooth, color=BLUE, label="running mean")
-    _mark_best_step(axes, run)
-    axes.set(xlabel="step", ylabel="training loss")
-    _finish_curves(axes)
+    _finish_curves(axes, run, "training loss")
     per_point = run.steps[-1].step / len(steps)
     group = "" if per_point <= 1 else f", each point the mean of about {per_point:.0f}"
     smoothing = f" The bold line is the mean of the last {window * per_point:.0f} steps." if window * per_point > 1 else ""
@@ -221,14 +185,11 @@ def loss_curves(run: RunData) -> ReportFigure | None:
     rows = run.evaluations
     if not rows:
         return None
-    figure, axes = _single_axes()
+    figure, axes = single_axes()
     trained = [(row.step, row.train_loss) for row in rows if row.train_loss is not None]
-    axes.plot([x for x, _ in trained], [y for _, y in trained], color=BLUE, marker="o", label="training")
-    style: dict[str, Any] = {"color": VERMILLION, "marker": "s", "linestyle": "--"}
-    axes.plot([row.step for row in rows], [row.scores["loss"] for row in rows], label="validation", **style)
-    _mark_best_step(axes, run)
-    axes.set(xlabel="step", ylabel="loss")
-    _finish_curves(axes)
+    axes.plot([x for x, _ in trained], [y for _, y in trained], "o-", color=BLUE, label="training")
+    axes.plot([row.step for row in rows], [row.scores["loss"] for row in rows], "s--", color=VERMILLION, label="validation")
+    _finish_curves(axes, run, "loss")
     text = (
         f"Training: the objective{_penalties(run)}, averaged since the previous evaluation. Validation: plain cross entropy, "
         "without dropout. A widening gap suggests overfitting."
@@ -241,12 +202,10 @@ def accuracy_curves(run: RunData) -> ReportFigure | None:
     rows = run.evaluations
     if not rows:
         return None
-    figure, axes = _single_axes()
+    figure, axes = single_axes()
     x = [row.step for row in rows]
-    axes.plot(x, [row.scores["accuracy"] for row in rows], color=BLUE, marker="o", label="validation accuracy")
-    f1_style: dict[str, Any] = {"color": GREEN, "marker": "^", "linestyle": "--"}
-    axes.plot(x, [row.scores["macro_f1"] for row in rows], label="validation macro F1", **f1_style)
-    _mark_best_step(axes, run)
+    axes.plot(x, [row.scores["accuracy"] for row in rows], "o-", color=BLUE, label="validation accuracy")
+    axes.plot(x, [row.scores["macro_f1"] for row in rows], "^--", color=style.GREEN, label="validation macro F1")
     text = "Scores on the validation rows."
     if run.result and run.test_rows:
         low, high = run.accuracy_interval()
@@ -255,8 +214,7 @@ def accuracy_curves(run: RunData) -> ReportFigure | None:
         bar: dict[str, Any] = {"color": VERMILLION, "fmt": "D", "capsize": 3, "markersize": 5}
         axes.errorbar([run.result.best_step], [accuracy], yerr=reach, label="test accuracy, 95 % CI", zorder=3, **bar)
         text = f"Scores on the validation rows. The diamond is the accuracy on {run.test_rows:,} test rows with its 95 % interval."
-    axes.set(xlabel="step", ylabel="score")
-    _finish_curves(axes)
+    _finish_curves(axes, run, "score")
     return ReportFigure(Caption("accuracy", "Accuracy by step", _evaluation_count(run), text), figure)
 
 
@@ -299,28 +257,16 @@ def _is_contiguous(bins: Sequence[CalibrationBin]) -> bool:
     return len(bins) == round((bins[-1].high - bins[0].low) / (bins[0].high - bins[0].low))
 
 
-def _short_count(value: int) -> str:
-    """Return a count in at most four characters."""
-    return str(value) if value < 10_000 else f"{value / 1000:.0f}k"
-
-
-def _single_axes() -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _finish_curves(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6))  # the default picks more ticks than the constrained layout leaves room for
-    axes.margins(x=0.03, y=0.08)
-    legend_below(axes)
-
-
-def _mark_best_step(axes: Axes, run: RunData) -> None:
-    """Draw a line at the step of the best checkpoint."""
+def _finish_curves(axes: Axes, run: RunData, ylabel: str) -> None:
+    """Mark the step of the best checkpoint, then add labels, ticks and the legend."""
     best = run.result.best_step if run.result else max((row.step for row in run.evaluations if row.improved), default=None)
     if best:
         axes.axvline(best, color=INK, linewidth=0.9, linestyle=":", label="best checkpoint")
+    axes.set(xlabel="step", ylabel=ylabel)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6))  # the default picks more ticks than the constrained layout leaves room for
+    axes.margins(x=0.03, y=0.08)
+    style.legend_below(axes)
 
 
 def _penalties(run: RunData) -> str:

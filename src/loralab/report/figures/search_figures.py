@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from loralab.errors import LoralabError
-from loralab.report.figures.style import (
-    BLUE,
-    GREEN,
-    GRID,
-    HEIGHT,
-    INK,
-    VERMILLION,
-    WIDTH,
-    Caption,
-    ReportFigure,
-    figure_style,
-    label_rows,
-    legend_below,
-)
+from loralab.report.figures import style
+from loralab.report.figures.style import BLUE, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.report.run_data import SCORE_LABELS
 from loralab.storage.experiment_folder import SEARCH_RESULTS
@@ -36,14 +24,13 @@ from loralab.storage.files import read_json_object
 
 SearchResults = Mapping[str, Any]
 """The contents of search.json."""
-SHADES = LinearSegmentedColormap.from_list("worse to better", [GRID, BLUE])
+SHADES = LinearSegmentedColormap.from_list("worse to better", [style.GRID, BLUE])
 MAX_NAME = 22
 
 
 def read_search_results(folder: Path) -> dict[str, Any]:
     """Read a search's results. Raises LoralabError for a missing or damaged file."""
-    advice = "run the search again; completed trials are kept"
-    path = folder / SEARCH_RESULTS
+    path, advice = folder / SEARCH_RESULTS, "run the search again; completed trials are kept"
     results = read_json_object(path, advice)
     if missing := {"objectives", "minimised", "axes", "best", "importance", "trials"} - set(results):
         raise LoralabError(f"{path} lacks {', '.join(sorted(missing))}: {advice}")
@@ -52,14 +39,8 @@ def read_search_results(folder: Path) -> dict[str, Any]:
 
 def draw_search_figures(results: SearchResults) -> list[ReportFigure]:
     """Draw every figure that the search has trials for."""
-    figures: tuple[Callable[[SearchResults], ReportFigure | None], ...] = (
-        search_history,
-        setting_importance,
-        score_by_setting,
-        parallel_coordinates,
-        pareto_front,
-    )
-    with figure_style():
+    figures = (search_history, setting_importance, score_by_setting, parallel_coordinates, pareto_front)
+    with style.figure_style():
         return [drawing for draw in figures if (drawing := draw(results)) is not None]
 
 
@@ -68,20 +49,16 @@ def search_history(results: SearchResults) -> ReportFigure | None:
     trials = complete_trials(results)
     if not trials:
         return None
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes()
     numbers, values = [trial["number"] for trial in trials], [trial["values"][0] for trial in trials]
     axes.plot(numbers, values, "o", color=BLUE, alpha=0.75, label="complete")
-    pruned = [
-        (trial["number"], trial["evaluations"][-1][1])
-        for trial in results["trials"]
-        if trial["state"] == "pruned" and trial["evaluations"]
-    ]
+    pruned = [trial for trial in results["trials"] if trial["state"] == "pruned" and trial["evaluations"]]
     if pruned and len(results["objectives"]) == 1:
-        axes.plot([x for x, _ in pruned], [y for _, y in pruned], "x", color=VERMILLION, label="pruned, last score")
+        last_scores = [trial["evaluations"][-1][1] for trial in pruned]
+        axes.plot([trial["number"] for trial in pruned], last_scores, "x", color=VERMILLION, label="pruned, last score")
     best = best_so_far(values, lower_is_better(results))
     last = results["trials"][-1]["number"]
-    axes.step([*numbers, last], [*best, best[-1]], color=GREEN, where="post", label="best so far")
+    axes.step([*numbers, last], [*best, best[-1]], color=style.GREEN, where="post", label="best so far")
     axes.set(xlabel="trial", ylabel=objective_label(results["objectives"][0]))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     _finish(axes, 0)
@@ -91,24 +68,22 @@ def search_history(results: SearchResults) -> ReportFigure | None:
 
 def setting_importance(results: SearchResults) -> ReportFigure | None:
     """The share of each objective's variance that a setting explains."""
-    importance = results["importance"]
-    importance = {name: shares for name, shares in importance.items() if shares and not any(map(math.isnan, shares.values()))}
+    importance = {k: shares for k, shares in results["importance"].items() if shares and not any(map(math.isnan, shares.values()))}
     if not importance:
         return None
     first = next(iter(importance.values()))
     names = sorted(first, key=lambda name: -first[name])
     height = 0.7 / len(importance)
-    figure = Figure(figsize=(WIDTH, 1.1 + 0.34 * len(names)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes(1.1 + 0.34 * len(names))
     for i, (objective, shares) in enumerate(importance.items()):
         y = np.arange(len(names)) + (i - (len(importance) - 1) / 2) * height
         color = (BLUE, VERMILLION)[i]
         axes.barh(y, [shares[name] for name in names], height * 0.92, color=color, alpha=0.9, label=objective_label(objective))
         for bar_y, name in zip(y, names, strict=True):
             axes.annotate(f"{shares[name]:.0%}", (shares[name] + 0.015, bar_y), va="center", fontsize=8)
-    label_rows(axes, [shorten(name, MAX_NAME) for name in names])
+    style.label_rows(axes, [shorten(name, MAX_NAME) for name in names])
     axes.set(xlim=(0, 1.12), xlabel="share of the variance")
-    legend_below(axes)
+    style.legend_below(axes)
     text = (
         "fANOVA over the complete trials: the share of the score's variance that each setting explains. Unreliable for few trials."
     )
@@ -151,8 +126,7 @@ def parallel_coordinates(results: SearchResults) -> ReportFigure | None:
     goodness = np.empty(len(values))
     goodness[worst_first] = np.linspace(0, 1, len(values)) ** 2  # by rank: one very bad trial would make all others look alike
     columns = [setting_positions(setting, [trial["points"][setting["name"]] for trial in trials]) for setting in settings]
-    figure = Figure(figsize=(max(WIDTH, 1.15 * (len(settings) + 1)), 3.4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes(3.4, max(WIDTH, 1.15 * (len(settings) + 1)))
     note: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "fontsize": 6.5, "va": "center"}
     background: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
     heights = []
@@ -174,10 +148,9 @@ def parallel_coordinates(results: SearchResults) -> ReportFigure | None:
     axes.set_xticks(range(len(names)), labels, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(names) - 0.55)
-    axes.spines["left"].set_visible(False)
-    axes.spines["bottom"].set_visible(False)
+    axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
-    axes.grid(visible=True, axis="x", color=INK, linewidth=0.6)
+    axes.grid(visible=True, axis="x", color=style.INK, linewidth=0.6)
     text = "Each line is a complete trial: darker is better, orange is the best."
     return ReportFigure(Caption("search_parallel", "Parallel coordinates", trial_counts(results), text), figure)
 
@@ -187,16 +160,13 @@ def pareto_front(results: SearchResults) -> ReportFigure | None:
     trials = complete_trials(results)
     if len(results["objectives"]) < 2 or not trials:
         return None
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes()
     first, second = results["objectives"]
     x, y = [trial["values"][1] for trial in trials], [trial["values"][0] for trial in trials]
     axes.plot(x, y, "o", color=BLUE, alpha=0.5, label="trial")
-    front = sorted(
-        (trial["values"][1], trial["values"][0], trial["number"]) for trial in trials if trial["number"] in results["best"]
-    )
-    style: dict[str, Any] = {"color": VERMILLION, "marker": "D", "linestyle": "--", "linewidth": 1.2, "drawstyle": "steps-post"}
-    axes.plot([x for x, _, _ in front], [y for _, y, _ in front], label="Pareto front, with trial numbers", **style)
+    front = sorted((*reversed(trial["values"]), trial["number"]) for trial in trials if trial["number"] in results["best"])
+    line: dict[str, Any] = {"color": VERMILLION, "linewidth": 1.2, "drawstyle": "steps-post"}
+    axes.plot([x for x, _, _ in front], [y for _, y, _ in front], "D--", label="Pareto front, with trial numbers", **line)
     for front_x, front_y, number in front:
         axes.annotate(str(number), (front_x, front_y), xytext=(4, 4), textcoords="offset points", fontsize=7)
     axes.set(xlabel=objective_label(second), ylabel=objective_label(first))
@@ -226,7 +196,7 @@ def best_so_far(values: Sequence[float], lower_is_better: bool) -> list[float]:
 def setting_positions(setting: Mapping[str, Any], points: Sequence[str]) -> tuple[list[float], list[str]]:
     """Return where points lie on a setting's axis, and its ticks: a range has its numbers and no ticks, choices their order."""
     if setting["choices"]:
-        numeric = all(_is_numeric(choice) for choice in setting["choices"])
+        numeric = all(re.fullmatch(r"[-+]?\d*\.?\d+(e[-+]?\d+)?r?", choice, re.IGNORECASE) for choice in setting["choices"])
         order = sorted(setting["choices"], key=_to_number) if numeric else list(setting["choices"])
         return [float(order.index(point)) for point in points], order
     return [_to_number(point) for point in points], []
@@ -272,11 +242,7 @@ def _scale_x(panel: Axes, setting: Mapping[str, Any], ticks: Sequence[str]) -> N
 def _finish(axes: Axes, margin: float) -> None:
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.04 + margin, y=0.08 + margin)
-    legend_below(axes)
-
-
-def _is_numeric(text: str) -> bool:
-    return re.fullmatch(r"[-+]?\d*\.?\d+(e[-+]?\d+)?r?", text, re.IGNORECASE) is not None
+    style.legend_below(axes)
 
 
 def _to_number(text: str) -> float:

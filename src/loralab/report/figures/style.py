@@ -33,20 +33,14 @@ _STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib
     "font.size": 9.0,
     "text.parse_math": False,  # class names are data: $ is a dollar
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
     "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.facecolor": "none",
-    "figure.facecolor": "none",
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
     "legend.frameon": False,
     "legend.fontsize": 8.5,
     "lines.linewidth": 1.8,
@@ -97,6 +91,12 @@ def figure_style() -> Iterator[None]:
         yield
 
 
+def single_axes(height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """Return a new figure with one plot."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
 def save_png(drawing: ReportFigure, path: Path) -> None:
     """Write the figure with its title on a white ground."""
     with figure_style():
@@ -119,8 +119,7 @@ def legend_below(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure = axes.get_figure(root=True)
     assert figure
-    longest = max(map(len, labels), default=0)
-    columns = 3 if len("".join(labels)) < 36 else 2 if longest <= 24 else 1
+    columns = 3 if len("".join(labels)) < 36 else 2 if max(map(len, labels), default=0) <= 24 else 1
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
