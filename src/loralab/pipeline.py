@@ -117,7 +117,7 @@ def start_session(
     trainer = Trainer(
         model,
         build_optimizer(model, config.train, loraplus_lr_ratio(config)),
-        TrainingData(encoded["train"], encoded.get("validation"), config.stream("shuffle")),
+        TrainingData(encoded["train"], encoded.get("validation"), config.seed_for("shuffle")),
         Objective(components.loss, partial(metrics.scores, classes=manifest.classes, monitor=config.train.monitor)),
         config.train,
         Callbacks((folder.log, *listeners), folder.save_checkpoint),

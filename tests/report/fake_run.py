@@ -13,6 +13,7 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from loralab import metrics
 from loralab.config import Config
+from loralab.config.loading import END_OF_SETTINGS
 from loralab.storage import run_folder
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
@@ -39,7 +40,7 @@ def make_run(
     logits = logits.round(4)
     config = Config().override(*(f"{key.replace('__', '.')}={value}" for key, value in settings.items()))
     (folder / "model").mkdir(parents=True)
-    (folder / run_folder.CONFIG).write_text(config.to_yaml() + run_folder.END, encoding="utf-8")
+    (folder / run_folder.CONFIG).write_text(config.to_yaml() + END_OF_SETTINGS, encoding="utf-8")
     parts = {name: {"count": count, "fingerprint": "0123abcd"} for name, count in (("train", 640), ("test", rows))}
     machine = {"versions": {"loralab": "0", "torch": "0"}, "machine": {"python": "3", "cores": 2}}
     base = {"name": config.model.base, "sha256": "53aa"}

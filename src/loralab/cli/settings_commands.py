@@ -75,12 +75,8 @@ def show(source: Target, settings: Settings = None, as_json: AsJson = False) -> 
     loralab config show reviews.yaml train.epochs=5 > longer.yaml
     """
     from loralab.config import load_config
-    from loralab.storage import run_folder
 
-    if (Path(source) / run_folder.CONFIG).is_file():
-        config = run_folder.read_config(Path(source)).override(*(settings or []))
-    else:
-        config = load_config(source, settings or [])
+    config = load_config(source, settings or [])
     print_json(config.model_dump(mode="json")) if as_json else print(config.to_yaml(), end="")
 
 

@@ -1,4 +1,4 @@
-"""The settings of a run: from a recipe, a YAML file or a data file, with `key=value` overrides."""
+"""The settings of a run: from a recipe, a YAML file, a run folder or a data file, with `key=value` overrides."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from loralab.config import reference
-from loralab.config.hints import other_names, similar_settings, unknown_setting
+from loralab.config.hints import other_names, similar_settings, similar_value, unknown_setting
 from loralab.config.schema import NONE_WORDS, DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
-from loralab.config.yaml_core import dump_yaml, parse_yaml
+from loralab.config.yaml_core import dump_yaml, parse_yaml, yaml_problem
 from loralab.errors import LoralabError, suggest
 
+RUN_SETTINGS, END_OF_SETTINGS = "config.yaml", "...\n"
+"""A run folder's settings file and its last line. YAML ends a document with it, so that a file cut off anywhere is recognized."""
 NAMED_SOURCES = ("sample", "ag_news")
 MAX_YAML_BYTES = 1 << 20
 LOW_LORA_RATE, HIGH_FULL_RATE = 1e-4, 2e-4
@@ -62,7 +64,7 @@ class Config(SettingsSection):
         text = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def stream(self, purpose: str) -> int:
+    def seed_for(self, purpose: str) -> int:
         """Return the seed of one purpose, such as init or shuffle. Each purpose has its own, so none depends on another's use."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()[:7])
 
@@ -120,6 +122,12 @@ def _remarks(config: Config) -> Iterator[str]:
         yield f"lora.variant={lora.variant}: {_VARIANT_REMARKS[lora.variant]}"
     if config.tuning == "lora" and lora.variant != "loraplus" and lora.loraplus_lr_ratio != LoraConfig().loraplus_lr_ratio:
         yield f"lora.loraplus_lr_ratio has no effect with lora.variant={lora.variant}: use lora.variant=loraplus"
+    if config.data.validation == 0:
+        for name in ("monitor", "patience", "min_delta"):
+            if getattr(train, name) != getattr(TrainConfig(), name):
+                yield f"train.{name} has no effect without validation rows: set data.validation, such as data.validation=0.1"
+    if config.data.sample_seed is not None and not (config.data.max_train_samples or config.data.shots_per_class):
+        yield "data.sample_seed has no effect without data.max_train_samples or data.shots_per_class"
     prompt = config.model.head == "prompt"
     if prompt and config.data.template == "{}":
         yield "data.template={}: the prompt is the bare mask; write a sentence, such as 'This is news about {}.'"
@@ -152,7 +160,7 @@ def _read_recipes() -> tuple[Recipe, ...]:
 
 
 def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Config:
-    """Return the settings of a recipe, a YAML file, or quickstart on a data file, with `key=value` overrides applied.
+    """Return the settings of a recipe, a YAML file, a run folder, or quickstart on a data file, with `key=value` overrides applied.
 
     Raises LoralabError for an unknown recipe or setting, with the nearest match, and for a value of another type or out of range.
     """
@@ -215,6 +223,8 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
     if source in recipes:
         return dict(recipes[source].settings), f"recipe {source}"
     path = Path(source)
+    if (path / RUN_SETTINGS).is_file():
+        return _read_run_settings(path / RUN_SETTINGS), str(path / RUN_SETTINGS)
     if path.suffix in (".yaml", ".yml"):
         content = {key: value for key, value in read_yaml(path).items() if key not in ("about", "search")}
         return _nest(content, source), source
@@ -224,8 +234,22 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
         return settings, f"quickstart on {source}"
     raise LoralabError(
         f"{source!r} is neither a recipe nor a file{suggest(source, recipes)}\n"
-        f"  recipes: {', '.join(recipes)}\n  or give a settings file (.yaml) or a data file (.csv, .jsonl, .parquet, ...)"
+        f"  recipes: {', '.join(recipes)}\n"
+        "  or give a settings file (.yaml), a run folder or a data file (.csv, .jsonl, .parquet, ...)"
     )
+
+
+def _read_run_settings(path: Path) -> dict[str, Any]:
+    """Read the settings of a run. The rest of a cut file would be valid, with defaults in place of the missing settings."""
+    try:
+        complete = path.read_text(encoding="utf-8").endswith(END_OF_SETTINGS)
+    except (OSError, UnicodeDecodeError) as error:
+        raise LoralabError(f"{path} is damaged: {error}") from error
+    if not complete:
+        raise LoralabError(
+            f"{path} is cut off: its last line is not {END_OF_SETTINGS.strip()!r}; restore it from a copy or train again"
+        )
+    return read_yaml(path)
 
 
 def _nest(content: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -248,7 +272,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
             raise LoralabError(f"{path} is over {MAX_YAML_BYTES} bytes: that is not a settings file")
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise LoralabError(f"cannot read the settings file {path}: {error}") from error
+        raise LoralabError(f"cannot read the settings file {path}: {yaml_problem(error)}") from error
     if content is None:
         content = {}
     if not isinstance(content, dict):
@@ -287,7 +311,7 @@ def _parse_value(key: str, text: str) -> Any:
     try:
         value = parse_yaml(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise LoralabError(f"{key}: {reprlib.repr(text)} cannot be read: {error}") from error
+        raise LoralabError(f"{key}: {reprlib.repr(text)} cannot be read: {yaml_problem(error)}") from error
     return text if isinstance(value, int | float) and reference.takes_text(Config, key) else value
 
 
@@ -317,5 +341,6 @@ def _describe(problem: Mapping[str, Any], settings: Mapping[str, Any], origin: s
         required = "a section of settings, such as lora: {rank: 8}" if key in Config.model_fields else problem["msg"]
         return f"{key}={shown}: must be {required}"
     setting = known[key]
-    nearest = suggest(value, setting.choices) if isinstance(value, str) else ""
-    return f"{key}={shown}: must be {setting.requirement}{nearest}" + ("" if setting.choices else f" ({setting.description})")
+    nearest = similar_value(key, value, setting.choices, whole=setting.type == "whole number")
+    about = "" if setting.choices else f" ({setting.description})"
+    return f"{key}={shown}: must be {setting.requirement}{about}{nearest}"

@@ -15,7 +15,7 @@ def _number(value: object) -> object:
     """Read a number from text. Other text stays as it is."""
     if isinstance(value, str):
         try:
-            return float(value)
+            return value if "_" in value else float(value)
         except ValueError:
             return value
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
@@ -57,7 +57,7 @@ PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidato
 Words = Annotated[tuple[str, ...], BeforeValidator(_words, json_schema_input_type=list[str] | str)]
 Layers = Annotated[str | None, BeforeValidator(_layers, json_schema_input_type=str | int | list[int] | None)]
 Positive = Annotated[int, Field(gt=0)]
-Portion = Annotated[Annotated[float, Field(allow_inf_nan=False)] | str, BeforeValidator(_number)]
+Portion = Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | str, BeforeValidator(_number)]
 
 
 def type_parts(annotation: Any) -> list[Any]:

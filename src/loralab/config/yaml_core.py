@@ -56,6 +56,14 @@ def parse_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)  # noqa: S506 - a SafeLoader
 
 
+def yaml_problem(error: Exception) -> str:
+    """Return what is wrong with a document and where, in one line."""
+    mark = getattr(error, "problem_mark", None)
+    if mark is None:
+        return " ".join(str(error).split())
+    return f"{getattr(error, 'problem', '')} in line {mark.line + 1}, column {mark.column + 1}"
+
+
 def dump_yaml(content: Any) -> str:
     """Return YAML that `parse_yaml` reads back."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)

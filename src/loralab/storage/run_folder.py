@@ -30,10 +30,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loralab.config import Config, load_config
+from loralab.config.loading import END_OF_SETTINGS, RUN_SETTINGS
 from loralab.errors import LoralabError
 from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors, write_json
 
-CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = "config.yaml", "environment.json", "log.jsonl", "model", "scores.json"
+CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = RUN_SETTINGS, "environment.json", "log.jsonl", "model", "scores.json"
 CHECKPOINT, PREDICTIONS, DIAGNOSIS = "checkpoint.safetensors", "predictions.csv", "diagnosis.json"
 REPORT, CARD, TRAINING_LOG, METRICS, FIGURES = "report.html", "README.md", "training_log.txt", "metrics.csv", "figures"
 DESCRIPTION_TEXT, DESCRIPTION = "model_description.txt", "model_description.json"
@@ -44,8 +45,6 @@ NAMES = frozenset((*_WRITTEN, *_DERIVED))
 """Every name in a run folder. `--overwrite` deletes nothing else."""
 _SAFETENSORS_TEMPORARY = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 """safetensors writes under such a name first. A killed run leaves one behind."""
-END = "...\n"
-"""YAML's end-of-document mark. A settings file without it was cut off."""
 MAX_TEXT_CHARACTERS = 1 << 30
 """The longest text that is read back from predictions.csv."""
 
@@ -162,7 +161,7 @@ def create(folder: Path, config: Config, facts: Mapping[str, Any], overwrite: bo
     with write_errors(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as temporary:
-        (temporary / CONFIG).write_text(config.to_yaml() + END, encoding="utf-8")
+        (temporary / CONFIG).write_text(config.to_yaml() + END_OF_SETTINGS, encoding="utf-8")
         (temporary / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
     return RunFolder(folder)
 
@@ -220,16 +219,9 @@ def read_environment(folder: Path) -> dict[str, Any]:
 
 def read_config(folder: Path) -> Config:
     """Read a run's settings. Raises LoralabError if the file is missing or damaged."""
-    path = folder / CONFIG
-    if not path.is_file():
+    if not (folder / CONFIG).is_file():
         raise LoralabError(f"{folder} is not a run: it has no {CONFIG}")
-    try:
-        complete = path.read_text(encoding="utf-8").endswith(END)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoralabError(f"{path} is damaged: {error}") from error
-    if not complete:
-        raise LoralabError(f"{path} is cut off: its last line is not {END.strip()!r}; restore it from a copy or train again")
-    return load_config(path)
+    return load_config(folder)
 
 
 def _writable(folder: Path) -> bool:

@@ -109,7 +109,7 @@ def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
     if not data.augment or not data.augment_ratio:
         return splits, []
     rewrites = load_rewrites(data.augment, data.augment_strength, data.back_translation, config.train.device)
-    ratio, seed = data.augment_ratio, config.stream("augment")
+    ratio, seed = data.augment_ratio, config.seed_for("augment")
     rows, made = augment(splits.train, rewrites, ratio=ratio, seed=seed, clean=data.clean)
     remarks = [augmentation_remark(made, round(ratio * len(splits.train)))]
     if "back_translation" in data.augment and not data.back_translation:
@@ -153,8 +153,8 @@ def load_model(
         config.model,
         tuning=config.tuning,
         lora=config.lora,
-        init_seed=config.stream("init"),
-        dropout_seed=config.stream("dropout"),
+        init_seed=config.seed_for("init"),
+        dropout_seed=config.seed_for("dropout"),
         prompt=PromptHead(prompt.place, prompt.words) if prompt else None,
     )
     model.gradient_checkpointing = config.train.gradient_checkpointing
