@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from loralab.report.experiments.analysis import ExperimentAnalysis
 from loralab.report.experiments.findings import findings, headline, question_facts
 from loralab.report.experiments.result_tables import ReportTable
-from loralab.report.figures.style import BLUE, GOLD, GREEN, GREY, GRID, INK, PURPLE, VERMILLION, ReportFigure, to_svg
+from loralab.report.figures.style import COLORS, GRID, INK, ReportFigure, to_svg
 from loralab.report.formatting import format_value, is_number, one_line
 from loralab.report.run_data import SCORE_LABELS, RunData
 from loralab.stats import Interval
@@ -25,16 +25,8 @@ SHORT_TEXT, LONG_TEXT = 24, 40
 """Characters of a cell up to which it stays on one line, and from which it gets the width of prose."""
 WIDE_TABLE, TALL_TABLE = 8, 25
 """Columns and rows from which a table gets more of the window's width, and scrolls vertically."""
-_CSS_COLORS = {
-    INK: "currentColor",
-    GRID: "var(--rule)",
-    BLUE: "var(--blue)",
-    VERMILLION: "var(--vermillion)",
-    GREEN: "var(--green)",
-    PURPLE: "var(--purple)",
-    GOLD: "var(--gold)",
-    GREY: "var(--soft)",
-}
+_CSS_NAMES = ("var(--blue)", "var(--vermillion)", "var(--green)", "var(--purple)", "var(--gold)", "var(--soft)")
+_CSS_COLORS = {INK: "currentColor", GRID: "var(--rule)", **dict(zip(COLORS, _CSS_NAMES, strict=True))}
 _FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 
 
@@ -89,9 +81,8 @@ def inline_svg(drawing: ReportFigure) -> Markup:
             parent.remove(child)
     for element in root.iter():
         element.tag = _local_name(element.tag)
-        element.attrib = {
-            _local_name(key): _page_attribute(_local_name(key), value, drawing.name) for key, value in element.attrib.items()
-        }
+        attributes = [(_local_name(key), value) for key, value in element.attrib.items()]
+        element.attrib = {key: _page_attribute(key, value, drawing.name) for key, value in attributes}
     del root.attrib["width"], root.attrib["height"]
     root.attrib |= {"role": "img", "aria-label": drawing.description}
     width = 72 * drawing.figure.get_figwidth()
@@ -112,8 +103,7 @@ def breakable(text: str) -> Markup:
 
 def format_column(cells: Sequence[object]) -> list[str]:
     """Return the cells of a column as text. Its fractions have the same number of digits, at most four."""
-    fractions = [f"{cell:.4f}".rstrip("0").partition(".")[2] for cell in cells if isinstance(cell, float)]
-    digits = max(map(len, fractions), default=0)
+    digits = max((len(f"{cell:.4f}".rstrip("0").partition(".")[2]) for cell in cells if isinstance(cell, float)), default=0)
     return [
         f"{cell:,.{digits}f}".replace("-", "−") if is_number(cell) else "" if cell is None else format_value(cell) for cell in cells
     ]
@@ -158,7 +148,7 @@ def _page_table(table: ReportTable) -> dict[str, Any]:
     """Return a table for a template: cells as text, a CSS class per column, a note on rows left out."""
     rows = table.rows[:MAX_TABLE_ROWS]
     columns = list(zip(*rows, strict=True)) or [()] * len(table.columns)
-    texts = [_format_keys(cells) if i < table.keys else _format_cells(cells) for i, cells in enumerate(columns)]
+    texts = [_format_cells(cells, is_key=i < table.keys) for i, cells in enumerate(columns)]
     numeric = [i >= table.keys and not any(isinstance(cell, str) for cell in cells) for i, cells in enumerate(columns)]
     left_out = f" The first {len(rows):,} of {len(table.rows):,} rows; tables/{table.name}.csv has all."
     note = table.note + (left_out if len(rows) < len(table.rows) else "")
@@ -168,8 +158,7 @@ def _page_table(table: ReportTable) -> dict[str, Any]:
 def _diagnosis_section(section: Mapping[str, Any]) -> dict[str, Any]:
     """Return a section of diagnosis.json for a template."""
     columns = list(zip(*section["rows"], strict=True)) or [()] * len(section["columns"])
-    texts = [format_column(cells) for cells in columns]
-    numeric = [any(map(is_number, cells)) for cells in columns]
+    texts, numeric = [format_column(cells) for cells in columns], [any(map(is_number, cells)) for cells in columns]
     table = _template_table(section["title"], section["columns"], texts, numeric, section["note"])
     return {**table, "summary": section["summary"]}
 
@@ -189,14 +178,13 @@ def _column_class(texts: Sequence[str], numeric: bool) -> str:
     return "n" if numeric else "one" if longest <= SHORT_TEXT else "words" if longest > LONG_TEXT else "some"
 
 
-def _format_keys(cells: Sequence[object]) -> list[str]:
-    return ["" if cell in ("", None) else format_value(cell) for cell in cells]
-
-
-def _format_cells(cells: Sequence[object]) -> list[str]:
+def _format_cells(cells: Sequence[object], *, is_key: bool) -> list[str]:
     """Return a column as text: numbers with equal digits, intervals as `low to high`, tiny numbers as <0.0001."""
+    if is_key:
+        return ["" if cell in ("", None) else format_value(cell) for cell in cells]
     if any(isinstance(cell, Interval) for cell in cells):
-        return [f"{_fixed(cell.low)} to {_fixed(cell.high)}" if isinstance(cell, Interval) else "" for cell in cells]
+        ends = [f"{cell.low:.4f} to {cell.high:.4f}" if isinstance(cell, Interval) else "" for cell in cells]
+        return [text.replace("-", "−") for text in ends]
     known = [None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in cells]
     return [
         "<0.0001" if isinstance(cell, float) and 0 < cell < 0.00005 else text
@@ -204,22 +192,14 @@ def _format_cells(cells: Sequence[object]) -> list[str]:
     ]
 
 
-def _fixed(value: float) -> str:
-    return f"{value:.4f}".replace("-", "−")
-
-
 def _scaled_attribution(explained: Mapping[str, Any]) -> dict[str, Any]:
     """Return an attribution with a sign and a strength per word, from 0 to 1 of the strongest, and the space that follows it."""
     tokens = explained["tokens"]
     strongest = max((abs(value) for _, value in tokens), default=0) or 1
-    marked = [
-        {
-            "text": token.rstrip(),
-            "space": token[len(token.rstrip()) :],
-            "sign": "" if abs(value) < 0.05 * strongest else "for" if value > 0 else "against",
-            "strength": round(abs(value) / strongest, 2),
-            "value": value,
-        }
-        for token, value in tokens
-    ]
+    marked = []
+    for token, value in tokens:
+        text = token.rstrip()
+        sign = "" if abs(value) < 0.05 * strongest else "for" if value > 0 else "against"
+        strength = round(abs(value) / strongest, 2)
+        marked.append({"text": text, "space": token[len(text) :], "sign": sign, "strength": strength, "value": value})
     return {**explained, "tokens": marked}

@@ -6,6 +6,7 @@ import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -39,22 +40,13 @@ def data_name(source: str) -> str:
 
 
 def _metadata(run: RunData) -> ModelCardData:
-    results = None
+    source, results = data_name(run.config.data.source), None
+    task: dict[str, Any] = {"task_type": "text-classification", "task_name": "Text classification"}
+    task |= {"dataset_type": source, "dataset_name": source, "dataset_split": "test"}
     if run.result:
-        source = data_name(run.config.data.source)
-        results = [
-            EvalResult(
-                task_type="text-classification",
-                task_name="Text classification",
-                dataset_type=source,
-                dataset_name=source,
-                dataset_split="test",
-                metric_type=kind,
-                metric_name=label,
-                metric_value=round(run.result.scores[score], 4),
-            )
-            for kind, label, score in (("accuracy", "Test accuracy", "accuracy"), ("f1", "Test macro F1", "macro_f1"))
-        ]
+        metrics = (("accuracy", "Test accuracy", "accuracy"), ("f1", "Test macro F1", "macro_f1"))
+        values = [(kind, label, round(run.result.scores[score], 4)) for kind, label, score in metrics]
+        results = [EvalResult(**task, metric_type=kind, metric_name=label, metric_value=value) for kind, label, value in values]
     return ModelCardData(
         library_name="loralab",
         pipeline_tag="text-classification",

@@ -6,6 +6,7 @@ import csv
 import heapq
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,12 +69,8 @@ class PredictionSummary:
         np.fill_diagonal(wrong, 0)
         order = np.argsort(-wrong, axis=None, kind="stable")[:max_pairs]
         cells = [divmod(int(cell), len(self.classes)) for cell in order]
-        true = self.confusion.sum(axis=1)
-        return [
-            ClassPair(self.classes[i], self.classes[j], int(wrong[i, j]), float(wrong[i, j] / true[i]))
-            for i, j in cells
-            if wrong[i, j]
-        ]
+        names, true = self.classes, self.confusion.sum(axis=1)
+        return [ClassPair(names[i], names[j], int(wrong[i, j]), float(wrong[i, j] / true[i])) for i, j in cells if wrong[i, j]]
 
 
 def read_predictions(folder: Path, classes: Sequence[str]) -> PredictionSummary | None:
@@ -84,10 +81,8 @@ def read_predictions(folder: Path, classes: Sequence[str]) -> PredictionSummary 
     path = folder / run_folder.PREDICTIONS
     if not path.is_file():
         return None
-    try:
+    with _read_errors(path):
         return _summarise(path, tuple(classes))
-    except (OSError, ValueError, LookupError, csv.Error) as error:
-        raise _damaged(path, error) from error
 
 
 def read_correct(folder: Path) -> dict[str, bool]:
@@ -98,14 +93,16 @@ def read_correct(folder: Path) -> dict[str, bool]:
     path = folder / run_folder.PREDICTIONS
     if not path.is_file():
         return {}
-    try:
+    with _read_errors(path):
         return {row["row"]: row["true"] == row["predicted"] for chunk in _read_chunks(path) for row in chunk}
+
+
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, LookupError, csv.Error) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> LoralabError:
-    return LoralabError(f"cannot read {path} ({error!r}): restore it, or delete it for a report without predictions")
+        raise LoralabError(f"cannot read {path} ({error!r}): restore it, or delete it for a report without predictions") from error
 
 
 def _summarise(path: Path, classes: tuple[str, ...]) -> PredictionSummary:

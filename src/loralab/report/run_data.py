@@ -27,7 +27,6 @@ SCORE_LABELS = {
     "brier": "Brier score",
 }
 """The scores over all classes, in the order of display."""
-_MANIFEST = "loralab.json"
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,10 @@ class CompletedRun:
     stopped_early: bool
     seconds: float
     samples_per_second: float
+
+    def facts(self) -> dict[str, float]:
+        """Return parameter counts, steps, seconds and throughput."""
+        return {**self.counts, **{key: getattr(self, key) for key in ("steps", "best_step", "seconds", "samples_per_second")}}
 
 
 @dataclass(frozen=True)
@@ -137,9 +140,9 @@ class RunData:
 
     def parameters(self) -> dict[str, int | float]:
         """Return parameter counts: base, adapter, head, trainable, total, and the trainable share; empty when unknown."""
-        if not self.result or not self.result.counts:
+        counts = self.result.counts if self.result else {}
+        if not counts:
             return {}
-        counts = self.result.counts
         total = counts["base"] + counts["adapter"] + counts["head"]
         return {**counts, "total": total, "share": counts["trainable"] / total}
 
@@ -155,15 +158,14 @@ def read_run(folder: Path) -> RunData:
     config = run_folder.read_config(folder)
     environment = run_folder.read_environment(folder) if (folder / run_folder.ENVIRONMENT).is_file() else {}
     scores = run_folder.read_scores(folder) if (folder / run_folder.SCORES).is_file() else None
-    diagnosis, model = _read_optional(folder / run_folder.DIAGNOSIS), _read_optional(folder / run_folder.MODEL / _MANIFEST)
+    diagnosis, model = _read_optional(folder / run_folder.DIAGNOSIS), _read_optional(folder / run_folder.MODEL / "loralab.json")
     try:
         steps, evaluations = parse_events(run_folder.read_log(folder))
         result = parse_result(scores) if scores else None
         classes = tuple(scores["classes"] if scores else environment.get("classes", model.get("classes", ())))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LoralabError(f"{folder} is damaged ({error!r}): train the run again with --overwrite") from error
-    predictions = read_predictions(folder, classes)
-    name = folder.resolve().name
+    name, predictions = folder.resolve().name, read_predictions(folder, classes)
     return RunData(name, config, environment, classes, steps, evaluations, result, predictions, diagnosis, model)
 
 
@@ -177,33 +179,20 @@ def parse_events(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[Step, ...],
             steps.append(Step(event["step"], event["epoch"], event["learning_rate"], event["loss"]))
         elif event["event"] == "EvalEnd":
             since, memory = steps[first:], event.get("memory") or {}
-            evaluations.append(
-                Evaluation(
-                    event["step"],
-                    event["epoch"],
-                    event["scores"],
-                    event["improved"],
-                    event["seconds"],
-                    steps[-1].learning_rate if steps else None,
-                    sum(step.loss for step in since) / len(since) if since else None,
-                    memory.get("process_mb"),
-                    memory.get("gpu_mb"),
-                )
-            )
+            recorded = {key: event[key] for key in ("step", "epoch", "scores", "improved", "seconds")}
+            rate = steps[-1].learning_rate if steps else None
+            loss = sum(step.loss for step in since) / len(since) if since else None
+            used: dict[str, Any] = {key: memory.get(key) for key in ("process_mb", "gpu_mb")}
+            evaluations.append(Evaluation(**recorded, learning_rate=rate, train_loss=loss, **used))
             first = len(steps)
     return tuple(steps), tuple(evaluations)
 
 
 def parse_result(scores: Mapping[str, Any]) -> CompletedRun:
     """Parse the contents of scores.json. Raises KeyError for a missing required key."""
-    return CompletedRun(
-        scores=scores["scores"],
-        validation=scores.get("validation") or {},
-        temperature=scores.get("temperature"),
-        calibrated=scores.get("calibrated") or {},
-        counts=scores.get("counts") or {},
-        **{key: scores[key] for key in ("steps", "best_step", "stopped_early", "seconds", "samples_per_second")},
-    )
+    required = ("scores", "steps", "best_step", "stopped_early", "seconds", "samples_per_second")
+    optional: dict[str, Any] = {key: scores.get(key) or {} for key in ("validation", "calibrated", "counts")}
+    return CompletedRun(**{key: scores[key] for key in required}, **optional, temperature=scores.get("temperature"))
 
 
 def thin_steps(steps: Sequence[Step], max_steps: int) -> list[Step]:
@@ -226,9 +215,6 @@ def _read_optional(path: Path) -> dict[str, Any]:
 def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in settings.items():
-        inner = Config.model_fields[name].annotation
-        if isinstance(value, dict) and isinstance(inner, type):
-            flat |= {f"{name}.{key}": inner_value for key, inner_value in value.items()}
-        else:
-            flat[name] = value
+        is_section = isinstance(value, dict) and isinstance(Config.model_fields[name].annotation, type)
+        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if is_section else {name: value}
     return flat

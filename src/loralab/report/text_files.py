@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from loralab.report.formatting import format_value, one_line
-from loralab.report.run_data import SCORE_LABELS, Evaluation, RunData, SettingRow, thin_steps
+from loralab.report.run_data import SCORE_LABELS, Evaluation, RunData, thin_steps
 
 MAX_LOG_STEPS = 200
 
@@ -19,8 +19,7 @@ def training_log(run: RunData) -> str:
 
 def model_description(run: RunData) -> dict[str, Any]:
     """Return the model as plain data: base, sizes, LoRA settings, parameter counts, classes, head, precision, device."""
-    config, model = run.config, run.model
-    environment = run.environment
+    config, model, environment = run.config, run.model, run.environment
     sizes, pooling = model.get("dims") or {}, model.get("pooling", config.model.pooling)
     return {
         "run": run.name,
@@ -62,9 +61,8 @@ def write_metrics(run: RunData, file: IO[str]) -> None:
     evaluations = {evaluation.step: evaluation for evaluation in run.evaluations}
     names = list(run.evaluations[-1].scores) if evaluations else []
     table = csv.writer(file, lineterminator="\n")
-    table.writerow(
-        ["step", "epoch", "learning_rate", "train_loss", *(f"validation_{name}" for name in names), "process_mb", "gpu_mb"]
-    )
+    validation = [f"validation_{name}" for name in names]
+    table.writerow(["step", "epoch", "learning_rate", "train_loss", *validation, "process_mb", "gpu_mb"])
 
     def measured(row: Evaluation | None) -> list[object]:
         return [*(row.scores.get(name) for name in names), row.process_mb, row.gpu_mb] if row else [None] * (len(names) + 2)
@@ -80,7 +78,7 @@ def _configuration_lines(run: RunData) -> Iterator[str]:
     yield f"run {run.name}"
     yield "\nconfiguration (* differs from the default)"
     for row in run.settings():
-        yield _setting_line(row)
+        yield f"  {'*' if row.changed else ' '} {row.name:<30} {format_value(row.value)}"
     yield "\ndata"
     yield f"  classes  {', '.join(map(one_line, run.classes))}"
     for part, facts in run.environment.get("rows", {}).items():
@@ -93,8 +91,7 @@ def _training_lines(run: RunData) -> Iterator[str]:
     yield f"  {'step':>7} {'epoch':>7} {'learning rate':>14} {'loss':>9}"
     lines = [(step.step, 0, f"  {step.step:>7} {step.epoch:>7.2f} {step.learning_rate:>14.3e} {step.loss:>9.4f}") for step in steps]
     lines += [(row.step, 1, _evaluation_line(row)) for row in run.evaluations]
-    for _, _, line in sorted(lines, key=lambda item: item[:2]):
-        yield line
+    yield from (line for _, _, line in sorted(lines, key=lambda item: item[:2]))
 
 
 def _evaluation_line(row: Evaluation) -> str:
@@ -126,10 +123,6 @@ def _result_lines(run: RunData) -> Iterator[str]:
         yield f"    {row['precision']:>9.4f} {row['recall']:>9.4f} {row['f1']:>9.4f} {counts}  {one_line(row['class'])}"
     for name, value in run.parameters().items():
         yield f"  {name:<10} {f'{value:.4%}' if name == 'share' else f'{value:,}':>14}"
-
-
-def _setting_line(row: SettingRow) -> str:
-    return f"  {'*' if row.changed else ' '} {row.name:<30} {format_value(row.value)}"
 
 
 def _format_fact(name: str, value: object) -> str:

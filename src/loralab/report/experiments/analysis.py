@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
 import numpy as np
 
+from loralab import stats
 from loralab.errors import LoralabError
 from loralab.report.experiments.experiment_data import ACCURACY, ExperimentData, FactorItems, Point, Score
 from loralab.report.formatting import is_number
-from loralab.stats import (
-    FEWEST_SEEDS,
-    HoldOut,
-    LawIntervals,
-    McNemar,
-    Paired,
-    PowerLaw,
-    Unpaired,
-    diminishing,
-    fit_power_law,
-    hold_out_last,
-    holm,
-    law_intervals,
-    mcnemar,
-    paired,
-    unpaired,
-    verdict,
-)
 from loralab.storage.experiment_folder import Factor
 
 PointPairs = list[tuple[Point, Point]]
@@ -48,13 +33,13 @@ class PointComparison:
 
     point: Point
     baseline: Point
-    test: Paired | Unpaired
+    test: stats.Paired | stats.Unpaired
     p: float
 
     @property
     def enough_seeds(self) -> bool:
         """True when there are enough seeds for a claim."""
-        return self.test.n >= FEWEST_SEEDS
+        return self.test.n >= stats.FEWEST_SEEDS
 
     @property
     def significant(self) -> bool:
@@ -64,7 +49,7 @@ class PointComparison:
     @property
     def verdict(self) -> str:
         """What the test supports, as text."""
-        return verdict(self.test, adjusted_p=self.p)
+        return stats.verdict(self.test, adjusted_p=self.p)
 
 
 @dataclass(frozen=True)
@@ -75,7 +60,7 @@ class RowComparison:
     baseline: Point
     seed: Factor
     rows: int
-    test: McNemar
+    test: stats.McNemar
     p: float
 
 
@@ -89,9 +74,9 @@ class ScalingLaw:
 
     rows: tuple[float, ...]
     errors: tuple[float, ...]
-    law: PowerLaw
-    intervals: LawIntervals | None
-    checked: HoldOut | None
+    law: stats.PowerLaw
+    intervals: stats.LawIntervals | None
+    checked: stats.HoldOut | None
     at: tuple[float, ...]
     diminishing: float
 
@@ -124,33 +109,28 @@ class ExperimentAnalysis:
     @cached_property
     def scaling_law(self) -> ScalingLaw | None:
         """The power law of test errors by training rows; None for too few sizes."""
-        runs = [
-            (float(trial.rows["train"]["count"]), 1 - value)
-            for trial in self.data.complete
-            if "train" in trial.rows and (value := trial.value(ACCURACY)) is not None
-        ]
-        rows, errors = tuple(n for n, _ in runs), tuple(error for _, error in runs)
+        runs = [t for t in self.data.complete if "train" in t.rows and t.value(ACCURACY) is not None]
+        rows = tuple(float(trial.rows["train"]["count"]) for trial in runs)
+        errors = tuple(1 - cast(float, trial.value(ACCURACY)) for trial in runs)
         try:
-            law = fit_power_law(rows, errors)
+            law = stats.fit_power_law(rows, errors)
         except (LoralabError, ValueError):
             return None
-        curve = tuple(float(n) for n in np.geomspace(min(rows), MAX_EXTRAPOLATION * max(rows), 25))
+        curve = np.geomspace(min(rows), MAX_EXTRAPOLATION * max(rows), 25).tolist()
         at = (2.0 * max(rows), float(MAX_EXTRAPOLATION * max(rows)), *curve)
-        try:
-            intervals = law_intervals(rows, errors, at=at)
-        except LoralabError:
-            intervals = None
-        try:
-            checked = hold_out_last(rows, errors)
-        except LoralabError:
-            checked = None
-        return ScalingLaw(rows, errors, law, intervals, checked, at, diminishing(law, gain=SMALL_GAIN))
+        intervals: stats.LawIntervals | None = None
+        checked: stats.HoldOut | None = None
+        with suppress(LoralabError):
+            intervals = stats.law_intervals(rows, errors, at=at)
+        with suppress(LoralabError):
+            checked = stats.hold_out_last(rows, errors)
+        return ScalingLaw(rows, errors, law, intervals, checked, at, stats.diminishing(law, gain=SMALL_GAIN))
 
 
 def compare_points(pairs: PointPairs, score: Score) -> list[PointComparison]:
     """Compare each pair over the seeds that both have, or as independent samples where they share none."""
     tests = [(point, baseline, test) for point, baseline in pairs if (test := _compare_over_seeds(point, baseline, score))]
-    adjusted = holm([test.p for _, _, test in tests])
+    adjusted = stats.holm([test.p for _, _, test in tests])
     return [PointComparison(point, baseline, test, p) for (point, baseline, test), p in zip(tests, adjusted, strict=True)]
 
 
@@ -159,8 +139,7 @@ def compare_rows(pairs: PointPairs) -> list[RowComparison]:
     matched = [
         (point, baseline, a, b)
         for point, baseline in pairs
-        for a in point.trials
-        for b in baseline.trials
+        for a, b in itertools.product(point.trials, baseline.trials)
         if a.seed == b.seed and a.rows.get("test") == b.rows.get("test")
     ][:MAX_ROW_COMPARISONS]
     correct = {trial.name: trial.correct() for trial in {t.name: t for _, _, a, b in matched for t in (a, b)}.values()}
@@ -168,9 +147,9 @@ def compare_rows(pairs: PointPairs) -> list[RowComparison]:
     for point, baseline, a, b in matched:
         shared = [row for row in correct[a.name] if row in correct[b.name]]
         if shared:
-            test = mcnemar([correct[a.name][row] for row in shared], [correct[b.name][row] for row in shared])
+            test = stats.mcnemar([correct[a.name][row] for row in shared], [correct[b.name][row] for row in shared])
             tests.append((point, baseline, a.seed, len(shared), test))
-    adjusted = holm([fields[-1].p for fields in tests])
+    adjusted = stats.holm([fields[-1].p for fields in tests])
     return [RowComparison(*fields, p) for fields, p in zip(tests, adjusted, strict=True)]
 
 
@@ -199,23 +178,17 @@ def pairs_with_best(data: ExperimentData, score: Score) -> PointPairs:
 def pairs_with_defaults(data: ExperimentData, score: Score) -> PointPairs:
     """Pair every configuration with its recipe's own settings."""
     defaults = {point.factors.get("recipe"): point for point in data.points if not set(point.factors) - {"recipe"}}
-    return [
-        (point, defaults[recipe])
-        for point in data.points
-        if (recipe := point.factors.get("recipe")) in defaults and point is not defaults[recipe]
-    ]
+    pairs = [(point, defaults.get(point.factors.get("recipe"))) for point in data.points]
+    return [(point, baseline) for point, baseline in pairs if baseline and point is not baseline]
 
 
-def pairs_with_value(is_baseline: Callable[[Factor], bool]) -> PairSelector:
+def pairs_with_value(*values: Factor) -> PairSelector:
     """Pair every configuration with the most similar one that has a baseline value, such as all layers or no augmentation."""
 
     def select(data: ExperimentData, score: Score) -> PointPairs:
-        baselines = [point for point in data.points if any(map(is_baseline, point.factors.values()))]
-        return [
-            (point, min(baselines, key=lambda baseline: len(differing_factors(point, baseline))))
-            for point in data.points
-            if baselines and point not in baselines
-        ]
+        baselines = [point for point in data.points if any(value in values for value in point.factors.values())]
+        others = [point for point in data.points if baselines and point not in baselines]
+        return [(point, min(baselines, key=lambda baseline: len(differing_factors(point, baseline)))) for point in others]
 
     return select
 
@@ -225,14 +198,8 @@ def pairs_with_smaller(data: ExperimentData, score: Score) -> PointPairs:
     factor = numeric_factor(data)
     if factor is None:
         return []
-    groups: dict[FactorItems, list[Point]] = {}
-    for point in data.points:
-        groups.setdefault(point.other_factors(factor), []).append(point)
-    pairs = []
-    for group in groups.values():
-        ordered = sort_by_factor(group, factor)
-        pairs += list(zip(ordered[1:], ordered[:-1], strict=True))
-    return pairs
+    groups = group_by_other_factors(data.points, factor).values()
+    return [(larger, smaller) for group in groups for smaller, larger in itertools.pairwise(sort_by_factor(group, factor))]
 
 
 def differing_factors(point: Point, other: Point) -> list[str]:
@@ -240,17 +207,25 @@ def differing_factors(point: Point, other: Point) -> list[str]:
     return [name for name in {**point.factors, **other.factors} if point.factors.get(name) != other.factors.get(name)]
 
 
+def group_by_other_factors(points: Sequence[Point], factor: str) -> dict[FactorItems, list[Point]]:
+    """Return the configurations by their factors except this one."""
+    groups: dict[FactorItems, list[Point]] = {}
+    for point in points:
+        groups.setdefault(point.other_factors(factor), []).append(point)
+    return groups
+
+
 def sort_by_factor(points: Sequence[Point], factor: str) -> list[Point]:
     """Return the configurations that have a numeric factor, in its order."""
     return sorted((p for p in points if factor in p.factors), key=lambda p: float(cast(float, p.factors[factor])))
 
 
-def _compare_over_seeds(point: Point, baseline: Point, score: Score) -> Paired | Unpaired | None:
+def _compare_over_seeds(point: Point, baseline: Point, score: Score) -> stats.Paired | stats.Unpaired | None:
     if {trial.folder.resolve() for trial in point.trials} == {trial.folder.resolve() for trial in baseline.trials}:
         return None  # trials may share a run, such as active learning's first, before any strategy has chosen rows
     first, second = point.by_seed(score), baseline.by_seed(score)
     shared = [seed for seed in first if seed in second and seed is not None]
     if shared:
-        return paired([first[seed] for seed in shared], [second[seed] for seed in shared])
+        return stats.paired([first[seed] for seed in shared], [second[seed] for seed in shared])
     a, b = point.values(score), baseline.values(score)
-    return unpaired(a, b) if a and b else None
+    return stats.unpaired(a, b) if a and b else None

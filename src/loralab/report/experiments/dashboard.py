@@ -63,35 +63,17 @@ def read_dashboard(folder: Path) -> list[DashboardRow]:
 
 def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
     """Return a table of the experiments and one of the single runs, each only with rows."""
-    experiments = [
-        (r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, len(r.values), "{} of {}".format(*r.trials),
-         r.test_rows, r.modified)
-        for r in rows if r.kind != "run"
-    ]  # fmt: skip
+    experiments = []
+    for r in (row for row in rows if row.kind != "run"):
+        counts = (len(r.values), "{} of {}".format(*r.trials), r.test_rows)
+        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, *counts, r.modified))
     runs = [(r.name, r.recipe, r.problem or r.best, r.mean, r.interval, r.test_rows, r.modified) for r in rows if r.kind == "run"]
-    columns = (
-        "name",
-        "kind",
-        "recipe",
-        "best configuration",
-        "test accuracy",
-        "95 % CI",
-        "seeds",
-        "trials",
-        "test rows",
-        "modified",
-    )
+    names = ("name", "kind", "recipe", "best configuration", "test accuracy", "95 % CI", "seeds", "trials", "test rows", "modified")
+    run_names = ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "modified")
     note = "Test accuracy of the configuration that is best by the experiment's own score, with its t interval over seeds."
     tables = [
-        ReportTable(EXPERIMENTS, "Experiments", columns, experiments, 4, note),
-        ReportTable(
-            RUNS,
-            "Single runs",
-            ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "modified"),
-            runs,
-            3,
-            "The interval is Wilson's, over test rows.",
-        ),
+        ReportTable(EXPERIMENTS, "Experiments", names, experiments, 4, note),
+        ReportTable(RUNS, "Single runs", run_names, runs, 3, "The interval is Wilson's, over test rows."),
     ]
     return [table for table in tables if table.rows]
 
@@ -124,18 +106,12 @@ def _read_row(path: Path) -> DashboardRow | None:
 def _experiment_row(path: Path, modified: str) -> DashboardRow:
     analysis = analyze_experiment(path)
     data, best = analysis.data, analysis.best
-    summary = best.summary(ACCURACY) if best else None
-    return DashboardRow(
-        path.name,
-        data.spec.kind,
-        ", ".join(data.spec.recipes),
-        format_point(best.factors) if best else "no result yet",
-        tuple(best.values(ACCURACY)) if best else (),
-        summary.t if summary else None,
-        (len(data.complete), len(data.trials)),
-        data.test_rows,
-        modified,
-    )
+    kind, recipe, trials = data.spec.kind, ", ".join(data.spec.recipes), (len(data.complete), len(data.trials))
+    if best is None:
+        return DashboardRow(path.name, kind, recipe, "no result yet", trials=trials, test_rows=data.test_rows, modified=modified)
+    summary, values = best.summary(ACCURACY), tuple(best.values(ACCURACY))
+    interval = summary.t if summary else None
+    return DashboardRow(path.name, kind, recipe, format_point(best.factors), values, interval, trials, data.test_rows, modified)
 
 
 def _run_row(run: RunData, modified: str) -> DashboardRow:

@@ -63,9 +63,8 @@ class TrialData:
 
     def value(self, score: Score) -> float | None:
         """Return one score; None for an incomplete trial or an unknown score."""
-        if self.result is None:
-            return None
-        return (self.result.scores if score.part == "test" else self.result.validation).get(score.name)
+        result = self.result
+        return (result.scores if score.part == "test" else result.validation).get(score.name) if result else None
 
     def correct(self) -> dict[str, bool]:
         """Read whether each test row, by its number, is classified correctly; empty without predictions."""
@@ -98,8 +97,7 @@ class Point:
 
     def facts(self, name: str) -> list[float]:
         """Return a fact such as seconds, steps or trainable of every seed that has it."""
-        values = [result_facts(trial.result).get(name) for trial in self.trials if trial.result]
-        return [value for value in values if value is not None]
+        return [facts[name] for trial in self.trials if trial.result and name in (facts := trial.result.facts())]
 
     def mean_fact(self, name: str) -> float:
         """Return the mean of a fact; nan where it is unknown."""
@@ -145,11 +143,8 @@ class ExperimentData:
     @cached_property
     def axes(self) -> dict[str, tuple[Factor, ...]]:
         """Each factor except the seed, with its values that have a result, in order of appearance."""
-        values: dict[str, dict[Factor, None]] = {}
-        for point in self.points:
-            for name, value in point.factors.items():
-                values.setdefault(name, {})[value] = None
-        return {name: tuple(seen) for name, seen in values.items()}
+        names = dict.fromkeys(name for point in self.points for name in point.factors)
+        return {name: tuple(dict.fromkeys(p.factors[name] for p in self.points if name in p.factors)) for name in names}
 
     @cached_property
     def seeds(self) -> tuple[Factor, ...]:
@@ -189,16 +184,9 @@ def read_experiment_data(folder: Path) -> ExperimentData:
     return ExperimentData(folder, experiment.spec, tuple(_read_trial(folder, record) for record in experiment.records))
 
 
-def result_facts(result: CompletedRun) -> dict[str, float]:
-    """Return what a result holds besides scores: parameter counts, steps, seconds, throughput."""
-    facts: dict[str, float] = {**result.counts, "steps": result.steps, "best_step": result.best_step, "seconds": result.seconds}
-    return {**facts, "samples_per_second": result.samples_per_second}
-
-
 def validation_curves(trials: Sequence[TrialData], name: str = "accuracy") -> tuple[list[int], npt.NDArray[np.float64]]:
     """Return the steps at which all trials were evaluated, and a validation score there, (trials, steps)."""
-    curves = [{e.step: e.scores[name] for e in trial.evaluations if name in e.scores} for trial in trials]
-    curves = [curve for curve in curves if curve]
+    curves = [c for trial in trials if (c := {e.step: e.scores[name] for e in trial.evaluations if name in e.scores})]
     steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     return steps, np.array([[curve[step] for step in steps] for curve in curves])
 

@@ -6,21 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from loralab.report.experiments.analysis import MAX_EXTRAPOLATION, ExperimentAnalysis, differing_factors, sort_by_factor
-from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, FactorItems, Point, Score, validation_curves
+from loralab.report.experiments.analysis import ExperimentAnalysis, differing_factors, group_by_other_factors, sort_by_factor
+from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, Point, Score, validation_curves
 from loralab.report.experiments.result_tables import format_point, label_legend, point_labels, short_name
-from loralab.report.figures.plots import (
-    MAX_LINES,
-    MAX_ROWS,
-    MIN_BOX_VALUES,
-    Panel,
-    Series,
-    forest_plot,
-    line_plot,
-    scatter_plot,
-    slope_plot,
-    strip_plot,
-)
+from loralab.report.figures import plots
+from loralab.report.figures.plots import MAX_LINES, MAX_ROWS, Panel, Series
 from loralab.report.figures.search_figures import draw_search_figures, read_search_results
 from loralab.report.figures.style import Caption, ReportFigure
 from loralab.report.figures.surfaces import heat_map, power_law_plot, surface_plot
@@ -28,25 +18,26 @@ from loralab.report.formatting import capitalize, format_value
 from loralab.storage.experiment_folder import SEARCH_RESULTS, Factor
 
 MAX_FACTOR_FIGURES = 8
+Drawings = Sequence[ReportFigure | None]
 
 
-def search_figures(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def search_figures(analysis: ExperimentAnalysis) -> Drawings:
     """What only a search has: history, importance, slices, parallel coordinates, Pareto front."""
     folder = analysis.data.folder
     return draw_search_figures(read_search_results(folder)) if (folder / SEARCH_RESULTS).is_file() else []
 
 
-def score_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def score_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Accuracy, macro F1 and training time of every configuration."""
     points = _in_order(analysis, MAX_ROWS)
     panels = [_score_panel(points, analysis.score), _score_panel(points, MACRO_F1)]
     panels.append(Panel("seconds", [p.facts("seconds") for p in points], [None] * len(points), bars=True))
     text = label_legend(points) + _explain_marks(points, boxes=True)
     caption = Caption("points", "Scores of each configuration", _count_runs(analysis, points), text)
-    return _drawn(strip_plot(caption, point_labels(points), panels))
+    return [plots.strip_plot(caption, point_labels(points), panels)]
 
 
-def cost_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def cost_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Accuracy, trainable parameters and training time of every configuration."""
     points = analysis.data.points
     panels = [_score_panel(points, analysis.score)]
@@ -55,23 +46,22 @@ def cost_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
             panels.append(Panel(title, [p.facts(fact) for p in points], [None] * len(points), bars=True))
     text = label_legend(points) + _explain_marks(points)
     caption = Caption("cost", "Accuracy and cost", _count_runs(analysis, points), text)
-    return _drawn(strip_plot(caption, point_labels(points), panels))
+    return [plots.strip_plot(caption, point_labels(points), panels)]
 
 
-def number_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def number_figure(analysis: ExperimentAnalysis) -> Drawings:
     """The score along the first numeric factor, one line per combination of the others."""
     factor, score = analysis.numeric_factor, analysis.score
     if factor is None:
         return []
-    groups: dict[FactorItems, list[Point]] = {}
-    for point in sort_by_factor(analysis.data.points, factor):
-        groups.setdefault(point.other_factors(factor), []).append(point)
+    groups = group_by_other_factors(sort_by_factor(analysis.data.points, factor), factor)
     baselines = [comparison.baseline for comparison in analysis.comparisons]
     single = [points[0] for points in groups.values() if len(points) == 1 and points[0] in baselines]
-    levels = [
-        (format_point(dict(point.other_factors(factor))), 100 * point.mean(score)) for point in single if len(groups) > len(single)
-    ]
-    lines = [(others, points) for others, points in _largest_groups(groups) if not levels or points[0] not in single]
+    if len(single) == len(groups):
+        single = []
+    levels = [(format_point(dict(point.other_factors(factor))), 100 * point.mean(score)) for point in single]
+    largest = sorted(groups, key=lambda others: -len(groups[others]))[:MAX_LINES]
+    lines = [(others, points) for others, points in groups.items() if others in largest and points[0] not in single]
     if max(len(points) for _, points in lines) < 2:
         return []  # marks in one column show no trend
     series = [_line_along(score, factor, dict(others), points) for others, points in lines]
@@ -79,27 +69,27 @@ def number_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
     points = [point for _, line_points in lines for point in line_points]
     caption = Caption("by_number", title, _count_runs(analysis, analysis.data.points), _explain_marks(points, lines=True))
     levels += _majority_level(analysis, series)
-    return _drawn(line_plot(caption, series, short_name(factor), f"{score}, %", levels=levels))
+    return [plots.line_plot(caption, series, short_name(factor), f"{score}, %", levels=levels)]
 
 
-def step_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def step_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Validation accuracy by step of the best configurations."""
     points = _in_order(analysis, MAX_LINES)[:MAX_LINES]
-    return _drawn(_step_plot("by_step", "Validation accuracy by step", analysis, points))
+    return [_step_plot("by_step", "Validation accuracy by step", analysis, points)]
 
 
-def step_figures_by_factor(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def step_figures_by_factor(analysis: ExperimentAnalysis) -> Drawings:
     """Validation accuracy by step, one figure per factor, with each recipe's defaults in all of them."""
     defaults = [point for point in analysis.data.points if not set(point.factors) - {"recipe"}]
-    figures = []
+    figures: list[ReportFigure | None] = []
     for factor in [name for name in analysis.data.axes if name != "recipe"][:MAX_FACTOR_FIGURES]:
         points = [point for point in analysis.data.points if factor in point.factors]
         title = f"Validation accuracy by step: {short_name(factor)}"
-        figures += _drawn(_step_plot(f"by_step_{factor.replace('.', '_')}", title, analysis, [*defaults, *points]))
+        figures.append(_step_plot(f"by_step_{factor.replace('.', '_')}", title, analysis, [*defaults, *points]))
     return figures
 
 
-def factor_pair_figures(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def factor_pair_figures(analysis: ExperimentAnalysis) -> Drawings:
     """Two factors at once as a heat map and a surface; other factors are those of the best configuration."""
     if analysis.factor_pair is None or analysis.best is None:
         return []
@@ -111,20 +101,16 @@ def factor_pair_figures(analysis: ExperimentAnalysis) -> list[ReportFigure]:
         if point.other_factors(across, up) == fixed and across in point.factors and up in point.factors:
             grid[ys.index(point.factors[up]), xs.index(point.factors[across])] = point.mean(analysis.score)
     note = f" Other factors: {format_point(dict(fixed))}." if fixed else ""
-    labels = [format_value(x) for x in xs], [format_value(y) for y in ys]
+    contents = [format_value(x) for x in xs], [format_value(y) for y in ys], grid, short_name(across), short_name(up)
     rows = _count_runs(analysis, analysis.data.points)
     title = f"{capitalize(str(analysis.score))} by {short_name(across)} and {short_name(up)}"
     frame = f"Mean {analysis.score} in %. The frame marks the highest; the table has the tests of the differences.{note}"
     diamond = f"Mean {analysis.score} in %. The diamond marks the highest.{note}"
-    return _drawn(
-        heat_map(Caption("heat", title, rows, frame), *labels, grid, short_name(across), short_name(up)),
-        surface_plot(
-            Caption("surface", f"{title}, as a surface", rows, diamond), *labels, grid, short_name(across), short_name(up)
-        ),
-    )
+    surface = Caption("surface", f"{title}, as a surface", rows, diamond)
+    return [heat_map(Caption("heat", title, rows, frame), *contents), surface_plot(surface, *contents)]
 
 
-def seed_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def seed_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Every seed's score across the configurations: what the paired tests compare."""
     points = analysis.data.points
     scores = [point.by_seed(analysis.score) for point in points]
@@ -132,10 +118,10 @@ def seed_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
     values = [[100 * by_seed[seed] for by_seed in scores] for seed in shared]
     text = "Grey: one seed across the configurations. Blue: their mean. Paired tests ask whether the grey lines agree in direction."
     caption = Caption("paired_seeds", "Scores by seed", f"{len(shared)} seeds, {len(points)} configurations", text)
-    return _drawn(slope_plot(caption, point_labels(points), values, f"{analysis.score}, %"))
+    return [plots.slope_plot(caption, point_labels(points), values, f"{analysis.score}, %")]
 
 
-def time_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def time_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Each run's score by its training time."""
     points = _in_order(analysis, MAX_LINES)
     groups = []
@@ -143,12 +129,12 @@ def time_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
         runs = [(t.result.seconds, value) for t in point.trials if t.result and (value := t.value(analysis.score)) is not None]
         groups.append((label, [x for x, _ in runs], [100 * y for _, y in runs]))
     subset = f", the {MAX_LINES} best configurations" if len(points) > MAX_LINES else ""
-    text = f"{label_legend(points)}One mark per run."
-    caption = Caption("time", "Score by training time", f"{len(analysis.data.complete)} runs{subset}", text)
-    return _drawn(scatter_plot(caption, groups, "seconds", f"{analysis.score}, %"))
+    rows = f"{len(analysis.data.complete)} runs{subset}"
+    caption = Caption("time", "Score by training time", rows, f"{label_legend(points)}One mark per run.")
+    return [plots.scatter_plot(caption, groups, "seconds", f"{analysis.score}, %")]
 
 
-def scaling_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def scaling_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Errors by training rows, the power law, its extrapolation, and the check at the largest size."""
     scaling = analysis.scaling_law
     if scaling is None:
@@ -165,7 +151,7 @@ def scaling_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
         scaling.rows,
         scaling.errors,
         scaling.law,
-        max_rows=MAX_EXTRAPOLATION * max(scaling.rows),
+        max_rows=scaling.at[1],
         band=band,
         hold_out=scaling.checked,
         diminishing=scaling.diminishing,
@@ -173,7 +159,7 @@ def scaling_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
     return [drawing]
 
 
-def difference_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
+def difference_figure(analysis: ExperimentAnalysis) -> Drawings:
     """The difference of each configuration from its baseline."""
     if not any(comparison.test.interval for comparison in analysis.comparisons):
         return []
@@ -185,12 +171,10 @@ def difference_figure(analysis: ExperimentAnalysis) -> list[ReportFigure]:
     names = point_labels(points) if baseline else [_difference_label(c.point, c.baseline) for c in shown]
     rows = [(name, c.test.interval, c.test.difference, c.significant) for name, c in zip(names, shown, strict=True)]
     text = "Bars: unadjusted 95 % intervals. Filled, coloured: significant after Holm's adjustment. Hollow, grey: not significant."
-    count = len(analysis.comparisons)
-    against = f"with {baseline}" if baseline else "of neighbouring configurations"
-    counted = f"{count} comparison{'s' if count != 1 else ''} {against}"
-    legend = label_legend(points) if baseline else ""
-    caption = Caption("differences", f"Differences in {analysis.score}", counted, legend + text)
-    return _drawn(forest_plot(caption, rows, "percentage points"))
+    count = f"{len(analysis.comparisons)} comparison{'s' if len(analysis.comparisons) != 1 else ''}"
+    against, legend = (f"with {baseline}", label_legend(points)) if baseline else ("of neighbouring configurations", "")
+    caption = Caption("differences", f"Differences in {analysis.score}", f"{count} {against}", legend + text)
+    return [plots.forest_plot(caption, rows, "percentage points")]
 
 
 def _difference_label(point: Point, baseline: Point) -> str:
@@ -213,40 +197,30 @@ def _step_plot(name: str, title: str, analysis: ExperimentAnalysis, points: Sequ
         return None
     spread = "Lines: mean over seeds. Bands: lowest to highest." if any(len(line.low) for line in series) else "One run per line."
     caption = Caption(name, title, _count_runs(analysis, points[:MAX_LINES]), f"{label_legend(points)}{spread}")
-    return line_plot(caption, series, "step", "validation accuracy, %", x_is_setting=False)
+    return plots.line_plot(caption, series, "step", "validation accuracy, %", x_is_setting=False)
 
 
 def _line_along(score: Score, factor: str, others: Mapping[str, Factor], points: Sequence[Point]) -> Series:
     x = [float(point.factors[factor]) for point in points]  # type: ignore[arg-type]
     summaries = [point.summary(score) for point in points]
     intervals = [summary.t for summary in summaries if summary and summary.t]
-    complete = len(intervals) == len(points)
-    low, high = ([100 * i.low for i in intervals], [100 * i.high for i in intervals]) if complete else ([], [])
-    dots = [
-        (value, 100 * result)
-        for value, point in zip(x, points, strict=True)
-        if len(point.trials) > 1
-        for result in point.values(score)
-    ]
+    if len(intervals) < len(points):
+        intervals = []
+    low, high = [100 * i.low for i in intervals], [100 * i.high for i in intervals]
+    repeated = [(value, point) for value, point in zip(x, points, strict=True) if len(point.trials) > 1]
+    dots = [(value, 100 * result) for value, point in repeated for result in point.values(score)]
     label = format_point(others) if others else short_name(factor)
     return Series(label, x, [100 * point.mean(score) for point in points], low, high, dots)
 
 
 def _explain_marks(points: Sequence[Point], *, lines: bool = False, boxes: bool = False) -> str:
     """Explain the marks that a figure of these configurations has."""
-    mean = "Lines" if lines else "Diamonds"
+    mean, spread = ("Lines", "Bands") if lines else ("Diamonds", "Bars")
     seeds = max((len(point.trials) for point in points), default=0)
     if seeds < 2:
         return f"{mean}: one run per configuration."
-    spread = "Bands" if lines else "Bars"
     text = f"{mean}: mean over seeds. Dots: single runs. {spread}: 95 % t interval of the mean."
-    return f"{text} Boxes: quartiles, from {MIN_BOX_VALUES} seeds." if boxes and seeds >= MIN_BOX_VALUES else text
-
-
-def _largest_groups(groups: Mapping[FactorItems, list[Point]]) -> list[tuple[FactorItems, list[Point]]]:
-    """Return the groups with the most configurations, as many as a figure can distinguish, in their order."""
-    keep = sorted(groups, key=lambda key: -len(groups[key]))[:MAX_LINES]
-    return [(key, groups[key]) for key in groups if key in keep]
+    return f"{text} Boxes: quartiles, from {plots.MIN_BOX_VALUES} seeds." if boxes and seeds >= plots.MIN_BOX_VALUES else text
 
 
 def _score_panel(points: Sequence[Point], score: Score) -> Panel:
@@ -257,9 +231,7 @@ def _score_panel(points: Sequence[Point], score: Score) -> Panel:
 def _in_order(analysis: ExperimentAnalysis, max_points: int) -> list[Point]:
     """Return the configurations in the plan's order; more than `max_points` with the best first."""
     points = list(analysis.data.points)
-    if len(points) <= max_points:
-        return points
-    return sorted(points, key=lambda point: -np.nan_to_num(point.mean(analysis.score)))
+    return points if len(points) <= max_points else sorted(points, key=lambda point: -np.nan_to_num(point.mean(analysis.score)))
 
 
 def _sorted_values(values: Sequence[Factor]) -> list[Factor]:
@@ -282,7 +254,3 @@ def _count_runs(analysis: ExperimentAnalysis, points: Sequence[Point]) -> str:
     runs, all_points = sum(len(point.trials) for point in points), len(analysis.data.points)
     subset = f" of {all_points}" if len(points) < all_points else ""
     return f"{len(points)}{subset} configuration{'s' if len(points) != 1 else ''}, {runs} run{'s' if runs != 1 else ''}"
-
-
-def _drawn(*drawings: ReportFigure | None) -> list[ReportFigure]:
-    return [drawing for drawing in drawings if drawing is not None]

@@ -14,7 +14,6 @@ MAX_FULL_CLAIMS, MAX_LISTED = 3, 8
 """Comparisons with a sentence each, and names in a list."""
 NEAR_LARGEST = 0.95
 """A size that reaches this share of the largest size's score is near it."""
-MAX_ROWS_ESTIMATED = 1e9
 
 
 def question_facts(data: ExperimentData) -> dict[str, list[str]]:
@@ -28,13 +27,8 @@ def question_facts(data: ExperimentData) -> dict[str, list[str]]:
         "Fixed": [*spec.fixed, "everything else: recipe defaults"],
     }
     if data.complete:
-        if not data.same_test_rows:
-            rows = "differ between runs: test scores are not comparable"
-        elif data.test_rows:
-            rows = f"the same {data.test_rows:,} in every run"
-        else:
-            rows = "a different number in some runs"
-        facts["Test rows"] = [rows]
+        number = f"the same {data.test_rows:,} in every run" if data.test_rows else "a different number in some runs"
+        facts["Test rows"] = [number if data.same_test_rows else "differ between runs: test scores are not comparable"]
     return facts
 
 
@@ -44,17 +38,9 @@ def findings(analysis: ExperimentAnalysis) -> list[str]:
     if best is None:
         return [*_unfinished(data), "No trial has a result yet."]
     sentences = [*(_best_of_several(analysis, best) if len(data.points) > 1 else _single_point(analysis, best))]
-    if data.spec.kind == "scaling":
-        sentences += _scaling(analysis)
-    return [
-        *sentences,
-        *_comparisons(analysis),
-        *_layers(analysis),
-        *_sizes(analysis),
-        *_row_comparisons(analysis),
-        *_sampling_error(analysis, best),
-        *_unfinished(data),
-    ]
+    for describe in (_scaling, _comparisons, _layers, _sizes, _row_comparisons):
+        sentences += describe(analysis)
+    return [*sentences, *_sampling_error(data, best), *_unfinished(data)]
 
 
 def headline(analysis: ExperimentAnalysis) -> tuple[str, str]:
@@ -91,8 +77,7 @@ def _single_point(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
         f"Mean {score}: {format_percent(summary.mean)} (95 % CI {format_range(summary.t)}, {summary.n} seeds). Standard deviation "
         f"between seeds: {100 * summary.sd:.2f} points; range: {format_percent(min(values))} to {format_percent(max(values))}."
     )
-    f1 = point.summary(MACRO_F1)
-    if f1 and f1.t:
+    if (f1 := point.summary(MACRO_F1)) and f1.t:
         yield f"Mean test macro F1: {f1.mean:.4f} (95 % CI {f1.t.low:.4f} to {f1.t.high:.4f})."
 
 
@@ -105,11 +90,9 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
             f"{format_percent(summary.mean)}; other seeds may rank the configurations differently."
         )
         return
+    mean = f"{format_percent(summary.mean)} (95 % CI {format_range(summary.t)}, {summary.n} seeds)"
     test = f" Its mean test accuracy: {format_percent(point.mean(ACCURACY))}." if score != ACCURACY else ""
-    yield (
-        f"Highest mean {score}: {format_point(point.factors)}, {format_percent(summary.mean)} (95 % CI {format_range(summary.t)}, "
-        f"{summary.n} seeds).{test}"
-    )
+    yield f"Highest mean {score}: {format_point(point.factors)}, {mean}.{test}"
     if ties := [format_point(p.factors) for p in data.points if p is not point and p.mean(score) == summary.mean]:
         yield f"Tied with it: {_listed(ties)}."
     if score.part == "validation":
@@ -132,21 +115,17 @@ def _comparisons(analysis: ExperimentAnalysis) -> Iterator[str]:
         return format_point(comparison.point.factors) + baseline
 
     versus = f" from {format_point(tested[0].baseline.factors)}" if shared_baseline else ""
+    total = f"{len(tested)} differences"
     if len(significant) <= MAX_FULL_CLAIMS:
         for comparison in significant:
             point, baseline = format_point(comparison.point.factors), format_point(comparison.baseline.factors)
             yield f"{capitalize(point)} vs. {baseline}: {comparison.verdict}."
     else:
         listed = _listed([f"{name(comparison)} {_signed_points(comparison.test.difference)}" for comparison in significant])
-        counts = f"{len(significant)} of {len(tested)} differences{versus} are significant"
-        yield f"{counts} (Holm-adjusted p < 0.05), in points: {listed}."
+        yield f"{len(significant)} of {total}{versus} are significant (Holm-adjusted p < 0.05), in points: {listed}."
     if others:
         names = _listed([name(comparison) for comparison in others])
-        count = (
-            f"{len(others)} of {len(tested)} differences{versus} are"
-            if significant
-            else f"None of the {len(tested)} differences is"
-        )
+        count = f"{len(others)} of {total}{versus} are" if significant else f"None of the {total} is"
         count = f"The difference{versus} is" if len(tested) == 1 else count
         yield f"{count} not significant (Holm-adjusted p ≥ 0.05): {names}. This does not show that they are equal."
     if detectable := sorted(comparison.test.detectable for comparison in tested if comparison.test.detectable):
@@ -173,6 +152,8 @@ def _sizes(analysis: ExperimentAnalysis) -> Iterator[str]:
 
 
 def _scaling(analysis: ExperimentAnalysis) -> Iterator[str]:
+    if analysis.data.spec.kind != "scaling":
+        return
     scaling = analysis.scaling_law
     if scaling is None:
         yield "Too few sizes for a power law: it needs three, and a fourth to check it."
@@ -191,25 +172,20 @@ def _scaling(analysis: ExperimentAnalysis) -> Iterator[str]:
             "is within the measured range."
         )
     else:
-        known = scaling.diminishing < MAX_ROWS_ESTIMATED
-        rows = f"about {scaling.diminishing:,.0f} rows" if known else "more than 10^9 rows"
+        rows = f"about {scaling.diminishing:,.0f} rows" if scaling.diminishing < 1e9 else "more than 10^9 rows"
         yield f"By the law, doubling the rows reduces the error by at least {points} up to {rows}."
     interval = f" (95 % CI {format_range(intervals.predictions[0])})" if intervals else ""
     error = format_percent(float(law.predict(scaling.at[0])))
     yield f"Extrapolation to twice the rows ({scaling.at[0]:,.0f}): error {error}{interval}, if the law holds."
-    if scaling.checked is None:
-        yield "The law was not checked: that needs four sizes, one of them held out."
-    else:
-        yield _law_check(scaling.checked)
+    unchecked = "The law was not checked: that needs four sizes, one of them held out."
+    yield _law_check(scaling.checked) if scaling.checked else unchecked
 
 
 def _law_check(checked: HoldOut) -> str:
     gap = 100 * (checked.measured - checked.predicted)
     direction = "more" if gap > 0 else "less"
-    measured = (
-        f"Fitted without its largest size, the law predicts an error of {format_percent(checked.predicted)} at {checked.rows:,.0f} "
-        f"rows; measured: {format_percent(checked.measured)}"
-    )
+    predicted = f"an error of {format_percent(checked.predicted)} at {checked.rows:,.0f} rows"
+    measured = f"Fitted without its largest size, the law predicts {predicted}; measured: {format_percent(checked.measured)}"
     if checked.gap is None:
         return f"{measured}, {abs(gap):.2f} points {direction}. One seed per size cannot separate this from chance."
     if checked.gap.low <= 0 <= checked.gap.high:
@@ -219,22 +195,16 @@ def _law_check(checked: HoldOut) -> str:
 
 
 def _row_comparisons(analysis: ExperimentAnalysis) -> Iterator[str]:
-    comparisons = analysis.row_comparisons
-    if comparisons:
-        significant = sum(comparison.p < 0.05 for comparison in comparisons)
-        yield (
-            f"Paired by seed, {significant} of {len(comparisons)} pairs of models differ on the test set (McNemar, Holm-adjusted "
-            "p < 0.05)."
-        )
+    if comparisons := analysis.row_comparisons:
+        pairs = f"{sum(comparison.p < 0.05 for comparison in comparisons)} of {len(comparisons)} pairs of models"
+        yield f"Paired by seed, {pairs} differ on the test set (McNemar, Holm-adjusted p < 0.05)."
 
 
-def _sampling_error(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
-    interval = sampling_interval(analysis.data, point)
-    if interval:
+def _sampling_error(data: ExperimentData, point: Point) -> Iterator[str]:
+    if interval := sampling_interval(data, point):
         yield (
-            f"With {analysis.data.test_rows:,} test rows, sampling error alone puts a test accuracy of "
-            f"{format_percent(interval.estimate)} at {format_range(interval)} (95 % CI, Wilson). Intervals over seeds do not "
-            "include it."
+            f"With {data.test_rows:,} test rows, sampling error alone puts a test accuracy of {format_percent(interval.estimate)} "
+            f"at {format_range(interval)} (95 % CI, Wilson). Intervals over seeds do not include it."
         )
 
 

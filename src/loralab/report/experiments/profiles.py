@@ -22,12 +22,9 @@ from loralab.report.experiments.analysis import (
 from loralab.report.experiments.experiment_data import ExperimentData, Score, read_experiment_data
 from loralab.report.figures.style import ReportFigure, figure_style
 
-FigureFunction = Callable[[ExperimentAnalysis], list[ReportFigure]]
-NO_AUGMENTATION = (None, "none", "", 0)
-
 
 @dataclass(frozen=True)
-class ReportProfile:
+class Profile:
     """score_part: whose accuracy decides: settings are chosen on validation rows, effects are measured on test rows.
 
     baseline: which pairs are compared; figures: in order; row_tests: whether pairs are also compared row by row.
@@ -35,31 +32,23 @@ class ReportProfile:
 
     score_part: Literal["test", "validation"]
     baseline: PairSelector
-    figures: tuple[FigureFunction, ...]
+    figures: tuple[Callable[[ExperimentAnalysis], figures.Drawings], ...]
     row_tests: bool = False
 
 
-DEFAULT_PROFILE = ReportProfile("test", pairs_with_first, (figures.number_figure, figures.score_figure))
-PROFILES: Mapping[str, ReportProfile] = {
-    "seeds": ReportProfile(
-        "test", pairs_with_first, (figures.score_figure, figures.seed_figure, figures.time_figure), row_tests=True
-    ),
-    "grid": ReportProfile("validation", pairs_with_best, (figures.factor_pair_figures, figures.number_figure, figures.step_figure)),
-    "ablation": ReportProfile("validation", pairs_with_defaults, (figures.score_figure, figures.step_figures_by_factor)),
-    "layers": ReportProfile(
-        "test", pairs_with_value(lambda value: value == "all"), (figures.cost_figure, figures.step_figure), row_tests=True
-    ),
-    "augmentation": ReportProfile(
-        "test", pairs_with_value(lambda value: value in NO_AUGMENTATION), (figures.number_figure, figures.score_figure)
-    ),
-    "active": ReportProfile("test", pairs_with_value(lambda value: value == "random"), (figures.number_figure,)),
-    "zero-shot": ReportProfile("test", pairs_with_first, (figures.score_figure,), row_tests=True),
-    "few-shot": ReportProfile("test", pairs_with_smaller, (figures.number_figure,)),
-    "scaling": ReportProfile("test", pairs_with_smaller, (figures.scaling_figure, figures.number_figure)),
-    "compare": ReportProfile(
-        "test", pairs_with_first, (figures.cost_figure, figures.seed_figure, figures.time_figure), row_tests=True
-    ),
-    "search": ReportProfile("validation", pairs_with_best, (figures.search_figures, figures.time_figure)),
+DEFAULT_PROFILE = Profile("test", pairs_with_first, (figures.number_figure, figures.score_figure))
+PROFILES: Mapping[str, Profile] = {
+    "seeds": Profile("test", pairs_with_first, (figures.score_figure, figures.seed_figure, figures.time_figure), row_tests=True),
+    "grid": Profile("validation", pairs_with_best, (figures.factor_pair_figures, figures.number_figure, figures.step_figure)),
+    "ablation": Profile("validation", pairs_with_defaults, (figures.score_figure, figures.step_figures_by_factor)),
+    "layers": Profile("test", pairs_with_value("all"), (figures.cost_figure, figures.step_figure), row_tests=True),
+    "augmentation": Profile("test", pairs_with_value(None, "none", "", 0), (figures.number_figure, figures.score_figure)),
+    "active": Profile("test", pairs_with_value("random"), (figures.number_figure,)),
+    "zero-shot": Profile("test", pairs_with_first, (figures.score_figure,), row_tests=True),
+    "few-shot": Profile("test", pairs_with_smaller, (figures.number_figure,)),
+    "scaling": Profile("test", pairs_with_smaller, (figures.scaling_figure, figures.number_figure)),
+    "compare": Profile("test", pairs_with_first, (figures.cost_figure, figures.seed_figure, figures.time_figure), row_tests=True),
+    "search": Profile("validation", pairs_with_best, (figures.search_figures, figures.time_figure)),
 }
 
 
@@ -81,4 +70,4 @@ def draw_experiment_figures(analysis: ExperimentAnalysis) -> list[ReportFigure]:
     """Draw every figure that the experiment has data for."""
     profile = PROFILES.get(analysis.data.spec.kind, DEFAULT_PROFILE)
     with figure_style():
-        return [drawing for draw in (*profile.figures, figures.difference_figure) for drawing in draw(analysis)]
+        return [drawing for draw in (*profile.figures, figures.difference_figure) for drawing in draw(analysis) if drawing]

@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, RowComparison, ScalingLaw, sort_by_factor
-from loralab.report.experiments.experiment_data import (
-    ACCURACY,
-    MACRO_F1,
-    SEED,
-    VALIDATION,
-    ExperimentData,
-    Point,
-    Score,
-    result_facts,
-)
+from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED, VALIDATION, ExperimentData, Point, Score
 from loralab.report.formatting import format_value, one_line
 from loralab.stats import Interval, Paired, wilson
 
@@ -27,10 +19,7 @@ DEFAULTS = "recipe defaults"
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table. The first `keys` columns are factors or names; cells are text, numbers, intervals or None.
-
-    An Interval is one cell on a page and two columns, low and high, in a CSV file.
-    """
+    """The first `keys` columns are factors or names. Cells: text, numbers, None or Interval (low and high in a CSV file)."""
 
     name: str
     title: str
@@ -45,10 +34,13 @@ def write_csv(table: ReportTable, file: IO[str]) -> None:
     spans = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
     writer = csv.writer(file, lineterminator="\n")
     names = [[f"{name} low", f"{name} high"] if span else [name] for name, span in zip(table.columns, spans, strict=True)]
-    writer.writerow([name for group in names for name in group])
+    writer.writerow(itertools.chain(*names))
     for row in table.rows:
-        cells = [_interval_ends(cell) if span else [cell] for cell, span in zip(row, spans, strict=True)]
-        writer.writerow([cell for group in cells for cell in group])
+        ends = [
+            [cell.low, cell.high] if isinstance(cell, Interval) else [None, None] if span else [cell]
+            for cell, span in zip(row, spans, strict=True)
+        ]
+        writer.writerow(itertools.chain(*ends))
 
 
 def format_point(factors: Mapping[str, Any]) -> str:
@@ -59,19 +51,16 @@ def format_point(factors: Mapping[str, Any]) -> str:
 
 def point_labels(points: Sequence[Point]) -> list[str]:
     """Return a label per configuration: the values that vary, or `format_point` where configurations have different factors."""
-    factors = list(dict.fromkeys(name for point in points for name in point.factors))
-    if not all(list(point.factors) == factors for point in points):
+    varied = _varied_factors(points)
+    if varied is None:
         return [format_point(point.factors) for point in points]
-    varied = _varied_factors(points, factors)
     return [one_line(" · ".join(format_value(point.factors[name]) for name in varied)) or DEFAULTS for point in points]
 
 
 def label_legend(points: Sequence[Point]) -> str:
     """Return the names of the values in `point_labels`, for a caption; empty where the labels name them."""
-    factors = list(dict.fromkeys(name for point in points for name in point.factors))
-    if not factors or not all(list(point.factors) == factors for point in points):
-        return ""
-    return f"Labels: {' · '.join(map(short_name, _varied_factors(points, factors)))}. "
+    varied = _varied_factors(points)
+    return f"Labels: {' · '.join(map(short_name, varied))}. " if varied else ""
 
 
 def short_name(factor: str) -> str:
@@ -82,11 +71,8 @@ def short_name(factor: str) -> str:
 def experiment_tables(analysis: ExperimentAnalysis) -> list[ReportTable]:
     """Return every table of an experiment that has rows."""
     data, score, kind = analysis.data, analysis.score, analysis.data.spec.kind
-    tables = [
-        point_table(data, score),
-        comparison_table(analysis.comparisons, score),
-        row_comparison_table(analysis.row_comparisons),
-    ]
+    tables = [point_table(data, score), comparison_table(analysis.comparisons, score)]
+    tables.append(row_comparison_table(analysis.row_comparisons))
     if kind in ("few-shot", "scaling", "active") and (table := sample_efficiency_table(analysis)):
         tables.append(table)
     if kind == "scaling" and analysis.scaling_law:
@@ -100,11 +86,11 @@ def trial_table(data: ExperimentData) -> ReportTable:
     results = [trial.result for trial in data.complete if trial.result]
     test = list(dict.fromkeys(name for result in results for name in result.scores))
     validation = list(dict.fromkeys(name for result in results for name in result.validation))
-    facts = list(dict.fromkeys(name for result in results for name in result_facts(result)))
+    facts = list(dict.fromkeys(name for result in results for name in result.facts()))
     rows = []
     for trial in data.trials:
         result = trial.result
-        of_test, of_validation, counts = (result.scores, result.validation, result_facts(result)) if result else ({}, {}, {})
+        of_test, of_validation, counts = (result.scores, result.validation, result.facts()) if result else ({}, {}, {})
         values = [*(of_test.get(n) for n in test), *(of_validation.get(n) for n in validation), *(counts.get(n) for n in facts)]
         train = trial.rows.get("train", {}).get("count")
         rows.append((trial.name, *(trial.factors.get(name) for name in names), trial.state, *values, train, trial.failure))
@@ -149,31 +135,26 @@ def point_table(data: ExperimentData, score: Score) -> ReportTable:
         "prefer t for few seeds. All runs share their test rows, so neither includes the sampling error of the test set. The "
         "interval over test rows (Wilson, of the mean test accuracy) does, and ignores seeds."
     )
-    title = "Scores of each configuration"
-    return ReportTable("points", title, (*columns, "CI over test rows", "seconds"), rows, len(factors), note)
+    columns = (*columns, "CI over test rows", "seconds")
+    return ReportTable("points", "Scores of each configuration", columns, rows, len(factors), note)
 
 
 def summary_table(data: ExperimentData, score: Score) -> ReportTable:
     """The configurations in short, for a terminal: factors, seeds, mean with its t interval."""
     whole = point_table(data, score)
     seeds, mean, t = (whole.columns.index(name) for name in ("seeds", str(score), "CI over seeds (t)"))
-    rows = [
-        (
-            *(format_value(cell) for cell in row[: whole.keys]),
-            row[seeds],
-            row[mean],
-            f"{row[t].low:.4f} to {row[t].high:.4f}" if row[t] else "",
-        )
-        for row in whole.rows
-    ]
+    rows = []
+    for row in whole.rows:
+        interval = f"{row[t].low:.4f} to {row[t].high:.4f}" if row[t] else ""
+        rows.append((*map(format_value, row[: whole.keys]), row[seeds], row[mean], interval))
     columns = (*whole.columns[: whole.keys], "seeds", str(score), "95 % CI")
     return ReportTable("summary", whole.title, columns, rows, whole.keys)
 
 
 def sampling_interval(data: ExperimentData, point: Point) -> Interval | None:
     """Return Wilson's interval of the mean test accuracy; None where the runs have different numbers of test rows."""
-    n, values = data.test_rows, point.values(ACCURACY)
-    return wilson(round(point.mean(ACCURACY) * n), n) if n and values else None
+    n = data.test_rows
+    return wilson(round(point.mean(ACCURACY) * n), n) if n and point.values(ACCURACY) else None
 
 
 def comparison_table(comparisons: Sequence[PointComparison], score: Score) -> ReportTable:
@@ -222,10 +203,10 @@ def sample_efficiency_table(analysis: ExperimentAnalysis) -> ReportTable | None:
         others = point.other_factors(factor)
         line = sort_by_factor([other for other in analysis.data.points if other.other_factors(factor) == others], factor)
         mean, largest, index = point.mean(score), line[-1].mean(score), line.index(point)
-        previous = line[index - 1] if index else None
-        gain = mean - previous.mean(score) if previous else None
-        added = point.training_rows - previous.training_rows if previous else 0
-        gain_per_100 = 100 * gain / added if gain is not None and added > 0 else None
+        gain = gain_per_100 = None
+        if index:
+            gain, added = mean - line[index - 1].mean(score), point.training_rows - line[index - 1].training_rows
+            gain_per_100 = 100 * gain / added if added > 0 else None
         share = mean / largest if largest else None
         rows.append((*point.factors.values(), point.training_rows, mean, share, gain, gain_per_100))
     columns = (*analysis.data.axes, "training rows", str(score), "share of the largest size's", "gain over the previous size")
@@ -243,27 +224,27 @@ def power_law_table(scaling: ScalingLaw) -> ReportTable:
     ]
     for at, interval in zip(scaling.at[:2], predictions, strict=True):
         rows.append((f"predicted error at {at:,.0f} rows", float(law.predict(at)), interval))
-    if scaling.checked:
-        checked = scaling.checked
-        rows.append(
-            (f"predicted error at {checked.rows:,.0f} rows, fitted without them", checked.predicted, checked.predicted_interval)
-        )
-        rows.append((f"measured error at {checked.rows:,.0f} rows", checked.measured, None))
+    if checked := scaling.checked:
+        size = f"{checked.rows:,.0f} rows"
+        rows.append((f"predicted error at {size}, fitted without them", checked.predicted, checked.predicted_interval))
+        rows.append((f"measured error at {size}", checked.measured, None))
         rows.append(("measured − predicted", checked.measured - checked.predicted, checked.gap))
     note = "error(rows) = c + a · rows^−b. Intervals are 95 %, a bootstrap over the seeds of each size."
     return ReportTable("power_law", "Power law", ("quantity", "value", "95 % CI"), rows, 1, note)
 
 
-def _varied_factors(points: Sequence[Point], factors: Sequence[str]) -> list[str]:
-    """Return the factors that distinguish the configurations: the recipe where each has its own, else all that vary."""
+def _varied_factors(points: Sequence[Point]) -> list[str] | None:
+    """Return the factors that distinguish the configurations: the recipe where each has its own, else all that vary.
+
+    None where configurations have different factors.
+    """
+    factors = list(dict.fromkeys(name for point in points for name in point.factors))
+    if not all(list(point.factors) == factors for point in points):
+        return None
     if len({point.factors.get("recipe") for point in points}) == len(points) > 1:
         return ["recipe"]
-    return [name for name in factors if len({point.factors[name] for point in points}) > 1] or [*factors]
+    return [name for name in factors if len({point.factors[name] for point in points}) > 1] or factors
 
 
 def _is_known(data: ExperimentData, score: Score) -> bool:
     return any(point.values(score) for point in data.points)
-
-
-def _interval_ends(cell: Any) -> list[float | None]:
-    return [cell.low, cell.high] if isinstance(cell, Interval) else [None, None]

@@ -10,23 +10,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from loralab.report.figures.style import (
-    BLUE,
-    COLORS,
-    DASHES,
-    GREY,
-    HEIGHT,
-    INK,
-    MARKERS,
-    VERMILLION,
-    WIDTH,
-    Caption,
-    ReportFigure,
-    label_rows,
-    legend_below,
-)
+from loralab.report.figures import style
+from loralab.report.figures.style import BLUE, COLORS, GREY, HEIGHT, INK, WIDTH, Caption, ReportFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.stats import Interval
 
@@ -59,6 +46,10 @@ class Series:
     dots: Sequence[tuple[float, float]] = ()
 
 
+Levels = Sequence[tuple[str, float]]
+"""Horizontal lines such as chance: (label, height)."""
+
+
 def strip_plot(caption: Caption, labels: Sequence[str], panels: Sequence[Panel]) -> ReportFigure | None:
     """Draw one row per category and one column per panel.
 
@@ -76,42 +67,33 @@ def strip_plot(caption: Caption, labels: Sequence[str], panels: Sequence[Panel])
         for i, (values, interval) in enumerate(zip(panel.values[:n], panel.intervals[:n], strict=True)):
             finite = [value for value in values if math.isfinite(value)]
             if finite and panel.bars:
-                _draw_bar(axes, i, finite, color)
+                axes.barh(i, float(np.mean(finite)), color=color, height=0.55, alpha=0.75)
+                axes.plot(finite, [i] * len(finite), ".", color=INK, markersize=3, alpha=0.7)
             elif finite:
                 _draw_strip(axes, i, finite, interval, color)
         axes.set_title(panel.title, fontsize=8.5, loc="left")
-        label_rows(axes, names)
+        style.label_rows(axes, names)
         axes.tick_params(axis="x", labelsize=7.5)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         if panel.bars:
             axes.set_xlim(left=0)
-            _shorten_x_ticks(axes)
+            axes.xaxis.set_major_formatter(_short_number)
         else:
             axes.margins(x=0.08)
     return ReportFigure(caption, figure)
 
 
 def line_plot(
-    caption: Caption,
-    series: Sequence[Series],
-    xlabel: str,
-    ylabel: str,
-    *,
-    levels: Sequence[tuple[str, float]] = (),
-    x_is_setting: bool = True,
+    caption: Caption, series: Sequence[Series], xlabel: str, ylabel: str, *, levels: Levels = (), x_is_setting: bool = True
 ) -> ReportFigure | None:
-    """Draw means along a number with their intervals as bands. levels: horizontal lines such as chance, (label, height).
-
-    x_is_setting: put a tick at each x, the values that were tried; False for steps.
-    """
+    """Draw means along a number with their intervals as bands. x_is_setting: a tick at each x that was tried; False for steps."""
     series = [line for line in series[:MAX_LINES] if len(line.x)]
     if not series:
         return None
-    figure = Figure(figsize=(WIDTH, HEIGHT + 0.16 * max(0, len(series) - 3)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes(HEIGHT + 0.16 * max(0, len(series) - 3))
     to_x = _scale_x(axes, sorted({x for line in series for x in line.x}), x_is_setting)
-    for color, dash, marker, line in zip(COLORS, DASHES, MARKERS, series, strict=False):
-        style: dict[str, Any] = {"color": color, "linestyle": dash, "marker": marker}
+    for color, dash, marker, line in zip(COLORS, style.DASHES, style.MARKERS, series, strict=False):
+        look: dict[str, Any] = {"color": color, "linestyle": dash, "marker": marker}
         x = [to_x(value) for value in line.x]
         if len(line.low):
             axes.fill_between(x, line.low, line.high, color=color, alpha=0.14, linewidth=0)
@@ -120,14 +102,14 @@ def line_plot(
         if line.dots:
             dot_x, dot_y = zip(*line.dots, strict=True)
             axes.plot([to_x(v) for v in dot_x], dot_y, marker, color=color, markersize=3, alpha=0.45, linestyle="none")
-        axes.plot(x, line.mean, label=shorten(line.label, 34), markersize=4.5 if len(x) <= 25 else 0, **style)
+        axes.plot(x, line.mean, label=shorten(line.label, 34), markersize=4.5 if len(x) <= 25 else 0, **look)
     for (label, height), dashes in zip(levels, (":", "-.", "--"), strict=False):
         axes.axhline(height, color=INK, linewidth=1.1, linestyle=dashes, label=shorten(label, 34))
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.margins(x=0.04, y=0.08)
     if len(series) + len(levels) > 1:
-        legend_below(axes)
+        style.legend_below(axes)
     return ReportFigure(caption, figure)
 
 
@@ -136,16 +118,15 @@ def forest_plot(caption: Caption, rows: Sequence[tuple[str, Interval | None, flo
     rows = rows[:MAX_ROWS]
     if not rows:
         return None
-    figure = Figure(figsize=(WIDTH, 1.0 + max(0.27 * len(rows), 0.8)), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes(1.0 + max(0.27 * len(rows), 0.8))
     axes.axvline(0, color=INK, linewidth=0.9)
     for i, (_, interval, difference, significant) in enumerate(rows):
-        color = GREY if not significant else BLUE if difference > 0 else VERMILLION
+        color = GREY if not significant else BLUE if difference > 0 else style.VERMILLION
         if interval:
             axes.hlines(i, 100 * interval.low, 100 * interval.high, color=color, linewidth=2)
-        fill = color if significant else "none"
-        axes.plot([100 * difference], [i], "D" if significant else "o", color=color, markersize=5, markerfacecolor=fill)
-    label_rows(axes, [shorten(label, MAX_LABEL) for label, *_ in rows])
+        marker, fill = ("D", color) if significant else ("o", "none")
+        axes.plot([100 * difference], [i], marker, color=color, markersize=5, markerfacecolor=fill)
+    style.label_rows(axes, [shorten(label, MAX_LABEL) for label, *_ in rows])
     axes.set_xlabel(xlabel)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     return ReportFigure(caption, figure)
@@ -155,8 +136,7 @@ def slope_plot(caption: Caption, labels: Sequence[str], seeds: Sequence[Sequence
     """Draw one line per seed across two to eight categories. seeds: (seeds, categories)."""
     if len(labels) < 2 or len(labels) > 8 or not seeds:
         return None
-    figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes()
     for values in seeds:
         axes.plot(range(len(labels)), values, color=GREY, marker="o", markersize=3.5, linewidth=1.0, alpha=0.8)
     axes.plot(range(len(labels)), np.mean(seeds, axis=0), color=BLUE, marker="D", linewidth=2.2, label="mean")
@@ -174,23 +154,17 @@ def scatter_plot(
     groups = [group for group in groups[:MAX_LINES] if len(group[1])]
     if not groups:
         return None
-    figure = Figure(figsize=(WIDTH, HEIGHT + 0.16 * max(0, len(groups) - 3)), layout="constrained")
-    axes = figure.subplots()
-    for color, marker, (label, x, y) in zip(COLORS, MARKERS, groups, strict=False):
+    figure, axes = single_axes(HEIGHT + 0.16 * max(0, len(groups) - 3))
+    for color, marker, (label, x, y) in zip(COLORS, style.MARKERS, groups, strict=False):
         axes.plot(x, y, label=shorten(label, 34), color=color, marker=marker, linestyle="none", alpha=0.85)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    _shorten_x_ticks(axes)
+    axes.xaxis.set_major_formatter(_short_number)
     axes.margins(x=0.08, y=0.1)
     if len(groups) > 1:
-        legend_below(axes)
+        style.legend_below(axes)
     return ReportFigure(caption, figure)
-
-
-def _draw_bar(axes: Axes, row: int, values: Sequence[float], color: str) -> None:
-    axes.barh(row, float(np.mean(values)), color=color, height=0.55, alpha=0.75)
-    axes.plot(values, [row] * len(values), ".", color=INK, markersize=3, alpha=0.7)
 
 
 def _draw_strip(axes: Axes, row: int, values: Sequence[float], interval: Interval | None, color: str) -> None:
@@ -222,36 +196,24 @@ def _scale_x(axes: Axes, points: Sequence[float], x_is_setting: bool) -> Callabl
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         return float
     if spans and len(positive) < len(points):
-        places = {point: float(i) for i, point in enumerate(points)}
-        axes.set_xticks(list(places.values()), [f"{point:g}" for point in points], fontsize=8)
-        return places.__getitem__
+        axes.set_xticks(range(len(points)), [f"{point:g}" for point in points], fontsize=8)
+        return {point: float(i) for i, point in enumerate(points)}.__getitem__
     if spans:
         axes.set_xscale("log")
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    ends = (math.log(points[0]), math.log(points[-1])) if spans else (points[0], points[-1])
-    ticks: list[float] = []
+        axes.minorticks_off()
+    places = [math.log(point) if spans else point for point in points]
+    ticks: dict[float, str] = {}
     last = -math.inf
-    for point in points:
-        position = ((math.log(point) if spans else point) - ends[0]) / ((ends[1] - ends[0]) or 1)
-        if position - last >= 0.022 * (len(_tick_label(point)) + 1):
-            ticks.append(point)
-            last = position
-    axes.set_xticks(ticks, [_tick_label(point) for point in ticks], fontsize=8)
+    for point, place in zip(points, places, strict=True):
+        position = (place - places[0]) / ((places[-1] - places[0]) or 1)
+        label = f"{point:,.0f}" if point >= 1000 else f"{point:g}"
+        if position - last >= 0.022 * (len(label) + 1):
+            ticks[point], last = label, position
+    axes.set_xticks(list(ticks), list(ticks.values()), fontsize=8)
     return float
 
 
-def _tick_label(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
-
-
-def _shorten_x_ticks(axes: Axes) -> None:
-    """Write large numbers on the x axis as 1.2M or 300k."""
-    axes.xaxis.set_major_formatter(lambda value, _: _short_number(value))
-
-
-def _short_number(value: float) -> str:
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
+def _short_number(value: float, position: float) -> str:
+    """Format a tick's large value as 1.2M or 300k."""
+    size, letter = (1e6, "M") if abs(value) >= 1e6 else (1e3, "k") if abs(value) >= 1e3 else (1, "")
+    return f"{value / size:g}{letter}"

@@ -9,27 +9,15 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from loralab.report.figures.style import (
-    BLUE,
-    CORRECT_FILL,
-    GREEN,
-    GRID,
-    HEIGHT,
-    INK,
-    VERMILLION,
-    WIDTH,
-    Caption,
-    ReportFigure,
-    legend_below,
-)
+from loralab.report.figures import style
+from loralab.report.figures.style import BLUE, CORRECT_FILL, INK, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.stats import HoldOut, Interval, PowerLaw
 
 Grid = npt.NDArray[np.float64]
 """(ys, xs): the mean of each pair of settings, nan for a pair without trials."""
-_CELL_WIDTH = 0.56
 
 
 def heat_map(caption: Caption, xs: Sequence[str], ys: Sequence[str], grid: Grid, xlabel: str, ylabel: str) -> ReportFigure | None:
@@ -37,9 +25,8 @@ def heat_map(caption: Caption, xs: Sequence[str], ys: Sequence[str], grid: Grid,
     if not np.isfinite(grid).any() or len(xs) * len(ys) > 400:
         return None
     names = [shorten(y, 16) for y in ys]
-    width = max(WIDTH, 0.075 * max(map(len, names)) + 0.8 + _CELL_WIDTH * len(xs))
-    figure = Figure(figsize=(width, max(2.2, 1.0 + 0.46 * len(ys))), layout="constrained")
-    axes = figure.subplots()
+    width = max(WIDTH, 0.075 * max(map(len, names)) + 0.8 + 0.56 * len(xs))
+    figure, axes = single_axes(max(2.2, 1.0 + 0.46 * len(ys)), width)
     low, high = float(np.nanmin(grid)), float(np.nanmax(grid))
     for i, j in np.argwhere(np.isfinite(grid)):
         share = (grid[i, j] - low) / (high - low) if high > low else 0.5
@@ -81,7 +68,7 @@ def surface_plot(
     axes.view_init(elev=26, azim=-58)
     for axis in (axes.xaxis, axes.yaxis, axes.zaxis):
         axis.pane.set_visible(False)
-        axis._axinfo["grid"]["color"] = GRID
+        axis._axinfo["grid"]["color"] = style.GRID
     return ReportFigure(caption, figure)
 
 
@@ -97,33 +84,30 @@ def power_law_plot(  # noqa: PLR0913 - every argument is drawn
     diminishing: float | None,
 ) -> ReportFigure:
     """Draw errors by training rows on a log scale, the law fitted to them up to max_rows, and the law without the last size."""
-    figure = Figure(figsize=(WIDTH, HEIGHT + 0.3), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = single_axes(style.HEIGHT + 0.3)
     smallest, largest = min(rows), max(rows)
     dense = np.geomspace(smallest, max_rows, 120)
     if band:
-        band_rows, intervals = band
-        low, high = [100 * i.low for i in intervals], [100 * i.high for i in intervals]
-        axes.fill_between(band_rows, low, high, color=BLUE, alpha=0.14, linewidth=0)
+        low, high = [100 * i.low for i in band[1]], [100 * i.high for i in band[1]]
+        axes.fill_between(band[0], low, high, color=BLUE, alpha=0.14, linewidth=0)
     axes.plot(rows, 100 * np.asarray(errors), "o", color=INK, markersize=3, alpha=0.45, label="one run")
     inside, outside = dense[dense <= largest], dense[dense >= largest]
     axes.plot(inside, 100 * law.predict(inside), color=BLUE, label="power law")
     axes.plot(outside, 100 * law.predict(outside), color=BLUE, linestyle=":", label="extrapolation")
     if hold_out:
         x = dense[dense <= hold_out.rows]
-        axes.plot(x, 100 * hold_out.law.predict(x), color=VERMILLION, linestyle="--", linewidth=1.2, label="without the last size")
+        axes.plot(x, 100 * hold_out.law.predict(x), "--", color=VERMILLION, linewidth=1.2, label="without the last size")
         axes.plot([hold_out.rows], [100 * hold_out.predicted], "D", color=VERMILLION, markersize=5)
     if diminishing and smallest < diminishing < max_rows:
-        axes.axvline(diminishing, color=GREEN, linewidth=1.0, linestyle="-.", label="doubling gains 1 point")
+        axes.axvline(diminishing, color=style.GREEN, linewidth=1.0, linestyle="-.", label="doubling gains 1 point")
     axes.set_xscale("log")
     ticks = _readable_ticks(sorted({*map(float, rows), float(max_rows)}))
     axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks], fontsize=8)
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
     axes.yaxis.set_major_locator(MaxNLocator(6))
     axes.set(xlabel="training rows", ylabel="test error, %")
     axes.set_ylim(bottom=0)
-    legend_below(axes)
+    style.legend_below(axes)
     return ReportFigure(caption, figure)
 
 
