@@ -266,6 +266,17 @@ def test_yaml_and_overrides_lose_nothing(tmp_path_factory: pytest.TempPathFactor
     assert config.override("tuning=full").override(f"tuning={config.tuning}") == config
 
 
+@pytest.mark.parametrize("word", ["none", "None", "null", "~", ""])
+def test_none_in_a_file_is_no_value(word: str, tmp_path: Path) -> None:
+    text = f"name: {word}\nlora: {{layers: {word}}}\ntrain:\n  patience: {word}\ndata:\n  clean: {word}\n"
+    assert load_config(write(tmp_path / "a.yaml", text)) == Config().override("data.clean=")
+
+
+@pytest.mark.parametrize("word", ["true", "True", "TRUE", "false", "False", "FALSE"])
+def test_booleans_are_those_of_yaml_1_2(word: str) -> None:
+    assert Config().override(f"train.gradient_checkpointing={word}").train.gradient_checkpointing is (word.lower() == "true")
+
+
 def test_settings_without_effect_are_remarked() -> None:
     unused = Config().override("data.validation=0", "train.patience=3", "train.monitor=accuracy", "data.sample_seed=1")
     remarks = "\n".join(unused.remarks())

@@ -128,7 +128,7 @@ class DataConfig(SettingsSection):
     )
     max_length: int = Field(128, ge=8, le=512, description="tokens kept per text, special tokens included")
     augment: Words = Field(
-        (), description="techniques for more training rows, in turns: synonym, insertion, deletion, swap, back_translation"
+        (), description="data augmentation techniques, applied in turn: synonym, insertion, deletion, swap, back_translation"
     )
     augment_ratio: Real = Field(0.25, ge=0, description="augmented rows per training row; 0: none")
     augment_strength: Real = Field(0.1, gt=0, le=1, description="fraction of a text's words that augmentation changes")
