@@ -230,7 +230,7 @@ def test_yaml_gives_the_same_settings_back(tmp_path: Path, name: str) -> None:
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12).filter(lambda name: name not in NONE_WORDS)
 reals = st.floats(1e-12, 1e6)
-trees = st.builds(
+trees: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     seed=st.integers(0, 2**63),
     name=st.none() | names,
