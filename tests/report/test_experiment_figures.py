@@ -171,5 +171,5 @@ def test_a_number_with_one_value_per_line_has_no_line_figure(tmp_path: Path) -> 
     points: list[tuple[Factors, list[float]]] = [({"data.augment": "none", "data.augment_ratio": 0}, THREE)]
     points += [({"data.augment": name, "data.augment_ratio": 0.5}, THREE) for name in ("synonym", "swap")]
     analysis = analyze_experiment(make_experiment(tmp_path / "x", "augmentation", over_seeds(points)))
-    assert analysis.numeric_factor == "data.augment_ratio"
+    assert analysis.data.numeric_factor == "data.augment_ratio"
     assert "by_number" not in {drawing.name for drawing in draw_experiment_figures(analysis)}

@@ -110,13 +110,8 @@ def format_column(cells: Sequence[object]) -> list[str]:
 
 
 def _render(template: str, drawings: Sequence[ReportFigure], **values: Any) -> str:
-    environment = Environment(
-        loader=PackageLoader("loralab.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = Environment(loader=PackageLoader("loralab.report", "templates"), autoescape=True, undefined=StrictUndefined)
+    environment.trim_blocks = environment.lstrip_blocks = True
     environment.filters |= {"value": format_value, "clip": clip, "line": one_line, "breakable": breakable}
     figures = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
     return environment.get_template(template).render(figures=figures, version=metadata.version("loralab"), **values)

@@ -20,10 +20,7 @@ _PATH_SETTINGS = ("data.source", "data.test", "data.validation", "data.train_ind
 
 
 def model_card(run: RunData, files: frozenset[str]) -> str:
-    """Return the card as text. `files`: the names inside the run's model folder, which decide the usage example.
-
-    Its scores are those on the test rows. It holds no path of this machine. Raises ValueError for metadata the hub would refuse.
-    """
+    """Return the card, without local paths. `files`: names in the model folder. Raises ValueError for metadata the hub refuses."""
     body = "\n".join([*_summary(run), *_training(run), *_scores(run), *_limits(run), *_usage(run, files)])
     return str(ModelCard(f"---\n{_metadata(run).to_yaml()}\n---\n\n{body}\n"))  # parses the metadata back: invalid ones raise
 
@@ -139,17 +136,14 @@ def _usage(run: RunData, files: frozenset[str]) -> Iterator[str]:
     yield "With peft, without cleaning and temperature (`model` is the folder next to this card):\n"
     auto_class = "AutoModel" if separate_head else "AutoModelForSequenceClassification"
     num_labels = "" if separate_head else f", num_labels={classes}"
-    yield "```python"
-    yield "import torch"
-    yield "from peft import PeftModel"
+    yield "```python\nimport torch\nfrom peft import PeftModel"
     if separate_head:
         yield "from safetensors.torch import load_file"
     yield f"from transformers import {auto_class}, PreTrainedTokenizerFast\n"
     yield 'tokenizer = PreTrainedTokenizerFast(tokenizer_file="model/tokenizer.json")'
     yield f'base = {auto_class}.from_pretrained("{base}"{num_labels})'
     yield 'model = PeftModel.from_pretrained(base, "model").eval()'
-    yield 'tokens = tokenizer("a text", return_tensors="pt", return_token_type_ids=False)'
-    yield "with torch.no_grad():"
+    yield 'tokens = tokenizer("a text", return_tensors="pt", return_token_type_ids=False)\nwith torch.no_grad():'
     if separate_head:
         mean = run.model.get("pooling") == "mean"
         yield f"    pooled = model(**tokens).last_hidden_state{'.mean(dim=1)' if mean else '[:, 0]'}"

@@ -74,10 +74,7 @@ class PredictionSummary:
 
 
 def read_predictions(folder: Path, classes: Sequence[str]) -> PredictionSummary | None:
-    """Summarise a run's predictions.csv; None for a run without one. Raises LoralabError for a damaged file.
-
-    The file is read in pieces, so memory does not grow with its rows.
-    """
+    """Summarise a run's predictions.csv, read in pieces; None for a run without one. Raises LoralabError for a damaged file."""
     path = folder / run_folder.PREDICTIONS
     if not path.is_file():
         return None
@@ -86,10 +83,7 @@ def read_predictions(folder: Path, classes: Sequence[str]) -> PredictionSummary 
 
 
 def read_correct(folder: Path) -> dict[str, bool]:
-    """Return whether each test row, by its number, is classified correctly; empty for a run without predictions.
-
-    Raises LoralabError for a damaged file.
-    """
+    """Return row number → classified correctly; empty for a run without predictions. Raises LoralabError for a damaged file."""
     path = folder / run_folder.PREDICTIONS
     if not path.is_file():
         return {}

@@ -21,10 +21,7 @@ from loralab.storage.files import atomic_folder, atomic_write, write_errors, wri
 
 
 def write_report(path: Path) -> Path:
-    """Write the report of a run, an experiment or a folder that holds some, and return its page.
-
-    Raises LoralabError for a path that is none of these and for damaged files.
-    """
+    """Write the report of a run, an experiment or a folder of some; return its page. Raises LoralabError for anything else."""
     if experiment_folder.is_experiment(path):
         return write_experiment_report(path, analyze_experiment(path))
     if (path / run_folder.CONFIG).is_file():
@@ -71,9 +68,8 @@ def write_experiment_report(folder: Path, analysis: ExperimentAnalysis) -> Path:
 def write_dashboard(folder: Path) -> Path:
     """Write report.html of all experiments and runs in a folder, with links to their own pages; return it."""
     rows = read_dashboard(folder)
-    links = {
-        row.name: f"{quote(row.name)}/{run_folder.REPORT}" for row in rows if (folder / row.name / run_folder.REPORT).is_file()
-    }
+    written = [row.name for row in rows if (folder / row.name / run_folder.REPORT).is_file()]
+    links = {name: f"{quote(name)}/{run_folder.REPORT}" for name in written}
     page = folder / experiment_folder.REPORT
     _write_text(page, render_dashboard(folder.resolve().name, dashboard_tables(rows), links, draw_dashboard(rows)))
     return page

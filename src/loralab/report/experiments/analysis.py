@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
-import numpy as np
-
 from loralab import stats
-from loralab.errors import LoralabError
 from loralab.report.experiments.experiment_data import ACCURACY, ExperimentData, FactorItems, Point, Score
-from loralab.report.formatting import is_number
+from loralab.report.scaling_law import ScalingLaw, fit_scaling_law
 from loralab.storage.experiment_folder import Factor
 
 PointPairs = list[tuple[Point, Point]]
 """(configuration, baseline) pairs."""
 PairSelector = Callable[[ExperimentData, Score], PointPairs]
 MAX_ROW_COMPARISONS = 60
-SMALL_GAIN = 0.01
-"""Returns diminish when doubling the rows reduces the error by less than this."""
-MAX_EXTRAPOLATION = 4
-"""The law is drawn up to this multiple of the largest number of rows."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +57,6 @@ class RowComparison:
 
 
 @dataclass(frozen=True)
-class ScalingLaw:
-    """The power law of an experiment's errors.
-
-    rows, errors: one value per run. at: rows of the predictions, twice and four times the largest size first. checked: the law
-    fitted without the largest size. diminishing: rows from which doubling gains less than `SMALL_GAIN`.
-    """
-
-    rows: tuple[float, ...]
-    errors: tuple[float, ...]
-    law: stats.PowerLaw
-    intervals: stats.LawIntervals | None
-    checked: stats.HoldOut | None
-    at: tuple[float, ...]
-    diminishing: float
-
-
-@dataclass(frozen=True)
 class ExperimentAnalysis:
     """An experiment with the score that decides and the comparisons of its configurations."""
 
@@ -96,35 +71,11 @@ class ExperimentAnalysis:
         return best_point(self.data.points, self.score)
 
     @cached_property
-    def numeric_factor(self) -> str | None:
-        """The first numeric factor with several values."""
-        return numeric_factor(self.data)
-
-    @cached_property
-    def factor_pair(self) -> tuple[str, str] | None:
-        """The first two factors with several values."""
-        names = [name for name, values in self.data.axes.items() if len(values) > 1]
-        return (names[0], names[1]) if len(names) > 1 else None
-
-    @cached_property
     def scaling_law(self) -> ScalingLaw | None:
         """The power law of test errors by training rows; None for too few sizes."""
         runs = [t for t in self.data.complete if "train" in t.rows and t.value(ACCURACY) is not None]
-        rows = tuple(float(trial.rows["train"]["count"]) for trial in runs)
         errors = tuple(1 - cast(float, trial.value(ACCURACY)) for trial in runs)
-        try:
-            law = stats.fit_power_law(rows, errors)
-        except (LoralabError, ValueError):
-            return None
-        curve = np.geomspace(min(rows), MAX_EXTRAPOLATION * max(rows), 25).tolist()
-        at = (2.0 * max(rows), float(MAX_EXTRAPOLATION * max(rows)), *curve)
-        intervals: stats.LawIntervals | None = None
-        checked: stats.HoldOut | None = None
-        with suppress(LoralabError):
-            intervals = stats.law_intervals(rows, errors, at=at)
-        with suppress(LoralabError):
-            checked = stats.hold_out_last(rows, errors)
-        return ScalingLaw(rows, errors, law, intervals, checked, at, stats.diminishing(law, gain=SMALL_GAIN))
+        return fit_scaling_law(tuple(float(trial.rows["train"]["count"]) for trial in runs), errors)
 
 
 def compare_points(pairs: PointPairs, score: Score) -> list[PointComparison]:
@@ -159,11 +110,6 @@ def best_point(points: Sequence[Point], score: Score) -> Point | None:
     return max(scored, key=lambda point: point.mean(score), default=None)
 
 
-def numeric_factor(data: ExperimentData) -> str | None:
-    """Return the first numeric factor with several values."""
-    return next((name for name, values in data.axes.items() if len(values) > 1 and all(map(is_number, values))), None)
-
-
 def pairs_with_first(data: ExperimentData, score: Score) -> PointPairs:
     """Pair every configuration with the first one, such as the first recipe given."""
     return [(point, data.points[0]) for point in data.points[1:]]
@@ -195,7 +141,7 @@ def pairs_with_value(*values: Factor) -> PairSelector:
 
 def pairs_with_smaller(data: ExperimentData, score: Score) -> PointPairs:
     """Pair every configuration with the next smaller one along the first numeric factor, the other factors equal."""
-    factor = numeric_factor(data)
+    factor = data.numeric_factor
     if factor is None:
         return []
     groups = group_by_other_factors(data.points, factor).values()

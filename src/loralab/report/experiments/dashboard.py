@@ -45,17 +45,11 @@ class DashboardRow:
 
 
 def read_dashboard(folder: Path) -> list[DashboardRow]:
-    """Read every experiment and run directly in a folder, newest first; a damaged one has its problem in its row.
-
-    Raises LoralabError for a folder without any.
-    """
+    """Read the experiments and runs in a folder, newest first; damaged ones with their problem. Raises LoralabError for none."""
     if not folder.is_dir():
         raise LoralabError(f"there is no {folder}: give a run, an experiment, or a folder that holds some")
-    rows = [
-        (path.stat().st_mtime, row)
-        for path in sorted(folder.iterdir())
-        if path.is_dir() and not path.name.startswith(".") and (row := _read_row(path))
-    ]
+    folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
+    rows = [(path.stat().st_mtime, row) for path in folders if (row := _read_row(path))]
     if not rows:
         raise LoralabError(f"{folder} is no run and no experiment, and holds none")
     return [row for _, row in sorted(rows, key=lambda item: -item[0])]

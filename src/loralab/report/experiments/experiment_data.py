@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loralab.errors import LoralabError
+from loralab.report.formatting import is_number
 from loralab.report.predictions import read_correct
 from loralab.report.run_data import CompletedRun, Evaluation, count_scored_rows, parse_events, parse_result
 from loralab.stats import Summary, summary
@@ -145,6 +146,11 @@ class ExperimentData:
         """Each factor except the seed, with its values that have a result, in order of appearance."""
         names = dict.fromkeys(name for point in self.points for name in point.factors)
         return {name: tuple(dict.fromkeys(p.factors[name] for p in self.points if name in p.factors)) for name in names}
+
+    @cached_property
+    def numeric_factor(self) -> str | None:
+        """The first numeric factor with several values."""
+        return next((name for name, values in self.axes.items() if len(values) > 1 and all(map(is_number, values))), None)
 
     @cached_property
     def seeds(self) -> tuple[Factor, ...]:

@@ -51,7 +51,7 @@ def cost_figure(analysis: ExperimentAnalysis) -> Drawings:
 
 def number_figure(analysis: ExperimentAnalysis) -> Drawings:
     """The score along the first numeric factor, one line per combination of the others."""
-    factor, score = analysis.numeric_factor, analysis.score
+    factor, score = analysis.data.numeric_factor, analysis.score
     if factor is None:
         return []
     groups = group_by_other_factors(sort_by_factor(analysis.data.points, factor), factor)
@@ -91,9 +91,10 @@ def step_figures_by_factor(analysis: ExperimentAnalysis) -> Drawings:
 
 def factor_pair_figures(analysis: ExperimentAnalysis) -> Drawings:
     """Two factors at once as a heat map and a surface; other factors are those of the best configuration."""
-    if analysis.factor_pair is None or analysis.best is None:
+    varied = [name for name, values in analysis.data.axes.items() if len(values) > 1]
+    if len(varied) < 2 or analysis.best is None:
         return []
-    across, up = analysis.factor_pair
+    across, up = varied[:2]
     fixed = analysis.best.other_factors(across, up)
     xs, ys = _sorted_values(analysis.data.axes[across]), _sorted_values(analysis.data.axes[up])
     grid = np.full((len(ys), len(xs)), np.nan)
@@ -139,24 +140,13 @@ def scaling_figure(analysis: ExperimentAnalysis) -> Drawings:
     scaling = analysis.scaling_law
     if scaling is None:
         return []
-    band = (scaling.at[2:], scaling.intervals.predictions[2:]) if scaling.intervals else None
     text = (
         "error = c + a · rows^−b (Hestness et al. 2017), fitted to single runs; the band is the bootstrap interval over seeds. "
         "The dashed law is fitted without the largest size; the distance of its diamond from the dots there is the error of the "
         "extrapolation."
     )
-    sizes = len(set(scaling.rows))
-    drawing = power_law_plot(
-        Caption("law", "Learning curve and power law", f"{len(scaling.rows)} runs at {sizes} sizes", text),
-        scaling.rows,
-        scaling.errors,
-        scaling.law,
-        max_rows=scaling.at[1],
-        band=band,
-        hold_out=scaling.checked,
-        diminishing=scaling.diminishing,
-    )
-    return [drawing]
+    rows = f"{len(scaling.rows)} runs at {len(set(scaling.rows))} sizes"
+    return [power_law_plot(Caption("law", "Learning curve and power law", rows, text), scaling)]
 
 
 def difference_figure(analysis: ExperimentAnalysis) -> Drawings:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from loralab.report.experiments.analysis import SMALL_GAIN, ExperimentAnalysis, PointComparison, sort_by_factor
+from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, sort_by_factor
 from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, ExperimentData, Point
 from loralab.report.experiments.result_tables import format_point, sampling_interval
 from loralab.report.formatting import capitalize, format_value
+from loralab.report.scaling_law import SMALL_GAIN
 from loralab.stats import FEWEST_SEEDS, HoldOut, Interval
 
 MAX_FULL_CLAIMS, MAX_LISTED = 3, 8
@@ -137,7 +138,7 @@ def _comparisons(analysis: ExperimentAnalysis) -> Iterator[str]:
 
 def _sizes(analysis: ExperimentAnalysis) -> Iterator[str]:
     """For few-shot and active learning: the smallest size near the largest one's score, per line."""
-    factor, data, score = analysis.numeric_factor, analysis.data, analysis.score
+    factor, data, score = analysis.data.numeric_factor, analysis.data, analysis.score
     if data.spec.kind not in ("few-shot", "active") or factor is None or data.min_seeds < FEWEST_SEEDS:
         return
     for others in dict.fromkeys(point.other_factors(factor) for point in data.points):

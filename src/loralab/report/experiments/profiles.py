@@ -19,7 +19,7 @@ from loralab.report.experiments.analysis import (
     pairs_with_smaller,
     pairs_with_value,
 )
-from loralab.report.experiments.experiment_data import ExperimentData, Score, read_experiment_data
+from loralab.report.experiments.experiment_data import Score, read_experiment_data
 from loralab.report.figures.style import ReportFigure, figure_style
 
 
@@ -54,12 +54,9 @@ PROFILES: Mapping[str, Profile] = {
 
 def analyze_experiment(folder: Path) -> ExperimentAnalysis:
     """Read an experiment and compare its configurations. Raises LoralabError for a folder without one and for damaged files."""
-    return analyze(read_experiment_data(folder))
-
-
-def analyze(data: ExperimentData) -> ExperimentAnalysis:
-    """Compare the configurations by their kind's profile. Without validation rows the test rows decide."""
+    data = read_experiment_data(folder)
     profile = PROFILES.get(data.spec.kind, DEFAULT_PROFILE)
+    # without validation rows the test rows decide
     score = Score("validation" if profile.score_part == "validation" and data.has_validation else "test")
     pairs = profile.baseline(data, score)
     row_comparisons = compare_rows(pairs) if profile.row_tests else []

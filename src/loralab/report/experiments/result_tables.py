@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, RowComparison, ScalingLaw, sort_by_factor
+from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, RowComparison, sort_by_factor
 from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED, VALIDATION, ExperimentData, Point, Score
 from loralab.report.formatting import format_value, one_line
+from loralab.report.scaling_law import ScalingLaw
 from loralab.stats import Interval, Paired, wilson
 
 DEFAULTS = "recipe defaults"
@@ -112,10 +113,7 @@ def trial_overview(data: ExperimentData) -> ReportTable:
 
 
 def point_table(data: ExperimentData, score: Score) -> ReportTable:
-    """One row per configuration: its factors, the score over its seeds, and the means of other scores.
-
-    Configurations with different factors get one column with their text.
-    """
+    """One row per configuration: its factors (one text where they differ), the score over its seeds, and means of others."""
     alike = all(list(point.factors) == list(data.axes) for point in data.points)
     factors = list(data.axes) if alike else ["configuration"]
     others = [other for other in (ACCURACY, MACRO_F1, VALIDATION) if other != score and _is_known(data, other)]
@@ -195,7 +193,7 @@ def row_comparison_table(comparisons: Sequence[RowComparison]) -> ReportTable:
 
 def sample_efficiency_table(analysis: ExperimentAnalysis) -> ReportTable | None:
     """What each step along the first numeric factor adds, the other factors equal: score, share of the largest's, gain."""
-    factor, score = analysis.numeric_factor, analysis.score
+    factor, score = analysis.data.numeric_factor, analysis.score
     if factor is None:
         return None
     rows = []
@@ -216,12 +214,8 @@ def sample_efficiency_table(analysis: ExperimentAnalysis) -> ReportTable | None:
 def power_law_table(scaling: ScalingLaw) -> ReportTable:
     """The power law's parameters with their intervals, and its predictions."""
     law, intervals = scaling.law, scaling.intervals
-    predictions = intervals.predictions[:2] if intervals else (None, None)
-    rows: list[tuple[object, ...]] = [
-        ("c (irreducible error)", law.c, intervals.c if intervals else None),
-        ("b (exponent)", law.b, intervals.b if intervals else None),
-        ("a (scale)", law.a, None),
-    ]
+    c, b, predictions = (intervals.c, intervals.b, intervals.predictions[:2]) if intervals else (None, None, (None, None))
+    rows: list[tuple[object, ...]] = [("c (irreducible error)", law.c, c), ("b (exponent)", law.b, b), ("a (scale)", law.a, None)]
     for at, interval in zip(scaling.at[:2], predictions, strict=True):
         rows.append((f"predicted error at {at:,.0f} rows", float(law.predict(at)), interval))
     if checked := scaling.checked:
@@ -234,10 +228,7 @@ def power_law_table(scaling: ScalingLaw) -> ReportTable:
 
 
 def _varied_factors(points: Sequence[Point]) -> list[str] | None:
-    """Return the factors that distinguish the configurations: the recipe where each has its own, else all that vary.
-
-    None where configurations have different factors.
-    """
+    """Return the factors that distinguish configurations: the recipe, or all that vary; None where they have different ones."""
     factors = list(dict.fromkeys(name for point in points for name in point.factors))
     if not all(list(point.factors) == factors for point in points):
         return None

@@ -51,10 +51,7 @@ Levels = Sequence[tuple[str, float]]
 
 
 def strip_plot(caption: Caption, labels: Sequence[str], panels: Sequence[Panel]) -> ReportFigure | None:
-    """Draw one row per category and one column per panel.
-
-    From top to bottom a row shows a box (five values or more), the mean's interval with a diamond, and a dot per value.
-    """
+    """Draw a row per category and a column per panel: a box (five values or more), the mean with its interval, and the values."""
     n = min(len(labels), MAX_ROWS)
     if not n or not panels:
         return None
@@ -186,10 +183,7 @@ def _draw_strip(axes: Axes, row: int, values: Sequence[float], interval: Interva
 
 
 def _scale_x(axes: Axes, points: Sequence[float], x_is_setting: bool) -> Callable[[float], float]:
-    """Choose the x scale and its ticks, and return where a value lies on it.
-
-    Values that span `LOG_SCALE_FACTOR` get a log scale; with a 0 among them they are evenly spaced.
-    """
+    """Choose the x scale (linear, log, or even spacing where a log scale would need a 0); return where a value lies on it."""
     positive = [point for point in points if point > 0]
     spans = len(positive) > 1 and positive[-1] / positive[0] >= LOG_SCALE_FACTOR
     if not x_is_setting:

@@ -56,7 +56,7 @@ def search_history(results: SearchResults) -> ReportFigure | None:
     if pruned and len(results["objectives"]) == 1:
         last_scores = [trial["evaluations"][-1][1] for trial in pruned]
         axes.plot([trial["number"] for trial in pruned], last_scores, "x", color=VERMILLION, label="pruned, last score")
-    best = best_so_far(values, lower_is_better(results))
+    best = best_so_far(values, results["minimised"][0])
     last = results["trials"][-1]["number"]
     axes.step([*numbers, last], [*best, best[-1]], color=style.GREEN, where="post", label="best so far")
     axes.set(xlabel="trial", ylabel=objective_label(results["objectives"][0]))
@@ -99,7 +99,7 @@ def score_by_setting(results: SearchResults) -> ReportFigure | None:
     figure = Figure(figsize=(WIDTH, 0.3 + 1.75 * ((len(settings) + 1) // 2)), layout="constrained")
     panels = list(figure.subplots((len(settings) + 1) // 2, 2, sharey=True, squeeze=False).flat)
     values = [trial["values"][0] for trial in trials]
-    best = max(range(len(trials)), key=lambda i: -values[i] if lower_is_better(results) else values[i])
+    best = max(range(len(trials)), key=lambda i: -values[i] if results["minimised"][0] else values[i])
     for panel, setting in zip(panels, settings, strict=False):
         x, ticks = setting_positions(setting, [trial["points"][setting["name"]] for trial in trials])
         panel.plot(x, values, "o", color=BLUE, alpha=0.7, markersize=3.5)
@@ -122,7 +122,7 @@ def parallel_coordinates(results: SearchResults) -> ReportFigure | None:
     if len(trials) < 2:
         return None
     values = np.array([trial["values"][0] for trial in trials])
-    worst_first = np.argsort(-values if lower_is_better(results) else values, kind="stable")
+    worst_first = np.argsort(-values if results["minimised"][0] else values, kind="stable")
     goodness = np.empty(len(values))
     goodness[worst_first] = np.linspace(0, 1, len(values)) ** 2  # by rank: one very bad trial would make all others look alike
     columns = [setting_positions(setting, [trial["points"][setting["name"]] for trial in trials]) for setting in settings]
@@ -181,11 +181,6 @@ def pareto_front(results: SearchResults) -> ReportFigure | None:
 def complete_trials(results: SearchResults) -> list[dict[str, Any]]:
     """Return the trials with values."""
     return [trial for trial in results["trials"] if trial["values"]]
-
-
-def lower_is_better(results: SearchResults) -> bool:
-    """Return True when the first objective is minimised."""
-    return bool(results["minimised"][0])
 
 
 def best_so_far(values: Sequence[float], lower_is_better: bool) -> list[float]:

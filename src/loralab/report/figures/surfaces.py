@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from loralab.report.figures import style
 from loralab.report.figures.style import BLUE, CORRECT_FILL, INK, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
 from loralab.report.formatting import shorten
-from loralab.stats import HoldOut, Interval, PowerLaw
+from loralab.report.scaling_law import ScalingLaw
 
 Grid = npt.NDArray[np.float64]
 """(ys, xs): the mean of each pair of settings, nan for a pair without trials."""
@@ -72,25 +72,17 @@ def surface_plot(
     return ReportFigure(caption, figure)
 
 
-def power_law_plot(  # noqa: PLR0913 - every argument is drawn
-    caption: Caption,
-    rows: Sequence[float],
-    errors: Sequence[float],
-    law: PowerLaw,
-    *,
-    max_rows: float,
-    band: tuple[Sequence[float], Sequence[Interval]] | None,
-    hold_out: HoldOut | None,
-    diminishing: float | None,
-) -> ReportFigure:
-    """Draw errors by training rows on a log scale, the law fitted to them up to max_rows, and the law without the last size."""
+def power_law_plot(caption: Caption, scaling: ScalingLaw) -> ReportFigure:
+    """Draw errors by training rows on a log scale, the law fitted to them, and the law without the last size."""
     figure, axes = single_axes(style.HEIGHT + 0.3)
-    smallest, largest = min(rows), max(rows)
+    law, hold_out, max_rows = scaling.law, scaling.checked, scaling.at[1]
+    smallest, largest = min(scaling.rows), max(scaling.rows)
     dense = np.geomspace(smallest, max_rows, 120)
-    if band:
-        low, high = [100 * i.low for i in band[1]], [100 * i.high for i in band[1]]
-        axes.fill_between(band[0], low, high, color=BLUE, alpha=0.14, linewidth=0)
-    axes.plot(rows, 100 * np.asarray(errors), "o", color=INK, markersize=3, alpha=0.45, label="one run")
+    if scaling.intervals:
+        band = scaling.intervals.predictions[2:]
+        low, high = [100 * i.low for i in band], [100 * i.high for i in band]
+        axes.fill_between(scaling.at[2:], low, high, color=BLUE, alpha=0.14, linewidth=0)
+    axes.plot(scaling.rows, 100 * np.asarray(scaling.errors), "o", color=INK, markersize=3, alpha=0.45, label="one run")
     inside, outside = dense[dense <= largest], dense[dense >= largest]
     axes.plot(inside, 100 * law.predict(inside), color=BLUE, label="power law")
     axes.plot(outside, 100 * law.predict(outside), color=BLUE, linestyle=":", label="extrapolation")
@@ -98,10 +90,10 @@ def power_law_plot(  # noqa: PLR0913 - every argument is drawn
         x = dense[dense <= hold_out.rows]
         axes.plot(x, 100 * hold_out.law.predict(x), "--", color=VERMILLION, linewidth=1.2, label="without the last size")
         axes.plot([hold_out.rows], [100 * hold_out.predicted], "D", color=VERMILLION, markersize=5)
-    if diminishing and smallest < diminishing < max_rows:
-        axes.axvline(diminishing, color=style.GREEN, linewidth=1.0, linestyle="-.", label="doubling gains 1 point")
+    if smallest < scaling.diminishing < max_rows:
+        axes.axvline(scaling.diminishing, color=style.GREEN, linewidth=1.0, linestyle="-.", label="doubling gains 1 point")
     axes.set_xscale("log")
-    ticks = _readable_ticks(sorted({*map(float, rows), float(max_rows)}))
+    ticks = _readable_ticks(sorted({*scaling.rows, max_rows}))
     axes.set_xticks(ticks, [f"{size:,.0f}" for size in ticks], fontsize=8)
     axes.minorticks_off()
     axes.yaxis.set_major_locator(MaxNLocator(6))

@@ -1,0 +1,49 @@
+"""The power law of an experiment's errors by training rows, as figures, tables and findings show it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+
+from loralab import stats
+from loralab.errors import LoralabError
+
+SMALL_GAIN = 0.01
+"""Returns diminish when doubling the rows reduces the error by less than this."""
+MAX_EXTRAPOLATION = 4
+"""The law is drawn up to this multiple of the largest number of rows."""
+
+
+@dataclass(frozen=True)
+class ScalingLaw:
+    """rows, errors: one value per run. at: rows of the predictions, twice and four times the largest size first.
+
+    checked: the law fitted without the largest size. diminishing: rows from which doubling gains less than `SMALL_GAIN`.
+    """
+
+    rows: tuple[float, ...]
+    errors: tuple[float, ...]
+    law: stats.PowerLaw
+    intervals: stats.LawIntervals | None
+    checked: stats.HoldOut | None
+    at: tuple[float, ...]
+    diminishing: float
+
+
+def fit_scaling_law(rows: tuple[float, ...], errors: tuple[float, ...]) -> ScalingLaw | None:
+    """Fit the law; None for too few sizes."""
+    try:
+        law = stats.fit_power_law(rows, errors)
+    except (LoralabError, ValueError):
+        return None
+    last = float(MAX_EXTRAPOLATION * max(rows))
+    at = (2.0 * max(rows), last, *np.geomspace(min(rows), last, 25).tolist())
+    intervals: stats.LawIntervals | None = None
+    checked: stats.HoldOut | None = None
+    with suppress(LoralabError):
+        intervals = stats.law_intervals(rows, errors, at=at)
+    with suppress(LoralabError):
+        checked = stats.hold_out_last(rows, errors)
+    return ScalingLaw(rows, errors, law, intervals, checked, at, stats.diminishing(law, gain=SMALL_GAIN))
