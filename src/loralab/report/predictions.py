@@ -45,10 +45,9 @@ class ClassPair:
 
 @dataclass(frozen=True)
 class PredictionSummary:
-    """All test rows in short. confusion: (classes, classes), true by predicted.
+    """All test rows in short. confusion: (classes, classes), true by predicted. top_errors: the most confident ones, in order.
 
-    uncalibrated, calibrated: the filled confidence bins without and with the temperature; `uncalibrated` is empty for a file
-    without logits. top_errors: the most confident ones, in order.
+    uncalibrated, calibrated: the filled confidence bins without (empty for a file without logits) and with the temperature.
     """
 
     rows: int

@@ -53,10 +53,9 @@ def format_description(description: Mapping[str, Any]) -> str:
 
 
 def write_metrics(run: RunData, file: IO[str]) -> None:
-    """Write metrics.csv: one row per step; a cell without a measurement is empty.
+    """Write metrics.csv: one row per step (step 0 for a run without training); a cell without a measurement is empty.
 
-    Columns: step, epoch, learning_rate, train_loss (of this step), validation_NAME for every score of the evaluations,
-    process_mb and gpu_mb (memory in use at the evaluation). A run without training has one row, step 0.
+    validation_NAME is a score of the evaluation at this step; process_mb and gpu_mb are the memory in use at it.
     """
     evaluations = {evaluation.step: evaluation for evaluation in run.evaluations}
     names = list(run.evaluations[-1].scores) if evaluations else []

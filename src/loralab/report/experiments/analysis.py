@@ -10,6 +10,7 @@ from typing import cast
 
 from loralab import stats
 from loralab.report.experiments.experiment_data import ACCURACY, ExperimentData, FactorItems, Point, Score
+from loralab.report.predictions import read_correct
 from loralab.report.scaling_law import ScalingLaw, fit_scaling_law
 from loralab.storage.experiment_folder import Factor
 
@@ -93,7 +94,7 @@ def compare_rows(pairs: PointPairs) -> list[RowComparison]:
         for a, b in itertools.product(point.trials, baseline.trials)
         if a.seed == b.seed and a.rows.get("test") == b.rows.get("test")
     ][:MAX_ROW_COMPARISONS]
-    correct = {trial.name: trial.correct() for trial in {t.name: t for _, _, a, b in matched for t in (a, b)}.values()}
+    correct = {trial.name: read_correct(trial.folder) for trial in {t.name: t for _, _, a, b in matched for t in (a, b)}.values()}
     tests = []
     for point, baseline, a, b in matched:
         shared = [row for row in correct[a.name] if row in correct[b.name]]

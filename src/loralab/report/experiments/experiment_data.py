@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from loralab.errors import LoralabError
 from loralab.report.formatting import is_number
-from loralab.report.predictions import read_correct
 from loralab.report.run_data import CompletedRun, Evaluation, count_scored_rows, parse_events, parse_result
 from loralab.stats import Summary, summary
 from loralab.storage import experiment_folder, run_folder
@@ -66,10 +65,6 @@ class TrialData:
         """Return one score; None for an incomplete trial or an unknown score."""
         result = self.result
         return (result.scores if score.part == "test" else result.validation).get(score.name) if result else None
-
-    def correct(self) -> dict[str, bool]:
-        """Read whether each test row, by its number, is classified correctly; empty without predictions."""
-        return read_correct(self.folder)
 
 
 @dataclass(frozen=True)
