@@ -324,3 +324,8 @@ def test_scalars_of_the_core_schema(text: str, value: object) -> None:
     assert type(parse_yaml(text)) is type(value)
     assert parse_yaml(dump_yaml([text])) == [text]
     assert parse_yaml(dump_yaml([value])) == [value]
+
+
+@pytest.mark.parametrize("text", ["a\x85b", "a\u2028b", "\u2029", "a\nb", "ü: y"])
+def test_line_breaks_of_unicode_survive_a_settings_file(text: str) -> None:
+    assert parse_yaml(dump_yaml({"a": text})) == {"a": text}

@@ -44,7 +44,12 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        breaks = any(character in data for character in "\x85\u2028\u2029")  # YAML 1.1 folds them unless they are escaped
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style='"' if breaks else None)
 
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 for _tag, (_pattern, _first) in _CORE.items():
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
