@@ -1,7 +1,7 @@
 # Works on a fresh clone with Python 3.11 or later, pip and make; the virtual environment is .venv in this folder.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
 .PHONY: demo test check docs format bench clean
@@ -38,6 +38,7 @@ clean:  ## remove the virtual environment, caches and the built documentation; r
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache site
 
 # torch first, on its own: otherwise a later package pulls in the newest build with gigabytes of CUDA libraries.
+# Without --no-compile pip compiles every module of torch and others, most of which are never imported: 10 s more.
 .venv/demo: pyproject.toml constraints.txt
 	@echo "setting up .venv (some minutes, once)"
 	$(PYTHON) -m venv .venv
