@@ -6,12 +6,41 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
+Severity = Literal["note", "warning", "error"]
+MAX_LISTED = 8
+"""Most rows or names that a message lists."""
 Hidden = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint16]
+
+
+@dataclass(frozen=True)
+class Notice:
+    """A decision about the data, or a problem.
+
+    rows: its row numbers in the file, from 0. fix: what to write or do about it. severity: note, a decision; warning, probably a
+    problem; error, training refuses the data.
+    """
+
+    message: str
+    rows: tuple[int, ...] = ()
+    fix: str = ""
+    severity: Severity = "note"
+
+    def __str__(self) -> str:
+        where = f" ({list_rows(self.rows)})" if self.rows else ""
+        return f"{self.message}{where}" + (f"; {self.fix}" if self.fix else "")
+
+
+def list_rows(rows: Sequence[int]) -> str:
+    """Return `row 3`, or `rows 3, 4, ... and 12 more`."""
+    shown = ", ".join(map(str, rows[:MAX_LISTED]))
+    more = f" and {len(rows) - MAX_LISTED:,} more" if len(rows) > MAX_LISTED else ""
+    return f"row {shown}" if len(rows) == 1 else f"rows {shown}{more}"
 
 
 @dataclass(frozen=True)

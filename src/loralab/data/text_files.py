@@ -1,0 +1,167 @@
+"""Text files of any encoding, compressed or not."""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from loralab.data.types import Notice
+from loralab.errors import LoralabError
+
+BLOCK = 1 << 20
+"""Bytes read at once; also the most bytes from which an encoding is detected."""
+_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""Byte order marks, the longer of two with one beginning first."""
+_WESTERN = {"cp1252", "latin_1", "iso8859_15", "cp1250", "cp1254", "cp1257", "mac_roman", "cp850", "cp858", "cp437", "iso8859_2"}
+"""Guesses for text whose letters outside ASCII are few: all of them mean that cp1252 is at least as likely."""
+_HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """An encoding and the decision that led to it, if there was one to take."""
+
+    name: str
+    notice: Notice | None = None
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, decompressed if its first bytes say gzip, bzip2, xz, or zip with one file."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(6)
+        opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
+        if opener is not None:
+            with opener(path, "rb") as unpacked:
+                yield unpacked
+        elif start.startswith(b"PK\x03\x04"):
+            with zipfile.ZipFile(path) as archive, archive.open(only_member(archive, path)) as member:
+                yield member
+        else:
+            with path.open("rb") as file:
+                yield file
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+        raise LoralabError(f"cannot read {path}: {error}") from error
+
+
+def only_member(archive: zipfile.ZipFile, path: Path) -> str:
+    """Return the name of the one file of an archive. Raises LoralabError if there are several, or none."""
+    names = [info.filename for info in archive.infolist() if not info.is_dir() and not _is_clutter(info.filename)]
+    if len(names) != 1:
+        content = ", ".join(names[:8]) or "nothing"
+        raise LoralabError(f"{path} is a zip archive of {len(names)} files ({content}): unpack it and name the file or folder")
+    return names[0]
+
+
+def _is_clutter(name: str) -> bool:
+    return name.startswith("__MACOSX/") or Path(name).name.startswith(".")
+
+
+@contextmanager
+def open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
+    """Open a text file with its line ends as they are. Errors of reading and decoding become LoralabErrors."""
+    with open_bytes(path) as raw:
+        try:
+            yield io.TextIOWrapper(raw, encoding=encoding, newline="")
+        except UnicodeError as error:
+            raise LoralabError(f"{path} is not {encoding} text ({error}): write its encoding, such as data.encoding=cp1252") from error
+
+
+def detect_encoding(path: Path, wanted: str | None = None) -> Encoding:
+    """Return the encoding of a text file: by its mark, UTF-8, UTF-16 without a mark, or by its bytes.
+
+    The whole file is checked, in blocks. Raises LoralabError for binary files and for bytes with two likely readings.
+    """
+    if wanted is not None:
+        try:
+            name = codecs.lookup(wanted).name
+        except LookupError as error:
+            raise LoralabError(f"data.encoding={wanted}: Python knows no such encoding; usual are utf-8, utf-16, cp1252") from error
+        return Encoding("utf-8-sig" if name == "utf-8" else name)
+    with open_bytes(path) as raw:
+        start = raw.read(BLOCK)
+        if name := next((name for mark, name in _MARKS.items() if start.startswith(mark)), ""):
+            return Encoding(name, Notice(f"encoding UTF-{name[4:]}, by its byte order mark") if name != "utf-8-sig" else None)
+        if b"\x00" in start:
+            return _utf16(path, start)
+        decoder, line, block = codecs.getincrementaldecoder("utf-8")(), 1, start
+        while True:
+            try:
+                decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                line += error.object.count(b"\n", 0, error.start)
+                begin = error.object.rfind(b"\n", 0, error.start) + 1
+                return _legacy(path, error.object[begin:] + raw.read(BLOCK), line)
+            if not block:
+                return Encoding("utf-8")
+            line += block.count(b"\n")
+            block = raw.read(BLOCK)
+
+
+def _utf16(path: Path, start: bytes) -> Encoding:
+    """Return the byte order of UTF-16 without a mark: half of the bytes of most scripts' punctuation and line ends are 0."""
+    pairs = len(start) // 2 * 2
+    zeros = {"utf-16-be": start[0:pairs:2].count(0), "utf-16-le": start[1:pairs:2].count(0)}
+    name = max(zeros, key=lambda order: zeros[order])
+    if zeros[name] > 9 * min(zeros.values()) and zeros[name] * 20 > pairs:
+        return Encoding(name, Notice(f"encoding {name.upper()}, without a byte order mark"))
+    raise LoralabError(f"{path} is not a text file: it holds zero bytes; save it as CSV in UTF-8")
+
+
+def _legacy(path: Path, bytes_: bytes, line: int) -> Encoding:
+    """Return the 8-bit or East Asian encoding of bytes that are not UTF-8, the first of them at `line`."""
+    runs = _HIGH_BYTES.findall(bytes_)
+    western = _decodes(bytes_, "cp1252")
+    if western and sum(map(len, runs)) < 2 * len(runs):  # single accents and marks between ASCII letters
+        return _guessed("cp1252", bytes_, line)
+    from charset_normalizer import from_bytes
+
+    sample = b"\n".join(row for row in bytes_.splitlines() if _HIGH_BYTES.search(row))[: 1 << 16]
+    match = from_bytes(sample).best()
+    best = match.encoding if match is not None else ""
+    if western and (not best or best in _WESTERN):
+        return _guessed("cp1252", bytes_, line)
+    if best and not western:
+        return _guessed(best, bytes_, line)
+    if not best:
+        raise LoralabError(f"{path}, line {line}: not UTF-8 nor another usual encoding: save it as UTF-8, or write data.encoding=NAME")
+    raise LoralabError(
+        f"{path}, line {line}: not UTF-8; as {best} it reads {_excerpt(bytes_, best)}, as cp1252 {_excerpt(bytes_, 'cp1252')}: "
+        f"write data.encoding={best} or data.encoding=cp1252"
+    )
+
+
+def _guessed(name: str, bytes_: bytes, line: int) -> Encoding:
+    message = f"line {line} is not UTF-8: the file is read as {name}, such as {_excerpt(bytes_, name)}"
+    return Encoding(name, Notice(message, fix="data.encoding=NAME reads it otherwise", severity="warning"))
+
+
+def _excerpt(bytes_: bytes, name: str) -> str:
+    return repr(re.split(r"[\r\n]", bytes_[:48].decode(name, errors="replace"))[0][:24])
+
+
+def _decodes(bytes_: bytes, name: str) -> bool:
+    try:
+        bytes_.decode(name)
+    except UnicodeDecodeError:
+        return False
+    return True
