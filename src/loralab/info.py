@@ -90,7 +90,7 @@ def class_count(config: Config) -> int:
     data = config.data
     if data.classes or data.source in NAMED_SOURCES:
         return len(data.classes or AG_NEWS_CLASSES)
-    return len(load_source(data.source, text=data.text, label=data.label).train.classes)
+    return len(load_source(data).train.classes)
 
 
 def environment_info() -> dict[str, Any]:

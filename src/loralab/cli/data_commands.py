@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from loralab.cli.options import OUTPUT, AsJson, LabelColumn, TextColumns, columns, print_json
+from loralab.cli.options import OUTPUT, AsJson, LabelColumn, ReadingSettings, TextColumns, print_json, reading_settings
 from loralab.errors import LoralabError
 
 DataFile = Annotated[
@@ -21,6 +21,7 @@ Text = Annotated[str, typer.Argument(help="A text.", show_default=False)]
 
 def check(
     file: DataFile,
+    settings: ReadingSettings = None,
     test: TestFile = None,
     text: TextColumns = None,
     label: LabelColumn = None,
@@ -37,12 +38,13 @@ def check(
     from loralab.cli import display
     from loralab.data.validate import check_source
 
-    reports = check_source(file, test=test, text=columns(text), label=label)
+    reports = check_source(file, reading_settings(text, label, settings), test=test)
     print_json([asdict(report) for report in reports]) if as_json else display.show_data_report(reports)
 
 
 def init(
     file: DataFile,
+    settings: ReadingSettings = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The settings file. Default: DATA's name with .yaml.")] = None,
     test: TestFile = None,
     text: TextColumns = None,
@@ -70,7 +72,7 @@ def init(
         raise LoralabError(f"{target} exists: choose another --out, or replace it with --overwrite")
     if not target.parent.is_dir():
         raise LoralabError(f"there is no folder {target.parent} for {target.name}: create it first")
-    reports = check_source(file, test=test, text=columns(text), label=label)
+    reports = check_source(file, reading_settings(text, label, settings), test=test)
     if reports[0].columns.label is None:
         raise LoralabError(f"{file} has no label column that can be detected: name it with --label COLUMN")
     content = settings_file(file, test, reports, load_config(file), target)

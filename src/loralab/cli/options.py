@@ -8,9 +8,14 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from loralab.errors import LoralabError
+
+if TYPE_CHECKING:
+    from loralab.config import DataConfig
 
 
 @dataclass
@@ -66,11 +71,24 @@ Settings = Annotated[
         metavar="KEY=VALUE", help="Settings, such as lora.rank=16 seed=1.", autocompletion=complete_setting, show_default=False
     ),
 ]
+ReadingSettings = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="data.KEY=VALUE",
+        help="How to read the file, such as data.delimiter=tab.",
+        autocompletion=complete_setting,
+        show_default=False,
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-s42.", show_default=False)]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 Base = Annotated[str | None, typer.Option(metavar="FOLDER", help="The base encoder's folder, if it has moved.")]
-TextColumns = Annotated[str | None, typer.Option("--text", metavar="COLUMN,...", help="Text columns, joined. Default: detected.")]
-LabelColumn = Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="Label column. Default: detected.")]
+TextColumns = Annotated[
+    str | None, typer.Option("--text", metavar="COLUMN,...", help="Text columns, joined. Default: the run's, else detected.")
+]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label", metavar="COLUMN", help="Label column. Default: the run's, else detected.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=lambda value: OUTPUT.enable("json", value))]
 Quiet = Annotated[
     bool, typer.Option("-q", "--quiet", help="Print results only.", callback=lambda value: OUTPUT.enable("quiet", value))
@@ -102,9 +120,14 @@ def register(app: typer.Typer, function: Callable[..., None], **options: Any) ->
     app.command(**options)(command)
 
 
-def columns(text: str | None) -> list[str] | None:
-    """Return the columns in `--text a,b`."""
-    return text.split(",") if text else None
+def reading_settings(text: str | None, label: str | None, settings: list[str] | None) -> DataConfig:
+    """Return the settings that say how to read a file. Raises LoralabError for settings of other sections."""
+    from loralab.config import Config
+
+    assignments = [*(settings or ()), *(f"data.{key}={name}" for key, name in (("text", text), ("label", label)) if name)]
+    if other := next((setting for setting in assignments if not setting.startswith("data.")), None):
+        raise LoralabError(f"{other!r}: only settings of data apply here, such as data.text=COLUMN or data.delimiter=tab")
+    return Config().override(*assignments).data
 
 
 def print_json(content: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loralab.cli.options import AsJson, Base, LabelColumn, RunFolder, TextColumns, columns, print_json
+from loralab.cli.options import AsJson, Base, LabelColumn, ReadingSettings, RunFolder, TextColumns, print_json, reading_settings
 from loralab.errors import LoralabError
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ STDIN = Path("-")
 
 def predict(
     run: RunFolder,
+    settings: ReadingSettings = None,
     input_: Annotated[list[str] | None, typer.Option("--input", metavar="TEXT", help="A text; repeatable.")] = None,
     file: Annotated[
         Path | None,
@@ -61,7 +62,7 @@ def predict(
             rows = classifier.predict_to_file([texts], out, format=format_, progress=progress)
         else:
             assert file is not None
-            rows = classifier.predict_file(file, out, text=columns(text), format=format_, progress=progress)
+            rows = classifier.predict_file(file, out, reading_settings(text, None, settings), format=format_, progress=progress)
     print_json({"rows": rows, "out": out}) if as_json else print(f"{rows:,} rows classified → {out}")
 
 
@@ -90,6 +91,7 @@ def prediction_rows(texts: list[str], predictions: Predictions) -> list[dict[str
 def evaluate(
     run: RunFolder,
     file: Annotated[Path, typer.Option(help="A labelled file.", show_default=False)],
+    settings: ReadingSettings = None,
     text: TextColumns = None,
     label: LabelColumn = None,
     base: Base = None,
@@ -104,17 +106,16 @@ def evaluate(
     from loralab.inference.classifier import Classifier
 
     classifier = Classifier.load(run, base=base)
-    scores = classifier.evaluate(file, text=columns(text), label=label)
+    scores = classifier.evaluate(file, reading_settings(text, label, settings))
     print_json(scores) if as_json else display.show_scores(scores, classifier.classes)
 
 
 def diagnose(
     run: RunFolder,
+    settings: ReadingSettings = None,
     file: Annotated[Path | None, typer.Option(help="Analyse this file's rows instead of the run's test rows.")] = None,
     text: TextColumns = None,
-    label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The file's label column. Without labels there are fewer checks.")
-    ] = None,
+    label: LabelColumn = None,
     input_: Annotated[list[str] | None, typer.Option("--input", metavar="TEXT", help="Explain this text too; repeatable.")] = None,
     rows: Annotated[int, typer.Option(help="Perturb at most this many rows in the robustness check.", min=1)] = 2000,
     base: Base = None,
@@ -136,7 +137,13 @@ def diagnose(
 
     with display.working() as progress:
         diagnosis = diagnose_run(
-            run, file=file, text=columns(text), label=label, inputs=input_ or (), rows=rows, base=base, progress=progress
+            run,
+            file=file,
+            data=reading_settings(text, label, settings),
+            inputs=input_ or (),
+            rows=rows,
+            base=base,
+            progress=progress,
         )
     page = write_report(run)  # with the diagnosis
     print_json(diagnosis.as_dict()) if as_json else display.show_diagnosis(diagnosis, run / DIAGNOSIS, page)

@@ -57,12 +57,11 @@ class TrainingView:
         """Print the plan and start the bar."""
         splits, config, device = plan.splits, self.config, plan.device
         rows = "  ".join(f"{len(examples):,} {name}" for name, examples in splits.parts().items())
-        label = f", label: {plan.columns.label}" if plan.columns.label else ""
         threads = f"{device.threads} thread{'s' * (device.threads > 1)}"
         workers = f"{plan.processes} processes x {threads}" if plan.processes > 1 else threads
         facts = {
             "run": str(plan.folder),
-            "data": f"{config.data.source}  (text: {' + '.join(plan.columns.text)}{label})",
+            "data": f"{config.data.source}  ({plan.source.columns})",
             "rows": rows,
             "classes": list_names([str(name) for name in splits.train.classes]),
             "encoder": f"{config.model.base}, {config.tuning}, {device.precision} on {device.device}, {workers}",

@@ -303,16 +303,19 @@ def _merge(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
 
 
 def _parse_value(key: str, text: str) -> Any:
-    """Read the value of an override as YAML, but text that looks like another scalar as text if the setting takes text only."""
+    """Read the value of an override: text as it is if the setting takes text only, unless it is quoted or a list; else YAML."""
     if text in NONE_WORDS:
         return None
-    if key == "data.template" and text[0] not in ("'", '"'):  # braces and colons have a meaning in YAML
+    plain = reference.takes_text(Config, key)
+    if plain and text[0] not in ("'", '"', "["):
         return text
     try:
         value = parse_yaml(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
+        if plain:
+            return text
         raise LoralabError(f"{key}: {reprlib.repr(text)} cannot be read: {yaml_problem(error)}") from error
-    return text if isinstance(value, int | float) and reference.takes_text(Config, key) else value
+    return text if plain and not isinstance(value, str | list) else value
 
 
 def _validate(settings: Mapping[str, Any], origin: str) -> Config:

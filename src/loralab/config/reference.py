@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, get_origin
 
 from loralab.config.schema import SettingsSection, type_parts
 
@@ -84,12 +84,16 @@ def _options(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def takes_text(config: type[SettingsSection], name: str) -> bool:
-    """Return whether a setting takes text and no other scalar, so that `name=1e5` means text."""
+    """Return whether a setting takes text, or a list of texts, and nothing else: `name=1e5` and `name=Topic: main` mean text."""
     section, _, inner = name.partition(".")
     fields: Mapping[str, Any] = config.model_fields
     annotation = (fields[section].annotation.model_fields[inner] if inner else fields[section]).annotation
     parts = type_parts(annotation)
-    return str in parts and not {int, float, bool} & {part for part in parts if isinstance(part, type)}
+    return str in parts and Mapping not in map(get_origin, parts) and not {int, float, bool} & {*filter(_is_type, parts)}
+
+
+def _is_type(part: object) -> bool:
+    return isinstance(part, type)
 
 
 def config_schema(config: type[SettingsSection]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -9,6 +10,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 NONE_WORDS = ("", "none", "None", "null", "~")
 """Texts that mean no value for a setting that may have none."""
+COLUMN_SETTINGS = ("text", "label", "id", "group", "time")
+"""Settings of `data` that name columns, which may be called `none`."""
 
 
 def _number(value: object) -> object:
@@ -43,6 +46,16 @@ def _words(value: object) -> object:
     return (name,) if isinstance(name, str) else value
 
 
+def _column(value: object) -> object:
+    """Read the name of a column: any text, also one that YAML reads as a number, a date or a truth value."""
+    return str(value) if isinstance(value, (int, float, datetime.date)) and not isinstance(value, bool) else value
+
+
+def _columns(value: object) -> object:
+    """Read the names of columns. A text may be one name, or several with commas between them: the file decides."""
+    return tuple(map(_column, value)) if isinstance(value, list) else (_column(value),)
+
+
 def _layers(value: object) -> object:
     """Keep `9-11`, `9,10,11`, `9` or a list as text, because the encoder knows its number of layers; `all` is None."""
     if value == "all":
@@ -55,6 +68,8 @@ def _layers(value: object) -> object:
 Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words, json_schema_input_type=list[str] | str)]
+Columns = Annotated[tuple[str, ...], BeforeValidator(_columns, json_schema_input_type=list[str] | str)]
+Column = Annotated[str, BeforeValidator(_column, json_schema_input_type=str | int)]
 Layers = Annotated[str | None, BeforeValidator(_layers, json_schema_input_type=str | int | list[int] | None)]
 Positive = Annotated[int, Field(gt=0)]
 Portion = Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | str, BeforeValidator(_number)]
@@ -80,7 +95,8 @@ class SettingsSection(BaseModel):
 
     @classmethod
     def _value(cls, name: str, value: Any) -> Any:
-        if name not in cls.model_fields or not (value is None or (isinstance(value, str) and value in NONE_WORDS)):
+        is_none = value is None or (isinstance(value, str) and value in NONE_WORDS and name not in COLUMN_SETTINGS)
+        if name not in cls.model_fields or not is_none:
             return value
         annotation = cls.model_fields[name].annotation
         parts = type_parts(annotation)
@@ -93,16 +109,24 @@ class DataConfig(SettingsSection):
     """The texts: their source, cleaning, splits and augmentation."""
 
     source: str = Field("sample", description="sample, ag_news, or the path of a file or folder")
-    text: Words | None = Field(None, description="text column or columns, joined by a space; default: detected")
-    label: Annotated[str | None, BeforeValidator(_text, json_schema_input_type=str | int | None)] = Field(
-        None, description="label column; default: detected"
-    )
+    text: Columns | None = Field(None, description="text column or columns, joined by a space; default: detected")
+    label: Column | None = Field(None, description="label column; default: detected")
+    id: Column | None = Field(None, description="column of row ids; default: id or the like, if the file has one")
+    delimiter: str | None = Field(None, min_length=1, description="character between columns, or tab; default: detected")
+    header: bool | None = Field(None, description="whether the first line names the columns; default: detected")
+    quotes: bool | None = Field(None, description="whether double quotes enclose fields; default: detected")
+    encoding: str | None = Field(None, description="encoding of text files, such as utf-8 or cp1252; default: detected")
+    group: Column | None = Field(None, description="column of groups, such as authors: rows of one group stay in one split")
+    time: Column | None = Field(None, description="column of times: the latest rows are the test, those before them validation")
+    strict: bool = Field(False, description="refuse rows without a label instead of leaving them out")
     classes: Words = Field((), description="class names in order, for files that number their labels")
     test: Portion | None = Field(
         None, description="test file, or fraction or number of rows held out; default: the source's test rows, else 0.2"
     )
-    validation: Portion = Field(
-        0.1, description="validation file, or fraction or number of training rows held out; 0: no validation rows"
+    validation: Portion | None = Field(
+        None,
+        description="validation file, or fraction or number of training rows held out, 0: none; default: the source's validation "
+        "rows, else 0.1",
     )
     split_seed: int = Field(0, description="seed of the splits, independent of `seed`: runs with other seeds share their test rows")
     sample_seed: int | None = Field(

@@ -2,49 +2,109 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
+from loralab.config import DataConfig
+from loralab.data.columns import USUAL_NAMES
+from loralab.data.delimited import MAX_FIELD, detect_dialect, has_header, read_records
 from loralab.data.safe_pickle import read_pickle
-from loralab.data.types import ColumnChunk
+from loralab.data.text_files import detect_encoding, open_bytes, open_text
+from loralab.data.types import ColumnChunk, Notice
 from loralab.errors import LoralabError
-from loralab.storage.files import csv_field_limit
 
 if TYPE_CHECKING:
     import pyarrow
 
 CHUNK = 8192
 """Rows per chunk: the memory that streaming a large file takes."""
-MAX_FIELD = 1 << 20
-"""Most characters of a CSV field or a JSON line. A longer one means a damaged file, such as an unclosed quote."""
 PUBLISHED = ("label", "title", "description")
 """Columns of the published AG News files, which have no header."""
 PUBLISHED_CLASSES = "classes.txt"
+PACKED = (".gz", ".bz2", ".xz", ".zip")
 
 
-def read_chunks(path: Path) -> Iterator[ColumnChunk]:
-    """Yield a file's rows in chunks of columns. The suffix decides the format; a folder is a saved `datasets` dataset.
+@dataclass
+class Table:
+    """A data file that is being read. `notices` and `facts` (delimiter, header, encoding) are complete when `chunks` ends."""
 
-    Raises LoralabError for a missing, empty, unknown or damaged file, with the row or line if there is one.
+    path: Path
+    format: str
+    chunks: Iterator[ColumnChunk] = field(default_factory=lambda: iter(()))
+    notices: list[Notice] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Reader = Callable[[Path, DataConfig, Table, Collection[str]], Iterator[ColumnChunk]]
+"""Reads a file. The last argument names columns that the run or the user knows."""
+
+
+def open_table(path: Path, data: DataConfig | None = None, known: Collection[str] = ()) -> Table:
+    """Open a data file, or a folder with a saved `datasets` dataset.
+
+    data: `data.delimiter`, `data.header`, `data.encoding` and `data.quotes` say how to read delimited text. known: columns that a run or
+    the user knows; a first line with one of them is a header. Raises LoralabError for a missing, empty, unknown or damaged file, here
+    or while the chunks are read, with the row or line if there is one.
     """
+    data = data or DataConfig()
+    path = local_path(path)
     if not path.exists():
-        raise LoralabError(f"there is no file {path}")
+        raise LoralabError(f"there is no file {path}{_similar_file(path)}")
+    table = Table(path, file_format(path))
+    known = {*known, *(data.text or ()), *filter(None, (data.label,))}
+    table.chunks = _read(table, data, known)
+    return table
+
+
+def read_chunks(path: Path, data: DataConfig | None = None) -> Iterator[ColumnChunk]:
+    """Yield the rows of a file in chunks of columns. Arguments and errors as in `open_table`."""
+    return open_table(path, data).chunks
+
+
+def local_path(path: str | Path) -> Path:
+    """Return the path with ~ replaced. Raises LoralabError for an address, with the command that downloads it."""
+    text = str(path)
+    if text.startswith(("http:/", "https:/")):
+        address = text if "://" in text else text.replace(":/", "://", 1)
+        raise LoralabError(f"{address} is an address: download it first, with `curl -LO {address}`, and name the file")
+    if text.startswith("hf:/"):
+        repository = text.removeprefix("hf:/").lstrip("/").removeprefix("datasets/")
+        name = "/".join(repository.split("/")[:2])
+        raise LoralabError(
+            f"{text} is on the Hugging Face hub: download it first, with `hf download --repo-type dataset {name} --local-dir "
+            f"{name.rpartition('/')[2]}`, and name the folder"
+        )
+    return Path(text).expanduser()
+
+
+def file_format(path: Path) -> str:
+    """Return the name of a file's format: by its first bytes if these tell it, else by its suffix, else by its text."""
     if path.is_dir():
-        yield from _read_saved_dataset(path)
-        return
+        return "dataset"
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffix = suffixes[-2] if suffixes[-1:] and suffixes[-1] in PACKED and len(suffixes) > 1 else (suffixes or [""])[-1]
+    if not path.is_file():
+        return _SUFFIXES.get(suffix, "csv")  # a pipe can be read only once
     if path.stat().st_size == 0:
         raise LoralabError(f"{path} is empty")
-    reader = _READERS.get(_format_suffix(path))
-    if reader is None:
-        raise LoralabError(f"{path}: unknown file format; readable: {', '.join(_READERS)}, all but .parquet also as .gz")
-    yield from reader(path)
+    with open_bytes(path) as file:
+        start = file.read(4096)
+    if start.startswith(b"PAR1"):
+        return "parquet"
+    if suffix in _SUFFIXES:
+        return _SUFFIXES[suffix]
+    if suffix and suffix not in (*PACKED, ".txt", ".data", ".dat", ".text") and b"\x00" in start:
+        raise LoralabError(f"{path}: unknown file format; readable: {', '.join(_SUFFIXES)}, text also as .gz, .bz2, .xz and .zip")
+    begin = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return "jsonl" if begin.startswith(b"{") else "csv"
 
 
 def class_file(path: Path) -> tuple[str, ...] | None:
@@ -58,55 +118,106 @@ def class_file(path: Path) -> tuple[str, ...] | None:
         raise LoralabError(f"{file} is not UTF-8: save it as UTF-8") from error
 
 
-def _format_suffix(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    return suffixes[-2] if suffixes[-1:] == [".gz"] and len(suffixes) > 1 else (suffixes or [""])[-1]
+def _similar_file(path: Path) -> str:
+    """Return `; did you mean train.csv?` for a misspelt name in an existing folder."""
+    from loralab.errors import suggest
+
+    if not path.parent.is_dir():
+        return ""
+    with os.scandir(path.parent) as entries:
+        return suggest(path.name, [entry.name for entry in islice(entries, 1000)])
+
+
+def _read(table: Table, data: DataConfig, known: Collection[str]) -> Iterator[ColumnChunk]:
+    with _regular(table.path) as path:
+        yield from _READERS[table.format](path, data, table, known)
 
 
 @contextmanager
-def _open_text(path: Path) -> Iterator[IO[str]]:
-    """Open a text file, gzipped or not, as UTF-8 with or without a byte order mark. Read errors become LoralabErrors."""
-    try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as raw:
-            yield io.TextIOWrapper(raw, encoding="utf-8-sig", newline="")
-    except UnicodeDecodeError as error:
-        raise LoralabError(f"{path} is not UTF-8 (byte {error.start} of a block): save it as UTF-8") from error
-    except (OSError, EOFError, zlib.error) as error:
-        raise LoralabError(f"cannot read {path}: {error}") from error
+def _regular(path: Path) -> Iterator[Path]:
+    """Yield the path of a file that can be read more than once: a pipe is copied to a temporary file."""
+    if path.is_file() or path.is_dir():
+        yield path
+        return
+    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
+        with path.open("rb") as pipe:
+            while block := pipe.read(1 << 20):
+                copy.write(block)
+        copy.flush()
+        if not os.path.getsize(copy.name):
+            raise LoralabError(f"{path} is empty")
+        yield Path(copy.name)
 
 
-def _read_csv(path: Path) -> Iterator[ColumnChunk]:
-    with csv_field_limit(MAX_FIELD), _open_text(path) as file:
-        reader = csv.reader(file, delimiter="\t" if _format_suffix(path) == ".tsv" else ",", strict=True)
-        try:
-            first = next(filter(None, reader), None)
-            if first is None:
-                raise LoralabError(f"{path} is empty")
-            published = _is_published(first, path)
-            names = list(PUBLISHED[: len(first)]) if published else [name.strip() for name in first]
-            if len(set(names)) < len(names):
-                raise LoralabError(f"{path}: two columns have the same name in the header: {', '.join(names)}")
-            rows: list[list[str]] = [first] if published else []
-            read = 0
-            for row in reader:
-                if len(row) != len(names):
-                    if not row:
-                        continue  # CSV readers skip blank lines
-                    raise LoralabError(
-                        f"{path}: row {read + len(rows)} (line {reader.line_num}) has {len(row)} fields, not {len(names)}: "
-                        f"put texts with commas, tabs or line breaks into double quotes"
-                    )
-                rows.append(row)
-                if len(rows) == CHUNK:
-                    yield _columns(names, rows)
-                    read, rows = read + CHUNK, []
-            if rows or read == 0:
-                yield _columns(names, rows)
-        except csv.Error as error:
-            raise LoralabError(f"{path}, line {reader.line_num}: {error}; is a quote never closed?") from error
+def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
+    encoding = detect_encoding(path, data.encoding)
+    default = "\t" if ".tsv" in path.suffixes or ".tab" in path.suffixes else ","
+    dialect, notices = detect_dialect(path, encoding.name, default=default, delimiter=delimiter(data.delimiter), quotes=data.quotes)
+    table.notices += [*filter(None, (encoding.notice,)), *notices]
+    with open_text(path, encoding.name) as file:
+        sample = list(islice(filter(None, dialect.records(file)), 200))
+    if not sample:
+        raise LoralabError(f"{path} is empty")
+    header, names = _header(path, sample, data, table, known)
+    table.facts |= {"delimiter": dialect.delimiter, "header": header, "encoding": encoding.name}
+    records = read_records(path, encoding.name, dialect, len(names), table.notices)
+    if header:
+        next(records)
+    first = True
+    while rows := list(islice(records, CHUNK)):
+        first = False
+        yield _columns(names, rows)
+    if first:
+        yield _columns(names, [])
 
 
-def _is_published(first: list[str], path: Path) -> bool:
+def delimiter(name: str | None) -> str | None:
+    """Return the character that `data.delimiter` names."""
+    return {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}.get(name or "", name)
+
+
+def _header(
+    path: Path, sample: Sequence[Sequence[str]], data: DataConfig, table: Table, known: Collection[str]
+) -> tuple[bool, list[str]]:
+    """Return whether the file has a header, and the names of its columns. Raises LoralabError if that is not clear."""
+    first = sample[0]
+    if data.header is None and _is_published(first, path):
+        table.notices.append(
+            Notice("no header: the columns are those of the published AG News files, label, title and description")
+        )
+        return False, list(PUBLISHED[: len(first)])
+    header = data.header
+    if (
+        header is None
+        and path.suffix == ".txt"
+        and len(first) == 1
+        and not {first[0].strip().casefold()} & (USUAL_NAMES | {*known})
+    ):
+        header = False
+    if header is None and any(name.startswith("column") and name[6:].isdecimal() and name not in first for name in known):
+        header = False
+    if header is None:
+        header = has_header(sample, USUAL_NAMES, known)
+    if header is None:
+        line = ", ".join(map(repr, first[:4]))
+        raise LoralabError(
+            f"{path}: the first line, {line}, may name the columns or be the first row: write data.header=true or data.header=false"
+        )
+    numbered = [f"column{i + 1}" for i in range(len(first))] if len(first) > 1 else ["text"]
+    if not header:
+        if data.header is None:
+            named = f"columns are called {', '.join(numbered)}" if len(first) > 1 else "each line is a text"
+            table.notices.append(
+                Notice(f"the first line is a row, not a header: {named}", fix="data.header=true reads it as the header")
+            )
+        return False, numbered
+    names = [name.strip() or numbered[i] for i, name in enumerate(first)]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise LoralabError(f"{path}: two columns are called {twice[0]!r} in the header: rename one")
+    return True, names
+
+
+def _is_published(first: Sequence[str], path: Path) -> bool:
     """Whether the file has no header: the first row starts with a class number, and the other fields are not column names."""
     return len(first) in (2, 3) and first[0].strip().isdigit() and (class_file(path) is not None or len(first[-1]) > 30)
 
@@ -116,41 +227,52 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> ColumnCh
     return ColumnChunk(dict(zip(names, columns, strict=True)), {})
 
 
-def _read_jsonl(path: Path) -> Iterator[ColumnChunk]:
-    with _open_text(path) as file:
-        names: list[str] = []
-        rows: list[dict[str, Any]] = []
-        number = 0
-        while line := file.readline(MAX_FIELD + 1):
-            number += 1
-            if len(line) > MAX_FIELD:
-                raise LoralabError(f"{path}, line {number}: longer than {MAX_FIELD} characters; write one row per line")
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise LoralabError(f"{path}, line {number}: not JSON: {error}; write one object per line") from error
-            if not isinstance(row, dict):
-                raise LoralabError(
-                    f'{path}, line {number}: a {type(row).__name__}, not an object such as {{"text": ..., "label": ...}}'
-                )
-            names = names or list(row)
-            if unknown := set(row) - set(names):
-                raise LoralabError(
-                    f"{path}, line {number}: key {sorted(unknown)[0]!r} is not in the first row ({', '.join(names)})"
-                )
-            rows.append(row)
-            if len(rows) == CHUNK:
-                yield _columns(names, [[r.get(name) for name in names] for r in rows])
-                rows = []
-        if not names:
+def from_records(records: Iterator[Mapping[str, Any]], table: Table) -> Iterator[ColumnChunk]:
+    """Yield mappings as columns. A key that a row does not have is a missing value."""
+    names: dict[str, int] = {}
+    while rows := list(islice(records, CHUNK)):
+        for row in rows:
+            for key in row:
+                names[key] = names.get(key, 0) + 1
+        yield ColumnChunk({name: [row.get(name) for row in rows] for name in names})
+    by_spelling = Counter(name.strip().casefold() for name in names)
+    for name, count in names.items():
+        if by_spelling[name.strip().casefold()] > 1 and count < max(names.values()):
+            table.notices.append(Notice(f"key {name!r} occurs in {count} rows beside another spelling of it", severity="warning"))
+
+
+def _read_jsonl(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
+    encoding = detect_encoding(path, data.encoding)
+    table.notices += filter(None, (encoding.notice,))
+    table.facts["encoding"] = encoding.name
+    with open_text(path, encoding.name) as file:
+        records = _json_lines(path, file.readline)
+        first = next(records, None)
+        if first is None:
             raise LoralabError(f"{path} is empty")
-        if rows:
-            yield _columns(names, [[r.get(name) for name in names] for r in rows])
+        yield from from_records(chain((first,), records), table)
 
 
-def _read_parquet(path: Path) -> Iterator[ColumnChunk]:
+def _json_lines(path: Path, readline: Callable[[int], str]) -> Iterator[dict[str, Any]]:
+    number = 0
+    while line := readline(MAX_FIELD + 1):
+        number += 1
+        if len(line) > MAX_FIELD:
+            raise LoralabError(f"{path}, line {number}: longer than {MAX_FIELD} characters; write one row per line")
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise LoralabError(f"{path}, line {number}: not JSON: {error}; write one object per line") from error
+        if not isinstance(row, dict):
+            raise LoralabError(
+                f'{path}, line {number}: a {type(row).__name__}, not an object such as {{"text": ..., "label": ...}}'
+            )
+        yield row
+
+
+def _read_parquet(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
     import pyarrow
     import pyarrow.parquet
 
@@ -166,7 +288,7 @@ def _read_parquet(path: Path) -> Iterator[ColumnChunk]:
         raise LoralabError(f"{path} cannot be read as Parquet: {error}") from error
 
 
-def _read_saved_dataset(folder: Path) -> Iterator[ColumnChunk]:
+def _read_saved_dataset(folder: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
     """Read a `Dataset.save_to_disk` folder: the Arrow streams that state.json lists."""
     import pyarrow
 
@@ -199,16 +321,25 @@ def _feature_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, 
         return {}
 
 
-def _read_pickle(path: Path) -> Iterator[ColumnChunk]:
+def _read_pickle(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
     yield read_pickle(path)
 
 
-_READERS: dict[str, Callable[[Path], Iterator[ColumnChunk]]] = {
-    ".csv": _read_csv,
-    ".tsv": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".ndjson": _read_jsonl,
-    ".parquet": _read_parquet,
-    ".pkl": _read_pickle,
-    ".pickle": _read_pickle,
+_READERS: dict[str, Reader] = {
+    "csv": _read_delimited,
+    "jsonl": _read_jsonl,
+    "parquet": _read_parquet,
+    "pickle": _read_pickle,
+    "dataset": _read_saved_dataset,
 }
+_SUFFIXES = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pkl": "pickle",
+    ".pickle": "pickle",
+}
+"""Suffix → format. Other files are read by their content."""

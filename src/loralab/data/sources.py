@@ -1,197 +1,254 @@
-"""Data sources → labelled texts: files and named sources, text and label columns, class names."""
+"""Data sources → labelled texts: named sources, files and folders, classes, and what is left out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from loralab.config import DataConfig
 from loralab.data.clean import replace_surrogates
-from loralab.data.readers import PUBLISHED, class_file, read_chunks
-from loralab.data.types import ColumnChunk, Examples, Ints
-from loralab.errors import LoralabError, suggest
+from loralab.data.columns import Columns, find_columns, resolve_names
+from loralab.data.labels import (
+    UNLABELLED,
+    ClassTable,
+    check_known,
+    class_indices,
+    find_classes,
+    hide_unlabelled,
+    label_texts,
+    missing_words,
+    name_classes,
+)
+from loralab.data.readers import PUBLISHED, class_file, local_path, open_table
+from loralab.data.types import ColumnChunk, Examples, Notice, list_rows
+from loralab.errors import LoralabError
+from loralab.storage.data_contract import DataContract
 
 AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 AG_NEWS_HUB = ("fancyzhx/ag_news", {"train": "data/train-00000-of-00001.parquet", "test": "data/test-00000-of-00001.parquet"})
-_TEXT_NAMES = ("text", "sentence", "content", "review", "body", "comment", "message", "headline", "title", "description", "tweet")
-_LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "sentiment", "stars", "rating", "y")
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
-_MAX_LISTED = 8
 
 
 @dataclass(frozen=True)
-class Columns:
-    """The text columns and the label column of a file. `label` is None for a file without labels."""
+class Parts:
+    """The files of a source: training rows, and validation and test rows if the source has them."""
 
-    text: tuple[str, ...]
-    label: str | None
+    train: Path
+    validation: Path | None = None
+    test: Path | None = None
 
 
 @dataclass(frozen=True)
 class Source:
-    """Training rows, test rows if the source has them, and the columns used."""
+    """The labelled rows of a source, what a model must remember of them, and the decisions taken, by part."""
 
     train: Examples
+    validation: Examples | None
     test: Examples | None
     columns: Columns
-
-
-def load_source(source: str, *, text: Sequence[str] | None = None, label: str | None = None, classes: Sequence[str] = ()) -> Source:
-    """Read `sample`, `ag_news`, a file, or a folder with train and test files.
-
-    text, label: columns, detected by default. classes: class names in order, for files with numbered labels.
-    Raises LoralabError for missing files, columns or labels, with row numbers.
-    """
-    train_path, test_path = find_parts(source)
-    known = AG_NEWS_CLASSES if source in ("sample", "ag_news") else tuple(classes)
-    train, columns = read_examples(train_path, text=text, label=label, classes=known, need_labels=True)
-    if len(train.classes) < 2:
-        raise LoralabError(f"{source} has only one class ({', '.join(train.classes)}): a classifier needs at least two")
-    test = None
-    if test_path is not None:
-        test, _ = read_examples(test_path, text=text, label=label, classes=train.classes, need_labels=True)
-    return Source(train, test, columns)
-
-
-def read_examples(
-    path: Path,
-    *,
-    text: Sequence[str] | None = None,
-    label: str | None = None,
-    classes: Sequence[str] = (),
-    need_labels: bool = False,
-) -> tuple[Examples, Columns]:
-    """Read a whole file. Labels must be names of `classes`, if given, or their numbers (from 0 or from 1).
-
-    In a file without labels `labels` is None, or with `need_labels` an error. A missing text becomes an empty text.
-    """
-    raw = read_raw(path, text=text, label=label, need_labels=need_labels)
-    if raw.columns.label is not None and classes and not raw.class_names:
-        _refuse_ambiguous_numbers(raw, classes, path)
-    rows = np.arange(len(raw.texts))
-    if raw.columns.label is None:
-        return Examples(raw.texts, None, rows, tuple(classes)), raw.columns
-    labels, names = read_labels(raw.labels, raw.class_names or tuple(classes), path, raw.columns.label)
-    if classes and tuple(classes) != names:
-        labels, names = _map_classes(labels, names, tuple(classes), path), tuple(classes)
-    return Examples(raw.texts, labels, rows, names), raw.columns
+    classes: ClassTable
+    contract: DataContract
+    notices: Mapping[str, tuple[Notice, ...]]
 
 
 @dataclass(frozen=True)
 class RawExamples:
-    """Texts and uninterpreted label values of a file. class_names: names stored in the file, or ()."""
+    """Texts and label values of a file. class_names: names stored in the file, or (). facts: format, delimiter, header, encoding."""
 
+    path: Path
     texts: list[str]
     labels: list[object]
     class_names: tuple[str, ...]
     columns: Columns
+    notices: tuple[Notice, ...] = ()
+    facts: Mapping[str, Any] | None = None
+    groups: list[object] | None = None
+    times: list[object] | None = None
+
+    @property
+    def where(self) -> str:
+        """The label column in words, for messages."""
+        return f"{self.path}, column {self.columns.label!r}"
 
 
-def read_raw(path: Path, *, text: Sequence[str] | None = None, label: str | None = None, need_labels: bool = False) -> RawExamples:
-    """Read the text and label columns of a file. Raises LoralabError for a file without rows or without these columns."""
+def load_source(data: DataConfig) -> Source:
+    """Read `data.source` and the files of `data.validation` and `data.test`. The training rows decide the classes.
+
+    Rows without a label are left out, or refused with `data.strict`. A test file without any labels is not used. Raises LoralabError
+    for missing files, columns or classes, with row numbers.
+    """
+    parts = find_parts(data.source)
+    raw = read_raw(parts.train, data, need_labels=True)
+    names = data.classes or (AG_NEWS_CLASSES if data.source in ("sample", "ag_news") else ())
+    labels, table, notices = training_classes(raw, names)
+    if len(table.names) < 2:
+        only = ", ".join(table.names) or "no label"
+        raise LoralabError(f"{data.source} has only one class ({only}): a classifier needs at least two")
+    train, left_out = keep_labelled(raw, labels, table, data.strict)
+    collected = {"train": (*raw.notices, *notices, *left_out)}
+    given: dict[str, Examples | None] = {}
+    for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
+        path = local_path(setting) if isinstance(setting, str) else own if setting is None else None
+        given[part], collected[part] = _read_part(path, data, table, asked=isinstance(setting, str))
+        if own is not None and path != own:
+            collected[part] += (Notice(f"{own} is not used: data.{part}={setting}"),)
+    return Source(train, given["validation"], given["test"], raw.columns, table, contract(raw, table), collected)
+
+
+def _read_part(path: Path | None, data: DataConfig, table: ClassTable, asked: bool) -> tuple[Examples | None, tuple[Notice, ...]]:
+    """Return the labelled rows of a validation or test file; None without a file, or for one without labels that nobody asked for."""
+    if path is None:
+        return None, ()
+    raw = read_raw(path, data)
+    labels, hidden = _known_labels(raw, table)
+    if not any(label is not None for label in labels):
+        reason = "all its labels are -1" if hidden else "no labels"
+        if asked:
+            raise LoralabError(
+                f"{path} has {reason if not hidden else 'hidden labels, all -1'}: it can only be classified, with loralab predict"
+            )
+        held_out = "its rows are not used; rows of the training file are held out instead; classify it with loralab predict"
+        return None, (Notice(f"{path}: {reason}: {held_out}", severity="warning"),)
+    check_known(labels, table, raw.where)
+    examples, left_out = keep_labelled(raw, labels, table, data.strict)
+    return examples, (*raw.notices, *left_out)
+
+
+def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataContract | None = None) -> tuple[Examples, RawExamples]:
+    """Read a labelled file with known classes: its labelled rows, and everything about the file.
+
+    run: what a trained run knows. Raises LoralabError for a label that is no class, and for a file without labels.
+    """
+    raw = read_raw(path, data, run, need_labels=True)
+    labels, _ = _known_labels(raw, table)
+    if not any(label is not None for label in labels):
+        raise LoralabError(f"{raw.where}: no row has a label")
+    examples, left_out = keep_labelled(raw, labels, table, data.strict)
+    return examples, replace(raw, notices=(*raw.notices, *left_out))
+
+
+def _known_labels(raw: RawExamples, table: ClassTable) -> tuple[list[str | None], int]:
+    """Return the labels of a file as texts, names for the numbers of a file with class names, and how many are hidden."""
+    if raw.columns.label is None:
+        return [None] * len(raw.texts), 0
+    labels, hidden = hide_unlabelled(label_texts(raw.labels, raw.where), table, named=bool(raw.class_names))
+    return _own_names(labels, raw.class_names), hidden
+
+
+def _own_names(labels: Sequence[str | None], names: Sequence[str], first: int = 0) -> list[str | None]:
+    """Replace the numbers of a file that stores class names by these names."""
+    numbers = {str(i + first): name for i, name in enumerate(names)}
+    return [numbers.get(label, label) if label is not None and label not in names else label for label in labels]
+
+
+def training_classes(raw: RawExamples, names: Sequence[str] = ()) -> tuple[list[str | None], ClassTable, list[Notice]]:
+    """Return the labels of a training file, its classes and the decisions taken. names: the class names in order, if known."""
+    labels, hidden = hide_unlabelled(label_texts(raw.labels, raw.where), None, named=bool(raw.class_names))
+    notices = missing_words(labels) if not raw.class_names and not names else []
+    if hidden:
+        notices.append(Notice(f"{hidden} rows have the label -1, which hides the label"))
+    # The published files count from 1; the ClassLabel columns of datasets count from 0.
+    published = raw.columns.label == PUBLISHED[0] and class_file(raw.path) == raw.class_names and "0" not in labels
+    named = _own_names(labels, raw.class_names, first=1 if published else 0)
+    if names or raw.class_names:
+        table, dropped = name_classes(named, names or raw.class_names, raw.where)
+        notices += dropped
+    else:
+        table, merged = find_classes(named)
+        notices += merged
+    values = [dict.fromkeys((*own, *_numbers_of(labels, named, table, i))) for i, own in enumerate(table.values)]
+    return named, ClassTable(table.names, tuple(map(tuple, values))), notices
+
+
+def _numbers_of(labels: Sequence[str | None], named: Sequence[str | None], table: ClassTable, index: int) -> list[str]:
+    """Return the label values that the file's own names replaced, of one class."""
+    if labels == named:
+        return []
+    pairs = {(label, name) for label, name in zip(labels, named, strict=True) if label is not None and name is not None}
+    return sorted(label for label, name in pairs if table.match(name) == index)
+
+
+def keep_labelled(
+    raw: RawExamples, labels: Sequence[str | None], table: ClassTable, strict: bool
+) -> tuple[Examples, tuple[Notice, ...]]:
+    """Return the rows with a label, and a notice on the others. Raises LoralabError for these if `strict`."""
+    indices = class_indices(labels, table, raw.where)
+    rows = np.arange(len(raw.texts))
+    examples = Examples(raw.texts, indices, rows, table.names)
+    missing = np.flatnonzero(indices == UNLABELLED).tolist()
+    if not missing:
+        return examples, ()
+    if strict:
+        raise LoralabError(f"{raw.where}: {list_rows(missing)} have no label (data.strict=true): fill them in or remove the rows")
+    message = f"{len(missing):,} of {len(rows):,} rows have no label and are left out"
+    notice = Notice(message, tuple(missing), "data.strict=true refuses them", "warning")
+    return examples.take(np.flatnonzero(indices != UNLABELLED)), (notice,)
+
+
+def contract(raw: RawExamples, table: ClassTable) -> DataContract:
+    """Return what a model trained on a file remembers of it."""
+    columns, values = raw.columns, {name: tuple(own) for name, own in table.as_dict().items()}
+    return DataContract(columns.text, columns.label, columns.id, values, **{key: (raw.facts or {}).get(key) for key in _FACTS})
+
+
+_FACTS = ("format", "delimiter", "encoding", "header")
+
+
+def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need_labels: bool = False) -> RawExamples:
+    """Read the text and label columns of a file. Raises LoralabError for a file without rows or without these columns.
+
+    run: what a trained run knows of its columns.
+    """
     texts: list[str] = []
     labels: list[object] = []
+    extra: dict[str, list[object]] = {}
     columns: Columns | None = None
     names: tuple[str, ...] = ()
-    for chunk in read_chunks(path):
-        columns = columns or find_columns(chunk, path, text, label, need_labels)
+    table = open_table(path, data, known_columns(run))
+    for chunk in table.chunks:
+        if columns is None:
+            columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), need_labels=need_labels)
+            for setting, wanted in (("group", data.group), ("time", data.time)):
+                extra |= {name: [] for name in resolve_names((wanted,) if wanted else (), [*chunk.columns], path, setting)}
+        rows = len(next(iter(chunk.columns.values())))
         texts += _texts(chunk, columns, path)
         if columns.label is not None:
-            labels += chunk.columns[columns.label]
+            labels += chunk.columns.get(columns.label, [None] * rows)
             names = names or chunk.class_names.get(columns.label, ())
+        for name, values in extra.items():
+            values += chunk.columns.get(name, [None] * rows)
     if columns is None or not texts:
         raise LoralabError(f"{path} has no rows")
     if columns.label == PUBLISHED[0] and not names:
         names = class_file(path) or ()
-    return RawExamples(texts, labels, names, columns)
+    facts = {"format": table.format, **table.facts}
+    groups, times = (extra.get(name) if name else None for name in (data.group, data.time))
+    return RawExamples(path, texts, labels, names, columns, (*table.notices, *notices), facts, groups, times)
 
 
-def stream_texts(path: Path, text: Sequence[str] | None = None) -> Iterator[list[str]]:
+def stream_texts(path: Path, data: DataConfig, run: DataContract | None = None) -> Iterator[list[str]]:
     """Yield the texts of a file of any size in chunks, in order."""
+    table = open_table(path, data, known_columns(run))
     columns: Columns | None = None
-    for chunk in read_chunks(path):
-        columns = columns or find_columns(chunk, path, text, None, need_labels=False)
+    for chunk in table.chunks:
+        columns = columns or find_columns(chunk.columns, path, data, run=run_columns(run))[0]
         yield _texts(chunk, columns, path)
 
 
-def find_columns(chunk: ColumnChunk, path: Path, text: Sequence[str] | None, label: str | None, need_labels: bool) -> Columns:
-    """Return the named columns, or detect them by name. Raises LoralabError if a column is missing or the choice is ambiguous."""
-    names = list(chunk.columns)
-    text = tuple(name if name in names else name.strip() for name in text or () if name in names or name.strip())
-    for wanted in (*text, *((label,) if label and need_labels else ())):
-        if wanted not in names:
-            raise LoralabError(f"{path} has no column {wanted!r}{suggest(wanted, names)}; columns: {', '.join(names)}")
-    if label not in names:
-        label = next((name for known in _LABEL_NAMES for name in names if name.lower() == known), None)
-    text = text or _detect_text([name for name in names if name != label])
-    wanted_columns = [("text", not text, names[0]), ("label", need_labels and label is None, names[-1])]
-    if missing := [(kind, example) for kind, absent, example in wanted_columns if absent]:
-        kinds = " and the ".join(kind for kind, _ in missing)
-        settings = " ".join(f"data.{kind}={example}" for kind, example in missing)
-        raise LoralabError(f"{path} has columns {', '.join(names)}: name the {kinds} column, for example {settings}")
-    return Columns(text, label)
+def known_columns(run: DataContract | None) -> tuple[str, ...]:
+    """Return the column names that a run knows."""
+    return () if run is None else tuple(filter(None, (*run.text, run.label, run.id)))
 
 
-def _detect_text(candidates: Sequence[str]) -> tuple[str, ...]:
-    """Return title and body, the first usual name of a text column, or the only column; else ()."""
-    by_name = {name.lower(): name for name in candidates}
-    if "title" in by_name and (body := next((b for b in ("description", "body", "text", "content") if b in by_name), None)):
-        return by_name["title"], by_name[body]
-    usual = [by_name[name] for name in _TEXT_NAMES if name in by_name]
-    return (usual[0],) if usual else tuple(candidates) if len(candidates) == 1 else ()
-
-
-def read_labels(values: Sequence[object], names: tuple[str, ...], path: Path, column: str) -> tuple[Ints, tuple[str, ...]]:
-    """Return label indices, int64[n], and class names.
-
-    values: names, or whole numbers as int, float or text. names: the class names, if known. Numbers then count from 0, or from 1
-    if the largest equals the number of classes. Unknown class names are the distinct values, sorted, numbers by value.
-    """
-    keys = [label_key(value) for value in values]
-    if missing := [row for row, key in enumerate(keys) if key is None]:
-        raise LoralabError(f"{path}: no label in column {column!r} of {list_rows(missing)}: fill them in or remove the rows")
-    present = {str(key) for key in keys}
-    names = names or class_names(present)
-    # The published files count from 1, also where the last class is missing.
-    published = column == PUBLISHED[0] and "0" not in present and class_file(path) == names
-    index = class_numbers(present, names, published)
-    if unknown := [row for row, key in enumerate(keys) if key not in index]:
-        label = str(keys[unknown[0]])
-        raise LoralabError(
-            f"{path}: label {label!r} in {list_rows(unknown)} is not a class{suggest(label, names)}; classes: {', '.join(names)}"
-        )
-    return np.array([index[str(key)] for key in keys], dtype=np.int64), names
-
-
-def class_numbers(present: Collection[str], names: Sequence[str], from_one: bool = False) -> dict[str, int]:
-    """Return the index of each label value: a name, or a number from 0, or from 1 if the largest is the number of classes."""
-    if not set(present) <= set(names) and all(map(_is_number, present)):
-        first = 1 if from_one or max(map(int, present)) == len(names) else 0
-        return {str(i + first): i for i in range(len(names))}
-    return {name: i for i, name in enumerate(names)}
-
-
-def _refuse_ambiguous_numbers(raw: RawExamples, classes: Sequence[str], path: Path) -> None:
-    """Raise LoralabError for numbers with neither 0 nor the number of classes: they could count from 0 or from 1."""
-    present = {key for key in map(label_key, raw.labels) if key is not None}
-    if present and not present <= set(classes) and all(map(_is_number, present)):
-        numbers = sorted(map(int, present))
-        if numbers[0] > 0 and numbers[-1] < len(classes):
-            raise LoralabError(
-                f"{path}: labels {', '.join(map(str, numbers))} of {len(classes)} classes could count from 0 or from 1: "
-                f"write the class names into column {raw.columns.label!r}"
-            )
-
-
-def class_names(present: Iterable[str]) -> tuple[str, ...]:
-    """Sort label values without class names: numbers by value, others alphabetically."""
-    numeric = all(map(_is_number, present))
-    return tuple(sorted(present, key=int if numeric else str))
+def run_columns(run: DataContract | None) -> Columns | None:
+    """Return the columns of a run's training file."""
+    return None if run is None or not run.text else Columns(run.text, run.label, run.id)
 
 
 def missing_texts(examples: Examples) -> list[int]:
@@ -199,28 +256,34 @@ def missing_texts(examples: Examples) -> list[int]:
     return [int(row) for row, text in zip(examples.rows, examples.texts, strict=True) if not text.strip()]
 
 
-def find_parts(source: str) -> tuple[Path, Path | None]:
-    """Return the training file of a source, and its test file if it has one."""
+def find_parts(source: str) -> Parts:
+    """Return the files of a source."""
     if source == "sample":
         folder = Path(str(resources.files("loralab.data") / "sample"))
-        return folder / "train.csv", folder / "test.csv"
+        return Parts(folder / "train.csv", test=folder / "test.csv")
     if source == "ag_news":
-        return _fetch_ag_news("train"), _fetch_ag_news("test")
-    path = Path(source)
+        return Parts(_fetch_ag_news("train"), test=_fetch_ag_news("test"))
+    path = local_path(source)
     if not path.exists():
         raise LoralabError(f"data.source: no file or folder {source!r}; named sources: sample, ag_news")
     if path.is_dir() and not (path / "state.json").is_file():
-        train, test = (_find_part(path, name) for name in ("train", "test"))
+        train, validation, test = (
+            _find_part(path, *names) for names in (("train",), ("validation", "valid", "dev", "val"), ("test",))
+        )
         if train is None:
             raise LoralabError(f"{source} has no training part: expected train.csv, .jsonl, .parquet or a saved dataset in train/")
-        return train, test
-    return path, None
+        return Parts(train, validation, test)
+    return Parts(path)
 
 
-def _find_part(folder: Path, name: str) -> Path | None:
-    candidates = [folder / f"{name}{suffix}" for suffix in _SUFFIXES]
-    saved = folder / name
-    return saved if (saved / "state.json").is_file() else next((path for path in candidates if path.is_file()), None)
+def _find_part(folder: Path, *names: str) -> Path | None:
+    for name in names:
+        saved = folder / name
+        if (saved / "state.json").is_file():
+            return saved
+        if file := next((path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None):
+            return file
+    return None
 
 
 def _fetch_ag_news(part: str) -> Path:
@@ -247,8 +310,9 @@ def _fetch_ag_news(part: str) -> Path:
 
 def _texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
     parts = []
+    rows = len(next(iter(chunk.columns.values())))
     for name in columns.text:
-        values = chunk.columns[name]
+        values = chunk.columns.get(name) or [None] * rows
         if invalid := next((value for value in values if isinstance(value, (list, tuple, dict, bytes))), None):
             raise LoralabError(f"{path}: text column {name!r} holds a {type(invalid).__name__}, {str(invalid)[:60]!r}, not texts")
         parts.append([_text(value) for value in values])
@@ -257,33 +321,3 @@ def _texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
 
 def _text(value: object) -> str:
     return "" if value is None or (isinstance(value, float) and math.isnan(value)) else replace_surrogates(str(value))
-
-
-def label_key(value: Any) -> str | None:
-    """Return a label as text: 3, 3.0 and "3" are the same label. None for a missing one."""
-    if isinstance(value, float):
-        return None if math.isnan(value) else str(int(value)) if value.is_integer() else str(value)
-    text = "" if value is None else replace_surrogates(str(value)).strip()
-    whole = text.removesuffix(".0")  # pandas writes whole numbers this way in a column with gaps
-    return (whole if _is_number(whole) else text) or None
-
-
-def _is_number(key: str) -> bool:
-    return key.removeprefix("-").isdecimal() and len(key) < 10
-
-
-def _map_classes(labels: Ints, names: tuple[str, ...], classes: tuple[str, ...], path: Path) -> Ints:
-    """Map the labels of a file with its own class names to the indices of the known classes."""
-    if unknown := sorted(set(names) - set(classes)):
-        raise LoralabError(
-            f"{path}: class {unknown[0]!r} is not one of the known classes{suggest(unknown[0], classes)}: {', '.join(classes)}"
-        )
-    order = np.array([classes.index(name) for name in names], dtype=np.int64)
-    return order[labels]
-
-
-def list_rows(rows: Sequence[int]) -> str:
-    """Return `row 3`, or `rows 3, 4, ... and 12 more`."""
-    shown = ", ".join(map(str, rows[:_MAX_LISTED]))
-    more = f" and {len(rows) - _MAX_LISTED} more" if len(rows) > _MAX_LISTED else ""
-    return f"row {shown}" if len(rows) == 1 else f"rows {shown}{more}"

@@ -9,12 +9,12 @@ import numpy as np
 
 from loralab.config import DataConfig
 from loralab.data.clean import normalize_text
-from loralab.data.sources import Columns, load_source, missing_texts, read_examples
+from loralab.data.sources import Source, load_source, missing_texts
 from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError
 
-DEFAULT_TEST = 0.2
-"""The default of `data.test` for sources without test rows."""
+DEFAULT_TEST, DEFAULT_VALIDATION = 0.2, 0.1
+"""The defaults of `data.test` and `data.validation` for sources without such rows."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,11 @@ class Splits:
         return self if self.augmented is None else replace(self, train=self.train.join(self.augmented), augmented=None)
 
 
-def load_splits(data: DataConfig) -> tuple[Splits, Columns]:
+def load_splits(data: DataConfig) -> tuple[Splits, Source]:
     """Read `data.source` and split it. Test and validation files must have the classes of the training rows."""
-    source = load_source(data.source, text=data.text, label=data.label, classes=data.classes)
-
-    def given(value: float | str | None) -> Examples | None:
-        if not isinstance(value, str):
-            return None
-        return read_examples(Path(value), text=data.text, label=data.label, classes=source.train.classes, need_labels=True)[0]
-
-    test = source.test if data.test is None else given(data.test)
-    return split(source.train, data, test=test, validation=given(data.validation)), source.columns
+    source = load_source(data)
+    held_out = data.model_copy(update={"validation": DEFAULT_VALIDATION}) if data.validation is None else data
+    return split(source.train, held_out, test=source.test, validation=source.validation), source
 
 
 def split(source: Examples, data: DataConfig, *, test: Examples | None = None, validation: Examples | None = None) -> Splits:

@@ -83,7 +83,9 @@ def open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
         try:
             yield io.TextIOWrapper(raw, encoding=encoding, newline="")
         except UnicodeError as error:
-            raise LoralabError(f"{path} is not {encoding} text ({error}): write its encoding, such as data.encoding=cp1252") from error
+            raise LoralabError(
+                f"{path} is not {encoding} text ({error}): write its encoding, such as data.encoding=cp1252"
+            ) from error
 
 
 def detect_encoding(path: Path, wanted: str | None = None) -> Encoding:
@@ -143,7 +145,9 @@ def _legacy(path: Path, bytes_: bytes, line: int) -> Encoding:
     if best and not western:
         return _guessed(best, bytes_, line)
     if not best:
-        raise LoralabError(f"{path}, line {line}: not UTF-8 nor another usual encoding: save it as UTF-8, or write data.encoding=NAME")
+        raise LoralabError(
+            f"{path}, line {line}: not UTF-8 nor another usual encoding: save it as UTF-8, or write data.encoding=NAME"
+        )
     raise LoralabError(
         f"{path}, line {line}: not UTF-8; as {best} it reads {_excerpt(bytes_, best)}, as cp1252 {_excerpt(bytes_, 'cp1252')}: "
         f"write data.encoding={best} or data.encoding=cp1252"

@@ -10,8 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from loralab.config import DataConfig
 from loralab.data.clean import normalize_text
-from loralab.data.sources import Columns, RawExamples, class_names, class_numbers, find_parts, label_key, read_raw
+from loralab.data.columns import Columns
+from loralab.data.labels import label_text as label_key
+from loralab.data.labels import natural_key
+from loralab.data.readers import local_path
+from loralab.data.sources import RawExamples, find_parts, read_raw, training_classes
 
 MIN_CLASS_ROWS = 10
 """Fewer rows of a class can hardly be learned and divided among the splits."""
@@ -45,19 +50,18 @@ class DataReport:
     findings: tuple[Finding, ...]
 
 
-def check_source(
-    source: str, *, test: str | None = None, text: Sequence[str] | None = None, label: str | None = None
-) -> list[DataReport]:
+def check_source(source: str, data: DataConfig | None = None, *, test: str | None = None) -> list[DataReport]:
     """Validate a source: its training file, and its test file both alone and against the training file.
 
     Raises LoralabError only if a file cannot be read or its columns cannot be detected.
     """
-    train_path, test_path = find_parts(source)
-    test_path = Path(test) if test else test_path
-    train_rows = _name_labels(read_raw(train_path, text=text, label=label))
+    data = data or DataConfig()
+    parts = find_parts(source)
+    train_path, test_path = parts.train, local_path(test) if test else parts.test
+    train_rows = _name_labels(read_raw(train_path, data, need_labels=data.label is not None))
     reports = [_report(train_path, train_rows, _file_findings(train_rows))]
     if test_path is not None:
-        test_rows = _name_labels(read_raw(test_path, text=text, label=label))
+        test_rows = _name_labels(read_raw(test_path, data))
         findings = [*_file_findings(test_rows), *_shared_findings(train_rows, test_rows)]
         reports.append(_report(test_path, test_rows, findings))
     return reports
@@ -65,15 +69,16 @@ def check_source(
 
 def _name_labels(raw: RawExamples) -> RawExamples:
     """Replace label numbers by the class names that the file contains."""
-    keys = [label_key(value) for value in raw.labels]
-    numbers = class_numbers({key for key in keys if key is not None}, raw.class_names) if raw.class_names else {}
-    return replace(raw, labels=[raw.class_names[numbers[key]] if key in numbers else key for key in keys])
+    if raw.columns.label is None:
+        return raw
+    labels, _, _ = training_classes(raw)
+    return replace(raw, labels=[*labels])
 
 
 def _report(path: Path, raw: RawExamples, findings: list[Finding]) -> DataReport:
     words = np.array([len(text.split()) for text in raw.texts])
     counts = Counter(key for key in map(label_key, raw.labels) if key is not None)
-    classes = {name: counts[name] for name in raw.class_names or class_names(counts)}
+    classes = {name: counts[name] for name in raw.class_names or sorted(counts, key=natural_key)}
     classes |= {name: count for name, count in counts.items() if name not in classes}
     quantiles = int(np.median(words)), int(np.quantile(words, 0.95)), int(words.max())
     return DataReport(path, len(raw.texts), raw.columns, classes, quantiles, tuple(findings))

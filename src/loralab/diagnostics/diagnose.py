@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from loralab.config import DataConfig
 from loralab.data.clean import clean_text, replace_surrogates
-from loralab.data.sources import read_examples
+from loralab.data.readers import local_path
+from loralab.data.sources import read_raw
 from loralab.data.splits import Splits, load_splits, stratified
 from loralab.data.types import Examples, Ints
 from loralab.diagnostics import perturb, sections
@@ -75,8 +77,7 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
     run: str | Path,
     *,
     file: str | Path | None = None,
-    text: Sequence[str] | None = None,
-    label: str | None = None,
+    data: DataConfig | None = None,
     inputs: Sequence[str] = (),
     rows: int = MAX_PERTURBED,
     base: str | None = None,
@@ -85,18 +86,18 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
 ) -> Diagnosis:
     """Diagnose a run on its own test rows or on a file's, labelled or not, and write diagnosis.json into the run.
 
-    text, label: the file's columns. inputs: further texts for token attributions. rows: at most so many are perturbed. Raises
+    data: settings that say how to read the file. inputs: further texts for token attributions. rows: at most so many are perturbed. Raises
     LoralabError for a folder that is not a complete run, and for data that changed since training.
     """
     folder = Path(run)
     scores = run_folder.read_scores(folder)
     progress("reading the rows")
     splits = read_run_splits(folder)
-    given = None if file is None else _read_file(Path(file), splits.classes, text, label)
     progress("loading the classifier")
     # The precision of the run's own test, to reproduce its scores; `loralab predict` uses the fastest.
     precision = run_folder.read_environment(folder).get("precision", "auto")
     classifier = Classifier.load(folder, base=base, precision=precision)
+    given = None if file is None else _read_file(classifier, local_path(file), data or DataConfig())
     progress(f"classifying {len(splits.test) if given is None else len(splits.test) + len(given):,} rows")
     own = ScoredExamples(splits.test, classifier.logits(splits.test.texts))
     if given is None:
@@ -160,8 +161,12 @@ def _run_checks(
     return [summary, *calibration, robustness, *label_errors, duplicates, *drift]
 
 
-def _read_file(path: Path, classes: tuple[str, ...], text: Sequence[str] | None, label: str | None) -> Examples:
-    return read_examples(path, text=text, label=label, classes=classes, need_labels=label is not None)[0]
+def _read_file(classifier: Classifier, path: Path, data: DataConfig) -> Examples:
+    """Return the labelled rows of a file, or all of its rows if it has no labels."""
+    raw = read_raw(path, data, classifier.manifest.data)
+    if raw.columns.label is None or (data.label is None and not any(label is not None for label in raw.labels)):
+        return Examples(raw.texts, None, np.arange(len(raw.texts)), classifier.classes)
+    return classifier.read_labelled(path, data)[0]
 
 
 def _clean(examples: Examples, steps: Sequence[str]) -> Examples:

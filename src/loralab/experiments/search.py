@@ -309,7 +309,7 @@ def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
     if base.data.validation == 0:
         raise LoralabError("a search needs validation rows, and data.validation=0 leaves none: remove it")
     data = base.data
-    classes = data.classes or load_source(data.source, text=data.text, label=data.label).train.classes
+    classes = data.classes or load_source(data).train.classes
     for name in objectives:
         if name in COSTS:
             continue

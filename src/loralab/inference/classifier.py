@@ -12,8 +12,11 @@ from typing import IO, TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from loralab.config import DataConfig
 from loralab.data.clean import check_steps
-from loralab.data.sources import read_examples, stream_texts
+from loralab.data.labels import ClassTable
+from loralab.data.readers import local_path
+from loralab.data.sources import RawExamples, read_examples, stream_texts
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Examples
 from loralab.errors import LoralabError, suggest
@@ -135,6 +138,19 @@ class Classifier:
     def classes(self) -> tuple[str, ...]:
         return self.manifest.classes
 
+    @property
+    def class_table(self) -> ClassTable:
+        """The classes and the label values that stand for them in the training file."""
+        values = (self.manifest.data.values if self.manifest.data else None) or {}
+        return ClassTable(self.classes, tuple(tuple(values.get(name, ())) for name in self.classes))
+
+    def read_labelled(self, path: str | Path, data: DataConfig | None = None) -> tuple[Examples, RawExamples]:
+        """Read the labelled rows of a file as the run's data contract says, and everything about the file.
+
+        data: settings of `data` that say otherwise, such as its columns. Raises LoralabError for a label that is not a class of the run.
+        """
+        return read_examples(local_path(path), data or DataConfig(), self.class_table, self.manifest.data)
+
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Classify texts. Raises LoralabError for a value that is not a str."""
         return self._predictions(self.logits(texts))
@@ -166,17 +182,17 @@ class Classifier:
         probabilities = softmax(logits, self.manifest.temperature).astype(np.float32)
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
 
-    def evaluate(self, path: str | Path, *, text: Sequence[str] | None = None, label: str | None = None) -> dict[str, float]:
-        """Score a labelled file (see `loralab.metrics.scores`). Raises LoralabError for a label that is not a class of the run."""
-        examples, _ = read_examples(Path(path), text=text, label=label, classes=self.classes, need_labels=True)
+    def evaluate(self, path: str | Path, data: DataConfig | None = None) -> dict[str, float]:
+        """Score a labelled file (see `loralab.metrics.scores`). Arguments and errors as in `read_labelled`."""
+        examples, _ = self.read_labelled(path, data)
         return scores(self.logits(examples.texts), examples.require_labels(), self.classes)
 
     def predict_file(
         self,
         path: str | Path,
         out: str | Path,
+        data: DataConfig | None = None,
         *,
-        text: Sequence[str] | None = None,
         format: str = "csv",
         progress: Callable[[int], None] = lambda rows: None,
     ) -> int:
@@ -184,7 +200,13 @@ class Classifier:
         target = Path(out)
         if target.exists() and Path(path).exists() and target.samefile(path):
             raise LoralabError(f"{target} is the input file: give another file name for the predictions")
-        return self.predict_to_file(stream_texts(Path(path), text), target, source=str(path), format=format, progress=progress)
+        return self.predict_to_file(
+            stream_texts(Path(path), data or DataConfig(), self.manifest.data),
+            target,
+            source=str(path),
+            format=format,
+            progress=progress,
+        )
 
     def predict_to_file(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from loralab.config import DataConfig
 from loralab.data.sources import load_source
 from loralab.data.tokenize import encode
 from loralab.data.types import Encoded, Examples
@@ -65,7 +66,7 @@ def export_run(run: Path, format: str, out: Path | None = None, *, base: str | N
     classifier = Classifier.load(run, base=base, precision="fp32", backend="native")
     if not classifier.manifest.native:
         raise LoralabError(f"{run} uses Transformers and peft, which open {bundle} directly: it needs no export")
-    texts = run_folder.read_test_texts(run, CHECKED_ROWS)[0] or load_source("sample").train.texts[:CHECKED_ROWS]
+    texts = run_folder.read_test_texts(run, CHECKED_ROWS)[0] or load_source(DataConfig()).train.texts[:CHECKED_ROWS]
     encoded = _encode(classifier, texts)
     with write_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass as validated
 from loralab.config import LoraConfig
 from loralab.errors import LoralabError
 from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes, is_native
+from loralab.storage.data_contract import DataContract
 
 MANIFEST, FORMAT = "loralab.json", 1
 
@@ -32,6 +33,7 @@ class Manifest:
     max_length: Annotated[StrictInt, Field(gt=0)]
     lora: LoraConfig
     quantize: Literal["none", "8bit"] = "none"
+    data: DataContract | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @property

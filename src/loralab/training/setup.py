@@ -15,7 +15,7 @@ from loralab.data.augment import Rewrite, augment, augmentation_remark, check_te
 from loralab.data.back_translation import DEFAULT_PAIR, load_back_translation
 from loralab.data.clean import check_steps
 from loralab.data.prompt import Prompt, description_texts, set_prompt
-from loralab.data.sources import Columns
+from loralab.data.sources import Source
 from loralab.data.splits import Splits, load_splits, split_remarks
 from loralab.data.tokenize import load_tokenizer, tokenize_cached
 from loralab.data.types import Encoded, Examples
@@ -26,6 +26,7 @@ from loralab.model.checkpoints import BaseCheckpoint, resolve_base
 from loralab.model.manifest import Manifest
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage.cache import cache_folder
+from loralab.storage.data_contract import DataContract
 from loralab.training import prefix_cache
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.loss import Loss, resolve_class_weights
@@ -42,7 +43,7 @@ class RunPlan:
 
     folder: Path
     splits: Splits
-    columns: Columns
+    source: Source
     counts: ParameterCounts
     device: device.DeviceConfig
     cache: PrefixCache
@@ -73,7 +74,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
     """
     check_steps(config.data.clean)
     check_techniques(config.data.augment)
-    splits, columns = load_splits(config.data)
+    splits, source = load_splits(config.data)
     splits, augmentation_remarks = augment_rows(config, splits)
     loss, descriptions = build_loss(config, splits), describe_classes(config, splits)
 
@@ -82,7 +83,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
     prompt = set_prompt(tokenizer, config.data.template, descriptions) if descriptions and config.model.head == "prompt" else None
     model, counts = load_model(config, base, len(splits.classes), prompt)
     placement = device.move_to_device(model, config.train.precision, config.train.device)
-    manifest = build_manifest(config, base, model, splits.classes)
+    manifest = build_manifest(config, base, model, source.contract)
 
     tokenize = partial(tokenize_cached, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
     encoded = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
@@ -91,6 +92,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
         model.allocation.check_steps(steps)
     cache = plan_cache(config, model, encoded, manifest, placement)
     notes = (
+        *(str(notice) for notices in source.notices.values() for notice in notices),
         *augmentation_remarks,
         *split_remarks(splits),
         *config.remarks(),
@@ -98,7 +100,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
         *placement.remarks(),
         *(prompt.remarks if prompt else ()),
     )
-    plan = RunPlan(target, splits, columns, counts, placement, cache, notes, distributed.size)
+    plan = RunPlan(target, splits, source, counts, placement, cache, notes, distributed.size)
     head_descriptions = tokenize(descriptions) if descriptions and not prompt else None
     return RunComponents(plan, model, tokenizer, encoded, head_descriptions, loss, manifest)
 
@@ -161,14 +163,14 @@ def load_model(
     return model, check_counts(model, tuning=config.tuning, lora=config.lora, freeze=config.model.freeze)
 
 
-def build_manifest(config: Config, base: BaseCheckpoint, model: TrainableModel, classes: tuple[str, ...]) -> Manifest:
+def build_manifest(config: Config, base: BaseCheckpoint, model: TrainableModel, data: DataContract) -> Manifest:
     """Return what a saved model needs besides its weights."""
     return Manifest(
         base=base.name,
         base_folder=str(base.folder.resolve()),
         base_sha256=base.identity(),
         dims=base.dims,
-        classes=classes,
+        classes=tuple(data.values or ()),
         pooling=model.pooling,
         head=model.head_kind,
         tuning=config.tuning,
@@ -176,6 +178,7 @@ def build_manifest(config: Config, base: BaseCheckpoint, model: TrainableModel, 
         max_length=config.data.max_length,
         lora=config.lora,
         quantize=config.model.quantize,
+        data=data,
     )
 
 

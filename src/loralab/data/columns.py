@@ -1,0 +1,194 @@
+"""Which columns of a file hold texts, labels and ids: as the user says, as the run knows, by name, or by content."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loralab.config import DataConfig
+from loralab.data.types import MAX_LISTED, Notice
+from loralab.errors import LoralabError, suggest
+
+TEXT_NAMES = (
+    "text",
+    "texts",
+    "sentence",
+    "content",
+    "review",
+    "body",
+    "comment",
+    "message",
+    "headline",
+    "title",
+    "description",
+    "tweet",
+)
+LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "sentiment", "stars", "rating", "intent", "y")
+ID_NAMES = ("id", "idx", "index", "uid", "guid")
+USUAL_NAMES = frozenset((*TEXT_NAMES, *LABEL_NAMES, *ID_NAMES))
+MAX_LABEL_CHARACTERS = 60
+MIN_LABEL_ROWS = 4
+"""Fewer rows do not show which column holds labels."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The text columns, the label column and the id column of a file; None for a column that it does not have."""
+
+    text: tuple[str, ...]
+    label: str | None
+    id: str | None = None
+
+    def __str__(self) -> str:
+        parts = {"text": " + ".join(self.text), "label": self.label, "id": self.id}
+        return ", ".join(f"{part}: {name}" for part, name in parts.items() if name)
+
+
+def find_columns(
+    values: Mapping[str, Sequence[object]], path: Path, data: DataConfig, *, run: Columns | None = None, need_labels: bool = False
+) -> tuple[Columns, list[Notice]]:
+    """Return the columns of a file and the decisions taken.
+
+    values: the first rows by column. data: `data.text` and `data.label`, which must exist if they are set (the label only with
+    `need_labels`). run: the columns that a trained run knows, taken where the file has them. Columns that nobody names are found
+    by usual names, or by content if only one column can be meant. Raises LoralabError otherwise, with the settings to write.
+    """
+    names, notices = [*values], list[Notice]()
+    text = resolve_names(data.text, names, path, "text")
+    label = (
+        next(iter(resolve_names((data.label,), names, path, "label")), None)
+        if data.label and (need_labels or data.label in names)
+        else None
+    )
+    if run is not None and not text:
+        text = tuple(filter(None, (_same_name(name, names) for name in run.text)))
+        if len(text) < len(run.text):
+            text = ()
+    if run is not None and run.label and label is None:
+        label = _same_name(run.label, names)
+    detected_label = _by_name([name for name in names if name not in text], LABEL_NAMES) if label is None else None
+    text_by_name = _text_by_name([name for name in names if name not in (label, detected_label)]) if not text else ()
+    label, text = label or detected_label, text or text_by_name
+    if not text:
+        candidates = _text_candidates({name: values[name] for name in names if name != label})
+        text = (candidates[0],) if len(candidates) == 1 else ()
+        if text and len(names) > 1:
+            notices.append(
+                Notice(f"the texts are in column {text[0]!r}, by their length", fix="data.text=NAME reads another column")
+            )
+    if label is None and need_labels:
+        candidates = label_candidates({name: values[name] for name in names if name not in text})
+        label = candidates[0] if len(candidates) == 1 and text else None
+        if label:
+            count = len({str(value) for value in values[label]})
+            notices.append(
+                Notice(f"the labels are in column {label!r}, by its {count} values", fix="data.label=NAME reads another column")
+            )
+    if not text or (need_labels and label is None):
+        raise LoralabError(_unclear(values, path, text, label, need_labels))
+    if run is not None and text != run.text:
+        wanted = " + ".join(run.text)
+        notices.append(
+            Notice(f"no column {wanted!r}, of which the run was trained: {' + '.join(text)!r} is read", severity="warning")
+        )
+    return Columns(text, label, find_id(names, (*text, label))), notices
+
+
+def resolve_names(wanted: Sequence[str] | None, names: Sequence[str], path: Path, setting: str) -> tuple[str, ...]:
+    """Return the columns that a setting names: the exact name first, then without outer spaces, then divided at commas."""
+    resolved: list[str] = []
+    for name in wanted or ():
+        parts = [name] if name in names or name.strip() in names else [part.strip() for part in name.split(",") if part.strip()]
+        for part in parts:
+            column = next((column for column in (part, part.strip()) if column in names), None)
+            if column is None:
+                raise LoralabError(
+                    f"{path} has no column {part!r} (data.{setting}){suggest(part, names)}; columns: {list_names(names)}"
+                )
+            resolved.append(column)
+    return tuple(resolved)
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return column or class names for a message, quoted where they hold a comma or a space, at most eight."""
+    shown = ", ".join(repr(name) if not name or set(name) & set(", ;") else name for name in names[:MAX_LISTED])
+    return shown + (f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else "")
+
+
+def find_id(names: Sequence[str], taken: Sequence[str | None] = ()) -> str | None:
+    """Return the column of row ids by its name: id, index, or one that ends in _id."""
+    free = [name for name in names if name not in taken]
+    return _by_name(free, ID_NAMES) or next(
+        (name for name in free if name.casefold().endswith(("_id", " id")) or name.endswith("Id")), None
+    )
+
+
+def label_candidates(values: Mapping[str, Sequence[object]]) -> list[str]:
+    """Return the columns of few, short and repeated values."""
+    return [name for name, column in values.items() if _may_be_label([str(value) for value in column if value not in (None, "")])]
+
+
+def _may_be_label(column: Sequence[str]) -> bool:
+    distinct = set(column)
+    few = 2 <= len(distinct) <= max(2, len(column) // 2)
+    return len(column) >= MIN_LABEL_ROWS and few and max(map(len, distinct)) <= MAX_LABEL_CHARACTERS
+
+
+def _text_candidates(values: Mapping[str, Sequence[object]]) -> list[str]:
+    """Return the columns that may hold the texts, longest first: one alone if it is at least twice as long as the next."""
+    means = {name: _mean_length(column) for name, column in values.items()}
+    order = sorted((name for name in means if means[name] > 0), key=lambda name: -means[name])
+    if len(order) > 1 and means[order[0]] >= 2 * means[order[1]] and means[order[0]] > 4:
+        return order[:1]
+    return order
+
+
+def _mean_length(column: Sequence[object]) -> float:
+    """Return the mean number of characters of texts; 0 for a column of numbers or of other objects."""
+    texts = [value for value in column if isinstance(value, str) and value.strip()]
+    if not texts or all(text.strip().replace(".", "", 1).removeprefix("-").isdecimal() for text in texts):
+        return 0.0
+    return sum(map(len, texts)) / len(texts)
+
+
+def _same_name(name: str, names: Sequence[str]) -> str | None:
+    """Return the column of a name: the same, or the only one that differs in case or outer spaces."""
+    if name in names:
+        return name
+    similar = [column for column in names if column.strip().casefold() == name.strip().casefold()]
+    return similar[0] if len(similar) == 1 else None
+
+
+def _by_name(names: Sequence[str], usual: Sequence[str]) -> str | None:
+    return next((name for known in usual for name in names if name.strip().casefold() == known), None)
+
+
+def _text_by_name(candidates: Sequence[str]) -> tuple[str, ...]:
+    """Return title and body, the first usual name of a text column, or the only column; else ()."""
+    by_name = {name.strip().casefold(): name for name in candidates}
+    if "title" in by_name and (body := next((b for b in ("description", "body", "text", "content") if b in by_name), None)):
+        return by_name["title"], by_name[body]
+    usual = [by_name[name] for name in TEXT_NAMES if name in by_name]
+    return (usual[0],) if usual else tuple(candidates) if len(candidates) == 1 else ()
+
+
+def _unclear(
+    values: Mapping[str, Sequence[object]], path: Path, text: tuple[str, ...], label: str | None, need_labels: bool
+) -> str:
+    """Return the message for columns that are not clear: what the file has, and settings that probably name them."""
+    names = [*values]
+    rest = {name: column for name, column in values.items() if name not in text and name != label}
+    texts = text or tuple((_text_candidates({name: rest[name] for name in rest if name != find_id(names)}) or names)[:1])
+    labels = [name for name in label_candidates(rest) if name not in texts]
+    missing = [kind for kind, absent in (("text", not text), ("label", need_labels and label is None)) if absent]
+    example = {"text": texts[0], "label": labels[0] if labels else next((n for n in reversed(names) if n not in texts), names[-1])}
+    if missing == ["label"] and len(names) == len(text):
+        return f"{path} has no label column: its only column is {list_names(names)}"
+    settings = " ".join(f"data.{kind}={shlex.quote(example[kind])}" for kind in missing)
+    message = f"{path} has columns {list_names(names)}: name the {' and the '.join(missing)} column, for example {settings}"
+    flags = [name for name in labels if {str(value).strip() for value in values[name]} <= {"0", "1", "True", "False"}]
+    if need_labels and label is None and len(flags) > 1:
+        message += f"\n  {list_names(flags)} are all 0 or 1, so a text may have several labels: loralab learns one column"
+    return message

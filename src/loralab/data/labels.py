@@ -1,0 +1,242 @@
+"""Label values of any type → classes. Values are matched by what they say, never by their position."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from loralab.data.clean import replace_surrogates
+from loralab.data.columns import list_names
+from loralab.data.types import Ints, Notice, list_rows
+from loralab.errors import LoralabError, suggest
+
+MISSING_WORDS = frozenset(("nan", "none", "na", "n/a", "null", "#n/a", "-", "?", "<na>", "nat", "missing"))
+"""Texts that often stand for a missing value. As labels they are kept, with a notice."""
+HIDDEN = "-1"
+"""The label by which published test sets hide theirs."""
+UNLABELLED = -1
+"""The class index of a row without a label."""
+_TRUTH = {"true": "1", "false": "0"}
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Class names in index order, and the values that stand for each: its spellings in the training file.
+
+    `match` finds the class of another file's value: one that is a name or known value; else one that is the same number; else one that
+    differs in case, spaces or Unicode form only; else true for 1 and false for 0.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
+
+    def match(self, value: str) -> int | None:
+        """Return the class index of a label value, or None if no class, or more than one, fits."""
+        for index, key in zip(self._indices, _KEYS, strict=True):
+            if len(classes := index.get(key(value), ())) == 1:
+                return classes[0]
+            if classes:
+                return None
+        return None
+
+    @cached_property
+    def _indices(self) -> list[dict[str, tuple[int, ...]]]:
+        """Class indices by the key of each rule, in the order of the rules."""
+        tables = []
+        for key in _KEYS:
+            table = defaultdict[str, set[int]](set)
+            for i, (name, values) in enumerate(zip(self.names, self.values, strict=True)):
+                for value in (name, *values):
+                    table[key(value)].add(i)
+            tables.append({value: tuple(sorted(classes)) for value, classes in table.items()})
+        return tables
+
+    def as_dict(self) -> dict[str, list[str]]:
+        """Return the values by class name."""
+        return {name: [*values] for name, values in zip(self.names, self.values, strict=True)}
+
+
+def label_text(value: Any) -> str | None:
+    """Return a label value as text, None for a missing one. Lists and mappings of one label are unwrapped.
+
+    Raises ValueError for a value with several labels.
+    """
+    if isinstance(value, Mapping):  # {"POS": 1.0, "NEG": 0.0}
+        value = [name for name, share in value.items() if share] if all(map(_is_share, value.values())) else [*value.values()]
+    if isinstance(value, (list, tuple, set, np.ndarray)):
+        if len(value) > 1:
+            raise ValueError("several labels")
+        return label_text(next(iter(value))) if len(value) else None
+    if value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in ("NAType", "NaTType"):
+        return None
+    return replace_surrogates(str(value)).strip() or None
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, (bool, int, float)) and 0 <= value <= 1
+
+
+def label_texts(values: Sequence[object], where: str) -> list[str | None]:
+    """Return label values as texts. Raises LoralabError with row numbers for rows with several labels."""
+    texts: list[str | None] = []
+    several = []
+    for row, value in enumerate(values):
+        try:
+            texts.append(label_text(value))
+        except ValueError:
+            several.append(row)
+            texts.append(None)
+    if several:
+        raise LoralabError(
+            f"{where} has several labels in {list_rows(several)}, such as {values[several[0]]!r}: loralab learns one label per text; "
+            f"keep one, or train on one column per label"
+        )
+    return texts
+
+
+def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]]:
+    """Return the classes of a training file without class names, and the decisions taken.
+
+    Whole numbers are classes by value: 1, 1.0 and 01 are one class. Other labels that differ only in case, spaces or Unicode form are one
+    class, named by its most frequent spelling. Classes are in numerical order, or in natural order: item 2 before item 10.
+    """
+    counts = Counter(label for label in labels if label is not None)
+    whole = bool(counts) and all(map(_is_whole, counts))
+    groups = defaultdict[str, list[str]](list)
+    for value in sorted(counts, key=lambda value: (-counts[value], natural_key(value))):
+        groups[_number(value) if whole else _folded(value)].append(value)
+    named = {(_number(values[0]) if whole else values[0]): tuple(values) for values in groups.values()}
+    order = sorted(named, key=(lambda name: int(name)) if whole else natural_key)
+    notices = []
+    if merged := {name: values for name, values in named.items() if len(values) > 1}:
+        spellings = "; ".join(f"{', '.join(f'{value!r} ({counts[value]})' for value in merged[name])}" for name in [*merged][:4])
+        fix = "" if whole else f"data.classes={','.join(sorted(counts, key=natural_key)[:8])} keeps them apart"
+        notices.append(Notice(f"spellings of one class: {spellings}", fix=fix, severity="warning"))
+    return ClassTable(tuple(order), tuple(named[name] for name in order)), notices
+
+
+def name_classes(labels: Sequence[str | None], names: Sequence[str], where: str) -> tuple[ClassTable, list[Notice]]:
+    """Return the classes of a training file whose names are known, and the decisions taken. Names without a row are dropped.
+
+    The labels are names, or numbers from 0, or from 1 if the largest is the number of names. Raises LoralabError for others.
+    """
+    plain = ClassTable(tuple(names), tuple(() for _ in names))
+    counts = Counter(label for label in labels if label is not None)
+    matched = {value: plain.match(value) for value in counts}
+    if None in matched.values() and all(map(_is_whole, counts)):
+        first = _first_number([int(_number(value)) for value in counts], len(names), where)
+        matched = {value: int(_number(value)) - first for value in counts}
+        matched = {value: i if 0 <= i < len(names) else None for value, i in matched.items()}
+    values = [tuple(value for value in counts if matched[value] == i) for i in range(len(names))]
+    check_known(labels, ClassTable(tuple(names), tuple(values)), where)
+    present = [i for i, spellings in enumerate(values) if spellings]
+    notices = []
+    if absent := [name for i, name in enumerate(names) if i not in present]:
+        message = (
+            f"{'class' if len(absent) == 1 else 'classes'} {list_names(absent)} {'has' if len(absent) == 1 else 'have'} no row"
+        )
+        notices.append(Notice(f"{message}: the model has {len(present)} classes", severity="warning"))
+    return ClassTable(tuple(names[i] for i in present), tuple(values[i] for i in present)), notices
+
+
+def _first_number(numbers: Sequence[int], classes: int, where: str) -> int:
+    """Return the number of the first class. Raises LoralabError for numbers that could count from 0 or from 1."""
+    if min(numbers) > 0 and max(numbers) == classes:
+        return 1
+    if min(numbers) > 0 and max(numbers) < classes:
+        raise LoralabError(
+            f"{where}: labels {', '.join(map(str, sorted(numbers)))} of {classes} classes could count from 0 or from 1: "
+            f"write the class names into the file, or name the classes that occur, in order, in data.classes"
+        )
+    return 0
+
+
+def check_known(labels: Sequence[str | None], table: ClassTable, where: str) -> None:
+    """Raise LoralabError, with row numbers, for a label that is no class."""
+    unknown = {value for value in set(labels) if value is not None and table.match(value) is None}
+    if not unknown:
+        return
+    rows = [row for row, label in enumerate(labels) if label in unknown]
+    label = str(labels[rows[0]])
+    same = [row for row in rows if labels[row] == label]
+    others = f" ({len(unknown) - 1} more labels are none either)" if len(unknown) > 1 else ""
+    raise LoralabError(
+        f"{where}: label {label!r} in {list_rows(same)} is not a class{suggest(label, table.names) if label != HIDDEN else ''}{others}; "
+        f"classes: {list_names(table.names)}"
+    )
+
+
+def class_indices(labels: Sequence[str | None], table: ClassTable, where: str) -> Ints:
+    """Return the class index of each label, int64[n]; UNLABELLED for a missing one. Raises LoralabError for one that is no class."""
+    check_known(labels, table, where)
+    index = {value: table.match(value) for value in set(labels) if value is not None}
+    return np.array([UNLABELLED if label is None else index[label] for label in labels], dtype=np.int64)
+
+
+def hide_unlabelled(labels: Sequence[str | None], known: ClassTable | None, named: bool) -> tuple[list[str | None], int]:
+    """Read -1 as no label where it hides one, and return how many rows that are.
+
+    It does if the file names its classes, if all labels are -1, or if the classes known from training have no -1 but 0.
+    """
+    present = {label for label in labels if label is not None}
+    hides = HIDDEN in present and (
+        named or present == {HIDDEN} or (known is not None and known.match(HIDDEN) is None and known.match("0") is not None)
+    )
+    if not hides:
+        return [*labels], 0
+    return [None if label == HIDDEN else label for label in labels], sum(label == HIDDEN for label in labels)
+
+
+def missing_words(labels: Sequence[str | None]) -> list[Notice]:
+    """Return a notice on labels that read like missing values."""
+    counts = Counter(label for label in labels if label is not None and label.casefold() in MISSING_WORDS)
+    if not counts:
+        return []
+    listed = ", ".join(f"{count} {label!r}" for label, count in counts.items())
+    rows = tuple(row for row, label in enumerate(labels) if label in counts)
+    return [
+        Notice(f"labels that read like missing values are classes: {listed}", rows, "empty them to leave the rows out", "warning")
+    ]
+
+
+def natural_key(text: str) -> list[tuple[int, int, str]]:
+    """Return a sort key that compares digits within a text by their value: item 2 before item 10."""
+    parts = re.split(r"(\d+)", text)
+    return [(0, int(part), part) if part.isdecimal() and len(part) < 19 else (1, 0, part) for part in parts if part]
+
+
+def _is_whole(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d{1,18}(\.0+)?", text, re.ASCII) is not None
+
+
+def _number(text: str) -> str:
+    """Return a whole number without its fraction and leading zeros, other numbers in their shortest form, other text as it is."""
+    if _is_whole(text):
+        return str(int(text.partition(".")[0]))
+    return text
+
+
+def _folded(text: str) -> str:
+    """Return a text without differences of case, width, Unicode form, and spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _truth(text: str) -> str:
+    folded = _folded(text)
+    return _TRUTH.get(folded, _number(folded))
+
+
+_KEYS: tuple[Callable[[str], str], ...] = (str, _number, _folded, _truth)
+
+
+def class_counts(indices: Ints, names: Iterable[str]) -> dict[str, int]:
+    """Return the number of rows of each class."""
+    return {name: int((indices == i).sum()) for i, name in enumerate(names)}
