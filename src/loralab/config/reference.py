@@ -89,11 +89,8 @@ def takes_text(config: type[SettingsSection], name: str) -> bool:
     fields: Mapping[str, Any] = config.model_fields
     annotation = (fields[section].annotation.model_fields[inner] if inner else fields[section]).annotation
     parts = type_parts(annotation)
-    return str in parts and Mapping not in map(get_origin, parts) and not {int, float, bool} & {*filter(_is_type, parts)}
-
-
-def _is_type(part: object) -> bool:
-    return isinstance(part, type)
+    scalars = {part for part in parts if isinstance(part, type)} & {int, float, bool}
+    return str in parts and not scalars and not any(get_origin(part) is Mapping for part in parts)
 
 
 def config_schema(config: type[SettingsSection]) -> dict[str, Any]:

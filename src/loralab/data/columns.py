@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from loralab.config import DataConfig
 from loralab.data.types import MAX_LISTED, Notice
@@ -28,6 +29,7 @@ TEXT_NAMES = (
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "topic", "sentiment", "stars", "rating", "intent", "y")
 ID_NAMES = ("id", "idx", "index", "uid", "guid")
 USUAL_NAMES = frozenset((*TEXT_NAMES, *LABEL_NAMES, *ID_NAMES))
+LabelNeed = Literal["required", "wanted", "named"]
 MAX_LABEL_CHARACTERS = 60
 MIN_LABEL_ROWS = 4
 """Fewer rows do not show which column holds labels."""
@@ -47,53 +49,51 @@ class Columns:
 
 
 def find_columns(
-    values: Mapping[str, Sequence[object]], path: Path, data: DataConfig, *, run: Columns | None = None, need_labels: bool = False
+    values: Mapping[str, Sequence[object]],
+    path: Path,
+    data: DataConfig,
+    *,
+    run: Columns | None = None,
+    labels: LabelNeed = "named",
 ) -> tuple[Columns, list[Notice]]:
     """Return the columns of a file and the decisions taken.
 
-    values: the first rows by column. data: `data.text` and `data.label`, which must exist if they are set (the label only with
-    `need_labels`). run: the columns that a trained run knows, taken where the file has them. Columns that nobody names are found
-    by usual names, or by content if only one column can be meant. Raises LoralabError otherwise, with the settings to write.
+    values: the first rows by column. data: `data.text`, `data.label` and `data.id` come first; they must exist, the label only if
+    `labels` is not "named". run: the columns that a trained run knows, taken where the file has them. Columns that nobody names are
+    found by usual names, or by content if only one can be meant. labels: "required", "wanted" (found by content too, but None is
+    fine), or "named" (never found by content). Raises LoralabError for columns that are not clear, with the settings to write.
     """
     names, notices = [*values], list[Notice]()
     text = resolve_names(data.text, names, path, "text")
-    label = (
-        next(iter(resolve_names((data.label,), names, path, "label")), None)
-        if data.label and (need_labels or data.label in names)
-        else None
-    )
-    if run is not None and not text:
-        text = tuple(filter(None, (_same_name(name, names) for name in run.text)))
-        if len(text) < len(run.text):
-            text = ()
-    if run is not None and run.label and label is None:
-        label = _same_name(run.label, names)
-    detected_label = _by_name([name for name in names if name not in text], LABEL_NAMES) if label is None else None
-    text_by_name = _text_by_name([name for name in names if name not in (label, detected_label)]) if not text else ()
-    label, text = label or detected_label, text or text_by_name
+    label = None
+    if data.label and (labels != "named" or data.label in names):
+        (label,) = resolve_names((data.label,), names, path, "label")
+    if run is not None:
+        text, label = text or _same_names(run.text, names), label or (_same_names((run.label or "",), names) or (None,))[0]
+    label = label or _by_name([name for name in names if name not in text], LABEL_NAMES)
+    text = text or _text_by_name([name for name in names if name != label])
     if not text:
         candidates = _text_candidates({name: values[name] for name in names if name != label})
         text = (candidates[0],) if len(candidates) == 1 else ()
-        if text and len(names) > 1:
-            notices.append(
-                Notice(f"the texts are in column {text[0]!r}, by their length", fix="data.text=NAME reads another column")
-            )
-    if label is None and need_labels:
-        candidates = label_candidates({name: values[name] for name in names if name not in text})
-        label = candidates[0] if len(candidates) == 1 and text else None
-        if label:
-            count = len({str(value) for value in values[label]})
-            notices.append(
-                Notice(f"the labels are in column {label!r}, by its {count} values", fix="data.label=NAME reads another column")
-            )
-    if not text or (need_labels and label is None):
-        raise LoralabError(_unclear(values, path, text, label, need_labels))
-    if run is not None and text != run.text:
-        wanted = " + ".join(run.text)
-        notices.append(
-            Notice(f"no column {wanted!r}, of which the run was trained: {' + '.join(text)!r} is read", severity="warning")
-        )
-    return Columns(text, label, find_id(names, (*text, label))), notices
+        if text:
+            notices.append(_detected("texts are", text[0], "its length", "text"))
+    if label is None and text and labels != "named":
+        found = label_candidates({name: values[name] for name in names if name not in text})
+        label = found[0] if len(found) == 1 else None
+        if label is not None:
+            notices.append(_detected("labels are", label, f"its {len({*map(str, values[label])})} values", "label"))
+    if not text or (labels == "required" and label is None):
+        raise LoralabError(_unclear(values, path, text, label, labels == "required"))
+    if run is not None and not data.text and text != _same_names(run.text, names):
+        reading = f"column {' + '.join(text)!r} is read: the file has no column {' + '.join(run.text)!r}, as in training"
+        notices.append(Notice(reading, fix="data.text=NAME reads another column", severity="warning"))
+    if data.id:
+        resolve_names((data.id,), names, path, "id")
+    return Columns(text, label, data.id or find_id(names, (*text, label))), notices
+
+
+def _detected(kind: str, name: str, reason: str, setting: str) -> Notice:
+    return Notice(f"the {kind} in column {name!r}, by {reason}", fix=f"data.{setting}=NAME reads another column")
 
 
 def resolve_names(wanted: Sequence[str] | None, names: Sequence[str], path: Path, setting: str) -> tuple[str, ...]:
@@ -153,12 +153,15 @@ def _mean_length(column: Sequence[object]) -> float:
     return sum(map(len, texts)) / len(texts)
 
 
-def _same_name(name: str, names: Sequence[str]) -> str | None:
-    """Return the column of a name: the same, or the only one that differs in case or outer spaces."""
-    if name in names:
-        return name
-    similar = [column for column in names if column.strip().casefold() == name.strip().casefold()]
-    return similar[0] if len(similar) == 1 else None
+def _same_names(wanted: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the columns of these names, which may differ in case or outer spaces; () if one is missing or not unique."""
+    columns = []
+    for name in wanted:
+        same = [name] if name in names else [other for other in names if other.strip().casefold() == name.strip().casefold()]
+        if len(same) != 1:
+            return ()
+        columns += same
+    return tuple(columns)
 
 
 def _by_name(names: Sequence[str], usual: Sequence[str]) -> str | None:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 from loralab.data.text_files import open_text
 from loralab.data.types import MAX_LISTED, Notice
@@ -24,6 +25,16 @@ SAMPLE_CHARACTERS, SAMPLE_ROWS = 1 << 20, 1000
 _SEP_LINE = re.compile(r"sep=(.)\r?\n")
 """The first line by which spreadsheets state the delimiter."""
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
+
+
+class Records(Protocol):
+    """Records of fields, and the number of lines read so far."""
+
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+    def __next__(self) -> list[str]: ...
 
 
 @dataclass(frozen=True)
@@ -43,13 +54,13 @@ class Dialect:
         """The delimiter in words."""
         return "line" if self.delimiter is None else DELIMITERS.get(self.delimiter, repr(self.delimiter))
 
-    def records(self, lines: Iterable[str]) -> csv.Reader:
+    def records(self, lines: Iterable[str]) -> Records:
         """Return the records of the lines. Line breaks within quotes belong to their field."""
         lines = islice(lines, self.skip_lines, None)
         if self.delimiter is None:
-            return _Lines(lines)  # type: ignore[return-value]
-        quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
-        return csv.reader(lines, delimiter=self.delimiter, quoting=quoting, skipinitialspace=self.skip_spaces, strict=True)
+            return _Lines(lines)
+        options: dict[str, Any] = {"delimiter": self.delimiter, "skipinitialspace": self.skip_spaces, "strict": True}
+        return csv.reader(lines, quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE, **options)
 
 
 class _Lines:
@@ -58,7 +69,7 @@ class _Lines:
     def __init__(self, lines: Iterable[str]) -> None:
         self.lines, self.line_num = iter(lines), 0
 
-    def __iter__(self) -> _Lines:
+    def __iter__(self) -> Iterator[list[str]]:
         return self
 
     def __next__(self) -> list[str]:
@@ -97,7 +108,7 @@ def detect_dialect(
         notices.append(
             Notice(f"columns are divided by {_with_symbol(chosen)}", fix="data.delimiter=CHARACTER reads them otherwise")
         )
-    if re.search(rf'(?m)^.*{re.escape(chosen)} +"', sample) and _parse(replace(dialect, skip_lines=0), sample, complete) is None:
+    if _spaces_before_quotes(replace(dialect, skip_lines=0), sample, complete):
         dialect = replace(dialect, skip_spaces=True)
         notices.append(Notice("spaces between a delimiter and a quote are skipped"))
     if quotes is not None:
@@ -159,6 +170,15 @@ def _parse(dialect: Dialect, sample: str, complete: bool) -> list[list[str]] | N
         if complete or "unexpected end of data" not in str(error) or not records:
             return None
     return records
+
+
+def _spaces_before_quotes(dialect: Dialect, sample: str, complete: bool) -> bool:
+    """Whether quotes enclose fields after a delimiter and spaces, as in `text, "a, b"`."""
+    records = _parse(replace(dialect, skip_spaces=True), sample, complete) if f'{dialect.delimiter} "' in sample else None
+    plain = _parse(dialect, sample, complete)
+    if records is None or plain is None:
+        return records is not None
+    return any(field[:1] == " " and _QUOTED.fullmatch(field.strip()) for record in plain for field in record)
 
 
 def _quotes_are_text(path: Path, encoding: str, dialect: Dialect, sample: str, complete: bool) -> tuple[bool, Notice | None]:
@@ -237,8 +257,8 @@ def read_records(path: Path, encoding: str, dialect: Dialect, width: int, notice
                 yield record
         except csv.Error as error:
             raise LoralabError(
-                f"{path}, line {reader.line_num + dialect.skip_lines}: {error}: a quote is never closed, or quotes are characters of the "
-                f"texts; for these write data.quotes=false"
+                f"{path}, line {reader.line_num + dialect.skip_lines}: {error}: is a quote never closed? If quotes are characters of the "
+                f"texts, write data.quotes=false"
             ) from error
     if blank:
         lines = ", ".join(map(str, blank[:MAX_LISTED])) + (", ..." if len(blank) > MAX_LISTED else "")
@@ -269,7 +289,7 @@ def has_header(rows: Sequence[Sequence[str]], usual: Collection[str], known: Col
     """
     first, rest = [field.strip() for field in rows[0]], rows[1:]
     columns = [[row[i].strip() for row in rest] for i in range(len(first))]
-    repeated = [name in values for name, values in zip(first, columns, strict=True)]
+    repeated = [bool(name) and name in values for name, values in zip(first, columns, strict=True)]
     if set(first) & set(known):
         return None if any(repeated) else True
     if any(len(name) <= 40 and is_usual(name, usual) for name in first):

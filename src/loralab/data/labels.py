@@ -31,8 +31,8 @@ _TRUTH = {"true": "1", "false": "0"}
 class ClassTable:
     """Class names in index order, and the values that stand for each: its spellings in the training file.
 
-    `match` finds the class of another file's value: one that is a name or known value; else one that is the same number; else one that
-    differs in case, spaces or Unicode form only; else true for 1 and false for 0.
+    `match` finds the class of another file's value: one that is a name or known value; else the same number; else a spelling that
+    differs only in case, spaces or Unicode form; else true for 1 and false for 0.
     """
 
     names: tuple[str, ...]
@@ -96,8 +96,8 @@ def label_texts(values: Sequence[object], where: str) -> list[str | None]:
             texts.append(None)
     if several:
         raise LoralabError(
-            f"{where} has several labels in {list_rows(several)}, such as {values[several[0]]!r}: loralab learns one label per text; "
-            f"keep one, or train on one column per label"
+            f"{where} has several labels in {list_rows(several)}, such as {values[several[0]]!r}: loralab learns one label "
+            f"per text; keep one, or train on one column per label"
         )
     return texts
 
@@ -105,8 +105,8 @@ def label_texts(values: Sequence[object], where: str) -> list[str | None]:
 def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]]:
     """Return the classes of a training file without class names, and the decisions taken.
 
-    Whole numbers are classes by value: 1, 1.0 and 01 are one class. Other labels that differ only in case, spaces or Unicode form are one
-    class, named by its most frequent spelling. Classes are in numerical order, or in natural order: item 2 before item 10.
+    Whole numbers are classes by value: 1, 1.0 and 01 are one class. Other labels that differ only in case, spaces or Unicode form are
+    one class, named by its most frequent spelling. Classes are in numerical order, or in natural order: item 2 before item 10.
     """
     counts = Counter(label for label in labels if label is not None)
     whole = bool(counts) and all(map(_is_whole, counts))
@@ -133,8 +133,8 @@ def name_classes(labels: Sequence[str | None], names: Sequence[str], where: str)
     matched = {value: plain.match(value) for value in counts}
     if None in matched.values() and all(map(_is_whole, counts)):
         first = _first_number([int(_number(value)) for value in counts], len(names), where)
-        matched = {value: int(_number(value)) - first for value in counts}
-        matched = {value: i if 0 <= i < len(names) else None for value, i in matched.items()}
+        numbers = {value: int(_number(value)) - first for value in counts}
+        matched = {value: i if 0 <= i < len(names) else None for value, i in numbers.items()}
     values = [tuple(value for value in counts if matched[value] == i) for i in range(len(names))]
     check_known(labels, ClassTable(tuple(names), tuple(values)), where)
     present = [i for i, spellings in enumerate(values) if spellings]
@@ -168,14 +168,14 @@ def check_known(labels: Sequence[str | None], table: ClassTable, where: str) -> 
     label = str(labels[rows[0]])
     same = [row for row in rows if labels[row] == label]
     others = f" ({len(unknown) - 1} more labels are none either)" if len(unknown) > 1 else ""
+    nearest = suggest(label, table.names) if label != HIDDEN else ""
     raise LoralabError(
-        f"{where}: label {label!r} in {list_rows(same)} is not a class{suggest(label, table.names) if label != HIDDEN else ''}{others}; "
-        f"classes: {list_names(table.names)}"
+        f"{where}: label {label!r} in {list_rows(same)} is not a class{nearest}{others}; classes: {list_names(table.names)}"
     )
 
 
 def class_indices(labels: Sequence[str | None], table: ClassTable, where: str) -> Ints:
-    """Return the class index of each label, int64[n]; UNLABELLED for a missing one. Raises LoralabError for one that is no class."""
+    """Return class indices, int64[n]; UNLABELLED for a missing label. Raises LoralabError for a label that is no class."""
     check_known(labels, table, where)
     index = {value: table.match(value) for value in set(labels) if value is not None}
     return np.array([UNLABELLED if label is None else index[label] for label in labels], dtype=np.int64)

@@ -50,9 +50,9 @@ Reader = Callable[[Path, DataConfig, Table, Collection[str]], Iterator[ColumnChu
 def open_table(path: Path, data: DataConfig | None = None, known: Collection[str] = ()) -> Table:
     """Open a data file, or a folder with a saved `datasets` dataset.
 
-    data: `data.delimiter`, `data.header`, `data.encoding` and `data.quotes` say how to read delimited text. known: columns that a run or
-    the user knows; a first line with one of them is a header. Raises LoralabError for a missing, empty, unknown or damaged file, here
-    or while the chunks are read, with the row or line if there is one.
+    data: `data.delimiter`, `data.header`, `data.encoding` and `data.quotes` say how to read delimited text. known: columns that a
+    run or the user knows; a first line with one of them is a header. Raises LoralabError for a missing, empty, unknown or damaged
+    file, here or while the chunks are read, with the row or line if there is one.
     """
     data = data or DataConfig()
     path = local_path(path)

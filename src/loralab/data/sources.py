@@ -13,7 +13,7 @@ import numpy as np
 
 from loralab.config import DataConfig
 from loralab.data.clean import replace_surrogates
-from loralab.data.columns import Columns, find_columns, resolve_names
+from loralab.data.columns import Columns, LabelNeed, find_columns, resolve_names
 from loralab.data.labels import (
     UNLABELLED,
     ClassTable,
@@ -59,7 +59,7 @@ class Source:
 
 @dataclass(frozen=True)
 class RawExamples:
-    """Texts and label values of a file. class_names: names stored in the file, or (). facts: format, delimiter, header, encoding."""
+    """Texts and label values of a file. class_names: names that the file stores. facts: format, delimiter, header, encoding."""
 
     path: Path
     texts: list[str]
@@ -80,32 +80,35 @@ class RawExamples:
 def load_source(data: DataConfig) -> Source:
     """Read `data.source` and the files of `data.validation` and `data.test`. The training rows decide the classes.
 
-    Rows without a label are left out, or refused with `data.strict`. A test file without any labels is not used. Raises LoralabError
-    for missing files, columns or classes, with row numbers.
+    Rows without a label are left out, or refused with `data.strict`. A test file without any labels is not used. Raises
+    LoralabError for missing files, columns or classes, with row numbers.
     """
     parts = find_parts(data.source)
-    raw = read_raw(parts.train, data, need_labels=True)
+    raw = read_raw(parts.train, data, need="required")
     names = data.classes or (AG_NEWS_CLASSES if data.source in ("sample", "ag_news") else ())
     labels, table, notices = training_classes(raw, names)
     if len(table.names) < 2:
         only = ", ".join(table.names) or "no label"
         raise LoralabError(f"{data.source} has only one class ({only}): a classifier needs at least two")
     train, left_out = keep_labelled(raw, labels, table, data.strict)
+    run = contract(raw, table)
     collected = {"train": (*raw.notices, *notices, *left_out)}
     given: dict[str, Examples | None] = {}
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
         path = local_path(setting) if isinstance(setting, str) else own if setting is None else None
-        given[part], collected[part] = _read_part(path, data, table, asked=isinstance(setting, str))
+        given[part], collected[part] = _read_part(path, data, table, run, asked=isinstance(setting, str))
         if own is not None and path != own:
             collected[part] += (Notice(f"{own} is not used: data.{part}={setting}"),)
-    return Source(train, given["validation"], given["test"], raw.columns, table, contract(raw, table), collected)
+    return Source(train, given["validation"], given["test"], raw.columns, table, run, collected)
 
 
-def _read_part(path: Path | None, data: DataConfig, table: ClassTable, asked: bool) -> tuple[Examples | None, tuple[Notice, ...]]:
-    """Return the labelled rows of a validation or test file; None without a file, or for one without labels that nobody asked for."""
+def _read_part(
+    path: Path | None, data: DataConfig, table: ClassTable, run: DataContract, asked: bool
+) -> tuple[Examples | None, tuple[Notice, ...]]:
+    """Return the labelled rows of a validation or test file; None without a file, or without labels if nobody asked for it."""
     if path is None:
         return None, ()
-    raw = read_raw(path, data)
+    raw = read_raw(path, data, run)
     labels, hidden = _known_labels(raw, table)
     if not any(label is not None for label in labels):
         reason = "all its labels are -1" if hidden else "no labels"
@@ -125,7 +128,7 @@ def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataCont
 
     run: what a trained run knows. Raises LoralabError for a label that is no class, and for a file without labels.
     """
-    raw = read_raw(path, data, run, need_labels=True)
+    raw = read_raw(path, data, run, need="required")
     labels, _ = _known_labels(raw, table)
     if not any(label is not None for label in labels):
         raise LoralabError(f"{raw.where}: no row has a label")
@@ -200,7 +203,7 @@ def contract(raw: RawExamples, table: ClassTable) -> DataContract:
 _FACTS = ("format", "delimiter", "encoding", "header")
 
 
-def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need_labels: bool = False) -> RawExamples:
+def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need: LabelNeed = "named") -> RawExamples:
     """Read the text and label columns of a file. Raises LoralabError for a file without rows or without these columns.
 
     run: what a trained run knows of its columns.
@@ -213,7 +216,7 @@ def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need
     table = open_table(path, data, known_columns(run))
     for chunk in table.chunks:
         if columns is None:
-            columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), need_labels=need_labels)
+            columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), labels=need)
             for setting, wanted in (("group", data.group), ("time", data.time)):
                 extra |= {name: [] for name in resolve_names((wanted,) if wanted else (), [*chunk.columns], path, setting)}
         rows = len(next(iter(chunk.columns.values())))

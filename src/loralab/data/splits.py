@@ -69,7 +69,7 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
             raise LoralabError("data.test=0: a run needs test rows; give a fraction, a number of rows, or a file")
         test = source.take(held_out)
     if validation is None:
-        rest, held_out = _hold_out(source, rest, float(data.validation), validation_stream, "data.validation")
+        rest, held_out = _hold_out(source, rest, float(data.validation or 0), validation_stream, "data.validation")
         validation = source.take(held_out)
     if data.train_indices is not None:
         rest = _select(rest, read_indices(Path(data.train_indices)))

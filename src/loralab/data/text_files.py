@@ -10,18 +10,18 @@ import lzma
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from loralab.data.types import Notice
 from loralab.errors import LoralabError
 
 BLOCK = 1 << 20
 """Bytes read at once; also the most bytes from which an encoding is detected."""
-_COMPRESSED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_COMPRESSED: Mapping[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -51,7 +51,7 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
             start = file.read(6)
         opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
         if opener is not None:
-            with opener(path, "rb") as unpacked:
+            with opener(path) as unpacked:
                 yield unpacked
         elif start.startswith(b"PK\x03\x04"):
             with zipfile.ZipFile(path) as archive, archive.open(only_member(archive, path)) as member:

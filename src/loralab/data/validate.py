@@ -58,7 +58,7 @@ def check_source(source: str, data: DataConfig | None = None, *, test: str | Non
     data = data or DataConfig()
     parts = find_parts(source)
     train_path, test_path = parts.train, local_path(test) if test else parts.test
-    train_rows = _name_labels(read_raw(train_path, data, need_labels=data.label is not None))
+    train_rows = _name_labels(read_raw(train_path, data, need="wanted"))
     reports = [_report(train_path, train_rows, _file_findings(train_rows))]
     if test_path is not None:
         test_rows = _name_labels(read_raw(test_path, data))

@@ -86,8 +86,8 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
 ) -> Diagnosis:
     """Diagnose a run on its own test rows or on a file's, labelled or not, and write diagnosis.json into the run.
 
-    data: settings that say how to read the file. inputs: further texts for token attributions. rows: at most so many are perturbed. Raises
-    LoralabError for a folder that is not a complete run, and for data that changed since training.
+    data: settings that say how to read the file. inputs: further texts for token attributions. rows: at most so many are perturbed.
+    Raises LoralabError for a folder that is not a complete run, and for data that changed since training.
     """
     folder = Path(run)
     scores = run_folder.read_scores(folder)
@@ -101,12 +101,12 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
     progress(f"classifying {len(splits.test) if given is None else len(splits.test) + len(given):,} rows")
     own = ScoredExamples(splits.test, classifier.logits(splits.test.texts))
     if given is None:
-        data = DiagnosedRows("the run's test rows", own, None, splits.train)
+        diagnosed = DiagnosedRows("the run's test rows", own, None, splits.train)
     else:
-        data = DiagnosedRows(Path(file or "").name, ScoredExamples(given, classifier.logits(given.texts)), own, splits.train)
-    checks = _run_checks(data, classifier, scores.get("temperature"), rows, seed, progress)
+        diagnosed = DiagnosedRows(Path(file or "").name, ScoredExamples(given, classifier.logits(given.texts)), own, splits.train)
+    checks = _run_checks(diagnosed, classifier, scores.get("temperature"), rows, seed, progress)
     progress("computing token attributions")
-    explained, table = _explain(folder, base, classifier, data.rows, inputs)
+    explained, table = _explain(folder, base, classifier, diagnosed.rows, inputs)
     diagnosis = Diagnosis([*checks, table], explained)
     write_json(folder / run_folder.DIAGNOSIS, diagnosis.as_dict())
     return diagnosis

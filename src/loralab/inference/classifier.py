@@ -147,7 +147,7 @@ class Classifier:
     def read_labelled(self, path: str | Path, data: DataConfig | None = None) -> tuple[Examples, RawExamples]:
         """Read the labelled rows of a file as the run's data contract says, and everything about the file.
 
-        data: settings of `data` that say otherwise, such as its columns. Raises LoralabError for a label that is not a class of the run.
+        data: settings of `data` that say otherwise. Raises LoralabError for a label that is not a class of the run.
         """
         return read_examples(local_path(path), data or DataConfig(), self.class_table, self.manifest.data)
 

@@ -12,8 +12,8 @@ from pydantic.dataclasses import dataclass as validated
 class DataContract:
     """Columns, file format and class values of the training rows.
 
-    text, label, id: columns. values: the spellings of each class in the training file, by class name. format, delimiter, encoding, header:
-    how the training file was read; None where they do not apply.
+    text, label, id: columns. values: the spellings of each class in the training file, by class name. format, delimiter, encoding,
+    header: how the training file was read; None where they do not apply.
     """
 
     text: tuple[str, ...] = ()
