@@ -16,7 +16,17 @@ from sklearn.metrics import (
 )
 
 from loralab.errors import LoralabError
-from loralab.metrics import balance, balance_pair, brier, check_monitor, expected_calibration_error, scores, softmax, table
+from loralab.metrics import (
+    balance,
+    balance_pair,
+    brier,
+    check_monitor,
+    expected_calibration_error,
+    macro_remark,
+    scores,
+    softmax,
+    table,
+)
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 
@@ -39,18 +49,23 @@ def test_scores_are_scikit_learns(n: int, classes: int, seed: int) -> None:
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     assert found["loss"] == pytest.approx(log_loss(labels, probabilities, labels=numbers), rel=1e-9)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, labels=numbers, average="macro", zero_division=0))
+    present = sorted({*labels.tolist()})
+    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, labels=present, average="macro", zero_division=0))
+    assert found["macro_f1_all"] == pytest.approx(f1_score(labels, predicted, labels=numbers, average="macro", zero_division=0))
+    if len(present) == classes:
+        assert found["macro_f1"] == found["macro_f1_all"]
     matrix = confusion_matrix(labels, predicted, labels=numbers)
     for kind, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         expected = score(labels, predicted, labels=numbers, average=None, zero_division=0)
-        assert [found[f"{kind}:{name}"] for name in names] == pytest.approx(expected.tolist())
+        defined = {f"{kind}:{names[i]}": expected[i] for i in present}  # a class without rows has none of these
+        assert {name: value for name, value in found.items() if name.startswith(f"{kind}:")} == pytest.approx(defined)
     assert [found[f"true:{name}"] for name in names] == matrix.sum(axis=1).tolist()
     assert [found[f"predicted:{name}"] for name in names] == matrix.sum(axis=0).tolist()
     assert found["mcc"] == pytest.approx(matthews_corrcoef(labels, predicted) if n > 1 else 0.0)
     assert found["kappa"] == pytest.approx(cohen_kappa_score(labels, predicted, labels=numbers) if n > 1 else 0.0)
     hot = np.eye(classes)[labels]
     assert found["brier"] == pytest.approx(((probabilities - hot) ** 2).sum(axis=1).mean())
-    assert len(found) == 7 + 5 * classes
+    assert len(found) == 8 + 3 * len(present) + 2 * classes
     assert all(type(value) is float for value in found.values())
 
 
@@ -61,8 +76,8 @@ def test_scores_of_three_rows_by_hand() -> None:
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert (found["precision:a"], found["recall:a"], found["f1:a"]) == pytest.approx((1 / 2, 1, 2 / 3))
     assert (found["precision:b"], found["recall:b"], found["f1:b"]) == pytest.approx((1, 1 / 2, 2 / 3))
-    assert (found["precision:c"], found["recall:c"], found["f1:c"]) == (0, 0, 0)  # neither true nor predicted
-    assert found["macro_f1"] == pytest.approx(4 / 9)
+    assert not {"precision:c", "recall:c", "f1:c"} & {*found}  # no row is c
+    assert (found["macro_f1"], found["macro_f1_all"]) == pytest.approx((2 / 3, 4 / 9))
 
 
 def test_the_loss_is_finite_where_the_logits_are_extreme() -> None:
@@ -90,7 +105,7 @@ def test_every_score_and_every_pair_may_be_named(classes: tuple[str, ...]) -> No
     logits, labels = guesses(50, len(classes), 0)
     pairs = [f"balance:{a}/{b}" for a in classes for b in classes if a != b]
     kinds = [f"{kind}:{name}" for kind in ("precision", "recall", "f1") for name in classes]
-    for name in ("loss", "accuracy", "macro_f1", *kinds, *pairs):
+    for name in ("loss", "accuracy", "macro_f1", "macro_f1_all", *kinds, *pairs):
         check_monitor(name, classes)
         assert name in scores(logits, labels, classes, monitor=name)
 
@@ -145,6 +160,37 @@ def test_the_table_has_a_row_for_each_class_in_order() -> None:
     assert [row["class"] for row in rows] == list(CLASSES)
     assert [row["f1"] for row in rows] == [found[f"f1:{name}"] for name in CLASSES]
     assert sum(row["true"] for row in rows) == sum(row["predicted"] for row in rows) == 100
+
+
+@pytest.mark.parametrize(
+    ("labels", "remark"),
+    [
+        ([0, 1, 2, 3], ""),
+        ([0, 1, 2, 2], "macro F1 over 3 of 4 classes; Sci/Tech has no test row; over all classes, these as 0: 0."),
+        ([1, 1, 3, 3], "macro F1 over 2 of 4 classes; World, Business have no test row; over all classes"),
+        ([1, 1, 1, 1], "macro F1 over 1 of 4 classes; World, Business, Sci/Tech have no test row; over all classes"),
+    ],
+)
+def test_classes_without_rows_are_left_out_of_macro_f1_and_named(labels: list[int], remark: str) -> None:
+    logits = np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
+    found = scores(logits, np.array(labels), CLASSES, monitor="balance:World/Sports")
+    present = [name for name in CLASSES if found[f"true:{name}"]]
+    assert found["macro_f1"] == pytest.approx(np.mean([found[f"f1:{name}"] for name in present]))
+    assert found["macro_f1_all"] == pytest.approx(sum(found[f"f1:{name}"] for name in present) / 4)
+    said = macro_remark(found, CLASSES)
+    assert said.startswith(remark)
+    assert bool(said) == bool(remark)
+    absent = [row for row in table(found, CLASSES) if row["class"] not in present]
+    assert all(row["precision"] is row["recall"] is row["f1"] is None and row["true"] == 0 for row in absent)
+    assert ("balance:World/Sports" in found) == ({"World", "Sports"} <= {*present})
+
+
+def test_a_remark_lists_a_few_of_many_absent_classes() -> None:
+    names = tuple(f"class {i}" for i in range(40))
+    found = scores(np.eye(40, dtype=np.float32)[:2], np.array([0, 1]), names)
+    assert "class 2, class 3, class 4, class 5, class 6, class 7, class 8, class 9 and 30 more have no test row" in macro_remark(
+        found, names
+    )
 
 
 def test_softmax_is_scipys_at_any_temperature() -> None:

@@ -15,17 +15,20 @@ Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 
-_OVERALL = ("loss", "accuracy", "macro_f1", "mcc", "kappa", "ece", "brier")
+_OVERALL = ("loss", "accuracy", "macro_f1", "macro_f1_all", "mcc", "kappa", "ece", "brier")
 _PER_CLASS = ("precision", "recall", "f1")
 CALIBRATION_BINS = 15
+MAX_LISTED = 8
 
 
 def scores(logits: Logits, labels: Labels, classes: Sequence[str], monitor: str = "loss") -> dict[str, float]:
-    """Return all scores by name: loss, ece, brier, accuracy, macro_f1, mcc, kappa, and per class precision:, recall:, f1:, true:,
-    predicted:.
+    """Return all scores by name: loss, ece, brier, accuracy, macro_f1, macro_f1_all, mcc, kappa, and per class precision:, recall:,
+    f1:, true:, predicted:.
 
     logits: (n, classes); labels: (n,). `loss` is the mean cross entropy, whatever loss was trained; mcc is Matthews' correlation,
-    kappa Cohen's. The precision of a class without predictions is 0. monitor: a `balance:A/B` to add.
+    kappa Cohen's. The precision of a class without predictions is 0. A class without rows has no precision:, recall: and f1:.
+    macro_f1 is the mean F1 of the classes that have rows; macro_f1_all counts a class without rows as 0, as scikit-learn does if
+    all classes are its `labels`. monitor: a `balance:A/B` to add, if both classes have rows.
     """
     # imported here: it takes a second, which `loralab recipes` does not need
     from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
@@ -33,20 +36,42 @@ def scores(logits: Logits, labels: Labels, classes: Sequence[str], monitor: str 
     predicted = logits.argmax(axis=1)
     numbers = np.arange(len(classes))
     precision, recall, f1, true = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
+    present = true > 0
     one_class = len(np.union1d(labels, predicted)) < 2  # agreement beyond chance is undefined
     result = {
         **probability_scores(logits, labels),
         "accuracy": float((predicted == labels).mean()),
-        "macro_f1": float(f1.mean()),
+        "macro_f1": float(f1[present].mean()),
+        "macro_f1_all": float(f1.mean()),
         "mcc": 0.0 if one_class else float(matthews_corrcoef(labels, predicted)),
         "kappa": 0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
     }
     for i, name in enumerate(classes):
-        result |= {f"precision:{name}": float(precision[i]), f"recall:{name}": float(recall[i]), f"f1:{name}": float(f1[i])}
+        if present[i]:
+            result |= {f"precision:{name}": float(precision[i]), f"recall:{name}": float(recall[i]), f"f1:{name}": float(f1[i])}
         result |= {f"true:{name}": float(true[i]), f"predicted:{name}": float((predicted == i).sum())}
-    if pair := balance_pair(monitor, classes):
+    pair = balance_pair(monitor, classes)
+    if pair and all(f"f1:{name}" in result for name in pair):
         result[monitor] = balance(result, *pair)
     return result
+
+
+def absent_classes(scores: Mapping[str, float], classes: Sequence[str]) -> list[str]:
+    """Return the classes without a row behind the scores. They have no F1, and macro_f1 leaves them out."""
+    return [name for name in classes if not scores[f"true:{name}"]]
+
+
+def macro_remark(scores: Mapping[str, float], classes: Sequence[str], rows: str = "test row") -> str:
+    """Return which classes macro F1 leaves out, and its value over all classes; empty if every class has rows."""
+    absent = absent_classes(scores, classes)
+    if not absent:
+        return ""
+    has = "has" if len(absent) == 1 else "have"
+    listed = ", ".join(absent[:MAX_LISTED]) + (f" and {len(absent) - MAX_LISTED:,} more" if len(absent) > MAX_LISTED else "")
+    return (
+        f"macro F1 over {len(classes) - len(absent):,} of {len(classes):,} classes; {listed} {has} no {rows}; "
+        f"over all classes, these as 0: {scores['macro_f1_all']:.4f}"
+    )
 
 
 def probability_scores(logits: Logits, labels: Labels, temperature: float = 1.0) -> dict[str, float]:
@@ -163,9 +188,9 @@ def check_monitor(name: str, classes: Sequence[str]) -> None:
 
 
 def table(scores: Mapping[str, float], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Return one row per class: class, precision, recall, f1, true, predicted."""
+    """Return one row per class: class, precision, recall, f1, true, predicted. The first three are None without a true row."""
     kinds = (*_PER_CLASS, "true", "predicted")
-    return [{"class": name, **{kind: scores[f"{kind}:{name}"] for kind in kinds}} for name in classes]
+    return [{"class": name, **{kind: scores.get(f"{kind}:{name}") for kind in kinds}} for name in classes]
 
 
 def _plain(name: str) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loralab.cli.options import OUTPUT
+from loralab.metrics import macro_remark
 from loralab.metrics import table as score_rows
 
 if TYPE_CHECKING:
@@ -62,17 +63,19 @@ class PlainTimer:
         return True
 
 
-def show_scores(scores: Mapping[str, float], classes: Sequence[str]) -> None:
-    """Print accuracy, macro F1, and precision, recall, F1 and counts per class."""
+def show_scores(scores: Mapping[str, float], classes: Sequence[str], rows: str = "test row") -> None:
+    """Print accuracy, macro F1, and precision, recall, F1 and counts per class. rows: what a scored row is called."""
     table = Table(box=None, pad_edge=False)
     table.add_column("class")
     for name in ("precision", "recall", "F1", "true", "predicted"):
         table.add_column(name, justify="right")
     for row in score_rows(scores, classes):
-        values = [f"{row[kind]:.4f}" for kind in ("precision", "recall", "f1")]
+        values = ["–" if row[kind] is None else f"{row[kind]:.4f}" for kind in ("precision", "recall", "f1")]
         table.add_row(escape(row["class"]), *values, f"{row['true']:,.0f}", f"{row['predicted']:,.0f}")
     console.print(table)
     console.print(f"[bold]accuracy {scores['accuracy']:.4f}   macro F1 {scores['macro_f1']:.4f}[/]   loss {scores['loss']:.4f}")
+    if remark := macro_remark(scores, classes, rows):
+        console.print(f"[yellow]note[/]        {escape(remark)}", soft_wrap=True)
 
 
 def show_predictions(texts: Sequence[str], predictions: Predictions) -> None:

@@ -100,7 +100,9 @@ class TrainingView:
 
     def _on_evaluation(self, event: EvalEnd) -> None:
         scores = "  ".join(
-            f"{name} {event.scores[name]:.4f}" for name in dict.fromkeys(("loss", "accuracy", self.config.train.monitor))
+            f"{name} {event.scores[name]:.4f}"
+            for name in dict.fromkeys(("loss", "accuracy", self.config.train.monitor))
+            if name in event.scores  # a class without validation rows has no F1
         )
         best = "  [green]best yet[/]" if event.improved else ""
         self.console.print(f"epoch {event.epoch:<4.3g} step {event.step:<5} validation  {escape(scores)}{best}")

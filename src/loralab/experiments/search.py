@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import sys
@@ -198,7 +199,7 @@ def run_claimed_trial(study: Study, plan: SearchPlan, folder: Path, claimed: Cla
     else:
         scores = run_folder.read_scores(target)
         facts |= {"trainable": scores["counts"]["trainable"], "steps": scores["steps"], "seconds": scores["seconds"]}
-        values = [float(facts[name] if name in COSTS else scores["validation"][name]) for name in objectives]
+        values = [float(facts[name] if name in COSTS else scores["validation"].get(name, math.nan)) for name in objectives]
         if any(value != value for value in values):
             study.fail(claimed.number, f"{objectives[0]} is not a number")
         else:
@@ -219,8 +220,8 @@ class _PruningListener:
         if not isinstance(event, EvalEnd):
             return
         evaluation = sum(logged["event"] == "EvalEnd" for logged in run_folder.read_log(self.target))  # resumed ones included
-        value = event.scores[self.objective]
-        if self.study.should_prune(self.number, evaluation, value) and not self.at_end:
+        value = event.scores.get(self.objective)  # the F1 of a class without validation rows is missing
+        if value is not None and self.study.should_prune(self.number, evaluation, value) and not self.at_end:
             raise TrialPruned(f"pruned at evaluation {evaluation}, step {event.step}: {self.objective} {value:.4f}")
 
 
@@ -318,7 +319,7 @@ def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
             if not name.startswith("balance:") or name == base.train.monitor:
                 continue
         raise LoralabError(
-            f"--objective {name}: choose accuracy, macro_f1, mcc, kappa, loss, ece, brier, f1:NAME with NAME one of "
+            f"--objective {name}: choose accuracy, macro_f1, macro_f1_all, mcc, kappa, loss, ece, brier, f1:NAME with NAME one of "
             f"{', '.join(map(str, classes))}, or trainable or seconds as the second; "
             "balance:A/B only if train.monitor is the same"
         )

@@ -11,6 +11,11 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def format_score(value: float | None) -> str:
+    """Return a score with four digits, or a dash for one that is undefined, such as the F1 of a class without rows."""
+    return "–" if value is None else f"{value:.4f}"
+
+
 def one_line(text: str) -> str:
     """Return the text with every run of white space, line breaks included, as one space."""
     return " ".join(text.split())

@@ -16,7 +16,7 @@ from loralab.report.experiments.analysis import ExperimentAnalysis
 from loralab.report.experiments.findings import findings, headline, question_facts
 from loralab.report.experiments.result_tables import ReportTable
 from loralab.report.figures.style import COLORS, GRID, INK, ReportFigure, to_svg
-from loralab.report.formatting import format_value, is_number, one_line
+from loralab.report.formatting import capitalize, format_score, format_value, is_number, one_line
 from loralab.report.run_data import SCORE_LABELS, RunData
 from loralab.stats import Interval
 
@@ -112,7 +112,14 @@ def format_column(cells: Sequence[object]) -> list[str]:
 def _render(template: str, drawings: Sequence[ReportFigure], **values: Any) -> str:
     environment = Environment(loader=PackageLoader("loralab.report", "templates"), autoescape=True, undefined=StrictUndefined)
     environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"value": format_value, "clip": clip, "line": one_line, "breakable": breakable}
+    environment.filters |= {
+        "value": format_value,
+        "score": format_score,
+        "clip": clip,
+        "line": one_line,
+        "capitalized": capitalize,
+        "breakable": breakable,
+    }
     figures = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
     return environment.get_template(template).render(figures=figures, version=metadata.version("loralab"), **values)
 

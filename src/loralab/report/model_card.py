@@ -11,7 +11,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from loralab.config.loading import NAMED_SOURCES
-from loralab.report.formatting import format_value, one_line
+from loralab.report.formatting import capitalize, format_score, format_value, one_line
 from loralab.report.run_data import SCORE_LABELS, RunData
 
 _HUB_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
@@ -41,7 +41,9 @@ def _metadata(run: RunData) -> ModelCardData:
     task: dict[str, Any] = {"task_type": "text-classification", "task_name": "Text classification"}
     task |= {"dataset_type": source, "dataset_name": source, "dataset_split": "test"}
     if run.result:
-        metrics = (("accuracy", "Test accuracy", "accuracy"), ("f1", "Test macro F1", "macro_f1"))
+        absent = sum(row["f1"] is None for row in run.per_class())
+        subset = f" over {len(run.classes) - absent} of {len(run.classes)} classes" if absent else ""
+        metrics = (("accuracy", "Test accuracy", "accuracy"), ("f1", f"Test macro F1{subset}", "macro_f1"))
         values = [(kind, label, round(run.result.scores[score], 4)) for kind, label, score in metrics]
         results = [EvalResult(**task, metric_type=kind, metric_name=label, metric_value=value) for kind, label, value in values]
     return ModelCardData(
@@ -104,8 +106,10 @@ def _scores(run: RunData) -> Iterator[str]:
             yield f"| {label} | {result.scores[name]:.4f} | {validation} |"
     yield "\n| class | precision | recall | F1 | test rows |\n| --- | ---: | ---: | ---: | ---: |"
     for row in run.per_class():
-        values = " | ".join(f"{row[kind]:.4f}" for kind in ("precision", "recall", "f1"))
+        values = " | ".join(format_score(row[kind]) for kind in ("precision", "recall", "f1"))
         yield f"| {_escape(row['class'])} | {values} | {row['true']:,.0f} |"
+    if remark := run.macro_remark():
+        yield f"\n{_escape(capitalize(remark))}."
     yield ""
 
 

@@ -135,8 +135,12 @@ class RunData:
         return name, rows[name] / self.test_rows
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Return one row per class of the test scores: class, precision, recall, f1, true, predicted."""
+        """Return the test scores of each class, as `metrics.table` does."""
         return metrics.table(self.result.scores, self.classes) if self.result else []
+
+    def macro_remark(self) -> str:
+        """Return which classes the test's macro F1 leaves out; empty if every class has test rows."""
+        return metrics.macro_remark(self.result.scores, self.classes) if self.result else ""
 
     def parameters(self) -> dict[str, int | float]:
         """Return parameter counts: base, adapter, head, trainable, total, and the trainable share; empty when unknown."""

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from loralab.report.formatting import format_value, one_line
+from loralab.report.formatting import format_score, format_value, one_line
 from loralab.report.run_data import SCORE_LABELS, Evaluation, RunData, thin_steps
 
 MAX_LOG_STEPS = 200
@@ -119,7 +119,10 @@ def _result_lines(run: RunData) -> Iterator[str]:
     yield f"    {'precision':>9} {'recall':>9} {'F1':>9} {'true':>8} {'predicted':>9}  class"
     for row in run.per_class():
         counts = f"{row['true']:>8,.0f} {row['predicted']:>9,.0f}"
-        yield f"    {row['precision']:>9.4f} {row['recall']:>9.4f} {row['f1']:>9.4f} {counts}  {one_line(row['class'])}"
+        values = " ".join(f"{format_score(row[kind]):>9}" for kind in ("precision", "recall", "f1"))
+        yield f"    {values} {counts}  {one_line(row['class'])}"
+    if remark := run.macro_remark():
+        yield f"  {one_line(remark)}"
     for name, value in run.parameters().items():
         yield f"  {name:<10} {f'{value:.4%}' if name == 'share' else f'{value:,}':>14}"
 

@@ -68,7 +68,8 @@ def f1_by_class(run: RunData) -> ReportFigure | None:
     rows = run.per_class()
     if not rows or run.result is None:
         return None
-    shown = sorted(sorted(rows, key=lambda row: row["f1"])[:MAX_CLASSES], key=lambda row: run.classes.index(row["class"]))
+    scored = sorted((row for row in rows if row["f1"] is not None), key=lambda row: row["f1"])
+    shown = sorted(scored[:MAX_CLASSES], key=lambda row: run.classes.index(row["class"]))
     figure, axes = single_axes(0.95 + max(0.24 * len(shown), 0.9))
     y = range(len(shown))
     axes.barh(y, [row["f1"] for row in shown], color=BLUE, height=0.62, label="test", alpha=0.9)
@@ -82,7 +83,8 @@ def f1_by_class(run: RunData) -> ReportFigure | None:
     axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     axes.spines["bottom"].set_bounds(0, 1)
     style.legend_below(axes)
-    subset = "" if len(shown) == len(rows) else f"; the {len(shown)} of {len(rows):,} classes with the lowest F1"
+    subset = "" if len(shown) == len(scored) else f"; the {len(shown)} of {len(scored):,} classes with the lowest F1"
+    subset += "" if len(scored) == len(rows) else f"; without the {len(rows) - len(scored):,} classes that have no test row"
     text = "Bars: test rows, with their number in brackets. Diamonds: validation rows, which chose the checkpoint."
     return ReportFigure(Caption("f1_by_class", "F1 by class", f"{run.test_rows:,} test rows{subset}", text), figure)
 
@@ -119,7 +121,8 @@ def score_radar(run: RunData) -> ReportFigure | None:
 
 def radar_scores(scores: Mapping[str, float], classes: Sequence[str]) -> dict[str, float]:
     """Return the scores of the radar: 1 is the best possible value, 0 the worst, or no better than chance."""
-    mean = {kind: float(np.mean([scores[f"{kind}:{name}"] for name in classes])) for kind in ("precision", "recall")}
+    scored = [name for name in classes if f"recall:{name}" in scores]  # the others have no rows
+    mean = {kind: float(np.mean([scores[f"{kind}:{name}"] for name in scored])) for kind in ("precision", "recall")}
     values = {"accuracy": scores["accuracy"], "macro F1": scores["macro_f1"], **{k: mean[k] for k in ("recall", "precision")}}
     values |= {label: max(0.0, scores[name]) for label, name in (("MCC", "mcc"), ("kappa", "kappa")) if name in scores}
     errors = (("1 − ECE", "ece", 1.0), ("1 − Brier/2", "brier", 2.0))
