@@ -25,7 +25,7 @@ from loralab.training.head_init import initialize_head
 from loralab.training.optimizers import build_optimizer
 from loralab.training.process import explain_out_of_memory, restored_globals
 from loralab.training.scoring import distributed_logits, last_linear
-from loralab.training.setup import RunComponents, RunPlan, build_run
+from loralab.training.setup import RunComponents, RunPlan, build_run, data_summary
 from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
 
 
@@ -152,7 +152,9 @@ def open_folder(config: Config, components: RunComponents, overwrite: bool, resu
         "classes": [*manifest.classes],
         "rows": plan.splits.fingerprints(),
     }
-    return run_folder.reopen(plan.folder, config, facts) if resume else run_folder.create(plan.folder, config, facts, overwrite)
+    if resume:
+        return run_folder.reopen(plan.folder, config, facts)
+    return run_folder.create(plan.folder, config, facts, data_summary(plan), overwrite)
 
 
 def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:

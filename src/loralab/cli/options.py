@@ -108,8 +108,8 @@ def register(app: typer.Typer, function: Callable[..., None], **options: Any) ->
     """Add a command to an app, with the options -q and -v."""
 
     @functools.wraps(function)
-    def command(*arguments: Any, quiet: bool, verbose: bool, **named: Any) -> None:
-        function(*arguments, **named)
+    def command(quiet: bool, verbose: bool, **named: Any) -> None:
+        function(**{name: _expand(value) for name, value in named.items()})
 
     signature = inspect.signature(function, eval_str=True)
     switches = [
@@ -118,6 +118,13 @@ def register(app: typer.Typer, function: Callable[..., None], **options: Any) ->
     ]
     command.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *switches])  # type: ignore[attr-defined]
     app.command(**options)(command)
+
+
+def _expand(value: Any) -> Any:
+    """Replace ~ in a path, or in each path of a list: the shell leaves it in `--out=~/file`."""
+    if isinstance(value, list):
+        return [_expand(item) for item in value]
+    return value.expanduser() if isinstance(value, Path) else value
 
 
 def reading_settings(text: str | None, label: str | None, settings: list[str] | None) -> DataConfig:

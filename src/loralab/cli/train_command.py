@@ -20,6 +20,7 @@ def train(
     runs: Runs = Path("runs"),
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run; the result is the same.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run of this name.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse rows without a label; otherwise they are left out.")] = False,
     track: Annotated[
         list[str] | None, typer.Option(metavar="TRACKER", help="Also log to tensorboard, wandb or mlflow; repeatable.")
     ] = None,
@@ -45,7 +46,8 @@ def train(
     from loralab.training.distributed import Distributed
 
     distributed = Distributed.join()
-    config = distributed.run_everywhere(load_config, recipe, settings or [])  # before slow imports, to report mistakes at once
+    assignments = [*(settings or ()), *(["data.strict=true"] if strict else ())]
+    config = distributed.run_everywhere(load_config, recipe, assignments)  # before slow imports, to report mistakes at once
     if name and config.name:
         config = config.model_copy(update={"name": name})
     from loralab.integrations.trackers import open_trackers

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from loralab.config import reference
 from loralab.config.hints import other_names, similar_settings, similar_value, unknown_setting
-from loralab.config.schema import NONE_WORDS, DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
+from loralab.config.paths import local_path, similar_file
+from loralab.config.schema import COLUMN_SETTINGS, NONE_WORDS, DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
 from loralab.config.yaml_core import dump_yaml, parse_yaml, yaml_problem
 from loralab.errors import LoralabError, suggest
 
@@ -35,6 +36,9 @@ _VARIANT_REMARKS = {
 }
 
 
+ONE_COLUMN = frozenset(f"data.{name}" for name in COLUMN_SETTINGS if name != "text")
+
+
 class Config(SettingsSection):
     """Every setting of one run. Frozen: derive another with `config.override("lora.rank=4")`."""
 
@@ -47,6 +51,7 @@ class Config(SettingsSection):
     )
     lora: LoraConfig = LoraConfig()
     train: TrainConfig = TrainConfig()
+    _notes: tuple[str, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _check_conflicts(self) -> Config:
@@ -70,7 +75,12 @@ class Config(SettingsSection):
 
     def remarks(self) -> list[str]:
         """Return remarks on settings that are valid but rarely intended."""
-        return [*_remarks(self)]
+        return [*self.notes, *_remarks(self)]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What `load_config` decided about the settings."""
+        return self._notes
 
     def to_yaml(self) -> str:
         """Return every setting, defaults included, as YAML that `load_config` reads back."""
@@ -165,7 +175,10 @@ def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()
     Raises LoralabError for an unknown recipe or setting, with the nearest match, and for a value of another type or out of range.
     """
     settings, origin = _find(str(source))
-    return _validate(_merge(settings, overrides), origin)
+    merged, notes = _drop_classes(settings, _merge(settings, overrides), origin)
+    config = _validate(merged, origin)
+    config._notes = notes
+    return config
 
 
 def search_ranges(source: str | Path) -> dict[str, Any]:
@@ -222,7 +235,7 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
     recipes = {recipe.name: recipe for recipe in list_recipes()}
     if source in recipes:
         return dict(recipes[source].settings), f"recipe {source}"
-    path = Path(source)
+    path = local_path(source)
     if (path / RUN_SETTINGS).is_file():
         return _read_run_settings(path / RUN_SETTINGS), str(path / RUN_SETTINGS)
     if path.suffix in (".yaml", ".yml"):
@@ -232,11 +245,24 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
         settings = dict(recipes["quickstart"].settings)
         settings["data"] = {**settings.get("data", {}), "source": source}
         return settings, f"quickstart on {source}"
+    if path.suffix or len(path.parts) > 1:
+        raise LoralabError(f"there is no file {source}{similar_file(path)}")
     raise LoralabError(
         f"{source!r} is neither a recipe nor a file{suggest(source, recipes)}\n"
         f"  recipes: {', '.join(recipes)}\n"
         "  or give a settings file (.yaml), a run folder or a data file (.csv, .jsonl, .parquet, ...)"
     )
+
+
+def _drop_classes(before: Mapping[str, Any], after: dict[str, Any], origin: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Leave out the class names of a recipe if the data is another's, and say so: they name the classes of the recipe's own."""
+    old, new = (settings.get("data", {}) for settings in (before, after))
+    kept = not origin.startswith("recipe ") or old.get("source") == new.get("source") or old.get("classes") != new.get("classes")
+    if kept or not old.get("classes"):
+        return after, ()
+    names = ",".join(old["classes"])
+    note = f"the class names of {origin} are left out, because data.source is another: set data.classes={names} for these classes"
+    return {**after, "data": {key: value for key, value in new.items() if key != "classes"}}, (note,)
 
 
 def _read_run_settings(path: Path) -> dict[str, Any]:
@@ -315,7 +341,8 @@ def _parse_value(key: str, text: str) -> Any:
         if plain:
             return text
         raise LoralabError(f"{key}: {reprlib.repr(text)} cannot be read: {yaml_problem(error)}") from error
-    return text if plain and not isinstance(value, str | list) else value
+    readable = str if key in ONE_COLUMN else str | list
+    return text if plain and not isinstance(value, readable) else value
 
 
 def _validate(settings: Mapping[str, Any], origin: str) -> Config:

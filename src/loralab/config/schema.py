@@ -26,9 +26,18 @@ def _number(value: object) -> object:
 
 def _numbers(value: object) -> object:
     """Read class weights: `1.3,1.3,1.2,0.2`, a list, a mapping, or the word `balanced`."""
+    if isinstance(value, Mapping):
+        return dict(_weight(name, weight) for name, weight in value.items())
     if isinstance(value, str) and "," in value:
         value = [_number(part.strip()) for part in value.split(",")]
     return tuple(value) if isinstance(value, list) else value
+
+
+def _weight(name: object, weight: object) -> tuple[str, object]:
+    """Return the name and the weight of a class. YAML reads `{a:1}`, without a space, as the name `a:1` without a weight."""
+    if isinstance(name, str) and weight is None and ":" in name:
+        name, _, weight = name.rpartition(":")
+    return str(name).lower() if isinstance(name, bool) else str(name), _number(weight)
 
 
 def _text(value: object) -> object:

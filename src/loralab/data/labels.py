@@ -47,6 +47,10 @@ class ClassTable:
                 return None
         return None
 
+    def knows(self, value: str) -> bool:
+        """Return whether a label value is a name of a class or one of its values in the training file."""
+        return value in self._indices[0]
+
     @cached_property
     def _indices(self) -> list[dict[str, tuple[int, ...]]]:
         """Class indices by the key of each rule, in the order of the rules."""
@@ -193,6 +197,14 @@ def hide_unlabelled(labels: Sequence[str | None], known: ClassTable | None, name
     if not hides:
         return [*labels], 0
     return [None if label == HIDDEN else label for label in labels], sum(label == HIDDEN for label in labels)
+
+
+def other_spellings(labels: Sequence[str | None], table: ClassTable) -> list[Notice]:
+    """Return a notice on labels of another file that are spelt otherwise than in training."""
+    counts = Counter(label for label in labels if label is not None and not table.knows(label))
+    classes = {label: table.match(label) for label in counts}
+    listed = ", ".join(f"{label!r} ({counts[label]}) as {table.names[i]!r}" for label, i in classes.items() if i is not None)
+    return [Notice(f"labels are read by their meaning: {listed}")] if listed else []
 
 
 def missing_words(labels: Sequence[str | None]) -> list[Notice]:

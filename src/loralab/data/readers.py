@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loralab.config import DataConfig
+from loralab.config.paths import local_path, similar_file
 from loralab.data.columns import USUAL_NAMES
 from loralab.data.delimited import MAX_FIELD, detect_dialect, has_header, read_records
 from loralab.data.safe_pickle import read_pickle
@@ -57,7 +58,7 @@ def open_table(path: Path, data: DataConfig | None = None, known: Collection[str
     data = data or DataConfig()
     path = local_path(path)
     if not path.exists():
-        raise LoralabError(f"there is no file {path}{_similar_file(path)}")
+        raise LoralabError(f"there is no file {path}{similar_file(path)}")
     table = Table(path, file_format(path))
     known = {*known, *(data.text or ()), *filter(None, (data.label,))}
     table.chunks = _read(table, data, known)
@@ -67,22 +68,6 @@ def open_table(path: Path, data: DataConfig | None = None, known: Collection[str
 def read_chunks(path: Path, data: DataConfig | None = None) -> Iterator[ColumnChunk]:
     """Yield the rows of a file in chunks of columns. Arguments and errors as in `open_table`."""
     return open_table(path, data).chunks
-
-
-def local_path(path: str | Path) -> Path:
-    """Return the path with ~ replaced. Raises LoralabError for an address, with the command that downloads it."""
-    text = str(path)
-    if text.startswith(("http:/", "https:/")):
-        address = text if "://" in text else text.replace(":/", "://", 1)
-        raise LoralabError(f"{address} is an address: download it first, with `curl -LO {address}`, and name the file")
-    if text.startswith("hf:/"):
-        repository = text.removeprefix("hf:/").lstrip("/").removeprefix("datasets/")
-        name = "/".join(repository.split("/")[:2])
-        raise LoralabError(
-            f"{text} is on the Hugging Face hub: download it first, with `hf download --repo-type dataset {name} --local-dir "
-            f"{name.rpartition('/')[2]}`, and name the folder"
-        )
-    return Path(text).expanduser()
 
 
 def file_format(path: Path) -> str:
@@ -116,16 +101,6 @@ def class_file(path: Path) -> tuple[str, ...] | None:
         return tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except UnicodeDecodeError as error:
         raise LoralabError(f"{file} is not UTF-8: save it as UTF-8") from error
-
-
-def _similar_file(path: Path) -> str:
-    """Return `; did you mean train.csv?` for a misspelt name in an existing folder."""
-    from loralab.errors import suggest
-
-    if not path.parent.is_dir():
-        return ""
-    with os.scandir(path.parent) as entries:
-        return suggest(path.name, [entry.name for entry in islice(entries, 1000)])
 
 
 def _read(table: Table, data: DataConfig, known: Collection[str]) -> Iterator[ColumnChunk]:

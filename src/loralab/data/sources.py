@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from loralab.config import DataConfig
+from loralab.config.paths import local_path, similar_file
 from loralab.data.clean import replace_surrogates
 from loralab.data.columns import Columns, LabelNeed, find_columns, resolve_names
 from loralab.data.labels import (
@@ -24,8 +25,9 @@ from loralab.data.labels import (
     label_texts,
     missing_words,
     name_classes,
+    other_spellings,
 )
-from loralab.data.readers import PUBLISHED, class_file, local_path, open_table
+from loralab.data.readers import PUBLISHED, class_file, open_table
 from loralab.data.types import ColumnChunk, Examples, Notice, list_rows
 from loralab.errors import LoralabError
 from loralab.storage.data_contract import DataContract
@@ -120,7 +122,7 @@ def _read_part(
         return None, (Notice(f"{path}: {reason}: {held_out}", severity="warning"),)
     check_known(labels, table, raw.where)
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
-    return examples, (*raw.notices, *left_out)
+    return examples, (*raw.notices, *other_spellings(labels, table), *left_out)
 
 
 def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataContract | None = None) -> tuple[Examples, RawExamples]:
@@ -133,7 +135,7 @@ def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataCont
     if not any(label is not None for label in labels):
         raise LoralabError(f"{raw.where}: no row has a label")
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
-    return examples, replace(raw, notices=(*raw.notices, *left_out))
+    return examples, replace(raw, notices=(*raw.notices, *other_spellings(labels, table), *left_out))
 
 
 def _known_labels(raw: RawExamples, table: ClassTable) -> tuple[list[str | None], int]:
@@ -268,7 +270,7 @@ def find_parts(source: str) -> Parts:
         return Parts(_fetch_ag_news("train"), test=_fetch_ag_news("test"))
     path = local_path(source)
     if not path.exists():
-        raise LoralabError(f"data.source: no file or folder {source!r}; named sources: sample, ag_news")
+        raise LoralabError(f"there is no file or folder {source}{similar_file(path)}; data sets by name: sample, ag_news")
     if path.is_dir() and not (path / "state.json").is_file():
         train, validation, test = (
             _find_part(path, *names) for names in (("train",), ("validation", "valid", "dev", "val"), ("test",))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from loralab.config import DataConfig
+from loralab.config.paths import local_path
 from loralab.data.clean import normalize_text
 from loralab.data.sources import Source, load_source, missing_texts
 from loralab.data.types import Examples, Ints
@@ -72,7 +73,7 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
         rest, held_out = _hold_out(source, rest, float(data.validation or 0), validation_stream, "data.validation")
         validation = source.take(held_out)
     if data.train_indices is not None:
-        rest = _select(rest, read_indices(Path(data.train_indices)))
+        rest = _select(rest, read_indices(local_path(data.train_indices)))
     train = source.take(rest)
     if data.shots_per_class is not None:
         train = train.take(_sample_shots(train, data.shots_per_class, train_stream))

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from loralab.config import DataConfig
+from loralab.config.paths import local_path
 from loralab.data.clean import normalize_text
 from loralab.data.columns import Columns
 from loralab.data.labels import label_text as label_key
 from loralab.data.labels import natural_key
-from loralab.data.readers import local_path
 from loralab.data.sources import RawExamples, find_parts, read_raw, training_classes
 
 MIN_CLASS_ROWS = 10

@@ -112,7 +112,8 @@ def _folder(name: str, patterns: tuple[str, ...] = ("*.json", "*.safetensors", "
     """Return the folder of a base; from the hub, download only the files that match `patterns`."""
     if name == "minilm":
         return _minilm_folder()
-    return Path(name) if Path(name).is_dir() else _hub_folder(name, patterns)
+    folder = Path(name).expanduser()
+    return folder if folder.is_dir() else _hub_folder(name, patterns)
 
 
 def _minilm_folder() -> Path:

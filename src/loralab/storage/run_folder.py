@@ -2,6 +2,7 @@
 
 config.yaml              every setting
 environment.json         versions, machine, device, data
+data.json                how the data was read: columns, format, classes and their values, rows per class, notices
 log.jsonl                one event per line
 model/                   the bundle that `Classifier.load` reads
 checkpoint.safetensors   the state at the last evaluation, until the run is complete
@@ -35,11 +36,12 @@ from loralab.errors import LoralabError
 from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors, write_json
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = RUN_SETTINGS, "environment.json", "log.jsonl", "model", "scores.json"
+DATA = "data.json"
 CHECKPOINT, PREDICTIONS, DIAGNOSIS = "checkpoint.safetensors", "predictions.csv", "diagnosis.json"
 REPORT, CARD, TRAINING_LOG, METRICS, FIGURES = "report.html", "README.md", "training_log.txt", "metrics.csv", "figures"
 DESCRIPTION_TEXT, DESCRIPTION = "model_description.txt", "model_description.json"
 TRACK, EXPORTS, EXPORT_CHECK = "track", "exports", "export.json"
-_WRITTEN = (CONFIG, ENVIRONMENT, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DIAGNOSIS, TRACK, EXPORTS)
+_WRITTEN = (CONFIG, ENVIRONMENT, DATA, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DIAGNOSIS, TRACK, EXPORTS)
 _DERIVED = (REPORT, CARD, TRAINING_LOG, METRICS, FIGURES, DESCRIPTION_TEXT, DESCRIPTION)
 NAMES = frozenset((*_WRITTEN, *_DERIVED))
 """Every name in a run folder. `--overwrite` deletes nothing else."""
@@ -149,10 +151,10 @@ def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> RunFolder:
     return RunFolder(folder)
 
 
-def create(folder: Path, config: Config, facts: Mapping[str, Any], overwrite: bool) -> RunFolder:
-    """Create the folder with the settings, versions, machine and `facts`. An earlier run is replaced only with `overwrite`.
+def create(folder: Path, config: Config, facts: Mapping[str, Any], data: Mapping[str, Any], overwrite: bool) -> RunFolder:
+    """Create the folder with the settings, versions, machine, `facts` and `data`, the contents of data.json.
 
-    The folder appears complete or not at all, so every run folder can be resumed.
+    An earlier run is replaced only with `overwrite`. The folder appears complete or not at all, so every run folder can be resumed.
     """
     check_available(folder, overwrite)
     versions = {package: metadata.version(package) for package in ("loralab", "torch", "tokenizers", "safetensors", "numpy")}
@@ -162,6 +164,7 @@ def create(folder: Path, config: Config, facts: Mapping[str, Any], overwrite: bo
         folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as temporary:
         (temporary / CONFIG).write_text(config.to_yaml() + END_OF_SETTINGS, encoding="utf-8")
+        (temporary / DATA).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (temporary / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
     return RunFolder(folder)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -14,12 +14,14 @@ from loralab.config import Config
 from loralab.data.augment import Rewrite, augment, augmentation_remark, check_techniques, needs_synonyms, word_rewrites
 from loralab.data.back_translation import DEFAULT_PAIR, load_back_translation
 from loralab.data.clean import check_steps
+from loralab.data.labels import ClassTable, class_counts
 from loralab.data.prompt import Prompt, description_texts, set_prompt
 from loralab.data.sources import Source
 from loralab.data.splits import Splits, load_splits, split_remarks
 from loralab.data.tokenize import load_tokenizer, tokenize_cached
 from loralab.data.types import Encoded, Examples
 from loralab.data.wordnet import find_wordnet
+from loralab.errors import LoralabError
 from loralab.model import device
 from loralab.model.build import PromptHead, TrainableModel, build_model, check_counts
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
@@ -35,6 +37,10 @@ from loralab.training.schedule import count_steps, warmup_remarks
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+
+MAX_NOTICE_ROWS = 100
+"""Most row numbers that data.json lists for a notice."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
     check_techniques(config.data.augment)
     splits, source = load_splits(config.data)
     splits, augmentation_remarks = augment_rows(config, splits)
-    loss, descriptions = build_loss(config, splits), describe_classes(config, splits)
+    loss, descriptions = build_loss(config, splits, source.classes), describe_classes(config, splits)
 
     base = resolve_base(config.model.base)
     tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
@@ -105,6 +111,28 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
     return RunComponents(plan, model, tokenizer, encoded, head_descriptions, loss, manifest)
 
 
+def data_summary(plan: RunPlan) -> dict[str, object]:
+    """Return how the data was read and split, for data.json: columns, format, classes with their values, rows, notices."""
+    source, parts = plan.source, plan.splits.parts()
+    counts = {part: class_counts(rows.require_labels(), rows.classes) for part, rows in parts.items()}
+    classes = {
+        name: {"values": values, "rows": {part: counts[part][name] for part in parts}}
+        for name, values in source.classes.as_dict().items()
+    }
+    notices = {
+        part: [{**asdict(notice), "rows": notice.rows[:MAX_NOTICE_ROWS]} for notice in notices]
+        for part, notices in source.notices.items()
+    }
+    read = {str(notice) for notices in source.notices.values() for notice in notices}
+    contract = {key: value for key, value in asdict(source.contract).items() if key != "values"}
+    return {
+        **contract,
+        "classes": classes,
+        "notices": notices,
+        "remarks": [remark for remark in plan.remarks if remark not in read],
+    }
+
+
 def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
     """Add augmented training rows if the settings ask for them, and return a remark with their number."""
     data = config.data
@@ -130,10 +158,16 @@ def load_rewrites(
     return rewrites
 
 
-def build_loss(config: Config, splits: Splits) -> Loss:
-    """Check the monitored score and return the loss."""
-    metrics.check_monitor(config.train.monitor, splits.classes)
-    weights = resolve_class_weights(config.train.class_weights, splits.classes, splits.merged().train.require_labels())
+def build_loss(config: Config, splits: Splits, table: ClassTable) -> Loss:
+    """Check the monitored score and return the loss. Class weights name classes by their names or by values of the file."""
+    try:
+        metrics.check_monitor(config.train.monitor, splits.classes)
+    except LoralabError as error:
+        raise LoralabError("\n  ".join((str(error), *config.notes))) from error
+    spec = config.train.class_weights
+    if isinstance(spec, Mapping):
+        spec = {name if (i := table.match(name)) is None else table.names[i]: weight for name, weight in spec.items()}
+    weights = resolve_class_weights(spec, splits.classes, splits.merged().train.require_labels())
     return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
 
 
