@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from loralab.config import DataConfig
-from loralab.data.clean import clean_text, replace_surrogates
 from loralab.config.paths import local_path
+from loralab.data.clean import clean_text, replace_surrogates
 from loralab.data.sources import read_raw
 from loralab.data.splits import Splits, load_splits, stratified
 from loralab.data.types import Examples, Ints
