@@ -7,6 +7,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -193,18 +194,20 @@ def _quotes_are_text(path: Path, encoding: str, dialect: Dialect, sample: str, c
         return False, None
     literal = replace(dialect, quotes=False)
     with open_text(path, encoding) as file, csv_field_limit(MAX_FIELD):
-        width, stray, line = 0, [], 0
+        width, stray, enclosed = 0, [], False
         try:
             for line, record in enumerate(filter(None, literal.records(file))):
                 width = width or len(record)
                 if len(record) != width:
                     return False, None  # only quotes explain the other number of fields
-                if any(field[:1] == '"' and not _QUOTED.fullmatch(field) for field in record):
+                quoted_fields = [_QUOTED.fullmatch(field) is not None for field in record if field[:1] == '"']
+                enclosed = enclosed or any(quoted_fields)
+                if not all(quoted_fields):
                     stray.append(line)
         except csv.Error:
             return False, None
-    if not stray:
-        return False, None
+    if not stray or (enclosed and quoted is None):
+        return False, None  # fields that are enclosed, and some that are not: an error names the line
     if merged := _merged_lines(path, encoding, dialect):
         first, last = merged
         raise LoralabError(
@@ -230,31 +233,44 @@ def _merged_lines(path: Path, encoding: str, dialect: Dialect) -> tuple[int, int
     return merged
 
 
-def read_records(path: Path, encoding: str, dialect: Dialect, width: int, notices: list[Notice]) -> Iterator[list[str]]:
-    """Yield the records of `width` fields, the first line included. Blank lines and empty surplus fields are skipped, and noted.
+def first_records(path: Path, encoding: str, dialect: Dialect, count: int = 200) -> list[list[str]]:
+    """Return the first records that are not blank, up to one that is damaged."""
+    records: list[list[str]] = []
+    with suppress(csv.Error), open_text(path, encoding) as file, csv_field_limit(MAX_FIELD):
+        for record in islice(filter(None, dialect.records(file)), count):
+            records.append(record)
+    return records
+
+
+def read_records(
+    path: Path, encoding: str, dialect: Dialect, width: int, header: bool, notices: list[Notice]
+) -> Iterator[list[str]]:
+    """Yield the records of `width` fields below the header. Blank lines and empty surplus fields are skipped, and noted.
 
     Raises LoralabError for a record with another number of fields.
     """
     blank: list[int] = []
     pending: list[int] = []  # blank lines at the end of a file are no decision
-    spanning = surplus = last = 0
+    row, spanning, surplus, last = -1 if header else 0, 0, 0, dialect.skip_lines
     with open_text(path, encoding) as file, csv_field_limit(MAX_FIELD):
         reader = dialect.records(file)
         try:
             for record in reader:
-                line, last = last + 1, reader.line_num
+                line, last = last + 1, reader.line_num + dialect.skip_lines
                 if not record:
-                    pending.append(line + dialect.skip_lines)
+                    pending.append(line)
                     continue
                 if pending:
                     blank, pending = blank + pending, []
                 spanning += last > line
                 if len(record) != width:
                     if any(record[width:]) or len(record) < width:
-                        raise LoralabError(_ragged(path, line + dialect.skip_lines, record, width, dialect))
+                        raise LoralabError(f"{path}: row {row} (line {line}) {_ragged(record, width, dialect)}")
                     surplus += 1
                     del record[width:]
-                yield record
+                row += 1
+                if row > 0 or not header:
+                    yield record
         except csv.Error as error:
             raise LoralabError(
                 f"{path}, line {reader.line_num + dialect.skip_lines}: {error}: is a quote never closed? If quotes are characters of the "
@@ -262,24 +278,20 @@ def read_records(path: Path, encoding: str, dialect: Dialect, width: int, notice
             ) from error
     if blank:
         lines = ", ".join(map(str, blank[:MAX_LISTED])) + (", ..." if len(blank) > MAX_LISTED else "")
-        notices.append(
-            Notice(f"{len(blank)} blank line{'s are' if len(blank) > 1 else ' is'} skipped (line {lines})", severity="warning")
-        )
+        notices.append(Notice(f"{len(blank)} blank line{'s' * (len(blank) > 1)} skipped: line {lines}", severity="warning"))
     if spanning:
         notices.append(Notice(f"{spanning} row{'s span' if spanning > 1 else ' spans'} several lines, within double quotes"))
     if surplus:
-        notices.append(Notice(f"empty fields after the last column are skipped in {surplus} rows"))
+        notices.append(Notice(f"empty fields after the last column skipped in {surplus} row{'s' * (surplus > 1)}"))
 
 
-def _ragged(path: Path, line: int, record: Sequence[str], width: int, dialect: Dialect) -> str:
+def _ragged(record: Sequence[str], width: int, dialect: Dialect) -> str:
     fields = ", ".join(repr(field[:30]) for field in record[:4]) + (", ..." if len(record) > 4 else "")
-    advice = (
-        "put texts with commas, tabs or line breaks into double quotes"
-        if dialect.quotes
-        else "data.quotes=true lets quotes enclose texts"
-    )
-    counts = f"{len(record)} field{'s' if len(record) != 1 else ''}, not {width}"
-    return f"{path}, line {line}: {counts} ({fields}): {advice}, or name another delimiter with data.delimiter"
+    advice = "put texts with commas, tabs or line breaks into double quotes"
+    if not dialect.quotes:
+        advice = "with data.quotes=true, double quotes enclose texts"
+    counts = f"has {len(record)} field{'s' * (len(record) != 1)}, not {width}"
+    return f"{counts} ({fields}): {advice}, or name another delimiter with data.delimiter"
 
 
 def has_header(rows: Sequence[Sequence[str]], usual: Collection[str], known: Collection[str] = ()) -> bool | None:
@@ -287,7 +299,7 @@ def has_header(rows: Sequence[Sequence[str]], usual: Collection[str], known: Col
 
     usual: words of column names. known: names that the user, or the run, gives the columns.
     """
-    first, rest = [field.strip() for field in rows[0]], rows[1:]
+    first, rest = [field.strip() for field in rows[0]], [row for row in rows[1:] if len(row) >= len(rows[0])]
     columns = [[row[i].strip() for row in rest] for i in range(len(first))]
     repeated = [bool(name) and name in values for name, values in zip(first, columns, strict=True)]
     if set(first) & set(known):

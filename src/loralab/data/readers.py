@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from loralab.config import DataConfig
 from loralab.config.paths import local_path, similar_file
 from loralab.data.columns import USUAL_NAMES
-from loralab.data.delimited import MAX_FIELD, detect_dialect, has_header, read_records
+from loralab.data.delimited import MAX_FIELD, detect_dialect, first_records, has_header, read_records
 from loralab.data.safe_pickle import read_pickle
 from loralab.data.text_files import detect_encoding, open_bytes, open_text
 from loralab.data.types import ColumnChunk, Notice
@@ -67,7 +67,7 @@ def open_table(path: Path, data: DataConfig | None = None, known: Collection[str
 
 def read_chunks(path: Path, data: DataConfig | None = None) -> Iterator[ColumnChunk]:
     """Yield the rows of a file in chunks of columns. Arguments and errors as in `open_table`."""
-    return open_table(path, data).chunks
+    yield from open_table(path, data).chunks
 
 
 def file_format(path: Path) -> str:
@@ -129,15 +129,12 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
     default = "\t" if ".tsv" in path.suffixes or ".tab" in path.suffixes else ","
     dialect, notices = detect_dialect(path, encoding.name, default=default, delimiter=delimiter(data.delimiter), quotes=data.quotes)
     table.notices += [*filter(None, (encoding.notice,)), *notices]
-    with open_text(path, encoding.name) as file:
-        sample = list(islice(filter(None, dialect.records(file)), 200))
+    sample = first_records(path, encoding.name, dialect)
     if not sample:
         raise LoralabError(f"{path} is empty")
     header, names = _header(path, sample, data, table, known)
     table.facts |= {"delimiter": dialect.delimiter, "header": header, "encoding": encoding.name}
-    records = read_records(path, encoding.name, dialect, len(names), table.notices)
-    if header:
-        next(records)
+    records = read_records(path, encoding.name, dialect, len(names), header, table.notices)
     first = True
     while rows := list(islice(records, CHUNK)):
         first = False
@@ -188,7 +185,7 @@ def _header(
         return False, numbered
     names = [name.strip() or numbered[i] for i, name in enumerate(first)]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise LoralabError(f"{path}: two columns are called {twice[0]!r} in the header: rename one")
+        raise LoralabError(f"{path}: two columns have the same name in the header: {', '.join(names)}")
     return True, names
 
 

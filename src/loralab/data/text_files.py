@@ -30,8 +30,9 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 """Byte order marks, the longer of two with one beginning first."""
-_WESTERN = {"cp1252", "latin_1", "iso8859_15", "cp1250", "cp1254", "cp1257", "mac_roman", "cp850", "cp858", "cp437", "iso8859_2"}
-"""Guesses for text whose letters outside ASCII are few: all of them mean that cp1252 is at least as likely."""
+_WESTERN = ("cp1252", "cp1250", "cp1254")
+_CANDIDATES = [*_WESTERN, "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
+"""Encodings in use before UTF-8, of which one is guessed."""
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 
 
@@ -138,7 +139,7 @@ def _legacy(path: Path, bytes_: bytes, line: int) -> Encoding:
     from charset_normalizer import from_bytes
 
     sample = b"\n".join(row for row in bytes_.splitlines() if _HIGH_BYTES.search(row))[: 1 << 16]
-    match = from_bytes(sample).best()
+    match = from_bytes(sample, cp_isolation=_CANDIDATES).best()
     best = match.encoding if match is not None else ""
     if western and (not best or best in _WESTERN):
         return _guessed("cp1252", bytes_, line)
