@@ -67,7 +67,7 @@ def find_columns(
     text = resolve_names(data.text, names, path, "text")
     label = None
     if data.label and (labels != "named" or data.label in names):
-        (label,) = resolve_names((data.label,), names, path, "label")
+        label = _resolve_name(data.label, names, path, "label")
     if run is not None:
         text, label = text or _same_names(run.text, names), label or (_same_names((run.label or "",), names) or (None,))[0]
     label = label or _by_name([name for name in names if name not in text], LABEL_NAMES)
@@ -88,12 +88,23 @@ def find_columns(
         reading = f"column {' + '.join(text)!r} is read: the file has no column {' + '.join(run.text)!r}, as in training"
         notices.append(Notice(reading, fix="data.text=NAME reads another column", severity="warning"))
     if data.id:
-        resolve_names((data.id,), names, path, "id")
-    return Columns(text, label, data.id or find_id(names, (*text, label))), notices
+        identity: str | None = _resolve_name(data.id, names, path, "id")
+    else:
+        same = _same_names((run.id,), names) if run is not None and run.id else ()
+        identity = same[0] if same and same[0] not in (*text, label) else find_id(names, (*text, label))
+    return Columns(text, label, identity), notices
 
 
 def _detected(kind: str, name: str, reason: str, setting: str) -> Notice:
     return Notice(f"the {kind} in column {name!r}, by {reason}", fix=f"data.{setting}=NAME reads another column")
+
+
+def _resolve_name(wanted: str, names: Sequence[str], path: Path, setting: str) -> str:
+    """Return the one column that a setting names: the exact name first, then without outer spaces."""
+    for name in (wanted, wanted.strip()):
+        if name in names:
+            return name
+    raise LoralabError(f"{path} has no column {wanted!r} (data.{setting}){suggest(wanted, names)}; columns: {list_names(names)}")
 
 
 def resolve_names(wanted: Sequence[str] | None, names: Sequence[str], path: Path, setting: str) -> tuple[str, ...]:

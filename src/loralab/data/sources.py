@@ -167,7 +167,7 @@ def training_classes(raw: RawExamples, names: Sequence[str] = ()) -> tuple[list[
     else:
         table, merged = find_classes(named)
         notices += merged
-    values = [dict.fromkeys((*own, *_numbers_of(labels, named, table, i))) for i, own in enumerate(table.values)]
+    values = [dict.fromkeys((*_numbers_of(labels, named, table, i), *own)) for i, own in enumerate(table.values)]
     return named, ClassTable(table.names, tuple(map(tuple, values))), notices
 
 
@@ -222,7 +222,7 @@ def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need
             for setting, wanted in (("group", data.group), ("time", data.time)):
                 extra |= {name: [] for name in resolve_names((wanted,) if wanted else (), [*chunk.columns], path, setting)}
         rows = len(next(iter(chunk.columns.values())))
-        texts += _texts(chunk, columns, path)
+        texts += chunk_texts(chunk, columns, path)
         if columns.label is not None:
             labels += chunk.columns.get(columns.label, [None] * rows)
             names = names or chunk.class_names.get(columns.label, ())
@@ -243,7 +243,7 @@ def stream_texts(path: Path, data: DataConfig, run: DataContract | None = None) 
     columns: Columns | None = None
     for chunk in table.chunks:
         columns = columns or find_columns(chunk.columns, path, data, run=run_columns(run))[0]
-        yield _texts(chunk, columns, path)
+        yield chunk_texts(chunk, columns, path)
 
 
 def known_columns(run: DataContract | None) -> tuple[str, ...]:
@@ -313,7 +313,8 @@ def _fetch_ag_news(part: str) -> Path:
         ) from error
 
 
-def _texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
+def chunk_texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
+    """Return the texts of a chunk: a text column, or several joined by spaces. Raises LoralabError for other values than texts."""
     parts = []
     rows = len(next(iter(chunk.columns.values())))
     for name in columns.text:
