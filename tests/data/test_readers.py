@@ -305,7 +305,7 @@ def test_ragged_row_is_named_by_row_and_line(tmp_path: Path, kind: str, fields: 
     mark = {"csv": ",", "tsv": "\t"}[kind]
     lines = ["text", "label"], ["x", "1"], ['"two\nlines"', "1"], fields
     error = message(put(tmp_path / f"rows.{kind}", "".join(mark.join(line) + "\n" for line in lines)))
-    assert f"row 2 (line 5) has {count} fields, not 2" in error
+    assert f"row 2 (line 5) has {count} field{'s' * (count > 1)}, not 2" in error
     assert "double quotes" in error
 
 

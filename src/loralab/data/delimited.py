@@ -250,6 +250,8 @@ def read_records(
     Raises LoralabError for a record with another number of fields.
     """
     blank: list[int] = []
+    first: list[str] | None = None
+    repeated: list[int] = []
     pending: list[int] = []  # blank lines at the end of a file are no decision
     row, spanning, surplus, last = -1 if header else 0, 0, 0, dialect.skip_lines
     with open_text(path, encoding) as file, csv_field_limit(MAX_FIELD):
@@ -271,6 +273,10 @@ def read_records(
                 row += 1
                 if row > 0 or not header:
                     yield record
+                    if record == first:
+                        repeated.append(row - header)
+                elif width > 1:
+                    first = [*record]
         except csv.Error as error:
             raise LoralabError(
                 f"{path}, line {reader.line_num + dialect.skip_lines}: {error}: is a quote never closed? If quotes are characters of the "
@@ -281,6 +287,8 @@ def read_records(
         notices.append(Notice(f"{len(blank)} blank line{'s' * (len(blank) > 1)} skipped: line {lines}", severity="warning"))
     if spanning:
         notices.append(Notice(f"{spanning} row{'s span' if spanning > 1 else ' spans'} several lines, within double quotes"))
+    if repeated:
+        notices.append(Notice("the header is repeated as a row: were files joined?", tuple(repeated), severity="warning"))
     if surplus:
         notices.append(Notice(f"empty fields after the last column skipped in {surplus} row{'s' * (surplus > 1)}"))
 
@@ -302,10 +310,11 @@ def has_header(rows: Sequence[Sequence[str]], usual: Collection[str], known: Col
     first, rest = [field.strip() for field in rows[0]], [row for row in rows[1:] if len(row) >= len(rows[0])]
     columns = [[row[i].strip() for row in rest] for i in range(len(first))]
     repeated = [bool(name) and name in values for name, values in zip(first, columns, strict=True)]
-    if set(first) & set(known):
-        return None if any(repeated) else True
-    if any(len(name) <= 40 and is_usual(name, usual) for name in first):
-        return None if any(repeated) else True
+    if len(named := set(first) & set(known)):
+        return None if any(repeated) and len(named) < 2 else True
+    names = [name for name in first if len(name) <= 40 and is_usual(name, usual)]
+    if names:
+        return None if any(repeated) and len(names) < 2 else True
     if _numbered(first):
         return True
     if any(repeated) and len(first) > 1:

@@ -90,6 +90,9 @@ def _is_share(value: object) -> bool:
 
 def label_texts(values: Sequence[object], where: str) -> list[str | None]:
     """Return label values as texts. Raises LoralabError with row numbers for rows with several labels."""
+    if {*map(type, values)} <= {str}:  # one look at each spelling, instead of at each row
+        spellings: dict[object, str | None] = {value: label_text(value) for value in {*values}}
+        return [*map(spellings.__getitem__, values)]
     texts: list[str | None] = []
     several = []
     for row, value in enumerate(values):
@@ -182,7 +185,7 @@ def class_indices(labels: Sequence[str | None], table: ClassTable, where: str) -
     """Return class indices, int64[n]; UNLABELLED for a missing label. Raises LoralabError for a label that is no class."""
     check_known(labels, table, where)
     index = {value: table.match(value) for value in set(labels) if value is not None}
-    return np.array([UNLABELLED if label is None else index[label] for label in labels], dtype=np.int64)
+    return np.fromiter((UNLABELLED if label is None else index[label] for label in labels), dtype=np.int64, count=len(labels))
 
 
 def hide_unlabelled(labels: Sequence[str | None], known: ClassTable | None, named: bool) -> tuple[list[str | None], int]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from loralab.config import DataConfig
 from loralab.config.paths import local_path, similar_file
+from loralab.data.arrow_csv import is_well_formed, read_columns
 from loralab.data.columns import USUAL_NAMES
 from loralab.data.delimited import MAX_FIELD, detect_dialect, first_records, has_header, read_records
 from loralab.data.safe_pickle import read_pickle
@@ -125,6 +126,8 @@ def _regular(path: Path) -> Iterator[Path]:
 
 
 def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
+    import pyarrow
+
     encoding = detect_encoding(path, data.encoding)
     default = "\t" if ".tsv" in path.suffixes or ".tab" in path.suffixes else ","
     dialect, notices = detect_dialect(path, encoding.name, default=default, delimiter=delimiter(data.delimiter), quotes=data.quotes)
@@ -134,13 +137,22 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
         raise LoralabError(f"{path} is empty")
     header, names = _header(path, sample, data, table, known)
     table.facts |= {"delimiter": dialect.delimiter, "header": header, "encoding": encoding.name}
+    done = 0
+    if len(names) > 1 and is_well_formed(path, dialect, encoding.name, breaks := []):
+        try:
+            for columns in read_columns(path, dialect, names, header):
+                yield ColumnChunk(columns)
+                done += len(columns[names[0]])
+            if done:
+                table.notices += breaks
+                return
+        except pyarrow.ArrowInvalid:
+            pass  # blank lines, surplus or missing fields: read on by the slower way, which says what it finds
     records = read_records(path, encoding.name, dialect, len(names), header, table.notices)
-    first = True
+    rows = list(islice(records, done, done + CHUNK))
+    yield _columns(names, rows)
     while rows := list(islice(records, CHUNK)):
-        first = False
         yield _columns(names, rows)
-    if first:
-        yield _columns(names, [])
 
 
 def delimiter(name: str | None) -> str | None:

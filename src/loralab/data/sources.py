@@ -319,10 +319,24 @@ def chunk_texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
     rows = len(next(iter(chunk.columns.values())))
     for name in columns.text:
         values = chunk.columns.get(name) or [None] * rows
+        if _are_texts(values):
+            parts.append(values)
+            continue
         if invalid := next((value for value in values if isinstance(value, (list, tuple, dict, bytes))), None):
             raise LoralabError(f"{path}: text column {name!r} holds a {type(invalid).__name__}, {str(invalid)[:60]!r}, not texts")
         parts.append([_text(value) for value in values])
     return parts[0] if len(parts) == 1 else [" ".join(filter(None, row)) for row in zip(*parts, strict=True)]
+
+
+def _are_texts(values: Sequence[object]) -> bool:
+    """Whether all values are valid Unicode texts, which the per-value reading would not change."""
+    if not {*map(type, values)} <= {str}:
+        return False
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _text(value: object) -> str:

@@ -109,7 +109,8 @@ def detect_encoding(path: Path, wanted: str | None = None) -> Encoding:
         decoder, line, block = codecs.getincrementaldecoder("utf-8")(), 1, start
         while True:
             try:
-                decoder.decode(block, final=not block)
+                if not block.isascii() or not block or decoder.getstate()[0]:
+                    decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
                 line += error.object.count(b"\n", 0, error.start)
                 begin = error.object.rfind(b"\n", 0, error.start) + 1
