@@ -51,7 +51,7 @@ def refused(*arguments: Any) -> str:
 def test_the_sample_keeps_its_own_test_rows() -> None:
     splits, columns = load("sample")
     assert sizes(splits) == {"train": 720, "validation": 80, "test": 400}
-    assert columns == Columns(("title", "description"), "label")
+    assert columns.columns == Columns(("title", "description"), "label")
     assert splits.test.rows.tolist() == list(range(400))
     assert split_remarks(splits) == []
 
@@ -83,7 +83,7 @@ def test_columns_and_classes_follow_the_settings(tmp_path: Path) -> None:
     numbered = [(f"text {i}", str(i % 3)) for i in range(60)]
     path = put(tmp_path / "a.csv", numbered, ("subject", "grade"))
     splits, columns = load(path, "data.text=subject", "data.label=grade", "data.classes=low,middle,high")
-    assert columns == Columns(("subject",), "grade")
+    assert columns.columns == Columns(("subject",), "grade")
     assert splits.train.classes == splits.test.classes == ("low", "middle", "high")
 
 
@@ -115,7 +115,7 @@ def test_unknown_labels_in_a_file_are_refused_with_rows_and_a_suggestion(tmp_pat
     train = put(tmp_path / "a.csv", rows())
     other = put(tmp_path / "b.csv", [("x", "Sports"), ("y", "Sport"), ("z", "Sport")])
     message = refused(train, f"data.{part}={other}")
-    assert "b.csv: label 'Sport' in rows 1, 2 is not a class; did you mean 'Sports'?; classes: Sports, World" in message
+    assert "b.csv, column 'label': label 'Sport' in rows 1, 2 is not a class; did you mean 'Sports'?; classes: Sports, World" in message
 
 
 @pytest.mark.parametrize("part", ["test", "validation", "train_indices"])
@@ -126,7 +126,7 @@ def test_missing_files_are_named(tmp_path: Path, part: str) -> None:
 def test_unlabelled_files_are_refused(tmp_path: Path) -> None:
     train = put(tmp_path / "a.csv", rows())
     test = put(tmp_path / "b.csv", [("x", "1")], ("text", "date"))
-    assert "name the label column" in refused(train, f"data.test={test}")
+    assert "has no labels" in refused(train, f"data.test={test}")
 
 
 def test_index_file_selects_training_rows(tmp_path: Path) -> None:

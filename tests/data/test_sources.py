@@ -16,20 +16,21 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from loralab.config import DataConfig
+from loralab.data.columns import Columns, find_columns
+from loralab.data.labels import class_indices, label_text
 from loralab.data.sources import (
-    Columns,
-    find_columns,
+    RawExamples,
+    Source,
     find_parts,
-    label_key,
-    list_rows,
+    keep_labelled,
     load_source,
     missing_texts,
-    read_examples,
-    read_labels,
     read_raw,
     stream_texts,
+    training_classes,
 )
-from loralab.data.types import ColumnChunk, Examples
+from loralab.data.types import Examples, list_rows
 from loralab.errors import LoralabError
 
 AG_NEWS = ("World", "Sports", "Business", "Sci/Tech")
@@ -62,7 +63,30 @@ def refused(call: Callable[[], Any]) -> str:
 
 
 def detect(*names: str, text: Sequence[str] | None = None, label: str | None = None, need: bool = True) -> Columns:
-    return find_columns(ColumnChunk({name: [] for name in names}), HERE, text, label, need)
+    data = DataConfig(text=text and [*text], label=label)
+    columns, _ = find_columns({name: [] for name in names}, HERE, data, labels="required" if need else "named")
+    return columns
+
+
+def read(
+    path: Path, *, text: Sequence[str] | None = None, label: str | None = None, classes: Sequence[str] = (), strict: bool = False
+) -> tuple[Examples, Columns]:
+    """Read a training file on its own."""
+    data = DataConfig(text=text and [*text], label=label, classes=[*classes], strict=strict)
+    raw = read_raw(path, data, need="required")
+    labels, table, _ = training_classes(raw, data.classes)
+    return keep_labelled(raw, labels, table, data.strict)[0], raw.columns
+
+
+def source_of(source: str, classes: Sequence[str] = ()) -> Source:
+    return load_source(DataConfig(source=source, classes=[*classes]))
+
+
+def labels_of(values: Sequence[object], names: Sequence[str] = ()) -> tuple[list[int], tuple[str, ...]]:
+    """Return the class indices and the class names of the values of column `label` of HERE."""
+    raw = RawExamples(HERE, ["t"] * len(values), [*values], (), Columns(("text",), "label"))
+    labels, table, _ = training_classes(raw, names)
+    return class_indices(labels, table, raw.where).tolist(), table.names
 
 
 # Columns
@@ -88,7 +112,8 @@ def detect(*names: str, text: Sequence[str] | None = None, label: str | None = N
     ],
 )
 def test_columns_are_detected_by_name(names: tuple[str, ...], text: tuple[str, ...], label: str) -> None:
-    assert detect(*names) == Columns(text, label)
+    columns = detect(*names)
+    assert (columns.text, columns.label) == (text, label)
 
 
 def test_named_columns_are_used() -> None:
@@ -126,7 +151,7 @@ def test_the_error_asks_only_for_missing_columns() -> None:
     assert "name the text column" in message
     assert "data.label" not in message
     message = refused(lambda: detect("text", "when", "grade"))
-    assert "name the label column" in message
+    assert "has no label column" in message
     assert "data.text" not in message
 
 
@@ -141,7 +166,8 @@ def test_the_error_asks_for_no_label_if_none_is_needed() -> None:
 )
 def test_a_misspelt_column_gets_a_suggestion(text: list[str] | None, label: str | None, wrong: str, meant: str) -> None:
     message = refused(lambda: detect("title", "body", "label", text=text, label=label))
-    assert message == f"news.csv has no column {wrong!r}; did you mean {meant!r}?; columns: title, body, label"
+    setting = "data.text" if text else "data.label"
+    assert message == f"news.csv has no column {wrong!r} ({setting}); did you mean {meant!r}?; columns: title, body, label"
 
 
 def test_text_columns_are_joined_by_a_space_without_missing_ones(tmp_path: Path) -> None:
@@ -153,11 +179,11 @@ def test_text_columns_are_joined_by_a_space_without_missing_ones(tmp_path: Path)
         ("only title", "", "c"),
         ("", "", "c"),
     )
-    examples, columns = read_examples(path)
+    examples, columns = read(path)
     assert columns == Columns(("title", "body"), "y")
     assert examples.texts == ["Oil up", "only body", "only title", ""]
-    assert read_examples(path, text=["body", "title"])[0].texts[0] == "up Oil"
-    assert read_examples(path, text=["body"])[0].texts[0] == "up"
+    assert read(path, text=["body", "title"])[0].texts[0] == "up Oil"
+    assert read(path, text=["body"])[0].texts[0] == "up"
 
 
 # Labels
@@ -188,7 +214,7 @@ def test_labels_of_every_type_give_the_same_classes(tmp_path: Path, kind: str, e
         parquet(path, text=["t"] * 4, label=values)
     else:
         path.write_bytes(pickle.dumps({"text": ["t"] * 4, "label": values}))
-    examples, columns = read_examples(path, classes=NAMES)
+    examples, columns = read(path, classes=NAMES)
     assert columns.label == "label"
     assert examples.classes == NAMES
     assert examples.require_labels().tolist() == [1, 2, 0, 1]
@@ -213,77 +239,76 @@ def test_labels_of_every_type_give_the_same_classes(tmp_path: Path, kind: str, e
     ],
 )
 def test_classes_without_names_are_sorted(values: list[Any], classes: tuple[str, ...], labels: list[int]) -> None:
-    indices, names = read_labels(values, (), HERE, "label")
-    assert names == classes
-    assert indices.tolist() == labels
+    assert labels_of(values) == (labels, classes)
 
 
 def test_numbers_count_from_one_only_if_the_largest_is_the_number_of_classes() -> None:
-    assert read_labels([1, 2, 3], NAMES, HERE, "y")[0].tolist() == [0, 1, 2]
-    assert read_labels([0, 1, 2], NAMES, HERE, "y")[0].tolist() == [0, 1, 2]
-    assert read_labels([1, 2], NAMES, HERE, "y")[0].tolist() == [1, 2]
-    message = refused(lambda: read_labels([0, 1, 3], NAMES, HERE, "y"))
-    assert "label '0' in row 0" in message
+    assert labels_of([1, 2, 3], NAMES)[0] == [0, 1, 2]
+    assert labels_of([0, 1, 2], NAMES)[0] == [0, 1, 2]
+    assert "could count from 0 or from 1" in refused(lambda: labels_of([1, 2], NAMES))
+    message = refused(lambda: labels_of([0, 1, 3], NAMES))
+    assert "label '3' in row 2" in message
 
 
 def test_numbers_that_are_class_names_are_names() -> None:
-    assert read_labels([1, 5, 3], ("1", "3", "5"), HERE, "stars")[0].tolist() == [0, 2, 1]
+    assert labels_of([1, 5, 3], ("1", "3", "5"))[0] == [0, 2, 1]
 
 
 def test_class_names_in_parquet_are_kept(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", ("World", "Sports", "Business"), text=["a", "b", "c", "d"], label=[2, 0, 1, 2])
-    examples, _ = read_examples(path)
+    examples, _ = read(path)
     assert examples.classes == ("World", "Sports", "Business")
     assert examples.require_labels().tolist() == [2, 0, 1, 2]
 
 
 def test_class_names_in_parquet_apply_if_the_first_or_last_class_is_missing(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", AG_NEWS, text=["a", "b"], label=[1, 2])
-    assert read_examples(path)[0].require_labels().tolist() == [1, 2]
+    examples, _ = read(path)
+    assert (examples.classes, examples.require_labels().tolist()) == (("Sports", "Business"), [0, 1])
 
 
 def test_class_names_of_the_file_are_mapped_to_the_known_order(tmp_path: Path) -> None:
     path = parquet(tmp_path / "a.parquet", ("Sports", "World"), text=["a", "b", "c"], label=[0, 1, 0])
-    examples, _ = read_examples(path, classes=("World", "Business", "Sports"))
-    assert examples.classes == ("World", "Business", "Sports")
-    assert examples.require_labels().tolist() == [2, 0, 2]
-    message = refused(lambda: read_examples(path, classes=("World", "Sport")))
-    assert "class 'Sports' is not one of the known classes; did you mean 'Sport'?" in message
+    examples, _ = read(path, classes=("World", "Business", "Sports"))
+    assert examples.classes == ("World", "Sports")  # no row is Business
+    assert examples.require_labels().tolist() == [1, 0, 1]
+    message = refused(lambda: read(path, classes=("World", "Sport")))
+    assert "label 'Sports' in rows 0, 2 is not a class; did you mean 'Sport'?" in message
 
 
 def test_floats_written_as_text_are_the_same_numbers(tmp_path: Path) -> None:
     # pandas writes a column of whole numbers that has a gap as 1.0, 2.0
     path = put(tmp_path / "a.csv", ("text", "label"), ("a", "1.0"), ("b", "3.0"), ("c", "2.0"))
-    assert read_examples(path, classes=NAMES)[0].require_labels().tolist() == [0, 2, 1]
+    assert read(path, classes=NAMES)[0].require_labels().tolist() == [0, 2, 1]
 
 
 def test_booleans_of_jsonl_are_two_classes(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "a", "label": true}\n{"text": "b", "label": false}\n')
-    examples, _ = read_examples(path)
+    examples, _ = read(path)
     assert (examples.classes, examples.require_labels().tolist()) == (("False", "True"), [1, 0])
 
 
 @pytest.mark.parametrize("gap", [None, float("nan"), "", "  "])
-def test_missing_labels_are_refused_with_their_rows(gap: object) -> None:
-    message = refused(lambda: read_labels(["a", gap, "b", gap], (), HERE, "label"))
-    assert "news.csv: no label in column 'label' of rows 1, 3: " in message
-    assert "fill them in or remove the rows" in message
+def test_missing_labels_have_no_class(gap: object) -> None:
+    assert labels_of(["a", gap, "b", gap]) == ([0, -1, 1, -1], ("a", "b"))
 
 
-def test_missing_labels_in_files_are_refused_with_their_rows(tmp_path: Path) -> None:
+def test_rows_without_a_label_are_left_out_or_refused_with_strict(tmp_path: Path) -> None:
     comma = put(tmp_path / "a.csv", ("text", "label"), ("a", "x"), ("b", ""), ("c", "y"))
     arrow = parquet(tmp_path / "a.parquet", text=["a", "b", "c"], label=[0, None, 1])
     lines = tmp_path / "a.jsonl"
     lines.write_text('{"text": "a", "label": 1}\n{"text": "b"}\n{"text": "c", "label": 0}\n')
     for path in (comma, arrow, lines):
-        assert "no label in column 'label' of row 1" in refused(partial(read_examples, path))
+        examples, _ = read(path)
+        assert (examples.texts, examples.rows.tolist()) == (["a", "c"], [0, 2])
+        assert "column 'label': row 1 have no label" in refused(partial(read, path, strict=True))
 
 
 def test_unknown_labels_are_refused_with_rows_and_a_suggestion() -> None:
-    message = refused(lambda: read_labels(["World", "Sport", "Business", "Sport"], AG_NEWS, HERE, "label"))
+    message = refused(lambda: labels_of(["World", "Sport", "Business", "Sport"], AG_NEWS))
     assert message == (
-        "news.csv: label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: World, Sports, Business, Sci/Tech"
+        "news.csv, column 'label': label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: World, Sports, Business, Sci/Tech"
     )
 
 
@@ -298,7 +323,7 @@ def test_long_lists_of_rows_are_shortened() -> None:
     ("value", "key"),
     [
         (3, "3"),
-        (3.0, "3"),
+        (3.0, "3.0"),
         ("3", "3"),
         (" 3 ", "3"),
         (None, None),
@@ -307,10 +332,15 @@ def test_long_lists_of_rows_are_shortened() -> None:
         (True, "True"),
         (2.5, "2.5"),
         ("a b", "a b"),
+        (["a"], "a"),
+        ([], None),
+        ({"label": "a"}, "a"),
+        ({"a": 0.0, "b": 1.0}, "b"),
+        (np.array(["a"]), "a"),
     ],
 )
-def test_label_key(value: object, key: str | None) -> None:
-    assert label_key(value) == key
+def test_label_text(value: object, key: str | None) -> None:
+    assert label_text(value) == key
 
 
 # Texts and rows
@@ -321,23 +351,23 @@ def test_missing_texts_become_empty(tmp_path: Path) -> None:
     lines.write_text(
         '{"text": null, "label": "x"}\n{"text": "b", "label": "y"}\n{"text": NaN, "label": "x"}\n{"text": "  ", "label": "y"}\n'
     )
-    examples, _ = read_examples(lines)
+    examples, _ = read(lines)
     assert examples.texts == ["", "b", "", "  "]
     assert missing_texts(examples) == [0, 2, 3]
     arrow = parquet(tmp_path / "a.parquet", text=["a", None], label=["x", "y"])
-    assert read_examples(arrow)[0].texts == ["a", ""]
+    assert read(arrow)[0].texts == ["a", ""]
     assert missing_texts(examples.take(np.array([1, 2]))) == [2]  # row numbers of the file
 
 
 def test_numbers_as_texts_are_read_as_text(tmp_path: Path) -> None:
-    assert read_examples(parquet(tmp_path / "a.parquet", text=[1, 2], label=["x", "y"]))[0].texts == ["1", "2"]
+    assert read(parquet(tmp_path / "a.parquet", text=[1, 2], label=["x", "y"]))[0].texts == ["1", "2"]
 
 
 def test_unlabelled_file_has_no_labels(tmp_path: Path) -> None:
     path = put(tmp_path / "a.csv", ("id", "text"), (1, "a"), (2, "b"))
-    examples, columns = read_examples(path, classes=NAMES)
-    assert (examples.texts, examples.labels, examples.classes, columns.label) == (["a", "b"], None, NAMES, None)
-    assert "name the label column" in refused(lambda: read_examples(path, need_labels=True))
+    raw = read_raw(path, DataConfig())
+    assert (raw.texts, raw.labels, raw.columns) == (["a", "b"], [], Columns(("text",), None, "id"))
+    assert "has no label column" in refused(lambda: read(path))
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -347,11 +377,11 @@ def test_a_file_without_rows_is_reported(tmp_path: Path, ending: str) -> None:
         put(path, ("text", "label"))
     else:
         parquet(path, text=pyarrow.array([], "string"), label=pyarrow.array([], "string"))
-    assert refused(lambda: read_examples(path)).endswith("has no rows")
+    assert refused(lambda: read(path)).endswith("has no rows")
 
 
 def test_raw_labels_are_unchanged(tmp_path: Path) -> None:
-    raw = read_raw(parquet(tmp_path / "a.parquet", ("n", "p"), text=["a", None], label=[1, None]))
+    raw = read_raw(parquet(tmp_path / "a.parquet", ("n", "p"), text=["a", None], label=[1, None]), DataConfig())
     assert (raw.texts, raw.labels, raw.class_names, raw.columns) == (["a", ""], [1, None], ("n", "p"), Columns(("text",), "label"))
 
 
@@ -363,7 +393,7 @@ def two_classes(path: Path) -> Path:
 
 
 def test_a_file_is_a_source_without_test_rows(tmp_path: Path) -> None:
-    source = load_source(str(two_classes(tmp_path / "rows.csv")))
+    source = source_of(str(two_classes(tmp_path / "rows.csv")))
     assert source.test is None
     assert source.train.classes == ("x", "y")
     assert source.columns == Columns(("text",), "label")
@@ -380,10 +410,10 @@ def test_a_folder_has_train_and_test_parts(tmp_path: Path, names: tuple[str, str
             (tmp_path / name).write_text("text\tlabel\na\tx\nb\ty\n")
         else:
             two_classes(tmp_path / name)
-    train, test = find_parts(str(tmp_path))
-    assert train == tmp_path / names[0]
-    assert test == (tmp_path / names[1] if names[1] else None)
-    source = load_source(str(tmp_path))
+    parts = find_parts(str(tmp_path))
+    assert parts.train == tmp_path / names[0]
+    assert parts.test == (tmp_path / names[1] if names[1] else None)
+    source = source_of(str(tmp_path))
     assert (source.test is None) == (names[1] is None)
 
 
@@ -391,7 +421,7 @@ def test_published_layout_folder(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("\n".join(AG_NEWS) + "\n")
     (tmp_path / "train.csv").write_text("".join(f'"{i}","Title {i}","Words, of {i}"\n' for i in (3, 1, 4, 2, 3)))
     (tmp_path / "test.csv").write_text("".join(f'"{i}","Other {i}","Words of {i}"\n' for i in (4, 2)))
-    source = load_source(str(tmp_path))
+    source = source_of(str(tmp_path))
     assert source.columns == Columns(("title", "description"), "label")
     assert source.train.classes == AG_NEWS
     assert source.train.texts[0] == "Title 3 Words, of 3"
@@ -405,22 +435,22 @@ def test_published_layout_counts_from_one_even_if_the_last_class_is_missing(tmp_
     (tmp_path / "classes.txt").write_text("\n".join(AG_NEWS) + "\n")
     (tmp_path / "train.csv").write_text("".join(f'"{i}","Title","Words"\n' for i in (1, 2, 3, 4)))
     (tmp_path / "test.csv").write_text("".join(f'"{i}","Other","Words"\n' for i in (1, 3, 2)))
-    assert read_examples(tmp_path / "test.csv")[0].require_labels().tolist() == [0, 2, 1]
-    test = load_source(str(tmp_path)).test
+    assert read(tmp_path / "test.csv")[0].require_labels().tolist() == [0, 2, 1]
+    test = source_of(str(tmp_path)).test
     assert test is not None
     assert test.require_labels().tolist() == [0, 2, 1]
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/ag_news")
 def test_real_ag_news_reads_alike_in_both_layouts() -> None:
-    plain, _ = read_examples(SHARED / "test.csv", classes=AG_NEWS)
-    published, columns = read_examples(SHARED / "ag_news_csv" / "test.csv")
+    plain, _ = read(SHARED / "test.csv", classes=AG_NEWS)
+    published, columns = read(SHARED / "ag_news_csv" / "test.csv")
     assert columns == Columns(("title", "description"), "label")
     assert published.classes == AG_NEWS
     assert published.require_labels().tolist() == plain.require_labels().tolist()
     assert [text.split() for text in published.texts] == [text.split() for text in plain.texts]
-    unlabelled, columns = read_examples(SHARED / "test_unlabelled.pkl")
-    assert (unlabelled.labels, columns) == (None, Columns(("text",), None))
+    unlabelled = read_raw(SHARED / "test_unlabelled.pkl", DataConfig())
+    assert (unlabelled.labels, unlabelled.columns) == ([], Columns(("text",), None))
     assert unlabelled.texts == plain.texts
 
 
@@ -431,14 +461,14 @@ def test_saved_dataset_dict_folder(tmp_path: Path) -> None:
     train = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=kinds)
     test = datasets.Dataset.from_dict({"text": ["d"], "label": [1]}, features=kinds)
     datasets.DatasetDict(train=train, test=test).save_to_disk(tmp_path / "both")
-    source = load_source(str(tmp_path / "both"))
+    source = source_of(str(tmp_path / "both"))
     assert source.train.classes == ("no", "yes")
     assert source.train.require_labels().tolist() == [1, 0, 1]
     assert source.test is not None
     assert (source.test.texts, source.test.require_labels().tolist()) == (["d"], [1])
     train.save_to_disk(tmp_path / "one")
-    assert load_source(str(tmp_path / "one")).test is None
-    assert load_source(str(tmp_path / "one")).train.texts == ["a", "b", "c"]
+    assert source_of(str(tmp_path / "one")).test is None
+    assert source_of(str(tmp_path / "one")).train.texts == ["a", "b", "c"]
 
 
 def test_saved_folders_of_train_and_test(tmp_path: Path) -> None:
@@ -451,7 +481,7 @@ def test_saved_folders_of_train_and_test(tmp_path: Path) -> None:
         with pyarrow.OSFile(str(folder / "data.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
             stream.write_table(table)
         (folder / "state.json").write_text('{"_data_files": [{"filename": "data.arrow"}]}')
-    source = load_source(str(tmp_path))
+    source = source_of(str(tmp_path))
     assert source.train.classes == ("no", "yes")
     assert source.train.require_labels().tolist() == [1, 0, 1]
     assert source.test is not None
@@ -461,7 +491,7 @@ def test_saved_folders_of_train_and_test(tmp_path: Path) -> None:
 def test_test_file_uses_the_training_classes(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", ("text", "label"), ("a", "World"), ("b", "Sports"), ("c", "Business"))
     put(tmp_path / "test.csv", ("text", "label"), ("a", "Sports"))
-    source = load_source(str(tmp_path))
+    source = source_of(str(tmp_path))
     assert source.train.classes == ("Business", "Sports", "World")
     assert source.test is not None
     assert source.test.classes == source.train.classes
@@ -471,37 +501,40 @@ def test_test_file_uses_the_training_classes(tmp_path: Path) -> None:
 def test_unknown_labels_in_the_test_file_are_refused_with_rows_and_a_suggestion(tmp_path: Path) -> None:
     put(tmp_path / "train.csv", ("text", "label"), ("a", "World"), ("b", "Sports"))
     put(tmp_path / "test.csv", ("text", "label"), ("a", "World"), ("b", "Sport"), ("c", "World"), ("d", "Sport"))
-    message = refused(lambda: load_source(str(tmp_path)))
-    assert "test.csv: label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: Sports, World" in message
+    message = refused(lambda: source_of(str(tmp_path)))
+    assert (
+        "test.csv, column 'label': label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: Sports, World"
+        in message
+    )
 
 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", ("text", "label"), ("a", "x"), ("b", "x"))
-    message = refused(lambda: load_source(str(path)))
+    message = refused(lambda: source_of(str(path)))
     assert "only one class (x)" in message
     assert "at least two" in message
 
 
 def test_data_classes_name_numeric_labels(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", ("text", "label"), *((f"t{i}", i % 4) for i in range(8)))
-    train = load_source(str(path), classes=AG_NEWS).train
+    train = source_of(str(path), classes=AG_NEWS).train
     assert (train.classes, train.require_labels().tolist()) == (AG_NEWS, [0, 1, 2, 3] * 2)
-    message = refused(lambda: load_source(str(path), classes=AG_NEWS[:3]))  # 0 to 3 are four classes
+    message = refused(lambda: source_of(str(path), classes=AG_NEWS[:3]))  # 0 to 3 are four classes
     assert "is not a class" in message
     assert "classes: World, Sports, Business" in message
 
 
 def test_a_missing_source_and_an_empty_folder_are_reported(tmp_path: Path) -> None:
-    message = refused(lambda: load_source(str(tmp_path / "gone.csv")))
-    assert "no file or folder" in message
-    assert "named sources: sample, ag_news" in message
-    assert "no training part" in refused(lambda: load_source(str(tmp_path)))
+    message = refused(lambda: source_of(str(tmp_path / "gone.csv")))
+    assert "there is no file or folder" in message
+    assert "data sets by name: sample, ag_news" in message
+    assert "no training part" in refused(lambda: source_of(str(tmp_path)))
     (tmp_path / "test.csv").write_text("text,label\na,b\n")
-    assert "no training part" in refused(lambda: load_source(str(tmp_path)))
+    assert "no training part" in refused(lambda: source_of(str(tmp_path)))
 
 
 def test_sample_needs_no_download() -> None:
-    source = load_source("sample")
+    source = source_of("sample")
     assert source.train.classes == AG_NEWS
     assert source.columns == Columns(("title", "description"), "label")
     assert source.test is not None
@@ -515,7 +548,7 @@ def test_hub_data_without_a_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch)
         raise ConnectionError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    message = refused(lambda: load_source("ag_news"))
+    message = refused(lambda: source_of("ag_news"))
     for word in ("ConnectionError", "data.source=sample", "data.source=FOLDER", "classes.txt"):
         assert word in message
 
@@ -534,7 +567,7 @@ def test_hub_data_has_its_class_names_and_test_rows(monkeypatch: pytest.MonkeyPa
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    source = load_source("ag_news")
+    source = source_of("ag_news")
     assert source.train.classes == AG_NEWS
     assert source.test is not None
     assert source.test.require_labels().tolist() == [3, 0]
@@ -544,21 +577,21 @@ def test_hub_data_has_its_class_names_and_test_rows(monkeypatch: pytest.MonkeyPa
 def test_numbers_that_could_count_from_zero_or_one_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "part.csv"
     path.write_text("text,label\na,1\nb,3\nc,2\n")
-    message = refused(lambda: read_examples(path, classes=AG_NEWS))
+    message = refused(lambda: read(path, classes=AG_NEWS))
     assert "from 0 or from 1" in message
     assert "labels 1, 2, 3 of 4 classes" in message
     path.write_text("text,label\na,1\nb,4\nc,2\n")
-    assert read_examples(path, classes=AG_NEWS)[0].require_labels().tolist() == [0, 3, 1]
+    assert read(path, classes=AG_NEWS)[0].require_labels().tolist() == [0, 2, 1]  # no row is Business
     path.write_text("text,label\na,1\nb,0\nc,2\n")
-    assert read_examples(path, classes=AG_NEWS)[0].require_labels().tolist() == [1, 0, 2]
+    assert read(path, classes=AG_NEWS)[0].require_labels().tolist() == [1, 0, 2]
 
 
 def test_lone_surrogates_become_question_marks(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"text": "cut \\ud83d", "label": "a\\ud83d"}\n{"text": "whole \\ud83d\\ude00", "label": "b"}\n')
-    examples = read_examples(path)[0]
+    examples = read(path)[0]
     assert (examples.texts, examples.classes) == (["cut ?", "whole 😀"], ("a?", "b"))
-    assert [*stream_texts(path)] == [["cut ?", "whole 😀"]]
+    assert [*stream_texts(path, DataConfig())] == [["cut ?", "whole 😀"]]
 
 
 # Values
@@ -580,10 +613,10 @@ def test_fingerprint_depends_on_texts_labels_and_class_names() -> None:
 def test_streamed_texts_equal_read_texts(tmp_path: Path) -> None:
     rows = [(f"title {i}", f"body {i}", "x") for i in range(20_000)]
     path = put(tmp_path / "rows.csv", ("title", "body", "y"), *rows)
-    chunks = list(stream_texts(path))
+    chunks = list(stream_texts(path, DataConfig()))
     assert len(chunks) > 1
     assert [text for chunk in chunks for text in chunk] == [f"title {i} body {i}" for i in range(20_000)]
-    assert [text for chunk in stream_texts(path, ["body"]) for text in chunk][7] == "body 7"
+    assert [text for chunk in stream_texts(path, DataConfig(text=["body"])) for text in chunk][7] == "body 7"
 
 
 @pytest.mark.slow
@@ -595,7 +628,7 @@ def test_streaming_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
             file.writelines(f"row {i} {'word ' * 30},x\n" for i in range(rows))
         tracemalloc.start()
         try:
-            read = sum(len(chunk) for chunk in stream_texts(path))
+            read = sum(len(chunk) for chunk in stream_texts(path, DataConfig()))
             return read, tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -75,8 +75,8 @@ class _Scan:
         return True
 
 
-def read_columns(path: Path, dialect: Dialect, names: Sequence[str], header: bool) -> Iterator[dict[str, list[object]]]:
-    """Yield the columns of a well-formed file in chunks. Raises pyarrow.ArrowInvalid at a row with another number of fields."""
+def read_columns(path: Path, dialect: Dialect, names: Sequence[str], header: bool, rows: int) -> Iterator[dict[str, list[object]]]:
+    """Yield the columns of a well-formed file in chunks of at most `rows`. Raises pyarrow.ArrowInvalid at a row with another number of fields."""
     import pyarrow
     from pyarrow import csv
 
@@ -90,4 +90,6 @@ def read_columns(path: Path, dialect: Dialect, names: Sequence[str], header: boo
             ),
         )
         for batch in reader:
-            yield {name: column.to_pylist() for name, column in zip(names, batch.columns, strict=True)}
+            for start in range(0, batch.num_rows, rows):
+                columns = batch.slice(start, rows).columns
+                yield {name: column.to_pylist() for name, column in zip(names, columns, strict=True)}

@@ -198,8 +198,8 @@ def _unclear(
     labels = [name for name in label_candidates(rest) if name not in texts]
     missing = [kind for kind, absent in (("text", not text), ("label", need_labels and label is None)) if absent]
     example = {"text": texts[0], "label": labels[0] if labels else next((n for n in reversed(names) if n not in texts), names[-1])}
-    if missing == ["label"] and len(names) == len(text):
-        return f"{path} has no label column: its only column is {list_names(names)}"
+    if missing == ["label"] and not labels:
+        return f"{path} has no label column that can be told from its columns {list_names(names)}: name it with data.label=COLUMN"
     settings = " ".join(f"data.{kind}={shlex.quote(example[kind])}" for kind in missing)
     message = f"{path} has columns {list_names(names)}: name the {' and the '.join(missing)} column, for example {settings}"
     flags = [name for name in labels if {str(value).strip() for value in values[name]} <= {"0", "1", "True", "False"}]

@@ -212,7 +212,7 @@ def other_spellings(labels: Sequence[str | None], table: ClassTable) -> list[Not
 
 def missing_words(labels: Sequence[str | None]) -> list[Notice]:
     """Return a notice on labels that read like missing values."""
-    counts = Counter(label for label in labels if label is not None and label.casefold() in MISSING_WORDS)
+    counts = {label: count for label, count in Counter(labels).items() if label is not None and label.casefold() in MISSING_WORDS}
     if not counts:
         return []
     listed = ", ".join(f"{count} {label!r}" for label, count in counts.items())

@@ -140,7 +140,7 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
     done = 0
     if len(names) > 1 and is_well_formed(path, dialect, encoding.name, breaks := []):
         try:
-            for columns in read_columns(path, dialect, names, header):
+            for columns in read_columns(path, dialect, names, header, CHUNK):
                 yield ColumnChunk(columns)
                 done += len(columns[names[0]])
             if done:

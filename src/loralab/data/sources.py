@@ -143,11 +143,16 @@ def _known_labels(raw: RawExamples, table: ClassTable) -> tuple[list[str | None]
     if raw.columns.label is None:
         return [None] * len(raw.texts), 0
     labels, hidden = hide_unlabelled(label_texts(raw.labels, raw.where), table, named=bool(raw.class_names))
-    return _own_names(labels, raw.class_names), hidden
+    return _own_names(labels, raw), hidden
 
 
-def _own_names(labels: Sequence[str | None], names: Sequence[str], first: int = 0) -> list[str | None]:
+def _own_names(labels: Sequence[str | None], raw: RawExamples) -> list[str | None]:
     """Replace the numbers of a file that stores class names by these names."""
+    names = raw.class_names
+    if not names:
+        return [*labels]
+    # The published files count from 1; the ClassLabel columns of datasets count from 0.
+    first = int(raw.columns.label == PUBLISHED[0] and class_file(raw.path) == names and "0" not in labels)
     numbers = {str(i + first): name for i, name in enumerate(names)}
     return [numbers.get(label, label) if label is not None and label not in names else label for label in labels]
 
@@ -158,9 +163,7 @@ def training_classes(raw: RawExamples, names: Sequence[str] = ()) -> tuple[list[
     notices = missing_words(labels) if not raw.class_names and not names else []
     if hidden:
         notices.append(Notice(f"{hidden} rows have the label -1, which hides the label"))
-    # The published files count from 1; the ClassLabel columns of datasets count from 0.
-    published = raw.columns.label == PUBLISHED[0] and class_file(raw.path) == raw.class_names and "0" not in labels
-    named = _own_names(labels, raw.class_names, first=1 if published else 0)
+    named = _own_names(labels, raw)
     if names or raw.class_names:
         table, dropped = name_classes(named, names or raw.class_names, raw.where)
         notices += dropped
