@@ -42,13 +42,15 @@ class Records(Protocol):
 class Dialect:
     """How fields are divided. delimiter: None if each line is one text. quotes: whether double quotes enclose fields.
 
-    skip_spaces: whether spaces after a delimiter are no part of the field. skip_lines: lines before the first record.
+    skip_spaces: whether spaces after a delimiter are no part of the field. skip_lines: lines before the first record. newline: what
+    ends a line; LF may follow CR.
     """
 
     delimiter: str | None
     quotes: bool = True
     skip_spaces: bool = False
     skip_lines: int = 0
+    newline: str = "\n"
 
     @property
     def name(self) -> str:
@@ -96,15 +98,18 @@ def detect_dialect(
     the user says. Raises LoralabError if quotes have two readings that give different rows.
     """
     sample, complete = read_sample(path, encoding)
+    newline = "\r" if "\r" in sample and "\n" not in sample else "\n"
     notices = []
     skip = 0
     if found := _SEP_LINE.match(sample):
         delimiter, skip = delimiter or found[1], 1
         sample = sample[found.end() :]
-    chosen = delimiter or _choose_delimiter(path, sample, complete, default)
+    chosen = delimiter or _choose_delimiter(path, sample, complete, default, newline)
     if chosen is None:
-        return Dialect(None, quotes=False, skip_lines=skip), [Notice("each line is one text: no delimiter divides all of them")]
-    dialect = Dialect(chosen, skip_lines=skip)
+        return Dialect(None, quotes=False, skip_lines=skip, newline=newline), [
+            Notice("each line is one text: no delimiter divides all of them")
+        ]
+    dialect = Dialect(chosen, skip_lines=skip, newline=newline)
     if chosen != default and delimiter is None:
         notices.append(
             Notice(f"columns are divided by {_with_symbol(chosen)}", fix="data.delimiter=CHARACTER reads them otherwise")
@@ -124,11 +129,15 @@ def _with_symbol(delimiter: str) -> str:
     return f"{DELIMITERS[delimiter]}s" if delimiter == "\t" else f"{DELIMITERS.get(delimiter, 'character')}s ({delimiter})"
 
 
-def _choose_delimiter(path: Path, sample: str, complete: bool, default: str) -> str | None:
+def _choose_delimiter(path: Path, sample: str, complete: bool, default: str, newline: str) -> str | None:
     """Return the delimiter that gives every record of the sample the same number of fields, at least two; None for one per line."""
     order = [default, *(other for other in DELIMITERS if other != default)]
-    widths = {delimiter: _widths(delimiter, sample, complete) for delimiter in order}
-    fitting = [delimiter for delimiter, counts in widths.items() if len(counts) == 1 and max(counts) > 1]
+    for quotes in (True, False):  # a delimiter that leaves no quotes within fields, if there is one
+        dialects = {delimiter: Dialect(delimiter, quotes, newline=newline) for delimiter in order}
+        widths = {delimiter: _widths(dialect, sample, complete) for delimiter, dialect in dialects.items()}
+        fitting = [delimiter for delimiter, counts in widths.items() if len(counts) == 1 and max(counts) > 1]
+        if fitting:
+            break
     if default in fitting or not fitting:
         if not fitting and set(widths[default]) != {1}:
             return _least_ragged(sample, widths, default)
@@ -149,10 +158,10 @@ def _least_ragged(sample: str, widths: dict[str, Counter[int]], default: str) ->
     return max(dividing, key=lambda d: max(dividing[d].values(), default=0) / max(1, sum(dividing[d].values())))
 
 
-def _widths(delimiter: str, sample: str, complete: bool) -> Counter[int]:
+def _widths(dialect: Dialect, sample: str, complete: bool) -> Counter[int]:
     """Count the records of the sample by their number of fields, without empty fields beyond those of the first record."""
-    dialect = Dialect(delimiter, skip_spaces=f'{delimiter} "' in sample)
-    records = _parse(dialect, sample, complete) or _parse(replace(dialect, quotes=False), sample, complete) or []
+    dialect = replace(dialect, skip_spaces=f'{dialect.delimiter} "' in sample)
+    records = _parse(dialect, sample, complete) or []
     width = len(records[0]) if records else 0
     return Counter(len(row) if any(row[width:]) or len(row) < width else width for row in records)
 
@@ -162,7 +171,7 @@ def _parse(dialect: Dialect, sample: str, complete: bool) -> list[list[str]] | N
     records: list[list[str]] = []
     try:
         with csv_field_limit(MAX_FIELD):
-            for record in dialect.records(io.StringIO(sample, newline="")):
+            for record in dialect.records(io.StringIO(sample, newline=dialect.newline)):
                 if record:
                     records.append(record)
                 if len(records) == SAMPLE_ROWS:
@@ -193,7 +202,7 @@ def _quotes_are_text(path: Path, encoding: str, dialect: Dialect, sample: str, c
     if quoted is not None and dialect.delimiter != "\t":
         return False, None
     literal = replace(dialect, quotes=False)
-    with open_text(path, encoding) as file, csv_field_limit(MAX_FIELD):
+    with open_text(path, encoding, dialect.newline) as file, csv_field_limit(MAX_FIELD):
         width, stray, enclosed = 0, [], False
         try:
             for line, record in enumerate(filter(None, literal.records(file))):
@@ -222,7 +231,7 @@ def _merged_lines(path: Path, encoding: str, dialect: Dialect) -> tuple[int, int
     """Return first and last line of the first record of several lines, if the whole file can be read with enclosing quotes."""
     merged, last = None, 0
     try:
-        with open_text(path, encoding) as file, csv_field_limit(MAX_FIELD):
+        with open_text(path, encoding, dialect.newline) as file, csv_field_limit(MAX_FIELD):
             reader = dialect.records(file)
             for _ in reader:
                 if reader.line_num > last + 1:
@@ -236,7 +245,7 @@ def _merged_lines(path: Path, encoding: str, dialect: Dialect) -> tuple[int, int
 def first_records(path: Path, encoding: str, dialect: Dialect, count: int = 200) -> list[list[str]]:
     """Return the first records that are not blank, up to one that is damaged."""
     records: list[list[str]] = []
-    with suppress(csv.Error), open_text(path, encoding) as file, csv_field_limit(MAX_FIELD):
+    with suppress(csv.Error), open_text(path, encoding, dialect.newline) as file, csv_field_limit(MAX_FIELD):
         for record in islice(filter(None, dialect.records(file)), count):
             records.append(record)
     return records
@@ -254,7 +263,7 @@ def read_records(
     repeated: list[int] = []
     pending: list[int] = []  # blank lines at the end of a file are no decision
     row, spanning, surplus, last = -1 if header else 0, 0, 0, dialect.skip_lines
-    with open_text(path, encoding) as file, csv_field_limit(MAX_FIELD):
+    with open_text(path, encoding, dialect.newline) as file, csv_field_limit(MAX_FIELD):
         reader = dialect.records(file)
         try:
             for record in reader:
@@ -278,10 +287,10 @@ def read_records(
                 elif width > 1:
                     first = [*record]
         except csv.Error as error:
-            raise LoralabError(
-                f"{path}, line {reader.line_num + dialect.skip_lines}: {error}: is a quote never closed? If quotes are characters of the "
-                f"texts, write data.quotes=false"
-            ) from error
+            problem = f"{error}: is a quote never closed? If quotes are characters of the texts, write data.quotes=false"
+            if "new-line character" in str(error):
+                problem = "a carriage return within a field: put texts with line breaks into double quotes"
+            raise LoralabError(f"{path}, line {reader.line_num + dialect.skip_lines}: {problem}") from error
     if blank:
         lines = ", ".join(map(str, blank[:MAX_LISTED])) + (", ..." if len(blank) > MAX_LISTED else "")
         notices.append(Notice(f"{len(blank)} blank line{'s' * (len(blank) > 1)} skipped: line {lines}", severity="warning"))

@@ -78,11 +78,14 @@ def _is_clutter(name: str) -> bool:
 
 
 @contextmanager
-def open_text(path: Path, encoding: str) -> Iterator[IO[str]]:
-    """Open a text file with its line ends as they are. Errors of reading and decoding become LoralabErrors."""
+def open_text(path: Path, encoding: str, newline: str = "") -> Iterator[IO[str]]:
+    """Open a text file with its line ends as they are. Errors of reading and decoding become LoralabErrors.
+
+    newline: what ends a line; the empty text stands for all three of LF, CR and CR LF.
+    """
     with open_bytes(path) as raw:
         try:
-            yield io.TextIOWrapper(raw, encoding=encoding, newline="")
+            yield io.TextIOWrapper(raw, encoding=encoding, newline=newline)
         except UnicodeError as error:
             raise LoralabError(
                 f"{path} is not {encoding} text ({error}): write its encoding, such as data.encoding=cp1252"
