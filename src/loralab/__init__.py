@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loralab.config.loading import Config, load_config
     from loralab.errors import LoralabError, RunFailed
-    from loralab.inference.classifier import Classifier, Predictions
+    from loralab.inference.classifier import Classifier
+    from loralab.inference.prediction_files import Predictions
     from loralab.pipeline import RunSummary, run_training
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "Classifier": "loralab.inference.classifier",
-    "Predictions": "loralab.inference.classifier",
+    "Predictions": "loralab.inference.prediction_files",
     "Config": "loralab.config",
     "load_config": "loralab.config",
     "LoralabError": "loralab.errors",

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
 
     from loralab.config.loading import Recipe
     from loralab.config.reference import Setting
+    from loralab.data.columns import Columns
+    from loralab.data.types import Notice
     from loralab.data.validate import DataReport
     from loralab.diagnostics.diagnose import Diagnosis, ExplainedText
     from loralab.diagnostics.sections import DiagnosisSection
-    from loralab.inference.classifier import Predictions
     from loralab.inference.export import Export
+    from loralab.inference.prediction_files import Predictions
     from loralab.model.parameter_counts import BudgetOption
     from loralab.report.experiments.result_tables import ReportTable
 
@@ -76,6 +78,20 @@ def show_scores(scores: Mapping[str, float], classes: Sequence[str], rows: str =
     console.print(f"[bold]accuracy {scores['accuracy']:.4f}   macro F1 {scores['macro_f1']:.4f}[/]   loss {scores['loss']:.4f}")
     if remark := macro_remark(scores, classes, rows):
         console.print(f"[yellow]note[/]        {escape(remark)}", soft_wrap=True)
+
+
+def show_reading(columns: Columns | None, facts: Mapping[str, Any]) -> None:
+    """Print which columns of a file were read, and how; nothing for texts."""
+    if columns is None:
+        return
+    named = [f"{name} {value!r}" for name, value in facts.items() if name != "format" and value is not None]
+    show_facts({"read": ", ".join((str(facts.get("format", "file")), *named)), "columns": str(columns)}, side_console())
+
+
+def show_notices(notices: Sequence[Notice]) -> None:
+    """Print decisions about a file's rows."""
+    for notice in notices:
+        side_console().print(f"[yellow]note[/]        {escape(str(notice))}", soft_wrap=True)
 
 
 def show_predictions(texts: Sequence[str], predictions: Predictions) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,7 +13,7 @@ from loralab.cli.options import AsJson, Base, LabelColumn, ReadingSettings, RunF
 from loralab.errors import LoralabError
 
 if TYPE_CHECKING:
-    from loralab.inference.classifier import Predictions
+    from loralab.inference.prediction_files import LabelValues, Predictions
 
 STDIN = Path("-")
 
@@ -27,8 +27,28 @@ def predict(
         typer.Option(help="CSV, TSV, JSONL, Parquet, pickle or a saved dataset; -: one text per line from standard input."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="File for the predictions; required with --file FILE.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="Format of --out: csv, jsonl or submission (ID,Label).")] = "csv",
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Format of --out: csv (the default), jsonl, or submission (id and label).")
+    ] = None,
     text: TextColumns = None,
+    id_column: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="Id column. Default: id or the like; row numbers if the file has none.")
+    ] = None,
+    template: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A sample submission: its header, ids, order and kind of labels are used.")
+    ] = None,
+    label_values: Annotated[
+        str | None,
+        typer.Option(
+            metavar="raw|names|index",
+            help="Labels of a submission: values of the training file (raw; the default if the file has ids), class names, or "
+            "class indices from 0 (the default if it has none).",
+        ),
+    ] = None,
+    keep_columns: Annotated[bool, typer.Option("--keep-columns", help="Keep the file's columns in the output.")] = False,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="In CSV, write cells that a spreadsheet would run as formulas without a ' in front.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     base: Base = None,
     as_json: AsJson = False,
@@ -39,7 +59,9 @@ def predict(
     loralab predict runs/quickstart-s42 --input "Oil slips below $50" --input "Cup final goes to penalties"
     cat texts.txt | loralab predict runs/quickstart-s42
     loralab predict runs/quickstart-s42 --file new.csv --out labels.csv
+    loralab predict runs/quickstart-s42 --file new.csv --out new-labelled.csv --keep-columns
     loralab predict runs/quickstart-s42 --file test_unlabelled.pkl --format submission --out submission.csv
+    loralab predict runs/quickstart-s42 --file test.csv --template sample_submission.csv --out submission.csv
     """
     if input_ and file is not None:
         raise LoralabError("--input and --file are both set: choose one")
@@ -47,23 +69,36 @@ def predict(
         raise LoralabError("--file needs --out FILE for the predictions")
     if out is not None and out.exists() and not overwrite:
         raise LoralabError(f"{out} exists: choose another --out, or replace it with --overwrite")
+    if (keep_columns or id_column) and file in (None, STDIN):
+        raise LoralabError(f"{'--keep-columns' if keep_columns else '--id-column'} needs --file FILE: texts have no columns")
     texts = input_ or (read_texts() if file in (None, STDIN) else None)
     from loralab.cli import display
     from loralab.inference.classifier import Classifier
+    from loralab.inference.prediction_files import OutputFormat
 
+    default = "submission" if template or label_values else "csv"
+    form = OutputFormat(format_ or default, keep_columns, raw, template, cast("LabelValues | None", label_values))
+    data = reading_settings(text, None, [*(settings or ()), *([f"data.id={id_column}"] if id_column else ())])
     classifier = Classifier.load(run, base=base)
     if texts is not None and out is None:
         predictions = classifier.predict(texts)
         print_json(prediction_rows(texts, predictions)) if as_json else display.show_predictions(texts, predictions)
+        display.show_notices(classifier.text_notices(texts))
         return
     assert out is not None
     with display.counting(f"classifying {file or 'texts'}") as progress:
         if texts is not None:
-            rows = classifier.predict_to_file([texts], out, format=format_, progress=progress)
+            report = classifier.predict_to_file(texts, out, format=form)
         else:
             assert file is not None
-            rows = classifier.predict_file(file, out, reading_settings(text, None, settings), format=format_, progress=progress)
-    print_json({"rows": rows, "out": out}) if as_json else print(f"{rows:,} rows classified → {out}")
+            report = classifier.predict_file(file, out, data, format=form, progress=progress)
+    display.show_reading(report.columns, report.facts)
+    display.show_notices(report.notices)
+    if as_json:
+        notices = [str(notice) for notice in report.notices]
+        print_json({"rows": report.rows, "out": out, "columns": report.columns, "read": report.facts, "notices": notices})
+    else:
+        print(f"{report.rows:,} row{'s' * (report.rows != 1)} classified → {out}")
 
 
 def read_texts() -> list[str]:
@@ -99,6 +134,8 @@ def evaluate(
 ) -> None:
     """Score a run on a labelled file.
 
+    Macro F1 is the mean over the classes that have rows; with --json, macro_f1_all counts the others as 0.
+
     \b
     loralab evaluate runs/quickstart-s42 --file test.csv
     """
@@ -106,8 +143,10 @@ def evaluate(
     from loralab.inference.classifier import Classifier
 
     classifier = Classifier.load(run, base=base)
-    scores = classifier.evaluate(file, reading_settings(text, label, settings))
-    print_json(scores) if as_json else display.show_scores(scores, classifier.classes)
+    result = classifier.evaluate_file(file, reading_settings(text, label, settings))
+    display.show_reading(result.columns, result.facts)
+    display.show_notices(result.notices)
+    print_json(result.scores) if as_json else display.show_scores(result.scores, classifier.classes, "row")
 
 
 def diagnose(

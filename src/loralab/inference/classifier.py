@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from loralab.config import DataConfig
+from loralab.config.paths import local_path
 from loralab.data.clean import check_steps
+from loralab.data.columns import Columns
 from loralab.data.labels import ClassTable
-from loralab.data.readers import local_path
-from loralab.data.sources import RawExamples, read_examples, stream_texts
+from loralab.data.sources import RawExamples, read_examples
 from loralab.data.tokenize import encode, load_tokenizer
-from loralab.data.types import Encoded, Examples
-from loralab.errors import LoralabError, suggest
+from loralab.data.types import Encoded, Examples, Notice
+from loralab.errors import LoralabError
 from loralab.inference.onnx_model import ONNX, OnnxClassifier
+from loralab.inference.prediction_files import (
+    CsvWriter,
+    JsonLinesWriter,
+    OutputFormat,
+    PredictionInput,
+    PredictionReport,
+    Predictions,
+    PredictionWriter,
+    TextChecks,
+    check_format,
+    check_target,
+    read_input,
+    texts_input,
+)
+from loralab.inference.submissions import SubmissionWriter, Template, choose_labels, labels_like, read_template
 from loralab.metrics import scores, softmax
 from loralab.model import device
 from loralab.model.bundle import load_bundle
@@ -34,36 +48,16 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Backend = Literal["auto", "native", "onnx", "onnx-int8"]
-FORMATS = ("csv", "jsonl", "submission")
-SUBMISSION_HEADER = ("ID", "Label")
-CSV_COLUMNS = ("id", "text", "label", "confidence")
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Predicted labels (class names) and probabilities (n, classes) fp32, one row per text in input order.
+class FileScores:
+    """The scores of a labelled file, its columns and format, and the decisions taken."""
 
-    The probabilities use the temperature that was fitted on the run's validation rows.
-    """
-
-    labels: list[str]
-    probabilities: npt.NDArray[np.float32]
-    classes: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def confidence(self) -> npt.NDArray[np.float32]:
-        """The probability of each predicted class: (n,)."""
-        highest: npt.NDArray[np.float32] = self.probabilities.max(axis=1)
-        return highest
-
-    @property
-    def indices(self) -> npt.NDArray[np.int64]:
-        """The index of each predicted class: (n,)."""
-        indices: npt.NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return indices
+    scores: dict[str, float]
+    columns: Columns
+    facts: Mapping[str, Any]
+    notices: tuple[Notice, ...]
 
 
 def choose_folder(path: Path, backend: Backend = "auto") -> Path:
@@ -165,7 +159,9 @@ class Classifier:
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the logits of each text, without the temperature: (n, classes) fp32."""
-        encoded = self._encode(texts)
+        return self._logits(self._encode(texts))
+
+    def _logits(self, encoded: Encoded) -> npt.NDArray[np.float32]:
         with device.thread_limit(self.threads):
             return logits_of(self.model, encoded) if len(encoded) else np.zeros((0, len(self.classes)), dtype=np.float32)
 
@@ -184,8 +180,25 @@ class Classifier:
 
     def evaluate(self, path: str | Path, data: DataConfig | None = None) -> dict[str, float]:
         """Score a labelled file (see `loralab.metrics.scores`). Arguments and errors as in `read_labelled`."""
-        examples, _ = self.read_labelled(path, data)
-        return scores(self.logits(examples.texts), examples.require_labels(), self.classes)
+        return self.evaluate_file(path, data).scores
+
+    def evaluate_file(self, path: str | Path, data: DataConfig | None = None) -> FileScores:
+        """Score a labelled file, and return how it was read as well. Arguments and errors as in `read_labelled`."""
+        examples, raw = self.read_labelled(path, data)
+        encoded, checks = self._encode(examples.texts), self.text_checks()
+        checks.add(examples.texts, examples.rows.tolist(), encoded)
+        found = scores(self._logits(encoded), examples.require_labels(), self.classes)
+        return FileScores(found, raw.columns, raw.facts or {}, (*raw.notices, *checks.notices()))
+
+    def text_checks(self) -> TextChecks:
+        """Return an empty collection of remarks on texts."""
+        return TextChecks(len(self.tokenizer.encode("").ids))
+
+    def text_notices(self, texts: Sequence[str]) -> list[Notice]:
+        """Return remarks on texts whose class says little about them."""
+        checks = self.text_checks()
+        checks.add(texts, range(len(texts)), self._encode(texts))
+        return checks.notices()
 
     def predict_file(
         self,
@@ -193,103 +206,66 @@ class Classifier:
         out: str | Path,
         data: DataConfig | None = None,
         *,
-        format: str = "csv",
+        format: OutputFormat | str = "csv",
         progress: Callable[[int], None] = lambda rows: None,
-    ) -> int:
-        """Classify a file of any size and write the predictions to `out`. Arguments and result as in `predict_to_file`."""
-        target = Path(out)
-        if target.exists() and Path(path).exists() and target.samefile(path):
-            raise LoralabError(f"{target} is the input file: give another file name for the predictions")
-        return self.predict_to_file(
-            stream_texts(Path(path), data or DataConfig(), self.manifest.data),
-            target,
-            source=str(path),
-            format=format,
-            progress=progress,
-        )
+    ) -> PredictionReport:
+        """Classify a file of any size and write the predictions to `out` atomically.
 
-    def predict_to_file(
-        self,
-        chunks: Iterable[Sequence[str]],
-        out: str | Path,
-        *,
-        source: str = "the input",
-        format: str = "csv",
-        progress: Callable[[int], None] = lambda rows: None,
-    ) -> int:
-        """Classify texts in chunks and write the predictions to `out` atomically. Returns the number of rows.
-
-        source: what messages call the texts. format: csv (id, text, label, confidence, a column per class), jsonl (the same
-        fields), or submission (ID and Label, the class index from 0). progress: called with the number of finished rows.
+        data: settings of `data` that say how to read the file; the run's data contract decides the rest. format: how to write, or
+        one of its names. progress: called with the number of finished rows. Raises LoralabError for a file that cannot be read,
+        and for a submission that would not be accepted.
         """
-        if format not in FORMATS:
-            raise LoralabError(f"there is no format {format!r}{suggest(format, FORMATS)}; valid: {', '.join(FORMATS)}")
-        target = Path(out)
-        if not target.parent.is_dir():
-            raise LoralabError(f"there is no folder {target.parent} for {target.name}: create it first")
-        if target.is_dir():
-            raise LoralabError(f"{target} is a folder: give a file name for the predictions")
-        done = 0
+        source, target = local_path(path), local_path(out)
+        if target.exists() and source.exists() and target.samefile(source):
+            raise LoralabError(f"{target} is the input file: give another file name for the predictions")
+        output = check_format(format)
+        template = read_template(output.template) if output.template else None
+        preferred = () if template is None else template.id_names(self._label_column)
+        check_target(target)
+        rows = read_input(source, data or DataConfig(), self.manifest.data, preferred)
+        return self._write(rows, target, output, template, progress)
+
+    def predict_to_file(self, texts: Sequence[str], out: str | Path, *, format: OutputFormat | str = "csv") -> PredictionReport:
+        """Classify texts and write the predictions to `out` atomically, with the position of each text as its id."""
+        output, target = check_format(format), local_path(out)
+        template = read_template(output.template) if output.template else None
+        check_target(target)
+        return self._write(texts_input(texts), target, output, template, lambda rows: None)
+
+    def _write(
+        self,
+        source: PredictionInput,
+        target: Path,
+        format: OutputFormat,
+        template: Template | None,
+        progress: Callable[[int], None],
+    ) -> PredictionReport:
+        done, checks = 0, self.text_checks()
         with write_errors(target), atomic_write(target) as file:
-            write = _writer(file, format, self.classes)
-            for texts in chunks:
-                write(done, texts, self.predict(texts))
-                done += len(texts)
+            writer = self._writer(file, source, format, template)
+            for rows in source.rows:
+                encoded = self._encode(rows.texts)
+                checks.add(rows.texts, range(rows.first, rows.first + len(rows.texts)), encoded)
+                writer.write(rows, self._predictions(self._logits(encoded)))
+                done += len(rows.texts)
                 progress(done)
             if done == 0:
-                raise LoralabError(f"{source} has no rows")
-            if format == "submission":
-                file.flush()
-                check_submission(Path(file.name), done, len(self.classes))
-        return done
+                raise LoralabError(f"{source.name} has no rows")
+            written = writer.finish()
+        return source.report(done, [*checks.notices(), *written])
 
+    def _writer(self, file: IO[str], source: PredictionInput, format: OutputFormat, template: Template | None) -> PredictionWriter:
+        if format.name == "csv":
+            return CsvWriter(file, source, format)
+        if format.name == "jsonl":
+            return JsonLinesWriter(file, source, format)
+        kind = format.label_values
+        if kind is None and template is not None:
+            labels = labels_like(template, self.class_table, self._label_column, source.names)
+        else:
+            labels = choose_labels(self.class_table, kind or ("index" if source.id_name is None else "raw"))
+        return SubmissionWriter(file, source, labels, self._label_column, template)
 
-def check_submission(path: Path, rows: int, classes: int) -> None:
-    """Raise LoralabError unless the file has `rows` lines ID,Label with the IDs 0, 1, 2, ... and labels below `classes`."""
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file)
-        if tuple(next(lines, ())) != SUBMISSION_HEADER:
-            raise LoralabError(f"{path}: the header is not {','.join(SUBMISSION_HEADER)}")
-        number = -1
-        for number, line in enumerate(lines):
-            if len(line) != 2 or line[0] != str(number):
-                raise LoralabError(f"{path}: line {number + 2} is {line}, expected ID {number}")
-            if not line[1].isdecimal() or int(line[1]) >= classes:
-                raise LoralabError(f"{path}: label {line[1]!r} of ID {number} is not a class index from 0 to {classes - 1}")
-    if number + 1 != rows:
-        raise LoralabError(f"{path}: {number + 1} rows instead of {rows}")
-
-
-def class_columns(classes: Sequence[str]) -> list[str]:
-    """Return the CSV column of each class: its name, or class:NAME for a class named like one of the other columns."""
-    return [f"class:{name}" if name in CSV_COLUMNS else name for name in classes]
-
-
-def _writer(file: IO[str], format: str, classes: tuple[str, ...]) -> Callable[[int, Sequence[str], Predictions], None]:
-    """Return a function that writes predictions, given the number of their first row and the texts."""
-    if format == "jsonl":
-
-        def write_lines(first: int, texts: Sequence[str], predictions: Predictions) -> None:
-            for row, label, confidence, values in _rows(first, predictions):
-                probabilities = dict(zip(classes, values, strict=True))
-                line = {"id": row, "text": texts[row - first], "label": label, "confidence": confidence}
-                file.write(json.dumps({**line, "probabilities": probabilities}, ensure_ascii=False) + "\n")
-
-        return write_lines
-    table = csv.writer(file, lineterminator="\n")
-    if format == "submission":
-        table.writerow(SUBMISSION_HEADER)
-        return lambda first, texts, predictions: table.writerows(
-            (first + i, int(index)) for i, index in enumerate(predictions.indices)
-        )
-    table.writerow([*CSV_COLUMNS, *class_columns(classes)])
-    return lambda first, texts, predictions: table.writerows(
-        [row, texts[row - first], label, confidence, *values] for row, label, confidence, values in _rows(first, predictions)
-    )
-
-
-def _rows(first: int, predictions: Predictions) -> Iterator[tuple[int, str, float, list[float]]]:
-    """Yield row number, label, confidence and probabilities, rounded to five digits."""
-    rounded = np.round(predictions.probabilities.astype(np.float64), 5)
-    for i, (label, values) in enumerate(zip(predictions.labels, rounded.tolist(), strict=True)):
-        yield first + i, label, max(values), values
+    @property
+    def _label_column(self) -> str | None:
+        return self.manifest.data.label if self.manifest.data else None
