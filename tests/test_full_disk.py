@@ -200,11 +200,11 @@ def test_predictions_that_do_not_fit_leave_the_old_file(whole: Path, disk: Path,
     classifier = Classifier.load(whole)
     make(disk)
     with pytest.raises(RunFailed, match=rf"cannot write {out}: .*; previously saved files are unaffected"):
-        classifier.predict_file(rows, out, text=["text"])
+        classifier.predict_file(rows, out)
     free(disk)
     assert [path.name for path in disk.iterdir() if not path.name.startswith(".")] == ["out.csv"]
     assert out.read_text() == "the old ones"
-    assert classifier.predict_file(rows, out, text=["text"]) == 500
+    assert classifier.predict_file(rows, out).rows == 500
 
 
 def test_a_full_disk_refuses_to_overwrite_a_run_it_could_not_replace(config: Config, whole: Path, disk: Path) -> None:

@@ -229,6 +229,52 @@ def test_predict_replaces_out_only_with_overwrite(run: Path, topics_csv: Path, t
     assert out.read_text().startswith("id,text,label,confidence")
 
 
+def test_predict_prints_what_it_read_and_decided(run: Path, tmp_path: Path) -> None:
+    path, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    path.write_text("id;text;more\n007;goal;=1\n008;;x\n")
+    arguments = ("predict", run, "--file", path, "--out", out, "--keep-columns", "--overwrite")
+    lines = done(*arguments).splitlines()
+    assert lines[0].split() == ["read", "csv,", "delimiter", "';',", "header", "True,", "encoding", "'utf-8'"]
+    assert lines[1].split() == ["columns", "text:", "text,", "id:", "id"]
+    assert [line.partition("(")[0].split()[:5] for line in lines[2:-1]] == [
+        ["note", "columns", "are", "divided", "by"],
+        ["note", "1", "row", "without", "text,"],
+        ["note", "1", "cell", "begins", "like"],
+    ]
+    assert out.read_text().splitlines()[1].startswith("007,goal,'=1,")
+    done(*arguments, "--raw")
+    assert out.read_text().splitlines()[1].startswith("007,goal,=1,")
+    printed = invoke(*arguments, "--json")
+    assert json.loads(printed.out)["read"]["delimiter"] == ";"
+    assert "without text" in printed.err
+    assert done(*arguments, "-q") == f"2 rows classified → {out}\n"
+
+
+def test_predict_writes_a_submission_like_a_template(run: Path, tmp_path: Path) -> None:
+    path, template, out = tmp_path / "in.csv", tmp_path / "sample.csv", tmp_path / "out.csv"
+    path.write_text("key,text\n007,goal\n008,bank\n")
+    template.write_text("key,topic\n008,World\n007,World\n")
+    done("predict", run, "--file", path, "--template", template, "--out", out)
+    goal, bank = Classifier.load(run).predict(["goal", "bank"]).labels
+    assert out.read_text() == f"key,topic\n008,{bank}\n007,{goal}\n"
+    done("predict", run, "--file", path, "--id-column", "key", "--label-values", "index", "--out", out, "--overwrite")
+    assert out.read_text().splitlines()[0] == "key,label"
+    refused = invoke("predict", run, "--input", "a", "--out", out, "--overwrite", "--keep-columns")
+    assert (refused.code, "--keep-columns needs --file FILE" in refused.err) == (2, True)
+
+
+def test_evaluate_says_which_classes_macro_f1_leaves_out(run: Path, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "some.csv", [row for row in topics(4) if row[1] in ("Sports", "World")])
+    out = done("evaluate", run, "--file", path)
+    assert "macro F1 over 2 of 4 classes; Business, Sci/Tech have no row; over all classes" in out
+    assert "columns     text: text, label: label" in out
+    (line,) = [line for line in out.splitlines() if line.startswith("Business")]
+    assert line.split()[1:5] == ["–", "–", "–", "0"]
+    scores = json.loads(invoke("evaluate", run, "--file", path, "--json").out)
+    assert scores["macro_f1_all"] == pytest.approx(scores["macro_f1"] / 2)
+    assert "f1:Business" not in scores
+
+
 def test_predict_takes_columns_and_a_base(run: Path, tiny: Path, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "in.csv", [("goal", "league")], header=("head", "body"))
     done("predict", run, "--file", path, "--out", tmp_path / "out.csv", "--text", "head,body", "--base", tiny)
@@ -247,8 +293,9 @@ def test_predict_in_json(run: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [[], ["--file", "-"]])
 def test_predict_reads_texts_from_standard_input(run: Path, arguments: list[str]) -> None:
-    rows = json.loads(done("predict", run, *arguments, "--json", stdin="goal league\r\n\n  bank: profit ü\n"))
+    rows = json.loads((answer := invoke("predict", run, *arguments, "--json", stdin="goal league\r\n\n  bank: profit ü\n")).out)
     assert [row["text"] for row in rows] == ["goal league", "  bank: profit ü"]
+    assert answer.err.split(maxsplit=1)[1] == "1 of 3 lines are blank and left out\n"
 
 
 def test_predict_without_texts_is_refused(run: Path) -> None:
@@ -264,10 +311,8 @@ def test_predict_writes_inputs_to_out(run: Path, tmp_path: Path) -> None:
     assert printed == f"2 rows classified → {out}\n"
     assert [line.split(",")[:2] for line in out.read_text().splitlines()[1:]] == [["0", "goal league"], ["1", "bank profit"]]
     lines = tmp_path / "out.jsonl"
-    assert json.loads(done("predict", run, "--out", lines, "--format", "jsonl", "--json", stdin="a\nb\n")) == {
-        "rows": 2,
-        "out": str(lines),
-    }
+    printed = json.loads(done("predict", run, "--out", lines, "--format", "jsonl", "--json", stdin="a\nb\n"))
+    assert printed == {"rows": 2, "out": str(lines), "columns": None, "read": {}, "notices": []}
     assert [json.loads(line)["text"] for line in lines.read_text().splitlines()] == ["a", "b"]
 
 
@@ -281,7 +326,7 @@ def test_text_columns_may_have_spaces_after_commas(run: Path, tmp_path: Path) ->
 
 
 def test_evaluate_in_json_equals_the_classifiers(run: Path, topics_csv: Path) -> None:
-    assert json.loads(done("evaluate", run, "--file", topics_csv, "--json")) == Classifier.load(run).evaluate(topics_csv)
+    assert json.loads(invoke("evaluate", run, "--file", topics_csv, "--json").out) == Classifier.load(run).evaluate(topics_csv)
 
 
 def test_evaluate_in_words_shows_each_class(run: Path, topics_csv: Path) -> None:
@@ -299,7 +344,9 @@ def test_evaluate_in_words_shows_each_class(run: Path, topics_csv: Path) -> None
 
 def test_evaluate_takes_columns(run: Path, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "held.csv", [("goal league", "Sports")], header=("words", "kind"))
-    assert json.loads(done("evaluate", run, "--file", path, "--text", "words", "--label", "kind", "--json"))["true:Sports"] == 1
+    assert (
+        json.loads(invoke("evaluate", run, "--file", path, "--text", "words", "--label", "kind", "--json").out)["true:Sports"] == 1
+    )
 
 
 def test_describe_a_run_in_json_and_words(run: Path) -> None:

@@ -23,10 +23,10 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 
 from loralab import Classifier, LoralabError, Predictions, load_config, run_training
+from loralab.config import DataConfig
 from loralab.data import readers
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Examples
-from loralab.inference.classifier import CSV_COLUMNS, check_submission, class_columns
 from loralab.model.bundle import load_bundle
 from loralab.model.encoder import EncoderClassifier
 from loralab.training.scoring import logits_of
@@ -298,14 +298,6 @@ def test_evaluate_equals_the_metrics_of_predict(classifier: Classifier, tmp_path
         assert scores[f"predicted:{name}"] == (found.indices == i).sum()
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_labels_may_be_numbers_from_zero_or_one(classifier: Classifier, tmp_path: Path, first: int) -> None:
-    rows = topics(6, seed=21)
-    named = classifier.evaluate(write_csv(tmp_path / "named.csv", rows))
-    numbered = [(text, str(classifier.classes.index(label) + first)) for text, label in rows]
-    assert classifier.evaluate(write_csv(tmp_path / "numbered.csv", numbered)) == named
-
-
 def test_numbers_are_read_by_the_names_a_file_brings_along(classifier: Classifier, tmp_path: Path) -> None:
     from datasets import ClassLabel, Dataset, Features, Value
 
@@ -321,7 +313,7 @@ def test_columns_can_be_told(classifier: Classifier, tmp_path: Path) -> None:
     rows = topics(3, seed=2)
     plain = write_csv(tmp_path / "plain.csv", rows)
     odd = write_csv(tmp_path / "odd.csv", [("junk", *row) for row in rows], header=("text", "words", "kind"))  # type: ignore[misc]
-    assert classifier.evaluate(odd, text=["words"], label="kind") == classifier.evaluate(plain)
+    assert classifier.evaluate(odd, DataConfig(text=["words"], label="kind")) == classifier.evaluate(plain)
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
@@ -404,7 +396,7 @@ KINDS: dict[str, Callable[[Path], Path]] = {
 def assert_is_csv_of(out: Path, expected: Predictions, texts: list[str]) -> None:
     with out.open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file)
-    assert header == ["id", "text", "label", "confidence", *expected.classes]
+    assert header == ["id", "text", "label", "confidence", *(f"p({name})" for name in expected.classes)]
     assert [line[0] for line in lines] == [str(i) for i in range(len(texts))]
     assert [line[1] for line in lines] == texts
     assert [line[2] for line in lines] == expected.labels
@@ -419,7 +411,7 @@ def test_every_kind_of_file_is_classified_in_order(
 ) -> None:
     monkeypatch.setattr(readers, "CHUNK", 4)
     counted: list[int] = []
-    rows = classifier.predict_file(KINDS[kind](tmp_path / kind), tmp_path / "out.csv", progress=counted.append)
+    rows = classifier.predict_file(KINDS[kind](tmp_path / kind), tmp_path / "out.csv", progress=counted.append).rows
     assert rows == len(TEXTS)
     assert counted[-1] == rows
     if "pkl" not in kind:  # a pickle is one object
@@ -433,7 +425,7 @@ def test_every_kind_of_file_is_classified_in_order(
 def test_datasets_of_the_datasets_library_are_classified(
     classifier: Classifier, tmp_path: Path, kind: str, write: Callable[[Path], Path]
 ) -> None:
-    assert classifier.predict_file(write(tmp_path / kind), tmp_path / "out.csv") == len(TEXTS)
+    assert classifier.predict_file(write(tmp_path / kind), tmp_path / "out.csv").rows == len(TEXTS)
     assert_is_csv_of(tmp_path / "out.csv", classifier.predict(TEXTS), TEXTS)
 
 
@@ -444,7 +436,7 @@ def test_chunk_boundaries_lose_and_repeat_nothing(
 ) -> None:
     monkeypatch.setattr(readers, "CHUNK", chunk)
     out = tmp_path / "submission.csv"
-    assert classifier.predict_file(KINDS[kind](tmp_path / kind), out, format="submission") == len(TEXTS)
+    assert classifier.predict_file(KINDS[kind](tmp_path / kind), out, format="submission").rows == len(TEXTS)
     expected = ["ID,Label", *(f"{i},{index}" for i, index in enumerate(classifier.predict(TEXTS).indices))]
     assert out.read_text() == "\n".join(expected) + "\n"
 
@@ -465,14 +457,14 @@ def test_jsonl_holds_one_object_a_line(classifier: Classifier, tmp_path: Path) -
 
 def test_several_text_columns_are_joined(classifier: Classifier, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "in.csv", [("a goal", "in the league"), ("shares", "")], header=("headline", "story"))
-    classifier.predict_file(path, tmp_path / "out.csv", text=["headline", "story"])
+    classifier.predict_file(path, tmp_path / "out.csv", DataConfig(text=["headline", "story"]))
     texts = ["a goal in the league", "shares"]
     assert_is_csv_of(tmp_path / "out.csv", classifier.predict(texts), texts)
 
 
 def test_labels_in_the_file_are_left_alone(classifier: Classifier, tmp_path: Path) -> None:
     path = write_csv(tmp_path / "in.csv", [("a goal", "Nonsense"), ("shares", "")])
-    assert classifier.predict_file(path, tmp_path / "out.csv") == 2
+    assert classifier.predict_file(path, tmp_path / "out.csv").rows == 2
 
 
 def test_out_has_the_rights_the_umask_allows(classifier: Classifier, tmp_path: Path) -> None:
@@ -550,56 +542,3 @@ def test_unknown_format_and_missing_folder_are_refused(classifier: Classifier, t
     with pytest.raises(LoralabError, match=r"there is no folder .*missing for out.csv"):
         classifier.predict_file(source, tmp_path / "missing" / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
-
-
-# --- submissions ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        ("ID,Label\n0,1\n2,0\n1,3\n", "line 3 is .*expected ID 1"),
-        ("ID,Label\n0,1\n2,3\n", "line 3 is .*expected ID 1"),
-        ("ID,Label\n0,1\n1,0\n", "2 rows instead of 3"),
-        ("ID,Label\n0,1\n1,0\n2,3\n3,0\n", "4 rows instead of 3"),
-        ("ID,Label\n", "0 rows instead of 3"),
-        ("", "header"),
-        ("id,label\n0,1\n1,0\n2,3\n", "header"),
-        ("Label,ID\n0,1\n1,0\n2,3\n", "header"),
-        ("0,1\n1,0\n2,3\n", "header"),
-        ("ID,Label\n0,1\n1,4\n2,3\n", "label '4' of ID 1 is not a class index from 0 to 3"),
-        ("ID,Label\n0,1\n1,-1\n2,3\n", "label '-1' of ID 1"),
-        ("ID,Label\n0,1\n1,Sports\n2,3\n", "label 'Sports' of ID 1"),
-        ("ID,Label\n0,1\n1,1.0\n2,3\n", "label '1.0' of ID 1"),
-        ("ID,Label\n0,1\n1,\n2,3\n", "label '' of ID 1"),
-        ("ID,Label\n1,1\n2,0\n3,3\n", "line 2 is .*expected ID 0"),
-        ("ID,Label\n0,1\n0,1\n1,0\n", "expected ID 1"),
-        ("ID,Label\n0,1,9\n1,0\n2,3\n", "expected ID 0"),
-    ],
-)
-def test_wrong_submission_is_caught(tmp_path: Path, content: str, said: str) -> None:
-    path = tmp_path / "submission.csv"
-    path.write_text(content)
-    with pytest.raises(LoralabError, match=said):
-        check_submission(path, 3, 4)
-
-
-def test_right_submission_passes(tmp_path: Path) -> None:
-    path = tmp_path / "submission.csv"
-    path.write_text("ID,Label\n0,1\n1,0\n2,3\n")
-    check_submission(path, 3, 4)
-
-
-def test_wrong_submission_never_gets_its_name(classifier: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, out = _csv(tmp_path / "in.csv"), tmp_path / "submission.csv"
-    monkeypatch.setattr(Predictions, "indices", property(lambda found: found.probabilities.argmax(axis=1) + 4))
-    with pytest.raises(LoralabError, match="is not a class index from 0 to 3"):
-        classifier.predict_file(source, out, format="submission")
-    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
-
-
-def test_a_class_named_like_another_column_gets_a_column_of_its_own() -> None:
-    classes = ("label", "sports", "text", "id", "confidence")
-    columns = [*CSV_COLUMNS, *class_columns(classes)]
-    assert columns[4:] == ["class:label", "sports", "class:text", "class:id", "class:confidence"]
-    assert len(set(columns)) == len(columns)

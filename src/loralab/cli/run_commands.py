@@ -103,14 +103,20 @@ def predict(
 
 def read_texts() -> list[str]:
     """Return the lines of standard input that are not blank. Raises LoralabError for a terminal and for input without text."""
+    from loralab.cli.display import show_notices
+    from loralab.data.types import Notice
+
     if sys.stdin is None or sys.stdin.isatty():
         raise LoralabError("no texts: pass --input TEXT, --file FILE, or texts on standard input, one per line")
     try:
-        texts = [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+        lines = [line.rstrip("\r\n") for line in sys.stdin]
     except UnicodeDecodeError as error:
         raise LoralabError(f"standard input is not {error.encoding} text: {error}") from error
+    texts = [line for line in lines if line.strip()]
     if not texts:
         raise LoralabError("no texts: standard input is empty; pass --input TEXT or --file FILE, or one text per line")
+    if len(texts) < len(lines):
+        show_notices([Notice(f"{len(lines) - len(texts):,} of {len(lines):,} lines are blank and left out")])
     return texts
 
 
