@@ -47,7 +47,7 @@ def test_names_are_drawn_unchanged(tmp_path: Path) -> None:
     names = ["$x_{$", "_hidden", "a<b>&c", "日本語", 'q"q']
     drawings = {drawing.name: drawing for drawing in draw_run_figures(read_run(make_run(tmp_path / "run", names)))}
     for kind in ("confusion", "f1_by_class"):
-        save_png(drawings[kind], tmp_path / f"{kind}.png")
+        save_png(drawings[kind], tmp_path / f"{kind}.png", {})
         svg = ElementTree.fromstring(to_svg(drawings[kind]))
         texts = {text.text.removesuffix(" (40)") for text in svg.iter("{http://www.w3.org/2000/svg}text") if text.text}
         assert set(names) <= texts

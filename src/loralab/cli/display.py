@@ -91,7 +91,13 @@ def show_reading(columns: Columns | None, facts: Mapping[str, Any]) -> None:
 def show_notices(notices: Sequence[Notice]) -> None:
     """Print decisions about a file's rows."""
     for notice in notices:
-        side_console().print(f"[yellow]note[/]        {escape(str(notice))}", soft_wrap=True)
+        show_remark(str(notice))
+
+
+def show_remark(remark: str) -> None:
+    """Print a remark, if there is one."""
+    if remark:
+        side_console().print(f"[yellow]note[/]        {escape(remark)}", soft_wrap=True)
 
 
 def show_predictions(texts: Sequence[str], predictions: Predictions) -> None:

@@ -93,13 +93,15 @@ def experiment(
             on_outcome=view.on_outcome,
             on_progress=view.on_progress,
         )
+    from loralab.cli.display import show_remark
     from loralab.report.experiments.findings import findings
     from loralab.report.experiments.profiles import analyze_experiment
     from loralab.report.experiments.result_tables import summary_table
-    from loralab.report.write import write_experiment_report
+    from loralab.report.write import figure_remark, write_experiment_report
 
     analysis = analyze_experiment(folder)
     page = write_experiment_report(folder, analysis) if report else None
+    show_remark(figure_remark(page) if page else "")
     if as_json:
         print_json({**experiment_results(summary, analysis), "report": page})
     else:
@@ -179,9 +181,11 @@ def search(
             announce=view.announce,
             on_trial_end=view.on_trial_end,
         )
-    from loralab.report.write import write_report
+    from loralab.cli.display import show_remark
+    from loralab.report.write import figure_remark, write_report
 
     page = write_report(folder)
+    show_remark(figure_remark(page))
     if as_json:
         from loralab.storage.experiment_folder import SEARCH_RESULTS
         from loralab.storage.files import read_json_object

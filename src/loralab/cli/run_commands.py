@@ -212,9 +212,11 @@ def report(
     loralab report runs/grid-quickstart       an experiment: page, figures, tables
     loralab report runs                       a dashboard of all runs and experiments in a folder
     """
-    from loralab.report.write import write_report
+    from loralab.cli.display import show_remark
+    from loralab.report.write import figure_remark, write_report
 
     page = write_report(path)
+    show_remark(figure_remark(page))
     print_json({"report": page}) if as_json else print(f"report      {page}")
 
 

@@ -69,9 +69,11 @@ def train(
     if not as_json:
         view.summarise(summary)
     if report:
-        from loralab.report.write import write_report
+        from loralab.cli.display import show_remark
+        from loralab.report.write import figure_remark, write_report
 
         page = write_report(summary.folder)
+        show_remark(figure_remark(page))
     if as_json:
         print_json({**asdict(summary), "report": page})
     else:

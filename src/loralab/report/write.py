@@ -19,6 +19,8 @@ from loralab.report.run_data import read_run
 from loralab.storage import experiment_folder, run_folder
 from loralab.storage.files import atomic_folder, atomic_write, write_errors, write_json
 
+FIGURE_KEY, MAX_LISTED = "key.txt", 8
+
 
 def write_report(path: Path) -> Path:
     """Write the report of a run, an experiment or a folder of some; return its page. Raises LoralabError for anything else."""
@@ -87,6 +89,24 @@ def _write_table(path: Path, table: ReportTable) -> None:
 
 
 def _write_figures(folder: Path, drawings: Sequence[ReportFigure]) -> None:
+    """Write the PNG files, and the key of the words that no installed font has."""
+    numbers: dict[str, int] = {}
     with write_errors(folder), atomic_folder(folder) as new:
         for drawing in drawings:
-            save_png(drawing, new / f"{drawing.name}.png")
+            save_png(drawing, new / f"{drawing.name}.png", numbers)
+        if numbers:
+            key = "".join(f"#{number}\t{words}\n" for words, number in numbers.items())
+            (new / FIGURE_KEY).write_text(key, encoding="utf-8")
+
+
+def figure_remark(page: Path) -> str:
+    """Return what the figures beside a page number instead of writing it; empty if they have every character."""
+    key = page.parent / run_folder.FIGURES / FIGURE_KEY
+    if not key.is_file():
+        return ""
+    words = [line.partition("\t")[2] for line in key.read_text(encoding="utf-8").splitlines()]
+    listed = ", ".join(words[:MAX_LISTED]) + (" and others" if len(words) > MAX_LISTED else "")
+    return (
+        f"no installed font has the characters of {listed}: the PNG figures write #1 and so on, with the key in {key}; "
+        f"{page.name} has the words; after installing a font, such as Noto Sans CJK, run loralab report {page.parent}"
+    )

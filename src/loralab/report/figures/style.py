@@ -18,6 +18,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from loralab.report.figures.fonts import FONT, readable_texts
+
 BLUE, VERMILLION, GREEN = "#0072b2", "#d55e00", "#009e73"
 PURPLE, GOLD, GREY = "#a6518c", "#a87b00", "#6f7681"
 """For figures with many lines: Okabe and Ito's purple and orange, darkened for contrast on white."""
@@ -30,7 +32,7 @@ COLORS = (BLUE, VERMILLION, GREEN, PURPLE, GOLD, GREY)
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "X"), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
 _STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib
+    "font.family": FONT,
     "font.size": 9.0,
     "text.parse_math": False,  # class names are data: $ is a dollar
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
@@ -85,7 +87,7 @@ class ReportFigure:
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Apply the style while drawing. Letters that DejaVu Sans lacks are boxes in a PNG and correct on the page: no warning."""
+    """Apply the style while drawing. On the page a browser finds fonts for letters that matplotlib's font lacks: no warning."""
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s)Glyph .* missing from font")
         yield
@@ -97,11 +99,12 @@ def single_axes(height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, A
     return figure, figure.subplots()
 
 
-def save_png(drawing: ReportFigure, path: Path) -> None:
-    """Write the figure with its title on a white ground."""
+def save_png(drawing: ReportFigure, path: Path, numbers: dict[str, int]) -> None:
+    """Write the figure with its title on a white ground. Words that no installed font has become numbers: see `readable_texts`."""
     with figure_style():
         title = drawing.figure.suptitle(f"{drawing.caption.title}\n{drawing.caption.rows}", fontsize=9, linespacing=1.4)
-        drawing.figure.savefig(path, format="png", dpi=200, facecolor="white", metadata={"Software": None})
+        with readable_texts(drawing.figure, numbers):
+            drawing.figure.savefig(path, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         title.set_visible(False)
         title.set_in_layout(False)
 
