@@ -22,6 +22,7 @@ import torch
 
 from benchmarks import measure, ways
 from benchmarks.ways import Outcome, Task
+from loralab.config import DataConfig
 from loralab.data.sources import load_source
 from loralab.data.types import Encoded
 from loralab.model.architectures import KNOWN, Dimensions
@@ -101,7 +102,7 @@ def make_base(folder: Path, dims: Dimensions) -> Path:
 
 def random_rows(data: str, count: int, dims: Dimensions) -> Encoded:
     """Return random tokens. A row has 1.1 times as many as a text of the data has words and marks, and two special tokens."""
-    texts = load_source(data).train.texts
+    texts = load_source(DataConfig(source=str(data))).train.texts
     lengths = np.array([min(128, 2 + round(1.1 * len(re.findall(r"\w+|[^\w\s]", text)))) for text in texts], dtype=np.int64)
     random = np.random.default_rng(0)
     lengths = np.resize(random.permutation(lengths), count)

@@ -23,6 +23,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import measure, ways
+from loralab.config import DataConfig
 from loralab.data.sources import load_source
 from loralab.data.types import Examples
 
@@ -39,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> measure.Report:
-    source = load_source(options.data).train
+    source = load_source(DataConfig(source=str(options.data))).train
     few, short = min(options.train_rows), min(options.steps)
     measured = cache(peak_of)  # the smallest training starts two series
     peaks: dict[str, float] = {}

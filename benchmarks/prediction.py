@@ -23,6 +23,7 @@ import torch
 
 from benchmarks import measure, ways
 from loralab import Classifier
+from loralab.config import DataConfig
 from loralab.data.sources import load_source, read_examples
 from loralab.data.tokenize import load_tokenizer
 from loralab.data.types import Examples
@@ -74,9 +75,9 @@ def run(options: argparse.Namespace) -> measure.Report:
 
 def rows_to_classify(options: argparse.Namespace) -> tuple[Examples, bool]:
     """Return --texts rows of --test, the data's test rows or the data, repeated if necessary; and whether they are test rows."""
-    source = load_source(options.data)
+    source = load_source(DataConfig(source=str(options.data)))
     if options.test:
-        examples, _ = read_examples(Path(options.test), classes=source.train.classes, need_labels=True)
+        examples, _ = read_examples(Path(options.test), DataConfig(), source.classes)
     else:
         examples = source.test or source.train
     drawn = ways.draw(examples, options.texts)

@@ -25,7 +25,7 @@ from torch import nn
 
 from benchmarks import measure
 from loralab import load_config, run_training
-from loralab.config import LoraConfig, ModelConfig, TrainConfig
+from loralab.config import DataConfig, LoraConfig, ModelConfig, TrainConfig
 from loralab.data import batches
 from loralab.data.batches import ModelInputs
 from loralab.data.sources import load_source, read_examples
@@ -93,11 +93,11 @@ def load_task(options: argparse.Namespace, rows: int, *, scored: bool = False) -
     def tokens(examples: Examples) -> Encoded:
         return encode(examples, tokenizer=tokenizer, clean=(), pad_id=base.dims.pad_id)
 
-    train = load_source(options.data).train
+    source = load_source(DataConfig(source=str(options.data)))
     test = None
     if scored:
-        test = tokens(read_examples(Path(options.test), classes=train.classes, need_labels=True)[0])
-    return Task(base, tokens(draw(train, rows)), len(train.classes), test)
+        test = tokens(read_examples(Path(options.test), DataConfig(), source.classes)[0])
+    return Task(base, tokens(draw(source.train, rows)), len(source.train.classes), test)
 
 
 def draw(examples: Examples, rows: int) -> Examples:

@@ -36,7 +36,7 @@ from loralab.training.setup import RunPlan
 
 Configure = Callable[..., Config]
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
-FILES = {"config.yaml", "environment.json", "log.jsonl", "model", "predictions.csv", "scores.json"}
+FILES = {"config.yaml", "environment.json", "data.json", "data.json", "log.jsonl", "model", "predictions.csv", "scores.json"}
 BUNDLE = {"adapter_config.json", "adapter_model.safetensors", "loralab.json", "tokenizer.json"}
 
 
@@ -251,7 +251,7 @@ def test_a_full_disk_fails_the_run_and_leaves_no_partial_model(
     with pytest.raises(RunFailed, match="No space left"):
         run_training(configure("train.max_steps=2"), folder=tmp_path)
     left = {path.name for path in (tmp_path / "run").iterdir()}
-    assert left == {"config.yaml", "environment.json", "log.jsonl", "checkpoint.safetensors"}
+    assert left == {"config.yaml", "environment.json", "data.json", "log.jsonl", "checkpoint.safetensors"}
 
 
 def test_atomic_folder_replaces_completely_or_not_at_all(tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_plan_is_announced_before_anything_is_written(configure: Configure, tmp_
     (plan,) = plans
     assert plan.folder == summary.folder
     assert plan.counts == summary.counts == count_parameters(config)[1]
-    assert (plan.columns.text, plan.columns.label) == (("text",), "label")
+    assert (plan.source.columns.text, plan.source.columns.label) == (("text",), "label")
     assert (plan.device.precision, plan.device.threads) == ("fp32", torch.get_num_threads())
     assert {name: len(part) for name, part in plan.splits.parts().items()} == {"train": 86, "validation": 10, "test": 24}
     numbers = np.concatenate([part.rows for part in plan.splits.parts().values()])

@@ -154,7 +154,7 @@ def open_folder(config: Config, components: RunComponents, overwrite: bool, resu
     }
     if resume:
         return run_folder.reopen(plan.folder, config, facts)
-    return run_folder.create(plan.folder, config, facts, data_summary(plan), overwrite)
+    return run_folder.create(plan.folder, config, facts, overwrite, data_summary(plan))
 
 
 def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:

@@ -184,26 +184,26 @@ def _indices(content: str) -> Prepare:
 
 THREE = ("title", "body", "y")
 BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
-    "missing file": (lambda folder: ["nope.csv"], ["'nope.csv' is neither a recipe nor a file"]),
-    "missing source": (_good("data.source=nope.csv"), ["data.source", "'nope.csv'", "sample, ag_news"]),
+    "missing file": (lambda folder: ["nope.csv"], ["there is no file nope.csv"]),
+    "missing source": (_good("data.source=nope.csv"), ["there is no file or folder nope.csv", "sample, ag_news"]),
     "missing test file": (_good("data.test=nope.csv"), ["there is no file nope.csv"]),
     "missing validation file": (_good("data.validation=nope.csv"), ["there is no file nope.csv"]),
     "missing text column": (
         _rows("t.csv", [("a", "b", "1"), ("c", "d", "2")], THREE, "data.text=titel"),
-        ["t.csv has no column 'titel'; did you mean 'title'?", "title, body, y"],
+        ["t.csv has no column 'titel' (data.text); did you mean 'title'?", "title, body, y"],
     ),
-    "missing label column": (_good("data.label=lable"), ["no column 'lable'; did you mean 'label'?"]),
+    "missing label column": (_good("data.label=lable"), ["no column 'lable' (data.label); did you mean 'label'?"]),
     "one of several text columns missing": (
         _rows("t.csv", [("a", "b", "1"), ("c", "d", "2")], THREE, "data.text=title,boddy"),
-        ["no column 'boddy'; did you mean 'body'?"],
+        ["no column 'boddy' (data.text); did you mean 'body'?"],
     ),
     "no label column": (
         _rows("t.csv", [("a", "b"), ("c", "d")], ("title", "body")),
-        ["t.csv has columns title, body", "name the label column", "data.label="],
+        ["t.csv has no label column", "title, body", "data.label="],
     ),
     "doubtful columns": (
         _rows("t.csv", [("a", "b", "c")], ("one", "two", "three")),
-        ["columns one, two, three", "name the text and the label column", "data.text=", "data.label="],
+        ["the first line, 'one', 'two', 'three', may name the columns", "data.header=true", "data.header=false"],
     ),
     "empty file": (_write("empty.csv", b""), ["empty.csv is empty"]),
     "empty gzip": (_write("empty.csv.gz", gzip.compress(b"")), ["empty.csv.gz is empty"]),
@@ -214,8 +214,8 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
         ["one.csv has only one class (same)", "at least two"],
     ),
     "label missing": (
-        _rows("t.csv", [*GOOD, ("nothing said", ""), ("nor here", " ")], ("text", "label")),
-        ["no label in column 'label' of rows 48, 49", "fill them in or remove"],
+        lambda folder: [*_rows("t.csv", [*GOOD, ("a", ""), ("b", " ")], ("text", "label"))(folder), "data.strict=true"],
+        ["column 'label': rows 48, 49 have no label", "fill them in or remove"],
     ),
     "unknown label in the test part": (
         _test_part([("a goal", "Sports"), ("a robot", "Scitech")]),
@@ -246,10 +246,13 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     "ragged row": (_write("r.csv", "text,label\na,x\nb,y,z\n"), ["r.csv: row 1 (line 3) has 3 fields, not 2", "double quotes"]),
     "open quote": (_write("q.csv", 'text,label\n"a,x\n' + "b,y\n" * 300_000), ["q.csv", "quote never closed"]),
     "two columns of one name": (_write("d.csv", "text,text\na,b\n"), ["two columns have the same name"]),
-    "not UTF-8": (_write("latin.csv", "text,label\nKöln,x\n".encode("latin-1")), ["latin.csv is not UTF-8", "save it as UTF-8"]),
-    "unknown ending": (_write("rows.xlsx", b"PK\x03\x04"), ["rows.xlsx: unknown file format", ".csv"]),
-    "no ending": (_write("rows", b"text,label\n"), ["rows: unknown file format"]),
-    "no gzip": (_write("fake.csv.gz", b"text,label\na,b\n"), ["cannot read fake.csv.gz"]),
+    "not text": (_write("noise.csv", b"text,label\n" + bytes(range(256))), ["noise.csv is not a text file", "UTF-8"]),
+    "two encodings": (
+        _write("cyrillic.csv", "text,label\nнефть дешевеет,x\nматч окончен,y\n".encode("cp1251")),
+        ["cyrillic.csv, line 2: not UTF-8", "data.encoding=cp1251", "data.encoding=cp1252"],
+    ),
+    "unknown ending": (_write("rows.doc", bytes(64)), ["rows.doc: unknown file format", ".csv"]),
+    "no gzip": (_write("fake.csv.gz", b"\x1f\x8b\x00"), ["cannot read fake.csv.gz"]),
     "cut gzip": (_gzip_cut, ["cut.csv.gz"]),
     "cut parquet": (_parquet_cut, ["cut.parquet cannot be read as Parquet"]),
     "cut pickle": (_pickle_cut, ["cut.pkl"]),
@@ -302,7 +305,8 @@ def test_same_settings_without_the_mistake_train(here: Path, tiny: Path) -> None
         "empty file",
         "header alone",
         "ragged row",
-        "not UTF-8",
+        "not text",
+        "two encodings",
         "unknown ending",
         "cut gzip",
         "cut parquet",
@@ -494,7 +498,7 @@ def test_unknown_format(here: Path, run: Path, topics_csv: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["missing file", "empty file", "header alone", "ragged row", "not UTF-8", "unknown ending", "cut gzip", "broken line"]
+    "name", ["missing file", "empty file", "header alone", "ragged row", "not text", "unknown ending", "cut gzip", "broken line"]
 )
 def test_predict_and_evaluate_on_files_that_cannot_be_read(here: Path, run: Path, name: str) -> None:
     source, *_ = BAD_DATA[name][0](here)
@@ -503,7 +507,7 @@ def test_predict_and_evaluate_on_files_that_cannot_be_read(here: Path, run: Path
 
 
 def test_missing_column_of_predict_and_evaluate(here: Path, run: Path, topics_csv: Path) -> None:
-    assert "no column 'txt'; did you mean 'text'?" in refused(
+    assert "no column 'txt' (data.text); did you mean 'text'?" in refused(
         "predict", run, "--file", topics_csv, "--out", "out.csv", "--text", "txt"
     )
     assert "no column 'kind'" in refused("evaluate", run, "--file", topics_csv, "--label", "kind")
@@ -514,7 +518,7 @@ def test_missing_column_of_predict_and_evaluate(here: Path, run: Path, topics_cs
     [
         ([("a goal", "Sprots")], ("text", "label"), ["'Sprots'", "did you mean 'Sports'?", "row 0"]),
         ([("a goal", "7")], ("text", "label"), ["'7'", "row 0", "World"]),
-        ([("a goal", "")], ("text", "label"), ["no label", "row 0"]),
+        ([("a goal", "")], ("text", "label"), ["no row has a label"]),
         ([("a goal",)], ("text",), ["label column"]),
     ],
 )
@@ -583,6 +587,7 @@ def test_pickle_that_would_run_code(here: Path, run: Path, tiny: Path, topics_cs
 FILES = [
     "config.yaml",
     "environment.json",
+    "data.json",
     "log.jsonl",
     "predictions.csv",
     "scores.json",

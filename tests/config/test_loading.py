@@ -99,8 +99,16 @@ def test_an_augmentation_ratio_of_zero_is_valid() -> None:
         ("train.learning_rate=2.0e-4", 2e-4),
         ("train.learning_rate=1", 1.0),
         ("train.warmup=100", 100.0),
-        ("data.text=title,body", ("title", "body")),
-        ("data.text=title, body", ("title", "body")),
+        ("data.text=title,body", ("title,body",)),  # one column or two: the file decides
+        ("data.text=0", ("0",)),
+        ("data.text=on", ("on",)),
+        ("data.label=Topic: main", "Topic: main"),
+        ("data.label=[label]", "[label]"),
+        ("data.label='a'", "a"),
+        ("data.label=#label", "#label"),
+        ("train.monitor=f1:Toys: games", "f1:Toys: games"),
+        ("train.class_weights={0: 1, 1: 5}", {"0": 1.0, "1": 5.0}),
+        ("train.class_weights={no:1, yes:2.5}", {"no": 1.0, "yes": 2.5}),
         ("data.text=[title, body]", ("title", "body")),
         ("data.text=title", ("title",)),
         ("data.label=2", "2"),
@@ -196,7 +204,7 @@ def test_the_fingerprint_ignores_the_name_and_how_a_value_was_written() -> None:
     )
     assert one == other
     assert one.fingerprint() == other.fingerprint()
-    assert default.override("data.text=a,b").fingerprint() == default.override("data.text=[a, b]").fingerprint()
+    assert default.override("data.classes=a,b").fingerprint() == default.override("data.classes=[a, b]").fingerprint()
     assert default.override("lora.alpha=16").fingerprint() == default.fingerprint()
 
 

@@ -76,7 +76,7 @@ def test_recipe_trains_two_steps_with_its_own_settings(name: str, data: Path, tm
     assert summary.counts == count_parameters(config)[1]
     assert sum(summary.scores[f"true:{label}"] for label in CLASSES) == 12
     events = [json.loads(line) for line in (summary.folder / "log.jsonl").read_text().splitlines()]
-    assert [event["event"] for event in events] == ["StepEnd", "StepEnd", *(["EvalEnd"] if recipe.data.validation else [])]
+    assert [event["event"] for event in events] == ["StepEnd", "StepEnd", *(["EvalEnd"] if recipe.data.validation != 0 else [])]
     if recipe.tuning == "lora":
         written = json.loads((summary.folder / "model" / "adapter_config.json").read_text())
         assert (written["r"], written["lora_alpha"]) == (recipe.lora.rank, recipe.lora.alpha)

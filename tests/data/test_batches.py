@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loralab.data.batches import WINDOW, collate, epoch_batches, make_microbatches
+from loralab.config import DataConfig
 from loralab.data.sources import load_source
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Ints
@@ -159,7 +160,7 @@ def test_sample_needs_little_padding() -> None:
     assert spec is not None
     assert spec.origin is not None
     tokenizer = load_tokenizer(Path(spec.origin).parent / "model", 128)
-    train = load_source("sample").train
+    train = load_source(DataConfig()).train
     lengths = encode(train, tokenizer=tokenizer, clean=("escapes", "html", "urls", "whitespace"), pad_id=0).lengths
     factors = [padding_factor(lengths, epoch_batches(lengths, 16, stream(seed))) for seed in range(10)]
     assert max(factors) < 1.15

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from loralab.config import DataConfig
 from loralab.data.sources import load_source
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
@@ -140,7 +141,7 @@ def test_the_readme_has_the_right_counts(parts: Mapping[str, list[Row]], briefs:
 
 
 def test_loralab_reads_all_of_it(parts: Mapping[str, list[Row]]) -> None:
-    source = load_source("sample")
+    source = load_source(DataConfig())
     assert source.test is not None
     for name, examples in (("train", source.train), ("test", source.test)):
         assert list(examples.texts) == [text(row) for row in parts[name]]

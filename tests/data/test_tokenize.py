@@ -14,6 +14,7 @@ import pytest
 from tokenizers import ByteLevelBPETokenizer
 
 from loralab.data.clean import clean_text
+from loralab.config import DataConfig
 from loralab.data.sources import load_source
 from loralab.data.tokenize import CHUNK, encode, load_tokenizer
 from loralab.data.types import Encoded, Examples
@@ -71,7 +72,7 @@ def minilm() -> Path:
 
 @pytest.fixture(scope="session")
 def sample() -> list[str]:
-    return list(load_source("sample").train.texts)
+    return list(load_source(DataConfig()).train.texts)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import pytest
 from tiny import topics, write_csv
 
 from loralab import Classifier, LoralabError, load_config, run_training
+from loralab.config import DataConfig
 from loralab.data.tokenize import load_tokenizer
 from loralab.diagnostics.attribution import attribute
 from loralab.diagnostics.diagnose import diagnose, read_run_splits
@@ -96,7 +97,7 @@ def test_a_files_rows_are_compared_with_the_runs_own(run: Path, source: Path, tm
     rows = [(f"{text} zeal zest <b>zoo</b>", names[label]) for text, label in topics(20, seed=9)]
     rows += [(text, label) for text, label in topics(40)[:30]]  # some of them training rows
     path = write_csv(tmp_path / "other.csv", rows, header=("words", "kind"))
-    found = {section.title: section for section in diagnose(run, file=path, text=["words"], label="kind", rows=50).sections}
+    found = {section.title: section for section in diagnose(run, file=path, data=DataConfig(text=["words"], label="kind"), rows=50).sections}
     assert list(found) == SECTIONS + ALWAYS
     assert "On the run's 64 test rows" in found[SECTIONS[0]].summary
     assert "50 texts: " in found["Robustness"].summary
@@ -142,7 +143,7 @@ def test_an_incomplete_run_is_an_error(run: Path, tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"scores\.json"):
         diagnose(tmp_path)
     with pytest.raises(LoralabError, match="no column 'kind'"):
-        diagnose(run, file=write_csv(tmp_path / "x.csv", topics(2)), label="kind")
+        diagnose(run, file=write_csv(tmp_path / "x.csv", topics(2)), data=DataConfig(label="kind"))
 
 
 def test_logits_are_those_of_the_predictions(run: Path) -> None:

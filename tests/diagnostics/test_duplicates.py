@@ -7,6 +7,7 @@ import random
 import pytest
 from tiny import topics
 
+from loralab.config import DataConfig
 from loralab.data.sources import load_source
 from loralab.diagnostics.duplicates import _prefix_index, find_duplicates, shingles
 
@@ -66,7 +67,7 @@ def test_the_index_finds_what_comparing_every_pair_finds(seed: int, at_least: fl
 
 
 def test_the_sample_has_no_copies_and_a_planted_one_is_found() -> None:
-    source = load_source("sample")
+    source = load_source(DataConfig())
     assert source.test is not None
     test = [*source.test.texts]
     assert found([*source.train.texts], test) == []

@@ -59,7 +59,7 @@ def full_disk(*arguments: Any, **more: Any) -> None:
 
 def test_a_new_run_holds_its_settings(tmp_path: Path) -> None:
     run = run_folder.create(tmp_path / "runs" / "deep" / "a", CONFIG, FACTS, overwrite=False)
-    assert tree(run.folder).keys() == {"config.yaml", "environment.json"}
+    assert tree(run.folder).keys() == {"config.yaml", "environment.json", "data.json"}
     assert run_folder.read_config(run.folder) == CONFIG
     assert run.model == run.folder / "model"
 
@@ -83,7 +83,7 @@ def test_overwrite_replaces_a_run_and_nothing_else(tmp_path: Path) -> None:
     run.write_scores({})
     other = run_folder.create(tmp_path / "b", CONFIG, FACTS, overwrite=False)
     run_folder.create(tmp_path / "a", Config(seed=8), FACTS, overwrite=True)
-    assert tree(run.folder).keys() == {"config.yaml", "environment.json"}
+    assert tree(run.folder).keys() == {"config.yaml", "environment.json", "data.json"}
     assert run_folder.read_config(run.folder).seed == 8
     assert run_folder.read_config(other.folder).seed == 7
 

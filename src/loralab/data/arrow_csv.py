@@ -76,7 +76,7 @@ class _Scan:
 
 
 def read_columns(path: Path, dialect: Dialect, names: Sequence[str], header: bool, rows: int) -> Iterator[dict[str, list[object]]]:
-    """Yield the columns of a well-formed file in chunks of at most `rows`. Raises pyarrow.ArrowInvalid at a row with another number of fields."""
+    """Yield the columns of a well-formed file in chunks of at most `rows`. Raises pyarrow.ArrowInvalid at a ragged row."""
     import pyarrow
     from pyarrow import csv
 

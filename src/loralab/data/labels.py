@@ -112,8 +112,8 @@ def label_texts(values: Sequence[object], where: str) -> list[str | None]:
 def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]]:
     """Return the classes of a training file without class names, and the decisions taken.
 
-    Whole numbers are classes by value: 1, 1.0 and 01 are one class. Other labels that differ only in case, spaces or Unicode form are
-    one class, named by its most frequent spelling. Classes are in numerical order, or in natural order: item 2 before item 10.
+    Whole numbers are classes by value: 1, 1.0 and 01 are one class. Other labels that differ only in case, spaces or Unicode
+    form are one class, named by its most frequent spelling. Numbers are in order, other classes too: item 2 before item 10.
     """
     counts = Counter(label for label in labels if label is not None)
     whole = bool(counts) and all(map(_is_whole, counts))

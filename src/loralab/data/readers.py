@@ -196,7 +196,7 @@ def _header(
             )
         return False, numbered
     names = [name.strip() or numbered[i] for i, name in enumerate(first)]
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+    if len({*names}) < len(names):
         raise LoralabError(f"{path}: two columns have the same name in the header: {', '.join(names)}")
     return True, names
 

@@ -151,7 +151,9 @@ def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> RunFolder:
     return RunFolder(folder)
 
 
-def create(folder: Path, config: Config, facts: Mapping[str, Any], data: Mapping[str, Any], overwrite: bool) -> RunFolder:
+def create(
+    folder: Path, config: Config, facts: Mapping[str, Any], overwrite: bool, data: Mapping[str, Any] | None = None
+) -> RunFolder:
     """Create the folder with the settings, versions, machine, `facts` and `data`, the contents of data.json.
 
     An earlier run is replaced only with `overwrite`. The folder appears complete or not at all, so every run folder can be resumed.
@@ -164,7 +166,7 @@ def create(folder: Path, config: Config, facts: Mapping[str, Any], data: Mapping
         folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as temporary:
         (temporary / CONFIG).write_text(config.to_yaml() + END_OF_SETTINGS, encoding="utf-8")
-        (temporary / DATA).write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (temporary / DATA).write_text(json.dumps(data or {}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (temporary / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
     return RunFolder(folder)
 
