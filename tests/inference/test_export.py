@@ -59,6 +59,51 @@ def test_merged_opens_in_loralab_without_its_base_and_in_transformers_with_its_c
         np.testing.assert_allclose(theirs(**batch).logits.numpy(), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "electra", "roberta"])
+def test_a_pipeline_cuts_long_texts_and_agrees_with_the_run(topics_csv: Path, tmp_path: Path, kind: str) -> None:
+    from transformers import AutoTokenizer, pipeline
+
+    run = train(tmp_path / "runs", topics_csv, make_checkpoint(tmp_path / "base", kind), "data.max_length=40", "train.epochs=1")
+    found = export_run(run, "merged")
+    assert found.remark == ""
+    classifier = Classifier.load(run, precision="fp32")
+    assert AutoTokenizer.from_pretrained(found.folder).model_max_length == 40
+    texts = ["goal " * 600, "the Goal", "a", "Profit, shares: 5!"]
+    answers = pipeline("text-classification", model=str(found.folder))(texts, truncation=True, batch_size=2)
+    assert [answer["label"] for answer in answers] == classifier.predict(texts).labels
+    powers = np.exp(classifier.logits(texts))
+    np.testing.assert_allclose([answer["score"] for answer in answers], (powers / powers.sum(1, keepdims=True)).max(1), atol=1e-4)
+
+
+def test_a_merged_folder_says_that_only_loralab_reads_it(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    run = train(tmp_path / "runs", topics_csv, tiny, "model.pooling=mean", "model.head=linear", "train.epochs=1")
+    found = export_run(run, "merged")
+    assert found.remark.startswith(
+        "only loralab reads this folder: Transformers has no classifier with pooling=mean and head=linear"
+    )
+    assert "Only loralab reads this folder" in (found.folder / "README.md").read_text()
+    assert not (found.folder / "config.json").exists()
+
+
+@pytest.mark.slow
+def test_the_readme_of_an_onnx_export_works_as_it_is_written(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from transformers import AutoTokenizer
+
+    folder = export_run(run, "onnx", tmp_path / "onnx").folder
+    readme = (folder / "README.md").read_text()
+    classifier = Classifier.load(run, precision="fp32")
+    for part in ("int64", "token_type_ids", f"{classifier.manifest.temperature:.6g}", *classifier.classes):
+        assert part in readme
+    assert {*AutoTokenizer.from_pretrained(folder)("goal")} == {"input_ids", "attention_mask"}
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(folder)
+    exec(code, {})
+    printed = np.array([capsys.readouterr().out.strip("[] \n").split()], dtype=float)
+    np.testing.assert_allclose(printed, classifier.predict(["a text"]).probabilities, atol=1e-4)
+
+
 def test_a_fully_tuned_run_can_be_merged_and_has_no_adapter_to_export(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
     run = train(
         tmp_path / "runs", topics_csv, tiny, "tuning=full", "train.learning_rate=1e-3", "model.pooling=mean", "model.head=linear"

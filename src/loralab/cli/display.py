@@ -118,6 +118,7 @@ def show_export(export: Export) -> None:
             f"{export.agreement:.2%} of the predictions equal",
         }
     )
+    show_remark(export.remark)
 
 
 def show_facts(facts: Mapping[str, Any], target: Console | None = None) -> None:

@@ -17,6 +17,14 @@ from loralab.data.tokenize import encode
 from loralab.data.types import Encoded, Examples
 from loralab.errors import LoralabError, RunFailed, suggest
 from loralab.inference.classifier import Classifier
+from loralab.inference.export_files import (
+    README,
+    TOKENIZER_CONFIG,
+    merged_readme,
+    only_loralab,
+    onnx_readme,
+    tokenizer_config,
+)
 from loralab.model.bundle import load_bundle, save_bundle
 from loralab.model.checkpoints import read_json
 from loralab.model.interface import ClassifierModel
@@ -37,7 +45,10 @@ MIN_AGREEMENT = 0.99
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """An export and its check: the largest difference of a logit and the share of equal predictions over `rows` texts."""
+    """An export and its check: the largest difference of a logit and the share of equal predictions over `rows` texts.
+
+    remark: a restriction of the folder.
+    """
 
     folder: Path
     format: str
@@ -45,15 +56,17 @@ class Export:
     rows: int
     largest_difference: float
     agreement: float
+    remark: str = ""
 
 
 def export_run(run: Path, format: str, out: Path | None = None, *, base: str | None = None, overwrite: bool = False) -> Export:
     """Export a run to `out` (default: the run's exports/FORMAT) and check it on the run's own test texts.
 
     format: merged (all weights under Transformers' names, adapters added), peft (the adapter in peft's format), onnx (fp32) or
-    onnx-int8 (8-bit matrix products). Each folder has the tokenizer. Logits are compared at batch sizes 1, 7 and 32. An export is
-    discarded if a logit differs by more than TOLERANCE, or if 8 bits give fewer than MIN_AGREEMENT equal predictions. Raises
-    LoralabError for a format or run that cannot be exported, RunFailed if the check fails.
+    onnx-int8 (8-bit matrix products). Each folder has the tokenizer; all but peft have its settings and a README. Logits are
+    compared at batch sizes 1, 7 and 32. An export is discarded if a logit differs by more than TOLERANCE, or if 8 bits give fewer
+    than MIN_AGREEMENT equal predictions. Raises LoralabError for a format or run that cannot be exported, RunFailed if
+    the check fails.
     """
     if format not in FORMATS:
         raise LoralabError(f"--to {format}: there is no such format{suggest(format, FORMATS)}; valid: {', '.join(FORMATS)}")
@@ -74,7 +87,9 @@ def export_run(run: Path, format: str, out: Path | None = None, *, base: str | N
         reloaded = _WRITERS[format](classifier, bundle, folder, base)
         difference, agreement = check(classifier.model, reloaded, encoded, format)
         size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-        result = Export(target, format, size, len(encoded), difference, agreement)
+        opens = format != "merged" or (folder / CONFIG).is_file()
+        remark = "" if opens else f"only loralab reads this folder: {only_loralab(classifier)}"
+        result = Export(target, format, size, len(encoded), difference, agreement, remark)
         write_json(folder / run_folder.EXPORT_CHECK, {**dataclasses.asdict(result), "folder": str(target)})
     return result
 
@@ -118,6 +133,8 @@ def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None
         architecture = model.dims.architecture.classes[1]
         ids = {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
         write_json(folder / CONFIG, {**read_json(settings), "architectures": [architecture], "dtype": "float32", **ids})
+    write_json(folder / TOKENIZER_CONFIG, tokenizer_config(classifier))
+    (folder / README).write_text(merged_readme(classifier, (folder / CONFIG).is_file()), encoding="utf-8")
     return load_bundle(folder)[0]
 
 
@@ -136,6 +153,8 @@ def _onnx(classifier: Classifier, bundle: Path, folder: Path, base: str | None) 
     to_onnx(model, folder / ONNX)
     for name in (MANIFEST, "tokenizer.json"):
         shutil.copyfile(bundle / name, folder / name)
+    write_json(folder / TOKENIZER_CONFIG, tokenizer_config(classifier))
+    (folder / README).write_text(onnx_readme(classifier), encoding="utf-8")
     return OnnxClassifier(folder / ONNX)
 
 
