@@ -259,8 +259,6 @@ def read_records(
     Raises LoralabError for a record with another number of fields.
     """
     blank: list[int] = []
-    first: list[str] | None = None
-    repeated: list[int] = []
     pending: list[int] = []  # blank lines at the end of a file are no decision
     row, spanning, surplus, last = -1 if header else 0, 0, 0, dialect.skip_lines
     with open_text(path, encoding, dialect.newline) as file, csv_field_limit(MAX_FIELD):
@@ -282,10 +280,6 @@ def read_records(
                 row += 1
                 if row > 0 or not header:
                     yield record
-                    if record == first:
-                        repeated.append(row - header)
-                elif width > 1:
-                    first = [*record]
         except csv.Error as error:
             problem = f"{error}: is a quote never closed? If quotes are characters of the texts, write data.quotes=false"
             if "new-line character" in str(error):
@@ -296,8 +290,6 @@ def read_records(
         notices.append(Notice(f"{len(blank)} blank line{'s' * (len(blank) > 1)} skipped: line {lines}", severity="warning"))
     if spanning:
         notices.append(Notice(f"{spanning} row{'s span' if spanning > 1 else ' spans'} several lines, within double quotes"))
-    if repeated:
-        notices.append(Notice("the header is repeated as a row: were files joined?", tuple(repeated), severity="warning"))
     if surplus:
         notices.append(Notice(f"empty fields after the last column skipped in {surplus} row{'s' * (surplus > 1)}"))
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from loralab.config import DataConfig
 from loralab.config.paths import local_path, similar_file
 from loralab.data.arrow_csv import is_well_formed, read_columns
 from loralab.data.columns import USUAL_NAMES
-from loralab.data.delimited import MAX_FIELD, detect_dialect, first_records, has_header, read_records
+from loralab.data.delimited import MAX_FIELD, Dialect, detect_dialect, first_records, has_header, read_records
 from loralab.data.safe_pickle import read_pickle
 from loralab.data.text_files import detect_encoding, open_bytes, open_text
 from loralab.data.types import ColumnChunk, Notice
@@ -126,8 +126,6 @@ def _regular(path: Path) -> Iterator[Path]:
 
 
 def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    import pyarrow
-
     encoding = detect_encoding(path, data.encoding)
     default = "\t" if ".tsv" in path.suffixes or ".tab" in path.suffixes else ","
     dialect, notices = detect_dialect(path, encoding.name, default=default, delimiter=delimiter(data.delimiter), quotes=data.quotes)
@@ -137,20 +135,33 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
         raise LoralabError(f"{path} is empty")
     header, names = _header(path, sample, data, table, known)
     table.facts |= {"delimiter": dialect.delimiter, "header": header, "encoding": encoding.name}
+    repeated: list[int] = []
     done = 0
-    if len(names) > 1 and is_well_formed(path, dialect, encoding.name, breaks := []):
-        try:
+    for chunk in _delimited_chunks(path, encoding.name, dialect, names, table):
+        columns = [*chunk.columns.values()]
+        if header and len(names) > 1 and names[0] in columns[0]:
+            repeated += [done + row for row, values in enumerate(zip(*columns, strict=True)) if [*values] == names]
+        done += len(columns[0])
+        yield chunk
+    if repeated:
+        table.notices.append(Notice("the header is repeated as a row: were files joined?", tuple(repeated), severity="warning"))
+
+
+def _delimited_chunks(path: Path, encoding: str, dialect: Dialect, names: Sequence[str], table: Table) -> Iterator[ColumnChunk]:
+    """Yield the rows below the header: by Arrow if it reads the file like the csv module, which reads what is left."""
+    import pyarrow
+
+    header, done, breaks = bool(table.facts["header"]), 0, list[Notice]()
+    if len(names) > 1 and is_well_formed(path, dialect, encoding, breaks):
+        with suppress(pyarrow.ArrowInvalid):  # fields missing or too many
             for columns in read_columns(path, dialect, names, header, CHUNK):
                 yield ColumnChunk(columns)
                 done += len(columns[names[0]])
             if done:
                 table.notices += breaks
                 return
-        except pyarrow.ArrowInvalid:
-            pass  # blank lines, surplus or missing fields: read on by the slower way, which says what it finds
-    records = read_records(path, encoding.name, dialect, len(names), header, table.notices)
-    rows = list(islice(records, done, done + CHUNK))
-    yield _columns(names, rows)
+    records = read_records(path, encoding, dialect, len(names), header, table.notices)
+    yield _columns(names, list(islice(records, done, done + CHUNK)))
     while rows := list(islice(records, CHUNK)):
         yield _columns(names, rows)
 

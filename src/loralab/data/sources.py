@@ -322,8 +322,8 @@ def chunk_texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
     rows = len(next(iter(chunk.columns.values())))
     for name in columns.text:
         values = chunk.columns.get(name) or [None] * rows
-        if _are_texts(values):
-            parts.append(values)
+        if (texts := _as_texts(values)) is not None:
+            parts.append(texts)
             continue
         if invalid := next((value for value in values if isinstance(value, (list, tuple, dict, bytes))), None):
             raise LoralabError(f"{path}: text column {name!r} holds a {type(invalid).__name__}, {str(invalid)[:60]!r}, not texts")
@@ -331,15 +331,16 @@ def chunk_texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
     return parts[0] if len(parts) == 1 else [" ".join(filter(None, row)) for row in zip(*parts, strict=True)]
 
 
-def _are_texts(values: Sequence[object]) -> bool:
-    """Whether all values are valid Unicode texts, which the per-value reading would not change."""
-    if not {*map(type, values)} <= {str}:
-        return False
+def _as_texts(values: Sequence[object]) -> list[str] | None:
+    """Return the values if all are valid Unicode texts, which reading one by one would not change."""
+    texts = [value for value in values if type(value) is str]
+    if len(texts) < len(values):
+        return None
     try:
-        "".join(values).encode()
+        "".join(texts).encode()
     except UnicodeEncodeError:
-        return False
-    return True
+        return None
+    return texts
 
 
 def _text(value: object) -> str:

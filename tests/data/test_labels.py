@@ -1,0 +1,172 @@
+"""Label values → classes: one class per meaning, other files matched by value, never by position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from loralab.data.labels import (
+    ClassTable,
+    class_indices,
+    find_classes,
+    hide_unlabelled,
+    label_texts,
+    missing_words,
+    name_classes,
+    natural_key,
+    other_spellings,
+)
+from loralab.errors import LoralabError
+
+
+def classes(values: Sequence[Any]) -> ClassTable:
+    return find_classes(label_texts(values, "a.csv"))[0]
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (["2.0", "2.1", "3.0", "3.10"], ("2.0", "2.1", "3.0", "3.10")),  # versions
+        ([0.5, 1.0, 1.5, 2.0], ("0.5", "1.0", "1.5", "2.0")),
+        (["1.0", "2.0", "10.0"], ("1", "2", "10")),
+        ([1.0, 2.0, 1], ("1", "2")),
+        (["01", "1", "2"], ("1", "2")),
+        (["-1", "0", "1"], ("-1", "0", "1")),
+        (["intent_10", "intent_9", "intent_100"], ("intent_9", "intent_10", "intent_100")),
+        (["v1.10", "v1.9"], ("v1.9", "v1.10")),
+        (["no", "No", "NO", "no", "yes"], ("no", "yes")),
+        (["Sci/Tech", "sci/tech ", "Sci/Tech"], ("Sci/Tech",)),
+        (["cafe\u0301", "caf\u00e9", "caf\u00e9"], ("caf\u00e9",)),
+        (["two  words", "two words", "two words"], ("two words",)),
+        (["ＡＢ", "AB", "AB"], ("AB",)),
+        (["straße", "STRASSE", "straße"], ("straße",)),
+        ([True, False], ("False", "True")),
+        ([["a"], ["b"], "a"], ("a", "b")),
+        ([{"label": "a"}, {"label": "b"}], ("a", "b")),
+        ([{"POS": 1.0, "NEG": 0.0}, {"POS": 0.0, "NEG": 1.0}], ("NEG", "POS")),
+        (["nan", "N/A", "x"], ("N/A", "nan", "x")),
+    ],
+)
+def test_classes_of_a_training_file(values: list[Any], names: tuple[str, ...]) -> None:
+    assert classes(values).names == names
+
+
+def test_folded_spellings_are_said_and_can_be_kept_apart() -> None:
+    labels = ["no", "No", "no", "yes"]
+    table, (notice,) = find_classes(labels)
+    assert table.as_dict() == {"no": ["no", "No"], "yes": ["yes"]}
+    assert "'no' (2), 'No' (1)" in notice.message
+    names = notice.fix.partition("=")[2].split()[0].split(",")
+    assert name_classes(labels, names, "a.csv")[0].names == tuple(names) == ("No", "no", "yes")
+
+
+@pytest.mark.parametrize(
+    ("training", "value", "name"),
+    [
+        ([True, False], "TRUE", "True"),
+        ([True, False], "false", "False"),
+        ([True, False], "1", "True"),
+        ([True, False], "0.0", "False"),
+        ([0, 1], "True", "1"),
+        (["0", "1"], "1.0", "1"),
+        (["yes", "no"], "YES", "yes"),
+        ([2.5, 3.0], "3", "3.0"),
+        (["2.0", "2.1"], "2", "2.0"),
+        (["World", "Sports"], "world", "World"),
+        (["1", "2", "3"], "03", "3"),
+    ],
+)
+def test_another_file_is_matched_by_what_its_values_say(training: list[Any], value: str, name: str) -> None:
+    table = classes(training)
+    (index,) = class_indices([value], table, "b.csv")
+    assert table.names[index] == name
+    assert bool(other_spellings([value], table)) == (value not in (*table.names, *map(str, training)))
+
+
+@pytest.mark.parametrize(
+    ("training", "other"),
+    [
+        ([1, 2, 3, 4], [0, 1, 2, 3]),
+        ([1, 2, 3, 5], [1, 2, 3, 4]),
+        ([0, 4], [0, 1]),
+        ([0, 1], [1, 2]),
+        ([0, 1, 2], [1, 2, 3]),
+        (["World", "Sports"], [0, 1]),
+        (["a", "b"], ["a", "c"]),
+        (["no", "No", "yes"], ["maybe"]),
+        ([1, 2], [1.5]),
+    ],
+)
+def test_values_of_another_file_are_never_shifted(training: list[Any], other: list[Any]) -> None:
+    table = classes(training)
+    with pytest.raises(LoralabError, match="is not a class") as error:
+        class_indices(label_texts(other, "b.csv"), table, "b.csv")
+    unknown = [row for row, value in enumerate(other) if table.match(str(value)) is None]
+    assert f"in row {unknown[0]} is" in str(error.value)
+
+
+def test_a_spelling_of_two_classes_is_no_class() -> None:
+    table = ClassTable(("No", "no"), (("No",), ("no",)))
+    assert (table.match("no"), table.match("NO")) == (1, None)
+
+
+def test_the_list_of_classes_in_a_message_has_an_end() -> None:
+    table = classes([f"intent {i}" for i in range(100)])
+    with pytest.raises(LoralabError) as error:
+        class_indices([f"other {i}" for i in range(100)], table, "b.csv")
+    assert "and 92 more" in str(error.value)
+    assert "99 more labels are none either" in str(error.value)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("values", "row"),
+    [
+        ([["a"], ["a", "b"]], 1),
+        ([{"a": 1, "b": 1}], 0),
+        ([("a",), (), ("a", "b", "c")], 2),
+        ([{"a": "x", "b": "y"}], 0),
+    ],
+)
+def test_several_labels_of_a_text_are_refused_with_rows(values: list[Any], row: int) -> None:
+    with pytest.raises(LoralabError, match=f"several labels in row {row}"):
+        label_texts(values, "a.csv")
+
+
+def test_class_names_without_rows_are_dropped_with_a_notice() -> None:
+    table, (notice,) = name_classes(["a", "b", "a"], ["a", "b", "c", "d"], "a.csv")
+    assert table.names == ("a", "b")
+    assert "classes c, d have no row" in notice.message
+    table, (notice,) = name_classes(["1", "2", "4"], ["World", "Sports", "Business", "Tech"], "a.csv")
+    assert table.as_dict() == {"World": ["1"], "Sports": ["2"], "Tech": ["4"]}
+    assert "class Business has no row" in notice.message
+
+
+@pytest.mark.parametrize(
+    ("labels", "known", "named", "hidden"),
+    [
+        (["-1", "-1"], None, False, 2),
+        (["-1", "0", "1"], None, False, 0),  # a scale
+        (["-1", "0", "1"], None, True, 1),
+        (["-1", "0", "1"], ("0", "1"), False, 1),
+        (["-1", "0"], ("-1", "0", "1"), False, 0),
+        (["-1", "a"], ("a", "b"), False, 0),
+    ],
+)
+def test_minus_one_hides_a_label_where_it_is_no_class(labels: list[str], known: Any, named: bool, hidden: int) -> None:
+    table = None if known is None else ClassTable(known, tuple(() for _ in known))
+    assert hide_unlabelled(labels, table, named) == ([None if hidden and x == "-1" else x for x in labels], hidden)
+
+
+def test_labels_that_read_like_missing_values_are_said() -> None:
+    (notice,) = missing_words(["a", "nan", "N/A", None, "nan"])
+    assert "2 'nan', 1 'N/A'" in notice.message
+    assert notice.rows == (1, 2, 4)
+    assert missing_words(["a", "b", None]) == []
+
+
+def test_natural_order() -> None:
+    names = ["b10", "b9", "a", "10", "9", "Ä", "b", "²"]
+    assert sorted(names, key=natural_key) == ["9", "10", "a", "b", "b9", "b10", "²", "Ä"]
