@@ -38,7 +38,7 @@ def invoke(*arguments: object, stdin: str = "") -> Answer:
 def done(*arguments: object, stdin: str = "") -> str:
     """Run a command that must succeed; return what it printed."""
     answer = invoke(*arguments, stdin=stdin)
-    assert (answer.code, answer.err) == (0, "")
+    assert (answer.code, answer.err) == (0, ""), answer.err
     return answer.out
 
 
