@@ -153,6 +153,29 @@ def test_what_is_no_score_is_refused(name: str) -> None:
         check_monitor(name, CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [
+        ("f1:World", "World"),
+        ("recall:Sci/Tech", "Sci/Tech"),
+        ("precision:World", "World"),
+        ("balance:Sports/World", "World"),
+        ("balance:Sci-Tech/World", "Sci/Tech or World"),
+        ("f1:Sports", None),
+        ("balance:Sports/Business", None),
+        ("macro_f1", None),
+    ],
+)
+def test_a_score_of_a_class_without_validation_rows_is_not_monitored(name: str, absent: str | None) -> None:
+    counts = {"World": 0, "Sports": 3, "Business": 1}
+    if absent is None:
+        check_monitor(name, CLASSES, counts)
+        return
+    with pytest.raises(LoralabError, match=rf"train.monitor={name}: no validation row is {absent}, .*data.validation"):
+        check_monitor(name, CLASSES, counts)
+    check_monitor(name, CLASSES)
+
+
 def test_the_table_has_a_row_for_each_class_in_order() -> None:
     logits, labels = guesses(100, 4, 0)
     found = scores(logits, labels, CLASSES)

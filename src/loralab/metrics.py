@@ -176,10 +176,20 @@ def balance_pair(name: str, classes: Sequence[str]) -> tuple[str, str] | None:
     return next(((a, b) for a in classes for b in classes if a != b and _plain(rest) == _plain(f"{a}/{b}")), None)
 
 
-def check_monitor(name: str, classes: Sequence[str]) -> None:
-    """Raise LoralabError with the valid names if `train.monitor` is not a score."""
+def check_monitor(name: str, classes: Sequence[str], counts: Mapping[str, int] | None = None) -> None:
+    """Raise LoralabError if `train.monitor` is not a score, with the valid names, or is one of a class without validation rows.
+
+    counts: the number of validation rows by class, if known.
+    """
     valid = [*_OVERALL, *(f"{kind}:{c}" for kind in _PER_CLASS for c in classes)]
-    if name in valid or balance_pair(name, classes):
+    pair = balance_pair(name, classes)
+    if name in valid or pair:
+        needed = pair or [c for c in classes for kind in _PER_CLASS if name == f"{kind}:{c}"]
+        if counts is not None and (absent := [c for c in needed if not counts.get(c)]):
+            raise LoralabError(
+                f"train.monitor={name}: no validation row is {' or '.join(absent)}, so this score is undefined: "
+                "hold out more rows with data.validation, or monitor macro_f1"
+            )
         return
     listed = ", ".join((*_OVERALL, *(f"{kind}:NAME" for kind in _PER_CLASS), "balance:NAME/NAME"))
     raise LoralabError(

@@ -161,7 +161,9 @@ def load_rewrites(
 def build_loss(config: Config, splits: Splits, table: ClassTable) -> Loss:
     """Check the monitored score and return the loss. Class weights name classes by their names or by values of the file."""
     try:
-        metrics.check_monitor(config.train.monitor, splits.classes)
+        held_out = splits.validation
+        counts = class_counts(held_out.require_labels(), splits.classes) if held_out is not None and len(held_out) else None
+        metrics.check_monitor(config.train.monitor, splits.classes, counts)
     except LoralabError as error:
         raise LoralabError("\n  ".join((str(error), *config.notes))) from error
     spec = config.train.class_weights
