@@ -50,7 +50,7 @@ def read_template(path: Path) -> Template:
             columns.setdefault(name, []).extend(map(cell_text, values))
     if len(columns) != 2:
         raise LoralabError(
-            f"{path} has {len(columns)} columns ({list_names([*columns])}), not two, the ids and the labels; "
+            f"{path} has {len(columns)} column{'s' * (len(columns) != 1)} ({list_names([*columns])}) instead of ids and labels; "
             f"the probability of each class is in the columns p(CLASS) of --format csv"
         )
     if not any(columns.values()):
