@@ -190,7 +190,7 @@ def test_rows_without_ids_take_the_templates_in_order(stars: Classifier, tmp_pat
 
 def test_a_template_of_other_columns_is_refused(stars: Classifier, test_csv: Path) -> None:
     for lines, said in (
-        (("id,World,Sports", "1,0.5,0.5"), r"has 3 columns \(id, World, Sports\), instead of ids and labels.*--format csv"),
+        (("id,World,Sports", "1,0.5,0.5"), r"has 3 columns \(id, World, Sports\) instead of ids and labels.*--format csv"),
         (("id,target",), "has no rows"),
         (("id", "0", "2"), r"has 1 column \(id\) instead of ids and labels"),
     ):
