@@ -142,7 +142,7 @@ def test_index_file_selects_training_rows(tmp_path: Path) -> None:
 
 def test_remarks_count_missing_and_shared_texts() -> None:
     def part(*texts: str, first: int = 0) -> Examples:
-        return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(first, first + len(texts)), ("x", "y"))
+        return Examples(texts, np.zeros(len(texts), dtype=np.int64), np.arange(first, first + len(texts)), ("x",))
 
     splits = Splits(part("a", "", " ", "Oil up", first=10), None, part("b", "oil  UP", "\t"))
     remarks = split_remarks(splits)

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 
 from loralab.data.clean import clean_text
-from loralab.data.splits import stratified
+from loralab.data.hold_out import stratified
 from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError, suggest
 

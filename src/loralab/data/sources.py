@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -188,7 +188,7 @@ def keep_labelled(
     """Return the rows with a label, and a notice on the others. Raises LoralabError for these if `strict`."""
     indices = class_indices(labels, table, raw.where)
     rows = np.arange(len(raw.texts))
-    examples = Examples(raw.texts, indices, rows, table.names)
+    examples = Examples(raw.texts, indices, rows, table.names, raw.groups, raw.times)
     missing = np.flatnonzero(indices == UNLABELLED).tolist()
     if not missing:
         return examples, ()
@@ -238,15 +238,6 @@ def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need
     facts = {"format": table.format, **table.facts}
     groups, times = (extra.get(name) if name else None for name in (data.group, data.time))
     return RawExamples(path, texts, labels, names, columns, (*table.notices, *notices), facts, groups, times)
-
-
-def stream_texts(path: Path, data: DataConfig, run: DataContract | None = None) -> Iterator[list[str]]:
-    """Yield the texts of a file of any size in chunks, in order."""
-    table = open_table(path, data, known_columns(run))
-    columns: Columns | None = None
-    for chunk in table.chunks:
-        columns = columns or find_columns(chunk.columns, path, data, run=run_columns(run))[0]
-        yield chunk_texts(chunk, columns, path)
 
 
 def known_columns(run: DataContract | None) -> tuple[str, ...]:

@@ -10,22 +10,30 @@ import numpy as np
 from loralab.config import DataConfig
 from loralab.config.paths import local_path
 from loralab.data.clean import normalize_text
+from loralab.data.columns import list_names
+from loralab.data.hold_out import Amount, hold_out, stratified
 from loralab.data.sources import Source, load_source, missing_texts
-from loralab.data.types import Examples, Ints
+from loralab.data.types import MAX_LISTED, Examples, Ints
 from loralab.errors import LoralabError
 
 DEFAULT_TEST, DEFAULT_VALIDATION = 0.2, 0.1
 """The defaults of `data.test` and `data.validation` for sources without such rows."""
+MIN_PART_ROWS = 3
+"""Fewer validation or test rows of a class are remarked on."""
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of one run. validation: None without validation rows. augmented: rows made from the training rows."""
+    """The rows of one run. validation: None without validation rows. augmented: rows made from the training rows.
+
+    notices: what was decided while splitting.
+    """
 
     train: Examples
     validation: Examples | None
     test: Examples
     augmented: Examples | None = None
+    notices: tuple[str, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -48,8 +56,7 @@ class Splits:
 def load_splits(data: DataConfig) -> tuple[Splits, Source]:
     """Read `data.source` and split it. Test and validation files must have the classes of the training rows."""
     source = load_source(data)
-    held_out = data.model_copy(update={"validation": DEFAULT_VALIDATION}) if data.validation is None else data
-    return split(source.train, held_out, test=source.test, validation=source.validation), source
+    return split(source.train, data, test=source.test, validation=source.validation), source
 
 
 def split(source: Examples, data: DataConfig, *, test: Examples | None = None, validation: Examples | None = None) -> Splits:
@@ -62,16 +69,18 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
     test_stream, validation_stream, train_stream, test_limit_stream = np.random.default_rng(data.split_seed).spawn(4)
     if data.sample_seed is not None:
         train_stream = np.random.default_rng([data.split_seed, data.sample_seed])
-    rest = np.arange(len(source))
+    rest, notices = np.arange(len(source)), list[str]()
+    validated = validation is None and data.validation != 0
     if test is None:
-        fraction = DEFAULT_TEST if data.test is None else float(data.test)
-        rest, held_out = _hold_out(source, rest, fraction, test_stream, "data.test")
+        amount = _amount(data.test, "data.test", DEFAULT_TEST)
+        rest, held_out, decided = hold_out(source, rest, amount, test_stream, keep=2 if validated else 1)
         if not len(held_out):
             raise LoralabError("data.test=0: a run needs test rows; give a fraction, a number of rows, or a file")
-        test = source.take(held_out)
+        test, notices = source.take(held_out), [*notices, *decided]
     if validation is None:
-        rest, held_out = _hold_out(source, rest, float(data.validation or 0), validation_stream, "data.validation")
-        validation = source.take(held_out)
+        amount = _amount(data.validation, "data.validation", DEFAULT_VALIDATION)
+        rest, held_out, decided = hold_out(source, rest, amount, validation_stream, keep=1)
+        validation, notices = source.take(held_out), [*notices, *decided]
     if data.train_indices is not None:
         rest = _select(rest, read_indices(local_path(data.train_indices)))
     train = source.take(rest)
@@ -84,19 +93,11 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
         raise LoralabError(
             f"no training row is left of class {absent[0]!r}: raise data.max_train_samples or lower data.validation and data.test"
         )
-    return Splits(train, validation if len(validation) else None, test)
+    return Splits(train, validation if len(validation) else None, test, notices=tuple(notices))
 
 
-def stratified(labels: Ints, size: int, random: np.random.Generator) -> Ints:
-    """Sample `size` positions without replacement, proportionally by class (largest remainders); ascending order."""
-    counts = np.bincount(labels)
-    exact = counts * size / len(labels)
-    sizes = np.floor(exact).astype(np.int64)
-    for i in np.argsort(-(exact - sizes), kind="stable")[: size - int(sizes.sum())]:
-        sizes[i] += 1
-    chosen = [random.permutation(np.flatnonzero(labels == i))[: sizes[i]] for i in range(len(counts))]
-    positions: Ints = np.sort(np.concatenate(chosen))
-    return positions
+def _amount(value: float | str | None, setting: str, default: float) -> Amount:
+    return Amount(default, setting, default=True) if value is None else Amount(float(value), setting)
 
 
 def read_indices(path: Path) -> list[int]:
@@ -119,7 +120,7 @@ def count_shared_texts(first: Examples, second: Examples) -> int:
 
 def split_remarks(splits: Splits) -> list[str]:
     """Report empty texts, and test texts that are also training texts."""
-    remarks = []
+    remarks = [*splits.notices, *_rare_classes(splits)]
     for name, rows in (("training", splits.train), ("test", splits.test)):
         if empty := missing_texts(rows):
             remarks.append(f"{len(empty)} {name} rows have no text, such as row {empty[0]}; they are kept as empty texts")
@@ -128,18 +129,21 @@ def split_remarks(splits: Splits) -> list[str]:
     return remarks
 
 
-def _hold_out(source: Examples, rest: Ints, fraction: float, random: np.random.Generator, name: str) -> tuple[Ints, Ints]:
-    """Split positions into (remaining, held out), stratified. A `fraction` of 1 or more is a number of rows."""
-    if not 0 <= fraction < float("inf"):
-        raise LoralabError(f"{name}={fraction:g}: give a fraction below 1, a number of rows, or a file")
-    size = round(fraction * len(rest)) if fraction < 1 else int(fraction)
-    fewest = len(source.classes)
-    if fraction > 0 and not fewest <= size <= len(rest) - fewest:
-        raise LoralabError(
-            f"{name}={fraction:g} holds out {size} of {len(rest)} rows; both sides need at least {fewest} rows, one per class"
-        )
-    held_out = rest[stratified(source.require_labels()[rest], size, random)] if size else rest[:0]
-    return np.setdiff1d(rest, held_out), held_out
+def _rare_classes(splits: Splits) -> list[str]:
+    """Report classes without a row, or with few, in a part whose scores depend on them."""
+    remarks = []
+    counts = {name: np.bincount(rows.require_labels(), minlength=len(rows.classes)) for name, rows in splits.parts().items()}
+    for name in ("validation", "test"):
+        few = {splits.classes[i]: int(n) for i, n in enumerate(counts.get(name, ())) if n < MIN_PART_ROWS}
+        absent = [class_name for class_name, n in few.items() if n == 0]
+        if absent:
+            kept = ", whose rows are all in training" if all(counts["train"][splits.classes.index(c)] for c in absent) else ""
+            remarks.append(f"no {name} row of {len(absent)} class{'es' * (len(absent) > 1)}: {list_names(absent)}{kept}")
+        elif few:
+            fewest = ", ".join(f"{class_name} {n}" for class_name, n in [*few.items()][:MAX_LISTED])
+            more = f" and {len(few) - MAX_LISTED} more classes" if len(few) > MAX_LISTED else ""
+            remarks.append(f"few {name} rows per class, so that its scores are rough: {fewest}{more}")
+    return remarks
 
 
 def _limit(rows: Examples, size: int | None, random: np.random.Generator) -> Examples:
@@ -154,7 +158,11 @@ def _sample_shots(train: Examples, shots: int, random: np.random.Generator) -> I
     for i, name in enumerate(train.classes):
         positions = np.flatnonzero(labels == i)
         if len(positions) < shots:
-            raise LoralabError(f"data.shots_per_class={shots}: class {name!r} has {len(positions)} training rows")
+            most = int(np.bincount(labels, minlength=len(train.classes)).min())
+            rows = f"class {name!r} has {len(positions)} training rows"
+            raise LoralabError(
+                f"data.shots_per_class={shots}: {rows}" + (f"; data.shots_per_class={most} would do" if most else "")
+            )
         chosen.append(random.permutation(positions)[:shots])
     sample: Ints = np.sort(np.concatenate(chosen))
     return sample

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -60,13 +60,15 @@ class Examples:
     """n texts in source order.
 
     labels: int64[n], indices into `classes`, or None if the source has none. rows: int64[n], row numbers in the source,
-    counted from 0 without the header. classes: class names in index order.
+    counted from 0 without the header. classes: class names in index order. groups, times: what `data.group` and `data.time` name.
     """
 
     texts: Sequence[str]
     labels: Ints | None
     rows: Ints
     classes: tuple[str, ...] = ()
+    groups: Sequence[object] | None = None
+    times: Sequence[object] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -80,12 +82,14 @@ class Examples:
     def take(self, positions: Ints) -> Examples:
         """Return the examples at `positions` (not row numbers), in that order."""
         labels = None if self.labels is None else self.labels[positions]
-        return replace(self, texts=[self.texts[i] for i in positions], labels=labels, rows=self.rows[positions])
+        groups, times = (None if own is None else [own[i] for i in positions] for own in (self.groups, self.times))
+        texts, rows = [self.texts[i] for i in positions], self.rows[positions]
+        return Examples(texts, labels, rows, self.classes, groups, times)
 
     def join(self, others: Examples) -> Examples:
         """Append `others`. Both must have labels and the same classes."""
         labels = np.concatenate([self.require_labels(), others.require_labels()])
-        return replace(self, texts=[*self.texts, *others.texts], labels=labels, rows=np.concatenate([self.rows, others.rows]))
+        return Examples([*self.texts, *others.texts], labels, np.concatenate([self.rows, others.rows]), self.classes)
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that identify texts, labels and class names, order included."""

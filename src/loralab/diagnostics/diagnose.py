@@ -12,8 +12,9 @@ import numpy as np
 from loralab.config import DataConfig
 from loralab.config.paths import local_path
 from loralab.data.clean import clean_text, replace_surrogates
+from loralab.data.hold_out import stratified
 from loralab.data.sources import read_raw
-from loralab.data.splits import Splits, load_splits, stratified
+from loralab.data.splits import Splits, load_splits
 from loralab.data.types import Examples, Ints
 from loralab.diagnostics import perturb, sections
 from loralab.diagnostics.calibration import calibration_sections

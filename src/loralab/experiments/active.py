@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from loralab.config import Config
-from loralab.data.splits import load_splits, read_indices, stratified
+from loralab.data.hold_out import stratified
+from loralab.data.splits import load_splits, read_indices
 from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError, suggest
 from loralab.experiments.plans import BaseRecipe, choose_axes, choose_seeds, load_base_recipes, trial_name
