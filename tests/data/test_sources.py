@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import pickle
-import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,6 @@ from loralab.data.sources import (
     load_source,
     missing_texts,
     read_raw,
-    stream_texts,
     training_classes,
 )
 from loralab.data.types import Examples, list_rows
@@ -591,7 +589,6 @@ def test_lone_surrogates_become_question_marks(tmp_path: Path) -> None:
     path.write_text('{"text": "cut \\ud83d", "label": "a\\ud83d"}\n{"text": "whole \\ud83d\\ude00", "label": "b"}\n')
     examples = read(path)[0]
     assert (examples.texts, examples.classes) == (["cut ?", "whole 😀"], ("a?", "b"))
-    assert [*stream_texts(path, DataConfig())] == [["cut ?", "whole 😀"]]
 
 
 # Values
@@ -605,35 +602,3 @@ def test_fingerprint_depends_on_texts_labels_and_class_names() -> None:
     others = [make(texts=("a", "c")), make(texts=("b", "a")), make(texts=("ab", "")), make(labels=(1, 0)), make(classes=("x", "z"))]
     assert len({make(), *others}) == 6
     assert len(make(texts=("\ud800", "b"))) == 16
-
-
-# Streaming
-
-
-def test_streamed_texts_equal_read_texts(tmp_path: Path) -> None:
-    rows = [(f"title {i}", f"body {i}", "x") for i in range(20_000)]
-    path = put(tmp_path / "rows.csv", ("title", "body", "y"), *rows)
-    chunks = list(stream_texts(path, DataConfig()))
-    assert len(chunks) > 1
-    assert [text for chunk in chunks for text in chunk] == [f"title {i} body {i}" for i in range(20_000)]
-    assert [text for chunk in stream_texts(path, DataConfig(text=["body"])) for text in chunk][7] == "body 7"
-
-
-@pytest.mark.slow
-def test_streaming_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
-    def peak(rows: int) -> tuple[int, int]:
-        path = tmp_path / f"{rows}.csv"
-        with path.open("w", encoding="utf-8") as file:
-            file.write("text,label\n")
-            file.writelines(f"row {i} {'word ' * 30},x\n" for i in range(rows))
-        tracemalloc.start()
-        try:
-            read = sum(len(chunk) for chunk in stream_texts(path, DataConfig()))
-            return read, tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-    (few, small), (many, large) = peak(30_000), peak(300_000)
-    assert (few, many) == (30_000, 300_000)
-    assert large < 20e6  # the file is 50 MB
-    assert large < 1.5 * small

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from tiny import make_checkpoint
 from loralab import Classifier, LoralabError, load_config, run_training
 from loralab.config import DataConfig
 from loralab.data import readers
-from loralab.inference.prediction_files import OutputFormat, cell_text, is_formula
+from loralab.inference.prediction_files import OutputFormat, cell_text, is_formula, read_input
 
 IDS = ["0", "009", "1180000000000000123", "a-b", "-7", "1e5", "ü/1"]
 
@@ -268,3 +269,39 @@ def test_options_that_do_not_go_together_are_refused(classifier: Classifier, tmp
         predict(classifier, path, name="jsonl", label_values="raw")
     with pytest.raises(LoralabError, match="apply to submissions, not to csv"):
         predict(classifier, path, template=path)
+
+
+# --- reading -------------------------------------------------------------------------------------------------------
+
+
+def streamed(path: Path, **data: Any) -> list[list[str]]:
+    return [[*rows.texts] for rows in read_input(path, DataConfig(**data)).rows]
+
+
+def test_streamed_texts_equal_read_texts(tmp_path: Path) -> None:
+    path = put(tmp_path / "rows.csv", "title,body,y", *(f"title {i},body {i},x" for i in range(20_000)))
+    chunks = streamed(path)
+    assert len(chunks) > 1
+    assert [text for chunk in chunks for text in chunk] == [f"title {i} body {i}" for i in range(20_000)]
+    assert [text for chunk in streamed(path, text=["body"]) for text in chunk][7] == "body 7"
+    assert [rows.first for rows in read_input(path, DataConfig()).rows] == [sum(map(len, chunks[:i])) for i in range(len(chunks))]
+
+
+@pytest.mark.slow
+def test_streaming_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    def peak(rows: int) -> tuple[int, int]:
+        path = tmp_path / f"{rows}.csv"
+        with path.open("w", encoding="utf-8") as file:
+            file.write("text,label\n")
+            file.writelines(f"row {i} {'word ' * 30},x\n" for i in range(rows))
+        tracemalloc.start()
+        try:
+            read = sum(len(rows.texts) for rows in read_input(path, DataConfig()).rows)
+            return read, tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    (few, small), (many, large) = peak(30_000), peak(300_000)
+    assert (few, many) == (30_000, 300_000)
+    assert large < 20e6  # the file is 50 MB
+    assert large < 1.5 * small
