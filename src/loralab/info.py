@@ -13,7 +13,8 @@ from typing import Any
 
 from loralab.config import Config, load_config
 from loralab.config.loading import NAMED_SOURCES
-from loralab.data.sources import AG_NEWS_CLASSES, load_source
+from loralab.data.folders import AG_NEWS_CLASSES
+from loralab.data.sources import load_source
 from loralab.errors import LoralabError
 from loralab.model.architectures import Dimensions, Sizes, family, is_native, parse_layers, resolve_targets
 from loralab.model.checkpoints import base_dimensions, choose_head

@@ -17,7 +17,8 @@ import pyarrow.parquet
 import pytest
 
 from loralab.config import DataConfig
-from loralab.data.readers import CHUNK, MAX_FIELD, open_table, read_chunks
+from loralab.data.readers import MAX_FIELD, open_table, read_chunks
+from loralab.data.types import CHUNK
 from loralab.data.sources import read_raw
 from loralab.errors import LoralabError
 
@@ -510,7 +511,7 @@ def test_gzip_with_flipped_bytes_is_reported(tmp_path: Path) -> None:
 
 
 def test_folder_without_data_is_reported(tmp_path: Path) -> None:
-    assert "a folder without data" in message(tmp_path)
+    assert "is a folder and no saved dataset" in message(tmp_path)
 
 
 @pytest.mark.parametrize(

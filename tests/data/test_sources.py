@@ -17,11 +17,11 @@ import pytest
 
 from loralab.config import DataConfig
 from loralab.data.columns import Columns, find_columns
+from loralab.data.folders import find_parts
 from loralab.data.labels import class_indices, label_text
 from loralab.data.sources import (
     RawExamples,
     Source,
-    find_parts,
     keep_labelled,
     load_source,
     missing_texts,
@@ -306,7 +306,8 @@ def test_rows_without_a_label_are_left_out_or_refused_with_strict(tmp_path: Path
 def test_unknown_labels_are_refused_with_rows_and_a_suggestion() -> None:
     message = refused(lambda: labels_of(["World", "Sport", "Business", "Sport"], AG_NEWS))
     assert message == (
-        "news.csv, column 'label': label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; classes: World, Sports, Business, Sci/Tech"
+        "news.csv, column 'label': label 'Sport' in rows 1, 3 is not a class; did you mean 'Sports'?; "
+        "classes: World, Sports, Business, Sci/Tech"
     )
 
 
@@ -409,8 +410,8 @@ def test_a_folder_has_train_and_test_parts(tmp_path: Path, names: tuple[str, str
         else:
             two_classes(tmp_path / name)
     parts = find_parts(str(tmp_path))
-    assert parts.train == tmp_path / names[0]
-    assert parts.test == (tmp_path / names[1] if names[1] else None)
+    assert parts.train == (tmp_path / names[0],)
+    assert parts.test == ((tmp_path / names[1],) if names[1] else ())
     source = source_of(str(tmp_path))
     assert (source.test is None) == (names[1] is None)
 

@@ -181,7 +181,7 @@ def _by_name(names: Sequence[str], usual: Sequence[str]) -> str | None:
 
 def _text_by_name(candidates: Sequence[str]) -> tuple[str, ...]:
     """Return title and body, the first usual name of a text column, or the only column; else ()."""
-    by_name = {name.strip().casefold(): name for name in candidates}
+    by_name = {name.strip().casefold(): name for name in reversed(candidates)}  # of two spellings the first
     if "title" in by_name and (body := next((b for b in ("description", "body", "text", "content") if b in by_name), None)):
         return by_name["title"], by_name[body]
     usual = [by_name[name] for name in TEXT_NAMES if name in by_name]

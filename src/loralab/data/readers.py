@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import tempfile
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from loralab.config import DataConfig
 from loralab.config.paths import local_path, similar_file
 from loralab.data.arrow_csv import is_well_formed, read_columns
+from loralab.data.arrow_files import read_arrow, read_parquet, read_saved_dataset
 from loralab.data.columns import USUAL_NAMES
 from loralab.data.delimited import MAX_FIELD, Dialect, detect_dialect, first_records, has_header, read_records
+from loralab.data.json_files import flatten, json_lines, json_records
 from loralab.data.safe_pickle import read_pickle
-from loralab.data.text_files import detect_encoding, open_bytes, open_text
-from loralab.data.types import ColumnChunk, Notice
+from loralab.data.spreadsheets import read_rows
+from loralab.data.text_files import detect_encoding, only_member, open_bytes, open_text
+from loralab.data.types import CHUNK, ColumnChunk, Notice
 from loralab.errors import LoralabError
 
-if TYPE_CHECKING:
-    import pyarrow
-
-CHUNK = 8192
-"""Rows per chunk: the memory that streaming a large file takes."""
 PUBLISHED = ("label", "title", "description")
 """Columns of the published AG News files, which have no header."""
 PUBLISHED_CLASSES = "classes.txt"
 PACKED = (".gz", ".bz2", ".xz", ".zip")
+FASTTEXT = "__label__"
+_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
 
 
 @dataclass
@@ -60,7 +61,7 @@ def open_table(path: Path, data: DataConfig | None = None, known: Collection[str
     path = local_path(path)
     if not path.exists():
         raise LoralabError(f"there is no file {path}{similar_file(path)}")
-    table = Table(path, file_format(path))
+    table = Table(path, "")
     known = {*known, *(data.text or ()), *filter(None, (data.label,))}
     table.chunks = _read(table, data, known)
     return table
@@ -75,22 +76,24 @@ def file_format(path: Path) -> str:
     """Return the name of a file's format: by its first bytes if these tell it, else by its suffix, else by its text."""
     if path.is_dir():
         return "dataset"
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = suffixes[-2] if suffixes[-1:] and suffixes[-1] in PACKED and len(suffixes) > 1 else (suffixes or [""])[-1]
-    if not path.is_file():
-        return _SUFFIXES.get(suffix, "csv")  # a pipe can be read only once
     if path.stat().st_size == 0:
         raise LoralabError(f"{path} is empty")
+    if zipfile.is_zipfile(path) and _is_workbook(path):
+        return "xlsx"
     with open_bytes(path) as file:
         start = file.read(4096)
-    if start.startswith(b"PAR1"):
-        return "parquet"
+    if name := next((name for magic, name in _MAGIC.items() if start.startswith(magic)), ""):
+        return name
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    suffix = suffixes[-2] if suffixes[-1:] and suffixes[-1] in PACKED and len(suffixes) > 1 else (suffixes or [""])[-1]
+    begin = start.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if begin.startswith(FASTTEXT.encode()):
+        return "fasttext"
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
-    if suffix and suffix not in (*PACKED, ".txt", ".data", ".dat", ".text") and b"\x00" in start:
+    if suffix not in (*PACKED, "", ".txt", ".data", ".dat", ".text") and b"\x00" in start:
         raise LoralabError(f"{path}: unknown file format; readable: {', '.join(_SUFFIXES)}, text also as .gz, .bz2, .xz and .zip")
-    begin = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    return "jsonl" if begin.startswith(b"{") else "csv"
+    return "json" if begin.startswith((b"{", b"[{", b"[\n", b"[ ")) else "csv"
 
 
 def class_file(path: Path) -> tuple[str, ...] | None:
@@ -106,38 +109,50 @@ def class_file(path: Path) -> tuple[str, ...] | None:
 
 def _read(table: Table, data: DataConfig, known: Collection[str]) -> Iterator[ColumnChunk]:
     with _regular(table.path) as path:
+        table.format = file_format(path)
         yield from _READERS[table.format](path, data, table, known)
 
 
 @contextmanager
 def _regular(path: Path) -> Iterator[Path]:
-    """Yield the path of a file that can be read more than once: a pipe is copied to a temporary file."""
-    if path.is_file() or path.is_dir():
+    """Yield a file that can be read more than once: a copy of a pipe, the one file of a zip archive, or the file itself."""
+    if path.is_dir() or (path.is_file() and not (zipfile.is_zipfile(path) and not _is_workbook(path))):
         yield path
         return
-    with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
-        with path.open("rb") as pipe:
-            while block := pipe.read(1 << 20):
-                copy.write(block)
-        copy.flush()
-        if not os.path.getsize(copy.name):
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / path.name
+        if path.is_file():
+            with zipfile.ZipFile(path) as archive:
+                member = only_member(archive, path)
+                copy = Path(folder) / Path(member).name
+                with archive.open(member) as source, copy.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+        else:
+            with path.open("rb") as source, copy.open("wb") as target:
+                shutil.copyfileobj(source, target)
+        if not copy.stat().st_size:
             raise LoralabError(f"{path} is empty")
-        yield Path(copy.name)
+        yield copy
+
+
+def _is_workbook(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return "xl/workbook.xml" in archive.namelist()
 
 
 def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    encoding = detect_encoding(path, data.encoding)
+    encoding = _encoding(path, data, table)
     default = "\t" if ".tsv" in path.suffixes or ".tab" in path.suffixes else ","
-    dialect, notices = detect_dialect(path, encoding.name, default=default, delimiter=delimiter(data.delimiter), quotes=data.quotes)
-    table.notices += [*filter(None, (encoding.notice,)), *notices]
-    sample = first_records(path, encoding.name, dialect)
+    dialect, notices = detect_dialect(path, encoding, default=default, delimiter=delimiter(data.delimiter), quotes=data.quotes)
+    table.notices += notices
+    sample = first_records(path, encoding, dialect)
     if not sample:
         raise LoralabError(f"{path} is empty")
     header, names = _header(path, sample, data, table, known)
-    table.facts |= {"delimiter": dialect.delimiter, "header": header, "encoding": encoding.name}
+    table.facts |= {"delimiter": dialect.delimiter, "header": header}
     repeated: list[int] = []
     done = 0
-    for chunk in _delimited_chunks(path, encoding.name, dialect, names, table):
+    for chunk in _delimited_chunks(path, encoding, dialect, names, table):
         columns = [*chunk.columns.values()]
         if header and len(names) > 1 and names[0] in columns[0]:
             repeated += [done + row for row, values in enumerate(zip(*columns, strict=True)) if [*values] == names]
@@ -222,119 +237,111 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> ColumnCh
     return ColumnChunk(dict(zip(names, columns, strict=True)), {})
 
 
-def from_records(records: Iterator[Mapping[str, Any]], table: Table) -> Iterator[ColumnChunk]:
+def from_records(records: Iterator[Any], table: Table) -> Iterator[ColumnChunk]:
     """Yield mappings as columns. A key that a row does not have is a missing value."""
-    names: dict[str, int] = {}
+    names = Counter[str]()
+    records = flatten(records, table.notices)
     while rows := list(islice(records, CHUNK)):
         for row in rows:
-            for key in row:
-                names[key] = names.get(key, 0) + 1
+            names.update(map(str, row))
         yield ColumnChunk({name: [row.get(name) for row in rows] for name in names})
-    by_spelling = Counter(name.strip().casefold() for name in names)
+    if not names:
+        raise LoralabError(f"{table.path} is empty")
+    spellings = Counter(name.strip().casefold() for name in names)
     for name, count in names.items():
-        if by_spelling[name.strip().casefold()] > 1 and count < max(names.values()):
+        if spellings[name.strip().casefold()] > 1 and count < max(names.values()):
             table.notices.append(Notice(f"key {name!r} occurs in {count} rows beside another spelling of it", severity="warning"))
 
 
 def _read_jsonl(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
+    with open_text(path, _encoding(path, data, table)) as file:
+        yield from from_records(json_lines(file, table.path), table)
+
+
+def _read_json(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
+    with open_text(path, _encoding(path, data, table)) as file:
+        first = file.readline(MAX_FIELD)
+        one_line = bool(first.strip()) and _is_object(first)
+        if one_line and file.read(1):  # JSON Lines under another name
+            file.seek(0)
+            yield from from_records(json_lines(file, table.path), table)
+        else:
+            file.seek(0)
+            yield from from_records(iter(json_records(file.read(), table.path)), table)
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _encoding(path: Path, data: DataConfig, table: Table) -> str:
+    """Return the encoding of a text file, noted in the table."""
     encoding = detect_encoding(path, data.encoding)
     table.notices += filter(None, (encoding.notice,))
     table.facts["encoding"] = encoding.name
-    with open_text(path, encoding.name) as file:
-        records = _json_lines(path, file.readline)
-        first = next(records, None)
-        if first is None:
-            raise LoralabError(f"{path} is empty")
-        yield from from_records(chain((first,), records), table)
+    return encoding.name
 
 
-def _json_lines(path: Path, readline: Callable[[int], str]) -> Iterator[dict[str, Any]]:
-    number = 0
-    while line := readline(MAX_FIELD + 1):
-        number += 1
-        if len(line) > MAX_FIELD:
-            raise LoralabError(f"{path}, line {number}: longer than {MAX_FIELD} characters; write one row per line")
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise LoralabError(f"{path}, line {number}: not JSON: {error}; write one object per line") from error
-        if not isinstance(row, dict):
-            raise LoralabError(
-                f'{path}, line {number}: a {type(row).__name__}, not an object such as {{"text": ..., "label": ...}}'
-            )
-        yield row
+def _read_fasttext(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
+    """Read lines such as `__label__sports The cup final ...`."""
+    with open_text(path, _encoding(path, data, table)) as file:
+        lines = filter(str.strip, file)
+        while rows := list(islice(lines, CHUNK)):
+            words = [row.split() for row in rows]
+            labels = [[word.removeprefix(FASTTEXT) for word in row if word.startswith(FASTTEXT)] for row in words]
+            texts = [_without_labels(row) for row in rows]
+            yield ColumnChunk({"text": [*texts], "label": [*labels]})
+    table.notices.append(Notice(f"read as fastText lines: words that begin with {FASTTEXT} are labels"))
 
 
-def _read_parquet(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if len(set(columns)) < len(columns):
-                raise LoralabError(f"{path}: two columns have the same name: {', '.join(columns)}")
-            names = _feature_names(file.schema_arrow.metadata)
-            for batch in file.iter_batches(batch_size=CHUNK):
-                yield _from_arrow(batch, names)
-    except (OSError, UnicodeDecodeError, pyarrow.ArrowException) as error:
-        raise LoralabError(f"{path} cannot be read as Parquet: {error}") from error
+def _without_labels(line: str) -> str:
+    line = line.strip()
+    while line.startswith(FASTTEXT):
+        line = line.partition(" ")[2].lstrip() if " " in line else ""
+    return line
 
 
-def _read_saved_dataset(folder: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    """Read a `Dataset.save_to_disk` folder: the Arrow streams that state.json lists."""
-    import pyarrow
-
-    state = folder / "state.json"
-    if not state.is_file():
-        raise LoralabError(f"{folder} is a folder without data: neither state.json of a saved dataset nor train.csv")
-    try:
-        files = [entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
-        for name in files:
-            if Path(name).name != name:
-                raise LoralabError(f"{state} points outside its folder: {name!r}")
-            with pyarrow.memory_map(str(folder / name)) as source, pyarrow.ipc.open_stream(source) as stream:
-                names = _feature_names(stream.schema.metadata)
-                for batch in stream:
-                    yield _from_arrow(batch, names)
-    except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
-        raise LoralabError(f"{folder} cannot be read as a saved dataset: {error!r}") from error
-
-
-def _from_arrow(batch: pyarrow.RecordBatch, class_names: dict[str, tuple[str, ...]]) -> ColumnChunk:
-    return ColumnChunk({name: batch.column(i).to_pylist() for i, name in enumerate(batch.schema.names)}, class_names)
-
-
-def _feature_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Return the class names of ClassLabel columns, which `datasets` stores in the schema's metadata."""
-    try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        return {name: tuple(f["names"]) for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _read_pickle(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    yield read_pickle(path)
+def _read_excel(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
+    rows = read_rows(path)
+    sample = list(islice(rows, 200))
+    if not sample:
+        raise LoralabError(f"{path} has no rows")
+    header, names = _header(path, [["" if cell is None else str(cell) for cell in row] for row in sample], data, table, known)
+    table.facts["header"] = header
+    cells = chain(sample[header:], rows)
+    yield _columns(names, list(islice(cells, CHUNK)))
+    while part := list(islice(cells, CHUNK)):
+        yield _columns(names, part)
 
 
 _READERS: dict[str, Reader] = {
     "csv": _read_delimited,
+    "json": _read_json,
     "jsonl": _read_jsonl,
-    "parquet": _read_parquet,
-    "pickle": _read_pickle,
-    "dataset": _read_saved_dataset,
+    "fasttext": _read_fasttext,
+    "xlsx": _read_excel,
+    "arrow": lambda path, *_: read_arrow(path),
+    "parquet": lambda path, *_: read_parquet(path),
+    "pickle": lambda path, *_: iter((read_pickle(path),)),
+    "dataset": lambda path, *_: read_saved_dataset(path),
 }
 _SUFFIXES = {
     ".csv": "csv",
     ".tsv": "csv",
     ".tab": "csv",
+    ".json": "json",
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".parquet": "parquet",
     ".pkl": "pickle",
     ".pickle": "pickle",
+    ".xlsx": "xlsx",
+    ".feather": "arrow",
+    ".arrow": "arrow",
 }
 """Suffix → format. Other files are read by their content."""
+READABLE = tuple(_SUFFIXES)
+"""The suffixes of data files."""

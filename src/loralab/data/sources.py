@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from loralab.config import DataConfig
-from loralab.config.paths import local_path, similar_file
+from loralab.config.paths import local_path
 from loralab.data.clean import replace_surrogates
 from loralab.data.columns import Columns, LabelNeed, find_columns, resolve_names
+from loralab.data.folders import AG_NEWS_CLASSES, Part, find_parts
 from loralab.data.labels import (
     UNLABELLED,
     ClassTable,
@@ -31,19 +32,6 @@ from loralab.data.readers import PUBLISHED, class_file, open_table
 from loralab.data.types import ColumnChunk, Examples, Notice, list_rows
 from loralab.errors import LoralabError
 from loralab.storage.data_contract import DataContract
-
-AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
-AG_NEWS_HUB = ("fancyzhx/ag_news", {"train": "data/train-00000-of-00001.parquet", "test": "data/test-00000-of-00001.parquet"})
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".csv.gz", ".tsv.gz", ".jsonl.gz")
-
-
-@dataclass(frozen=True)
-class Parts:
-    """The files of a source: training rows, and validation and test rows if the source has them."""
-
-    train: Path
-    validation: Path | None = None
-    test: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -94,23 +82,23 @@ def load_source(data: DataConfig) -> Source:
         raise LoralabError(f"{data.source} has only one class ({only}): a classifier needs at least two")
     train, left_out = keep_labelled(raw, labels, table, data.strict)
     run = contract(raw, table)
-    collected = {"train": (*raw.notices, *notices, *left_out)}
+    collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out)}
     given: dict[str, Examples | None] = {}
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
-        path = local_path(setting) if isinstance(setting, str) else own if setting is None else None
-        given[part], collected[part] = _read_part(path, data, table, run, asked=isinstance(setting, str))
-        if own is not None and path != own:
-            collected[part] += (Notice(f"{own} is not used: data.{part}={setting}"),)
+        files = (local_path(setting),) if isinstance(setting, str) else own if setting is None else ()
+        given[part], collected[part] = _read_part(files, data, table, run, asked=isinstance(setting, str))
+        if own and files != own:
+            collected[part] += (Notice(f"{own[0]} is not used: data.{part}={setting}"),)
     return Source(train, given["validation"], given["test"], raw.columns, table, run, collected)
 
 
 def _read_part(
-    path: Path | None, data: DataConfig, table: ClassTable, run: DataContract, asked: bool
+    files: Part, data: DataConfig, table: ClassTable, run: DataContract, asked: bool
 ) -> tuple[Examples | None, tuple[Notice, ...]]:
     """Return the labelled rows of a validation or test file; None without a file, or without labels if nobody asked for it."""
-    if path is None:
+    if not files:
         return None, ()
-    raw = read_raw(path, data, run)
+    raw, path = read_raw(files, data, run), files[0]
     labels, hidden = _known_labels(raw, table)
     if not any(label is not None for label in labels):
         reason = "all its labels are -1" if hidden else "no labels"
@@ -208,8 +196,10 @@ def contract(raw: RawExamples, table: ClassTable) -> DataContract:
 _FACTS = ("format", "delimiter", "encoding", "header")
 
 
-def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need: LabelNeed = "named") -> RawExamples:
-    """Read the text and label columns of a file. Raises LoralabError for a file without rows or without these columns.
+def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = None, need: LabelNeed = "named") -> RawExamples:
+    """Read the text and label columns of a file, or of several shards in order.
+
+    Raises LoralabError for a file without rows or without these columns.
 
     run: what a trained run knows of its columns.
     """
@@ -218,8 +208,10 @@ def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need
     extra: dict[str, list[object]] = {}
     columns: Columns | None = None
     names: tuple[str, ...] = ()
-    table = open_table(path, data, known_columns(run))
-    for chunk in table.chunks:
+    shards = files if isinstance(files, tuple) else (files,)
+    tables = [open_table(shard, data, known_columns(run)) for shard in shards]
+    path, table = shards[0], tables[0]
+    for chunk in chain.from_iterable(shard.chunks for shard in tables):
         if columns is None:
             columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), labels=need)
             for setting, wanted in (("group", data.group), ("time", data.time)):
@@ -235,9 +227,12 @@ def read_raw(path: Path, data: DataConfig, run: DataContract | None = None, need
         raise LoralabError(f"{path} has no rows")
     if columns.label == PUBLISHED[0] and not names:
         names = class_file(path) or ()
+    said = tuple(dict.fromkeys(notice for shard in tables for notice in shard.notices))
+    if len(shards) > 1:
+        said = (Notice(f"{len(shards)} files are read in order, from {path.name} to {shards[-1].name}"), *said)
     facts = {"format": table.format, **table.facts}
     groups, times = (extra.get(name) if name else None for name in (data.group, data.time))
-    return RawExamples(path, texts, labels, names, columns, (*table.notices, *notices), facts, groups, times)
+    return RawExamples(path, texts, labels, names, columns, (*said, *notices), facts, groups, times)
 
 
 def known_columns(run: DataContract | None) -> tuple[str, ...]:
@@ -253,58 +248,6 @@ def run_columns(run: DataContract | None) -> Columns | None:
 def missing_texts(examples: Examples) -> list[int]:
     """Return the row numbers of empty and blank texts."""
     return [int(row) for row, text in zip(examples.rows, examples.texts, strict=True) if not text.strip()]
-
-
-def find_parts(source: str) -> Parts:
-    """Return the files of a source."""
-    if source == "sample":
-        folder = Path(str(resources.files("loralab.data") / "sample"))
-        return Parts(folder / "train.csv", test=folder / "test.csv")
-    if source == "ag_news":
-        return Parts(_fetch_ag_news("train"), test=_fetch_ag_news("test"))
-    path = local_path(source)
-    if not path.exists():
-        raise LoralabError(f"there is no file or folder {source}{similar_file(path)}; data sets by name: sample, ag_news")
-    if path.is_dir() and not (path / "state.json").is_file():
-        train, validation, test = (
-            _find_part(path, *names) for names in (("train",), ("validation", "valid", "dev", "val"), ("test",))
-        )
-        if train is None:
-            raise LoralabError(f"{source} has no training part: expected train.csv, .jsonl, .parquet or a saved dataset in train/")
-        return Parts(train, validation, test)
-    return Parts(path)
-
-
-def _find_part(folder: Path, *names: str) -> Path | None:
-    for name in names:
-        saved = folder / name
-        if (saved / "state.json").is_file():
-            return saved
-        if file := next((path for suffix in _SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None):
-            return file
-    return None
-
-
-def _fetch_ag_news(part: str) -> Path:
-    """Return the file of one part, from the local Hugging Face cache or else from the hub."""
-    from huggingface_hub import snapshot_download
-
-    repository, files = AG_NEWS_HUB
-    options: dict[str, Any] = {"repo_type": "dataset", "allow_patterns": list(files.values())}
-    try:
-        try:
-            path = Path(snapshot_download(repository, local_files_only=True, **options)) / files[part]
-            if path.is_file():
-                return path
-        except OSError:
-            pass  # not in the cache: download it
-        return Path(snapshot_download(repository, **options)) / files[part]
-    except Exception as error:  # the hub's client raises errors of several libraries when there is no network
-        raise LoralabError(
-            f"data.source=ag_news is not cached, and downloading it failed ({type(error).__name__}).\n"
-            f"  Use a folder with the published train.csv, test.csv and classes.txt: data.source=FOLDER,\n"
-            f"  or the data set that loralab includes: data.source=sample"
-        ) from error
 
 
 def chunk_texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:

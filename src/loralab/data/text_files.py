@@ -46,7 +46,7 @@ class Encoding:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, decompressed if its first bytes say gzip, bzip2, xz, or zip with one file."""
+    """Open a file for reading, decompressed if its first bytes say gzip, bzip2 or xz."""
     try:
         with path.open("rb") as file:
             start = file.read(6)
@@ -54,13 +54,10 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         if opener is not None:
             with opener(path) as unpacked:
                 yield unpacked
-        elif start.startswith(b"PK\x03\x04"):
-            with zipfile.ZipFile(path) as archive, archive.open(only_member(archive, path)) as member:
-                yield member
         else:
             with path.open("rb") as file:
                 yield file
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise LoralabError(f"cannot read {path}: {error}") from error
 
 

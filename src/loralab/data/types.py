@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 Severity = Literal["note", "warning", "error"]
+CHUNK = 8192
+"""Rows per chunk: the memory that streaming a large file takes."""
 MAX_LISTED = 8
 """Most rows or names that a message lists."""
 Hidden = npt.NDArray[np.float32] | npt.NDArray[np.float16] | npt.NDArray[np.uint16]

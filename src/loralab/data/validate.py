@@ -14,9 +14,10 @@ from loralab.config import DataConfig
 from loralab.config.paths import local_path
 from loralab.data.clean import normalize_text
 from loralab.data.columns import Columns
+from loralab.data.folders import find_parts
 from loralab.data.labels import label_text as label_key
 from loralab.data.labels import natural_key
-from loralab.data.sources import RawExamples, find_parts, read_raw, training_classes
+from loralab.data.sources import RawExamples, read_raw, training_classes
 
 MIN_CLASS_ROWS = 10
 """Fewer rows of a class can hardly be learned and divided among the splits."""
@@ -57,13 +58,14 @@ def check_source(source: str, data: DataConfig | None = None, *, test: str | Non
     """
     data = data or DataConfig()
     parts = find_parts(source)
-    train_path, test_path = parts.train, local_path(test) if test else parts.test
+    train_path = parts.train
+    test_path = (local_path(test),) if test else parts.test or None
     train_rows = _name_labels(read_raw(train_path, data, need="wanted"))
-    reports = [_report(train_path, train_rows, _file_findings(train_rows))]
+    reports = [_report(train_path[0], train_rows, _file_findings(train_rows))]
     if test_path is not None:
         test_rows = _name_labels(read_raw(test_path, data))
         findings = [*_file_findings(test_rows), *_shared_findings(train_rows, test_rows)]
-        reports.append(_report(test_path, test_rows, findings))
+        reports.append(_report(test_path[0], test_rows, findings))
     return reports
 
 

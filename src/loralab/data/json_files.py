@@ -1,0 +1,207 @@
+"""JSON documents and JSON Lines → records: lists of objects, and tables as pandas and `datasets` write them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO, Any
+
+from loralab.data.columns import USUAL_NAMES, list_names
+from loralab.data.delimited import is_usual
+from loralab.errors import LoralabError
+
+MAX_LINE = 1 << 20
+"""Most characters of a line of JSON Lines. A longer one means a file with everything in one line."""
+EXAMPLE = '{"text": ..., "label": ...}'
+
+
+@dataclass(frozen=True)
+class JsonTable:
+    """Rows of a JSON document: objects, or lists of values without column names. read_as: what was taken for the rows."""
+
+    rows: Sequence[Any]
+    read_as: str = ""
+
+
+def json_lines(file: IO[str], where: object) -> Iterator[dict[str, Any]]:
+    """Yield the objects of JSON Lines. Raises LoralabError with the line for one that is none."""
+    number = 0
+    while line := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise LoralabError(f"{where}, line {number}: longer than {MAX_LINE} characters; write one row per line")
+        if not line.strip():
+            continue
+        try:
+            row = as_record(_parse(line))
+        except (ValueError, RecursionError) as error:
+            raise LoralabError(f"{where}, line {number}: not JSON: {error}; write one object per line") from error
+        if not isinstance(row, dict):
+            raise LoralabError(f"{where}, line {number}: a {type(row).__name__}, not an object such as {EXAMPLE}")
+        yield row
+
+
+def is_json_lines(file: IO[str]) -> bool:
+    """Whether the first line that is not blank is an object or spaCy's pair, and another line follows. Reads the file's beginning."""
+    while line := file.readline(MAX_LINE):
+        if line.strip():
+            break
+    try:
+        first = as_record(json.loads(line))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(first, dict) and any(line.strip() for line in iter(lambda: file.readline(MAX_LINE), ""))
+
+
+def json_documents(text: str, where: object) -> list[Any]:
+    """Return the JSON values of a text, usually one. Raises LoralabError with the line of what is not JSON."""
+    decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
+    values, position = list[Any](), 0
+    while stripped := text[position : position + 1].isspace() or position < len(text):
+        if stripped and text[position].isspace():
+            position += 1
+            continue
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            raise LoralabError(f"{where}, line {error.lineno}: not JSON: {error.msg}") from error
+        except (ValueError, RecursionError) as error:
+            raise LoralabError(f"{where} is not JSON: {error}") from error
+        values.append(value)
+    return values
+
+
+def _parse(line: str) -> Any:
+    return json.loads(line, object_pairs_hook=_unique_keys)
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object. Raises ValueError if a key occurs twice: the json module would keep the last value alone."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} occurs twice in an object")
+    return row
+
+
+def as_record(row: Any) -> Any:
+    """Return spaCy's pair of a text and its annotation as one object, anything else as it is."""
+    if isinstance(row, list) and len(row) == 2 and isinstance(row[0], str) and isinstance(row[1], dict):
+        return {"text": row[0], **row[1]}
+    return row
+
+
+def tables_in(content: Any) -> dict[str, Any]:
+    """Return the tables of an object that holds several, such as {"train": [...], "test": [...]}; {} for one table."""
+    if not isinstance(content, dict) or {"columns", "data"} <= content.keys():
+        return {}
+    tables = {key: value for key, value in content.items() if _is_table(value)}
+    return tables if len(tables) > 1 else {}
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value is a list of rows, or columns of equal length."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(row, (dict, list)) for row in value)
+    return isinstance(value, dict) and bool(value) and all(isinstance(column, list) for column in value.values())
+
+
+def read_document(content: Any, where: object, known: Collection[str] = ()) -> JsonTable:
+    """Return the rows of a JSON document. known: column names that the user or the run knows.
+
+    Raises LoralabError for a document of another shape, and for one with two readings.
+    """
+    if isinstance(content, list):
+        return JsonTable(_rows(content, where))
+    if not isinstance(content, dict):
+        raise LoralabError(f"{where} holds a {type(content).__name__}, not a list of objects such as {EXAMPLE}")
+    if tables := tables_in(content):
+        names = [*tables]
+        raise LoralabError(f"{where} has several tables ({list_names(names)}): name one, such as {where}/{names[0]}")
+    if {"columns", "data"} <= content.keys() and isinstance(content["columns"], list):
+        return _split_table(content, where)
+    lists = {key: value for key, value in content.items() if _is_table(value)}
+    if len(lists) == 1 and isinstance(rows := next(iter(lists.values())), list) and not _same_lengths(content):
+        return JsonTable(_rows(rows, where), f"the rows are the list {next(iter(lists))!r}")
+    if content and all(isinstance(value, list) for value in content.values()):
+        return _columns(content, where, known)
+    if content and all(isinstance(value, dict) for value in content.values()):
+        return _nested(content, where, known)
+    if content and not any(isinstance(value, list) for value in content.values()):
+        return JsonTable([content])
+    raise LoralabError(f"{where} holds an object with the keys {list_names([*content])}: write a list of objects such as {EXAMPLE}")
+
+
+def _same_lengths(content: Mapping[str, Any]) -> bool:
+    """Whether an object holds several lists of one length: columns, one of them with lists or objects as values."""
+    lengths = [len(value) if isinstance(value, list) else -1 for value in content.values()]
+    return len(lengths) > 1 and lengths[0] >= 0 and len({*lengths}) == 1
+
+
+def _rows(values: Sequence[Any], where: object) -> Sequence[Any]:
+    """Return rows of one kind: objects, texts as objects, or lists of values of one length."""
+    rows = [as_record(value) for value in values]
+    if rows and all(isinstance(row, str) for row in rows):
+        return [{"text": row} for row in rows]
+    kind: type = list if rows and isinstance(rows[0], list) else dict
+    for i, row in enumerate(rows):
+        if not isinstance(row, kind):
+            raise LoralabError(f"{where}, row {i}: a {type(row).__name__}, not an object such as {EXAMPLE}")
+        if kind is list and len(row) != len(rows[0]):
+            raise LoralabError(f"{where}, row {i}: {len(row)} values, not {len(rows[0])}: write objects such as {EXAMPLE}")
+    return rows
+
+
+def _split_table(content: Mapping[str, Any], where: object) -> JsonTable:
+    """Return the rows of pandas' orient="split"."""
+    names, rows, index = content["columns"], content["data"], content.get("index")
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        raise LoralabError(f"{where}: the rows in 'data' do not have the {len(names)} values that 'columns' names")
+    records = [dict(zip(map(str, names), row, strict=True)) for row in rows]
+    keys = index if isinstance(index, list) and len(index) == len(rows) else range(len(rows))
+    return JsonTable(_with_index(records, keys), "the table is that of pandas, orient='split'")
+
+
+def _columns(content: Mapping[str, Sequence[Any]], where: object, known: Collection[str]) -> JsonTable:
+    """Return the rows of {"text": [...], "label": [...]}. Lists by class name are refused."""
+    lengths = {name: len(column) for name, column in content.items()}
+    if not any(_is_column(name, known) for name in content):
+        raise LoralabError(
+            f"{where}: the lists {list_names([*content])} may be columns, or the texts of one class each: "
+            f"write a list of objects such as {EXAMPLE}, or name a column with data.text"
+        )
+    if len({*lengths.values()}) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in [*lengths.items()][:8])
+        raise LoralabError(f"{where}: its columns differ in length ({counts}): fill in the missing values")
+    rows = zip(*content.values(), strict=True)
+    return JsonTable([dict(zip(content, row, strict=True)) for row in rows], "each key is a column")
+
+
+def _nested(content: Mapping[str, Mapping[str, Any]], where: object, known: Collection[str]) -> JsonTable:
+    """Return the rows of pandas' orient="columns", {"text": {"0": ...}}, or orient="index", {"0": {"text": ...}}."""
+    inner = [*dict.fromkeys(key for value in content.values() for key in value)]
+    outer_names, inner_names = (any(_is_column(name, known) for name in names) for names in (content, inner))
+    if outer_names == inner_names:
+        outer_names, inner_names = (not all(name.lstrip("-").isdecimal() for name in names) for names in (content, inner))
+    if outer_names == inner_names:
+        raise LoralabError(
+            f"{where}: {list_names([*content])} may be rows or columns: write a list of objects such as {EXAMPLE}, "
+            f"or name a column with data.text"
+        )
+    if outer_names:
+        records = [{name: column.get(key) for name, column in content.items()} for key in inner]
+        return JsonTable(_with_index(records, inner), "the table is that of pandas, orient='columns'")
+    return JsonTable(_with_index([dict(row) for row in content.values()], [*content]), "each key is a row, orient='index' of pandas")
+
+
+def _is_column(name: str, known: Collection[str]) -> bool:
+    return name in known or is_usual(name, USUAL_NAMES)
+
+
+def _with_index(records: list[dict[str, Any]], keys: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return records with their keys as column `index`, unless these only count the rows."""
+    keys = [*keys]
+    if [str(key) for key in keys] == [str(i) for i in range(len(records))] or any("index" in row for row in records):
+        return records
+    return [{"index": key, **row} for key, row in zip(keys, records, strict=True)]
