@@ -121,10 +121,10 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, case: str) -> None:
     ("name", "write", "expected"),
     [
         ("a.json", dump({"train": RECORDS, "test": RECORDS}), "several tables (train, test)"),
-        ("a.json", dump({"a": 1, "b": 2}), "an object with keys a, b"),
-        ("a.json", dump([1, 2]), "holds a int"),
+        ("a.json", dump({"a": 1, "b": 2}), "name the text and the label column"),
+        ("a.json", dump([1, 2]), "row 0: a int, not an object"),
         ("a.json", dump("text"), "holds a str"),
-        ("a.json", lambda path: path.write_text('[{"text": '), "is not JSON"),
+        ("a.json", lambda path: path.write_text('[{"text": '), "line 1: not JSON"),
         ("a.json", dump([]), "is empty"),
         (
             "a.zip",

@@ -16,11 +16,12 @@ from typing import Any
 
 from loralab.config import DataConfig
 from loralab.config.paths import local_path, similar_file
+from loralab.data.annotation_exports import flatten
 from loralab.data.arrow_csv import is_well_formed, read_columns
 from loralab.data.arrow_files import read_arrow, read_parquet, read_saved_dataset
 from loralab.data.columns import USUAL_NAMES
 from loralab.data.delimited import MAX_FIELD, Dialect, detect_dialect, first_records, has_header, read_records
-from loralab.data.json_files import flatten, json_lines, json_records
+from loralab.data.json_files import json_documents, json_lines, read_document
 from loralab.data.safe_pickle import read_pickle
 from loralab.data.spreadsheets import read_rows
 from loralab.data.text_files import detect_encoding, only_member, open_bytes, open_text
@@ -267,7 +268,12 @@ def _read_json(path: Path, data: DataConfig, table: Table, known: Collection[str
             yield from from_records(json_lines(file, table.path), table)
         else:
             file.seek(0)
-            yield from from_records(iter(json_records(file.read(), table.path)), table)
+            documents = json_documents(file.read(), table.path)
+            content = documents[0] if len(documents) == 1 else documents
+            document = read_document(content, table.path, known)
+            if document.read_as:
+                table.notices.append(Notice(document.read_as))
+            yield from from_records(iter(document.rows), table)
 
 
 def _is_object(line: str) -> bool:
