@@ -230,8 +230,8 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
         ["u.csv", "label"],
     ),
     "too few rows": (
-        _rows("few.csv", [("a", "x"), ("b", "y"), ("c", "x")], ("text", "label")),
-        ["of 3 rows", "both sides need at least 2 rows"],
+        _rows("few.csv", [("a", "x"), ("b", "y"), ("c", "x")], ("text", "label"), "data.test=3"),
+        ["holds out 3 of 3 rows"],
     ),
     "test takes everything": (_good("data.test=48"), ["data.test=48", "48 rows"]),
     "negative test": (_good("data.test=-0.2"), ["data.test=-0.2"]),

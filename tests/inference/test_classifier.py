@@ -410,6 +410,7 @@ def test_every_kind_of_file_is_classified_in_order(
     classifier: Classifier, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readers, "CHUNK", 4)
+    monkeypatch.setattr("loralab.data.arrow_files.CHUNK", 4)
     counted: list[int] = []
     rows = classifier.predict_file(KINDS[kind](tmp_path / kind), tmp_path / "out.csv", progress=counted.append).rows
     assert rows == len(TEXTS)
@@ -504,6 +505,7 @@ def test_stop_in_the_middle_leaves_nothing(
             raise error
 
     monkeypatch.setattr(readers, "CHUNK", 4)
+    monkeypatch.setattr("loralab.data.arrow_files.CHUNK", 4)
     source = _csv(tmp_path / "in.csv")
     with pytest.raises(error):
         classifier.predict_file(source, tmp_path / "out.csv", progress=stop)

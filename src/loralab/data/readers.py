@@ -73,30 +73,6 @@ def read_chunks(path: Path, data: DataConfig | None = None) -> Iterator[ColumnCh
     yield from open_table(path, data).chunks
 
 
-def file_format(path: Path) -> str:
-    """Return the name of a file's format: by its first bytes if these tell it, else by its suffix, else by its text."""
-    if path.is_dir():
-        return "dataset"
-    if path.stat().st_size == 0:
-        raise LoralabError(f"{path} is empty")
-    if zipfile.is_zipfile(path) and _is_workbook(path):
-        return "xlsx"
-    with open_bytes(path) as file:
-        start = file.read(4096)
-    if name := next((name for magic, name in _MAGIC.items() if start.startswith(magic)), ""):
-        return name
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    suffix = suffixes[-2] if suffixes[-1:] and suffixes[-1] in PACKED and len(suffixes) > 1 else (suffixes or [""])[-1]
-    begin = start.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if begin.startswith(FASTTEXT.encode()):
-        return "fasttext"
-    if suffix in _SUFFIXES:
-        return _SUFFIXES[suffix]
-    if suffix not in (*PACKED, "", ".txt", ".data", ".dat", ".text") and b"\x00" in start:
-        raise LoralabError(f"{path}: unknown file format; readable: {', '.join(_SUFFIXES)}, text also as .gz, .bz2, .xz and .zip")
-    return "json" if begin.startswith((b"{", b"[{", b"[\n", b"[ ")) else "csv"
-
-
 def class_file(path: Path) -> tuple[str, ...] | None:
     """Return the class names of the published layout: the lines of classes.txt in the same folder. None without one."""
     file = path.parent / PUBLISHED_CLASSES
@@ -109,36 +85,11 @@ def class_file(path: Path) -> tuple[str, ...] | None:
 
 
 def _read(table: Table, data: DataConfig, known: Collection[str]) -> Iterator[ColumnChunk]:
-    with _regular(table.path) as path:
+    with unpacked(table.path) as (path, table.inner):
         table.format = file_format(path)
-        yield from _READERS[table.format](path, data, table, known)
-
-
-@contextmanager
-def _regular(path: Path) -> Iterator[Path]:
-    """Yield a file that can be read more than once: a copy of a pipe, the one file of a zip archive, or the file itself."""
-    if path.is_dir() or (path.is_file() and not (zipfile.is_zipfile(path) and not _is_workbook(path))):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        if path.is_file():
-            with zipfile.ZipFile(path) as archive:
-                member = only_member(archive, path)
-                copy = Path(folder) / Path(member).name
-                with archive.open(member) as source, copy.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-        else:
-            with path.open("rb") as source, copy.open("wb") as target:
-                shutil.copyfileobj(source, target)
-        if not copy.stat().st_size:
-            raise LoralabError(f"{path} is empty")
-        yield copy
-
-
-def _is_workbook(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return "xl/workbook.xml" in archive.namelist()
+        if table.inner and table.format not in ("json", "xlsx"):
+            raise LoralabError(f"{table.path}: the file holds one table: name the file itself, {table.path.parent}")
+        yield from read_exports(_READERS[table.format](path, data, table, known), table.notices)
 
 
 def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
@@ -150,7 +101,7 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
     if not sample:
         raise LoralabError(f"{path} is empty")
     header, names = _header(path, sample, data, table, known)
-    table.facts |= {"delimiter": dialect.delimiter, "header": header}
+    table.facts = {"delimiter": dialect.delimiter, "header": header, **table.facts}
     repeated: list[int] = []
     done = 0
     for chunk in _delimited_chunks(path, encoding, dialect, names, table):
@@ -238,13 +189,12 @@ def _columns(names: Sequence[str], rows: Sequence[Sequence[object]]) -> ColumnCh
     return ColumnChunk(dict(zip(names, columns, strict=True)), {})
 
 
-def from_records(records: Iterator[Any], table: Table) -> Iterator[ColumnChunk]:
-    """Yield mappings as columns. A key that a row does not have is a missing value."""
+def from_records(records: Iterator[dict[str, Any]], table: Table) -> Iterator[ColumnChunk]:
+    """Yield objects as columns. A key that a row does not have is a missing value."""
     names = Counter[str]()
-    records = flatten(records, table.notices)
     while rows := list(islice(records, CHUNK)):
         for row in rows:
-            names.update(map(str, row))
+            names.update(row)
         yield ColumnChunk({name: [row.get(name) for row in rows] for name in names})
     if not names:
         raise LoralabError(f"{table.path} is empty")
@@ -254,33 +204,24 @@ def from_records(records: Iterator[Any], table: Table) -> Iterator[ColumnChunk]:
             table.notices.append(Notice(f"key {name!r} occurs in {count} rows beside another spelling of it", severity="warning"))
 
 
-def _read_jsonl(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    with open_text(path, _encoding(path, data, table)) as file:
-        yield from from_records(json_lines(file, table.path), table)
-
-
 def _read_json(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
+    """Read JSON Lines, or a JSON document of any shape, whatever the suffix says."""
     with open_text(path, _encoding(path, data, table)) as file:
-        first = file.readline(MAX_FIELD)
-        one_line = bool(first.strip()) and _is_object(first)
-        if one_line and file.read(1):  # JSON Lines under another name
-            file.seek(0)
+        lines = not table.inner and is_json_lines(file, single=table.format == "jsonl")
+        file.seek(0)
+        if lines:
             yield from from_records(json_lines(file, table.path), table)
-        else:
-            file.seek(0)
-            documents = json_documents(file.read(), table.path)
-            content = documents[0] if len(documents) == 1 else documents
-            document = read_document(content, table.path, known)
-            if document.read_as:
-                table.notices.append(Notice(document.read_as))
-            yield from from_records(iter(document.rows), table)
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
-        return False
+            return
+        content = read_content(file, table.path, lines=table.format == "jsonl")
+        if table.inner:
+            content = table_in(content, table.inner, table.path)
+        document = read_document(content, table.path, known)
+    if document.read_as:
+        table.notices.append(Notice(document.read_as))
+    if document.rows and isinstance(document.rows[0], list):
+        yield from _from_rows(path, document.rows, data, table, known)
+    else:
+        yield from from_records(iter(document.rows), table)
 
 
 def _encoding(path: Path, data: DataConfig, table: Table) -> str:
@@ -292,41 +233,32 @@ def _encoding(path: Path, data: DataConfig, table: Table) -> str:
 
 
 def _read_fasttext(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    """Read lines such as `__label__sports The cup final ...`."""
-    with open_text(path, _encoding(path, data, table)) as file:
-        lines = filter(str.strip, file)
-        while rows := list(islice(lines, CHUNK)):
-            words = [row.split() for row in rows]
-            labels = [[word.removeprefix(FASTTEXT) for word in row if word.startswith(FASTTEXT)] for row in words]
-            texts = [_without_labels(row) for row in rows]
-            yield ColumnChunk({"text": [*texts], "label": [*labels]})
-    table.notices.append(Notice(f"read as fastText lines: words that begin with {FASTTEXT} are labels"))
-
-
-def _without_labels(line: str) -> str:
-    line = line.strip()
-    while line.startswith(FASTTEXT):
-        line = line.partition(" ")[2].lstrip() if " " in line else ""
-    return line
+    with open_text(path, _encoding(path, data, table), newline="\n") as file:
+        yield from read_fasttext(file, table.path)
+    table.notices.append(Notice(f"read as fastText lines: words that begin with {PREFIX} are labels"))
 
 
 def _read_excel(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    rows = read_rows(path)
-    sample = list(islice(rows, 200))
-    if not sample:
-        raise LoralabError(f"{path} has no rows")
-    header, names = _header(path, [["" if cell is None else str(cell) for cell in row] for row in sample], data, table, known)
+    rows = read_sheet(path, table.path, table.inner, table.notices)
+    yield from _from_rows(path, rows, data, table, known)
+
+
+def _from_rows(
+    path: Path, rows: Sequence[Sequence[object]], data: DataConfig, table: Table, known: Collection[str]
+) -> Iterator[ColumnChunk]:
+    """Yield rows of values of any type; the first may name the columns."""
+    sample = [["" if cell is None else str(cell) for cell in row] for row in rows[:200]]
+    header, names = _header(path, sample, data, table, known)
     table.facts["header"] = header
-    cells = chain(sample[header:], rows)
-    yield _columns(names, list(islice(cells, CHUNK)))
-    while part := list(islice(cells, CHUNK)):
-        yield _columns(names, part)
+    yield _columns(names, rows[header : CHUNK + header])
+    for start in range(CHUNK + header, len(rows), CHUNK):
+        yield _columns(names, rows[start : start + CHUNK])
 
 
 _READERS: dict[str, Reader] = {
     "csv": _read_delimited,
     "json": _read_json,
-    "jsonl": _read_jsonl,
+    "jsonl": _read_json,
     "fasttext": _read_fasttext,
     "xlsx": _read_excel,
     "arrow": lambda path, *_: read_arrow(path),
@@ -334,20 +266,15 @@ _READERS: dict[str, Reader] = {
     "pickle": lambda path, *_: iter((read_pickle(path),)),
     "dataset": lambda path, *_: read_saved_dataset(path),
 }
-_SUFFIXES = {
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".tab": "csv",
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".parquet": "parquet",
-    ".pkl": "pickle",
-    ".pickle": "pickle",
-    ".xlsx": "xlsx",
-    ".feather": "arrow",
-    ".arrow": "arrow",
-}
-"""Suffix → format. Other files are read by their content."""
-READABLE = tuple(_SUFFIXES)
-"""The suffixes of data files."""
+"""Format → reader."""
+
+
+def inner_tables(path: Path) -> list[str]:
+    """Return the names of the tables in a file: the data files of an archive, the sheets of a workbook, the tables of a JSON object.
+
+    A file of one table has none.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        return []
+    with unpacked_tables(path) as names:
+        return names
