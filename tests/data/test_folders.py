@@ -66,11 +66,11 @@ def test_the_parts_of_a_folder_are_found(tmp_path: Path, names: tuple[str, ...])
 
 def test_shards_are_read_in_order(tmp_path: Path) -> None:
     for i in (10, 2, 1):
-        write(tmp_path / "data" / f"train-{i}-of-10.parquet", f"shard {i}")
+        write(tmp_path / "data" / f"train-{i}.parquet", f"shard {i}")
     source = load_source(DataConfig(source=str(tmp_path)))
     assert source.train.texts == [f"shard {i} {row}" for i in (1, 2, 10) for row in range(8)]
     assert source.train.rows.tolist() == list(range(24))
-    assert "3 files are read in order, from train-1-of-10.parquet to train-10-of-10.parquet" in str(source.notices["train"][0])
+    assert "3 files are read in order, from train-1.parquet to train-10.parquet" in str(source.notices["train"][0])
 
 
 @pytest.mark.parametrize(

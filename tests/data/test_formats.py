@@ -135,7 +135,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, case: str) -> None:
         (
             "a.xlsx",
             lambda path: workbook(path, [["text", "label"], ["a", "x"]], [["text"], ["b"]]),
-            "2 sheets with rows (Sheet 1, Sheet 2)",
+            "2 sheets with rows ('Sheet 1', 'Sheet 2'): name one, such as ",
         ),
         ("a.xlsx", lambda path: workbook(path, []), "0 sheets with rows (none)"),
     ],
@@ -164,7 +164,7 @@ def test_fasttext_lines_are_read(tmp_path: Path, name: str) -> None:
 
 def test_several_fasttext_labels_of_a_line_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("__label__a x\n__label__a __label__b y\n")
-    assert "several labels in row 1" in refused(tmp_path / "a.txt")
+    assert "several labels in line 2, such as a, b" in refused(tmp_path / "a.txt")
 
 
 # Annotation tools
@@ -251,7 +251,7 @@ def test_rejected_rows_are_left_out_of_training_and_counted(tmp_path: Path) -> N
     source = load_source(DataConfig(source=str(path)))
     assert len(source.train) == 20
     said = " ".join(map(str, source.notices["train"]))
-    assert "10 rejected rows have no label" in said
+    assert "column 'answer': 10 of 30 rows are not accepted (rejected)" in said
     assert "10 of 30 rows have no label and are left out" in said
 
 

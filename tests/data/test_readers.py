@@ -18,8 +18,8 @@ import pytest
 
 from loralab.config import DataConfig
 from loralab.data.readers import MAX_FIELD, open_table, read_chunks
-from loralab.data.types import CHUNK
 from loralab.data.sources import read_raw
+from loralab.data.types import CHUNK
 from loralab.errors import LoralabError
 
 PICKLES = Path(__file__).parent / "pickles"
@@ -291,7 +291,7 @@ def test_text_is_read_whatever_the_suffix(tmp_path: Path, name: str) -> None:
     assert columns(put(tmp_path / name, "text,label\na,b\n")) == {"text": ["a"], "label": ["b"]}
 
 
-@pytest.mark.parametrize("content", [b"%PDF-1.7\n\x00\x01", b"\x89PNG\r\n\x1a\n\x00\x00"])
+@pytest.mark.parametrize("content", [b"\x7fELF\x02\x00\x01", b"\x89PNG\r\n\x1a\n\x00\x00"])
 def test_other_binary_files_are_refused_with_the_readable_formats(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "rows.bin"
     path.write_bytes(content)

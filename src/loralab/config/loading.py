@@ -18,7 +18,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 
 from loralab.config import reference
 from loralab.config.hints import other_names, similar_settings, similar_value, unknown_setting
-from loralab.config.paths import local_path, similar_file
+from loralab.config.paths import local_path, similar_file, split_path
 from loralab.config.schema import COLUMN_SETTINGS, NONE_WORDS, DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
 from loralab.config.yaml_core import dump_yaml, parse_yaml, yaml_problem
 from loralab.errors import LoralabError, suggest
@@ -241,7 +241,7 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
     if path.suffix in (".yaml", ".yml"):
         content = {key: value for key, value in read_yaml(path).items() if key not in ("about", "search")}
         return _nest(content, source), source
-    if source in NAMED_SOURCES or path.exists():
+    if source in NAMED_SOURCES or split_path(path)[0].exists():
         settings = dict(recipes["quickstart"].settings)
         settings["data"] = {**settings.get("data", {}), "source": source}
         return settings, f"quickstart on {source}"

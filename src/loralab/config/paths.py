@@ -23,6 +23,15 @@ def local_path(path: str | Path) -> Path:
     return Path(text).expanduser()
 
 
+def split_path(path: Path) -> tuple[Path, str]:
+    """Return the file of a path and the rest, which names a table in it, as in `book.xlsx/Sheet2` or `data.zip/train.csv`."""
+    if not path.exists():
+        for parent in path.parents:
+            if parent.is_file():
+                return parent, path.relative_to(parent).as_posix()
+    return path, ""
+
+
 def similar_file(path: Path) -> str:
     """Return `; did you mean 'train.csv'?` for a misspelt name in an existing folder."""
     return suggest(path.name, sorted(entry.name for entry in path.parent.iterdir())) if path.parent.is_dir() else ""

@@ -1,101 +1,290 @@
-"""Exports of annotation tools → records with a text and a label each."""
+"""Exports of annotation tools → columns with texts and labels. A tool is recognised by the columns of its exports."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from itertools import chain
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from loralab.data.types import Notice
+from loralab.data.columns import LABEL_NAMES, TEXT_NAMES
+from loralab.data.types import ColumnChunk, Notice
 
-Record = Mapping[str, Any]
-_REASON = "\x00reason"
-"""Key of why a converted record has no label; no file has it."""
-
-
-def flatten(rows: Iterator[Any], notices: list[Notice]) -> Iterator[Record]:
-    """Yield records with a text and a label each. The exports of annotation tools are recognised by the first record.
-
-    Rows that an annotator rejected, ignored or cancelled, or has not seen, get no label; they are counted in a notice at the end.
-    """
-    first = next(rows, None)
-    if first is None:
-        return
-    tool, convert = next(((tool, convert) for tool, matches, convert in _EXPORTS if matches(first)), ("", dict))
-    unlabelled = Counter[str]()
-    for row in chain((first,), rows):
-        record = convert(row)
-        if reason := record.pop(_REASON, ""):
-            unlabelled[reason] += 1
-        yield record
-    if tool:
-        left = "".join(f"; {count} {reason} rows have no label" for reason, count in unlabelled.items())
-        notices.append(Notice(f"read as an export of {tool}{left}"))
-
-
-def _from_spacy(row: Record) -> dict[str, Any]:
-    return {"text": row.get("text"), "label": [name for name, share in row["cats"].items() if share and share >= 0.5]}
-
-
-def _from_prodigy(row: Record) -> dict[str, Any]:
-    if row["answer"] == "accept":
-        return {"text": row["text"], "label": row.get("accept", row.get("label"))}
-    return {"text": row["text"], "label": None, _REASON: {"reject": "rejected", "ignore": "ignored"}.get(row["answer"], "other")}
-
-
-def _from_doccano(row: Record) -> dict[str, Any]:
-    rest = {key: value for key, value in row.items() if key not in ("data", "labels")}
-    return {**rest, "text": row.get("text", row.get("data")), "label": row.get("label", row.get("labels", []))}
-
-
-def _from_label_studio(row: Record) -> dict[str, Any]:
-    annotations = [one for one in row.get("annotations", row.get("completions", [])) if not one.get("was_cancelled")]
-    results = [result for annotation in annotations for result in annotation.get("result", [])]
-    choices = {choice for result in results for choice in result.get("value", {}).get("choices", [])}
-    return {**row["data"], "label": sorted(choices), **({} if choices else {_REASON: "unannotated"})}
-
-
-def _from_argilla(row: Record) -> dict[str, Any]:
-    fields = row.get("fields") or row.get("inputs") or {"text": row.get("text")}
-    if "annotation" in row:
-        label = row["annotation"]
-    else:
-        answers = row.get("responses") or {}
-        per_question: dict[str, list[Any]] = dict(answers) if isinstance(answers, dict) else {}
-        for answer in answers if isinstance(answers, list) else ():  # one entry for each annotator
-            for question, value in (answer.get("values") or {}).items():
-                per_question.setdefault(question, []).append({**value, "status": answer.get("status", "submitted")})
-        given = [one for values in per_question.values() for one in values if one.get("status", "submitted") == "submitted"]
-        label = sorted({str(one["value"]) for one in given})
-    return {**fields, "label": label, **({} if label else {_REASON: "unannotated"})}
-
-
-def _from_flat_argilla(row: Record) -> dict[str, Any]:
-    (question,) = [key.removesuffix(".responses") for key in row if key.endswith(".responses")]
-    states = row.get(f"{question}.responses.status") or []
-    answers = row[f"{question}.responses"] or []
-    label = sorted({str(one) for i, one in enumerate(answers) if i >= len(states) or states[i] == "submitted"})
-    fields = {key: value for key, value in row.items() if not key.startswith(f"{question}.")}
-    return {**fields, "label": label, **({} if label else {_REASON: "unannotated"})}
-
-
-def _is_doccano(row: Record) -> bool:
-    labels = row.get("label", row.get("labels"))
-    return isinstance(labels, list) and (row.keys() >= {"data", "label"} or row.keys() >= {"text", "labels"})
-
-
-_EXPORTS: tuple[tuple[str, Any, Any], ...] = (
-    ("spaCy", lambda row: row.keys() >= {"text", "cats"}, _from_spacy),
-    ("Prodigy", lambda row: row.keys() >= {"text", "answer"} and row.keys() & {"label", "accept"}, _from_prodigy),
+Row = Mapping[str, Any]
+Columns = Mapping[str, Sequence[Any]]
+UNANNOTATED = "without an annotation"
+_ANSWERS = {"accept": "", "reject": "rejected", "ignore": "ignored"}
+_STUDIO_METADATA = frozenset(
     (
+        "id",
+        "inner_id",
+        "annotator",
+        "annotation_id",
+        "created_at",
+        "updated_at",
+        "lead_time",
+        "agreement",
+        "project",
+        "total_annotations",
+    )
+)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """A converted row. fields: its text columns. labels: a value, a list or None by question. reason: why it has no label."""
+
+    fields: Row
+    labels: Row
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A tool, whether columns are those of one of its exports, and the conversion of a row."""
+
+    name: str
+    matches: Callable[[Columns], bool]
+    convert: Callable[[Row], Annotated]
+
+
+@dataclass
+class _Seen:
+    """What the rows of an export held: rows without a label by reason, and the annotations of each task."""
+
+    rows: int = 0
+    unlabelled: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    questions: Counter[str] = field(default_factory=Counter)
+
+
+def read_exports(chunks: Iterator[ColumnChunk], notices: list[Notice]) -> Iterator[ColumnChunk]:
+    """Yield chunks, those of an annotation tool's export with its texts and labels as columns.
+
+    Rows that an annotator rejected, ignored or skipped, or has not seen, get no label. Annotators who disagree give a row several
+    labels. What was read is noted at the end.
+    """
+    tool: Tool | None = None
+    seen = _Seen()
+    for i, chunk in enumerate(chunks):
+        if i == 0:
+            tool = next((tool for tool in TOOLS if tool.matches(chunk.columns)), None)
+        yield chunk if tool is None else _converted(chunk, tool, seen)
+    if tool is not None:
+        notices += _notices(tool, seen)
+
+
+def _converted(chunk: ColumnChunk, tool: Tool, seen: _Seen) -> ColumnChunk:
+    names = [*chunk.columns]
+    rows = [tool.convert(dict(zip(names, values, strict=True))) for values in zip(*chunk.columns.values(), strict=True)]
+    fields, labels = _columns([row.fields for row in rows]), _columns([row.labels for row in rows])
+    for i, row in enumerate(rows, seen.rows):
+        if row.reason:
+            seen.unlabelled[row.reason].append(i)
+    seen.rows += len(rows)
+    seen.questions.update(labels)
+    fields = {f"data.{name}" if name in labels else name: values for name, values in fields.items()}
+    texts = [name for name, values in fields.items() if any(isinstance(value, str) for value in values)]
+    if len(texts) == 1 and texts[0].casefold() not in TEXT_NAMES:
+        fields["text"] = fields[texts[0]]
+    if len(labels) == 1 and not {name.casefold() for name in labels} & {*LABEL_NAMES}:
+        labels = {"label": next(iter(labels.values())), **labels}
+    kept = {name: values for name, values in chunk.columns.items() if name not in ("data", "fields")}
+    class_names = {name: values for name, values in chunk.class_names.items() if name in fields or name not in labels}
+    if tool.name == "Prodigy":
+        class_names = chunk.class_names
+    return ColumnChunk({**kept, **fields, **(labels or {"label": [None] * len(rows)})}, class_names)
+
+
+def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _notices(tool: Tool, seen: _Seen) -> list[Notice]:
+    others = [name for name in seen.questions if name not in LABEL_NAMES]
+    named = f", labels of {', '.join(map(repr, others))}" if others else ""
+    notices = [Notice(f"read as an export of {tool.name}{named}")]
+    for reason, rows in seen.unlabelled.items():
+        message = f"{len(rows):,} of {seen.rows:,} rows are {reason}: they have no label"
+        if reason in _ANSWERS.values():
+            message = f"column 'answer': {len(rows):,} of {seen.rows:,} rows are not accepted ({reason}): they have no label"
+        notices.append(Notice(message, tuple(rows), severity="warning"))
+    return notices
+
+
+def _agreed(labels: Iterable[Any]) -> Any:
+    """Return the label that all annotations give, all of them if they differ, None without any."""
+    distinct: list[Any] = []
+    for label in labels:
+        distinct += [label] if label not in distinct else []
+    return distinct[0] if len(distinct) == 1 else distinct or None
+
+
+def _annotated(fields: Row, labels: Mapping[str, Iterable[Any]], reason: str = UNANNOTATED) -> Annotated:
+    agreed = {name: _agreed(values) for name, values in labels.items()}
+    return Annotated(fields, agreed, "" if any(label is not None for label in agreed.values()) else reason)
+
+
+def _dicts(value: Any) -> list[Mapping[str, Any]]:
+    """Return the objects of a list; none for anything else."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, (list, tuple)) else []
+
+
+def _all(values: Sequence[Any], kind: type | tuple[type, ...]) -> bool:
+    """Whether all values that are not missing are of a kind, at least one of them."""
+    present = [value for value in values if value is not None]
+    return bool(present) and all(isinstance(value, kind) for value in present)
+
+
+def _from_spacy(row: Row) -> Annotated:
+    cats = row["cats"] or {}
+    true = [name for name, share in cats.items() if share is not None and share >= 0.5]
+    return Annotated({}, {"label": _agreed(true)}, "" if true else "of no category")
+
+
+def _is_prodigy(columns: Columns) -> bool:
+    answers = {answer for answer in columns.get("answer", ()) if answer is not None}
+    return bool(answers) and answers <= _ANSWERS.keys() and not columns.keys().isdisjoint(("label", "accept"))
+
+
+def _from_prodigy(row: Row) -> Annotated:
+    accepted = row["accept"] if row.get("accept") is not None else row.get("label")
+    if reason := _ANSWERS.get(row["answer"], "not answered"):
+        return Annotated({}, {"label": None}, reason)
+    label = accepted if not isinstance(accepted, list) else _agreed(accepted)
+    return Annotated({}, {"label": label}, "" if label is not None else UNANNOTATED)
+
+
+def _from_label_studio(row: Row) -> Annotated:
+    labels = defaultdict[str, list[Any]](list)
+    cancelled = False
+    for annotation in _dicts(row.get("annotations") or row.get("completions")):
+        if annotation.get("was_cancelled") or annotation.get("skipped"):
+            cancelled = True
+            continue
+        for result in _dicts(annotation.get("result")):
+            value = result.get("value") or {}
+            labels[str(result.get("from_name", "label"))] += _choices(value.get("choices", value.get("rating")))
+    return _annotated(row["data"] or {}, labels, "skipped by an annotator" if cancelled else UNANNOTATED)
+
+
+def _choices(value: Any) -> list[Any]:
+    """Return the choices of a value: a list, an object with the list `choices`, the same as JSON, or one choice."""
+    if isinstance(value, str) and value.startswith(('{"choices"', '["')):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return [value]
+    if isinstance(value, Mapping):
+        value = value.get("choices")
+    return [] if value is None or value == "" else [*value] if isinstance(value, list) else [value]
+
+
+def _is_flat_studio(columns: Columns) -> bool:
+    return columns.keys() >= {"annotation_id", "lead_time"} or columns.keys() >= {"annotation_id", "annotator"}
+
+
+def _from_flat_studio(row: Row) -> Annotated:
+    labels: dict[str, list[Any]] = {}
+    for name, value in row.items():
+        is_choice = isinstance(value, Mapping) or (isinstance(value, str) and value.startswith('{"choices"'))
+        if name not in _STUDIO_METADATA and (is_choice or name.casefold() in LABEL_NAMES):
+            labels[name] = _choices(value)
+    if not labels:
+        return Annotated({}, {})
+    return _annotated({}, labels)
+
+
+def _from_argilla(row: Row) -> Annotated:
+    """Convert a record of Argilla 2, or of the feedback datasets of Argilla 1. Suggestions are no labels."""
+    labels = defaultdict[str, list[Any]](list)
+    responses, discarded = row.get("responses") or {}, row.get("status") == "discarded"
+    if isinstance(responses, Mapping):
+        answers = [(question, one) for question, given in responses.items() for one in _dicts(given)]
+    else:
+        answers = [
+            (question, {"status": answer.get("status", "submitted"), **value})
+            for answer in _dicts(responses)
+            for question, value in (answer.get("values") or {}).items()
+        ]
+    for question, answer in answers:
+        labels[question] += _choices(answer.get("value")) if answer.get("status", "submitted") == "submitted" else []
+        discarded = discarded or answer.get("status") == "discarded"
+    return _annotated(row["fields"] or {}, labels, "discarded" if discarded else "without a submitted response")
+
+
+def _from_flat_argilla(row: Row) -> Annotated:
+    labels: dict[str, list[Any]] = {}
+    for column in (name for name in row if name.endswith(".responses")):
+        question, states = column.removesuffix(".responses"), row.get(f"{column}.status") or []
+        answers = row[column] or []
+        given = [one for i, one in enumerate(answers) if i >= len(states) or states[i] == "submitted"]
+        labels[question] = [choice for one in given for choice in _choices(one)]
+    return _annotated({}, labels, "without a submitted response")
+
+
+def _feedback_questions(columns: Columns) -> list[str]:
+    """Return the questions of an Argilla feedback dataset on the hub: a list of responses each, beside suggestions."""
+    return [name for name, values in columns.items() if f"{name}-suggestion" in columns and _all(values, list)]
+
+
+def _from_argilla_feedback(row: Row) -> Annotated:
+    questions = [name for name, value in row.items() if f"{name}-suggestion" in row and not isinstance(value, str)]
+    labels = {
+        name: [
+            choice for one in _dicts(row[name]) if one.get("status") in (None, "submitted") for choice in _choices(one.get("value"))
+        ]
+        for name in questions
+    }
+    return _annotated({}, labels, "without a submitted response")
+
+
+def _from_old_argilla(row: Row) -> Annotated:
+    inputs = row.get("inputs") if isinstance(row.get("inputs"), Mapping) and row.get("text") is None else {}
+    if row.get("status") == "Discarded":
+        return Annotated(inputs or {}, {"label": None}, "discarded")
+    return _annotated(inputs or {}, {"label": _choices(row["annotation"])})
+
+
+def _is_doccano(columns: Columns) -> bool:
+    labels = columns.get("label", columns.get("labels", ()))
+    annotations = columns.get("annotations", ())
+    texts = columns.get("data", columns.get("text", ()))
+    if not _all(texts, str):
+        return False
+    if _all(annotations, list) and all("label" in one for given in annotations for one in _dicts(given)):
+        return any(_dicts(given) for given in annotations)
+    return _all(labels, list) and ("data" in columns or "labels" in columns)
+
+
+def _from_doccano(row: Row) -> Annotated:
+    given = row.get("label", row.get("labels"))
+    labels = [one.get("label") for one in _dicts(row["annotations"])] if "annotations" in row else _choices(given)
+    return _annotated({"text": row.get("text", row.get("data"))}, {"label": labels})
+
+
+TOOLS = (
+    Tool("spaCy", lambda columns: "text" in columns and _all(columns.get("cats", ()), Mapping), _from_spacy),
+    Tool("Prodigy", _is_prodigy, _from_prodigy),
+    Tool(
         "Label Studio",
-        lambda row: isinstance(row.get("data"), dict) and row.keys() & {"annotations", "completions"},
+        lambda columns: _all(columns.get("data", ()), dict) and not columns.keys().isdisjoint(("annotations", "completions")),
         _from_label_studio,
     ),
-    ("Argilla", lambda row: "fields" in row and row.keys() & {"responses", "suggestions"}, _from_argilla),
-    ("Argilla", lambda row: row.keys() >= {"annotation", "prediction"}, _from_argilla),
-    ("Argilla", lambda row: sum(key.endswith(".responses") for key in row) == 1, _from_flat_argilla),
-    ("doccano", _is_doccano, _from_doccano),
+    Tool("Label Studio", _is_flat_studio, _from_flat_studio),
+    Tool(
+        "Argilla",
+        lambda columns: _all(columns.get("fields", ()), dict) and not columns.keys().isdisjoint(("responses", "suggestions")),
+        _from_argilla,
+    ),
+    Tool("Argilla", lambda columns: any(name.endswith(".responses") for name in columns), _from_flat_argilla),
+    Tool("Argilla", lambda columns: bool(_feedback_questions(columns)), _from_argilla_feedback),
+    Tool(
+        "Argilla",
+        lambda columns: "annotation" in columns and not columns.keys().isdisjoint(("prediction", "annotation_agent", "inputs")),
+        _from_old_argilla,
+    ),
+    Tool("doccano", _is_doccano, _from_doccano),
 )
-"""Name of the tool, whether a first record is one of its exports, and the conversion of a record."""
+"""Tools in the order in which they are tried."""

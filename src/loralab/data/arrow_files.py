@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loralab.data.types import CHUNK, MAX_LISTED, ColumnChunk
+from loralab.data.types import CHUNK, ColumnChunk
 from loralab.errors import LoralabError
 
 if TYPE_CHECKING:
@@ -56,10 +56,6 @@ def read_saved_dataset(folder: Path) -> Iterator[ColumnChunk]:
     import pyarrow
 
     state = folder / "state.json"
-    if not state.is_file():
-        entries = sorted(path.name for path in folder.iterdir())
-        listed = ", ".join(entries[:MAX_LISTED]) + (f" and {len(entries) - MAX_LISTED} more" if len(entries) > MAX_LISTED else "")
-        raise LoralabError(f"{folder} is a folder and no saved dataset: name the file to read; it holds {listed or 'nothing'}")
     try:
         files = [entry["filename"] for entry in json.loads(state.read_text(encoding="utf-8"))["_data_files"]]
         for name in files:

@@ -1,30 +1,36 @@
-"""Sources by name, and the training, validation and test files of a folder."""
+"""Sources by name, and the training, validation and test files of a folder, an archive or a workbook."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from loralab.config.paths import local_path, similar_file
-from loralab.data.readers import PACKED, READABLE
-from loralab.data.types import MAX_LISTED, Notice
+from loralab.config.paths import local_path, similar_file, split_path
+from loralab.data.columns import list_names
+from loralab.data.formats import data_files, stem_of
+from loralab.data.readers import inner_tables
+from loralab.data.types import Notice
 from loralab.errors import LoralabError
 
 AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 AG_NEWS_HUB = ("fancyzhx/ag_news", {"train": "data/train-00000-of-00001.parquet", "test": "data/test-00000-of-00001.parquet"})
 Part = tuple[Path, ...]
 """The files of one part, in order: one file, or several shards."""
-_NAMES = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation"}
-_NAMES |= {"dev": "validation", "eval": "validation", "test": "test", "testing": "test"}
-_STEM = re.compile(r"(?P<part>[a-z]+)(?:[-_. ]?\d+(?:-of-\d+)?)?(?:[-_][0-9a-f]{16})?", re.ASCII)
-"""train, train-1, train_00000-of-00002, train-00000-of-00001-0123456789abcdef"""
-_SUBFOLDERS = ("", "data", "default", "plain_text")
-"""Where snapshots of the hub keep their files."""
+PART_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev", "eval"),
+    "test": ("test", "testing"),
+}
+"""Words in names by the part that they stand for."""
+MAX_DEPTH = 2
+"""Levels of folders below a source in which its parts are looked for, as in `default/train`."""
+_SHARD = re.compile(r"[-_. (]*(?P<number>\d+)(?:[-_]of[-_](?P<count>\d+))?\)?(?:[-_][0-9a-f]{16})?$")
+"""The end of a shard's name: -00000-of-00002, -1, (1), or -00000-of-00001-0123456789abcdef."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +54,16 @@ def find_parts(source: str) -> Parts:
     if source == "ag_news":
         return Parts((_fetch_ag_news("train"),), test=(_fetch_ag_news("test"),))
     path = local_path(source)
-    if not path.exists():
+    if not split_path(path)[0].exists():
         raise LoralabError(f"there is no file or folder {source}{similar_file(path)}; data sets by name: sample, ag_news")
-    if not path.is_dir() or _is_saved_dataset(path):
+    if path.is_dir():
+        return Parts((path,)) if _is_saved_dataset(path) else _folder_parts(path)
+    names = inner_tables(path)
+    if not names:
         return Parts((path,))
-    for name in _SUBFOLDERS:
-        if (path / name).is_dir() and (parts := _parts_of(path / name)).get("train"):
-            return Parts(parts["train"], parts.get("validation", ()), parts.get("test", ()), _unused(path / name, parts))
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in path.iterdir())
-    listed = _shorten(names) or "nothing"
-    expected = "train.csv, .jsonl, .parquet or the like, or a saved dataset in train/"
-    raise LoralabError(f"{source} has no training part: expected {expected}; it holds {listed}")
+    if parts := _choose(path, [((path / name,), stem_of(Path(name))) for name in names]):
+        return parts
+    raise LoralabError(f"{path} holds several tables ({list_names(names)}): name one, such as data.source={path / names[0]}")
 
 
 def _is_saved_dataset(folder: Path) -> bool:
@@ -66,55 +71,110 @@ def _is_saved_dataset(folder: Path) -> bool:
     return (folder / "state.json").is_file()
 
 
-def _parts_of(folder: Path) -> dict[str, Part]:
-    """Return the files by part. A folder of a part, such as train/, holds a saved dataset or shards."""
-    found = defaultdict[str, list[Path]](list)
-    for path in sorted(folder.iterdir()):
-        stem, suffix = _split_name(path)
-        match = _STEM.fullmatch(stem)
-        part = _NAMES.get(match["part"]) if match else None
-        if part is None:
-            continue
-        if path.is_dir():
-            found[part] += [path] if _is_saved_dataset(path) else [file for file in sorted(path.iterdir()) if _split_name(file)[1]]
-        elif suffix:
-            found[part].append(path)
-    return {part: _shards(files) for part, files in found.items() if files}
-
-
-def _shards(files: Sequence[Path]) -> Part:
-    """Return the shards of a part in order. Raises LoralabError for files that are no shards of one table."""
-    suffixes = {_split_name(path)[1] for path in files}
-    numbered = all(re.search(r"\d", _split_name(path)[0]) for path in files)
-    if len(files) > 1 and (len(suffixes) > 1 or not numbered):
-        names = _shorten([path.name for path in files])
-        raise LoralabError(
-            f"{files[0].parent} has several files for one part ({names}): name the ones to read with data.source, data.validation "
-            f"and data.test, or move the others"
+def _folder_parts(folder: Path) -> Parts:
+    if parts := _search(folder, MAX_DEPTH):
+        return parts
+    files = data_files(folder)
+    if len(files) == 1 and _part_of(stem_of(files[0])) is None and "submission" not in files[0].name.casefold():
+        return Parts(
+            (files[0],), notices=(Notice(f"{files[0].name} is the only data file of {folder}: its rows are for training"),)
         )
-    return tuple(sorted(files, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)]))
+    entries = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
+    expected = "train.csv, .jsonl, .parquet or the like, or a saved dataset in train/"
+    other = next((file for file in files if _part_of(stem_of(file)) is None), None)
+    advice = f": name the training file, such as data.source={other}" if other else ""
+    raise LoralabError(f"{folder} has no training part: expected {expected}; it holds {list_names(entries) or 'nothing'}{advice}")
 
 
-def _split_name(path: Path) -> tuple[str, str]:
-    """Return the name without suffixes, in lower case, and the suffix of a readable format, or the empty text."""
-    name = path.name.casefold()
-    for packed in ("", *PACKED):
-        for suffix in READABLE:
-            if name.endswith(suffix + packed) and len(name) > len(suffix + packed):
-                return name.removesuffix(suffix + packed), suffix
-    return name, ""
+def _search(folder: Path, depth: int) -> Parts | None:
+    """Return the parts of a folder, or else those of the one folder in it that has a training part."""
+    tables = _tables(data_files(folder))
+    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
+    for entry in folders:
+        if _part_of(entry.name):
+            tables += [(files, entry.name) for files in _folder_tables(entry)]
+    if parts := _choose(folder, tables):
+        return parts
+    below = {} if not depth else {entry: own for entry in folders if (own := _search(entry, depth - 1))}
+    if len(below) > 1:
+        options = " or ".join(f"data.source={entry}" for entry in below)
+        raise LoralabError(f"{folder} has several folders with a training part: write {options}")
+    for entry, parts in below.items():
+        notices = (
+            parts.notices
+            if any("the files are in" in notice.message for notice in parts.notices)
+            else (Notice(f"the files are in {entry}"), *parts.notices)
+        )
+        return replace(parts, notices=notices)
+    return None
 
 
-def _unused(folder: Path, parts: dict[str, Part]) -> tuple[Notice, ...]:
-    """Return a notice on data files of a folder that belong to no part."""
-    used = {path for files in parts.values() for path in files}
-    others = [path.name for path in sorted(folder.iterdir()) if path.is_file() and path not in used and _split_name(path)[1]]
-    return (Notice(f"not used: {_shorten(others)} in {folder}"),) if others else ()
+def _folder_tables(folder: Path) -> list[Part]:
+    """Return the tables of a folder called `train` or the like: a saved dataset, or files."""
+    return [(folder,)] if _is_saved_dataset(folder) else [files for files, _ in _tables(data_files(folder))]
 
 
-def _shorten(names: Sequence[str]) -> str:
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
+def _tables(files: Iterable[Path]) -> list[tuple[Part, str]]:
+    """Return the tables that files hold and the name of each. Shards of one table have one name but for their numbers.
+
+    Raises LoralabError if a shard is missing.
+    """
+    groups = defaultdict[tuple[str, str], list[tuple[int, int, Path]]](list)
+    for file in files:
+        stem = stem_of(file).casefold()
+        shard = _SHARD.search(stem)
+        name, number, count = (stem[: shard.start()], int(shard["number"]), int(shard["count"] or 0)) if shard else (stem, -1, 0)
+        groups[name if shard else f"{stem}\0", file.name[len(stem) :].casefold()].append((number, count, file))
+    return [(_in_order(shards), name.rstrip("\0")) for (name, _), shards in groups.items()]
+
+
+def _in_order(shards: Sequence[tuple[int, int, Path]]) -> Part:
+    shards = sorted(shards)
+    files = tuple(file for _, _, file in shards)
+    counts = {count for _, count, _ in shards}
+    missing = max(counts) - len(shards)
+    if len(counts) > 1 or missing > 0:
+        problem = f"{missing} of {max(counts)} shards are missing" if len(counts) == 1 else "shards of several tables"
+        raise LoralabError(f"{files[0].parent}: {problem}: it has {list_names([file.name for file in files])}")
+    return files
+
+
+def _part_of(name: str) -> tuple[str, bool] | None:
+    """Return the part that a name says, and whether it says nothing else; None for no part or several."""
+    words = [word for word in re.split(r"[\W\d_]+", name.casefold()) if word]
+    parts = {part for part, own in PART_WORDS.items() if {*words} & {*own}}
+    return (parts.pop(), len(words) == 1) if len(parts) == 1 else None
+
+
+def _choose(source: Path, tables: Sequence[tuple[Part, str]]) -> Parts | None:
+    """Return the parts by the names of tables; None without a training part. Names that are but the part's word come first."""
+    found: dict[str, list[Part]] = {}
+    for part in PART_WORDS:
+        named = [(files, said[1]) for files, name in tables if (said := _part_of(name)) and said[0] == part]
+        exact = [files for files, alone in named if alone]
+        found[part] = exact or [files for files, _ in named]
+    if not found["train"]:
+        return None
+    for part, several in found.items():
+        if len(several) > 1:
+            raise LoralabError(_ambiguous(source, part, found))
+    chosen = {part: files[0] if files else () for part, files in found.items()}
+    used = {*chosen.values()}
+    others = [_label(files) for files, _ in tables if files not in used]
+    notices = (Notice(f"not used: {list_names(others)} in {source}"),) if others else ()
+    return Parts(chosen["train"], chosen["validation"], chosen["test"], notices)
+
+
+def _label(files: Part) -> str:
+    return files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
+
+
+def _ambiguous(source: Path, part: str, found: Mapping[str, Sequence[Part]]) -> str:
+    """Return the message for several tables of one part, with settings for the first of them."""
+    names = list_names([_label(files) for files in found[part]])
+    first = {name: tables[0][0] for name, tables in found.items() if tables}
+    settings = " ".join(f"data.{'source' if name == 'train' else name}={path}" for name, path in first.items())
+    return f"{source} has several files for one part, {part}: {names}: move the others, or name the files, such as {settings}"
 
 
 def _fetch_ag_news(part: str) -> Path:

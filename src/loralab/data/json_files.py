@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
 from loralab.data.columns import USUAL_NAMES, list_names
 from loralab.data.delimited import is_usual
-from loralab.errors import LoralabError
+from loralab.errors import LoralabError, suggest
 
 MAX_LINE = 1 << 20
 """Most characters of a line of JSON Lines. A longer one means a file with everything in one line."""
+_SPACE = re.compile(r"\s*")
 EXAMPLE = '{"text": ..., "label": ...}'
 
 
@@ -42,34 +44,52 @@ def json_lines(file: IO[str], where: object) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def is_json_lines(file: IO[str]) -> bool:
-    """Whether the first line that is not blank is an object or spaCy's pair, and another line follows. Reads the file's beginning."""
-    while line := file.readline(MAX_LINE):
-        if line.strip():
-            break
+def is_json_lines(file: IO[str], single: bool = False) -> bool:
+    """Whether the first line that is not blank is an object. single: whether it may be the only line. Moves the file's position."""
+    line = next((line for line in iter(lambda: file.readline(MAX_LINE + 1), "") if line.strip()), "")
     try:
         first = as_record(json.loads(line))
     except (ValueError, RecursionError):
         return False
-    return isinstance(first, dict) and any(line.strip() for line in iter(lambda: file.readline(MAX_LINE), ""))
+    return isinstance(first, dict) and (single or any(line.strip() for line in iter(lambda: file.readline(MAX_LINE), "")))
 
 
-def json_documents(text: str, where: object) -> list[Any]:
-    """Return the JSON values of a text, usually one. Raises LoralabError with the line of what is not JSON."""
+def read_content(file: IO[str], where: object, lines: bool = False) -> Any:
+    """Return the value of a JSON document, the list of its values if it holds several.
+
+    lines: whether it is called JSON Lines, so that an error names the first line that is none. Raises LoralabError with the line.
+    """
+    try:
+        values = _values(file.read(), where)
+    except LoralabError:
+        if lines:
+            file.seek(0)
+            for _ in json_lines(file, where):
+                pass
+        raise
+    return values[0] if len(values) == 1 else values
+
+
+def _values(text: str, where: object) -> list[Any]:
+    """Return the JSON values of a text, usually one."""
     decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
-    values, position = list[Any](), 0
-    while stripped := text[position : position + 1].isspace() or position < len(text):
-        if stripped and text[position].isspace():
-            position += 1
-            continue
+    values = list[Any]()
+    position = _skip_space(text, 0)
+    while position < len(text):
         try:
-            value, position = decoder.raw_decode(text, position)
+            value, end = decoder.raw_decode(text, position)
         except json.JSONDecodeError as error:
             raise LoralabError(f"{where}, line {error.lineno}: not JSON: {error.msg}") from error
         except (ValueError, RecursionError) as error:
             raise LoralabError(f"{where} is not JSON: {error}") from error
         values.append(value)
+        position = _skip_space(text, end)
     return values
+
+
+def _skip_space(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return match.end() if match else position
 
 
 def _parse(line: str) -> Any:
@@ -98,6 +118,16 @@ def tables_in(content: Any) -> dict[str, Any]:
         return {}
     tables = {key: value for key, value in content.items() if _is_table(value)}
     return tables if len(tables) > 1 else {}
+
+
+def table_in(content: Any, name: str, where: object) -> Any:
+    """Return a table of an object by its name. Raises LoralabError if there is none."""
+    tables = tables_in(content)
+    if name not in tables:
+        raise LoralabError(
+            f"{where}: the file has no table {name!r}{suggest(name, tables)}; it has {list_names([*tables]) or 'one'}"
+        )
+    return tables[name]
 
 
 def _is_table(value: Any) -> bool:
@@ -144,12 +174,12 @@ def _rows(values: Sequence[Any], where: object) -> Sequence[Any]:
     rows = [as_record(value) for value in values]
     if rows and all(isinstance(row, str) for row in rows):
         return [{"text": row} for row in rows]
-    kind: type = list if rows and isinstance(rows[0], list) else dict
+    width = len(rows[0]) if rows and isinstance(rows[0], list) else None
     for i, row in enumerate(rows):
-        if not isinstance(row, kind):
+        if not isinstance(row, dict if width is None else list):
             raise LoralabError(f"{where}, row {i}: a {type(row).__name__}, not an object such as {EXAMPLE}")
-        if kind is list and len(row) != len(rows[0]):
-            raise LoralabError(f"{where}, row {i}: {len(row)} values, not {len(rows[0])}: write objects such as {EXAMPLE}")
+        if width is not None and len(row) != width:
+            raise LoralabError(f"{where}, row {i}: {len(row)} values, not {width}: write objects such as {EXAMPLE}")
     return rows
 
 
@@ -192,7 +222,9 @@ def _nested(content: Mapping[str, Mapping[str, Any]], where: object, known: Coll
     if outer_names:
         records = [{name: column.get(key) for name, column in content.items()} for key in inner]
         return JsonTable(_with_index(records, inner), "the table is that of pandas, orient='columns'")
-    return JsonTable(_with_index([dict(row) for row in content.values()], [*content]), "each key is a row, orient='index' of pandas")
+    return JsonTable(
+        _with_index([dict(row) for row in content.values()], [*content]), "each key is a row, orient='index' of pandas"
+    )
 
 
 def _is_column(name: str, known: Collection[str]) -> bool:

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from loralab.config import DataConfig
-from loralab.config.paths import local_path, similar_file
-from loralab.data.annotation_exports import flatten
-from loralab.data.arrow_csv import is_well_formed, read_columns
+from loralab.config.paths import local_path, similar_file, split_path
+from loralab.data.annotation_exports import read_exports
+from loralab.data.archives import data_members, unpacked
+from loralab.data.arrow_csv import Unusual, read_columns
 from loralab.data.arrow_files import read_arrow, read_parquet, read_saved_dataset
-from loralab.data.columns import USUAL_NAMES
+from loralab.data.columns import USUAL_NAMES, list_names
 from loralab.data.delimited import MAX_FIELD, Dialect, detect_dialect, first_records, has_header, read_records
-from loralab.data.json_files import json_documents, json_lines, read_document
+from loralab.data.fasttext_files import PREFIX, read_fasttext
+from loralab.data.formats import data_files, file_format
+from loralab.data.json_files import is_json_lines, json_lines, read_content, read_document, table_in, tables_in
 from loralab.data.safe_pickle import read_pickle
-from loralab.data.spreadsheets import read_rows
-from loralab.data.text_files import detect_encoding, only_member, open_bytes, open_text
+from loralab.data.spreadsheets import filled_sheets, read_sheet
+from loralab.data.text_files import detect_encoding, is_packed, open_text
 from loralab.data.types import CHUNK, ColumnChunk, Notice
 from loralab.errors import LoralabError
 
 PUBLISHED = ("label", "title", "description")
 """Columns of the published AG News files, which have no header."""
 PUBLISHED_CLASSES = "classes.txt"
-PACKED = (".gz", ".bz2", ".xz", ".zip")
-FASTTEXT = "__label__"
-_MAGIC = {b"PAR1": "parquet", b"ARROW1": "arrow", b"FEA1": "arrow"}
 
 
 @dataclass
 class Table:
-    """A data file that is being read. `notices` and `facts` (delimiter, header, encoding) are complete when `chunks` ends."""
+    """A data file that is being read. `notices` and `facts` (delimiter, header, encoding) are complete when `chunks` ends.
+
+    inner: the table in the file that the path names, such as a sheet of a workbook.
+    """
 
     path: Path
     format: str
     chunks: Iterator[ColumnChunk] = field(default_factory=lambda: iter(()))
     notices: list[Notice] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    inner: str = ""
 
 
 Reader = Callable[[Path, DataConfig, Table, Collection[str]], Iterator[ColumnChunk]]
@@ -52,7 +53,7 @@ Reader = Callable[[Path, DataConfig, Table, Collection[str]], Iterator[ColumnChu
 
 
 def open_table(path: Path, data: DataConfig | None = None, known: Collection[str] = ()) -> Table:
-    """Open a data file, or a folder with a saved `datasets` dataset.
+    """Open a data file, a folder with a saved `datasets` dataset, or a table in a file, such as `book.xlsx/Sheet2`.
 
     data: `data.delimiter`, `data.header`, `data.encoding` and `data.quotes` say how to read delimited text. known: columns that a
     run or the user knows; a first line with one of them is a header. Raises LoralabError for a missing, empty, unknown or damaged
@@ -60,8 +61,10 @@ def open_table(path: Path, data: DataConfig | None = None, known: Collection[str
     """
     data = data or DataConfig()
     path = local_path(path)
-    if not path.exists():
+    if not split_path(path)[0].exists():
         raise LoralabError(f"there is no file {path}{similar_file(path)}")
+    if path.is_dir() and not (path / "state.json").is_file():
+        raise LoralabError(f"{path} is a folder and no saved dataset{_name_a_file(path)}")
     table = Table(path, "")
     known = {*known, *(data.text or ()), *filter(None, (data.label,))}
     table.chunks = _read(table, data, known)
@@ -116,17 +119,14 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
 
 def _delimited_chunks(path: Path, encoding: str, dialect: Dialect, names: Sequence[str], table: Table) -> Iterator[ColumnChunk]:
     """Yield the rows below the header: by Arrow if it reads the file like the csv module, which reads what is left."""
-    import pyarrow
-
-    header, done, breaks = bool(table.facts["header"]), 0, list[Notice]()
-    if len(names) > 1 and is_well_formed(path, dialect, encoding, breaks):
-        with suppress(pyarrow.ArrowInvalid):  # fields missing or too many
-            for columns in read_columns(path, dialect, names, header, CHUNK):
-                yield ColumnChunk(columns)
-                done += len(columns[names[0]])
-            if done:
-                table.notices += breaks
-                return
+    header, done = bool(table.facts["header"]), 0
+    with suppress(Unusual):
+        for columns in read_columns(path, dialect, encoding, names, header, table.notices):
+            for start in range(0, len(columns[names[0]]), CHUNK):
+                yield ColumnChunk({name: values[start : start + CHUNK] for name, values in columns.items()})
+            done += len(columns[names[0]])
+        if done:
+            return
     records = read_records(path, encoding, dialect, len(names), header, table.notices)
     yield _columns(names, list(islice(records, done, done + CHUNK)))
     while rows := list(islice(records, CHUNK)):
@@ -194,7 +194,7 @@ def from_records(records: Iterator[dict[str, Any]], table: Table) -> Iterator[Co
     names = Counter[str]()
     while rows := list(islice(records, CHUNK)):
         for row in rows:
-            names.update(row)
+            names.update([*row])
         yield ColumnChunk({name: [row.get(name) for row in rows] for name in names})
     if not names:
         raise LoralabError(f"{table.path} is empty")
@@ -270,11 +270,29 @@ _READERS: dict[str, Reader] = {
 
 
 def inner_tables(path: Path) -> list[str]:
-    """Return the names of the tables in a file: the data files of an archive, the sheets of a workbook, the tables of a JSON object.
+    """Return the names of the tables in a file, if it has several: data files of a zip archive, sheets, tables of a JSON object."""
+    names: list[str] = []
+    if path.is_file() and not is_packed(path):
+        kind = file_format(path)
+        if kind == "zip":
+            with zipfile.ZipFile(path) as archive:
+                names = data_members(archive)
+        elif kind == "xlsx":
+            names = filled_sheets(path)
+        elif kind == "json":
+            names = _json_tables(path)
+    return names if len(names) > 1 else []
 
-    A file of one table has none.
-    """
-    if not path.is_file() or path.stat().st_size == 0:
-        return []
-    with unpacked_tables(path) as names:
-        return names
+
+def _json_tables(path: Path) -> list[str]:
+    with open_text(path, detect_encoding(path).name) as file:
+        lines = is_json_lines(file)
+        file.seek(0)
+        return [] if lines else [*tables_in(read_content(file, path))]
+
+
+def _name_a_file(folder: Path) -> str:
+    """Return the advice to name one of the files of a folder."""
+    inner = [entry for entry in sorted(folder.iterdir()) if (entry / "state.json").is_file()]
+    names = [str(path) for path in (*data_files(folder), *inner)]
+    return f": name what to read, such as {names[0]}; it holds {list_names(names)}" if names else "; it holds no data file"

@@ -2,37 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
+from loralab.data.columns import list_names
+from loralab.data.types import Notice
 from loralab.errors import LoralabError, import_optional
 
 
-def read_rows(path: Path) -> Iterator[list[Any]]:
-    """Yield the rows of the only sheet with any, cells as numbers, texts, dates or None. Empty rows and columns are left out.
+@contextmanager
+def open_workbook(path: Path, formulas: bool = False) -> Iterator[Any]:
+    """Open a workbook with openpyxl, row by row. formulas: whether cells hold their formulas, not the saved values.
 
-    Raises LoralabError without openpyxl, for a damaged workbook, and if several sheets have rows.
+    Raises LoralabError without openpyxl and for a damaged workbook.
     """
     openpyxl = import_optional("openpyxl", "excel")
-    file = path.open("rb")  # openpyxl refuses other suffixes of a path
-    try:
-        book = openpyxl.load_workbook(file, read_only=True, data_only=True)
-    except (BadZipFile, KeyError, ValueError, OSError) as error:
-        file.close()
-        raise LoralabError(f"{path} cannot be read as an Excel workbook: {error}") from error
-    try:
-        filled = [sheet for sheet in book.worksheets if any(any(cell is not None for cell in row) for row in sheet.values)]
-        if len(filled) != 1:
-            names = ", ".join(sheet.title for sheet in filled) or "none"
-            raise LoralabError(
-                f"{path} has {len(filled)} sheets with rows ({names}): save the one to read as a workbook of its own"
-            )
-        for row in filled[0].values:
-            cells = list(row)
-            if any(cell is not None for cell in cells):
-                yield cells
-    finally:
-        book.close()
-        file.close()
+    with path.open("rb") as file:  # openpyxl refuses paths of other suffixes
+        try:
+            with closing(openpyxl.load_workbook(file, read_only=True, data_only=not formulas)) as book:
+                for sheet in book.worksheets:
+                    sheet.reset_dimensions()  # some writers state a size that hides cells
+                yield book
+        except (zipfile.BadZipFile, KeyError, ValueError, OSError, SyntaxError, AttributeError) as error:
+            raise LoralabError(f"{path} cannot be read as an Excel workbook: {error}") from error
+
+
+def filled_sheets(path: Path) -> list[str]:
+    """Return the names of the sheets with a row, in order."""
+    with open_workbook(path) as book:
+        return [sheet.title for sheet in book.worksheets if any(_is_filled(row) for row in sheet.values)]
+
+
+def read_sheet(path: Path, where: Path, wanted: str, notices: list[Notice]) -> list[list[Any]]:
+    """Return the rows of a sheet, cells as numbers, texts, dates or None, without empty rows and empty columns at the end.
+
+    where: the path for messages. wanted: the name of the sheet; empty if only one has rows. Raises LoralabError for several sheets
+    with rows, and for formulas without a saved value.
+    """
+    filled = filled_sheets(path)
+    if wanted not in filled and (wanted or len(filled) != 1):
+        missing = f"no sheet {wanted!r} with rows but " if wanted else ""
+        advice = f": name one, such as {where.parent if wanted else where}/{filled[0]}" if filled else ""
+        raise LoralabError(f"{where} has {missing}{len(filled)} sheets with rows ({list_names(filled) or 'none'}){advice}")
+    name = wanted or filled[0]
+    with open_workbook(path) as book:
+        rows = [[*row] for row in book[name].values]
+        others = [sheet.title for sheet in book.worksheets if sheet.title != name]
+    if others:
+        notices.append(Notice(f"sheet {name!r} is read; not read: {list_names(others)}"))
+    _check_formulas(path, where, name, rows)
+    if _holds(path, rb"<mergeCell\s"):
+        message = "the workbook has merged cells: only the first cell of each has the value, the others are empty"
+        notices.append(Notice(message, severity="warning"))
+    return _trimmed(rows, notices)
+
+
+def _is_filled(row: Sequence[Any]) -> bool:
+    return any(cell is not None and cell != "" for cell in row)
+
+
+def _trimmed(rows: list[list[Any]], notices: list[Notice]) -> list[list[Any]]:
+    """Return rows of one width, without empty ones, which are noted unless they are at the end."""
+    filled = [i for i, row in enumerate(rows) if _is_filled(row)]
+    width = max((i + 1 for row in rows for i, cell in enumerate(row) if cell is not None and cell != ""), default=0)
+    if empty := sorted({*range(filled[0], filled[-1])} - {*filled}) if filled else []:
+        lines = ", ".join(str(i + 1) for i in empty[:8]) + (", ..." if len(empty) > 8 else "")
+        notices.append(Notice(f"{len(empty)} empty row{'s' * (len(empty) > 1)} skipped: line {lines}", severity="warning"))
+    return [[*rows[i][:width], *[None] * (width - len(rows[i]))] for i in filled]
+
+
+def _check_formulas(path: Path, where: Path, sheet: str, rows: list[list[Any]]) -> None:
+    """Raise LoralabError if a cell without a value holds a formula: a program that does not calculate has written it."""
+    if not _holds(path, rb"<f[\s>/]"):
+        return
+    with open_workbook(path, formulas=True) as book:
+        for line, (row, written) in enumerate(zip(rows, book[sheet].values, strict=True), 1):
+            for column, (cell, formula) in enumerate(zip(row, written, strict=False), 1):
+                if cell is None and isinstance(formula, str) and formula.startswith("="):
+                    raise LoralabError(
+                        f"{where}, line {line}, column {column}: the formula {formula[:40]} has no saved value: open the file in a "
+                        f"spreadsheet program and save it"
+                    )
+
+
+def _holds(path: Path, tag: bytes) -> bool:
+    """Whether the XML of a sheet holds a tag."""
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.startswith("xl/worksheets/") and name.endswith(".xml"):
+                with archive.open(name) as file:
+                    rest = b""
+                    while block := file.read(1 << 20):
+                        if re.search(tag, rest + block):
+                            return True
+                        rest = block[-16:]
+    return False

@@ -8,7 +8,6 @@ import gzip
 import io
 import lzma
 import re
-import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -61,17 +60,10 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         raise LoralabError(f"cannot read {path}: {error}") from error
 
 
-def only_member(archive: zipfile.ZipFile, path: Path) -> str:
-    """Return the name of the one file of an archive. Raises LoralabError if there are several, or none."""
-    names = [info.filename for info in archive.infolist() if not info.is_dir() and not _is_clutter(info.filename)]
-    if len(names) != 1:
-        content = ", ".join(names[:8]) or "nothing"
-        raise LoralabError(f"{path} is a zip archive of {len(names)} files ({content}): unpack it and name the file or folder")
-    return names[0]
-
-
-def _is_clutter(name: str) -> bool:
-    return name.startswith("__MACOSX/") or Path(name).name.startswith(".")
+def is_packed(path: Path) -> bool:
+    """Whether the first bytes of a file are those of gzip, bzip2 or xz."""
+    with path.open("rb") as file:
+        return file.read(6).startswith((*_COMPRESSED,))
 
 
 @contextmanager

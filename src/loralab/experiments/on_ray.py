@@ -21,6 +21,7 @@ from typing import Any
 
 from loralab.config import Config
 from loralab.config.loading import NAMED_SOURCES
+from loralab.config.paths import split_path
 from loralab.errors import Interrupted, LoralabError, RunFailed, import_optional
 from loralab.experiments.run_trial import MAX_DEATHS, Outcome, OutcomeCallback, run_trial
 from loralab.storage import run_folder
@@ -146,7 +147,8 @@ def find_local_paths(config: Config) -> dict[str, str]:
     values = {f"data.{name}": getattr(config.data, name) for name in ("source", "test", "validation", "train_indices")}
     values["model.base"] = config.model.base
     names = (*NAMED_SOURCES, "minilm")
-    return {name: path for name, path in values.items() if isinstance(path, str) and path not in names and Path(path).exists()}
+    paths = {name: path for name, path in values.items() if isinstance(path, str) and path not in names}
+    return {name: path for name, path in paths.items() if split_path(Path(path))[0].exists()}
 
 
 @contextlib.contextmanager
@@ -168,7 +170,7 @@ def run_task(task: RayTask) -> tuple[Outcome, RunFiles]:
 
     torch.set_num_threads(task.threads)
     for setting, path in task.local_paths.items():
-        if not (task.home / path).exists():
+        if not split_path(task.home / path)[0].exists():
             failure = (
                 f"{setting}={path} is not on {socket.gethostname()}: copy it to {task.home / path} there, or use a shared disk"
             )
