@@ -174,6 +174,12 @@ def write_pandas_csv(path: Path, table: Table) -> None:
     )
 
 
+def write_excel(path: Path, table: Table) -> None:
+    if any("\r" in str(value) for values in columns_of(table).values() for value in values):
+        raise ValueError("XML has no carriage returns")
+    frame(table).to_excel(path, index=False)
+
+
 def write_datasets(path: Path, table: Table) -> None:
     datasets = pytest.importorskip("datasets")
     datasets.Dataset.from_dict({name: [*values] for name, values in columns_of(table).items()}).to_parquet(path)
@@ -210,7 +216,7 @@ WRITERS: dict[str, tuple[str, bool, Callable[[Path, Table], Any]]] = {
         ),
     ),
     "datasets": ("parquet", True, write_datasets),
-    "excel": ("xlsx", True, lambda path, table: frame(table).to_excel(path, index=False)),
+    "excel": ("xlsx", True, write_excel),
 }
 """Writer → suffix, whether the format keeps types, and the function."""
 
