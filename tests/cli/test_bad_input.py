@@ -257,7 +257,7 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     "cut parquet": (_parquet_cut, ["cut.parquet cannot be read as Parquet"]),
     "cut pickle": (_pickle_cut, ["cut.pkl"]),
     "broken line": (_write("b.jsonl", '{"text": "a", "label": "x"}\n{"text": "b"\n'), ["b.jsonl, line 2: not JSON"]),
-    "line that is no object": (_write("b.jsonl", "[1, 2]\n"), ["b.jsonl, line 1: a list, not an object"]),
+    "line that is no object": (_write("b.jsonl", "[1, 2]\n"), ["b.jsonl, row 0: an int, not an object"]),
     "folder without data": (lambda folder: [(folder / "bare").mkdir() or "bare"], ["bare has no training part", "train.csv"]),
     "unknown cleaning step": (
         _good("data.clean=url"),

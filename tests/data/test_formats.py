@@ -122,7 +122,7 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, case: str) -> None:
     [
         ("a.json", dump({"train": RECORDS, "test": RECORDS}), "several tables (train, test)"),
         ("a.json", dump({"a": 1, "b": 2}), "name the text and the label column"),
-        ("a.json", dump([1, 2]), "row 0: a int, not an object"),
+        ("a.json", dump([1, 2]), "row 0: an int, not an object"),
         ("a.json", dump("text"), "holds a str"),
         ("a.json", lambda path: path.write_text('[{"text": '), "line 1: not JSON"),
         ("a.json", dump([]), "is empty"),

@@ -40,7 +40,7 @@ def json_lines(file: IO[str], where: object) -> Iterator[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             raise LoralabError(f"{where}, line {number}: not JSON: {error}; write one object per line") from error
         if not isinstance(row, dict):
-            raise LoralabError(f"{where}, line {number}: a {type(row).__name__}, not an object such as {EXAMPLE}")
+            raise LoralabError(f"{where}, line {number}: {_kind(row)}, not an object such as {EXAMPLE}")
         yield row
 
 
@@ -112,6 +112,11 @@ def as_record(row: Any) -> Any:
     return row
 
 
+def _kind(value: object) -> str:
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
 def tables_in(content: Any) -> dict[str, Any]:
     """Return the tables of an object that holds several, such as {"train": [...], "test": [...]}; {} for one table."""
     if not isinstance(content, dict) or {"columns", "data"} <= content.keys():
@@ -145,7 +150,7 @@ def read_document(content: Any, where: object, known: Collection[str] = ()) -> J
     if isinstance(content, list):
         return JsonTable(_rows(content, where))
     if not isinstance(content, dict):
-        raise LoralabError(f"{where} holds a {type(content).__name__}, not a list of objects such as {EXAMPLE}")
+        raise LoralabError(f"{where} holds {_kind(content)}, not a list of objects such as {EXAMPLE}")
     if tables := tables_in(content):
         names = [*tables]
         raise LoralabError(f"{where} has several tables ({list_names(names)}): name one, such as {where}/{names[0]}")
@@ -177,7 +182,7 @@ def _rows(values: Sequence[Any], where: object) -> Sequence[Any]:
     width = len(rows[0]) if rows and isinstance(rows[0], list) else None
     for i, row in enumerate(rows):
         if not isinstance(row, dict if width is None else list):
-            raise LoralabError(f"{where}, row {i}: a {type(row).__name__}, not an object such as {EXAMPLE}")
+            raise LoralabError(f"{where}, row {i}: {_kind(row)}, not an object such as {EXAMPLE}")
         if width is not None and len(row) != width:
             raise LoralabError(f"{where}, row {i}: {len(row)} values, not {width}: write objects such as {EXAMPLE}")
     return rows
