@@ -36,7 +36,7 @@ from loralab.training.setup import RunPlan
 
 Configure = Callable[..., Config]
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
-FILES = {"config.yaml", "environment.json", "data.json", "data.json", "log.jsonl", "model", "predictions.csv", "scores.json"}
+FILES = {"config.yaml", "environment.json", "data.json", "log.jsonl", "model", "predictions.csv", "scores.json"}
 BUNDLE = {"adapter_config.json", "adapter_model.safetensors", "loralab.json", "tokenizer.json"}
 
 

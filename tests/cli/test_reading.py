@@ -174,7 +174,8 @@ def test_a_recipes_class_names_are_left_out_with_other_data(tiny: Path) -> None:
     out = done("train", "roberta-search", "data.source=prio.csv", f"model.base={tiny}", *FAST, "--name", "run")
     assert "the class names of recipe roberta-search are left out" in out
     assert "classes     1, 2, 3, 4" in out
-    message = refused("train", "roberta-class-weights", "data.source=prio.csv", "data.validation=0.1", f"model.base={tiny}", *FAST, "--name", "other")
+    other = [f"model.base={tiny}", *FAST, "--name", "other"]
+    message = refused("train", "roberta-class-weights", "data.source=prio.csv", "data.validation=0.1", *other)
     assert "f1:Business" in message
     assert "the class names of recipe roberta-class-weights are left out" in message
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loralab.data.batches import WINDOW, collate, epoch_batches, make_microbatches
 from loralab.config import DataConfig
+from loralab.data.batches import WINDOW, collate, epoch_batches, make_microbatches
 from loralab.data.sources import load_source
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Ints

@@ -344,7 +344,9 @@ def test_other_encodings_are_read_and_said(tmp_path: Path, ending: str, encoding
     assert bool(table.notices) == (encoding != "utf-8-sig")
 
 
-@pytest.mark.parametrize(("encoding", "word"), [("cp1251", "нефть дешевеет"), ("gbk", "这个手机很好用"), ("shift_jis", "良い電話です")])
+@pytest.mark.parametrize(
+    ("encoding", "word"), [("cp1251", "нефть дешевеет"), ("gbk", "这个手机很好用"), ("shift_jis", "良い電話です")]
+)
 def test_bytes_with_two_readings_are_refused_with_both(tmp_path: Path, encoding: str, word: str) -> None:
     path = put(tmp_path / "rows.csv", b"text,label\n" + b"".join(f"{word} {i},{i % 2}\n".encode(encoding) for i in range(9)))
     error = message(path)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from tokenizers import ByteLevelBPETokenizer
 
-from loralab.data.clean import clean_text
 from loralab.config import DataConfig
+from loralab.data.clean import clean_text
 from loralab.data.sources import load_source
 from loralab.data.tokenize import CHUNK, encode, load_tokenizer
 from loralab.data.types import Encoded, Examples

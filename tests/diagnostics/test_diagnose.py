@@ -97,7 +97,8 @@ def test_a_files_rows_are_compared_with_the_runs_own(run: Path, source: Path, tm
     rows = [(f"{text} zeal zest <b>zoo</b>", names[label]) for text, label in topics(20, seed=9)]
     rows += [(text, label) for text, label in topics(40)[:30]]  # some of them training rows
     path = write_csv(tmp_path / "other.csv", rows, header=("words", "kind"))
-    found = {section.title: section for section in diagnose(run, file=path, data=DataConfig(text=["words"], label="kind"), rows=50).sections}
+    data = DataConfig(text=["words"], label="kind")
+    found = {section.title: section for section in diagnose(run, file=path, data=data, rows=50).sections}
     assert list(found) == SECTIONS + ALWAYS
     assert "On the run's 64 test rows" in found[SECTIONS[0]].summary
     assert "50 texts: " in found["Robustness"].summary

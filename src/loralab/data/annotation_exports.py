@@ -51,11 +51,12 @@ class Tool:
 
 @dataclass
 class _Seen:
-    """What the rows of an export held: rows without a label by reason, and the annotations of each task."""
+    """What the rows of an export held. unlabelled: rows without a label by reason. repeated: further annotations of a task."""
 
     rows: int = 0
     unlabelled: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     questions: Counter[str] = field(default_factory=Counter)
+    repeated: list[int] = field(default_factory=list)
 
 
 def read_exports(chunks: Iterator[ColumnChunk], notices: list[Notice]) -> Iterator[ColumnChunk]:
@@ -77,23 +78,40 @@ def read_exports(chunks: Iterator[ColumnChunk], notices: list[Notice]) -> Iterat
 def _converted(chunk: ColumnChunk, tool: Tool, seen: _Seen) -> ColumnChunk:
     names = [*chunk.columns]
     rows = [tool.convert(dict(zip(names, values, strict=True))) for values in zip(*chunk.columns.values(), strict=True)]
-    fields, labels = _columns([row.fields for row in rows]), _columns([row.labels for row in rows])
     for i, row in enumerate(rows, seen.rows):
         if row.reason:
             seen.unlabelled[row.reason].append(i)
+    fields, labels = _columns([row.fields for row in rows]), _columns([row.labels for row in rows])
+    if len(labels) > 1 and not any(label is not None for label in labels.get("label", ())):
+        labels.pop("label", None)  # rows without an annotation name no question
+    if tool.convert is _from_flat_studio:
+        _collect_annotators(chunk.columns.get("id", ()), labels, seen)
     seen.rows += len(rows)
-    seen.questions.update(labels)
+    seen.questions.update([*labels])
     fields = {f"data.{name}" if name in labels else name: values for name, values in fields.items()}
     texts = [name for name, values in fields.items() if any(isinstance(value, str) for value in values)]
     if len(texts) == 1 and texts[0].casefold() not in TEXT_NAMES:
         fields["text"] = fields[texts[0]]
     if len(labels) == 1 and not {name.casefold() for name in labels} & {*LABEL_NAMES}:
         labels = {"label": next(iter(labels.values())), **labels}
-    kept = {name: values for name, values in chunk.columns.items() if name not in ("data", "fields")}
-    class_names = {name: values for name, values in chunk.class_names.items() if name in fields or name not in labels}
-    if tool.name == "Prodigy":
-        class_names = chunk.class_names
-    return ColumnChunk({**kept, **fields, **(labels or {"label": [None] * len(rows)})}, class_names)
+    kept = {name: values for name, values in chunk.columns.items() if name not in ("data", "fields") or not _all(values, Mapping)}
+    keeps_names = tool.convert is _from_prodigy  # its labels are the column's own values
+    class_names = {name: own for name, own in chunk.class_names.items() if keeps_names or name not in labels}
+    return ColumnChunk({**kept, **fields, **labels}, class_names)
+
+
+def _collect_annotators(tasks: Sequence[Any], labels: Mapping[str, list[Any]], seen: _Seen) -> None:
+    """Give each row of a task the labels of all its rows, one for each annotator, and note tasks of several rows."""
+    rows = defaultdict[Any, list[int]](list)
+    for row, task in enumerate(tasks):
+        if task is not None:
+            rows[task].append(row)
+    for own in (own for own in rows.values() if len(own) > 1):
+        seen.repeated += [row + seen.rows for row in own[1:]]
+        for values in labels.values():
+            agreed = _agreed(values[row] for row in own if values[row] is not None)
+            for row in own:
+                values[row] = agreed
 
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -102,9 +120,13 @@ def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 
 def _notices(tool: Tool, seen: _Seen) -> list[Notice]:
-    others = [name for name in seen.questions if name not in LABEL_NAMES]
-    named = f", labels of {', '.join(map(repr, others))}" if others else ""
-    notices = [Notice(f"read as an export of {tool.name}{named}")]
+    questions = [*map(repr, seen.questions)]
+    named = f", labels of {', '.join(questions)}" if {*seen.questions} - {"label"} else ""
+    fix = "data.label=NAME reads another one" if len(questions) > 1 else ""
+    notices = [Notice(f"read as an export of {tool.name}{named}", fix=fix)]
+    if seen.repeated:
+        message = f"{len(seen.repeated)} rows are further annotations of a task: their texts are repeated"
+        notices.append(Notice(message, tuple(seen.repeated), "keep one row per task", "warning"))
     for reason, rows in seen.unlabelled.items():
         message = f"{len(rows):,} of {seen.rows:,} rows are {reason}: they have no label"
         if reason in _ANSWERS.values():
@@ -122,7 +144,7 @@ def _agreed(labels: Iterable[Any]) -> Any:
 
 
 def _annotated(fields: Row, labels: Mapping[str, Iterable[Any]], reason: str = UNANNOTATED) -> Annotated:
-    agreed = {name: _agreed(values) for name, values in labels.items()}
+    agreed = {name: _agreed(values) for name, values in labels.items()} or {"label": None}
     return Annotated(fields, agreed, "" if any(label is not None for label in agreed.values()) else reason)
 
 

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shlex import quote
 
 from loralab.config.paths import split_path
 from loralab.data.columns import list_names
@@ -38,6 +39,8 @@ def unpacked(path: Path) -> Iterator[tuple[Path, str]]:
                     copy = folder / Path(member).name
                     with archive.open(member) as source, copy.open("wb") as target:
                         shutil.copyfileobj(source, target)
+                if file_format(copy) == "zip":
+                    raise LoralabError(f"{file} is a zip archive in a zip archive: unpack it")
             except (OSError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
                 raise LoralabError(f"cannot unpack {file}: {error}") from error
         if copy.is_file() and is_packed(copy) and file_format(copy) in BINARY:
@@ -81,6 +84,6 @@ def _choose_member(archive: zipfile.ZipFile, path: Path, inner: str) -> tuple[st
             return name, inner[len(name) + 1 :]
     if len(names) == 1:
         return names[0], inner
-    advice = f": name one, such as {path}/{names[0]}" if names else ""
+    advice = f": name one, such as {quote(f'{path}/{names[0]}')}" if names else ""
     missing = f"no file {inner} but " if inner else ""
     raise LoralabError(f"{path} is a zip archive of {missing}{len(names)} files ({list_names(names) or 'nothing'}){advice}")

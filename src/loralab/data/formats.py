@@ -92,6 +92,8 @@ def file_format(path: Path) -> str:
         return name
     with open_bytes(path) as file:
         start = file.read(4096)
+    if start.startswith(b"PK") and suffix_of(path) == ".zip":
+        raise LoralabError(f"{path} is a damaged zip archive: copy or download it again")
     if name := _binary_format(start):
         return name
     if reason := next((reason for magic, reason in _REFUSED.items() if start.lower().startswith(magic.lower())), ""):
@@ -99,7 +101,7 @@ def file_format(path: Path) -> str:
     suffix, begin = suffix_of(path), start.lstrip(b"\xef\xbb\xbf \t\r\n")
     if suffix not in SUFFIXES and suffix not in (*PACKED, "", *TEXT_SUFFIXES) and b"\x00" in start:
         raise LoralabError(f"{path}: unknown file format; readable: {', '.join(SUFFIXES)}, text also as .gz, .bz2 and .xz")
-    if re.match(rb"__label__[^\s,;|]+[ \t\r\n]", begin):
+    if re.match(rb"__label__[^\s,;|]+\s|[^\r\n]*\s__label__[^\s,;|]+[ \t]*[\r\n]", begin):
         return "fasttext"
     if SUFFIXES.get(suffix, "csv") in ("csv", "zip"):
         return "json" if _looks_like_json(begin, guess=suffix not in SUFFIXES) else "csv"
@@ -111,7 +113,7 @@ def _binary_format(start: bytes) -> str:
     if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return "pickle"
     if start.startswith(b"PK\x03\x04"):
-        return "xlsx"  # packed once more: reading it tells whether it is one
+        return "xlsx"  # packed once more, or damaged: reading it tells
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import quote
 from typing import IO, Any
 
 from loralab.data.columns import USUAL_NAMES, list_names
@@ -153,7 +154,7 @@ def read_document(content: Any, where: object, known: Collection[str] = ()) -> J
         raise LoralabError(f"{where} holds {_kind(content)}, not a list of objects such as {EXAMPLE}")
     if tables := tables_in(content):
         names = [*tables]
-        raise LoralabError(f"{where} has several tables ({list_names(names)}): name one, such as {where}/{names[0]}")
+        raise LoralabError(f"{where} has several tables ({list_names(names)}): name one, such as {quote(f'{where}/{names[0]}')}")
     if {"columns", "data"} <= content.keys() and isinstance(content["columns"], list):
         return _split_table(content, where)
     lists = {key: value for key, value in content.items() if _is_table(value)}

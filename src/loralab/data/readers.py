@@ -158,6 +158,8 @@ def _header(
         header = False
     if header is None and any(name.startswith("column") and name[6:].isdecimal() and name not in first for name in known):
         header = False
+    if header is None and any(field.startswith(PREFIX) for field in first):
+        header = False
     if header is None:
         header = has_header(sample, USUAL_NAMES, known)
     if header is None:

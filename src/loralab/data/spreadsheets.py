@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from loralab.data.columns import list_names
@@ -46,7 +47,8 @@ def read_sheet(path: Path, where: Path, wanted: str, notices: list[Notice]) -> l
     filled = filled_sheets(path)
     if wanted not in filled and (wanted or len(filled) != 1):
         missing = f"no sheet {wanted!r} with rows but " if wanted else ""
-        advice = f": name one, such as {where.parent if wanted else where}/{filled[0]}" if filled else ""
+        book = where.parent if wanted else where
+        advice = f": name one, such as {quote(f'{book}/{filled[0]}')}" if filled else ""
         raise LoralabError(f"{where} has {missing}{len(filled)} sheets with rows ({list_names(filled) or 'none'}){advice}")
     name = wanted or filled[0]
     with open_workbook(path) as book:
@@ -58,11 +60,24 @@ def read_sheet(path: Path, where: Path, wanted: str, notices: list[Notice]) -> l
     if _holds(path, rb"<mergeCell\s"):
         message = "the workbook has merged cells: only the first cell of each has the value, the others are empty"
         notices.append(Notice(message, severity="warning"))
-    return _trimmed(rows, notices)
+    return _trimmed(_with_returns(rows, notices), notices)
 
 
 def _is_filled(row: Sequence[Any]) -> bool:
     return any(cell is not None and cell != "" for cell in row)
+
+
+def _with_returns(rows: list[list[Any]], notices: list[Notice]) -> list[list[Any]]:
+    """Return rows with carriage returns for `_x000D_`, as which Excel saves them."""
+    count = 0
+    for row in rows:
+        for i, cell in enumerate(row):
+            if isinstance(cell, str) and "_x000D_" in cell:
+                row[i] = cell.replace("_x000D_", "\r")
+                count += 1
+    if count:
+        notices.append(Notice(f"_x000D_ is read as a carriage return in {count} cell{'s' * (count > 1)}"))
+    return rows
 
 
 def _trimmed(rows: list[list[Any]], notices: list[Notice]) -> list[list[Any]]:
