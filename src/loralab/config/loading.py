@@ -186,7 +186,8 @@ def setting_table(pattern: str = "") -> list[reference.Setting]:
     """
     rows = reference.setting_table(Config)
     word = pattern.strip().lower()
-    matching = [row for row in rows if word in row.name or word in row.description.lower() or word in other_names(row.name)]
+    elsewhere = other_names().renamed.get(word)
+    matching = [row for row in rows if word in row.name or word in row.description.lower() or row.name == elsewhere]
     if not matching:
         close = similar_settings(word, [row.name for row in rows])
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ": `loralab settings` lists all settings"
