@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from loralab.cli.options import AsJson, Runs, Source, complete_setting, complete_source, print_json
+from loralab.cli.options import AsJson, Runs, Source, print_json, setting_argument, source_argument
 from loralab.errors import LoralabError, RunFailed
 
 if TYPE_CHECKING:
@@ -35,19 +35,9 @@ def experiment(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="The kind, see above.", show_default=False)] = None,
     recipe: Annotated[
         str | None,
-        typer.Argument(
-            metavar="RECIPE|RUN",
-            help="A recipe, a settings file or a data file; several with commas between them.",
-            autocompletion=complete_source,
-            show_default=False,
-        ),
+        source_argument("RECIPE|RUN", "A recipe, a settings file or a data file; several with commas between them."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE|RUN", help="Settings of all trials.", autocompletion=complete_setting, show_default=False
-        ),
-    ] = None,
+    settings: Annotated[list[str] | None, setting_argument("KEY=VALUE|RUN", "Settings of all trials.")] = None,
     points: Annotated[
         list[str] | None, typer.Option(metavar="SETTING=A,B,...", help="A setting to vary and its values; repeatable.")
     ] = None,
@@ -128,10 +118,7 @@ def experiment_results(summary: ExperimentSummary, analysis: ExperimentAnalysis)
 
 def search(
     recipe: Source,
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Settings of all trials.", autocompletion=complete_setting, show_default=False),
-    ] = None,
+    settings: Annotated[list[str] | None, setting_argument("KEY=VALUE", "Settings of all trials.")] = None,
     over: Annotated[
         list[str] | None, typer.Option(metavar="SETTING=RANGE", help="A setting to search and its range; repeatable.")
     ] = None,

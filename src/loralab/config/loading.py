@@ -68,6 +68,11 @@ class Config(SettingsSection):
         """Return the seed of one purpose, such as init or shuffle. Each purpose has its own, so none depends on another's use."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()[:7])
 
+    def flatten(self) -> dict[str, Any]:
+        """Return every setting's value, as in JSON, by its dotted name."""
+        values, split = self.model_dump(mode="json"), {name: name.partition(".")[::2] for name in setting_names()}
+        return {name: values[section][inner] if inner else values[section] for name, (section, inner) in split.items()}
+
     def remarks(self) -> list[str]:
         """Return remarks on settings that are valid but rarely intended."""
         return [*_remarks(self)]
@@ -147,16 +152,15 @@ class Recipe:
     search: Mapping[str, Any]
 
 
-def list_recipes() -> list[Recipe]:
-    """Return the shipped recipes, in order of name."""
-    return [*_read_recipes()]
-
-
 @cache
-def _read_recipes() -> tuple[Recipe, ...]:
-    folder = resources.files("loralab.config") / "recipes"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return tuple(_recipe(f.name.removesuffix(".yaml"), f.read_text(encoding="utf-8")) for f in files)
+def list_recipes() -> tuple[Recipe, ...]:
+    """Return the shipped recipes, in order of name."""
+    folder, recipes = resources.files("loralab.config") / "recipes", []
+    for file in sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name):
+        content = parse_yaml(file.read_text(encoding="utf-8"))
+        about, search = content.pop("about"), content.pop("search", {})
+        recipes.append(Recipe(file.name.removesuffix(".yaml"), **about, settings=content, search=search))
+    return tuple(recipes)
 
 
 def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Config:
@@ -210,12 +214,6 @@ def default_name(source: str | Path, seed: int) -> str:
     stem = Path(source).name.split(".")[0] or "run"
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)
     return f"{safe}-s{seed}"
-
-
-def _recipe(name: str, text: str) -> Recipe:
-    content = parse_yaml(text)
-    about, search = content.pop("about"), content.pop("search", {})
-    return Recipe(name, about["summary"], about["source"], about["claim"], content, search)
 
 
 def _find(source: str) -> tuple[dict[str, Any], str]:

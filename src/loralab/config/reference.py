@@ -47,19 +47,15 @@ class Setting:
 @cache
 def setting_table(config: type[SettingsSection]) -> tuple[Setting, ...]:
     """Return every setting of a config class by its dotted name, in order."""
-    return tuple(_settings(config))
-
-
-def _settings(config: type[SettingsSection]) -> Iterator[Setting]:
-    schema = config.model_json_schema(mode="serialization")
+    schema, settings = config.model_json_schema(mode="serialization"), list[Setting]()
     for name, field in config.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, SettingsSection):
             entries = schema["$defs"][section.__name__]["properties"]
-            for inner, subfield in section.model_fields.items():
-                yield _setting(f"{name}.{inner}", entries[inner], subfield.default)
+            settings += [_setting(f"{name}.{key}", entries[key], inner.default) for key, inner in section.model_fields.items()]
         else:
-            yield _setting(name, schema["properties"][name], field.default)
+            settings.append(_setting(name, schema["properties"][name], field.default))
+    return tuple(settings)
 
 
 def _setting(name: str, entry: Mapping[str, Any], default: Any) -> Setting:
