@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from loralab.cli.options import AsJson, Runs, Source, print_json, setting_argument, source_argument
 from loralab.errors import LoralabError, RunFailed
-
-if TYPE_CHECKING:
-    from loralab.experiments.run import ExperimentSummary
-    from loralab.report.experiments.analysis import ExperimentAnalysis
 
 
 def experiment_help() -> str:
@@ -85,35 +81,24 @@ def experiment(
         )
     from loralab.report.experiments.findings import findings
     from loralab.report.experiments.profiles import analyze_experiment
-    from loralab.report.experiments.result_tables import summary_table
+    from loralab.report.experiments.result_tables import summary_table, trial_table
     from loralab.report.write import write_experiment_report
 
     analysis = analyze_experiment(folder)
     page = write_experiment_report(folder, analysis) if report else None
+    configurations, sentences = summary_table(analysis.data, analysis.score), findings(analysis)
     if as_json:
-        print_json({**experiment_results(summary, analysis), "report": page})
+        tables = {"trials": trial_table(analysis.data), "configurations": configurations}
+        rows = {name: [dict(zip(table.columns, row, strict=True)) for row in table.rows] for name, table in tables.items()}
+        print_json({"folder": summary.folder, **rows, "findings": sentences, "report": page})
     else:
-        view.summarise(summary, summary_table(analysis.data, analysis.score), findings(analysis), page)
+        view.summarise(summary, configurations, sentences, page)
     if summary.failures:
         reasons = "".join(f"\n  {trial}: {reason}" for trial, reason in summary.failures.items())
         raise RunFailed(f"trials failed: {len(summary.failures)}; the same command runs them again{reasons}")
 
 
 experiment.__doc__ = experiment_help()
-
-
-def experiment_results(summary: ExperimentSummary, analysis: ExperimentAnalysis) -> dict[str, Any]:
-    """Return an experiment's trials, configurations and findings as plain data."""
-    from loralab.report.experiments.findings import findings
-    from loralab.report.experiments.result_tables import summary_table, trial_table
-
-    trials, configurations = trial_table(analysis.data), summary_table(analysis.data, analysis.score)
-    return {
-        "folder": summary.folder,
-        "trials": [dict(zip(trials.columns, row, strict=True)) for row in trials.rows],
-        "configurations": [dict(zip(configurations.columns, row, strict=True)) for row in configurations.rows],
-        "findings": findings(analysis),
-    }
 
 
 def search(

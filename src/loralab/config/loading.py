@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from loralab.config import reference
 from loralab.config.hints import other_names, similar_settings, similar_value, unknown_setting
-from loralab.config.schema import NONE_WORDS, DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
+from loralab.config.schema import NONE_WORDS, DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig, type_parts
 from loralab.config.yaml_core import dump_yaml, parse_yaml, yaml_problem
 from loralab.errors import LoralabError, suggest
 
@@ -204,9 +204,22 @@ def setting_names() -> list[str]:
     return [setting.name for setting in reference.setting_table(Config)]
 
 
+def setting_types(name: str) -> list[Any]:
+    """Return a setting's type and its parts, by its dotted name: for `int | None` itself, int and None."""
+    section, _, inner = name.partition(".")
+    fields: Mapping[str, Any] = Config.model_fields
+    return type_parts((fields[section].annotation.model_fields[inner] if inner else fields[section]).annotation)
+
+
 def config_schema() -> dict[str, Any]:
-    """Return the JSON schema of a settings file."""
-    return reference.config_schema(Config)
+    """Return the JSON schema of a settings file, for editors."""
+    schema = Config.model_json_schema(mode="validation")
+    free = {"type": "object", "additionalProperties": True}
+    schema["properties"] |= {
+        "about": {**free, "description": "notes, which loralab ignores"},
+        "search": {**free, "description": "setting: choices or range, for loralab search"},
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "loralab settings"}
 
 
 def default_name(source: str | Path, seed: int) -> str:
@@ -311,7 +324,9 @@ def _parse_value(key: str, text: str) -> Any:
         value = parse_yaml(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise LoralabError(f"{key}: {reprlib.repr(text)} cannot be read: {yaml_problem(error)}") from error
-    return text if isinstance(value, int | float) and reference.takes_text(Config, key) else value
+    types = setting_types(key)
+    takes_text = str in types and not any(scalar in types for scalar in (int, float, bool))
+    return text if isinstance(value, int | float) and takes_text else value
 
 
 def _validate(settings: Mapping[str, Any], origin: str) -> Config:

@@ -1,4 +1,4 @@
-"""Every setting as a table row, and the JSON schema of a settings file."""
+"""Every setting as a table row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from loralab.config.schema import SettingsSection, type_parts
+from loralab.config.schema import SettingsSection
 
 _TYPES = {"integer": "whole number", "number": "number", "boolean": "true or false", "array": "list", "object": "mapping"}
 _ARTICLES = {"whole number": "a whole number", "number": "a number", "list": "a list of names", "mapping": "a mapping"}
@@ -77,23 +77,3 @@ def _options(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _options({**limits, **part})
     elif entry.get("type") != "null":
         yield entry
-
-
-def takes_text(config: type[SettingsSection], name: str) -> bool:
-    """Return whether a setting takes text and no other scalar, so that `name=1e5` means text."""
-    section, _, inner = name.partition(".")
-    fields: Mapping[str, Any] = config.model_fields
-    annotation = (fields[section].annotation.model_fields[inner] if inner else fields[section]).annotation
-    parts = type_parts(annotation)
-    return str in parts and not {int, float, bool} & {part for part in parts if isinstance(part, type)}
-
-
-def config_schema(config: type[SettingsSection]) -> dict[str, Any]:
-    """Return the JSON schema of a settings file, for editors."""
-    schema = config.model_json_schema(mode="validation")
-    free = {"type": "object", "additionalProperties": True}
-    schema["properties"] |= {
-        "about": {**free, "description": "notes, which loralab ignores"},
-        "search": {**free, "description": "setting: choices or range, for loralab search"},
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "loralab settings"}
