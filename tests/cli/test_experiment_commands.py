@@ -12,7 +12,6 @@ from rich.console import Console
 
 from loralab.cli import display
 from loralab.experiments.spec import KINDS
-from loralab.report.experiments.result_tables import ReportTable
 from loralab.storage.experiment_folder import read_experiment
 
 
@@ -121,9 +120,7 @@ def test_names_with_a_common_start_are_shown_in_full_in_a_narrow_terminal(monkey
     monkeypatch.setattr(display, "console", console)
     names = ("recipe-distilbert-baseline", "recipe-distilbert-study")
     columns = ("recipe", "tuning", "lora.dropout", "train.learning_rate", "seeds", "test accuracy", "95 % interval")
-    display.show_table(
-        ReportTable("points", "", columns, [(name, "lora", 0.1, 5e-4, 5, 0.886, "0.8829 to 0.8891") for name in names])
-    )
+    display.show_rows(columns, [(name, "lora", 0.1, 5e-4, 5, 0.886, "0.8829 to 0.8891") for name in names])
     text = console.export_text()
     first = "".join(line.split(" ")[0] for line in text.splitlines())  # folded, line by line
     assert all(name in first for name in names)

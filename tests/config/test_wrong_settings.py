@@ -11,10 +11,11 @@ import pytest
 from setting_cases import OTHER, refused, write
 
 from loralab.config import Config, load_config
-from loralab.config.hints import _CONVERTED, _LEAVE_OUT, _OTHER_NAMES
+from loralab.config.hints import COMPUTED, other_names
 from loralab.config.loading import MAX_YAML_BYTES, list_recipes, setting_names
 
 RECIPES = [recipe.name for recipe in list_recipes()]
+NAMES = other_names()
 
 
 def test_an_override_without_an_equals_sign_is_refused() -> None:
@@ -145,14 +146,14 @@ SAMPLE_VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", sorted({*_OTHER_NAMES, *_CONVERTED, *_LEAVE_OUT}))
+@pytest.mark.parametrize("name", sorted({*NAMES.renamed, *NAMES.converted, *COMPUTED, *NAMES.left_out}))
 @pytest.mark.parametrize("prefix", ["", "train."])
 def test_the_fix_for_another_librarys_setting_works_when_pasted(name: str, prefix: str, tmp_path: Path) -> None:
-    values = SAMPLE_VALUES.get(name) or [{**OTHER, "name": "mine"}.get(_OTHER_NAMES.get(name, ""), "true")]
+    values = SAMPLE_VALUES.get(name) or [{**OTHER, "name": "mine"}.get(NAMES.renamed.get(name, ""), "true")]
     for value in values:
         message = refused("quickstart", [f"{prefix}{name}={value}"])
         assert message.startswith(f"unknown setting '{prefix}{name}'")
-        if name in _LEAVE_OUT:
+        if name in NAMES.left_out:
             assert "leave it out; " in message
             continue
         fix = re.search(r": write ([a-z_.]+=.+?)(?: for | \(|$)", message)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -27,11 +27,9 @@ if TYPE_CHECKING:
     from loralab.data.types import Notice
     from loralab.data.validate import DataReport
     from loralab.diagnostics.diagnose import Diagnosis, ExplainedText
-    from loralab.diagnostics.sections import DiagnosisSection
     from loralab.inference.export import Export
     from loralab.inference.prediction_files import Predictions
     from loralab.model.parameter_counts import BudgetOption
-    from loralab.report.experiments.result_tables import ReportTable
 
 MAX_LISTED = 8
 MAX_BUDGET_OPTIONS = 24
@@ -65,12 +63,36 @@ class PlainTimer:
         return True
 
 
+class ProgressView:
+    """A context with a progress bar, which stops at the end, and lines above it."""
+
+    def __init__(self, *columns: ProgressColumn, terminal_only: bool = False) -> None:
+        self.console = side_console()
+        disable = terminal_only and not self.console.is_terminal
+        self.progress = Progress(*columns, console=self.console, disable=disable)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.progress.stop()
+
+    def note(self, text: str) -> None:
+        """Print a note."""
+        self.console.print(f"[yellow]note[/]        {escape(text)}", soft_wrap=True)
+
+
+def make_table(left: Sequence[str] = (), right: Sequence[str] = (), **options: Any) -> Table:
+    """Return a table without borders. Its first columns are aligned to the left, the others to the right."""
+    table = Table(box=None, pad_edge=False, **options)
+    for name in (*left, *right):
+        table.add_column(escape(name), justify="left" if name in left else "right")
+    return table
+
+
 def show_scores(scores: Mapping[str, float], classes: Sequence[str], rows: str = "test row") -> None:
     """Print accuracy, macro F1, and precision, recall, F1 and counts per class. rows: what a scored row is called."""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("class")
-    for name in ("precision", "recall", "F1", "true", "predicted"):
-        table.add_column(name, justify="right")
+    table = make_table(["class"], ["precision", "recall", "F1", "true", "predicted"])
     for row in score_rows(scores, classes):
         values = ["–" if row[kind] is None else f"{row[kind]:.4f}" for kind in ("precision", "recall", "f1")]
         table.add_row(escape(row["class"]), *values, f"{row['true']:,.0f}", f"{row['predicted']:,.0f}")
@@ -135,11 +157,7 @@ def show_facts(facts: Mapping[str, Any], target: Console | None = None) -> None:
 
 def show_budget(options: Sequence[BudgetOption], max_trainable: int) -> None:
     """Print the largest rank of each choice of targets and layers, most parameters first."""
-    table = Table(box=None, pad_edge=False)
-    for name in ("targets", "layers"):
-        table.add_column(name)
-    for name in ("rank", "trainable", "left"):
-        table.add_column(name, justify="right")
+    table = make_table(["targets", "layers"], ["rank", "trainable", "left"])
     for option in options[:MAX_BUDGET_OPTIONS]:
         left = max_trainable - option.trainable
         table.add_row(",".join(option.targets), option.layers or "all", str(option.rank), f"{option.trainable:,}", f"{left:,}")
@@ -211,7 +229,7 @@ def show_diagnosis(diagnosis: Diagnosis, path: Path, page: Path) -> None:
     for section in diagnosis.sections:
         console.print(f"[bold]{escape(section.title)}[/]")
         console.print(escape(section.summary))
-        show_table(section)
+        show_rows(section.columns, section.rows)
         if section.note:
             console.print(f"[dim]{escape(section.note)}[/]")
         console.print()
@@ -230,11 +248,6 @@ def show_diagnosis(diagnosis: Diagnosis, path: Path, page: Path) -> None:
         ]
         console.print(Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 4), expand=False))
     console.print(f"data        {path}\nreport      {page}", soft_wrap=True)
-
-
-def show_table(section: DiagnosisSection | ReportTable) -> None:
-    """Print the rows of a table."""
-    show_rows(section.columns, section.rows)
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], below: bool = False) -> None:
@@ -306,10 +319,9 @@ def counting(action: str) -> Iterator[Callable[[int], None]]:
         yield update
 
 
-def list_names(names: Sequence[str]) -> str:
+def list_names(names: Sequence[str], limit: int = MAX_LISTED) -> str:
     """Return the first names, and the number of the others."""
-    more = f" and {len(names) - MAX_LISTED:,} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit:,} more" if len(names) > limit else "")
 
 
 def _format_cell(value: str | int | float | None) -> str:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from loralab.cli.options import AsJson, Runs, Source, complete_setting, complete_source, print_json
+from loralab.cli.options import AsJson, Runs, Source, print_json, setting_argument, source_argument
 from loralab.errors import LoralabError, RunFailed
-
-if TYPE_CHECKING:
-    from loralab.experiments.run import ExperimentSummary
-    from loralab.report.experiments.analysis import ExperimentAnalysis
 
 
 def experiment_help() -> str:
@@ -35,19 +31,9 @@ def experiment(
     kind: Annotated[str | None, typer.Argument(metavar="KIND", help="The kind, see above.", show_default=False)] = None,
     recipe: Annotated[
         str | None,
-        typer.Argument(
-            metavar="RECIPE|RUN",
-            help="A recipe, a settings file or a data file; several with commas between them.",
-            autocompletion=complete_source,
-            show_default=False,
-        ),
+        source_argument("RECIPE|RUN", "A recipe, a settings file or a data file; several with commas between them."),
     ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="KEY=VALUE|RUN", help="Settings of all trials.", autocompletion=complete_setting, show_default=False
-        ),
-    ] = None,
+    settings: Annotated[list[str] | None, setting_argument("KEY=VALUE|RUN", "Settings of all trials.")] = None,
     points: Annotated[
         list[str] | None, typer.Option(metavar="SETTING=A,B,...", help="A setting to vary and its values; repeatable.")
     ] = None,
@@ -96,16 +82,19 @@ def experiment(
     from loralab.cli.display import show_remark
     from loralab.report.experiments.findings import findings
     from loralab.report.experiments.profiles import analyze_experiment
-    from loralab.report.experiments.result_tables import summary_table
+    from loralab.report.experiments.result_tables import summary_table, trial_table
     from loralab.report.write import figure_remark, write_experiment_report
 
     analysis = analyze_experiment(folder)
     page = write_experiment_report(folder, analysis) if report else None
     show_remark(figure_remark(page) if page else "")
+    configurations, sentences = summary_table(analysis.data, analysis.score), findings(analysis)
     if as_json:
-        print_json({**experiment_results(summary, analysis), "report": page})
+        tables = {"trials": trial_table(analysis.data), "configurations": configurations}
+        rows = {name: [dict(zip(table.columns, row, strict=True)) for row in table.rows] for name, table in tables.items()}
+        print_json({"folder": summary.folder, **rows, "findings": sentences, "report": page})
     else:
-        view.summarise(summary, summary_table(analysis.data, analysis.score), findings(analysis), page)
+        view.summarise(summary, configurations, sentences, page)
     if summary.failures:
         reasons = "".join(f"\n  {trial}: {reason}" for trial, reason in summary.failures.items())
         raise RunFailed(f"trials failed: {len(summary.failures)}; the same command runs them again{reasons}")
@@ -114,26 +103,9 @@ def experiment(
 experiment.__doc__ = experiment_help()
 
 
-def experiment_results(summary: ExperimentSummary, analysis: ExperimentAnalysis) -> dict[str, Any]:
-    """Return an experiment's trials, configurations and findings as plain data."""
-    from loralab.report.experiments.findings import findings
-    from loralab.report.experiments.result_tables import summary_table, trial_table
-
-    trials, configurations = trial_table(analysis.data), summary_table(analysis.data, analysis.score)
-    return {
-        "folder": summary.folder,
-        "trials": [dict(zip(trials.columns, row, strict=True)) for row in trials.rows],
-        "configurations": [dict(zip(configurations.columns, row, strict=True)) for row in configurations.rows],
-        "findings": findings(analysis),
-    }
-
-
 def search(
     recipe: Source,
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="KEY=VALUE", help="Settings of all trials.", autocompletion=complete_setting, show_default=False),
-    ] = None,
+    settings: Annotated[list[str] | None, setting_argument("KEY=VALUE", "Settings of all trials.")] = None,
     over: Annotated[
         list[str] | None, typer.Option(metavar="SETTING=RANGE", help="A setting to search and its range; repeatable.")
     ] = None,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from loralab.cli.display import console, list_names, show_facts, show_table, side_console
+from loralab.cli.display import ProgressView, console, list_names, make_table, show_facts, show_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from loralab.experiments.run import ExperimentSummary
     from loralab.experiments.run_trial import Outcome
@@ -38,26 +36,21 @@ class _Time(TimeRemainingColumn):
         return Text("took " if task.finished else "left ") + super().render(task)
 
 
-def _trials_bar() -> Progress:
-    """Return a bar over trials with the remaining time."""
-    bar = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), _Time())
-    return Progress(*bar, console=side_console())
+class _TrialsView(ProgressView):
+    """A bar over trials with the remaining time."""
+
+    def __init__(self) -> None:
+        super().__init__(TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn(), _Time())
 
 
-class ExperimentView:
+class ExperimentView(_TrialsView):
     """The plan of an experiment, a bar over its trials, a line for each that ends, and the results."""
 
     def __init__(self, folder: Path, where: str) -> None:
+        super().__init__()
         self.folder, self.where = folder, where
-        self.progress = _trials_bar()
         self.task = self.progress.add_task("trials", total=0)
         self.announced = False
-
-    def __enter__(self) -> ExperimentView:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
 
     def announce(self, spec: ExperimentSpec, trials: Sequence[Trial]) -> None:
         """Print the plan once, and add a round of trials to the bar."""
@@ -72,7 +65,7 @@ class ExperimentView:
                 "fixed": ", ".join(spec.fixed) or "the recipe's settings",
                 "where": self.where,
             }
-            show_facts(facts, self.progress.console)
+            show_facts(facts, self.console)
             self.progress.start()
             self.announced = True
         self.progress.update(self.task, description="trials", total=(self.progress.tasks[self.task].total or 0) + len(trials))
@@ -86,21 +79,20 @@ class ExperimentView:
         from loralab.storage.experiment_folder import trial_folder
         from loralab.storage.run_folder import read_scores
 
-        factors = "  ".join(f"{name.rpartition('.')[2]} {value}" for name, value in outcome.trial.factors.items())
         if outcome.failure is not None:
             result = f"[red]failed[/]: {escape(outcome.failure)}"
         else:
             scores = read_scores(trial_folder(self.folder, outcome.trial))["scores"]
             result = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]skipped, complete[/]" if outcome.skipped else "")
-        self.progress.console.print(f"{escape(factors):<52} {result}", soft_wrap=True)
+        self.console.print(f"{_points(outcome.trial.factors):<52} {result}", soft_wrap=True)
         if outcome.restarted:
-            self.progress.console.print(f"[yellow]note[/]        restarted: {escape(outcome.restarted)}", soft_wrap=True)
+            self.note(f"restarted: {outcome.restarted}")
         self.progress.advance(self.task)
 
     def summarise(self, summary: ExperimentSummary, points: ReportTable, findings: Sequence[str], page: Path | None) -> None:
         """Print the configurations, the findings and the paths."""
         console.print(f"{len(summary.outcomes) - len(summary.failures)} of {len(summary.outcomes)} trials have a result\n")
-        show_table(points)
+        show_rows(points.columns, points.rows)
         for sentence in findings:
             console.print(Padding(Text(sentence), (1, 0, 0, 2), expand=False))
         console.print(f"\nexperiment  {escape(str(summary.folder))}", soft_wrap=True)
@@ -108,19 +100,13 @@ class ExperimentView:
             console.print(f"report      {escape(str(page))}", soft_wrap=True)
 
 
-class SearchView:
+class SearchView(_TrialsView):
     """The plan of a search, a bar over its trials, a line for each that ends, and the results."""
 
     def __init__(self, folder: Path, jobs: int) -> None:
+        super().__init__()
         self.folder, self.jobs = folder, jobs
         self.settings: SearchSettings | None = None
-        self.progress = _trials_bar()
-
-    def __enter__(self) -> SearchView:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
 
     def announce(self, plan: SearchPlan, trials: Sequence[SearchTrial]) -> None:
         """Print the search space and the number of earlier trials, then start the bar."""
@@ -141,10 +127,10 @@ class SearchView:
         budget = plan.base.lora.max_trainable
         if budget is not None:
             facts["budget"] = f"{budget:,} trainable parameters; larger models are not trained"
-        show_facts(facts, self.progress.console)
+        show_facts(facts, self.console)
         ended = sum(trial.ended and trial.state != "rejected" for trial in trials)
         if ended:
-            self.progress.console.print(f"[dim]{ended} trials have ended in earlier calls[/]")
+            self.console.print(f"[dim]{ended} trials have ended in earlier calls[/]")
         self.progress.start()
         self.task = self.progress.add_task("trials", total=settings.trials, completed=ended)
 
@@ -152,14 +138,14 @@ class SearchView:
         """Print the result of a trial."""
         assert self.settings is not None
         if trial.values:
-            result = _values(self.settings, trial)
+            result = escape("  ".join(f"{name} {value}" for name, value in _values(self.settings, trial).items()))
         elif trial.state == "failed":
             result = f"[red]failed[/]: {escape(trial.reason or '')}"
         else:
             result = f"[dim]{escape(trial.reason or trial.state)}[/]"
-        self.progress.console.print(f"{trial.number:>4}  {escape(_points(trial)):<62} {result}", soft_wrap=True)
+        self.console.print(f"{trial.number:>4}  {_points(trial.points):<62} {result}", soft_wrap=True)
         if reason := trial.facts.get("restarted"):
-            self.progress.console.print(f"[yellow]note[/]        restarted: {escape(reason)}", soft_wrap=True)
+            self.note(f"restarted: {reason}")
         if trial.state != "rejected":
             self.progress.advance(self.task)
 
@@ -184,7 +170,7 @@ class SearchView:
         console.print(f"            trials.csv{', best.yaml' if summary.best else ''}", soft_wrap=True)
         console.print(f"report      {page}", soft_wrap=True)
         if summary.best:
-            self.progress.console.print(f"\nnext        loralab train {self.folder / 'best.yaml'}", soft_wrap=True)
+            self.console.print(f"\nnext        loralab train {self.folder / 'best.yaml'}", soft_wrap=True)
 
 
 def _show_best(summary: SearchSummary) -> None:
@@ -196,14 +182,12 @@ def _show_best(summary: SearchSummary) -> None:
     if len(settings.objectives) == 1:
         sign = 1 if settings.minimised[0] else -1
         numbers = sorted(trials, key=lambda number: (sign * (trials[number].values or (0,))[0], number))[:MAX_BEST]
-    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
-    table.add_column("trial", justify="right")
-    for name in (*settings.objectives, *(axis.name.rpartition(".")[2] for axis in settings.space.axes)):
-        table.add_column(escape(name), justify="right")
+    axes = [axis.name for axis in settings.space.axes]
+    columns = ("trial", *settings.objectives, *(name.rpartition(".")[2] for name in axes))
+    table = make_table(right=columns, title=title, title_justify="left")
     for number in numbers:
         trial = trials[number]
-        values = [f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in _named(settings, trial)]
-        table.add_row(str(number), *values, *(escape(trial.points[axis.name]) for axis in settings.space.axes))
+        table.add_row(str(number), *_values(settings, trial).values(), *(escape(trial.points[name]) for name in axes))
     console.print(table)
 
 
@@ -220,15 +204,11 @@ def show_soup(soup: Soup) -> None:
     show_facts(facts)
 
 
-def _points(trial: SearchTrial) -> str:
-    return "  ".join(f"{name.rpartition('.')[2]} {point}" for name, point in trial.points.items())
+def _points(points: Mapping[str, object]) -> str:
+    return escape("  ".join(f"{name.rpartition('.')[2]} {point}" for name, point in points.items()))
 
 
-def _values(settings: SearchSettings, trial: SearchTrial) -> str:
-    return "  ".join(
-        escape(f"{name} {value:,.0f}" if name == "trainable" else f"{name} {value:.4f}") for name, value in _named(settings, trial)
-    )
-
-
-def _named(settings: SearchSettings, trial: SearchTrial) -> list[tuple[str, float]]:
-    return list(zip(settings.objectives, trial.values or (), strict=True))
+def _values(settings: SearchSettings, trial: SearchTrial) -> dict[str, str]:
+    """Return the text of each objective's value."""
+    values = zip(settings.objectives, trial.values or (), strict=True)
+    return {name: f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in values}

@@ -11,7 +11,7 @@ import typer
 
 from loralab import __version__
 from loralab.cli import data_commands, experiment_commands, run_commands, settings_commands, train_command
-from loralab.cli.options import OUTPUT, register
+from loralab.cli.options import OUTPUT, Quiet, Verbose, register
 from loralab.cli.streams import safe_stdio
 from loralab.errors import LoralabError
 
@@ -58,15 +58,14 @@ def _print_version(value: bool) -> None:
 @app.callback(epilog="Start with: loralab train quickstart    or with your own rows: loralab train reviews.csv")
 def set_options(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print results only.")] = False,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print more notes, and tracebacks of errors.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Fine-tune text classifiers with LoRA: fast on a CPU, within a parameter budget, with statistics you can defend.
 
     `loralab COMMAND --help` shows a command's examples and options. -q and -v may follow the command.
     """
-    OUTPUT.reset()
-    OUTPUT.quiet, OUTPUT.verbose = quiet, verbose
+    OUTPUT.quiet, OUTPUT.verbose, OUTPUT.json = quiet, verbose, False
 
 
 _COMMANDS: Sequence[Callable[..., None]] = (

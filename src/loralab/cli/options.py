@@ -26,10 +26,6 @@ class Output:
     verbose: bool = False
     json: bool = False
 
-    def reset(self) -> None:
-        """Return to the defaults, before a command line is read."""
-        self.quiet = self.verbose = self.json = False
-
     def enable(self, name: str, value: bool) -> bool:
         """Switch an option on. `loralab -q train` and `loralab train -q` are equivalent, so False changes nothing."""
         if value:
@@ -56,29 +52,25 @@ def complete_setting(incomplete: str) -> list[str]:
     return [f"{name}=" for name in setting_names() if name.startswith(incomplete)]
 
 
-Source = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE|YAML|DATA",
-        help="A recipe, a settings file or a data file.",
-        autocompletion=complete_source,
-        show_default=False,
-    ),
-]
-Settings = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="KEY=VALUE", help="Settings, such as lora.rank=16 seed=1.", autocompletion=complete_setting, show_default=False
-    ),
-]
+def source_argument(metavar: str, help_text: str) -> Any:
+    """Return an argument that is completed with recipes and paths."""
+    return typer.Argument(metavar=metavar, help=help_text, autocompletion=complete_source, show_default=False)
+
+
+def setting_argument(metavar: str, help_text: str) -> Any:
+    """Return an argument that is completed with settings."""
+    return typer.Argument(metavar=metavar, help=help_text, autocompletion=complete_setting, show_default=False)
+
+
+def _switch(name: str, help_text: str, *flags: str) -> Any:
+    """Return an option that switches a field of OUTPUT on."""
+    return typer.Option(*flags, help=help_text, callback=lambda value: OUTPUT.enable(name, value))
+
+
+Source = Annotated[str, source_argument("RECIPE|YAML|DATA", "A recipe, a settings file or a data file.")]
+Settings = Annotated[list[str] | None, setting_argument("KEY=VALUE", "Settings, such as lora.rank=16 seed=1.")]
 ReadingSettings = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="data.KEY=VALUE",
-        help="How to read the file, such as data.delimiter=tab.",
-        autocompletion=complete_setting,
-        show_default=False,
-    ),
+    list[str] | None, setting_argument("data.KEY=VALUE", "How to read the file, such as data.delimiter=tab.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-s42.", show_default=False)]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
@@ -89,19 +81,9 @@ TextColumns = Annotated[
 LabelColumn = Annotated[
     str | None, typer.Option("--label", metavar="COLUMN", help="Label column. Default: the run's, else detected.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.", callback=lambda value: OUTPUT.enable("json", value))]
-Quiet = Annotated[
-    bool, typer.Option("-q", "--quiet", help="Print results only.", callback=lambda value: OUTPUT.enable("quiet", value))
-]
-Verbose = Annotated[
-    bool,
-    typer.Option(
-        "-v",
-        "--verbose",
-        help="Print more notes, and tracebacks of errors.",
-        callback=lambda value: OUTPUT.enable("verbose", value),
-    ),
-]
+AsJson = Annotated[bool, _switch("json", "Print JSON.", "--json")]
+Quiet = Annotated[bool, _switch("quiet", "Print results only.", "-q", "--quiet")]
+Verbose = Annotated[bool, _switch("verbose", "Print more notes, and tracebacks of errors.", "-v", "--verbose")]
 
 
 def register(app: typer.Typer, function: Callable[..., None], **options: Any) -> None:

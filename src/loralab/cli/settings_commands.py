@@ -8,17 +8,9 @@ from typing import Annotated
 
 import typer
 
-from loralab.cli.options import AsJson, Settings, complete_setting, complete_source, print_json, register
+from loralab.cli.options import AsJson, Settings, print_json, register, setting_argument, source_argument
 
-Target = Annotated[
-    str,
-    typer.Argument(
-        metavar="RECIPE|YAML|DATA|RUN",
-        help="A recipe, a settings file, a data file or a run's folder.",
-        autocompletion=complete_source,
-        show_default=False,
-    ),
-]
+Target = Annotated[str, source_argument("RECIPE|YAML|DATA|RUN", "A recipe, a settings file, a data file or a run's folder.")]
 config_app = typer.Typer(
     help="Show complete settings, or the schema of settings files.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -43,12 +35,7 @@ def recipes(as_json: AsJson = False) -> None:
 def settings(
     pattern: Annotated[
         str,
-        typer.Argument(
-            metavar="PATTERN",
-            help="A part of a setting's name or description, such as lora or rate. Default: all settings.",
-            autocompletion=complete_setting,
-            show_default=False,
-        ),
+        setting_argument("PATTERN", "A part of a setting's name or description, such as lora or rate. Default: all settings."),
     ] = "",
     as_json: AsJson = False,
 ) -> None:
@@ -124,12 +111,7 @@ def describe(
 
 
 def budget(
-    recipe: Annotated[
-        str,
-        typer.Argument(
-            metavar="RECIPE", help="A recipe, a settings file or a data file.", autocompletion=complete_source, show_default=False
-        ),
-    ],
+    recipe: Annotated[str, source_argument("RECIPE", "A recipe, a settings file or a data file.")],
     max_trainable: Annotated[int, typer.Option(help="Budget of trainable parameters.", min=1, show_default=False)],
     settings: Settings = None,
     as_json: AsJson = False,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from loralab.cli.display import PlainTimer, console, list_names, show_facts, show_scores, side_console
+from loralab.cli.display import PlainTimer, ProgressView, console, list_names, show_facts, show_scores
 from loralab.cli.options import OUTPUT
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from loralab.config import Config
     from loralab.model.parameter_counts import ParameterCounts
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from loralab.training.setup import RunPlan
 
 
-class TrainingView:
+class TrainingView(ProgressView):
     """The plan, the progress and the result of one run.
 
     A terminal shows a live bar. Any other output (a file, nohup, a batch system) gets a line per minute. Both get a line per
@@ -30,28 +29,14 @@ class TrainingView:
     """
 
     def __init__(self, config: Config) -> None:
+        bar = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        super().__init__(*bar, TextColumn("{task.fields[note]}  left"), TimeRemainingColumn(), terminal_only=True)
         self.config = config
-        self.console = side_console()
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}  left"),
-            TimeRemainingColumn(),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
         self.cache_task = self.progress.add_task("feature cache, tokens", total=None, note="", visible=False)
         self.task = self.progress.add_task("training", total=None, note="", visible=False)
         self.timer = PlainTimer()
         self.loss: float | None = None
         """Training loss, exponentially averaged."""
-
-    def __enter__(self) -> TrainingView:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
 
     def announce(self, plan: RunPlan) -> None:
         """Print the plan and start the bar."""
@@ -73,7 +58,7 @@ class TrainingView:
             facts["fingerprint"] = config.fingerprint()
         show_facts(facts, self.console)
         for remark in plan.remarks:
-            self.console.print(f"[yellow]note[/]        {escape(remark)}")
+            self.note(remark)
         self.progress.start()
         self.progress.update(self.task, visible=True)
 
@@ -132,12 +117,8 @@ class TrainingView:
 
 def changed_settings(config: Config) -> list[str]:
     """Return the settings that differ from the defaults, as `key=value`."""
-    changed = config.model_dump(mode="json", exclude_defaults=True)
-    return [
-        f"{name}.{key}={value}" if isinstance(section, dict) else f"{name}={section}"
-        for name, section in changed.items()
-        for key, value in (section.items() if isinstance(section, dict) else [("", None)])
-    ]
+    defaults = type(config)().flatten()
+    return [f"{name}={value}" for name, value in config.flatten().items() if value != defaults[name]]
 
 
 def counts_line(counts: ParameterCounts) -> str:

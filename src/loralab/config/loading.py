@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_origin
 
 import yaml
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
@@ -19,7 +19,16 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from loralab.config import reference
 from loralab.config.hints import other_names, similar_settings, similar_value, unknown_setting
 from loralab.config.paths import local_path, similar_file, split_path
-from loralab.config.schema import COLUMN_SETTINGS, NONE_WORDS, DataConfig, LoraConfig, ModelConfig, SettingsSection, TrainConfig
+from loralab.config.schema import (
+    COLUMN_SETTINGS,
+    NONE_WORDS,
+    DataConfig,
+    LoraConfig,
+    ModelConfig,
+    SettingsSection,
+    TrainConfig,
+    type_parts,
+)
 from loralab.config.yaml_core import dump_yaml, parse_yaml, yaml_problem
 from loralab.errors import LoralabError, suggest
 
@@ -72,6 +81,11 @@ class Config(SettingsSection):
     def seed_for(self, purpose: str) -> int:
         """Return the seed of one purpose, such as init or shuffle. Each purpose has its own, so none depends on another's use."""
         return int.from_bytes(hashlib.sha256(f"{self.seed}/{purpose}".encode()).digest()[:7])
+
+    def flatten(self) -> dict[str, Any]:
+        """Return every setting's value, as in JSON, by its dotted name."""
+        values, split = self.model_dump(mode="json"), {name: name.partition(".")[::2] for name in setting_names()}
+        return {name: values[section][inner] if inner else values[section] for name, (section, inner) in split.items()}
 
     def remarks(self) -> list[str]:
         """Return remarks on settings that are valid but rarely intended."""
@@ -157,16 +171,15 @@ class Recipe:
     search: Mapping[str, Any]
 
 
-def list_recipes() -> list[Recipe]:
-    """Return the shipped recipes, in order of name."""
-    return [*_read_recipes()]
-
-
 @cache
-def _read_recipes() -> tuple[Recipe, ...]:
-    folder = resources.files("loralab.config") / "recipes"
-    files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
-    return tuple(_recipe(f.name.removesuffix(".yaml"), f.read_text(encoding="utf-8")) for f in files)
+def list_recipes() -> tuple[Recipe, ...]:
+    """Return the shipped recipes, in order of name."""
+    folder, recipes = resources.files("loralab.config") / "recipes", []
+    for file in sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name):
+        content = parse_yaml(file.read_text(encoding="utf-8"))
+        about, search = content.pop("about"), content.pop("search", {})
+        recipes.append(Recipe(file.name.removesuffix(".yaml"), **about, settings=content, search=search))
+    return tuple(recipes)
 
 
 def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Config:
@@ -199,7 +212,8 @@ def setting_table(pattern: str = "") -> list[reference.Setting]:
     """
     rows = reference.setting_table(Config)
     word = pattern.strip().lower()
-    matching = [row for row in rows if word in row.name or word in row.description.lower() or word in other_names(row.name)]
+    elsewhere = other_names().renamed.get(word)
+    matching = [row for row in rows if word in row.name or word in row.description.lower() or row.name == elsewhere]
     if not matching:
         close = similar_settings(word, [row.name for row in rows])
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ": `loralab settings` lists all settings"
@@ -212,9 +226,22 @@ def setting_names() -> list[str]:
     return [setting.name for setting in reference.setting_table(Config)]
 
 
+def setting_types(name: str) -> list[Any]:
+    """Return a setting's type and its parts, by its dotted name: for `int | None` itself, int and None."""
+    section, _, inner = name.partition(".")
+    fields: Mapping[str, Any] = Config.model_fields
+    return type_parts((fields[section].annotation.model_fields[inner] if inner else fields[section]).annotation)
+
+
 def config_schema() -> dict[str, Any]:
-    """Return the JSON schema of a settings file."""
-    return reference.config_schema(Config)
+    """Return the JSON schema of a settings file, for editors."""
+    schema = Config.model_json_schema(mode="validation")
+    free = {"type": "object", "additionalProperties": True}
+    schema["properties"] |= {
+        "about": {**free, "description": "notes, which loralab ignores"},
+        "search": {**free, "description": "setting: choices or range, for loralab search"},
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "loralab settings"}
 
 
 def default_name(source: str | Path, seed: int) -> str:
@@ -222,12 +249,6 @@ def default_name(source: str | Path, seed: int) -> str:
     stem = Path(source).name.split(".")[0] or "run"
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in stem)
     return f"{safe}-s{seed}"
-
-
-def _recipe(name: str, text: str) -> Recipe:
-    content = parse_yaml(text)
-    about, search = content.pop("about"), content.pop("search", {})
-    return Recipe(name, about["summary"], about["source"], about["claim"], content, search)
 
 
 def _find(source: str) -> tuple[dict[str, Any], str]:
@@ -332,7 +353,8 @@ def _parse_value(key: str, text: str) -> Any:
     """Read the value of an override: text as it is if the setting takes text only, unless it is quoted or a list; else YAML."""
     if text in NONE_WORDS:
         return None
-    plain = reference.takes_text(Config, key)
+    types = setting_types(key)
+    plain = str in types and not any(kind in (int, float, bool) or get_origin(kind) is Mapping for kind in types)
     if plain and text[0] not in ("'", '"', "["):
         return text
     try:

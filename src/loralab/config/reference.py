@@ -1,13 +1,13 @@
-"""Every setting as a table row, and the JSON schema of a settings file."""
+"""Every setting as a table row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, get_origin
+from typing import Any
 
-from loralab.config.schema import SettingsSection, type_parts
+from loralab.config.schema import SettingsSection
 
 _TYPES = {"integer": "whole number", "number": "number", "boolean": "true or false", "array": "list", "object": "mapping"}
 _ARTICLES = {"whole number": "a whole number", "number": "a number", "list": "a list of names", "mapping": "a mapping"}
@@ -47,19 +47,15 @@ class Setting:
 @cache
 def setting_table(config: type[SettingsSection]) -> tuple[Setting, ...]:
     """Return every setting of a config class by its dotted name, in order."""
-    return tuple(_settings(config))
-
-
-def _settings(config: type[SettingsSection]) -> Iterator[Setting]:
-    schema = config.model_json_schema(mode="serialization")
+    schema, settings = config.model_json_schema(mode="serialization"), list[Setting]()
     for name, field in config.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, SettingsSection):
             entries = schema["$defs"][section.__name__]["properties"]
-            for inner, subfield in section.model_fields.items():
-                yield _setting(f"{name}.{inner}", entries[inner], subfield.default)
+            settings += [_setting(f"{name}.{key}", entries[key], inner.default) for key, inner in section.model_fields.items()]
         else:
-            yield _setting(name, schema["properties"][name], field.default)
+            settings.append(_setting(name, schema["properties"][name], field.default))
+    return tuple(settings)
 
 
 def _setting(name: str, entry: Mapping[str, Any], default: Any) -> Setting:
@@ -81,24 +77,3 @@ def _options(entry: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield from _options({**limits, **part})
     elif entry.get("type") != "null":
         yield entry
-
-
-def takes_text(config: type[SettingsSection], name: str) -> bool:
-    """Return whether a setting takes text, or a list of texts, and nothing else: `name=1e5` and `name=Topic: main` mean text."""
-    section, _, inner = name.partition(".")
-    fields: Mapping[str, Any] = config.model_fields
-    annotation = (fields[section].annotation.model_fields[inner] if inner else fields[section]).annotation
-    parts = type_parts(annotation)
-    scalars = {part for part in parts if isinstance(part, type)} & {int, float, bool}
-    return str in parts and not scalars and not any(get_origin(part) is Mapping for part in parts)
-
-
-def config_schema(config: type[SettingsSection]) -> dict[str, Any]:
-    """Return the JSON schema of a settings file, for editors."""
-    schema = config.model_json_schema(mode="validation")
-    free = {"type": "object", "additionalProperties": True}
-    schema["properties"] |= {
-        "about": {**free, "description": "notes, which loralab ignores"},
-        "search": {**free, "description": "setting: choices or range, for loralab search"},
-    }
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "loralab settings"}

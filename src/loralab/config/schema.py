@@ -81,6 +81,8 @@ Columns = Annotated[tuple[str, ...], BeforeValidator(_columns, json_schema_input
 Column = Annotated[str, BeforeValidator(_column, json_schema_input_type=str | int)]
 Layers = Annotated[str | None, BeforeValidator(_layers, json_schema_input_type=str | int | list[int] | None)]
 Positive = Annotated[int, Field(gt=0)]
+TorchOptimizer = Literal["adamw", "adam", "nadam", "radam", "adamax", "rmsprop", "adagrad", "sgd", "adafactor"]
+Optimizer8bit = Literal["adamw_8bit", "paged_adamw_8bit", "lion_8bit"]
 Portion = Annotated[Annotated[float, Field(ge=0, allow_inf_nan=False)] | str, BeforeValidator(_number)]
 
 
@@ -218,20 +220,9 @@ class TrainConfig(SettingsSection):
         description="initial head. probe: logistic regression on the training rows; descriptions: embeddings of data.descriptions"
         " or the class names; probe+descriptions: the regression, regularized towards the descriptions",
     )
-    optimizer: Literal[
-        "adamw",
-        "adam",
-        "nadam",
-        "radam",
-        "adamax",
-        "rmsprop",
-        "adagrad",
-        "sgd",
-        "adafactor",
-        "adamw_8bit",
-        "paged_adamw_8bit",
-        "lion_8bit",
-    ] = Field("adamw", description="optimizer of torch; sgd with momentum 0.9; *_8bit: bitsandbytes (CUDA only)")
+    optimizer: Literal[TorchOptimizer, Optimizer8bit] = Field(
+        "adamw", description="optimizer of torch; sgd with momentum 0.9; *_8bit: bitsandbytes (CUDA only)"
+    )
     weight_decay: Real = Field(0.01, ge=0, description="weight decay, not applied to biases and norms")
     max_grad_norm: Real = Field(1.0, gt=0, description="clip the gradient to this norm")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="learning rate after the warm-up")

@@ -10,11 +10,11 @@ from functools import cache
 from itertools import product
 from math import prod
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_origin
 
 from loralab.config import Config, load_config
 from loralab.config.hints import unknown_setting
-from loralab.config.loading import setting_names
+from loralab.config.loading import setting_names, setting_types
 from loralab.errors import LoralabError, suggest
 from loralab.experiments.spec import ExperimentKind
 from loralab.storage.experiment_folder import ExperimentSpec, Factor, Trial
@@ -178,14 +178,6 @@ def factor_value(config: Config, axis: str, point: str) -> Factor:
     return "+".join(map(str, value)) if isinstance(value, tuple) else value if isinstance(value, Factor) else str(value)
 
 
-def setting_types(name: str) -> list[Any]:
-    """Return a setting's type and its parts, by its dotted name: for `int | None` itself, int and None."""
-    section, _, inner = name.partition(".")
-    fields: Mapping[str, Any] = Config.model_fields
-    field = fields[section].annotation.model_fields[inner] if inner else fields[section]
-    return _type_parts(field.annotation)
-
-
 def parse_points(arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Parse `lora.rank=2,4,8`, one per setting. Raises LoralabError for anything else."""
     points: dict[str, tuple[str, ...]] = {}
@@ -237,7 +229,3 @@ def _to_value(axis: str, point: str) -> str:
     return (
         point.replace("+", ",") if axis in _TEXT_LISTS or any(get_origin(part) is tuple for part in setting_types(axis)) else point
     )
-
-
-def _type_parts(annotation: Any) -> list[Any]:
-    return [annotation, *(part for argument in get_args(annotation) for part in _type_parts(argument))]

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 from loralab.config import Config
 from loralab.config.hints import unknown_setting
-from loralab.config.loading import setting_names
+from loralab.config.loading import setting_names, setting_types
 from loralab.errors import LoralabError
-from loralab.experiments.plans import apply_points, setting_types
+from loralab.experiments.plans import apply_points
 
 _NUMBER = r"([-+]?\d*\.?\d+(?:e[-+]?\d+)?)"
 _RANGE = re.compile(rf"{_NUMBER}(r?)\.\.{_NUMBER}(r?)(?:/{_NUMBER})?(:log)?", re.IGNORECASE)

@@ -152,7 +152,7 @@ class RunData:
 
     def settings(self) -> list[SettingRow]:
         """Return every setting under its dotted name."""
-        values, defaults = _flatten(self.config.model_dump(mode="json")), _flatten(Config().model_dump(mode="json"))
+        values, defaults = self.config.flatten(), Config().flatten()
         descriptions = {setting.name: setting.description for setting in setting_table()}
         return [SettingRow(name, values[name], defaults[name], descriptions.get(name, "")) for name in values]
 
@@ -214,11 +214,3 @@ def count_scored_rows(scores: Mapping[str, float]) -> int:
 def _read_optional(path: Path) -> dict[str, Any]:
     """Read a JSON object, or return an empty one for a missing file."""
     return read_json_object(path, "restore it, or delete it") if path.is_file() else {}
-
-
-def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        is_section = isinstance(value, dict) and isinstance(Config.model_fields[name].annotation, type)
-        flat |= {f"{name}.{key}": inner for key, inner in value.items()} if is_section else {name: value}
-    return flat
