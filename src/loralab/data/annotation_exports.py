@@ -126,7 +126,7 @@ def _notices(tool: Tool, seen: _Seen) -> list[Notice]:
     notices = [Notice(f"read as an export of {tool.name}{named}", fix=fix)]
     if seen.repeated:
         message = f"{len(seen.repeated)} rows are further annotations of a task: their texts are repeated"
-        notices.append(Notice(message, tuple(seen.repeated), "keep one row per task", "warning"))
+        notices.append(Notice(message, tuple(sorted(seen.repeated)), "keep one row per task", "warning"))
     for reason, rows in seen.unlabelled.items():
         message = f"{len(rows):,} of {seen.rows:,} rows are {reason}: they have no label"
         if reason in _ANSWERS.values():

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from loralab.config.paths import local_path, similar_file, split_path
@@ -61,9 +62,11 @@ def find_parts(source: str) -> Parts:
     names = inner_tables(path)
     if not names:
         return Parts((path,))
-    if parts := _choose(path, [((path / name,), stem_of(Path(name))) for name in names]):
+    if parts := _choose(path, _tables(path / name for name in names)):
         return parts
-    raise LoralabError(f"{path} holds several tables ({list_names(names)}): name one, such as data.source={path / names[0]}")
+    raise LoralabError(
+        f"{path} holds several tables ({list_names(names)}): name one, such as data.source={quote(str(path / names[0]))}"
+    )
 
 
 def _is_saved_dataset(folder: Path) -> bool:
@@ -75,15 +78,19 @@ def _folder_parts(folder: Path) -> Parts:
     if parts := _search(folder, MAX_DEPTH):
         return parts
     files = data_files(folder)
-    if len(files) == 1 and _part_of(stem_of(files[0])) is None and "submission" not in files[0].name.casefold():
+    if len(files) == 1 and _part_of(stem_of(files[0])) is None and not _is_submission(files[0]):
         return Parts(
             (files[0],), notices=(Notice(f"{files[0].name} is the only data file of {folder}: its rows are for training"),)
         )
     entries = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir() if not entry.name.startswith("."))
     expected = "train.csv, .jsonl, .parquet or the like, or a saved dataset in train/"
-    other = next((file for file in files if _part_of(stem_of(file)) is None), None)
-    advice = f": name the training file, such as data.source={other}" if other else ""
+    other = next((file for file in files if not _part_of(stem_of(file)) and not _is_submission(file)), None)
+    advice = f": name the training file, such as data.source={quote(str(other))}" if other else ""
     raise LoralabError(f"{folder} has no training part: expected {expected}; it holds {list_names(entries) or 'nothing'}{advice}")
+
+
+def _is_submission(file: Path) -> bool:
+    return "submission" in file.name.casefold()
 
 
 def _search(folder: Path, depth: int) -> Parts | None:
@@ -91,13 +98,13 @@ def _search(folder: Path, depth: int) -> Parts | None:
     tables = _tables(data_files(folder))
     folders = sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__")))
     for entry in folders:
-        if _part_of(entry.name):
+        if _part_of(entry.name) or _is_saved_dataset(entry):
             tables += [(files, entry.name) for files in _folder_tables(entry)]
     if parts := _choose(folder, tables):
-        return parts
+        return replace(parts, notices=(*parts.notices, *_other_folders(folder, folders)))
     below = {} if not depth else {entry: own for entry in folders if (own := _search(entry, depth - 1))}
     if len(below) > 1:
-        options = " or ".join(f"data.source={entry}" for entry in below)
+        options = " or ".join(f"data.source={quote(str(entry))}" for entry in below)
         raise LoralabError(f"{folder} has several folders with a training part: write {options}")
     for entry, parts in below.items():
         notices = (
@@ -107,6 +114,12 @@ def _search(folder: Path, depth: int) -> Parts | None:
         )
         return replace(parts, notices=notices)
     return None
+
+
+def _other_folders(folder: Path, folders: Sequence[Path]) -> list[Notice]:
+    """Return a notice on folders of parts within a folder that has its own."""
+    others = [entry for entry in folders if not _part_of(entry.name) and any(_part_of(stem_of(f)) for f in data_files(entry))]
+    return [Notice(f"not used: {list_names([f'{entry.name}/' for entry in others])} in {folder}")] if others else []
 
 
 def _folder_tables(folder: Path) -> list[Part]:
@@ -173,7 +186,7 @@ def _ambiguous(source: Path, part: str, found: Mapping[str, Sequence[Part]]) -> 
     """Return the message for several tables of one part, with settings for the first of them."""
     names = list_names([_label(files) for files in found[part]])
     first = {name: tables[0][0] for name, tables in found.items() if tables}
-    settings = " ".join(f"data.{'source' if name == 'train' else name}={path}" for name, path in first.items())
+    settings = " ".join(f"data.{'source' if name == 'train' else name}={quote(str(path))}" for name, path in first.items())
     return f"{source} has several files for one part, {part}: {names}: move the others, or name the files, such as {settings}"
 
 

@@ -54,8 +54,8 @@ def read_sheet(path: Path, where: Path, wanted: str, notices: list[Notice]) -> l
     with open_workbook(path) as book:
         rows = [[*row] for row in book[name].values]
         others = [sheet.title for sheet in book.worksheets if sheet.title != name]
-    if others:
-        notices.append(Notice(f"sheet {name!r} is read; not read: {list_names(others)}"))
+    if others and not wanted:
+        notices.append(Notice(f"sheet {name!r} is read; without rows: {list_names(others)}"))
     _check_formulas(path, where, name, rows)
     if _holds(path, rb"<mergeCell\s"):
         message = "the workbook has merged cells: only the first cell of each has the value, the others are empty"
