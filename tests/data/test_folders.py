@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas
 import pytest
 
 from loralab.config import DataConfig
-from loralab.data.folders import find_parts
-from loralab.data.sources import load_source
+from loralab.data.folders import PART_WORDS, find_parts
+from loralab.data.sources import load_source, read_raw
 from loralab.errors import LoralabError
 
 
@@ -26,6 +27,10 @@ def write(path: Path, part: str) -> None:
         content.to_pickle(path)
     elif path.suffix in (".jsonl", ".ndjson"):
         content.to_json(path, orient="records", lines=True)
+    elif path.suffix == ".xlsx":
+        content.to_excel(path, index=False)
+    elif path.suffix == ".txt":
+        path.write_text("".join(f"__label__{row.label} {row.text}\n" for row in content.itertuples()))
     elif path.suffix == ".json":
         content.to_json(path, orient="records")
     else:
@@ -48,15 +53,24 @@ def write(path: Path, part: str) -> None:
         ("data/train-00000-of-00001-0123456789abcdef.parquet",),
         ("default/train/0000.parquet", "default/test/0000.parquet"),
         ("plain_text/train-00000-of-00001.parquet",),
+        ("data/train-00000-of-00001.parquet", "data/valid-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("sms_train.csv", "sms-test.csv"),
+        ("[1] train.csv", "[1] test.csv"),
+        ("данные train.csv", "данные test.csv"),
+        ("train (1).csv",),
+        ("train.txt", "valid.txt", "test.txt"),
+        ("train.xlsx", "test.csv"),
+        ("Training.csv", "Testing.csv", "Validation.csv"),
+        ("raw files/train.csv", "raw files/test.csv"),
     ],
 )
 def test_the_parts_of_a_folder_are_found(tmp_path: Path, names: tuple[str, ...]) -> None:
-    kinds = {"tra": "train", "val": "validation", "dev": "validation", "tes": "test"}
+    kinds = {word: part for part, words in PART_WORDS.items() for word in words}
     expected = {}
     for name in names:
-        parts = [part for part in Path(name.casefold()).parts if part[:3] in kinds]
-        expected[kinds[parts[0][:3]]] = tmp_path / name
-        write(tmp_path / name, kinds[parts[0][:3]])
+        (part,) = {part for word, part in kinds.items() if word in re.split(r"[^a-z]+", name.casefold())}
+        expected[part] = tmp_path / name
+        write(tmp_path / name, part)
     found = find_parts(str(tmp_path))
     assert {part: getattr(found, part)[0] for part in expected} == expected
     assert not any(getattr(found, part) for part in {"validation", "test"} - expected.keys())
@@ -74,14 +88,24 @@ def test_shards_are_read_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "names", [("train.csv", "train.jsonl"), ("train.csv", "Train.tsv"), ("train.csv", "training.csv"), ("train.csv", "train-1.csv")]
+    "names",
+    [
+        ("train.csv", "train.jsonl"),
+        ("train.csv", "Train.tsv"),
+        ("train.csv", "training.csv"),
+        ("train.csv", "train-1.csv"),
+        ("train.csv", "train.csv.gz"),
+        ("train_a.csv", "train_b.csv"),
+        ("train/a.csv", "train/b.csv"),
+        ("train.csv", "train/0.csv"),
+    ],
 )
 def test_two_files_for_one_part_are_refused(tmp_path: Path, names: tuple[str, str]) -> None:
     for name in names:
         write(tmp_path / name, "train")
     with pytest.raises(LoralabError, match="several files for one part") as error:
         find_parts(str(tmp_path))
-    assert all(name in str(error.value) for name in names)
+    assert all(Path(name).name in str(error.value) for name in names)
     assert len(load_source(DataConfig(source=str(tmp_path / names[0]))).train) == 8
 
 
@@ -109,3 +133,68 @@ def test_a_saved_dataset_dict_keeps_its_validation_part(tmp_path: Path) -> None:
     for part, examples in (("train", source.train), ("validation", source.validation), ("test", source.test)):
         assert examples is not None
         assert examples.texts == [f"{part} {i}" for i in range(8)]
+
+
+@pytest.mark.parametrize("names", [("test.csv", "test.pkl"), ("test.csv", "Test.tsv"), ("my_test.csv", "old_test.csv")])
+def test_two_test_files_are_refused_with_settings_that_work(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name in ("train.csv", *names):
+        write(tmp_path / name, name)
+    with pytest.raises(LoralabError, match="several files for one part, test") as error:
+        load_source(DataConfig(source=str(tmp_path)))
+    settings = dict(re.findall(r"data\.(\w+)=(\S+)", str(error.value)))
+    assert settings["source"] == str(tmp_path / "train.csv")
+    test = load_source(DataConfig(**settings)).test
+    assert test is not None
+    assert len(test) == 8
+
+
+def test_a_missing_shard_is_refused(tmp_path: Path) -> None:
+    for i in (0, 2):
+        write(tmp_path / "data" / f"train-0000{i}-of-00003.parquet", "x")
+    with pytest.raises(LoralabError, match="1 of 3 shards are missing"):
+        find_parts(str(tmp_path))
+
+
+def test_several_folders_with_training_parts_are_refused_with_settings_that_work(tmp_path: Path) -> None:
+    for name in ("en", "de"):
+        write(tmp_path / name / "train-00000-of-00001.parquet", name)
+    with pytest.raises(LoralabError) as error:
+        find_parts(str(tmp_path))
+    assert f"data.source={tmp_path / 'de'} or data.source={tmp_path / 'en'}" in str(error.value)
+    assert load_source(DataConfig(source=str(tmp_path / "en"))).train.texts[0] == "en 0"
+
+
+def test_a_training_part_comes_before_those_of_inner_folders(tmp_path: Path) -> None:
+    for name in ("train.csv", "old/train.csv", "runs/log.csv"):
+        write(tmp_path / name, name)
+    parts = find_parts(str(tmp_path))
+    assert parts.train == (tmp_path / "train.csv",)
+    assert [str(notice) for notice in parts.notices] == [f"not used: old/ in {tmp_path}"]
+
+
+def test_the_only_data_file_of_a_folder_is_for_training(tmp_path: Path) -> None:
+    write(tmp_path / "reviews.csv", "x")
+    (tmp_path / "README.md").write_text("notes")
+    parts = find_parts(str(tmp_path))
+    assert parts.train == (tmp_path / "reviews.csv",)
+    assert "reviews.csv is the only data file" in str(parts.notices[0])
+    (tmp_path / "reviews.csv").rename(tmp_path / "sample_submission.csv")
+    with pytest.raises(LoralabError, match="no training part"):
+        find_parts(str(tmp_path))
+
+
+def test_a_folder_to_read_names_its_files(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        write(tmp_path / name, name)
+    with pytest.raises(LoralabError, match=r"is a folder and no saved dataset: name what to read, such as .*test\.csv; it holds"):
+        read_raw(tmp_path, DataConfig())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_other_parts_of_a_saved_dataset_dict_are_said(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    parts = {name: datasets.Dataset.from_pandas(frame(name)) for name in ("train", "unsupervised")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "saved")
+    assert "not used: unsupervised" in str(find_parts(str(tmp_path / "saved")).notices[0])
+    with pytest.raises(LoralabError, match="saved/train"):
+        read_raw(tmp_path / "saved", DataConfig())

@@ -20,7 +20,7 @@ import pytest
 
 from loralab.config import DataConfig
 from loralab.data.labels import label_texts
-from loralab.data.sources import RawExamples, load_source, read_raw
+from loralab.data.sources import RawExamples, read_raw
 from loralab.errors import LoralabError
 
 TEXTS = ["leaks, no 1", 'says "hi"', "two\nlines", "Köln 東京"]
@@ -149,117 +149,6 @@ def test_cells_of_a_workbook_keep_their_values(tmp_path: Path) -> None:
     path = workbook(tmp_path / "a.xlsx", [["text", "label"], [None, None], ["fine", 1], [7, 2.0], [None, 1], ["x", None]], [])
     raw = read(path)
     assert (raw.texts, labels(raw)) == (["fine", "7", "", "x"], ["1", "2", "1", None])
-
-
-# fastText
-
-
-@pytest.mark.parametrize("name", ["train.txt", "train.csv", "train.ft", "train"])
-def test_fasttext_lines_are_read(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("__label__sports The cup final\n\n__label__sci-tech  A new, fast chip\n__label__sports\n")
-    raw = read(tmp_path / name)
-    assert (raw.texts, labels(raw)) == (["The cup final", "A new, fast chip", ""], ["sports", "sci-tech", "sports"])
-    assert "fastText" in str(raw.notices[-1])
-
-
-def test_several_fasttext_labels_of_a_line_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("__label__a x\n__label__a __label__b y\n")
-    assert "several labels in line 2, such as a, b" in refused(tmp_path / "a.txt")
-
-
-# Annotation tools
-
-
-def studio(*choices: list[str], cancelled: bool = False) -> dict[str, Any]:
-    result = [[{"type": "choices", "from_name": "class", "value": {"choices": own}}] for own in choices]
-    return {"id": 1, "data": {"review": "leaks"}, "annotations": [{"result": one, "was_cancelled": cancelled} for one in result]}
-
-
-def argilla(*answers: tuple[str, str]) -> dict[str, Any]:
-    return {"fields": {"text": "leaks"}, "responses": {"label": [{"value": value, "status": status} for value, status in answers]}}
-
-
-EXPORTS: dict[str, tuple[str, list[Any], list[str | None]]] = {
-    "spaCy pairs": (
-        "spaCy",
-        [["leaks", {"cats": {"POS": 0.0, "NEG": 1.0}}], ["lovely", {"cats": {"POS": 1.0, "NEG": 0.0}}]],
-        ["NEG", "POS"],
-    ),
-    "spaCy records": ("spaCy", [{"text": "a", "cats": {"POS": 1, "NEG": 0}}, {"text": "b", "cats": {}}], ["POS", None]),
-    "Prodigy": (
-        "Prodigy",
-        [
-            {"text": "a", "label": "X", "answer": "accept"},
-            {"text": "b", "label": "X", "answer": "reject"},
-            {"text": "c", "label": "Y", "answer": "ignore"},
-        ],
-        ["X", None, None],
-    ),
-    "Prodigy choice": (
-        "Prodigy",
-        [
-            {"text": "a", "accept": ["X"], "options": [{"id": "X"}], "answer": "accept"},
-            {"text": "b", "accept": [], "answer": "accept"},
-        ],
-        ["X", None],
-    ),
-    "doccano": ("doccano", [{"id": 1, "data": "a", "label": ["X"]}, {"id": 2, "data": "b", "label": []}], ["X", None]),
-    "doccano labels": ("doccano", [{"id": 1, "text": "a", "labels": ["X"]}, {"id": 2, "text": "b", "labels": ["Y"]}], ["X", "Y"]),
-    "Label Studio": (
-        "Label Studio",
-        [studio(["X"]), studio(["Y"], ["Y"]), studio(["X"], cancelled=True), studio()],
-        ["X", "Y", None, None],
-    ),
-    "Argilla": (
-        "Argilla",
-        [argilla(("X", "submitted")), argilla(("X", "submitted"), ("Y", "discarded")), argilla(("X", "draft"))],
-        ["X", "X", None],
-    ),
-    "Argilla 1": (
-        "Argilla",
-        [{"text": "a", "annotation": "X", "prediction": None}, {"text": "b", "annotation": None, "prediction": None}],
-        ["X", None],
-    ),
-    "Argilla flat": (
-        "Argilla",
-        [
-            {"text": "a", "label.responses": ["X"], "label.responses.status": ["submitted"]},
-            {"text": "b", "label.responses": None, "label.responses.status": None},
-        ],
-        ["X", None],
-    ),
-}
-
-
-@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
-@pytest.mark.parametrize("case", EXPORTS)
-def test_exports_of_annotation_tools_are_recognised(tmp_path: Path, case: str, suffix: str) -> None:
-    tool, rows, expected = EXPORTS[case]
-    path = tmp_path / f"export{suffix}"
-    path.write_text(json.dumps(rows) if suffix == ".json" else "".join(json.dumps(row) + "\n" for row in rows))
-    raw = read(path)
-    assert labels(raw) == expected
-    assert len(raw.texts) == len(rows)
-    assert all(raw.texts)
-    assert f"read as an export of {tool}" in str(raw.notices[0])
-
-
-def test_rejected_rows_are_left_out_of_training_and_counted(tmp_path: Path) -> None:
-    rows = [{"text": f"t{i}", "label": "XY"[i % 2], "answer": ("accept", "accept", "reject")[i % 3]} for i in range(30)]
-    path = tmp_path / "p.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    source = load_source(DataConfig(source=str(path)))
-    assert len(source.train) == 20
-    said = " ".join(map(str, source.notices["train"]))
-    assert "column 'answer': 10 of 30 rows are not accepted (rejected)" in said
-    assert "10 of 30 rows have no label and are left out" in said
-
-
-@pytest.mark.parametrize("row", [studio(["X"], ["Y"]), studio(["X", "Y"]), argilla(("X", "submitted"), ("Y", "submitted"))])
-def test_disagreeing_annotators_are_refused_with_rows(tmp_path: Path, row: dict[str, Any]) -> None:
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps([row, row]))
-    assert "several labels in rows 0, 1" in refused(path)
 
 
 def test_keys_may_be_missing_and_a_misspelt_one_is_said(tmp_path: Path) -> None:
