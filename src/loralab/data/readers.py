@@ -287,10 +287,11 @@ def inner_tables(path: Path) -> list[str]:
 
 
 def _json_tables(path: Path) -> list[str]:
-    with open_text(path, detect_encoding(path).name) as file:
-        lines = is_json_lines(file)
-        file.seek(0)
-        return [] if lines else [*tables_in(read_content(file, path))]
+    with suppress(LoralabError), open_text(path, detect_encoding(path).name) as file:  # reading it names what is wrong
+        if not is_json_lines(file):
+            file.seek(0)
+            return [*tables_in(read_content(file, path))]
+    return []
 
 
 def _name_a_file(folder: Path) -> str:
