@@ -48,7 +48,9 @@ SHAPES: dict[str, tuple[str, Any]] = {
     "in data": ("a.json", {"version": 1, "data": ROWS}),
     "in examples": ("a.json", {"about": {"by": "us"}, "examples": ROWS, "errors": []}),
     "columns": ("a.json", {"text": TEXTS, "label": LABELS}),
-    "columns in data": ("a.json", {"name": "x", "text": "y"} | {"data": ROWS}),
+    "columns in data": ("a.json", {"data": {"text": TEXTS, "label": LABELS}}),
+    "columns of lists": ("a.json", {"text": TEXTS, "tokens": [[1, 2]] * 6, "tags": [[3]] * 6, "label": LABELS}),
+    "rows with names beside": ("a.json", {"columns": ["text", "label"], "rows": PAIRS, "total": 6}),
     "arrays with names": ("a.json", [["text", "label"], *PAIRS]),
     "arrays without names": ("a.json", PAIRS),
     "arrays in lines": ("a.jsonl", "".join(json.dumps(pair) + "\n" for pair in PAIRS)),
@@ -70,6 +72,13 @@ def test_row_names_of_pandas_are_kept_as_a_column(tmp_path: Path, orient: Any) -
     frame = FRAME.set_index(pandas.Index([f"doc{i}" for i in range(6)]))
     (chunk,) = read_chunks(put(tmp_path, "a.json", frame.to_json(orient=orient)))
     assert chunk.columns == {"index": [f"doc{i}" for i in range(6)], "text": TEXTS, "label": LABELS}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "records", "table"])
+def test_short_tables_are_read_by_their_shape(tmp_path: Path, orient: Any, rows: int) -> None:
+    (chunk,) = read_chunks(put(tmp_path, "a.json", FRAME[:rows].to_json(orient=orient)))
+    assert (chunk.columns["text"], chunk.columns["label"]) == (TEXTS[:rows], LABELS[:rows])
 
 
 @pytest.mark.parametrize("orient", ["columns", "index", "split", "records"])

@@ -120,10 +120,11 @@ def _kind(value: object) -> str:
 
 def tables_in(content: Any) -> dict[str, Any]:
     """Return the tables of an object that holds several, such as {"train": [...], "test": [...]}; {} for one table."""
-    if not isinstance(content, dict) or {"columns", "data"} <= content.keys():
+    if not isinstance(content, dict) or _named_rows(content) is not None:
         return {}
     tables = {key: value for key, value in content.items() if _is_table(value)}
-    return tables if len(tables) > 1 else {}
+    are_columns = len(tables) < len(content) and _same_lengths(content)  # some of them with lists or objects as values
+    return tables if len(tables) > 1 and not are_columns else {}
 
 
 def table_in(content: Any, name: str, where: object) -> Any:
@@ -152,14 +153,16 @@ def read_document(content: Any, where: object, known: Collection[str] = ()) -> J
         return JsonTable(_rows(content, where))
     if not isinstance(content, dict):
         raise LoralabError(f"{where} holds {_kind(content)}, not a list of objects such as {EXAMPLE}")
+    if (rows := _named_rows(content)) is not None:
+        return _split_table(content, rows, where)
     if tables := tables_in(content):
         names = [*tables]
         raise LoralabError(f"{where} has several tables ({list_names(names)}): name one, such as {quote(f'{where}/{names[0]}')}")
-    if {"columns", "data"} <= content.keys() and isinstance(content["columns"], list):
-        return _split_table(content, where)
-    lists = {key: value for key, value in content.items() if _is_table(value)}
-    if len(lists) == 1 and isinstance(rows := next(iter(lists.values())), list) and not _same_lengths(content):
-        return JsonTable(_rows(rows, where), f"the rows are the list {next(iter(lists))!r}")
+    tables = {key: value for key, value in content.items() if _is_table(value)}
+    if len(tables) == 1 and not _same_lengths(content):
+        ((name, table),) = tables.items()
+        rows = _rows(table, where) if isinstance(table, list) else _columns(table, where, known).rows
+        return JsonTable(rows, f"the rows are in {name!r}")
     if content and all(isinstance(value, list) for value in content.values()):
         return _columns(content, where, known)
     if content and all(isinstance(value, dict) for value in content.values()):
@@ -167,6 +170,18 @@ def read_document(content: Any, where: object, known: Collection[str] = ()) -> J
     if content and not any(isinstance(value, list) for value in content.values()):
         return JsonTable([content])
     raise LoralabError(f"{where} holds an object with the keys {list_names([*content])}: write a list of objects such as {EXAMPLE}")
+
+
+def _named_rows(content: Mapping[str, Any]) -> Sequence[Any] | None:
+    """Return the lists of values in an object that names their columns in `columns`; None without such lists."""
+    if not isinstance(content.get("columns"), list):
+        return None
+    lists = [
+        value
+        for key, value in content.items()
+        if key != "index" and isinstance(value, list) and _is_table(value) and isinstance(value[0], list)
+    ]
+    return lists[0] if len(lists) == 1 else None
 
 
 def _same_lengths(content: Mapping[str, Any]) -> bool:
@@ -189,14 +204,16 @@ def _rows(values: Sequence[Any], where: object) -> Sequence[Any]:
     return rows
 
 
-def _split_table(content: Mapping[str, Any], where: object) -> JsonTable:
-    """Return the rows of pandas' orient="split"."""
-    names, rows, index = content["columns"], content["data"], content.get("index")
-    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(names) for row in rows):
-        raise LoralabError(f"{where}: the rows in 'data' do not have the {len(names)} values that 'columns' names")
+def _split_table(content: Mapping[str, Any], rows: Sequence[Any], where: object) -> JsonTable:
+    """Return the rows of pandas' orient="split": names in `columns`, values in another list."""
+    names, index = content["columns"], content.get("index")
+    if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        raise LoralabError(f"{where}: the rows do not have the {len(names)} values that 'columns' names")
     records = [dict(zip(map(str, names), row, strict=True)) for row in rows]
     keys = index if isinstance(index, list) and len(index) == len(rows) else range(len(rows))
-    return JsonTable(_with_index(records, keys), "the table is that of pandas, orient='split'")
+    return JsonTable(
+        _with_index(records, keys), "the names of the columns are in 'columns', as pandas writes them with orient='split'"
+    )
 
 
 def _columns(content: Mapping[str, Sequence[Any]], where: object, known: Collection[str]) -> JsonTable:
