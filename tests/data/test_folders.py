@@ -184,7 +184,7 @@ def test_the_only_data_file_of_a_folder_is_for_training(tmp_path: Path) -> None:
 
 
 def test_a_folder_to_read_names_its_files(tmp_path: Path) -> None:
-    for name in ("train.csv", "test.csv"):
+    for name in ("sample_submission.csv", "train.csv", "test.csv"):
         write(tmp_path / name, name)
     with pytest.raises(LoralabError, match=r"is a folder and no saved dataset: name what to read, such as .*test\.csv; it holds"):
         read_raw(tmp_path, DataConfig())

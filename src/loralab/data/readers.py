@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from loralab.config import DataConfig
@@ -298,4 +299,5 @@ def _name_a_file(folder: Path) -> str:
     """Return the advice to name one of the files of a folder."""
     inner = [entry for entry in sorted(folder.iterdir()) if (entry / "state.json").is_file()]
     names = [str(path) for path in (*data_files(folder), *inner)]
-    return f": name what to read, such as {names[0]}; it holds {list_names(names)}" if names else "; it holds no data file"
+    example = next((name for name in names if "test" in Path(name).name.casefold()), names[0] if names else "")
+    return f": name what to read, such as {quote(example)}; it holds {list_names(names)}" if names else "; it holds no data file"
