@@ -198,3 +198,18 @@ def test_other_parts_of_a_saved_dataset_dict_are_said(tmp_path: Path) -> None:
     assert "not used: unsupervised" in str(find_parts(str(tmp_path / "saved")).notices[0])
     with pytest.raises(LoralabError, match="saved/train"):
         read_raw(tmp_path / "saved", DataConfig())
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("train.csv", "validation.jsonl", "TEST.csv"), []),
+        (("train.csv", "dev.csv"), ["validation: dev.csv"]),
+        (("training.csv", "eval.csv", "test-1.csv"), ["train: training.csv", "validation: eval.csv"]),
+        (("sms_train.csv", "sms_test.csv"), ["train: sms_train.csv", "test: sms_test.csv"]),
+    ],
+)
+def test_files_of_other_names_are_said(tmp_path: Path, names: tuple[str, ...], expected: list[str]) -> None:
+    for name in names:
+        write(tmp_path / name, name)
+    assert [str(notice) for notice in find_parts(str(tmp_path)).notices] == expected

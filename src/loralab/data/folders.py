@@ -174,8 +174,10 @@ def _choose(source: Path, tables: Sequence[tuple[Part, str]]) -> Parts | None:
     chosen = {part: files[0] if files else () for part, files in found.items()}
     used = {*chosen.values()}
     others = [_label(files) for files, _ in tables if files not in used]
-    notices = (Notice(f"not used: {list_names(others)} in {source}"),) if others else ()
-    return Parts(chosen["train"], chosen["validation"], chosen["test"], notices)
+    names = dict(tables)
+    notices = [Notice(f"{part}: {_label(files)}") for part, files in chosen.items() if files and names[files].casefold() != part]
+    notices += [Notice(f"not used: {list_names(others)} in {source}")] if others else []
+    return Parts(chosen["train"], chosen["validation"], chosen["test"], tuple(notices))
 
 
 def _label(files: Part) -> str:
