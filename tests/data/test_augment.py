@@ -182,7 +182,8 @@ def test_rows_that_cannot_be_made_are_reported() -> None:
     assert list(new.texts) == ["c b"]  # once, though three were requested
     assert new.rows.tolist() == [27]
     assert augmentation_remark(made, 12) == (
-        "1 augmented rows added to the training rows: 1 swap; 11 more were requested, but no technique could make them"
+        "1 augmented rows added to the training rows: 1 swap; 11 more were requested, but no technique could make them: "
+        "the other texts have too few words that a technique may change"
     )
     assert augmentation_remark(Counter(), 2).startswith("0 augmented rows added to the training rows; 2 more")
 

@@ -73,7 +73,7 @@ def test_escapes_undoes_html_escape(text: str) -> None:
 DAMAGE = {
     "Oil #39;s high": "Oil's high",
     "Google #39;s IPO": "Google's IPO",
-    "the quot;big one quot; is near": 'the"big one" is near',
+    "the quot;big one quot; is near": 'the "big one" is near',
     "AT amp;T and S amp;P": "AT&T and S&P",
     "quot;Now, quot; he said": '"Now," he said',
     "#36;50 a barrel": "$50 a barrel",

@@ -14,6 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from loralab.cli.main import app
+from loralab.config import DataConfig
 from loralab.data.sources import Columns
 from loralab.data.validate import MAX_WORDS, MIN_CLASS_ROWS, DataReport, Finding, check_source
 from loralab.errors import LoralabError
@@ -202,7 +203,7 @@ def test_unreadable_files_are_errors(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match="there is no file"):
         check(tmp_path, good()) and check_source(str(tmp_path / "rows.csv"), test=str(tmp_path / "gone.csv"))
     with pytest.raises(LoralabError, match="has no column 'body'"):
-        check_source(str(tmp_path / "rows.csv"), text=["body"])
+        check_source(str(tmp_path / "rows.csv"), DataConfig(text=["body"]))
 
 
 @pytest.mark.timeout(10)

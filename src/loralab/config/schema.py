@@ -161,7 +161,7 @@ class DataConfig(SettingsSection):
         "text comes first or replaces {text}",
         json_schema_extra={"form": "text with {}"},
     )
-    max_length: int = Field(128, ge=8, le=512, description="tokens kept per text, special tokens included")
+    max_length: int = Field(128, ge=8, description="tokens kept per text, special tokens included; at most the encoder's positions")
     augment: Words = Field(
         (), description="data augmentation techniques, applied in turn: synonym, insertion, deletion, swap, back_translation"
     )

@@ -38,6 +38,11 @@ _STOP_WORDS = (
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 _WORD = re.compile(r"(\W*)([^\W\d_]+(?:[-'’][^\W\d_]+)*)(\W*)", re.DOTALL)
 """Punctuation, letters (also several groups joined by hyphens or apostrophes), punctuation."""
+NEGATIONS = frozenset(
+    ("no", "not", "nor", "never", "none", "nobody", "nothing", "neither", "nowhere", "without", "cannot", "hardly", "barely")
+)
+_PLACEHOLDER = re.compile(r"\W*(?:[@#]\w|__\w+__|%\w+%|%[sd]|\$\w|\w+://|www\.|\S+@\S+\.\w|[\[<{].*[\]>}])", re.DOTALL)
+_BRACKETS = {"[": "]", "<": ">", "{": "}"}
 
 
 def check_techniques(names: Sequence[str]) -> None:
@@ -118,7 +123,10 @@ def augmentation_remark(made: Mapping[str, int], requested: int) -> str:
     """Report the number of new rows by technique, and how many could not be made."""
     total = sum(made.values())
     counts = ", ".join(f"{made[name]:,} {name}" for name in TECHNIQUES if made.get(name))
-    missing = f"; {requested - total:,} more were requested, but no technique could make them" if requested > total else ""
+    missing = ""
+    if requested > total:
+        reason = "the other texts have too few words that a technique may change"
+        missing = f"; {requested - total:,} more were requested, but no technique could make them: {reason}"
     return f"{total:,} augmented rows added to the training rows{f': {counts}' if counts else ''}{missing}"
 
 
@@ -162,6 +170,22 @@ def _rewrite_texts(change: Callable[[Words, random.Random], Words]) -> Rewrite:
     return rewrite
 
 
+def protected(words: Sequence[str]) -> set[int]:
+    """Return the positions that no technique changes or moves: negations, and placeholders such as `[ORDER NO]`, `@user`, `%s`."""
+    positions = set()
+    closing = ""
+    for i, word in enumerate(words):
+        core = word.strip(".,;:!?\"'()").casefold()
+        if closing or core in NEGATIONS or core.endswith(("n't", "n’t")) or _PLACEHOLDER.match(word):
+            positions.add(i)
+        if not closing and word[:1] in _BRACKETS and any(_BRACKETS[word[0]] in other for other in words[i:]):
+            positions.add(i)
+            closing = _BRACKETS[word[0]]
+        if closing and closing in word:
+            closing = ""
+    return positions
+
+
 def _share(words: Words, strength: float) -> int:
     """Return EDA's n = alpha · l, at least 1."""
     return max(1, int(strength * len(words)))
@@ -169,7 +193,8 @@ def _share(words: Words, strength: float) -> int:
 
 def _replaceable(words: Words, synonyms: Synonyms) -> list[tuple[int, re.Match[str], Sequence[str]]]:
     """Return (position, word, synonyms) of every word of two letters or more that has synonyms and is not a stop word."""
-    matches = ((i, _WORD.fullmatch(word)) for i, word in enumerate(words))
+    fixed = protected(words)
+    matches = ((i, _WORD.fullmatch(word)) for i, word in enumerate(words) if i not in fixed)
     content = ((i, match) for i, match in matches if match and len(match[2]) > 1 and match[2].lower() not in STOP_WORDS)
     return [(i, match, others) for i, match in content if (others := synonyms(match[2]))]
 
@@ -186,25 +211,36 @@ def _insert(words: Words, count: int, synonyms: Synonyms, stream: random.Random)
     """Random insertion: insert a synonym of a word of the text at a random position, `count` times."""
     candidates = _replaceable(words, synonyms)
     for _ in range(count if candidates else 0):
-        words.insert(stream.randint(0, len(words)), stream.choice(stream.choice(candidates)[2]))
+        words.insert(_gap(words, stream.randint(0, len(words))), stream.choice(stream.choice(candidates)[2]))
     return words
+
+
+def _gap(words: Words, position: int) -> int:
+    """Return a position for a new word, at or after the given one, that divides no placeholder of several words."""
+    fixed = protected(words)
+    while 0 < position < len(words) and position in fixed and position - 1 in fixed:
+        position += 1
+    return position
 
 
 def _delete(words: Words, strength: float, stream: random.Random) -> Words:
     """Random deletion: delete each word with probability `strength`, but at least one and not all."""
     if len(words) < 2:
         return words
-    kept = [i for i in range(len(words)) if stream.random() >= strength]
-    if len(kept) == len(words):
-        kept.remove(stream.choice(kept))
+    fixed = protected(words)
+    kept = [i for i in range(len(words)) if stream.random() >= strength or i in fixed]
+    if len(kept) == len(words) and len(fixed) < len(words):
+        kept.remove(stream.choice([i for i in kept if i not in fixed]))
     return [words[i] for i in kept or [stream.randrange(len(words))]]
 
 
 def _swap(words: Words, count: int, stream: random.Random) -> Words:
     """Random swap: exchange two different words, `count` times."""
-    for _ in range(count if len(set(words)) > 1 else 0):
-        i = stream.randrange(len(words))
-        j = stream.choice([j for j, word in enumerate(words) if word != words[i]])
+    fixed = protected(words)
+    free = [i for i in range(len(words)) if i not in fixed]
+    for _ in range(count if len({words[i] for i in free}) > 1 else 0):
+        i = free[stream.randrange(len(free))]
+        j = stream.choice([j for j in free if words[j] != words[i]])
         words[i], words[j] = words[j], words[i]
     return words
 

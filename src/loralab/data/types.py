@@ -103,6 +103,20 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class TextFacts:
+    """What tokenizing did to texts.
+
+    cut: texts longer than the limit; lost: their tokens beyond it. unknown: tokens that the vocabulary does not have. emptied:
+    positions of texts that cleaning left empty.
+    """
+
+    cut: int = 0
+    lost: int = 0
+    unknown: int = 0
+    emptied: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Encoded:
     """n tokenized texts, concatenated. tokens: int32[total]; starts: int64[n + 1]; labels: int64[n] or None.
 
@@ -116,6 +130,7 @@ class Encoded:
     pad_id: int
     hidden: Hidden | None = None
     start: int | None = None
+    facts: TextFacts = TextFacts()
 
     def __len__(self) -> int:
         return len(self.starts) - 1

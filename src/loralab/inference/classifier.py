@@ -192,7 +192,8 @@ class Classifier:
 
     def text_checks(self) -> TextChecks:
         """Return an empty collection of remarks on texts."""
-        return TextChecks(len(self.tokenizer.encode("").ids))
+        longest = min(self.manifest.max_length, self.manifest.dims.longest)
+        return TextChecks(len(self.tokenizer.encode("").ids), longest, self.manifest.base)
 
     def text_notices(self, texts: Sequence[str]) -> list[Notice]:
         """Return remarks on texts whose class says little about them."""

@@ -20,7 +20,8 @@ from loralab.data.clean import replace_surrogates
 from loralab.data.columns import Columns, find_columns
 from loralab.data.readers import Table, open_table
 from loralab.data.sources import chunk_texts, known_columns, run_columns
-from loralab.data.types import ColumnChunk, Encoded, Notice
+from loralab.data.text_notices import loss_notices
+from loralab.data.types import ColumnChunk, Encoded, Notice, TextFacts
 from loralab.errors import LoralabError, suggest
 from loralab.storage.data_contract import DataContract
 
@@ -192,22 +193,32 @@ class TextChecks:
     """
 
     empty_length: int
+    max_length: int
+    base: str
     blank: list[int] = field(default_factory=list)
     emptied: list[int] = field(default_factory=list)
+    texts: int = 0
+    tokens: int = 0
+    facts: TextFacts = field(default_factory=TextFacts)
 
     def add(self, texts: Sequence[str], rows: Sequence[int], encoded: Encoded) -> None:
         """Check some texts. rows: their numbers; encoded: their tokens."""
+        more = encoded.facts
+        self.texts, self.tokens = self.texts + len(texts), self.tokens + len(encoded.tokens)
+        self.facts = TextFacts(self.facts.cut + more.cut, self.facts.lost + more.lost, self.facts.unknown + more.unknown)
         for i in np.flatnonzero(encoded.lengths <= self.empty_length).tolist():
             (self.emptied if texts[i].strip() else self.blank).append(int(rows[i]))
 
     def notices(self) -> list[Notice]:
         """Return what was found."""
         kinds = ((self.blank, "without text"), (self.emptied, "without text after cleaning"))
-        return [
+        empty = [
             Notice(f"{count_rows(rows)} {kind}, classified as an empty text, whatever the confidence", tuple(rows), "", "warning")
             for rows, kind in kinds
             if rows
         ]
+        losses = loss_notices({"": (self.texts, self.tokens, self.facts)}, self.max_length, self.base)
+        return [*empty, *(Notice(loss, severity="warning") for loss in losses)]
 
 
 def count_rows(rows: Sequence[object]) -> str:

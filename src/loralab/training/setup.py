@@ -18,7 +18,8 @@ from loralab.data.labels import ClassTable, class_counts
 from loralab.data.prompt import Prompt, description_texts, set_prompt
 from loralab.data.sources import Source
 from loralab.data.splits import Splits, load_splits, split_remarks
-from loralab.data.tokenize import load_tokenizer, tokenize_cached
+from loralab.data.text_notices import text_notices
+from loralab.data.tokenize import load_tokenizer, tokenize_cached, tokenizer_remarks
 from loralab.data.types import Encoded, Examples
 from loralab.data.wordnet import find_wordnet
 from loralab.errors import LoralabError
@@ -85,7 +86,8 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
     loss, descriptions = build_loss(config, splits, source.classes), describe_classes(config, splits)
 
     base = resolve_base(config.model.base)
-    tokenizer = load_tokenizer(base.folder, min(config.data.max_length, base.dims.longest))
+    longest = min(config.data.max_length, base.dims.longest)
+    tokenizer = load_tokenizer(base.folder, longest)
     prompt = set_prompt(tokenizer, config.data.template, descriptions) if descriptions and config.model.head == "prompt" else None
     model, counts = load_model(config, base, len(splits.classes), prompt)
     placement = device.move_to_device(model, config.train.precision, config.train.device)
@@ -102,6 +104,9 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
         *augmentation_remarks,
         *split_remarks(splits),
         *config.remarks(),
+        *tokenizer_remarks(base.folder),
+        *_length_remarks(config, base),
+        *text_notices(encoded, splits.merged().parts(), longest, base.name),
         *warmup_remarks(config.train.warmup, steps),
         *placement.remarks(),
         *(prompt.remarks if prompt else ()),
@@ -109,6 +114,13 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
     plan = RunPlan(target, splits, source, counts, placement, cache, notes, distributed.size)
     head_descriptions = tokenize(descriptions) if descriptions and not prompt else None
     return RunComponents(plan, model, tokenizer, encoded, head_descriptions, loss, manifest)
+
+
+def _length_remarks(config: Config, base: BaseCheckpoint) -> list[str]:
+    """Report a limit that the encoder cannot reach."""
+    if config.data.max_length <= base.dims.longest:
+        return []
+    return [f"data.max_length={config.data.max_length}: {base.name} reads {base.dims.longest} tokens of a text at most"]
 
 
 def data_summary(plan: RunPlan) -> dict[str, object]:
