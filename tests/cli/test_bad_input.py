@@ -320,7 +320,10 @@ def test_check_of_an_unreadable_file(here: Path, name: str) -> None:
 
 def test_check_reports_what_training_refuses(here: Path) -> None:
     source, *_ = BAD_DATA["one class only"][0](here)
-    assert "only one class (same)" in done("check", source)
+    answer = invoke("check", source)
+    assert answer.code == 2
+    assert "error" in answer.out
+    assert "only one class (same)" in answer.out
 
 
 def test_misspelt_cleaning_step_of_the_clean_command(here: Path) -> None:

@@ -594,7 +594,7 @@ def test_check_in_json_and_words(tmp_path: Path) -> None:
     assert result["label 'Busines' looks like 'Business'"] == [51]
     out = done("check", path)
     assert all(what in out for what in result)
-    assert "rows 48" in out
+    assert "row 48" in out
 
 
 def test_check_compares_with_a_test_file(tmp_path: Path) -> None:

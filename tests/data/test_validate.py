@@ -157,7 +157,7 @@ def test_texts_shared_with_the_test_rows(tmp_path: Path) -> None:
 def test_labels_that_only_the_test_rows_have(tmp_path: Path) -> None:
     test = [(f"test {i} {name}", name) for i in range(12) for name in ("World", "Weather")]
     finding = only(check(tmp_path, good(), test)[1])
-    assert (finding.what, finding.rows) == ("label is not in the training rows", tuple(range(1, 24, 2)))
+    assert (finding.what, finding.rows) == ("label 'Weather' is not in the training rows", tuple(range(1, 24, 2)))
     assert finding.fix
 
 
@@ -221,12 +221,13 @@ def test_the_command_prints_rows_and_fixes(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", rows)
     result = CliRunner().invoke(app, ["check", str(path)])
     assert result.exit_code == 0, result.output
-    assert "no text: rows 3" in result.output
+    assert "no text: row 3" in result.output
     assert "fix: fill in or remove" in result.output
     assert "24" in result.output
     result = CliRunner().invoke(app, ["check", str(path), "--json"])
     (report,) = json.loads(result.output)
-    assert report["findings"] == [{"what": "no text", "rows": [3], "fix": "fill in or remove; training keeps them as empty texts"}]
+    fix = "fill in or remove; training keeps them as empty texts"
+    assert report["findings"] == [{"what": "no text", "rows": [3], "fix": fix, "severity": "warning"}]
     assert path.read_bytes() == put(tmp_path / "again.csv", rows).read_bytes()  # the file is unchanged
 
 
@@ -234,3 +235,72 @@ def test_the_command_reports_no_problems() -> None:
     result = CliRunner().invoke(app, ["check", "sample"])
     assert result.exit_code == 0
     assert result.output.count("no problems") == 2
+
+
+def test_how_a_file_is_read_is_reported(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("text;label\n" + "".join(f"it’s {i};{('no', 'No', 'yes')[i % 3]}\n" for i in range(60)), encoding="cp1252")
+    (report,) = check_source(str(path))
+    assert report.reading == {"format": "csv", "delimiter": ";", "header": True, "encoding": "cp1252"}
+    said = " ".join(map(str, report.notices))
+    for part in ("read as cp1252", "divided by semicolons", "spellings of one class"):
+        assert part in said
+    assert report.classes == {"no": 40, "yes": 20}
+    assert report.values["no"] == ["no", "No"]
+    assert report.examples["yes"] == ["it’s 2", "it’s 5", "it’s 8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("Oil #39;s high", "escaped characters"),
+        ("a quot;word quot;", "escaped characters"),
+        ("lt;b gt; bold", "escaped characters"),
+        ("fish &amp; chips", "escaped characters"),
+        ("itâ€™s late", "text that was decoded twice"),
+        ("cafÃ© au lait", "text that was decoded twice"),
+    ],
+)
+def test_damaged_texts_are_found_with_an_example(tmp_path: Path, text: str, what: str) -> None:
+    rows = good()
+    rows[5] = (text, "Sports")
+    (report,) = check(tmp_path, rows)
+    (finding,) = report.findings
+    assert (finding.rows, what in finding.what) == ((5,), True)
+    assert text[:4] in finding.what
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"validation": 0.001}, "data.validation=0.001 holds out 0"),
+        ({"test": 23.0}, "data.test=23 holds out 23"),
+        ({"shots_per_class": 50}, "data.shots_per_class=50"),
+    ],
+)
+def test_what_training_refuses_is_an_error_here(tmp_path: Path, settings: dict[str, object], expected: str) -> None:
+    path = put(tmp_path / "rows.csv", good())
+    (report,) = check_source(str(path), DataConfig(**settings))  # type: ignore[arg-type]
+    assert report.refused
+    assert expected in report.findings[0].what
+
+
+def test_every_part_of_a_folder_is_checked(tmp_path: Path) -> None:
+    for part in ("train", "validation", "test"):
+        put(tmp_path / f"{part}.csv", [(f"{part} {text}", label) for text, label in good()])
+    put(tmp_path / "extra.csv", good())
+    reports = check_source(str(tmp_path))
+    assert [report.path.stem for report in reports] == ["train", "validation", "test"]
+    assert "not used: extra.csv" in " ".join(map(str, reports[0].notices))
+
+
+def test_the_page_holds_everything_escaped(tmp_path: Path) -> None:
+    rows = [*good(), ("<script>alert(1)</script> &amp;", "World"), ("", "Sports")]
+    path, page = put(tmp_path / "rows.csv", rows), tmp_path / "page.html"
+    result = CliRunner().invoke(app, ["check", str(path), "--html", str(page)])
+    assert result.exit_code == 0, result.output
+    html = page.read_text(encoding="utf-8")
+    for part in ("How it is read", "Problems", "Classes", "Examples", "Rows per class", "Length of the texts", "no text"):
+        assert part in html
+    assert "<script>alert" not in html
+    assert CliRunner().invoke(app, ["check", str(path), "--html", str(page)]).exit_code == 2  # it exists

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,21 +24,35 @@ def check(
     test: TestFile = None,
     text: TextColumns = None,
     label: LabelColumn = None,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page, with figures and examples.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Validate a dataset: problems with row numbers and fixes. Changes nothing.
 
-    Prints the detected columns, the rows per class, and each problem with its rows, counted from 0.
+    Prints how each file is read, the rows per class, and each problem with its rows, counted from 0. Exits with code 2 if training
+    would refuse the data.
 
     \b
     loralab check reviews.csv
     loralab check train.csv --test test.csv
+    loralab check reviews.csv --html reviews.html
     """
     from loralab.cli import display
     from loralab.data.validate import check_source
 
+    if html is not None and html.exists() and not overwrite:
+        raise LoralabError(f"{html} exists: choose another --html, or replace it with --overwrite")
     reports = check_source(file, reading_settings(text, label, settings), test=test)
-    print_json([asdict(report) for report in reports]) if as_json else display.show_data_report(reports)
+    if html is not None:
+        from loralab.report.data_page import write_data_page
+
+        write_data_page(html, file, reports)
+    print_json([report.as_dict() for report in reports]) if as_json else display.show_data_report(reports)
+    if html is not None and not as_json:
+        print(f"page        {html}")
+    if any(report.refused for report in reports):
+        raise typer.Exit(2)
 
 
 def init(
@@ -79,7 +92,7 @@ def init(
     with write_errors(target), atomic_write(target) as stream:
         stream.write(content)
     if as_json:
-        print_json({"settings": target, "data": [asdict(report) for report in reports]})
+        print_json({"settings": target, "data": [report.as_dict() for report in reports]})
         return
     print(f"written     {target}")
     if not OUTPUT.quiet:

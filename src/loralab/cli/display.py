@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from loralab.cli.options import OUTPUT
+from loralab.data.types import list_rows
 from loralab.metrics import macro_remark
 from loralab.metrics import table as score_rows
 
@@ -211,14 +212,19 @@ def show_data_report(reports: Sequence[DataReport]) -> None:
             {
                 "file": str(report.path),
                 "rows": f"{report.rows:,}; words per text: median {median}, 95 % up to {most}, longest {longest}",
-                "columns": f"text: {' + '.join(report.columns.text)}; label: {report.columns.label or 'none'}",
+                "read": ", ".join(f"{name} {value!r}" for name, value in report.reading.items() if value is not None),
+                "columns": f"{report.columns}" + ("" if report.columns.label else ", label: none"),
                 "classes": list_names([f"{name} {rows:,}" for name, rows in report.classes.items()]) or "no labels",
             }
         )
-        for finding in report.findings:
-            rows = f"rows {list_names([str(row) for row in finding.rows])}" if finding.rows else "the file"
+        for notice in report.notices:
+            console.print(f"[yellow]note[/]        {escape(str(notice))}", soft_wrap=True)
+        for finding in sorted(report.findings, key=lambda finding: finding.severity != "error"):
+            rows = list_rows(finding.rows) if finding.rows else "the file"
+            color = "red" if finding.severity == "error" else "yellow"
             console.print(
-                f"[yellow]{len(finding.rows) or 1:>6} x[/] {escape(finding.what)}: {rows}\n         fix: {escape(finding.fix)}",
+                f"[{color}]{finding.severity:<8}[/]{len(finding.rows) or 1:>4} x {escape(finding.what)}: {rows}\n"
+                f"             fix: {escape(finding.fix)}",
                 soft_wrap=True,
             )
         console.print("(rows count from 0, without the header)\n" if report.findings else "[green]no problems[/]\n")

@@ -73,6 +73,13 @@ def render_dashboard(name: str, tables: Sequence[ReportTable], links: Mapping[st
     return _render("dashboard.html.jinja", drawings, name=name, tables=[_page_table(table) for table in tables], links=links)
 
 
+def render_data_page(source: str, files: Sequence[tuple[str, Sequence[ReportTable], Sequence[ReportFigure]]]) -> str:
+    """Return the page of a data source. files: name, tables and figures of each file."""
+    drawings = [drawing for *_, own in files for drawing in own]
+    sections = [(name, [_page_table(table) for table in tables], [drawing.name for drawing in own]) for name, tables, own in files]
+    return _render("data.html.jinja", drawings, name=source, sections=sections)
+
+
 def inline_svg(drawing: ReportFigure) -> Markup:
     """Return a figure as <svg> for a page: labelled, sized by its box, with unique ids and the page's colours."""
     root = ElementTree.fromstring(to_svg(drawing))  # noqa: S314 - matplotlib's own output
