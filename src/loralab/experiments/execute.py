@@ -129,14 +129,9 @@ def _sigint_ignored() -> Iterator[None]:
 
 def _start_worker(threads: int) -> None:
     """Import what a trial needs, set the threads, then let Ctrl-C interrupt."""
-    import loralab.pipeline  # noqa: F401
-
-    set_threads(threads)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def set_threads(threads: int) -> None:
-    """Set the number of torch's threads in this process."""
     import torch
 
+    import loralab.pipeline  # noqa: F401
+
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -17,7 +17,6 @@ from typing import Any
 from loralab.config import Config, load_config
 from loralab.config.loading import read_yaml, search_ranges
 from loralab.errors import Interrupted, LoralabError, RunFailed
-from loralab.experiments.execute import set_threads
 from loralab.experiments.plans import apply_points
 from loralab.experiments.run import open_experiment
 from loralab.experiments.run_trial import TrialPruned, run_trial
@@ -287,7 +286,9 @@ def _run_worker(plan: SearchPlan, folder: Path, storage: str | None, threads: in
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-    set_threads(threads)
+    import torch  # takes a second, in which Ctrl-C must already be ignored
+
+    torch.set_num_threads(threads)
     try:
         run_claimed_trials(open_study(plan, folder, storage), plan, folder)
     except LoralabError as error:
