@@ -9,14 +9,14 @@ from importlib import metadata
 from typing import Any
 from xml.etree import ElementTree
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from loralab.report.experiments.analysis import ExperimentAnalysis
 from loralab.report.experiments.findings import findings, headline, question_facts
 from loralab.report.experiments.result_tables import ReportTable
 from loralab.report.figures.style import COLORS, GRID, INK, ReportFigure, to_svg
-from loralab.report.formatting import format_value, is_number, one_line
+from loralab.report.formatting import format_value, is_number
+from loralab.report.rendering import template_environment
 from loralab.report.run_data import SCORE_LABELS, RunData
 from loralab.stats import Interval
 
@@ -110,9 +110,8 @@ def format_column(cells: Sequence[object]) -> list[str]:
 
 
 def _render(template: str, drawings: Sequence[ReportFigure], **values: Any) -> str:
-    environment = Environment(loader=PackageLoader("loralab.report", "templates"), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {"value": format_value, "clip": clip, "line": one_line, "breakable": breakable}
+    environment = template_environment()
+    environment.filters |= {"clip": clip, "breakable": breakable}
     figures = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
     return environment.get_template(template).render(figures=figures, version=metadata.version("loralab"), **values)
 
