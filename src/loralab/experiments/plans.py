@@ -114,9 +114,8 @@ def load_base_recipes(
         if name in given:
             raise LoralabError(f"{name} cannot be set here: {reason}")
     fixed = (*(setting for setting in kind.fixed if setting.partition("=")[0] not in given), *settings)
-    return [
-        BaseRecipe(recipe, load_config(recipe, fixed), {"recipe": recipe} if len(recipes) > 1 else {}) for recipe in recipes
-    ], fixed
+    several = len(recipes) > 1
+    return [BaseRecipe(recipe, load_config(recipe, fixed), {"recipe": recipe} if several else {}) for recipe in recipes], fixed
 
 
 def choose_axes(kind: ExperimentKind, points: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
@@ -153,20 +152,16 @@ def apply_points(base: Config, points: Mapping[str, str]) -> tuple[Config, dict[
         others = {axis: point for axis, point in points.items() if axis not in _NO_AUGMENTATION}
         config, other_factors = apply_points(base.override("data.augment=", "data.augment_ratio=0"), others)
         return config, {axis: _NO_AUGMENTATION.get(axis, other_factors.get(axis)) for axis in points}
-    values = {
-        axis: _to_value(axis, point) for axis, point in points.items() if point != "recipe" and not _RANK_MULTIPLE.fullmatch(point)
-    }
-    config = base.override(*(f"{axis}={value}" for axis, value in values.items()))
+    changed = {axis: point for axis, point in points.items() if point != "recipe" and not _RANK_MULTIPLE.fullmatch(point)}
+    config = base.override(*(f"{axis}={_to_value(axis, point)}" for axis, point in changed.items()))
     scale = base.lora.alpha / base.lora.rank
     if multiple := _RANK_MULTIPLE.fullmatch(points.get("lora.alpha", "")):
         scale = float(multiple[1])
     if multiple or ("lora.rank" in points and "lora.alpha" not in points):
         config = config.override(f"lora.alpha={scale * config.lora.rank:g}")
-    factors: dict[str, Factor] = {}
-    for axis, point in points.items():
-        value = None if point in ("recipe", "none") or _RANK_MULTIPLE.fullmatch(point) else attrgetter(axis)(config)
-        factors[axis] = point if value is None else to_factor(value)  # None: of a point such as `all` of lora.layers
-    return config, factors
+    values = {axis: attrgetter(axis)(config) for axis, point in changed.items() if point != "none"}
+    values = {axis: to_factor(value) for axis, value in values.items() if value is not None}  # None: `all` of lora.layers
+    return config, {**points, **values}
 
 
 def to_factor(value: object) -> Factor:
@@ -235,6 +230,5 @@ def _to_value(axis: str, point: str) -> str:
     """Return a point as the value of an assignment: `query+value` is a list for a setting that takes one, text for others."""
     if point == "none":
         return ""
-    return (
-        point.replace("+", ",") if axis in _TEXT_LISTS or any(get_origin(part) is tuple for part in setting_types(axis)) else point
-    )
+    takes_list = axis in _TEXT_LISTS or any(get_origin(part) is tuple for part in setting_types(axis))
+    return point.replace("+", ",") if takes_list else point

@@ -242,9 +242,8 @@ class _SearchRecorder:
                 self.on_trial_end(trial)
 
     def _record(self, trial: SearchTrial) -> TrialRecord:
-        reasons = {"failure": trial.reason if trial.state == "failed" else None}
-        reasons["pruned"] = trial.reason if trial.state == "pruned" else None
-        return TrialRecord.of(self.plan.trial(trial.number, trial.points), **reasons)
+        failure, pruned = (trial.reason if trial.state == state else None for state in ("failed", "pruned"))
+        return TrialRecord.of(self.plan.trial(trial.number, trial.points), failure, pruned)
 
 
 def _run_in_processes(

@@ -39,9 +39,8 @@ class ExperimentKind:
         if self.any_setting:
             lines.append("--points can name any other settings instead")
         if self.seeds:
-            lines.append(
-                f"--seeds {','.join(map(str, self.seeds))}" + (", each with its own training rows" if self.resample else "")
-            )
+            rows = ", each with its own training rows" if self.resample else ""
+            lines.append(f"--seeds {','.join(map(str, self.seeds))}{rows}")
         if self.fixed:
             lines.append(f"{' '.join(self.fixed)}, unless set")
         arguments = "RUN RUN ..." if self.design == "runs" else "RECIPE[,RECIPE] [KEY=VALUE ...]"

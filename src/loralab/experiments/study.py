@@ -278,8 +278,8 @@ class Study:
         for i, name in enumerate(self.settings.objectives):
             values = [trial.values[i] for trial in self.trials() if trial.values]
             if len(values) >= 4 and len(set(values)) > 1:
-                target = partial(lambda i, trial: trial.values[i], i)
-                importances[name] = get_param_importances(self.study, evaluator=evaluator, target=target)
+                shares = get_param_importances(self.study, evaluator=evaluator, target=partial(_nth_value, i))
+                importances[name] = dict(shares)
         return importances
 
     def _frozen_trials(self) -> list[FrozenTrial]:
@@ -351,3 +351,7 @@ def _make_pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
     if settings.prunes:
         return MedianPruner(n_startup_trials=5, n_warmup_steps=0)  # Golovin et al. 2017
     return NopPruner()
+
+
+def _nth_value(number: int, trial: FrozenTrial) -> float:
+    return float(trial.values[number])
