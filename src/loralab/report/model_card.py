@@ -12,7 +12,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from loralab.config.loading import NAMED_SOURCES
 from loralab.report.formatting import format_value, one_line
 from loralab.report.rendering import template_environment
-from loralab.report.run_data import SCORE_LABELS, RunData, SettingRow
+from loralab.report.run_data import SCORE_LABELS, RunData
 
 _HUB_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -21,7 +21,11 @@ _PATH_SETTINGS = ("data.source", "data.test", "data.validation", "data.train_ind
 
 def model_card(run: RunData, files: frozenset[str]) -> str:
     """Return the card, without local paths. `files`: names in the model folder. Raises ValueError for metadata the hub refuses."""
-    changed = [row for row in run.settings() if row.changed and row.name not in ("model.base", "name")]
+    settings = {
+        row.name: data_name(str(row.value)) if row.name in _PATH_SETTINGS else format_value(row.value)
+        for row in run.settings()
+        if row.changed and row.name not in ("model.base", "name")
+    }
     environment = template_environment()
     environment.filters["inert"] = _escape
     body = environment.get_template("model_card.md.jinja").render(
@@ -30,7 +34,7 @@ def model_card(run: RunData, files: frozenset[str]) -> str:
         parameters=run.parameters(),
         score_labels=SCORE_LABELS,
         pairs=run.predictions.class_pairs(3) if run.predictions else [],
-        settings=[(row.name, _public_value(row)) for row in changed],
+        settings=settings,
         base=hub_id(run.config.model.base),
         source=data_name(run.config.data.source),
         files=files,
@@ -67,10 +71,6 @@ def _metadata(run: RunData) -> ModelCardData:
         model_name=_printable(run.name),
         eval_results=results,
     )
-
-
-def _public_value(row: SettingRow) -> str:
-    return data_name(str(row.value)) if row.name in _PATH_SETTINGS else format_value(row.value)
 
 
 def _escape(text: str) -> str:
