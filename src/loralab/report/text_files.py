@@ -17,10 +17,8 @@ def training_log(run: RunData) -> str:
     """Return the run as text: configuration, loss by step, evaluations, results. Long runs show means of several steps."""
     steps = thin_steps(run.steps, MAX_LOG_STEPS)
     rows: list[Step | Evaluation] = sorted([*steps, *run.evaluations], key=lambda row: row.step)  # an evaluation follows its step
-    thinned = len(steps) < len(run.steps)
-    template = template_environment().get_template("training_log.txt.jinja")
-    values: dict[str, Any] = {"run": run, "result": run.result, "rows": rows, "thinned": thinned}
-    return template.render(**values, score_labels=SCORE_LABELS, main_scores=_main_scores)
+    values: dict[str, Any] = {"run": run, "result": run.result, "rows": rows, "thinned": len(steps) < len(run.steps)}
+    return template_environment().get_template("training_log.txt.jinja").render(**values, score_labels=SCORE_LABELS)
 
 
 def model_description(run: RunData) -> dict[str, Any]:
@@ -77,10 +75,6 @@ def write_metrics(run: RunData, file: IO[str]) -> None:
         table.writerow([step.step, f"{step.epoch:.6g}", f"{step.learning_rate:.6g}", f"{step.loss:.6g}", *measured(row)])
     for row in evaluations.values():
         table.writerow([row.step, f"{row.epoch:.6g}", row.learning_rate, None, *measured(row)])
-
-
-def _main_scores(scores: Mapping[str, float]) -> dict[str, float]:
-    return {name: scores[name] for name in SCORE_LABELS if name in scores}
 
 
 def _format_fact(name: str, value: object) -> str:

@@ -173,11 +173,6 @@ class ExperimentData:
         """True when every complete trial has validation scores."""
         return bool(self.complete) and all(trial.result and trial.result.validation for trial in self.complete)
 
-    @property
-    def seconds(self) -> float:
-        """Training time of all complete trials together."""
-        return sum(trial.result.seconds for trial in self.complete if trial.result)
-
 
 def read_experiment_data(folder: Path) -> ExperimentData:
     """Read an experiment, complete or not. Raises LoralabError for a folder without one and for damaged files."""
