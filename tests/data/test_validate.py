@@ -239,7 +239,8 @@ def test_the_command_reports_no_problems() -> None:
 
 def test_how_a_file_is_read_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
-    path.write_text("text;label\n" + "".join(f"it’s {i};{('no', 'No', 'yes', 'no')[i % 4]}\n" for i in range(60)), encoding="cp1252")
+    rows = [f"it’s {i};{('no', 'No', 'yes', 'no')[i % 4]}\n" for i in range(60)]
+    path.write_text("text;label\n" + "".join(rows), encoding="cp1252")
     (report,) = check_source(str(path))
     assert report.reading == {"format": "csv", "delimiter": ";", "header": True, "encoding": "cp1252"}
     said = " ".join(map(str, report.notices))

@@ -130,11 +130,11 @@ def test_an_unrecorded_result_is_recorded_without_running_again(
 ) -> None:
     plan = make(trials=1)
 
-    def dies(*args: object) -> None:
+    def dies(*args: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Study, "complete", dies)
+        patch.setattr(Study, "finish", dies)
         with pytest.raises(Interrupted):
             run_search(plan, tmp_path / "s")
     scores = tmp_path / "s" / "trials" / "trial-0000" / run_folder.SCORES

@@ -29,7 +29,8 @@ def fits(points: Mapping[str, str]) -> tuple[int, str | None]:
 
 def run_all(study: Study, check_budget: object = fits) -> None:
     while claimed := study.claim(check_budget):  # type: ignore[arg-type]
-        study.complete(claimed.number, [float(claimed.points["lora.rank"])] * len(study.settings.objectives), {"steps": 3})
+        values = [float(claimed.points["lora.rank"])] * len(study.settings.objectives)
+        study.finish(claimed.number, "complete", values=values, steps=3)
 
 
 def test_claims_end_at_the_requested_number_over_all_programs(tmp_path: Path) -> None:
@@ -38,11 +39,11 @@ def test_claims_end_at_the_requested_number_over_all_programs(tmp_path: Path) ->
     assert a is not None
     assert b is not None
     assert (a.number, b.number) == (0, 1)
-    second.complete(1, [0.5], {})
+    second.finish(1, "complete", values=[0.5])
     run_all(second)
     assert second.remaining == 0  # running ones of `first` count
     assert second.claim(fits) is None
-    first.complete(0, [0.9], {"steps": 5})
+    first.finish(0, "complete", values=[0.9], steps=5)
     states = [(trial.number, trial.state) for trial in Study(settings(4), tmp_path, "s").trials()]
     assert states == [(n, "complete") for n in range(4)]
     assert first.trials()[0].facts == {"trainable": 7, "steps": 5}
@@ -166,13 +167,13 @@ def test_an_unpromising_trial_is_pruned_at_an_evaluation(tmp_path: Path, pruner:
         assert good is not None
         for evaluation in range(1, 10):
             study.should_prune(good.number, evaluation, 0.8 + 0.01 * evaluation)
-        study.complete(good.number, [0.89], {})
+        study.finish(good.number, "complete", values=[0.89])
     stops = []
     for _ in range(3):
         bad = study.claim(fits)
         assert bad is not None
         stops += [e for e in range(1, 10) if study.should_prune(bad.number, e, 0.1)][:1]
-        study.prune(bad.number, "pruned", {"steps": 1})
+        study.finish(bad.number, "pruned", reason="pruned", steps=1)
     assert {"median": stops == [1, 1, 1], "hyperband": len(stops) >= 2, "none": stops == []}[pruner]
     assert study.trials()[-1].state == "pruned"
     assert study.trials()[-1].values is None
@@ -185,7 +186,7 @@ def test_the_pareto_front_of_two_objectives(tmp_path: Path) -> None:
         claimed = study.claim(fits)
         assert claimed is not None
         assert not study.should_prune(claimed.number, 1, 0.0)
-        study.complete(claimed.number, values, {})
+        study.finish(claimed.number, "complete", values=values)
     assert study.best_numbers() == [0, 1]  # more accurate and fewer parameters: 2 and 3 are beaten
 
 

@@ -76,7 +76,7 @@ def test_comparisons_are_paired_by_seed_and_corrected_together(tmp_path: Path) -
     assert (b.test.p, b.p) == (pytest.approx(p_b), pytest.approx(2 * p_b))
     assert (c.test.p, c.p) == (pytest.approx(p_c), pytest.approx(max(2 * p_b, p_c)))
     assert not b.significant
-    table = comparison_table(analysis.comparisons, analysis.score)
+    table = comparison_table(analysis.comparisons)
     assert table.rows[0][table.columns.index("p (permutation)")] == 0.25, "2 of the 8 ways to flip three signs"
 
 

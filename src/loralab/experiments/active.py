@@ -88,11 +88,10 @@ class Chain:
             return first_rows(pool, count, random)
         unlabelled, texts = pool.without(labelled)
         added = count - len(labelled)
-        picked = (
-            random.permutation(len(unlabelled))[:added]
-            if self.strategy == RANDOM
-            else STRATEGIES[self.strategy](score(texts), added, random)
-        )
+        if self.strategy == RANDOM:
+            picked = random.permutation(len(unlabelled))[:added]
+        else:
+            picked = STRATEGIES[self.strategy](score(texts), added, random)
         return np.union1d(labelled, unlabelled[picked])
 
 
@@ -219,13 +218,12 @@ def check_pools(folder: Path, pools: Mapping[str, Pool], labels: Sequence[int]) 
             )
     path = folder / INDICES / POOL
     facts = {recipe: {"rows": len(pool.positions), "fingerprint": pool.fingerprint} for recipe, pool in pools.items()}
-    if path.is_file():
-        if path.read_text(encoding="utf-8") != json.dumps(facts, indent=2) + "\n":
-            raise LoralabError(f"the training rows have changed since {folder} was started: choose another --name, or --overwrite")
-        return
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, facts)
+    if not path.is_file():
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, facts)
+    elif path.read_text(encoding="utf-8") != json.dumps(facts, indent=2) + "\n":
+        raise LoralabError(f"the training rows have changed since {folder} was started: choose another --name, or --overwrite")
 
 
 def index_file(folder: Path, trial: Trial) -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from loralab.config import Config
 from loralab.errors import LoralabError
-from loralab.experiments.plans import choose_axes, points_of_factors
+from loralab.experiments.plans import choose_axes, points_of_factors, to_factor
 from loralab.experiments.spec import ExperimentKind
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import TRIALS, ExperimentSpec, Factor, Trial, find_runs
@@ -132,9 +132,5 @@ def _flatten(config: Config) -> dict[str, Factor]:
     flat: dict[str, Factor] = {}
     for name, value in content.items():
         for inner, setting in value.items() if isinstance(value, dict) else [("", value)]:
-            flat[f"{name}.{inner}".rstrip(".")] = "+".join(map(str, setting)) if isinstance(setting, list) else _to_factor(setting)
+            flat[f"{name}.{inner}".rstrip(".")] = to_factor(setting)
     return flat
-
-
-def _to_factor(value: Any) -> Factor:
-    return value if isinstance(value, Factor) else str(value)

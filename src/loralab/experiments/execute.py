@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -87,7 +88,7 @@ def run_trials(
 def _run_in_processes(trials: Sequence[Trial], folder: Path, processes: int, record: OutcomeCallback) -> None:
     """Run trials in processes that share the cores. A process that dies breaks its pool; a new pool runs what is left."""
     waiting = list(trials)
-    deaths = dict.fromkeys((trial.name for trial in trials), 0)
+    deaths = Counter[str]()
     threads = max(1, available_cores() // processes)
     while waiting:
         with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_start_worker, initargs=(threads,)) as pool:
@@ -101,9 +102,9 @@ def _run_in_processes(trials: Sequence[Trial], folder: Path, processes: int, rec
             except BrokenProcessPool:
                 for trial in waiting[:processes]:  # trials start in order, so these were running
                     deaths[trial.name] += 1
-                for trial in [trial for trial in waiting if deaths[trial.name] == MAX_DEATHS]:
-                    waiting.remove(trial)
-                    record(Outcome(trial, failure=death_message(MAX_DEATHS)))
+                    if deaths[trial.name] == MAX_DEATHS:
+                        waiting.remove(trial)
+                        record(Outcome(trial, failure=death_message(MAX_DEATHS)))
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -129,14 +130,9 @@ def _sigint_ignored() -> Iterator[None]:
 
 def _start_worker(threads: int) -> None:
     """Import what a trial needs, set the threads, then let Ctrl-C interrupt."""
-    import loralab.pipeline  # noqa: F401
-
-    set_threads(threads)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def set_threads(threads: int) -> None:
-    """Set the number of torch's threads in this process."""
     import torch
 
+    import loralab.pipeline  # noqa: F401
+
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -67,9 +67,8 @@ def run_on_ray(trials: Sequence[Trial], folder: Path, jobs: int | None, address:
     """
     ray = connect(address)
     share = choose_share([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs, len(trials))
-    remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(
-        run_task
-    )  # deaths, OOM kills too, are counted here
+    # no retries: deaths, OOM kills too, are counted here
+    remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0)(run_task)
     waiting, running, deaths = deque(trials), dict[Any, Trial](), Counter[str]()
     with shared_marker(folder) as marker:
         try:
@@ -122,9 +121,8 @@ def check_address(address: str) -> str:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
         except (OSError, OverflowError) as error:
-            raise LoralabError(
-                f"no Ray at {address}: {error}\n  start one with `ray start --head`, which prints its address"
-            ) from error
+            hint = "start one with `ray start --head`, which prints its address"
+            raise LoralabError(f"no Ray at {address}: {error}\n  {hint}") from error
     return address
 
 
@@ -171,10 +169,8 @@ def run_task(task: RayTask) -> tuple[Outcome, RunFiles]:
     torch.set_num_threads(task.threads)
     for setting, path in task.local_paths.items():
         if not split_path(task.home / path)[0].exists():
-            failure = (
-                f"{setting}={path} is not on {socket.gethostname()}: copy it to {task.home / path} there, or use a shared disk"
-            )
-            return Outcome(task.trial, failure=failure), {}
+            advice = f"copy it to {task.home / path} there, or use a shared disk"
+            return Outcome(task.trial, failure=f"{setting}={path} is not on {socket.gethostname()}: {advice}"), {}
     if task.home.is_dir():
         os.chdir(task.home)
     if task.marker.is_file() and (task.home.is_dir() or task.folder.is_absolute()):

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from math import prod
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, get_origin
+from typing import get_origin
 
 from loralab.config import Config, load_config
 from loralab.config.hints import unknown_setting
@@ -89,7 +90,7 @@ def make_plan(
 
 def choose_seeds(kind: ExperimentKind, seeds: Sequence[int] | None) -> tuple[int, ...]:
     """Return the given seeds, or the kind's. Raises LoralabError for none and for duplicates."""
-    chosen = kind.seeds if seeds is None else tuple(seeds)
+    chosen = tuple(kind.seeds if seeds is None else seeds)
     if not chosen or len(set(chosen)) < len(chosen):
         raise LoralabError(f"--seeds {','.join(map(str, chosen))}: give different whole numbers, such as 1,2,3")
     return chosen
@@ -113,12 +114,11 @@ def load_base_recipes(
         if name in given:
             raise LoralabError(f"{name} cannot be set here: {reason}")
     fixed = (*(setting for setting in kind.fixed if setting.partition("=")[0] not in given), *settings)
-    return [
-        BaseRecipe(recipe, load_config(recipe, fixed), {"recipe": recipe} if len(recipes) > 1 else {}) for recipe in recipes
-    ], fixed
+    several = len(recipes) > 1
+    return [BaseRecipe(recipe, load_config(recipe, fixed), {"recipe": recipe} if several else {}) for recipe in recipes], fixed
 
 
-def choose_axes(kind: ExperimentKind, points: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+def choose_axes(kind: ExperimentKind, points: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
     """Return the axes with the given points. They replace all axes of a kind with `any_setting`; other kinds keep the rest."""
     names = [name for name in setting_names() if name not in ("seed", "name")] if kind.any_setting else [*kind.axes]
     for axis, values in points.items():
@@ -130,8 +130,7 @@ def choose_axes(kind: ExperimentKind, points: Mapping[str, Sequence[str]]) -> di
             raise LoralabError(f"--points {axis}: {kind.name} varies {valid}{suggest(axis, names)}")
         if not values or len(set(values)) < len(values):
             raise LoralabError(f"--points {axis}={','.join(values)}: give different points, separated by commas")
-    given = {axis: tuple(values) for axis, values in points.items()}
-    return given if kind.any_setting and given else {**kind.axes, **given}
+    return points if kind.any_setting and points else {**kind.axes, **points}
 
 
 def combinations(kind: ExperimentKind, axes: Mapping[str, Sequence[str]]) -> Iterator[dict[str, str]]:
@@ -151,42 +150,47 @@ def apply_points(base: Config, points: Mapping[str, str]) -> tuple[Config, dict[
     """
     if points.get("data.augment") == "none" or points.get("data.augment_ratio") == "0":
         others = {axis: point for axis, point in points.items() if axis not in _NO_AUGMENTATION}
-        config, factors = apply_points(base.override("data.augment=", "data.augment_ratio=0"), others)
-        return config, {axis: _NO_AUGMENTATION.get(axis, factors.get(axis)) for axis in points}
-    values = {
-        axis: _to_value(axis, point) for axis, point in points.items() if point != "recipe" and not _RANK_MULTIPLE.fullmatch(point)
-    }
-    config = base.override(*(f"{axis}={value}" for axis, value in values.items()))
+        config, other_factors = apply_points(base.override("data.augment=", "data.augment_ratio=0"), others)
+        return config, {axis: _NO_AUGMENTATION.get(axis, other_factors.get(axis)) for axis in points}
+    changed = {axis: point for axis, point in points.items() if point != "recipe" and not _RANK_MULTIPLE.fullmatch(point)}
+    config = base.override(*(f"{axis}={_to_value(axis, point)}" for axis, point in changed.items()))
     scale = base.lora.alpha / base.lora.rank
     if multiple := _RANK_MULTIPLE.fullmatch(points.get("lora.alpha", "")):
         scale = float(multiple[1])
     if multiple or ("lora.rank" in points and "lora.alpha" not in points):
         config = config.override(f"lora.alpha={scale * config.lora.rank:g}")
-    return config, {
-        axis: point if point in ("recipe", "none") or _RANK_MULTIPLE.fullmatch(point) else factor_value(config, axis, point)
-        for axis, point in points.items()
-    }
+    values = {axis: attrgetter(axis)(config) for axis, point in changed.items() if point != "none"}
+    values = {axis: to_factor(value) for axis, value in values.items() if value is not None}  # None: `all` of lora.layers
+    return config, {**points, **values}
 
 
-def factor_value(config: Config, axis: str, point: str) -> Factor:
-    """Return a setting's value by its dotted name, a list joined by `+`; the point itself for a value of None, such as `all`."""
-    value: Any = config
-    for name in axis.split("."):
-        value = getattr(value, name)
-    if value is None:
-        return point
-    return "+".join(map(str, value)) if isinstance(value, tuple) else value if isinstance(value, Factor) else str(value)
+def to_factor(value: object) -> Factor:
+    """Return a setting's value as a factor, a list joined by `+`."""
+    if isinstance(value, tuple | list):
+        return "+".join(map(str, value))
+    return value if isinstance(value, Factor) else str(value)
 
 
 def parse_points(arguments: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """Parse `lora.rank=2,4,8`, one per setting. Raises LoralabError for anything else."""
-    points: dict[str, tuple[str, ...]] = {}
+    texts = split_assignments("--points", arguments, "give SETTING=POINT,POINT,... once per setting, such as lora.rank=2,4,8")
+    return {axis: split_points(text) for axis, text in texts.items()}
+
+
+def split_assignments(option: str, arguments: Sequence[str], hint: str) -> dict[str, str]:
+    """Split each `SETTING=TEXT`. Raises LoralabError, ending with `hint`, for anything else and for a setting given twice."""
+    texts: dict[str, str] = {}
     for argument in arguments:
-        axis, equals, values = argument.partition("=")
-        if not equals or axis in points:
-            raise LoralabError(f"--points {argument}: give SETTING=POINT,POINT,... once per setting, such as lora.rank=2,4,8")
-        points[axis.strip()] = tuple(value.strip() for value in values.split(",") if value.strip())
-    return points
+        name, equals, text = argument.partition("=")
+        if not equals or name.strip() in texts:
+            raise LoralabError(f"{option} {argument}: {hint}")
+        texts[name.strip()] = text
+    return texts
+
+
+def split_points(text: str) -> tuple[str, ...]:
+    """Split `2, 4, 8` at the commas; empty points are left out."""
+    return tuple(point.strip() for point in text.split(",") if point.strip())
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -226,6 +230,5 @@ def _to_value(axis: str, point: str) -> str:
     """Return a point as the value of an assignment: `query+value` is a list for a setting that takes one, text for others."""
     if point == "none":
         return ""
-    return (
-        point.replace("+", ",") if axis in _TEXT_LISTS or any(get_origin(part) is tuple for part in setting_types(axis)) else point
-    )
+    takes_list = axis in _TEXT_LISTS or any(get_origin(part) is tuple for part in setting_types(axis))
+    return point.replace("+", ",") if takes_list else point

@@ -103,20 +103,18 @@ def run_experiment(
 
 def check_inputs(configs: Sequence[Config]) -> None:
     """Raise the first error, such as missing data or a missing encoder, if every recipe has one."""
-    errors = [error for config in configs if (error := _input_error(config)) is not None]
-    if errors and len(errors) == len(configs):
-        raise errors[0]
-
-
-def _input_error(config: Config) -> LoralabError | None:
     from loralab.info import count_parameters
 
-    try:
-        splits, _ = load_splits(config.data)
-        count_parameters(config, len(splits.classes))
-    except LoralabError as error:
-        return error
-    return None
+    errors = []
+    for config in configs:
+        try:
+            splits, _ = load_splits(config.data)
+            count_parameters(config, len(splits.classes))
+            return
+        except LoralabError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def open_experiment(spec: ExperimentSpec, folder: Path, overwrite: bool) -> Experiment | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,9 +50,8 @@ def is_complete(trial: Trial, folder: Path) -> bool:
         return True
     if not (target / run_folder.SCORES).is_file():
         return False
-    if (
-        run_folder.read_config(target).fingerprint() != trial.config.fingerprint()
-    ):  # of the files: settings added later have defaults
+    # the fingerprint of the saved settings: those added later have defaults
+    if run_folder.read_config(target).fingerprint() != trial.config.fingerprint():
         raise LoralabError(
             f"{target} was run with other settings: choose another --name, or replace the experiment with --overwrite"
         )
@@ -66,38 +64,10 @@ def run_trial(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) ->
 
     target = trial_folder(folder, trial)
     run = partial(run_training, trial.config, name=target.name, folder=target.parent, listeners=listeners)
-
-    def work() -> Outcome:
+    try:
         if is_complete(trial, folder):
             return Outcome(trial, skipped=True)
         return Outcome(trial, restarted=start_or_resume(run, target))
-
-    return capture_outcome(trial, work)
-
-
-def start_or_resume(run: Callable[..., object], target: Path) -> str | None:
-    """Start a run, or resume the one in its folder with the threads it was started with, which its result depends on.
-
-    Return why a run could not be resumed to the same result, such as another device; it is then started anew.
-    """
-    if not (target / run_folder.CONFIG).is_file():
-        run()
-        return None
-    try:
-        with _torch_threads(run_folder.read_environment(target).get("threads")):
-            run(resume=True)
-        return None
-    except RunFailed:
-        raise
-    except LoralabError as error:
-        run(overwrite=True)
-        return str(error)
-
-
-def capture_outcome(trial: Trial, work: Callable[[], Outcome]) -> Outcome:
-    """Return the outcome of `work`, or the one that its exception stands for. Raises nothing but Interrupted."""
-    try:
-        return work()
     except Interrupted:
         raise
     except TrialPruned as reason:
@@ -109,13 +79,22 @@ def capture_outcome(trial: Trial, work: Callable[[], Outcome]) -> Outcome:
         return Outcome(trial, failure=repr(error))
 
 
-@contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
-    import torch
+def start_or_resume(run: Callable[..., object], target: Path) -> str | None:
+    """Start a run, or resume the one in its folder with the threads it was started with, which its result depends on.
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    Return why a run could not be resumed to the same result, such as another device; it is then started anew.
+    """
+    from loralab.model.device import thread_limit
+
+    if not (target / run_folder.CONFIG).is_file():
+        run()
+        return None
     try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        with thread_limit(run_folder.read_environment(target).get("threads")):
+            run(resume=True)
+        return None
+    except RunFailed:
+        raise
+    except LoralabError as error:
+        run(overwrite=True)
+        return str(error)

@@ -18,15 +18,14 @@ from typing import Any
 from loralab.config import Config, load_config
 from loralab.config.loading import read_yaml, search_ranges
 from loralab.errors import Interrupted, LoralabError, RunFailed
-from loralab.experiments.execute import set_threads
 from loralab.experiments.plans import apply_points
 from loralab.experiments.run import open_experiment
 from loralab.experiments.run_trial import TrialPruned, run_trial
 from loralab.experiments.search_results import write_best_settings, write_search_results, write_trial_table
 from loralab.experiments.space import default_ranges, make_space, parse_over
-from loralab.experiments.study import COSTS, ClaimedTrial, Pruner, Sampler, SearchSettings, SearchTrial, Study, remove_study
+from loralab.experiments.study import COSTS, Pruner, Sampler, SearchSettings, SearchTrial, Study, remove_study
 from loralab.storage import experiment_folder, run_folder
-from loralab.storage.experiment_folder import BEST, ExperimentSpec, Trial, TrialRecord
+from loralab.storage.experiment_folder import BEST, TABLE, ExperimentSpec, Trial, TrialRecord
 from loralab.storage.files import write_errors
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 from loralab.training.distributed import available_cores
@@ -152,7 +151,7 @@ def run_search(
         recorder.update()
         raise Interrupted(f"interrupted: {folder} keeps the completed trials; resume with the same command") from error
     recorder.update()
-    summary = SearchSummary(folder, plan, tuple(study.trials()), tuple(_best_first(study)), study.importances())
+    summary = SearchSummary(folder, plan, tuple(study.trials()), tuple(study.best_numbers()), study.importances())
     write_search_results(folder, plan.settings, summary.trials, summary.best, summary.importances)
     if summary.best:
         best = next(trial for trial in summary.trials if trial.number == summary.best[0])
@@ -162,11 +161,8 @@ def run_search(
 
 def open_study(plan: SearchPlan, folder: Path, storage: str | None) -> Study:
     """Open a search's study, in its folder or, under the folder's name, in a database."""
-    paths: Any = {
-        "data": {"source", "test", "validation", "train_indices"},
-        "model": {"base"},
-        "name": True,
-    }  # differ among machines
+    # differ among machines
+    paths: Any = {"data": {"source", "test", "validation", "train_indices"}, "model": {"base"}, "name": True}
     settings = plan.base.model_dump(mode="json", exclude=paths)
     identity = " ".join(f"{name}={value}" for name, value in settings.items())
     return Study(plan.settings, folder, folder.name if storage else "search", storage, identity)
@@ -184,7 +180,7 @@ def run_claimed_trials(study: Study, plan: SearchPlan, folder: Path, on_change: 
         on_change()
 
 
-def run_claimed_trial(study: Study, plan: SearchPlan, folder: Path, claimed: ClaimedTrial) -> None:
+def run_claimed_trial(study: Study, plan: SearchPlan, folder: Path, claimed: SearchTrial) -> None:
     """Run or resume one trial and record its result in the study. Raises nothing but Interrupted."""
     trial, objectives = plan.trial(claimed.number, claimed.points), plan.settings.objectives
     target = experiment_folder.trial_folder(folder, trial)
@@ -193,17 +189,17 @@ def run_claimed_trial(study: Study, plan: SearchPlan, folder: Path, claimed: Cla
     if outcome.pruned is not None:
         (target / run_folder.CHECKPOINT).unlink(missing_ok=True)
         facts["steps"] = max(event["step"] for event in run_folder.read_log(target))
-        study.prune(claimed.number, outcome.pruned, facts)
+        study.finish(claimed.number, "pruned", reason=outcome.pruned, **facts)
     elif outcome.failure is not None:
-        study.fail(claimed.number, outcome.failure)
+        study.finish(claimed.number, "failed", reason=outcome.failure)
     else:
         scores = run_folder.read_scores(target)
         facts |= {"trainable": scores["counts"]["trainable"], "steps": scores["steps"], "seconds": scores["seconds"]}
         values = [float(facts[name] if name in COSTS else scores["validation"].get(name, math.nan)) for name in objectives]
         if any(value != value for value in values):
-            study.fail(claimed.number, f"{objectives[0]} is not a number")
+            study.finish(claimed.number, "failed", reason=f"{objectives[0]} is not a number")
         else:
-            study.complete(claimed.number, values, facts)
+            study.finish(claimed.number, "complete", values=values, **facts)
 
 
 class _PruningListener:
@@ -239,7 +235,7 @@ class _SearchRecorder:
             return
         records = [self._record(trial) for trial in trials if trial.state != "rejected" and trial.points]
         experiment_folder.write_experiment(self.folder, self.plan.spec, records)
-        write_trial_table(self.folder, self.plan.settings, trials)
+        write_trial_table(self.folder / TABLE, self.plan.settings, trials)
         ended_before = {trial.number for trial in self.trials or () if trial.ended}
         self.trials = trials
         for trial in trials:
@@ -247,9 +243,8 @@ class _SearchRecorder:
                 self.on_trial_end(trial)
 
     def _record(self, trial: SearchTrial) -> TrialRecord:
-        reasons = {"failure": trial.reason if trial.state == "failed" else None}
-        reasons["pruned"] = trial.reason if trial.state == "pruned" else None
-        return TrialRecord.of(self.plan.trial(trial.number, trial.points), **reasons)
+        failure, pruned = (trial.reason if trial.state == state else None for state in ("failed", "pruned"))
+        return TrialRecord.of(self.plan.trial(trial.number, trial.points), failure, pruned)
 
 
 def _run_in_processes(
@@ -288,7 +283,9 @@ def _run_worker(plan: SearchPlan, folder: Path, storage: str | None, threads: in
     parent = parent_process()
     if parent is not None:
         threading.Thread(target=_exit_with, args=(parent,), daemon=True).start()
-    set_threads(threads)
+    import torch  # takes a second, in which Ctrl-C must already be ignored
+
+    torch.set_num_threads(threads)
     try:
         run_claimed_trials(open_study(plan, folder, storage), plan, folder)
     except LoralabError as error:
@@ -325,13 +322,6 @@ def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
         )
     count_parameters(base, len(classes))
     return len(classes)
-
-
-def _best_first(study: Study) -> list[int]:
-    """Return the numbers of the best trials, best by the first objective first."""
-    values = {trial.number: trial.values[0] for trial in study.trials() if trial.values}
-    sign = 1 if study.settings.minimised[0] else -1
-    return sorted(study.best_numbers(), key=lambda number: (sign * values[number], number))
 
 
 def _best_header(plan: SearchPlan, best: SearchTrial) -> list[str]:

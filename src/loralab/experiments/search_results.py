@@ -16,11 +16,6 @@ from loralab.storage.files import atomic_write, write_errors, write_json
 FACTS = ("trainable", "steps", "seconds")
 
 
-def write_trial_table(folder: Path, settings: SearchSettings, trials: Sequence[SearchTrial]) -> None:
-    """Write trials.csv with every trial, pruned, failed and rejected ones included."""
-    _write_csv(folder / TABLE, settings, trials)
-
-
 def write_search_results(
     folder: Path,
     settings: SearchSettings,
@@ -29,12 +24,22 @@ def write_search_results(
     importances: Mapping[str, Mapping[str, float]],
 ) -> None:
     """Write trials.csv, search.json and, for two objectives, pareto.csv. best: numbers of the best trials, best first."""
-    write_trial_table(folder, settings, trials)
-    summary = {**_settings_facts(settings), "best": [*best], "importance": importances, "trials": [_trial_facts(t) for t in trials]}
-    write_json(folder / SEARCH_RESULTS, summary)
+    write_trial_table(folder / TABLE, settings, trials)
+    results = {
+        "objectives": [*settings.objectives],
+        "minimised": [*settings.minimised],
+        "sampler": settings.sampler,
+        "pruner": settings.pruner if settings.prunes else "none",
+        "requested_trials": settings.trials,
+        "axes": [{"name": axis.name, "log": axis.log, "choices": [*axis.choices]} for axis in settings.space.axes],
+        "best": [*best],
+        "importance": importances,
+        "trials": [_trial_facts(trial) for trial in trials],
+    }
+    write_json(folder / SEARCH_RESULTS, results)
     if len(settings.objectives) > 1:
         by_number = {trial.number: trial for trial in trials}
-        _write_csv(folder / PARETO, settings, [by_number[number] for number in best])
+        write_trial_table(folder / PARETO, settings, [by_number[number] for number in best])
 
 
 def write_best_settings(folder: Path, header: Sequence[str], config: Config) -> None:
@@ -45,7 +50,8 @@ def write_best_settings(folder: Path, header: Sequence[str], config: Config) -> 
         file.write(dump_yaml(changed))
 
 
-def _write_csv(path: Path, settings: SearchSettings, trials: Sequence[SearchTrial]) -> None:
+def write_trial_table(path: Path, settings: SearchSettings, trials: Sequence[SearchTrial]) -> None:
+    """Write trials as CSV, whatever their state."""
     axes = [axis.name for axis in settings.space.axes]
     with write_errors(path), atomic_write(path) as file:
         table = csv.writer(file, lineterminator="\n")
@@ -55,17 +61,6 @@ def _write_csv(path: Path, settings: SearchSettings, trials: Sequence[SearchTria
             values = [f"{value:.10g}" for value in trial.values or ()] or [""] * len(settings.objectives)
             cells = [*(trial.points.get(axis, "") for axis in axes), *values, *(trial.facts.get(name, "") for name in facts)]
             table.writerow([trial.number, trial.state, *cells, trial.reason or ""])
-
-
-def _settings_facts(settings: SearchSettings) -> dict[str, Any]:
-    return {
-        "objectives": [*settings.objectives],
-        "minimised": [*settings.minimised],
-        "sampler": settings.sampler,
-        "pruner": settings.pruner if settings.prunes else "none",
-        "requested_trials": settings.trials,
-        "axes": [{"name": axis.name, "log": axis.log, "choices": [*axis.choices]} for axis in settings.space.axes],
-    }
 
 
 def _trial_facts(trial: SearchTrial) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from loralab.config import Config
 from loralab.config.hints import unknown_setting
 from loralab.config.loading import setting_names, setting_types
 from loralab.errors import LoralabError
-from loralab.experiments.plans import apply_points
+from loralab.experiments.plans import apply_points, split_assignments, split_points
 
 _NUMBER = r"([-+]?\d*\.?\d+(?:e[-+]?\d+)?)"
 _RANGE = re.compile(rf"{_NUMBER}(r?)\.\.{_NUMBER}(r?)(?:/{_NUMBER})?(:log)?", re.IGNORECASE)
@@ -25,16 +25,7 @@ NOT_SEARCHED = {
     "seed": "the best of several seeds is chance; `loralab experiment seeds` measures the variation",
     "data.sample_seed": "the best of several samples is chance",
     **dict.fromkeys(
-        (
-            "data.source",
-            "data.text",
-            "data.label",
-            "data.classes",
-            "data.test",
-            "data.max_test_samples",
-            "data.validation",
-            "data.split_seed",
-        ),
+        [f"data.{name}" for name in ("source", "text", "label", "classes", "test", "max_test_samples", "validation", "split_seed")],
         "all trials need the same validation rows",
     ),
 }
@@ -78,7 +69,7 @@ class Axis:
             if (wrong := _HYPHEN_RANGE.fullmatch(text.strip())) and str not in setting_types(name):
                 low, high, log = wrong.groups()
                 raise LoralabError(f"{name}={text} is not a range: did you mean {low}..{high}{log or ''}?\n  {GRAMMAR}")
-            choices = tuple(point.strip() for point in text.split(",") if point.strip())
+            choices = split_points(text)
             if not choices or len(set(choices)) < len(choices):
                 raise LoralabError(f"{name}={text}: give different choices; {GRAMMAR}")
             axis = cls(name, choices, of_rank=any(_MULTIPLE.fullmatch(point) for point in choices))
@@ -192,7 +183,7 @@ def make_space(base: Config, ranges: Mapping[str, object]) -> Space:
     return Space(tuple(axes))
 
 
-def default_ranges(config: Config) -> dict[str, object]:
+def default_ranges(config: Config) -> dict[str, str]:
     """Return the space to search if neither the recipe nor the user gives one."""
     rate = config.train.learning_rate
     if config.tuning == "lora" and config.lora.variant != "ia3":  # which has no rank
@@ -206,15 +197,9 @@ def default_ranges(config: Config) -> dict[str, object]:
     return {"train.learning_rate": f"{rate / 10:g}..{rate * 10:g}:log", "train.weight_decay": "0..0.1"}
 
 
-def parse_over(arguments: Sequence[str]) -> dict[str, object]:
+def parse_over(arguments: Sequence[str]) -> dict[str, str]:
     """Parse `lora.rank=4,8,16`, one per setting. Raises LoralabError for anything else."""
-    ranges: dict[str, object] = {}
-    for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals or name in ranges:
-            raise LoralabError(f"--over {argument}: give SETTING=RANGE once per setting; {GRAMMAR}")
-        ranges[name.strip()] = text
-    return ranges
+    return split_assignments("--over", arguments, f"give SETTING=RANGE once per setting; {GRAMMAR}")
 
 
 def _range_text(given: object) -> str:

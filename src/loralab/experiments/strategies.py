@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -69,22 +70,18 @@ def badge(scores: PoolScores, size: int, random: np.random.Generator) -> Ints:
     return np.asarray(picked, dtype=np.int64)
 
 
-def _most(uncertainty: Callable[[Floats], Floats]) -> Callable[[PoolScores, int, np.random.Generator], Ints]:
+def most_uncertain(uncertainty: Callable[[Floats], Floats], scores: PoolScores, size: int, random: np.random.Generator) -> Ints:
     """Pick the rows with the highest uncertainty, the first of equal ones."""
-
-    def pick(scores: PoolScores, size: int, random: np.random.Generator) -> Ints:
-        positions: Ints = np.argsort(-uncertainty(scores.probabilities), kind="stable")[:size]
-        return positions
-
-    return pick
+    positions: Ints = np.argsort(-uncertainty(scores.probabilities), kind="stable")[:size]
+    return positions
 
 
 RANDOM = "random"
 """The baseline, which needs no classifier."""
 STRATEGIES: Mapping[str, Callable[[PoolScores, int, np.random.Generator], Ints]] = {
-    "least-confidence": _most(least_confidence),
-    "margin": _most(margin),
-    "entropy": _most(entropy),
+    "least-confidence": partial(most_uncertain, least_confidence),
+    "margin": partial(most_uncertain, margin),
+    "entropy": partial(most_uncertain, entropy),
     "badge": badge,
 }
 """Name → function of (scores, number of rows, generator) that returns different positions."""

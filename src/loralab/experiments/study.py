@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 Sampler = Literal["tpe", "random", "grid"]
 Pruner = Literal["none", "median", "hyperband"]
 State = Literal["complete", "pruned", "failed", "rejected", "running"]
+_STATES: Mapping[State, str] = {"complete": "COMPLETE", "pruned": "PRUNED", "failed": "FAIL", "running": "RUNNING"}
+"""State → its name in Optuna."""
 COSTS = ("trainable", "seconds")
 """Objectives that are not scores."""
 MINIMISED = (*LOWER_IS_BETTER, *COSTS)
@@ -84,14 +86,6 @@ class SearchSettings:
     def prunes(self) -> bool:
         """Whether trials are pruned; never with two objectives, which have no common order."""
         return self.pruner != "none" and len(self.objectives) == 1
-
-
-@dataclass(frozen=True)
-class ClaimedTrial:
-    """A trial that this process owns and runs."""
-
-    number: int
-    points: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -148,18 +142,20 @@ class Study:
             if IDENTITY not in self.study.user_attrs:
                 self.study.set_user_attr(IDENTITY, identity)
 
-    def claim(self, check_budget: BudgetCheck) -> ClaimedTrial | None:
-        """Return a trial to run: an abandoned one or a new one; None if there is none left to start."""
+    def claim(self, check_budget: BudgetCheck) -> SearchTrial | None:
+        """Return a trial for this process to run: an abandoned one or a new one; None if there is none left to start."""
         with self.lock():
             for trial in self._frozen_trials():
-                if not trial.state.is_finished() and trial.state.name != "WAITING" and _is_abandoned(trial.user_attrs.get(OWNER)):
-                    return ClaimedTrial(trial.number, self._own(self._handle(trial)))
+                if trial.state.name == "RUNNING" and _is_abandoned(trial.user_attrs.get(OWNER)):
+                    return SearchTrial(trial.number, "running", self._own(self._handle(trial)))
             return self._claim_new(check_budget)
 
-    def _claim_new(self, check_budget: BudgetCheck) -> ClaimedTrial | None:
+    def _claim_new(self, check_budget: BudgetCheck) -> SearchTrial | None:
         """Sample until a point is new and within the budget."""
+        from optuna.trial import TrialState
+
         repeats, space = 0, self.settings.space
-        while repeats < MAX_REPEATS and self.remaining > 0 and not self.budget_exhausted:
+        while repeats < MAX_REPEATS and self.remaining > 0:
             trials = self._frozen_trials()
             known = [points for trial in trials if (points := space.points(trial.params)) and REPEAT not in trial.user_attrs]
             self.study.sampler = _make_sampler(self.settings, len(trials))
@@ -173,15 +169,15 @@ class Study:
             if points in known:
                 repeats += 1
                 trial.set_user_attr(REPEAT, True)
-                self.study.tell(trial, state=_state("FAIL"))
+                self.study.tell(trial, state=TrialState.FAIL)
                 continue
             trainable, reason = check_budget(points)
             trial.set_user_attr(FACTS, {"trainable": trainable})
             if reason is None:
-                return ClaimedTrial(trial.number, points)
+                return SearchTrial(trial.number, "running", points)
             trial.set_user_attr(REJECTED, True)
             trial.set_user_attr(REASON, reason)
-            self.study.tell(trial, state=_state("PRUNED"))  # TPE ranks pruned trials worst and avoids their region
+            self.study.tell(trial, state=TrialState.PRUNED)  # TPE ranks pruned trials worst and avoids their region
         return None
 
     def _next_combination(self, known: Sequence[Mapping[str, str]]) -> dict[str, str | int | float] | None:
@@ -215,21 +211,12 @@ class Study:
             self._handle(trial).report(value, evaluation)
         return self.settings.prunes and self._handle(trial).should_prune()
 
-    def complete(self, number: int, values: Sequence[float], facts: Mapping[str, Any]) -> None:
-        """Record the values of a complete trial."""
-        self._finish(number, "COMPLETE", facts, values=values)
-
-    def prune(self, number: int, reason: str, facts: Mapping[str, Any]) -> None:
-        """Record that a trial was pruned."""
-        self._finish(number, "PRUNED", facts, reason)
-
-    def fail(self, number: int, reason: str) -> None:
-        """Record that a trial failed."""
-        self._finish(number, "FAIL", {}, reason)
-
-    def _finish(
-        self, number: int, state: str, facts: Mapping[str, Any], reason: str | None = None, values: Sequence[float] | None = None
+    def finish(
+        self, number: int, state: State, *, values: Sequence[float] | None = None, reason: str | None = None, **facts: Any
     ) -> None:
+        """Record how a trial ended: the values of a complete one, or the reason; facts as in SearchTrial."""
+        from optuna.trial import TrialState
+
         with self.lock():
             trial = self._frozen_trial(number)
             if trial.state.is_finished():  # another machine took it over after SILENT_SECONDS
@@ -238,7 +225,7 @@ class Study:
             handle.set_user_attr(FACTS, {**trial.user_attrs.get(FACTS, {}), **facts})
             if reason is not None:
                 handle.set_user_attr(REASON, reason)
-            self.study.tell(number, values, state=_state(state))
+            self.study.tell(number, values, state=TrialState[_STATES[state]])
 
     def release(self, number: int) -> None:
         """Give up the ownership of a trial, so that the next claim resumes it."""
@@ -252,19 +239,16 @@ class Study:
                 deaths = trial.user_attrs.get(DEATHS, 0) + 1
                 self._handle(trial).set_user_attr(DEATHS, deaths)
                 if deaths >= MAX_DEATHS:
-                    self.fail(trial.number, death_message(deaths))
+                    self.finish(trial.number, "failed", reason=death_message(deaths))
                 return True
         return False
 
     @property
     def remaining(self) -> int:
-        """Trials still to start; running ones, here or elsewhere, count as started."""
-        return self.settings.trials - sum(trial.state != "rejected" for trial in self.trials())
-
-    @property
-    def budget_exhausted(self) -> bool:
-        """True after so many points over the budget that no more are sampled."""
-        return sum(trial.state == "rejected" for trial in self.trials()) >= REJECTED_PER_TRIAL * self.settings.trials
+        """Trials still to start; running ones, here or elsewhere, count as started. 0 after too many rejected points."""
+        trials, wanted = self.trials(), self.settings.trials
+        rejected = sum(trial.state == "rejected" for trial in trials)
+        return 0 if rejected >= REJECTED_PER_TRIAL * wanted else wanted - (len(trials) - rejected)
 
     def trials(self) -> list[SearchTrial]:
         """Return every trial in order; repeated points, which never ran, are left out."""
@@ -275,12 +259,13 @@ class Study:
         ]
 
     def best_numbers(self) -> list[int]:
-        """Return the number of the best trial, or those of the Pareto front; none without a complete trial."""
-        if not any(trial.values for trial in self.trials()):
+        """Return the number of the best trial, or those of the Pareto front, best by the first objective first."""
+        values = {trial.number: trial.values[0] for trial in self.trials() if trial.values}
+        if not values:
             return []
-        if len(self.settings.objectives) == 1:
-            return [self.study.best_trial.number]
-        return sorted(trial.number for trial in self.study.best_trials)
+        best = [self.study.best_trial] if len(self.settings.objectives) == 1 else self.study.best_trials
+        sign = 1 if self.settings.minimised[0] else -1
+        return sorted((trial.number for trial in best), key=lambda number: (sign * values[number], number))
 
     def importances(self) -> dict[str, dict[str, float]]:
         """Return objective → setting → its share of the variance, by fANOVA (Hutter et al. 2014).
@@ -321,7 +306,7 @@ def remove_study(name: str, url: str) -> None:
 
 
 def _to_search_trial(space: Space, trial: FrozenTrial) -> SearchTrial:
-    states: dict[str, State] = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "running"}
+    states = {name: state for state, name in _STATES.items()}
     state: State = "rejected" if trial.user_attrs.get(REJECTED) else states[trial.state.name]
     return SearchTrial(
         trial.number,
@@ -370,9 +355,3 @@ def _make_pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
 
 def _nth_value(number: int, trial: FrozenTrial) -> float:
     return float(trial.values[number])
-
-
-def _state(name: str) -> optuna.trial.TrialState:
-    from optuna.trial import TrialState
-
-    return TrialState[name]

@@ -49,9 +49,7 @@ def _tables(report: DataReport) -> list[ReportTable]:
     examples = [(name, text) for name, texts in report.examples.items() for text in texts]
     tables = [
         ReportTable("reading", "How it is read", ("what", "value"), list(reading.items())),
-        ReportTable(
-            "problems", "Problems", ("severity", "problem", "rows", "where", "what to do"), findings, 2, "Rows count from 0."
-        ),
+        ReportTable("problems", "Problems", ("severity", "problem", "rows", "where", "what to do"), findings, 2),
         ReportTable("classes", "Classes", ("class", "rows", "share", "values in the file"), classes),
         ReportTable("examples", "Examples", ("class", "text"), examples, 2),
     ]

@@ -9,14 +9,14 @@ from importlib import metadata
 from typing import Any
 from xml.etree import ElementTree
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from loralab.report.experiments.analysis import ExperimentAnalysis
 from loralab.report.experiments.findings import findings, headline, question_facts
 from loralab.report.experiments.result_tables import ReportTable
 from loralab.report.figures.style import COLORS, GRID, INK, ReportFigure, to_svg
-from loralab.report.formatting import capitalize, format_score, format_value, is_number, one_line
+from loralab.report.formatting import format_value, is_number
+from loralab.report.rendering import template_environment
 from loralab.report.run_data import SCORE_LABELS, RunData
 from loralab.stats import Interval
 
@@ -56,6 +56,7 @@ def render_experiment(analysis: ExperimentAnalysis, tables: Sequence[ReportTable
     return _render(
         "experiment.html.jinja",
         drawings,
+        tables,
         data=analysis.data,
         best=analysis.best,
         score=analysis.score,
@@ -63,14 +64,13 @@ def render_experiment(analysis: ExperimentAnalysis, tables: Sequence[ReportTable
         uncertainty=uncertainty,
         question=question_facts(analysis.data),
         findings=findings(analysis),
-        tables={table.name: _page_table(table) for table in tables},
         failures=[trial for trial in analysis.data.trials if trial.failure],
     )
 
 
 def render_dashboard(name: str, tables: Sequence[ReportTable], links: Mapping[str, str], drawings: Sequence[ReportFigure]) -> str:
     """Return the page of a folder. links: name of a run or experiment → its own page, relative to this one."""
-    return _render("dashboard.html.jinja", drawings, name=name, tables=[_page_table(table) for table in tables], links=links)
+    return _render("dashboard.html.jinja", drawings, tables, name=name, links=links)
 
 
 def render_data_page(source: str, files: Sequence[tuple[str, Sequence[ReportTable], Sequence[ReportFigure]]]) -> str:
@@ -116,19 +116,12 @@ def format_column(cells: Sequence[object]) -> list[str]:
     ]
 
 
-def _render(template: str, drawings: Sequence[ReportFigure], **values: Any) -> str:
-    environment = Environment(loader=PackageLoader("loralab.report", "templates"), autoescape=True, undefined=StrictUndefined)
-    environment.trim_blocks = environment.lstrip_blocks = True
-    environment.filters |= {
-        "value": format_value,
-        "score": format_score,
-        "clip": clip,
-        "line": one_line,
-        "capitalized": capitalize,
-        "breakable": breakable,
-    }
-    figures = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
-    return environment.get_template(template).render(figures=figures, version=metadata.version("loralab"), **values)
+def _render(template: str, drawings: Sequence[ReportFigure], tables: Sequence[ReportTable] = (), **values: Any) -> str:
+    environment = template_environment()
+    environment.filters |= {"clip": clip, "breakable": breakable}
+    values["figures"] = {drawing.name: (drawing, inline_svg(drawing)) for drawing in drawings}
+    values["tables"] = {table.name: _page_table(table) for table in tables}
+    return environment.get_template(template).render(version=metadata.version("loralab"), **values)
 
 
 def _local_name(name: str) -> str:
@@ -160,8 +153,7 @@ def _page_table(table: ReportTable) -> dict[str, Any]:
     texts = [_format_cells(cells, is_key=i < table.keys) for i, cells in enumerate(columns)]
     numeric = [i >= table.keys and not any(isinstance(cell, str) for cell in cells) for i, cells in enumerate(columns)]
     left_out = f" The first {len(rows):,} of {len(table.rows):,} rows; tables/{table.name}.csv has all."
-    note = table.note + (left_out if len(rows) < len(table.rows) else "")
-    return _template_table(table.title, table.columns, texts, numeric, note)
+    return _template_table(table.title, table.columns, texts, numeric, left_out if len(rows) < len(table.rows) else None)
 
 
 def _diagnosis_section(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from loralab.config import Config
 from loralab.config.loading import setting_table
 from loralab.errors import LoralabError
 from loralab.report.predictions import PredictionSummary, read_predictions
-from loralab.stats import wilson
+from loralab.stats import Interval, wilson
 from loralab.storage import run_folder
 from loralab.storage.files import read_json_object
 
@@ -123,10 +123,9 @@ class RunData:
         """Return the number of test rows classified correctly."""
         return round(self.result.scores["accuracy"] * self.test_rows) if self.result else 0
 
-    def accuracy_interval(self) -> tuple[float, float]:
+    def accuracy_interval(self) -> Interval:
         """Return the 95 % interval (Wilson) of the test accuracy."""
-        interval = wilson(self.correct(), self.test_rows)
-        return interval.low, interval.high
+        return wilson(self.correct(), self.test_rows)
 
     def majority_class(self) -> tuple[str, float]:
         """Return the most frequent class of the test rows, and the accuracy of always predicting it."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
-from loralab.report.formatting import format_score, format_value, one_line
-from loralab.report.run_data import SCORE_LABELS, Evaluation, RunData, thin_steps
+from loralab.report.formatting import format_value
+from loralab.report.rendering import template_environment
+from loralab.report.run_data import SCORE_LABELS, Evaluation, RunData, Step, thin_steps
 
 MAX_LOG_STEPS = 200
 
 
 def training_log(run: RunData) -> str:
     """Return the run as text: configuration, loss by step, evaluations, results. Long runs show means of several steps."""
-    return "\n".join([*_configuration_lines(run), *_training_lines(run), *_result_lines(run)]) + "\n"
+    steps = thin_steps(run.steps, MAX_LOG_STEPS)
+    rows: list[Step | Evaluation] = sorted([*steps, *run.evaluations], key=lambda row: row.step)  # an evaluation follows its step
+    values: dict[str, Any] = {"run": run, "result": run.result, "rows": rows, "thinned": len(steps) < len(run.steps)}
+    return template_environment().get_template("training_log.txt.jinja").render(**values, score_labels=SCORE_LABELS)
 
 
 def model_description(run: RunData) -> dict[str, Any]:
@@ -71,60 +75,6 @@ def write_metrics(run: RunData, file: IO[str]) -> None:
         table.writerow([step.step, f"{step.epoch:.6g}", f"{step.learning_rate:.6g}", f"{step.loss:.6g}", *measured(row)])
     for row in evaluations.values():
         table.writerow([row.step, f"{row.epoch:.6g}", row.learning_rate, None, *measured(row)])
-
-
-def _configuration_lines(run: RunData) -> Iterator[str]:
-    yield f"run {run.name}"
-    yield "\nconfiguration (* differs from the default)"
-    for row in run.settings():
-        yield f"  {'*' if row.changed else ' '} {row.name:<30} {format_value(row.value)}"
-    yield "\ndata"
-    yield f"  classes  {', '.join(map(one_line, run.classes))}"
-    for part, facts in run.environment.get("rows", {}).items():
-        yield f"  {part:<10} {facts['count']:>9,} rows  fingerprint {facts['fingerprint']}"
-
-
-def _training_lines(run: RunData) -> Iterator[str]:
-    steps = thin_steps(run.steps, MAX_LOG_STEPS)
-    yield "\ntraining" + (" (loss: mean since the previous line)" if len(steps) < len(run.steps) else "")
-    yield f"  {'step':>7} {'epoch':>7} {'learning rate':>14} {'loss':>9}"
-    lines = [(step.step, 0, f"  {step.step:>7} {step.epoch:>7.2f} {step.learning_rate:>14.3e} {step.loss:>9.4f}") for step in steps]
-    lines += [(row.step, 1, _evaluation_line(row)) for row in run.evaluations]
-    yield from (line for _, _, line in sorted(lines, key=lambda item: item[:2]))
-
-
-def _evaluation_line(row: Evaluation) -> str:
-    scores = "  ".join(f"{name} {row.scores[name]:.4f}" for name in SCORE_LABELS if name in row.scores)
-    memory = f"  memory {row.process_mb:,.0f} MB" if row.process_mb is not None else ""
-    memory += f", GPU {row.gpu_mb:,.0f} MB" if row.gpu_mb is not None else ""
-    return f"  evaluation at step {row.step}: {scores}{'  best so far' if row.improved else ''}{memory}"
-
-
-def _result_lines(run: RunData) -> Iterator[str]:
-    yield "\nresults"
-    result = run.result
-    if result is None:
-        yield "  the run is not complete"
-        return
-    stopped = ", stopped early" if result.stopped_early else ""
-    yield f"  {result.steps} steps in {result.seconds:.1f} s ({result.samples_per_second:.1f} samples/s in training){stopped}"
-    yield f"  checkpoint of step {result.best_step}"
-    yield f"  {run.test_rows:,} test rows:"
-    for name, label in SCORE_LABELS.items():
-        if name in result.scores:
-            yield f"    {label:<26} {result.scores[name]:.4f}"
-    if result.temperature:
-        calibrated = "  ".join(f"{name} {value:.4f}" for name, value in result.calibrated.items())
-        yield f"  with temperature {result.temperature:.4f}, fitted on the validation rows: {calibrated}"
-    yield f"    {'precision':>9} {'recall':>9} {'F1':>9} {'true':>8} {'predicted':>9}  class"
-    for row in run.per_class():
-        counts = f"{row['true']:>8,.0f} {row['predicted']:>9,.0f}"
-        values = " ".join(f"{format_score(row[kind]):>9}" for kind in ("precision", "recall", "f1"))
-        yield f"    {values} {counts}  {one_line(row['class'])}"
-    if remark := run.macro_remark():
-        yield f"  {one_line(remark)}"
-    for name, value in run.parameters().items():
-        yield f"  {name:<10} {f'{value:.4%}' if name == 'share' else f'{value:,}':>14}"
 
 
 def _format_fact(name: str, value: object) -> str:

@@ -40,8 +40,7 @@ def write_run_report(folder: Path) -> Path:
     run = read_run(folder)
     drawings = draw_run_figures(run)
     description = text_files.model_description(run)
-    model = folder / run_folder.MODEL
-    model_files = frozenset(path.name for path in model.iterdir()) if model.is_dir() else frozenset()
+    model_files = frozenset(path.name for path in (folder / run_folder.MODEL).glob("*"))
     _write_text(folder / run_folder.TRAINING_LOG, text_files.training_log(run))
     _write_text(folder / run_folder.DESCRIPTION_TEXT, text_files.format_description(description))
     write_json(folder / run_folder.DESCRIPTION, description)

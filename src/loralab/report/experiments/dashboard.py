@@ -17,8 +17,6 @@ from loralab.report.run_data import RunData, read_run
 from loralab.stats import Interval
 from loralab.storage import experiment_folder, run_folder
 
-EXPERIMENTS, RUNS = "experiments", "runs"
-
 
 @dataclass(frozen=True)
 class DashboardRow:
@@ -64,10 +62,9 @@ def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
     runs = [(r.name, r.recipe, r.problem or r.best, r.mean, r.interval, r.test_rows, r.modified) for r in rows if r.kind == "run"]
     names = ("name", "kind", "recipe", "best configuration", "test accuracy", "95 % CI", "seeds", "trials", "test rows", "modified")
     run_names = ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "modified")
-    note = "Test accuracy of the configuration that is best by the experiment's own score, with its t interval over seeds."
     tables = [
-        ReportTable(EXPERIMENTS, "Experiments", names, experiments, 4, note),
-        ReportTable(RUNS, "Single runs", run_names, runs, 3, "The interval is Wilson's, over test rows."),
+        ReportTable("experiments", "Experiments", names, experiments, 4),
+        ReportTable("runs", "Single runs", run_names, runs, 3),
     ]
     return [table for table in tables if table.rows]
 
@@ -112,7 +109,6 @@ def _run_row(run: RunData, modified: str) -> DashboardRow:
     recipe = f"{run.config.model.base} on {run.config.data.source}"
     if run.result is None:
         return DashboardRow(run.name, "run", recipe, "not complete", trials=(0, 1), modified=modified)
-    low, high = run.accuracy_interval() if run.test_rows else (0.0, 1.0)
     accuracy = run.result.scores["accuracy"]
-    interval = Interval(low, accuracy, high) if run.test_rows else None
+    interval = run.accuracy_interval() if run.test_rows else None
     return DashboardRow(run.name, "run", recipe, str(run.config.seed), (accuracy,), interval, (1, 1), run.test_rows, modified)

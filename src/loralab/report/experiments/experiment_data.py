@@ -173,11 +173,6 @@ class ExperimentData:
         """True when every complete trial has validation scores."""
         return bool(self.complete) and all(trial.result and trial.result.validation for trial in self.complete)
 
-    @property
-    def seconds(self) -> float:
-        """Training time of all complete trials together."""
-        return sum(trial.result.seconds for trial in self.complete if trial.result)
-
 
 def read_experiment_data(folder: Path) -> ExperimentData:
     """Read an experiment, complete or not. Raises LoralabError for a folder without one and for damaged files."""
@@ -185,9 +180,9 @@ def read_experiment_data(folder: Path) -> ExperimentData:
     return ExperimentData(folder, experiment.spec, tuple(_read_trial(folder, record) for record in experiment.records))
 
 
-def validation_curves(trials: Sequence[TrialData], name: str = "accuracy") -> tuple[list[int], npt.NDArray[np.float64]]:
-    """Return the steps at which all trials were evaluated, and a validation score there, (trials, steps)."""
-    curves = [c for trial in trials if (c := {e.step: e.scores[name] for e in trial.evaluations if name in e.scores})]
+def validation_curves(trials: Sequence[TrialData]) -> tuple[list[int], npt.NDArray[np.float64]]:
+    """Return the steps at which all trials were evaluated, and the validation accuracy there, (trials, steps)."""
+    curves = [c for trial in trials if (c := {e.step: e.scores["accuracy"] for e in trial.evaluations if "accuracy" in e.scores})]
     steps = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     return steps, np.array([[curve[step] for step in steps] for curve in curves])
 

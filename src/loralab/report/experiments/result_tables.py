@@ -27,7 +27,6 @@ class ReportTable:
     columns: tuple[str, ...]
     rows: list[tuple[Any, ...]]
     keys: int = 1
-    note: str = ""
 
 
 def write_csv(table: ReportTable, file: IO[str]) -> None:
@@ -71,8 +70,8 @@ def short_name(factor: str) -> str:
 
 def experiment_tables(analysis: ExperimentAnalysis) -> list[ReportTable]:
     """Return every table of an experiment that has rows."""
-    data, score, kind = analysis.data, analysis.score, analysis.data.spec.kind
-    tables = [point_table(data, score), comparison_table(analysis.comparisons, score)]
+    data, kind = analysis.data, analysis.data.spec.kind
+    tables = [point_table(data, analysis.score), comparison_table(analysis.comparisons)]
     tables.append(row_comparison_table(analysis.row_comparisons))
     if kind in ("few-shot", "scaling", "active") and (table := sample_efficiency_table(analysis)):
         tables.append(table)
@@ -109,7 +108,7 @@ def trial_overview(data: ExperimentData) -> ReportTable:
         state = one_line(f"failed: {trial.failure}") if trial.failure else trial.state
         rows.append((*(trial.factors.get(name) for name in names), *(trial.value(score) for score in scores), *facts, state))
     columns = (*names, *map(str, scores), "trainable parameters", "seconds", "state")
-    return ReportTable("overview", "All trials", columns, rows, len(names), "trials.csv has every score of every trial.")
+    return ReportTable("overview", "All trials", columns, rows, len(names))
 
 
 def point_table(data: ExperimentData, score: Score) -> ReportTable:
@@ -128,13 +127,8 @@ def point_table(data: ExperimentData, score: Score) -> ReportTable:
         measured = (summary.n, summary.mean, summary.sd, summary.t, summary.bca)
         rows.append((*keys, *measured, *means, sampling_interval(data, point), seconds))
     columns = (*factors, "seeds", str(score), "std", "CI over seeds (t)", "CI over seeds (BCa)", *map(str, others))
-    note = (
-        "Confidence intervals (CI) are 95 %. The t and BCa (bootstrap) intervals describe the variation of the mean between seeds; "
-        "prefer t for few seeds. All runs share their test rows, so neither includes the sampling error of the test set. The "
-        "interval over test rows (Wilson, of the mean test accuracy) does, and ignores seeds."
-    )
     columns = (*columns, "CI over test rows", "seconds")
-    return ReportTable("points", "Scores of each configuration", columns, rows, len(factors), note)
+    return ReportTable("points", "Scores of each configuration", columns, rows, len(factors))
 
 
 def summary_table(data: ExperimentData, score: Score) -> ReportTable:
@@ -155,7 +149,7 @@ def sampling_interval(data: ExperimentData, point: Point) -> Interval | None:
     return wilson(round(point.mean(ACCURACY) * n), n) if n and point.values(ACCURACY) else None
 
 
-def comparison_table(comparisons: Sequence[PointComparison], score: Score) -> ReportTable:
+def comparison_table(comparisons: Sequence[PointComparison]) -> ReportTable:
     """One row per comparison over seeds, with every test and a verdict."""
     rows = []
     for comparison in comparisons:
@@ -167,11 +161,7 @@ def comparison_table(comparisons: Sequence[PointComparison], score: Score) -> Re
         rows.append((*names, comparison.verdict, *measured))
     columns = ("configuration", "baseline", "verdict", "seeds", "difference", "95 % CI", "p (Holm)")
     tests = ("p (t)", "p (Wilcoxon)", "p (permutation)", "effect size", "detectable")
-    note = (
-        f"Differences of {score}, paired by seed. p (Holm) is adjusted for all comparisons; the other p-values are not. "
-        "Effect size: Cohen's d of the differences. Detectable: the true difference that four of five such studies would find."
-    )
-    return ReportTable("comparisons", "Comparisons over seeds", (*columns, *tests), rows, 3, note)
+    return ReportTable("comparisons", "Comparisons over seeds", (*columns, *tests), rows, 3)
 
 
 def row_comparison_table(comparisons: Sequence[RowComparison]) -> ReportTable:
@@ -184,11 +174,7 @@ def row_comparison_table(comparisons: Sequence[RowComparison]) -> ReportTable:
         rows.append((*names, *measured))
     columns = ("configuration", "baseline", "seed", "test rows", "only configuration correct", "only baseline correct")
     tests = ("difference", "95 % CI", "p (McNemar)", "p (Holm)")
-    note = (
-        "McNemar's test (mid-p) and the paired bootstrap over test rows compare two trained models. Whether other seeds would "
-        "differ as well is a question for the comparison over seeds."
-    )
-    return ReportTable("row_tests", "Comparisons over test rows, by seed", (*columns, *tests), rows, 3, note)
+    return ReportTable("row_tests", "Comparisons over test rows, by seed", (*columns, *tests), rows, 3)
 
 
 def sample_efficiency_table(analysis: ExperimentAnalysis) -> ReportTable | None:
@@ -223,8 +209,7 @@ def power_law_table(scaling: ScalingLaw) -> ReportTable:
         rows.append((f"predicted error at {size}, fitted without them", checked.predicted, checked.predicted_interval))
         rows.append((f"measured error at {size}", checked.measured, None))
         rows.append(("measured − predicted", checked.measured - checked.predicted, checked.gap))
-    note = "error(rows) = c + a · rows^−b. Intervals are 95 %, a bootstrap over the seeds of each size."
-    return ReportTable("power_law", "Power law", ("quantity", "value", "95 % CI"), rows, 1, note)
+    return ReportTable("power_law", "Power law", ("quantity", "value", "95 % CI"), rows, 1)
 
 
 def _varied_factors(points: Sequence[Point]) -> list[str] | None:

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from loralab.metrics import CalibrationBin
 from loralab.report.figures import style
 from loralab.report.figures.style import BLUE, INK, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
 from loralab.report.formatting import shorten
@@ -147,8 +146,8 @@ def reliability_diagram(run: RunData) -> ReportFigure | None:
         axes.plot(x, y, color=color, linestyle=line, linewidth=1.3, label=label, marker=marker, markersize=3)
         most = max(b.rows for b in bins)
         axes.scatter(x, y, [10 + 90 * b.rows / most for b in bins], color=color, marker=marker, alpha=0.55, linewidths=0)
-        groups = [bins] if _is_contiguous(bins) else [[b] for b in bins]
-        for group in groups:
+        without_gaps = len(bins) == round((bins[-1].high - bins[0].low) / (bins[0].high - bins[0].low))  # no empty bin between
+        for group in [bins] if without_gaps else [[b] for b in bins]:
             edges = [group[0].low, *(b.high for b in group)]
             histogram.stairs([b.rows for b in group], edges, color=color, linestyle=line, linewidth=1.3)
     left = min(b.low for _, bins, *_ in series for b in bins)
@@ -211,9 +210,8 @@ def accuracy_curves(run: RunData) -> ReportFigure | None:
     axes.plot(x, [row.scores["macro_f1"] for row in rows], "^--", color=style.GREEN, label="validation macro F1")
     text = "Scores on the validation rows."
     if run.result and run.test_rows:
-        low, high = run.accuracy_interval()
-        accuracy = run.result.scores["accuracy"]
-        reach = [[max(0.0, accuracy - low)], [max(0.0, high - accuracy)]]
+        interval, accuracy = run.accuracy_interval(), run.result.scores["accuracy"]
+        reach = [[max(0.0, accuracy - interval.low)], [max(0.0, interval.high - accuracy)]]
         bar: dict[str, Any] = {"color": VERMILLION, "fmt": "D", "capsize": 3, "markersize": 5}
         axes.errorbar([run.result.best_step], [accuracy], yerr=reach, label="test accuracy, 95 % CI", zorder=3, **bar)
         text = f"Scores on the validation rows. The diamond is the accuracy on {run.test_rows:,} test rows with its 95 % interval."
@@ -253,11 +251,6 @@ def _most_confused_classes(summary: PredictionSummary) -> list[int]:
         return list(range(len(summary.classes)))
     wrong = summary.confusion.sum(axis=0) + summary.confusion.sum(axis=1) - 2 * summary.confusion.diagonal()
     return sorted(np.argsort(-wrong, kind="stable")[:MAX_CLASSES].tolist())
-
-
-def _is_contiguous(bins: Sequence[CalibrationBin]) -> bool:
-    """Return True when there is no empty bin between the first and the last."""
-    return len(bins) == round((bins[-1].high - bins[0].low) / (bins[0].high - bins[0].low))
 
 
 def _finish_curves(axes: Axes, run: RunData, ylabel: str) -> None:

@@ -12,44 +12,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from loralab.report.figures.fonts import FONT, readable_texts
+from loralab.report.figures.fonts import readable_texts
 
 BLUE, VERMILLION, GREEN = "#0072b2", "#d55e00", "#009e73"
 PURPLE, GOLD, GREY = "#a6518c", "#a87b00", "#6f7681"
 """For figures with many lines: Okabe and Ito's purple and orange, darkened for contrast on white."""
 CORRECT_FILL, WRONG_FILL = "#0072b3", "#d55e01"
 """Blue and vermillion behind text. They differ by one from the colours above, so that a dark page does not replace them."""
-INK, GRID = "#22252a", "#c9ccd1"
+_STYLE = mpl.rc_params_from_file(Path(__file__).with_name("loralab.mplstyle"), use_default_template=False)
+INK, GRID = _STYLE["text.color"], _STYLE["grid.color"]
 WIDTH, HEIGHT = 4.4, 3.0
 """Inches: narrow enough that labels stay readable on a phone."""
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, GOLD, GREY)
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "X"), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
-
-_STYLE: dict[Any, Any] = {
-    "font.family": FONT,
-    "font.size": 9.0,
-    "text.parse_math": False,  # class names are data: $ is a dollar
-    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "axes.linewidth": 0.8,
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
-    **dict.fromkeys(("axes.facecolor", "figure.facecolor"), "none"),
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 4.5,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "loralab",
-}
 
 
 @dataclass(frozen=True)
