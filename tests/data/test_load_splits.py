@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from loralab.config import load_config
+from loralab.data.columns import Columns
 from loralab.data.prompt import description_texts
-from loralab.data.sources import Columns
-from loralab.data.splits import Splits, load_splits, split_remarks
+from loralab.data.sources import Source
+from loralab.data.split_remarks import split_remarks
+from loralab.data.splits import Splits, load_splits
 from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
@@ -32,7 +34,7 @@ def rows(each: int = 50, prefix: str = "text", classes: Sequence[str] = ("World"
     return [(f"{prefix} {i} {name}", name) for i in range(each) for name in classes]
 
 
-def load(source: str | Path, *overrides: str) -> tuple[Splits, Columns]:
+def load(source: str | Path, *overrides: str) -> tuple[Splits, Source]:
     """Load the splits of a config, as the pipeline does."""
     config = load_config("quickstart", [f"data.source={source}", *overrides])
     return load_splits(config.data)
