@@ -175,3 +175,25 @@ def test_descriptions_must_match_the_classes() -> None:
         description_texts(("World", "Sports"), {"World": ("war",), "Sports": ()}, "{}")
     with pytest.raises(LoralabError, match="'Sport' is not a class; did you mean 'Sports'"):
         description_texts(("World", "Sports"), {"World": ("war",), "Sport": ("goals",)}, "{}")
+
+
+def grouped(path: Path, columns: Sequence[str] = ("text", "label", "author")) -> Path:
+    lines = [(f"text {i}", "ab"[i % 2], f"author {i // 2 % 10}")[: len(columns)] for i in range(60)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *lines])
+    return path
+
+
+def test_a_test_file_may_lack_the_group_column_and_that_is_said(tmp_path: Path) -> None:
+    train, test = grouped(tmp_path / "a.csv"), grouped(tmp_path / "b.csv", ("text", "label"))
+    splits, source = load(train, "data.group=author", f"data.test={test}")
+    assert splits.validation is not None
+    assert not {*(splits.train.groups or ())} & {*(splits.validation.groups or ())}
+    assert any("b.csv has no column 'author' (data.group)" in str(notice) for notice in source.notices["test"])
+    assert "has no column 'autor' (data.group); did you mean 'author'?" in refused(train, "data.group=autor")
+
+
+def test_one_column_holds_the_groups(tmp_path: Path) -> None:
+    train = grouped(tmp_path / "a.csv")
+    assert load(train, "data.group= author ")[0].train.groups is not None
+    assert "data.group=author,label names 2 columns" in refused(train, "data.group=author,label")
