@@ -188,7 +188,7 @@ def check_monitor(name: str, classes: Sequence[str], counts: Mapping[str, int] |
         if counts is not None and (absent := [c for c in needed if not counts.get(c)]):
             raise LoralabError(
                 f"train.monitor={name}: no validation row is {' or '.join(absent)}, so this score is undefined: "
-                "hold out more rows with data.validation, or monitor macro_f1"
+                "write train.monitor=macro_f1, or give validation rows of it in a file with data.validation=FILE"
             )
         return
     listed = ", ".join((*_OVERALL, *(f"{kind}:NAME" for kind in _PER_CLASS), "balance:NAME/NAME"))

@@ -80,7 +80,7 @@ DAMAGE = {
     "1 lt; 2 gt; 0": "1< 2> 0",
     "lt;b gt;bold lt;/b gt;": "<b>bold</b>",
     "see lt;A HREF= quot;http://x.y/z quot; gt;Reuters lt;/A gt;": 'see<A HREF="http://x.y/z">Reuters</A>',
-    "win #151; at last": "win— at last",  # 151 is a dash in Windows-1252, as in HTML
+    "win #151; at last": "win — at last",  # 151 is a dash in Windows-1252, as in HTML
     "#x27;90s": "'90s",
     "up hellip; and away": "up… and away",
     "4 mdash;2 ndash;1": "4—2–1",
@@ -197,6 +197,95 @@ def test_a_step_unlike_all_others_gets_no_suggestion() -> None:
     assert "valid: " in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        (r"first\nSecond\n\tthird", "first Second third"),
+        (r"bad\nservice and\nopen late", "bad service and open late"),  # `nservice` is no word, so every `\n` is an escape
+        (r"line one\nit broke", "line one it broke"),
+        (r"great\r\n\r\nwe left", "great we left"),
+        (r"a\\nb", "a b"),
+        (r"profits\new jobs", "profits new jobs"),  # AG News: a word
+        (r"dwindling\band of\new traders", "dwindling band of new traders"),
+        (r"C:\new\temp", "C: new temp"),
+        (r"in C:\Users\nina\temp\report.txt now\nThanks", "in C: Users nina temp report.txt now Thanks"),
+        (r"\\server\new\table is gone", "server new table is gone"),
+        (r"A:\nYes\nB:\nNo", "A: Yes B: No"),
+        (r"caf\u00e9 \ud83d\ude00 \u003cb\u003ebold\u003c/b\u003e", "café 😀 bold"),
+        (r"a lone \ud83d half", "a lone \ufffd half"),
+        (r"she said \"never\", it\'s a\/b", 'she said "never", it\'s a/b'),
+    ],
+)
+def test_backslashes_are_escapes_unless_they_join_words(text: str, right: str) -> None:
+    assert clean_text(text, ALL) == right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("the quot;big quot; one", 'the "big" one'),
+        ("the  quot;big quot;  one", 'the "big"  one'),
+        ("she said: quot;no quot;, and quot;yes quot;.", 'she said: "no", and "yes".'),
+        ("(quot;so quot;)", '("so")'),
+        ("the #39;big #39; one", "the 'big' one"),
+        ("O #39;Hare isn #39;t the players #39; choice", "O'Hare isn't the players' choice"),
+        ("Shi #39;ite", "Shi'ite"),
+        ("he paid #36;50, US #36;92 and ( #36;3)", "he paid $50, US$92 and ($3)"),
+        ("Smith amp; Wesson and AT amp;T", "Smith & Wesson and AT&T"),
+        ("time #151; again", "time — again"),
+    ],
+)
+def test_a_space_that_a_text_needs_is_kept(text: str, right: str) -> None:
+    assert escapes(text) == right
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Map<Object> x; Box<B>, vector<int> <T> List<>",
+        "my <address> at <time> from <NAME> <title> <link>",
+        "if (a<b && c>d) a<-b; x <= y => z #include <stdio.h>",
+        "[NAME] {x} <TAG> %s %NAME% @user #tag __X__ ${y}",
+        "a@www.b.com ftp://www.x.org/a http://... www... www.",
+        "def f(x): return x[0] # comment; next",
+        "Привет, мир! 你好 สวัสดี العربية 🙂",
+    ],
+)
+def test_code_placeholders_and_scripts_are_kept(text: str) -> None:
+    assert clean_text(text, ALL) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("<title>Hello</title> <address>x</address>", "Hello x"),
+        ("<p>one<p>two<br>three<hr/>", "one two three"),
+        ("WORD<B>bold</B><Br><FONT color=red>x</FONT>", "WORD bold x"),
+        ("<option selected>One</option><td nowrap>two", "One two"),
+        ('<!DOCTYPE html><html><a href="x">y</a>', "y"),
+        ('<object data="x"> <link rel="y"/> <input>', "<input>"),
+    ],
+)
+def test_markup_is_removed(text: str, right: str) -> None:
+    assert clean_text(text, ALL) == right
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ("https://t.co/abc! Great.", "! Great."),
+        ("so https://a.b/c. Then https://a.b/d?", "so . Then ?"),
+        ("{https://a.b/{id}/x}", "{ {id}/x}"),
+        ("https://[2001:db8::1]/x ok", "ok"),
+        ("感谢www.ex.com/差评", "感谢 差评"),
+        ("الموقع https://ex.com/ا جيد", "الموقع ا جيد"),
+        ("смwww.ya.ruхуже", "см хуже"),
+    ],
+)
+def test_an_address_ends_where_it_must(text: str, right: str) -> None:
+    assert clean_text(text, ALL) == right
+
+
 def test_known_steps_pass() -> None:
     check_steps(ALL)
     check_steps(())
@@ -232,6 +321,14 @@ HOSTILE = {
     "spaced": " a" * 50_000,
     "www": "www." * 25_000,
     "letters": "a" * 100_000,
+    "address-brackets": "http://a(" * 11_000,
+    "address-full-stops": "http://a" + "." * 100_000,
+    "backslash-escapes": "\\\\n" * 30_000,
+    "backslash-paths": "C:\\" * 30_000,
+    "code-points": "\\ud83d" * 16_000,
+    "entity-quotes": "a quot;" * 14_000,
+    "tag-words": "<object>" * 12_000,
+    "tag-attributes": ("<a " + "=" * 1_500 + ">") * 60,
 }
 
 

@@ -1,17 +1,19 @@
-"""Held-out rows: every class that has enough, whole groups, the latest."""
+"""Held-out rows: every class that has enough has one, and amounts grow or are refused for that."""
 
 from __future__ import annotations
 
-import datetime
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from loralab.config import DataConfig
-from loralab.data.hold_out import parse_times
-from loralab.data.splits import Splits, split, split_remarks
+from loralab.data.split_remarks import split_remarks
+from loralab.data.splits import Splits, split
 from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
@@ -39,21 +41,43 @@ def test_every_class_with_three_rows_is_in_every_part_by_default(classes: int, r
     assert sum(map(sum, map(counts, (parts.train, parts.validation, parts.test)))) == classes * rows
 
 
-@pytest.mark.parametrize("rare", [[1] * 10, [1, 2], [2, 2, 1], [3]])
-def test_classes_with_too_few_rows_keep_a_training_row(rare: list[int]) -> None:
+@pytest.mark.parametrize("rare", [[1] * 10, [1, 2], [2, 2, 1], [3], [2], [1]])
+def test_classes_with_too_few_rows_are_in_training_as_a_whole(rare: list[int]) -> None:
     parts = divide(examples([450, 450, *rare]))
-    assert min(counts(parts.train)) >= 1
     for i, rows in enumerate(rare, 2):
-        assert (rows > 2) <= counts(parts.test)[i] <= max(0, rows - 1)
-        assert counts(parts.validation)[i] <= max(0, rows - 1)
+        expected = [rows, 0, 0] if rows < 3 else [1, 1, 1]
+        assert [counts(part)[i] for part in (parts.train, parts.validation, parts.test)] == expected
     remarks = " ".join(split_remarks(parts))
-    assert ("no test row of" in remarks) == (min(rare) < 3)
+    assert ("classes with training rows only" in remarks) == (min(rare) < 3)
+
+
+def test_two_rows_are_enough_for_two_parts() -> None:
+    parts = divide(examples([50, 50, 2]), validation=0.0)
+    assert (counts(parts.train)[2], counts(parts.test)[2]) == (1, 1)
+    parts = split(examples([50, 50, 2]), DataConfig(), test=examples([5, 5, 1]))
+    assert (counts(parts.train)[2], counts(parts.validation)[2]) == (1, 1)
+
+
+@pytest.mark.parametrize("rows", [[2, 2], [2, 2, 2], [2] * 10, [3, 1], [1, 5], [2, 2, 3]])
+def test_very_small_classes_give_a_row_only_if_nothing_else_can(rows: list[int]) -> None:
+    parts = divide(examples(rows))
+    assert min(counts(parts.train)) >= 1
+    assert parts.validation is not None
+    assert sum(map(sum, map(counts, (parts.train, parts.validation, parts.test)))) == sum(rows)
+
+
+def test_without_a_row_to_spare_there_is_no_validation_and_that_is_said() -> None:
+    parts = divide(examples([2, 1]))
+    assert parts.validation is None
+    assert "data.validation: no validation rows, because no class has a row to spare" in split_remarks(parts)
+    with pytest.raises(LoralabError, match=r"each class has one row: add rows, or give a file with data\.test=FILE"):
+        divide(examples([1, 1, 1]))
 
 
 def test_a_rare_class_is_monitored_from_its_third_row_on() -> None:
     parts = divide(examples([98, 98, 4]))
     assert (counts(parts.validation)[2], counts(parts.test)[2], counts(parts.train)[2]) == (1, 1, 2)
-    assert any("few validation rows per class" in remark and "class 2 1" in remark for remark in split_remarks(parts))
+    assert any("classes with few validation or test rows" in r and "'class 2' 2 + 1 + 1" in r for r in split_remarks(parts))
 
 
 def test_a_default_that_grows_is_said() -> None:
@@ -81,78 +105,45 @@ def test_an_amount_that_cannot_work_is_refused_with_one_that_can(
     divide(examples(counts_), **{**settings, name: float(value)})
 
 
-# Groups
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_groups_are_never_divided(seed: int) -> None:
-    source = examples([60, 60], groups=[f"author {i % 30}" for i in range(120)])
-    parts = divide(source, group="author", split_seed=seed)
-    groups = [{str(part.groups[i]) for i in range(len(part))} for part in parts.parts().values() if part.groups]
-    assert len(groups) == 3
-    assert not groups[0] & groups[1]
-    assert not groups[0] & groups[2]
-    assert not groups[1] & groups[2]
-    assert 0.1 < len(parts.test) / len(source) < 0.3
-    assert min(counts(parts.test)) > 0
-    assert any(f"test: {len(parts.test)} rows of" in remark and "groups of data.group" in remark for remark in split_remarks(parts))
-    again = divide(source, group="author", split_seed=seed)
-    assert again.test.rows.tolist() == parts.test.rows.tolist()
-
-
-def test_rows_without_a_group_are_named() -> None:
-    with pytest.raises(LoralabError, match=r"data\.group: rows 1, 3 have no group"):
-        divide(examples([5, 5], groups=["a", None, "b", "", *"cdefgh"]), group="g")
-
-
-def test_too_few_groups_are_refused_with_an_amount_that_works() -> None:
-    source = examples([30, 30], groups=[i % 3 for i in range(60)])
-    with pytest.raises(LoralabError, match=r"there are 3 groups: write data\.test=0\.33"):
-        divide(source, group="g")
-    divide(source, group="g", test=0.34, validation=0)
-
-
-# Times
-
-
-def test_the_latest_rows_are_the_test_and_those_before_them_validation() -> None:
-    days = [f"2026-{1 + i % 12:02}-{1 + i % 28:02}" for i in range(100)]
-    parts = divide(examples([50, 50], times=days), time="date")
-    assert parts.validation is not None
-    times = [[str(part.times[i]) for i in range(len(part))] for part in (parts.train, parts.validation, parts.test) if part.times]
-    assert max(times[0]) < min(times[1]) <= max(times[1]) < min(times[2])
-    assert any(f"latest rows by data.time, from {min(times[2])}" in remark for remark in split_remarks(parts))
-
-
-@pytest.mark.parametrize(
-    ("values", "order"),
-    [
-        (["2026-01-02", "2025-12-31", "2026-01-01T12:00"], [1, 2, 0]),
-        ([10, 9, 100], [1, 0, 2]),
-        (["10", "9", "100.5"], [1, 0, 2]),
-        ([datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 1, 5)], [1, 0]),
-        (["2026-01-01T00:00:00+02:00", "2025-12-31T23:00:00Z"], [0, 1]),
-    ],
-)
-def test_times_are_ordered_by_what_they_say(values: list[Any], order: list[int]) -> None:
-    assert np.argsort(parse_times(values, range(len(values)))).tolist() == order
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        (["2026-01-01", "yesterday", None], "'yesterday' in rows 1, 2 is not a time: write ISO 8601"),
-        (["01/02/2026", "2026-01-01"], "'01/02/2026' in row 0"),
-        (["2026-01-01", "5"], "numbers and dates"),
-        ([float("nan")], "nan in row 0"),
-    ],
-)
-def test_values_that_are_no_time_are_named(values: list[Any], expected: str) -> None:
+def test_more_rows_than_there_are_is_said_in_plain_words() -> None:
     with pytest.raises(LoralabError) as error:
-        parse_times(values, range(len(values)))
-    assert expected in str(error.value)
+        divide(examples([16] * 4), validation=240.0)
+    assert str(error.value) == "data.validation=240 asks for 240 rows of 51; data.validation=4 to data.validation=47 would do"
 
 
-def test_rows_of_one_time_cannot_be_divided() -> None:
-    with pytest.raises(LoralabError, match="all rows are of one time"):
-        divide(examples([5, 5], times=[1] * 10), time="t")
+@given(
+    st.lists(st.integers(1, 12), min_size=2, max_size=12),
+    st.sampled_from([None, 0.0, 0.02, 0.3, 0.7, 1.0, 5.0, 30.0]),
+    st.sampled_from([None, 0.02, 0.3, 0.7, 1.0, 5.0, 30.0]),
+)
+@settings(max_examples=300, deadline=None)
+def test_proposed_amounts_work(rows: list[int], validation: float | None, test: float | None) -> None:
+    amounts = {"validation": validation, "test": test}
+    for _ in range(3):
+        try:
+            parts = divide(examples(rows), **amounts)
+        except LoralabError as error:
+            proposed = re.search(r"; data\.(\w+)=(\d+)", str(error))
+            if proposed is None:  # no number of rows works
+                return
+            assert amounts[proposed[1]] != float(proposed[2])
+            amounts[proposed[1]] = float(proposed[2])
+        else:
+            assert min(counts(parts.train)) >= 1
+            return
+    pytest.fail("the amounts that the errors propose do not work")
+
+
+# Bit for bit
+
+
+GOLDEN = {
+    "train": "5b9308acf5a151ec",
+    "validation": "08532ebc2cd26f17",
+    "test": "c171ea79109e5644",
+}
+
+
+def test_splits_of_classes_with_enough_rows_do_not_change() -> None:
+    parts = divide(examples([60, 30, 17, 11]), split_seed=3, max_test_samples=18)
+    assert {name: str(value["fingerprint"]) for name, value in parts.fingerprints().items()} == GOLDEN

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from loralab.config import load_config
+from loralab.data.columns import Columns
 from loralab.data.prompt import description_texts
-from loralab.data.sources import Columns
-from loralab.data.splits import Splits, load_splits, split_remarks
+from loralab.data.sources import Source
+from loralab.data.split_remarks import split_remarks
+from loralab.data.splits import Splits, load_splits
 from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
@@ -32,7 +34,7 @@ def rows(each: int = 50, prefix: str = "text", classes: Sequence[str] = ("World"
     return [(f"{prefix} {i} {name}", name) for i in range(each) for name in classes]
 
 
-def load(source: str | Path, *overrides: str) -> tuple[Splits, Columns]:
+def load(source: str | Path, *overrides: str) -> tuple[Splits, Source]:
     """Load the splits of a config, as the pipeline does."""
     config = load_config("quickstart", [f"data.source={source}", *overrides])
     return load_splits(config.data)
@@ -173,3 +175,25 @@ def test_descriptions_must_match_the_classes() -> None:
         description_texts(("World", "Sports"), {"World": ("war",), "Sports": ()}, "{}")
     with pytest.raises(LoralabError, match="'Sport' is not a class; did you mean 'Sports'"):
         description_texts(("World", "Sports"), {"World": ("war",), "Sport": ("goals",)}, "{}")
+
+
+def grouped(path: Path, columns: Sequence[str] = ("text", "label", "author")) -> Path:
+    lines = [(f"text {i}", "ab"[i % 2], f"author {i // 2 % 10}")[: len(columns)] for i in range(60)]
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([columns, *lines])
+    return path
+
+
+def test_a_test_file_may_lack_the_group_column_and_that_is_said(tmp_path: Path) -> None:
+    train, test = grouped(tmp_path / "a.csv"), grouped(tmp_path / "b.csv", ("text", "label"))
+    splits, source = load(train, "data.group=author", f"data.test={test}")
+    assert splits.validation is not None
+    assert not {*(splits.train.groups or ())} & {*(splits.validation.groups or ())}
+    assert any("b.csv has no column 'author' (data.group)" in str(notice) for notice in source.notices["test"])
+    assert "has no column 'autor' (data.group); did you mean 'author'?" in refused(train, "data.group=autor")
+
+
+def test_one_column_holds_the_groups(tmp_path: Path) -> None:
+    train = grouped(tmp_path / "a.csv")
+    assert load(train, "data.group= author ")[0].train.groups is not None
+    assert "data.group=author,label names 2 columns" in refused(train, "data.group=author,label")

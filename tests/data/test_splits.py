@@ -13,8 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from loralab.config import DataConfig
-from loralab.data.splits import Splits, count_shared_texts, read_indices, split, stratified
-from loralab.data.types import Examples, Ints
+from loralab.data.hold_out import stratified
+from loralab.data.splits import Splits, read_indices, split
+from loralab.data.types import Examples
 from loralab.errors import LoralabError
 
 
@@ -111,7 +112,8 @@ def test_splits_are_disjoint_complete_and_stratified(counts: list[int], test: fl
     keep = 1 if validation == 0 else 2
     for count, share, taken in zip(counts, shares, counts_of(parts.test), strict=True):
         assert taken >= (count > keep)
-        assert abs(taken - share) < 1 or min(shares) < 1  # a class with a small share has a row too
+        # a class with a small share has a row too, a class that is too small for all parts none
+        assert abs(taken - share) < 1 or min(shares) < 1 or min(counts) <= keep
     assert (parts.validation is None) == (round(validation * (len(source) - held)) == 0)
     for part in parts.parts().values():
         assert part.classes == source.classes
@@ -257,10 +259,20 @@ def test_a_run_without_test_rows_is_refused() -> None:
         divide(examples([60, 40]), test=0.0)
 
 
-@pytest.mark.parametrize("limit", [{"max_train_samples": 3}, {"indices": [0]}])
-def test_a_class_without_training_rows_is_named(limit: dict[str, Any]) -> None:
-    with pytest.raises(LoralabError, match="no training row is left of class"):
-        divide(examples([90, 5, 5]), **limit)
+def test_a_class_without_training_rows_is_named() -> None:
+    with pytest.raises(LoralabError, match=r"no training row is left of class .*\(data\.train_indices\) has none of it"):
+        divide(examples([90, 5, 5]), indices=[0])
+
+
+def test_limits_keep_a_row_of_each_class_or_propose_a_limit_that_does() -> None:
+    source = examples([90, 5, 5])
+    assert counts_of(divide(source, max_train_samples=3).train) == [1, 1, 1]
+    assert counts_of(divide(source, max_train_samples=6).train) == [4, 1, 1]
+    assert counts_of(divide(source, max_test_samples=4).test) == [2, 1, 1]
+    assert len(divide(source, max_test_samples=2).test) == 2
+    with pytest.raises(LoralabError) as error:
+        divide(source, max_train_samples=2)
+    assert str(error.value) == "data.max_train_samples=2: each of 3 classes needs a row; data.max_train_samples=3 would do"
 
 
 def test_index_file_is_read(tmp_path: Path) -> None:
@@ -287,12 +299,3 @@ def test_unreadable_index_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe1")
     with pytest.raises(LoralabError, match=r"data\.train_indices: cannot read"):
         read_indices(tmp_path / "bytes.txt")
-
-
-def test_shared_texts_are_counted_without_case_and_white_space() -> None:
-    def of(*texts: str) -> Examples:
-        labels: Ints = np.zeros(len(texts), dtype=np.int64)
-        return Examples(texts, labels, np.arange(len(texts)), ("x",))
-
-    assert count_shared_texts(of("Oil  up", "b"), of("oil up", "OIL\tUP ", "c")) == 2
-    assert count_shared_texts(of("a"), of("b")) == 0

@@ -1,14 +1,15 @@
-"""Rows held out of training: stratified by class, by whole groups, or the latest."""
+"""Rows held out of training: how many, stratified by class, by whole groups, or the latest."""
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from loralab.data.types import Examples, Ints, list_rows
+from loralab.data.group_split import choose_groups
+from loralab.data.labels import cell_text
+from loralab.data.time_split import choose_latest
+from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError
 
 
@@ -26,49 +27,88 @@ class Amount:
             raise LoralabError(f"{self.setting}={self.value:g}: give a fraction below 1, a number of rows, or a file")
         return round(self.value * of) if self.value < 1 else int(self.value)
 
+    def refuse(self, size: int, of: int, least: int, most: int, reason: str = "") -> LoralabError:
+        """Return the error for an amount that does not work, with amounts that do."""
+        asked = f"holds out {size} of {of} rows" if size <= of else f"asks for {size} rows of {of}"
+        values = f"{self.setting}={least}" if least == most else f"{self.setting}={least} to {self.setting}={most}"
+        advice = f"; {values} would do" if 0 < least <= most else ""
+        return LoralabError(f"{self.setting}={self.value:g} {asked}{reason}{advice}")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Positions that remain and that are held out, ascending, and the decisions taken."""
+
+    rest: Ints
+    rows: Ints
+    notices: tuple[str, ...] = ()
+
 
 def stratified(labels: Ints, size: int, random: np.random.Generator) -> Ints:
     """Sample `size` positions without replacement, proportionally by class (largest remainders); ascending order."""
-    return _sample(labels, _proportional(np.bincount(labels), size), random)
+    return sample_classes(labels, _proportional(np.bincount(labels), size), random)
 
 
-def hold_out(source: Examples, rest: Ints, amount: Amount, random: np.random.Generator, keep: int) -> tuple[Ints, Ints, list[str]]:
-    """Divide positions into (remaining, held out), and return the decisions taken.
+def sample_classes(labels: Ints, sizes: Ints, random: np.random.Generator) -> Ints:
+    """Sample so many positions of each class without replacement; ascending order."""
+    chosen = [random.permutation(np.flatnonzero(labels == i))[:size] for i, size in enumerate(sizes)]
+    positions: Ints = np.sort(np.concatenate(chosen))
+    return positions
 
-    With groups, whole groups are held out; with times, the latest rows. Otherwise classes keep their proportions, and each class
-    with more than `keep` rows has a row held out. A default amount grows if there are more such classes than rows. Raises
-    LoralabError if an amount that somebody asked for cannot do that, with one that can.
+
+def allocate(counts: Ints, size: int, least: Ints, most: Ints) -> Ints:
+    """Divide `size` rows among the classes in proportion to their rows, with `least` to `most` rows of each."""
+    sizes = np.minimum(np.maximum(_proportional(counts, size), least), most)
+    while (surplus := int(sizes.sum()) - size) > 0:  # the classes with the most rows make room
+        sizes[np.argmax(np.where(sizes > least, sizes, 0))] -= 1
+    for _ in range(-surplus):
+        sizes[np.argmax(most - sizes)] += 1
+    return sizes
+
+
+def hold_out(source: Examples, rest: Ints, amount: Amount, random: np.random.Generator, keep: Ints) -> HeldOut:
+    """Divide the positions `rest`. keep: rows of each class that should remain, so that classes with more have a row held out.
+
+    With times, the latest rows are held out; with groups, whole groups; else classes keep their proportions. A default amount
+    grows to one row of each class. Raises LoralabError if an amount that somebody asked for cannot do that, with one that can.
     """
     size = amount.rows(len(rest))
     if not amount.value:
-        return rest, rest[:0], []
+        return HeldOut(rest, rest[:0])
+    if source.times is not None or source.groups is not None:
+        size = max(1, size) if amount.default else size
+        if not 0 < size < len(rest):
+            raise amount.refuse(size, len(rest), 1, len(rest) - 1)
     if source.times is not None:
-        return _latest(source.times, rest, size, amount)
-    if source.groups is not None:
-        return _whole_groups(source, rest, size, amount, random)
+        return _latest(source, rest, size, amount)
     labels = source.require_labels()[rest]
-    counts = np.bincount(labels, minlength=len(source.classes))
-    able, spare = counts > keep, np.maximum(counts - 1, 0)
-    needed, most = int(able.sum()), int(spare.sum())
-    notices = []
-    if not needed <= size <= most or not size:
-        if not amount.default:
-            advice = f": {amount.setting}={needed} to {amount.setting}={most} would do" if 0 < needed <= most else ""
-            raise LoralabError(
-                f"{amount.setting}={amount.value:g} holds out {size} of {len(rest)} rows; both sides need at least {needed} rows, "
-                f"one per class{advice}"
-            )
-        if needed != size:
-            name = amount.setting.removeprefix("data.")
-            notices.append(f"{amount.setting}: {needed} {name} rows instead of {size}, one for each class that has enough rows")
-        size = needed
-    sizes = np.minimum(np.maximum(_proportional(counts, size), able), spare)
-    while (surplus := int(sizes.sum()) - size) > 0:  # the classes with the most rows make room
-        sizes[np.argmax(np.where(sizes > able, sizes, 0))] -= 1
-    for _ in range(-surplus):
-        sizes[np.argmax(spare - sizes)] += 1
-    held_out = rest[_sample(labels, sizes, random)]
-    return np.setdiff1d(rest, held_out), held_out, notices
+    if source.groups is not None:
+        return _whole_groups(source, rest, size, amount, random, keep)
+    sizes, notices = _class_sizes(np.bincount(labels, minlength=len(source.classes)), size, amount, keep)
+    held_out = rest[sample_classes(labels, sizes, random)]
+    return HeldOut(np.setdiff1d(rest, held_out), held_out, notices)
+
+
+def _class_sizes(counts: Ints, size: int, amount: Amount, keep: Ints) -> tuple[Ints, tuple[str, ...]]:
+    """Return the rows of each class to hold out, and the decisions taken."""
+    spare = np.maximum(counts - keep, 0)
+    least = np.minimum(spare, 1)
+    needed = int(least.sum())
+    if size > spare.sum() or not needed:
+        spare = np.maximum(counts - 1, 0)  # classes with two rows have to give one
+    most, rows = int(spare.sum()), int(counts.sum())
+    part = amount.setting.removeprefix("data.")
+    if not amount.default:
+        if not max(1, needed) <= size <= most:
+            reason = f", but {needed} classes have enough rows for one" if 0 <= size < needed else ", but each class keeps one"
+            raise amount.refuse(size, rows, max(1, needed), most, reason if 0 < size <= rows else "")
+        return allocate(counts, size, least, spare), ()
+    wanted, size = size, min(max(1, size, needed), most)
+    if not size:
+        return spare, (f"{amount.setting}: no {part} rows, because no class has a row to spare",)
+    reason = "one for each class that has enough rows" if size == needed else "as many as the classes can spare"
+    notice = f"{amount.setting}: {size} {part} row{'s' * (size > 1)} instead of {wanted}, {reason}"
+    return allocate(counts, size, least, spare), () if size == max(1, wanted) else (notice,)
 
 
 def _proportional(counts: Ints, size: int) -> Ints:
@@ -81,88 +121,44 @@ def _proportional(counts: Ints, size: int) -> Ints:
     return divided
 
 
-def _sample(labels: Ints, sizes: Ints, random: np.random.Generator) -> Ints:
-    """Sample so many positions of each class; ascending order."""
-    chosen = [random.permutation(np.flatnonzero(labels == i))[:size] for i, size in enumerate(sizes)]
-    positions: Ints = np.sort(np.concatenate(chosen))
-    return positions
-
-
-def _whole_groups(
-    source: Examples, rest: Ints, size: int, amount: Amount, random: np.random.Generator
-) -> tuple[Ints, Ints, list[str]]:
-    """Hold out whole groups, as stratified as they allow (scikit-learn's StratifiedGroupKFold)."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
+def _whole_groups(source: Examples, rest: Ints, size: int, amount: Amount, random: np.random.Generator, keep: Ints) -> HeldOut:
+    """Hold out whole groups: the number of rows is as near to `size` as they allow."""
     assert source.groups is not None
-    names = [source.groups[i] for i in rest]
-    if missing := [int(source.rows[i]) for i, name in zip(rest, names, strict=True) if name is None or name == ""]:
-        raise LoralabError(f"data.group: {list_rows(missing)} have no group: fill it in, or leave data.group out")
-    numbers = {name: i for i, name in enumerate(dict.fromkeys(map(str, names)))}
-    folds = max(2, round(len(rest) / size))
-    if len(numbers) < folds:
-        raise LoralabError(
-            f"{amount.setting}={amount.value:g} holds out one row in {folds}, and there are {len(numbers)} groups: "
-            f"write {amount.setting}={1 / max(2, len(numbers)):.2g} or more"
-        )
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=int(random.integers(2**31)))
-    groups = np.array([numbers[str(name)] for name in names])
-    remaining, held_out = next(splitter.split(rest, source.require_labels()[rest], groups))
-    count = len({*groups[held_out].tolist()})
+    numbers: dict[str | None, int] = {}
+    groups = np.empty(len(rest), dtype=np.int64)
+    for i, position in enumerate(rest):
+        groups[i] = numbers.setdefault(cell_text(source.groups[position]), len(numbers))
     part = amount.setting.removeprefix("data.")
-    return rest[remaining], rest[held_out], [f"{part}: {len(held_out)} rows of {count} of {len(numbers)} groups of data.group"]
+    chosen = choose_groups(source.require_labels()[rest], groups, size, random, keep, grow=amount.default)
+    if not len(chosen):
+        reason = f"each of the {len(numbers)} groups left has the only rows of a class" if len(numbers) > 1 else "one group is left"
+        return _hold_out_none(rest, amount, "data.group", reason)
+    selected = np.isin(groups, chosen)
+    count = int(selected.sum())
+    asked = f"; {size} rows were asked for" if count != size else ""
+    notice = f"{part}: {count} rows, {len(chosen)} of {len(numbers)} groups of data.group{asked}"
+    return HeldOut(rest[~selected], rest[selected], (notice,))
 
 
-def _latest(times: Sequence[object], rest: Ints, size: int, amount: Amount) -> tuple[Ints, Ints, list[str]]:
+def _latest(source: Examples, rest: Ints, size: int, amount: Amount) -> HeldOut:
     """Hold out the latest rows. Rows of one time stay together."""
-    keys = parse_times([times[i] for i in rest], rest.tolist())
-    boundary = np.sort(keys)[-min(size, len(keys))]
-    late = keys >= boundary
-    if late.all():
-        raise LoralabError(f"data.time: all rows are of one time, so {amount.setting}={amount.value:g} leaves no earlier ones")
-    first = times[int(rest[np.flatnonzero(late)[np.argmin(keys[late])]])]
+    assert source.times is not None
+    times, part = [source.times[i] for i in rest], amount.setting.removeprefix("data.")
+    latest = choose_latest(times, source.rows[rest].tolist(), size)
+    if latest is None:
+        return _hold_out_none(rest, amount, "data.time", f"all {len(rest)} rows left are of one time, {times[0]}")
+    late, (before, first, last), mixed = latest
+    asked = f"; {size} rows were asked for, and rows of one time stay together" if late.sum() != size else ""
+    span = first if first == last else f"{first} to {last}"
+    notice = f"{part}: the {int(late.sum())} latest rows by data.time, {span}, after {before}{asked}"
+    zones = ("data.time: times without a time zone are read as UTC, like the others",) if mixed else ()
+    return HeldOut(rest[~late], rest[late], (notice, *zones))
+
+
+def _hold_out_none(rest: Ints, amount: Amount, setting: str, reason: str) -> HeldOut:
+    """Do without validation rows, unless somebody asked for them. Raises LoralabError then, and for test rows."""
     part = amount.setting.removeprefix("data.")
-    return rest[~late], rest[late], [f"{part}: the {int(late.sum())} latest rows by data.time, from {first}"]
-
-
-def parse_times(values: Sequence[object], rows: Sequence[int]) -> np.ndarray:
-    """Return times as numbers that sort like them, float64[n]: numbers, dates, or texts in ISO 8601.
-
-    rows: their row numbers, for messages. Raises LoralabError for a value that is no time, and for numbers beside dates.
-    """
-    keys, numeric, unreadable = [], set(), []
-    for row, value in zip(rows, values, strict=True):
-        try:
-            keys.append(_time(value))
-            numeric.add(not isinstance(value, datetime.date) and str(value).replace(".", "", 1).lstrip("-").isdecimal())
-        except ValueError:
-            unreadable.append(row)
-    if unreadable:
-        example = values[[*rows].index(unreadable[0])]
-        raise LoralabError(
-            f"data.time: {example!r} in {list_rows(unreadable)} is not a time: write ISO 8601, such as 2026-11-27 or "
-            f"2026-11-27T20:30, or numbers"
-        )
-    if len(numeric) > 1:
-        raise LoralabError("data.time holds numbers and dates: write one kind")
-    return np.array(keys, dtype=np.float64)
-
-
-def _time(value: object) -> float:
-    if isinstance(value, bool) or value is None:
-        raise ValueError
-    if isinstance(value, (int, float)):
-        if value != value:
-            raise ValueError
-        return float(value)
-    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
-        value = datetime.datetime.combine(value, datetime.time())
-    if not isinstance(value, datetime.datetime):
-        text = str(value).strip()
-        try:
-            return float(text)
-        except ValueError:
-            value = datetime.datetime.fromisoformat(text)
-    if value.tzinfo is None:
-        value = value.replace(tzinfo=datetime.UTC)
-    return value.timestamp()
+    if amount.default and part == "validation":
+        return HeldOut(rest, rest[:0], (f"{amount.setting}: no validation rows, because {reason}",))
+    fix = f"leave {setting} out" if part == "test" else f"write data.validation=0, or leave {setting} out"
+    raise LoralabError(f"{setting}: there can be no {part} rows, because {reason}; {fix}")

@@ -79,6 +79,11 @@ def label_text(value: Any) -> str | None:
         if len(value) > 1:
             raise ValueError("several labels")
         return label_text(next(iter(value))) if len(value) else None
+    return cell_text(value)
+
+
+def cell_text(value: object) -> str | None:
+    """Return a value of a column as text without outer spaces, None for a missing one."""
     if value is None or (isinstance(value, float) and math.isnan(value)) or type(value).__name__ in ("NAType", "NaTType"):
         return None
     return replace_surrogates(str(value)).strip() or None

@@ -205,7 +205,7 @@ def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = No
     """
     texts: list[str] = []
     labels: list[object] = []
-    extra: dict[str, list[object]] = {}
+    extra: dict[str, tuple[str, list[object]]] = {}
     columns: Columns | None = None
     names: tuple[str, ...] = ()
     shards = files if isinstance(files, tuple) else (files,)
@@ -214,14 +214,14 @@ def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = No
     for chunk in chain.from_iterable(shard.chunks for shard in tables):
         if columns is None:
             columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), labels=need)
-            for setting, wanted in (("group", data.group), ("time", data.time)):
-                extra |= {name: [] for name in resolve_names((wanted,) if wanted else (), [*chunk.columns], path, setting)}
+            extra, lacking = _split_columns([*chunk.columns], path, data, optional=run is not None)
+            notices += lacking
         rows = len(next(iter(chunk.columns.values())))
         texts += chunk_texts(chunk, columns, path)
         if columns.label is not None:
             labels += chunk.columns.get(columns.label, [None] * rows)
             names = names or chunk.class_names.get(columns.label, ())
-        for name, values in extra.items():
+        for name, values in extra.values():
             values += chunk.columns.get(name, [None] * rows)
     if columns is None or not texts:
         raise LoralabError(f"{path} has no rows")
@@ -231,8 +231,28 @@ def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = No
     if len(shards) > 1:
         said = (Notice(f"{len(shards)} files are read in order, from {path.name} to {shards[-1].name}"), *said)
     facts = {"format": table.format, **table.facts}
-    groups, times = (extra.get(name) if name else None for name in (data.group, data.time))
+    groups, times = (extra[setting][1] if setting in extra else None for setting in ("group", "time"))
     return RawExamples(path, texts, labels, names, columns, (*said, *notices), facts, groups, times)
+
+
+def _split_columns(
+    names: Sequence[str], path: Path, data: DataConfig, optional: bool
+) -> tuple[dict[str, tuple[str, list[object]]], list[Notice]]:
+    """Return (column, no values yet) of data.group and data.time by setting. optional: a file of test rows may lack them."""
+    columns: dict[str, tuple[str, list[object]]] = {}
+    notices = []
+    for setting, wanted in (("group", data.group), ("time", data.time)):
+        if wanted is None:
+            continue
+        if optional and not {wanted, wanted.strip()} & {*names}:
+            lacking = f"{path} has no column {wanted!r} (data.{setting}): its rows are not compared with the training rows in this"
+            notices.append(Notice(lacking))
+            continue
+        found = resolve_names((wanted,), names, path, setting)
+        if len(found) > 1:
+            raise LoralabError(f"data.{setting}={wanted} names {len(found)} columns of {path}; it takes one")
+        columns[setting] = found[0], []
+    return columns, notices
 
 
 def known_columns(run: DataContract | None) -> tuple[str, ...]:

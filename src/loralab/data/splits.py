@@ -9,17 +9,14 @@ import numpy as np
 
 from loralab.config import DataConfig
 from loralab.config.paths import local_path
-from loralab.data.clean import normalize_text
-from loralab.data.columns import list_names
-from loralab.data.hold_out import Amount, hold_out, stratified
-from loralab.data.sources import Source, load_source, missing_texts
-from loralab.data.types import MAX_LISTED, Examples, Ints
+from loralab.data.group_split import check_groups
+from loralab.data.hold_out import Amount, allocate, hold_out, sample_classes
+from loralab.data.sources import Source, load_source
+from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError
 
 DEFAULT_TEST, DEFAULT_VALIDATION = 0.2, 0.1
 """The defaults of `data.test` and `data.validation` for sources without such rows."""
-MIN_PART_ROWS = 3
-"""Fewer validation or test rows of a class are remarked on."""
 
 
 @dataclass(frozen=True)
@@ -70,30 +67,54 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
     if data.sample_seed is not None:
         train_stream = np.random.default_rng([data.split_seed, data.sample_seed])
     rest, notices = np.arange(len(source)), list[str]()
-    validated = validation is None and data.validation != 0
+    _check_setting(source, data, given=test is not None and validation is not None)
+    keep = np.ones(len(source.classes), dtype=np.int64)
     if test is None:
         amount = _amount(data.test, "data.test", DEFAULT_TEST)
-        rest, held_out, decided = hold_out(source, rest, amount, test_stream, keep=2 if validated else 1)
-        if not len(held_out):
-            raise LoralabError("data.test=0: a run needs test rows; give a fraction, a number of rows, or a file")
-        test, notices = source.take(held_out), [*notices, *decided]
+        validated = validation is None and data.validation != 0
+        held_out = hold_out(source, rest, amount, test_stream, keep + validated)
+        if not len(held_out.rows):
+            raise LoralabError(_no_test_rows(data.test))
+        rest, notices, test = held_out.rest, [*held_out.notices], source.take(held_out.rows)
+        if source.groups is None:  # a class that is too small for three parts stays in training as a whole
+            keep = np.where(np.isin(np.arange(len(keep)), test.require_labels()), 1, len(source))
     if validation is None:
-        amount = _amount(data.validation, "data.validation", DEFAULT_VALIDATION)
-        rest, held_out, decided = hold_out(source, rest, amount, validation_stream, keep=1)
-        validation, notices = source.take(held_out), [*notices, *decided]
+        held_out = hold_out(source, rest, _amount(data.validation, "data.validation", DEFAULT_VALIDATION), validation_stream, keep)
+        rest, notices, validation = held_out.rest, [*notices, *held_out.notices], source.take(held_out.rows)
     if data.train_indices is not None:
         rest = _select(rest, read_indices(local_path(data.train_indices)))
     train = source.take(rest)
     if data.shots_per_class is not None:
         train = train.take(_sample_shots(train, data.shots_per_class, train_stream))
-    train = _limit(train, data.max_train_samples, train_stream)
-    test = _limit(test, data.max_test_samples, test_limit_stream)
-    present = set(train.require_labels().tolist())
-    if absent := [name for i, name in enumerate(source.classes) if i not in present]:
-        raise LoralabError(
-            f"no training row is left of class {absent[0]!r}: raise data.max_train_samples or lower data.validation and data.test"
-        )
+    train = _limit(train, data.max_train_samples, train_stream, "data.max_train_samples")
+    test = _limit(test, data.max_test_samples, test_limit_stream, "data.max_test_samples")
+    for i, rows in enumerate(np.bincount(train.require_labels(), minlength=len(source.classes))):
+        if not rows:
+            raise LoralabError(_no_training_rows(source.classes[i], data))
     return Splits(train, validation if len(validation) else None, test, notices=tuple(notices))
+
+
+def _check_setting(source: Examples, data: DataConfig, given: bool) -> None:
+    if source.groups is not None and source.times is not None:
+        raise LoralabError("data.group and data.time are both set: leave one out, to split by times or to keep groups together")
+    if source.groups is not None and not given:
+        check_groups(source)
+
+
+def _no_test_rows(test: float | str | None) -> str:
+    if test is None:
+        return "no row can be held out for the test, because each class has one row: add rows, or give a file with data.test=FILE"
+    return "data.test=0: a run needs test rows; give a fraction, a number of rows, or a file"
+
+
+def _no_training_rows(name: str, data: DataConfig) -> str:
+    if data.train_indices is not None:
+        reason = f"{data.train_indices} (data.train_indices) has none of it"
+    elif data.time is not None:
+        reason = "its rows are among the latest by data.time; leave data.time out, or hold out fewer rows"
+    else:
+        reason = "add rows of it"
+    return f"no training row is left of class {name!r}: {reason}"
 
 
 def _amount(value: float | str | None, setting: str, default: float) -> Amount:
@@ -112,44 +133,18 @@ def read_indices(path: Path) -> list[int]:
     return [int(entry) for entry in entries]
 
 
-def count_shared_texts(first: Examples, second: Examples) -> int:
-    """Count the texts of `second` that `first` also has, ignoring case and white space. Empty texts do not count."""
-    seen = set(map(normalize_text, first.texts))
-    return sum(normalize_text(text) in seen for text in second.texts if text.strip())
-
-
-def split_remarks(splits: Splits) -> list[str]:
-    """Report empty texts, and test texts that are also training texts."""
-    remarks = [*splits.notices, *_rare_classes(splits)]
-    for name, rows in (("training", splits.train), ("test", splits.test)):
-        if empty := missing_texts(rows):
-            remarks.append(f"{len(empty)} {name} rows have no text, such as row {empty[0]}; they are kept as empty texts")
-    if shared := count_shared_texts(splits.train, splits.test):
-        remarks.append(f"{shared} of {len(splits.test)} test texts are also training texts: test scores will be too high")
-    return remarks
-
-
-def _rare_classes(splits: Splits) -> list[str]:
-    """Report classes without a row, or with few, in a part whose scores depend on them."""
-    remarks = []
-    counts = {name: np.bincount(rows.require_labels(), minlength=len(rows.classes)) for name, rows in splits.parts().items()}
-    for name in ("validation", "test"):
-        few = {splits.classes[i]: int(n) for i, n in enumerate(counts.get(name, ())) if n < MIN_PART_ROWS}
-        absent = [class_name for class_name, n in few.items() if n == 0]
-        if absent:
-            kept = ", whose rows are all in training" if all(counts["train"][splits.classes.index(c)] for c in absent) else ""
-            remarks.append(f"no {name} row of {len(absent)} class{'es' * (len(absent) > 1)}: {list_names(absent)}{kept}")
-        elif few:
-            fewest = ", ".join(f"{class_name} {n}" for class_name, n in [*few.items()][:MAX_LISTED])
-            more = f" and {len(few) - MAX_LISTED} more classes" if len(few) > MAX_LISTED else ""
-            remarks.append(f"few {name} rows per class, so that its scores are rough: {fewest}{more}")
-    return remarks
-
-
-def _limit(rows: Examples, size: int | None, random: np.random.Generator) -> Examples:
+def _limit(rows: Examples, size: int | None, random: np.random.Generator, setting: str) -> Examples:
+    """Sample rows, classes in proportion, with a row of each class."""
     if size is None or size >= len(rows):
         return rows
-    return rows.take(stratified(rows.require_labels(), size, random))
+    labels = rows.require_labels()
+    counts = np.bincount(labels, minlength=len(rows.classes))
+    least = np.minimum(counts, 1)
+    if size < least.sum():
+        if setting == "data.max_train_samples":
+            raise LoralabError(f"{setting}={size}: each of {least.sum()} classes needs a row; {setting}={least.sum()} would do")
+        least[:] = 0
+    return rows.take(sample_classes(labels, allocate(counts, size, least, counts), random))
 
 
 def _sample_shots(train: Examples, shots: int, random: np.random.Generator) -> Ints:

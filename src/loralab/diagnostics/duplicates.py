@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from loralab.data.near_duplicates import Shingles, words
+from loralab.data.near_duplicates import shingles as word_shingles
+
 SHINGLE_WORDS = 5
-_WORD = re.compile(r"\w+")
-Shingles = frozenset[tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,7 @@ class DuplicatePair:
 
 def shingles(text: str) -> Shingles:
     """Return every five consecutive words, case-folded and without punctuation (Broder 1997); a shorter text is one shingle."""
-    words = _WORD.findall(text.casefold())
-    last = max(1, len(words) - SHINGLE_WORDS + 1)
-    return frozenset(tuple(words[i : i + SHINGLE_WORDS]) for i in range(last)) if words else frozenset()
+    return word_shingles(text, SHINGLE_WORDS)
 
 
 def find_duplicates(train: Sequence[str], test: Sequence[str], min_share: float = 0.5) -> list[DuplicatePair]:
@@ -65,7 +63,7 @@ def _distinct_shingles(texts: Sequence[str]) -> Iterator[tuple[int, Shingles]]:
     """Yield (row, shingles) of each text that differs from all before it."""
     seen = set()
     for row, text in enumerate(texts):
-        key = hash(" ".join(_WORD.findall(text.casefold())))
+        key = hash(" ".join(words(text)))
         if key not in seen:
             seen.add(key)
             yield row, shingles(text)

@@ -17,7 +17,8 @@ from loralab.data.clean import check_steps
 from loralab.data.labels import ClassTable, class_counts
 from loralab.data.prompt import Prompt, description_texts, set_prompt
 from loralab.data.sources import Source
-from loralab.data.splits import Splits, load_splits, split_remarks
+from loralab.data.split_remarks import split_remarks
+from loralab.data.splits import Splits, load_splits
 from loralab.data.text_notices import text_notices
 from loralab.data.tokenize import load_tokenizer, tokenize_cached, tokenizer_remarks
 from loralab.data.types import Encoded, Examples
