@@ -19,7 +19,8 @@ from loralab.data.columns import Columns
 from loralab.data.folders import find_parts
 from loralab.data.labels import ClassTable
 from loralab.data.sources import RawExamples, contract, read_raw, training_classes
-from loralab.data.splits import load_splits, split_remarks
+from loralab.data.split_remarks import split_remarks
+from loralab.data.splits import load_splits
 from loralab.data.types import Notice, Severity
 from loralab.errors import LoralabError, suggest
 
