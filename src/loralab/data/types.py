@@ -38,6 +38,11 @@ class Notice:
         return f"{self.message}{where}" + (f"; {self.fix}" if self.fix else "")
 
 
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """Return `1 row` or `1,234 rows`. plural: the noun's plural, if it does not end in s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def list_rows(rows: Sequence[int]) -> str:
     """Return `row 3`, or `rows 3, 4, ... and 12 more`."""
     shown = ", ".join(map(str, rows[:MAX_LISTED]))
@@ -107,13 +112,26 @@ class TextFacts:
     """What tokenizing did to texts.
 
     cut: texts longer than the limit; lost: their tokens beyond it. unknown: tokens that the vocabulary does not have. emptied:
-    positions of texts that cleaning left empty.
+    positions of texts that cleaning left empty. special: tokens that no text has, such as [CLS]. longest: tokens of the longest
+    text before it is cut.
     """
 
     cut: int = 0
     lost: int = 0
     unknown: int = 0
     emptied: tuple[int, ...] = ()
+    special: int = 0
+    longest: int = 0
+
+    def __add__(self, more: TextFacts) -> TextFacts:
+        """Return the facts of both, without the positions, which would mix."""
+        return TextFacts(
+            self.cut + more.cut,
+            self.lost + more.lost,
+            self.unknown + more.unknown,
+            special=self.special + more.special,
+            longest=max(self.longest, more.longest),
+        )
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
         *config.remarks(),
         *tokenizer_remarks(base.folder),
         *_length_remarks(config, base),
-        *text_notices(encoded, splits.merged().parts(), longest, base.name),
+        *text_notices(encoded, splits.merged().parts(), longest, base.name, base.dims.longest),
         *warmup_remarks(config.train.warmup, steps),
         *placement.remarks(),
         *(prompt.remarks if prompt else ()),
