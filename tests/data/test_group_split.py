@@ -127,3 +127,10 @@ def test_many_groups_take_little_time() -> None:
     parts = divide(source)
     assert len(parts.test) == 8000
     assert abs(int(parts.test.require_labels().sum()) - 4000) < 100
+
+
+def test_joined_rows_keep_groups_and_times_that_both_have() -> None:
+    with_groups = two_classes(["a", "b"])
+    assert list(with_groups.join(with_groups).groups or ()) == ["a", "b", "a", "b"]
+    plain = Examples(with_groups.texts, with_groups.labels, with_groups.rows, with_groups.classes)
+    assert with_groups.join(plain).groups is None

@@ -94,9 +94,12 @@ class Examples:
         return Examples(texts, labels, rows, self.classes, groups, times)
 
     def join(self, others: Examples) -> Examples:
-        """Append `others`. Both must have labels and the same classes."""
+        """Append `others`. Both must have labels and the same classes. Groups and times stay if both have them."""
         labels = np.concatenate([self.require_labels(), others.require_labels()])
-        return Examples([*self.texts, *others.texts], labels, np.concatenate([self.rows, others.rows]), self.classes)
+        pairs = (self.groups, others.groups), (self.times, others.times)
+        groups, times = (None if own is None or more is None else [*own, *more] for own, more in pairs)
+        texts, rows = [*self.texts, *others.texts], np.concatenate([self.rows, others.rows])
+        return Examples(texts, labels, rows, self.classes, groups, times)
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that identify texts, labels and class names, order included."""
