@@ -16,7 +16,7 @@ from command_line import invoke
 from tiny import make_checkpoint, topics, write_csv
 from tokenizers import ByteLevelBPETokenizer
 
-from loralab.data.augment import protected, show_techniques, word_rewrites
+from loralab.data.augment import augmentation_remark, protected, show_techniques, word_rewrites
 from loralab.data.clean import clean_text
 from loralab.data.text_notices import longer_limit, loss_notices
 from loralab.data.tokenize import encode, load_tokenizer, tokenizer_remarks
@@ -289,6 +289,15 @@ def test_damaged_settings_are_named() -> None:
         ("ask @support about #12 or %s and %NAME%", ["@support", "#12", "%s", "%NAME%"]),
         ("see https://a.b/c or x@y.example", ["https://a.b/c", "x@y.example"]),
         ("it isn't bad, don’t worry", ["isn't", "don’t"]),
+        ("([ORDER NO 12]) of {first name}'s <order id>, ok", ["([ORDER", "NO", "12])", "{first", "name}'s", "<order", "id>,"]),
+        (
+            "%(name)s %d %1$s %.2f 50% {{x}} ${y} $NAME :smile:",
+            ["%(name)s", "%d", "%1$s", "%.2f", "{{x}}", "${y}", "$NAME", ":smile:"],
+        ),
+        ("shop.example/x or example.com, not v1.2.3", ["shop.example/x", "example.com,", "not"]),
+        ("it is not-so-good, NO-ONE dont care", ["not-so-good,", "NO-ONE", "dont"]),
+        ("nicht gut, n'est pas bon, никогда", ["nicht", "n'est", "pas", "никогда"]),
+        ("[a long part of the text in brackets] ok", []),
         ("a < b and c", []),
         ("nothing here", ["nothing"]),
     ],
@@ -306,3 +315,36 @@ def test_augmented_texts_keep_them_in_place_or_order(technique: str) -> None:
         words = show_techniques(text, rewrites, seed)[1][1].split()
         kept = [words[i] for i in sorted(protected(words))]
         assert kept == ["not", "[ORDER", "NO]", "@shop", "never"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "techniques", "reason"),
+    [
+        (
+            ["今天天气很好", "不要", "a b"],
+            ["deletion"],
+            "2 of 3 texts are one word (words end at a space; Chinese, Japanese and Thai",
+        ),
+        (["[NAME] not", "a b"], ["swap"], "1 of 2 texts is only words that are kept: negations, placeholders, addresses"),
+        (["", "a b"], ["swap"], "1 of 2 texts is empty"),
+        (["zzz qqq"], ["synonym"], "no other word has a synonym in WordNet, which is English"),
+        (["a b"], ["swap"], "the other texts have too few words that a technique may change"),
+    ],
+)
+def test_why_rows_could_not_be_made_is_said(texts: list[str], techniques: list[str], reason: str) -> None:
+    remark = augmentation_remark({}, 7, texts, techniques)
+    assert f"7 more were requested, but no technique could make them: {reason}" in remark
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("piece", ["<", "[", "@", "-", "!", "a.", "a@", "%", "__", "a-"])
+def test_hostile_words_are_fast(piece: str) -> None:
+    protected([piece * 50_000])
+    protected([piece] * 50_000)
+
+
+def test_a_run_on_texts_without_spaces_says_why_no_row_is_made(tiny: Path) -> None:
+    write_csv(Path("zh.csv"), [(f"今天天气很好{i}", "ab"[i % 2]) for i in range(40)])
+    settings = [f"model.base={tiny}", "data.augment=deletion,swap", "data.augment_ratio=0.5"]
+    out = " ".join(invoke("train", "zh.csv", *settings, *FAST).out.split())
+    assert re.search(r"0 augmented rows .* (\d+) of \1 texts are one word", out)
