@@ -82,6 +82,36 @@ def test_settings_of_the_file_count() -> None:
     assert "longer than data.max_length=16" in done("check", "rows.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("rows.jsonl", "jsonl, encoding utf-8"),
+        ("rows.tsv", "csv, delimiter tab, encoding utf-8, a header"),
+        ("rows.parquet", "parquet"),
+    ],
+)
+def test_every_format_is_described(name: str, read: str) -> None:
+    import pandas
+
+    table = pandas.DataFrame(topics(12), columns=["text", "label"])
+    if name.endswith("parquet"):
+        table.to_parquet(name)
+    elif name.endswith("tsv"):
+        table.to_csv(name, sep="\t", index=False)
+    else:
+        table.to_json(name, orient="records", lines=True)
+    assert f"read        {read}\n" in done("check", name)
+
+
+def test_a_refusal_names_the_setting_to_write() -> None:
+    rows = [(f"a{i}", text, str(i % 2), str(i % 3 % 2)) for i, (text, _) in enumerate(topics(12))]
+    write_csv(Path("rows.csv"), rows, ("id", "comment_text", "toxic", "insult"))
+    answer = invoke("check", "rows.csv", "--json")
+    (error,) = [finding for finding in json.loads(answer.out)[0]["findings"] if finding["severity"] == "error"]
+    assert (answer.code, error["fix"]) == (2, "data.label=toxic")
+    assert invoke("check", "rows.csv", error["fix"]).code == 0
+
+
 def test_json_has_everything() -> None:
     write_csv(Path("rows.csv"), topics(12))
     (report,) = json.loads(done("check", "rows.csv", "--json"))

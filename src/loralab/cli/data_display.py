@@ -41,9 +41,12 @@ def describe_reading(report: DataReport) -> str:
     """Return how a file is read in words: `csv, delimiter ';', encoding cp1252, a header`."""
     facts = report.reading
     words = [str(facts.get("format") or report.path.suffix.removeprefix(".") or "file")]
-    words += [f"delimiter {'tab' if facts['delimiter'] == chr(9) else repr(facts['delimiter'])}"] * bool(facts.get("delimiter"))
-    words += [f"encoding {facts['encoding']}"] * bool(facts.get("encoding"))
-    words += [] if facts.get("header") is None else ["a header" if facts["header"] else "no header"]
+    if delimiter := facts.get("delimiter"):
+        words.append(f"delimiter {'tab' if delimiter == chr(9) else repr(delimiter)}")
+    if encoding := facts.get("encoding"):
+        words.append(f"encoding {encoding}")
+    if (header := facts.get("header")) is not None:
+        words.append("a header" if header else "no header")
     return ", ".join(words)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -46,6 +47,19 @@ MAX_EXAMPLES, MAX_SUSPICIOUS = 3, 30
 """Texts of each class, and rows with suspicious labels, that a report lists."""
 Verify = Callable[[Splits, ClassTable], object]
 """Raises LoralabError for settings that do not fit the classes, such as weights of classes that do not exist."""
+_SETTING = r"(?:data|train|model)\.\w+=(?:'[^']*'|\S+)"
+_PROPOSED = re.compile(rf"(?:for example|such as|write|set) ({_SETTING}(?: (?:or |and )?{_SETTING})*)")
+"""The settings that a message proposes."""
+_REMARK_FIXES = {
+    "classes with few": "add rows of these classes, or hold out more, such as data.test=0.3 data.validation=0.2",
+    "classes with training rows only": "add rows of these classes, or merge them with others",
+    "which its macro F1 leaves out": "add rows of these classes",
+    "are also": "remove the repeated rows",
+    "nearly equal": "remove these rows, or keep them in one part with data.group=COLUMN",
+    "(data.group)": "move the rows of a group into one file",
+    "(data.time)": "move these rows, or leave data.time out",
+}
+"""Words of a remark on the splits, and what mends it."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +173,7 @@ def _report(file: _File, earlier: Sequence[_File], data: DataConfig, base: str, 
         examples=_examples(raw.texts, classes, file.table),
         duplicates=tuple(duplicates),
         suspicious=tuple(_suspicious(raw.texts, labels, found, conflicts)),
-        lines=row_lines(raw.path, raw.facts or {}, data, len(raw.texts)),
+        lines=row_lines(raw.path, raw.facts or {}, data, len(raw.texts)) if any(notice.rows for notice in found) else None,
     )
 
 
@@ -173,16 +187,24 @@ def _decisions(file: _File, training: _Training, found: Sequence[Notice]) -> lis
     own = {*training.splits.notices}
     empty = "rows have no text"  # the finding on empty texts has all rows
     remarks = [remark for remark in split_remarks(training.splits) if empty not in remark]
-    return [*decided, *(Notice(remark, severity="note" if remark in own else "warning") for remark in remarks)]
+    return [*decided, *(Notice(remark) if remark in own else _remark(remark) for remark in remarks)]
 
 
 def _refusal(message: str) -> Notice:
-    """Return the error of training as a finding: what follows the last colon or semicolon and names a setting is the fix."""
+    """Return the error of training as a finding, with the settings that it proposes as the fix."""
+    if proposed := _PROPOSED.search(message):
+        return Notice(message, (), proposed[1].rstrip(",;.:"), "error")
     for mark in ("; ", ": "):
         what, _, fix = message.rpartition(mark)
         if what and "data." in fix:
             return Notice(what, (), fix, "error")
     return Notice(message, (), "correct the file or the settings, as this message says", "error")
+
+
+def _remark(message: str) -> Notice:
+    """Return a remark on the splits as a warning, with what mends it."""
+    fix = next((fix for words, fix in _REMARK_FIXES.items() if words in message), "")
+    return Notice(message, (), fix, "warning")
 
 
 def _first_rows(raw: RawExamples, data: DataConfig) -> Mapping[str, Sequence[object]]:

@@ -85,7 +85,8 @@ def _rare(counts: Mapping[str, int], rows: Mapping[str, Sequence[int]]) -> Itera
         listed = ", ".join(f"{name!r} {counts[name]}" for name in few[:MAX_LISTED])
         more = f" and {len(few) - MAX_LISTED} more" if len(few) > MAX_LISTED else ""
         message = f"{len(few)} of {len(counts)} classes have fewer than {MIN_CLASS_ROWS} rows: {listed}{more}"
-    yield Notice(message, tuple(sorted(row for name in few for row in rows[name])), fix, "warning")
+    theirs = tuple(sorted(row for name in few for row in rows[name]))
+    yield Notice(message, theirs if len(few) < len(counts) else (), fix, "warning")
 
 
 def _hidden(counts: Mapping[str, int], rows: Mapping[str, Sequence[int]]) -> Iterator[Notice]:

@@ -9,20 +9,21 @@ from pathlib import Path
 from loralab.data.data_report import DataReport
 from loralab.data.types import count_of, list_rows
 from loralab.report.experiments.result_tables import ReportTable
-from loralab.report.figures.plots import MAX_ROWS, Panel, strip_plot
-from loralab.report.figures.style import VERMILLION, Caption, ReportFigure, figure_style, single_axes
-from loralab.report.formatting import one_line
-from loralab.report.html import DataSection, render_data_page
+from loralab.report.figures.data_figures import draw_data_figures
+from loralab.report.formatting import format_value, one_line
+from loralab.report.html import DataSection, Problem, render_data_page
 from loralab.storage.files import atomic_write, write_errors
 
 MAX_CLASSES = 100
 """Classes that tables list."""
-BINS = 40
 
 
 def write_data_page(page: Path, source: str, reports: Sequence[DataReport]) -> None:
     """Write the page atomically. Raises LoralabError if it cannot be written."""
-    sections = [DataSection(_title(report), _facts(report), _tables(report), _draw(report)) for report in reports]
+    sections = [
+        DataSection(_title(report), _facts(report), _problems(report), _tables(report), draw_data_figures(report))
+        for report in reports
+    ]
     with write_errors(page), atomic_write(page) as file:
         file.write(render_data_page(source, sections).encode("utf-8", "replace").decode())
 
@@ -46,24 +47,24 @@ def _facts(report: DataReport) -> list[tuple[str, str, str]]:
 
 def _tables(report: DataReport) -> list[ReportTable]:
     """Return the tables of a file, those without rows left out."""
-    tables = [_findings(report), _reading(report), _classes(report), _suspicious(report), _duplicates(report), _examples(report)]
+    tables = [_reading(report), _classes(report), _suspicious(report), _duplicates(report), _examples(report)]
     return [table for table in tables if table.rows]
 
 
-def _findings(report: DataReport) -> ReportTable:
-    rows = []
+def _problems(report: DataReport) -> list[Problem]:
+    """Return the findings with their rows and lines."""
+    problems = []
     for finding in report.findings:
         lines = report.lines_of(finding.rows)
-        where = list_rows(finding.rows) if finding.rows else "the file"
+        where = list_rows(finding.rows) if finding.rows else ""
         where += f" ({list_rows(lines).replace('row', 'line', 1)})" if lines else ""
-        rows.append((finding.severity, finding.message, where, finding.fix))
-    note = "Rows count from 0, without the header; lines count from 1." if report.lines else "Rows count from 0."
-    return ReportTable("problems", "Problems", ("severity", "problem", "where", "what to do"), rows, 4, note if rows else "")
+        problems.append(Problem(finding.severity, finding.message, where, finding.fix))
+    return problems
 
 
 def _reading(report: DataReport) -> ReportTable:
     names = {"text": " + ".join(report.columns.text), "label": report.columns.label, "id": report.columns.id}
-    rows = [(name, "tab" if value == "\t" else str(value)) for name, value in report.reading.items() if value is not None]
+    rows = [(name, "tab" if value == "\t" else format_value(value)) for name, value in report.reading.items() if value is not None]
     rows += [(f"{kind} column", f"{name} ({report.found[kind]})") for kind, name in names.items() if name is not None]
     rows += [("decision", str(notice)) for notice in report.notices]
     return ReportTable("reading", "How it is read", ("what", "value"), rows, 2)
@@ -93,32 +94,3 @@ def _duplicates(report: DataReport) -> ReportTable:
 def _examples(report: DataReport) -> ReportTable:
     rows = [(name, one_line(text)) for name, texts in report.examples.items() for text in texts]
     return ReportTable("examples", "Examples", ("class", "text"), rows[: 3 * MAX_CLASSES], 2)
-
-
-def _draw(report: DataReport) -> list[ReportFigure]:
-    """Draw rows per class and the lengths of the texts."""
-    with figure_style():
-        drawings = [_draw_classes(report), _draw_lengths(report)]
-    return [drawing for drawing in drawings if drawing is not None]
-
-
-def _draw_classes(report: DataReport) -> ReportFigure | None:
-    names = sorted(report.classes, key=lambda name: -report.classes[name])[:MAX_ROWS]
-    panel = Panel("rows", [[float(report.classes[name])] for name in names], [None] * len(names), bars=True)
-    which = f"{len(names)} classes" if len(names) == len(report.classes) else f"the {len(names)} largest of {len(report.classes)}"
-    return strip_plot(Caption(f"{report.part}-classes", "Rows per class", which, "Largest first."), names, [panel])
-
-
-def _draw_lengths(report: DataReport) -> ReportFigure:
-    lengths = report.lengths
-    figure, axes = single_axes()
-    axes.hist(lengths.counts, bins=min(BINS, max(1, len({*lengths.counts}))))
-    text = f"{lengths.unit.capitalize()} of each text."
-    if lengths.limit is not None and max(lengths.counts) > lengths.limit:
-        axes.axvline(lengths.limit, color=VERMILLION, linestyle="--", label=f"data.max_length={lengths.limit}")
-        axes.legend()
-        text = f"Tokens of each text, for {lengths.base}. What exceeds data.max_length={lengths.limit} is not read."
-    axes.set_xlabel(f"{lengths.unit} per text")
-    axes.set_ylabel("texts")
-    caption = Caption(f"{report.part}-lengths", "Length of the texts", count_of(report.rows, "row"), text)
-    return ReportFigure(caption, figure)

@@ -75,11 +75,22 @@ def render_dashboard(name: str, tables: Sequence[ReportTable], links: Mapping[st
 
 
 @dataclass(frozen=True)
+class Problem:
+    """A problem of a data file, where it is, and what to do."""
+
+    severity: str
+    message: str
+    where: str
+    fix: str
+
+
+@dataclass(frozen=True)
 class DataSection:
-    """A file on the page of a data source. facts: name, value and remark of each; the first table holds the problems."""
+    """A file on the page of a data source. facts: name, value and remark of each."""
 
     title: str
     facts: Sequence[tuple[str, str, str]]
+    problems: Sequence[Problem]
     tables: Sequence[ReportTable]
     drawings: Sequence[ReportFigure]
 
@@ -90,6 +101,7 @@ def render_data_page(source: str, files: Sequence[DataSection]) -> str:
         {
             "title": file.title,
             "facts": file.facts,
+            "problems": file.problems,
             "tables": {table.name: _page_table(table) for table in file.tables},
             "figures": [drawing.name for drawing in file.drawings],
         }
