@@ -573,6 +573,7 @@ def test_clean_shows_each_step() -> None:
     assert [line[0] for line in lines] == ["before", "escapes", "html", "urls", "whitespace"]
     assert lines[-1][1] == repr("Oil's high: $50 see [x]")
     assert done("clean", "a  b", "--steps", "whitespace").splitlines()[-1].split(maxsplit=1)[1] == repr("a b")
+    assert done("clean", r"C:\new").splitlines()[0].split(maxsplit=1)[1] == r"'C:\new'"
     assert json.loads(done("clean", "a  b", "--steps", "whitespace", "--json")) == [
         {"step": "before", "text": "a  b"},
         {"step": "whitespace", "text": "a b"},

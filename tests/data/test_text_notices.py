@@ -65,6 +65,8 @@ def test_losses_are_said_by_part() -> None:
     assert unknown.startswith("70% of the test tokens are unknown to minilm: ")
     assert "model.base=xlm-roberta-base" in unknown
     assert loss_notices({"": (9, 100, TextFacts(unknown=5))}, 16, "minilm") == []
+    everywhere = {part: (9, 100, TextFacts(unknown=50)) for part in ("train", "test")}
+    assert loss_notices(everywhere, 16, "minilm")[0].startswith("50% of the tokens are unknown")
     assert "less than 1% of their" in loss_notices({"": (9, 999, TextFacts(cut=9, lost=1))}, 128, "minilm")[0]
 
 
@@ -101,9 +103,10 @@ def test_rows_that_cleaning_empties_are_said_before_training(tiny: Path) -> None
     rows[5:9] = [(f"https://a.b/{i}", label) for i, (_, label) in enumerate(rows[5:9])]
     write_csv(Path("a.csv"), rows)
     out = " ".join(invoke("train", "a.csv", f"model.base={tiny}", "data.clean=urls,whitespace", *FAST).out.split())
-    numbers = re.findall(r"(\d+) (\w+) texts? (?:is|are) empty after cleaning, such as row (\d)", out)
-    assert sum(int(count) for count, _, _ in numbers) == 4
-    assert all(row in "5678" for _, _, row in numbers)
+    assert "4 texts are empty after cleaning, such as row 5 (" in out
+    counts = re.search(r"row 5 \(\w+\): ((?:\d+ \w+(?:, )?)+); data.clean=none keeps them", out)
+    assert counts is not None
+    assert sum(map(int, re.findall(r"\d+", counts[1]))) == 4
 
 
 def test_a_limit_beyond_512_reads_more(tmp_path: Path) -> None:
@@ -127,6 +130,7 @@ def test_a_limit_beyond_the_encoder_is_said(tiny: Path) -> None:
     write_csv(Path("a.csv"), topics(12))
     out = " ".join(invoke("train", "a.csv", f"model.base={tiny}", "data.max_length=4096", *FAST).out.split())
     assert "data.max_length=4096: " in out
+    assert json.loads(Path("runs/run/model/loralab.json").read_text(encoding="utf-8"))["max_length"] == 160
     assert "tokens of a text at most" in out
 
 

@@ -190,8 +190,14 @@ def show_cleaning(steps: Sequence[tuple[str, str]]) -> None:
     before = None
     for step, text in steps:
         style = "dim" if text == before else "none"
-        console.print(f"[bold]{escape(step):<11}[/] {escape(repr(text))}", style=style, soft_wrap=True)
+        console.print(f"[bold]{escape(step):<11}[/] {escape(_quoted(text))}", style=style, soft_wrap=True)
         before = text
+
+
+def _quoted(text: str) -> str:
+    """Return the text in quotes that show its ends. Unlike in a repr, a backslash is one backslash."""
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text.replace(chr(10), '⏎').replace(chr(9), '⇥')}{mark}"
 
 
 def show_augmentation(texts: Sequence[tuple[str, str]]) -> None:

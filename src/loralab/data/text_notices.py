@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loralab.data.types import Encoded, Examples, TextFacts
+from loralab.data.types import Encoded, Examples, Ints, TextFacts
 
 MAX_UNKNOWN = 0.05
 """A larger share of unknown tokens is remarked on."""
@@ -24,11 +24,18 @@ def text_notices(
     if any(texts.facts.cut for texts in encoded.values()):
         longest = max(texts.facts.longest for texts in encoded.values())
         losses[0] += f"; {longer_limit(longest, max_length, positions, base)}"
-    for part, texts in encoded.items():
-        if emptied := texts.facts.emptied:
-            verb = "s are" if len(emptied) > 1 else " is"
-            losses.append(f"{len(emptied):,} {part} text{verb} empty after cleaning, such as row {rows[part].rows[emptied[0]]}")
-    return losses
+    emptied = {part: rows[part].rows[[*texts.facts.emptied]] for part, texts in encoded.items() if texts.facts.emptied}
+    return [*losses, *_emptied_notices(emptied)]
+
+
+def _emptied_notices(emptied: Mapping[str, Ints]) -> list[str]:
+    """Report texts that cleaning left empty. emptied: their row numbers by part."""
+    if not emptied:
+        return []
+    count, first = sum(map(len, emptied.values())), min(emptied, key=lambda part: emptied[part].min())
+    listed = ", ".join(f"{len(numbers):,} {part}" for part, numbers in emptied.items())
+    what = f"{count:,} text{'s are' if count > 1 else ' is'} empty after cleaning, such as row {emptied[first].min()} ({first})"
+    return [f"{what}: {listed}; data.clean=none keeps them"]
 
 
 def longer_limit(needed: int, max_length: int, positions: int, base: str) -> str:
@@ -55,7 +62,9 @@ def loss_notices(parts: Mapping[str, tuple[int, int, TextFacts]], max_length: in
         )
     shares = {part: facts.unknown / max(1, tokens - facts.special) for part, (_, tokens, facts) in parts.items()}
     if unknown := {part: share for part, share in shares.items() if share > MAX_UNKNOWN}:
-        counts = ", ".join(f"{_percent(share)} of the {part}".rstrip() for part, share in unknown.items())
+        same = len(unknown) == len(shares) and len({*map(_percent, unknown.values())}) == 1
+        listed = {"": next(iter(unknown.values()))} if same else unknown
+        counts = ", ".join(f"{_percent(share)} of the {part}".rstrip() for part, share in listed.items())
         advice = "choose an encoder for the language, such as the multilingual model.base=xlm-roberta-base"
         notices.append(f"{counts} tokens are unknown to {base}: {advice}")
     return notices

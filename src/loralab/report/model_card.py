@@ -115,7 +115,8 @@ def _scores(run: RunData) -> Iterator[str]:
 
 def _limits(run: RunData) -> Iterator[str]:
     yield "## Limitations\n"
-    yield f"- The model reads the first {run.config.data.max_length} tokens of a text and always predicts one of its classes."
+    length = run.model.get("max_length", run.config.data.max_length)  # an encoder can read less than the setting
+    yield f"- The model reads the first {length} tokens of a text and always predicts one of its classes."
     yield "- The scores apply to texts like the test rows. Other sources, periods and styles were not tested."
     if run.result and run.result.validation:
         yield "- The validation rows chose the checkpoint, so the validation scores are optimistic. The test scores are not."
