@@ -236,7 +236,7 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     "test takes everything": (_good("data.test=48"), ["data.test=48", "48 rows"]),
     "negative test": (_good("data.test=-0.2"), ["data.test=-0.2"]),
     "validation takes everything": (_good("data.validation=0.99"), ["data.validation=0.99"]),
-    "no class left": (_good("data.max_train_samples=2"), ["no training row is left of class"]),
+    "no class left": (_good("data.max_train_samples=2"), ["each of 4 classes needs a row; data.max_train_samples=4 would do"]),
     "too many shots": (_good("data.shots_per_class=50"), ["data.shots_per_class=50: class 'Business' has"]),
     "indices missing": (_good("data.train_indices=nope.txt"), ["data.train_indices", "nope.txt"]),
     "indices no numbers": (_indices("1\ntwo\n"), ["rows.txt, entry 2: 'two' is not a row number"]),

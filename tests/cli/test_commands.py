@@ -501,12 +501,12 @@ def test_config_schema_accepts_settings_and_refuses_others() -> None:
 
 def test_init_writes_settings_for_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_csv(Path("my reviews.csv"), topics(12), header=("the text", "label"))
+    write_csv(Path("my reviews.csv"), topics(40), header=("the text", "label"))
     out = done("init", "my reviews.csv", "--text", "the text")
     assert out == "written     my reviews.yaml\nnext        loralab train 'my reviews.yaml'\n"
     text = Path("my reviews.yaml").read_text(encoding="utf-8")
-    assert "rows: 48" in text
-    assert "Sports 12" in text
+    assert "rows: 160" in text
+    assert "Sports 40" in text
     config, plain = load_config("my reviews.yaml"), load_config("my reviews.csv")
     assert config.data.text == ("the text",)
     assert config.data.classes == tuple(sorted(CLASSES))
@@ -519,7 +519,24 @@ def test_init_writes_settings_for_the_file(tmp_path: Path, monkeypatch: pytest.M
     assert "--overwrite" in refused.err
     facts = json.loads(done("init", "my reviews.csv", "--text", "the text", "--overwrite", "--json"))
     assert facts["settings"] == "my reviews.yaml"
-    assert facts["data"][0]["rows"] == 48
+    assert facts["data"][0]["rows"] == 160
+
+
+def test_init_writes_how_the_file_is_read_and_the_given_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = [(f"it’s {text}", label) for text, label in topics(12)]
+    Path("rows.csv").write_text("".join(f"{text};{label}\n" for text, label in rows), encoding="cp1252")
+    settings = ["lora.rank=4", "seed=7", "train.patience=2", "lora.max_trainable=900000", "data.group=none", "data.strict=true"]
+    done("init", "rows.csv", "data.text=column1", "data.label=column2", *settings, "--out", "rows.yaml")
+    config = load_config("rows.yaml")
+    data = config.data
+    assert (data.delimiter, data.encoding, data.header, data.strict) == (";", "cp1252", False, True)
+    assert (config.lora.rank, config.lora.max_trainable, config.seed, config.train.patience) == (4, 900_000, 7, 2)
+    assert [report["rows"] for report in json.loads(done("check", "rows.yaml", "--json"))] == [48]
+    done("init", write_csv(Path("plain.csv"), topics(12)), "data.test=0.3", "data.validation=0")
+    text = Path("plain.yaml").read_text(encoding="utf-8")
+    assert not any(f"{name}:" in text for name in ("delimiter", "encoding", "header"))
+    assert (load_config("plain.yaml").data.test, load_config("plain.yaml").data.validation) == (0.3, 0)
 
 
 @pytest.mark.parametrize(
@@ -556,6 +573,7 @@ def test_clean_shows_each_step() -> None:
     assert [line[0] for line in lines] == ["before", "escapes", "html", "urls", "whitespace"]
     assert lines[-1][1] == repr("Oil's high: $50 see [x]")
     assert done("clean", "a  b", "--steps", "whitespace").splitlines()[-1].split(maxsplit=1)[1] == repr("a b")
+    assert done("clean", r"C:\new").splitlines()[0].split(maxsplit=1)[1] == r"'C:\new'"
     assert json.loads(done("clean", "a  b", "--steps", "whitespace", "--json")) == [
         {"step": "before", "text": "a  b"},
         {"step": "whitespace", "text": "a b"},
@@ -588,10 +606,10 @@ def test_check_in_json_and_words(tmp_path: Path) -> None:
     (report,) = json.loads(done("check", path, "--json"))
     assert (report["path"], report["rows"]) == (str(path), 52)
     assert report["classes"] == {"Busines": 1, "Business": 12, "Sci/Tech": 12, "Sports": 14, "World": 13}
-    result = {finding["what"]: finding["rows"] for finding in report["findings"]}
-    assert result["no text"] == [48]
-    assert result["repeats an earlier row"] == [50]
-    assert result["label 'Busines' looks like 'Business'"] == [51]
+    result = {finding["message"]: finding["rows"] for finding in report["findings"]}
+    assert result["1 text is empty"] == [48]
+    assert result["1 row repeats the text of an earlier row"] == [50]
+    assert result["label 'Busines' (1 row) looks like 'Business' (12)"] == [51]
     out = done("check", path)
     assert all(what in out for what in result)
     assert "row 48" in out
@@ -601,7 +619,9 @@ def test_check_compares_with_a_test_file(tmp_path: Path) -> None:
     train = write_csv(tmp_path / "train.csv", topics(12))
     test = write_csv(tmp_path / "test.csv", [("something new", "World"), topics(12)[3]])
     reports = json.loads(done("check", train, "--test", test, "--json"))
-    assert [finding["rows"] for finding in reports[1]["findings"] if "is also in the training rows" in finding["what"]] == [[1]]
+    assert [finding["rows"] for finding in reports[1]["findings"] if "is also among the training texts" in finding["message"]] == [
+        [1]
+    ]
 
 
 def test_check_reads_both_files_of_the_sample() -> None:

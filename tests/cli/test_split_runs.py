@@ -84,7 +84,7 @@ def test_groups_and_times_are_printed_and_kept(tiny: Path) -> None:
     assert "test: 20 rows, 2 of 10 groups of data.group" in out
     assert any("2 of 10 groups" in remark for remark in json.loads(Path("runs/run/data.json").read_text())["remarks"])
     out = train(tiny, source, "data.time=date")
-    assert "test: the 20 latest rows by data.time, 2026-01-21 to 2026-01-25, after 2026-01-20" in out
+    assert "test: the latest 20 rows by data.time, 2026-01-21 to 2026-01-25, after 2026-01-20" in out
     assert "'thing 0 of 0' in rows 0, 1, 2, 3, 4, 5, 6, 7 and 92 more is not a time" in refused(tiny, source, "data.time=text")
     assert "leave one out" in refused(tiny, source, "data.time=date", "data.group=author")
 

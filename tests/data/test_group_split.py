@@ -79,7 +79,7 @@ def test_a_class_has_a_row_in_each_part_if_it_has_three_groups() -> None:
 def test_few_groups_are_held_out_as_far_as_they_can_be() -> None:
     parts = divide(two_classes([i % 3 for i in range(60)]))
     assert [len(part) for part in parts.parts().values()] == [20, 20, 20]
-    assert "test: 20 rows, 1 of 3 groups of data.group; 12 rows were asked for" in split_remarks(parts)
+    assert "test: 20 rows instead of 12, 1 of 3 groups of data.group" in split_remarks(parts)
     parts = divide(two_classes([i // 30 for i in range(60)]))
     assert parts.validation is None
     assert "data.validation: no validation rows, because one group is left" in split_remarks(parts)
@@ -127,3 +127,10 @@ def test_many_groups_take_little_time() -> None:
     parts = divide(source)
     assert len(parts.test) == 8000
     assert abs(int(parts.test.require_labels().sum()) - 4000) < 100
+
+
+def test_joined_rows_keep_groups_and_times_that_both_have() -> None:
+    with_groups = two_classes(["a", "b"])
+    assert list(with_groups.join(with_groups).groups or ()) == ["a", "b", "a", "b"]
+    plain = Examples(with_groups.texts, with_groups.labels, with_groups.rows, with_groups.classes)
+    assert with_groups.join(plain).groups is None

@@ -42,7 +42,7 @@ def test_the_latest_rows_are_the_test_and_those_before_them_validation() -> None
     assert max(times["validation"]) < min(times["test"])
     remarks = split_remarks(parts)
     first, last, before = min(times["test"]), max(times["test"]), max(times["validation"])
-    assert any(f"{len(parts.test)} latest rows by data.time, {first} to {last}, after {before}" in remark for remark in remarks)
+    assert any(f"the latest {len(parts.test)} rows by data.time, {first} to {last}, after {before}" in remark for remark in remarks)
     assert any(remark.startswith("validation: the") for remark in remarks)
 
 
@@ -54,10 +54,10 @@ def test_rows_of_one_time_stay_together_and_the_nearest_boundary_is_taken() -> N
     years = [2024] * 10 + [2025] * 50 + [2026] * 15
     parts = divide(years, validation=0.0)
     assert set(times_of(parts)["test"]) == {"2026"}
-    assert any("15 asked" not in remark and "2026, after 2025" in remark for remark in split_remarks(parts))
+    assert any("test: the latest 15 rows by data.time, 2026, after 2025" in remark for remark in split_remarks(parts))
     parts = divide([1, 2, 2, 2, 2, 2, 3, 3, 3, 3, 3, 3], test=1.0, validation=0.0)
     assert len(parts.test) == 6
-    assert any("; 1 rows were asked for, and rows of one time stay together" in remark for remark in split_remarks(parts))
+    assert any("test: the latest 6 rows instead of 1 by data.time, 3, after 2" in remark for remark in split_remarks(parts))
 
 
 def test_too_few_times_are_said_or_refused() -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from loralab.cli.options import OUTPUT, AsJson, LabelColumn, ReadingSettings, TextColumns, print_json, reading_settings
+from loralab.cli.options import OUTPUT, AsJson, LabelColumn, Settings, TextColumns, print_json
 from loralab.errors import LoralabError
 
+if TYPE_CHECKING:
+    from loralab.config import Config
+    from loralab.data.check import Verify
+
 DataFile = Annotated[
-    str, typer.Argument(metavar="DATA", help="A file, a folder with train and test files, or sample.", show_default=False)
+    str,
+    typer.Argument(
+        metavar="DATA", help="A file, a folder with train and test files, a settings file, or sample.", show_default=False
+    ),
 ]
 TestFile = Annotated[str | None, typer.Option(metavar="FILE", help="A test file.")]
 Text = Annotated[str, typer.Argument(help="A text.", show_default=False)]
@@ -20,7 +27,7 @@ Text = Annotated[str, typer.Argument(help="A text.", show_default=False)]
 
 def check(
     file: DataFile,
-    settings: ReadingSettings = None,
+    settings: Settings = None,
     test: TestFile = None,
     text: TextColumns = None,
     label: LabelColumn = None,
@@ -28,36 +35,58 @@ def check(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing page.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Validate a dataset: problems with row numbers and fixes. Changes nothing.
+    """Check what training would decide or refuse. Changes nothing.
 
-    Prints how each file is read, the rows per class, and each problem with its rows, counted from 0. Exits with code 2 if training
-    would refuse the data.
+    Prints how each file is read, the rows per class and split, and each problem with its rows and what fixes it. Rows count from 0.
+    Exits with code 2 if training would refuse the data. Takes the settings of loralab train.
 
     \b
     loralab check reviews.csv
-    loralab check train.csv --test test.csv
+    loralab check train.csv --test test.csv data.max_length=256
     loralab check reviews.csv --html reviews.html
     """
-    from loralab.cli import display
-    from loralab.data.validate import check_source
+    from loralab.cli.data_display import show_data_report
+    from loralab.cli.display import working
+    from loralab.data.check import check_source
 
     if html is not None and html.exists() and not overwrite:
         raise LoralabError(f"{html} exists: choose another --html, or replace it with --overwrite")
-    reports = check_source(file, reading_settings(text, label, settings), test=test)
+    config = _config(file, settings, test, text, label)
+    with working() as show_stage:
+        show_stage(f"checking {file}")
+        reports = check_source(config.data, config.model.base, _settings_check(config))
     if html is not None:
         from loralab.report.data_page import write_data_page
 
         write_data_page(html, file, reports)
-    print_json([report.as_dict() for report in reports]) if as_json else display.show_data_report(reports)
-    if html is not None and not as_json:
+    print_json([report.as_dict() for report in reports]) if as_json else show_data_report(reports)
+    if html is not None and not as_json and not OUTPUT.quiet:
         print(f"page        {html}")
     if any(report.refused for report in reports):
         raise typer.Exit(2)
 
 
+def _config(file: str, settings: list[str] | None, test: str | None, text: str | None, label: str | None) -> Config:
+    """Return the settings with which `loralab train FILE` would train."""
+    from loralab.config import load_config
+
+    options = [f"data.{key}={name}" for key, name in (("text", text), ("label", label)) if name]
+    config = load_config(file, [*(settings or ()), *options])
+    return config if test is None else config.model_copy(update={"data": config.data.model_copy(update={"test": test})})
+
+
+def _settings_check(config: Config) -> Verify | None:
+    """Return a check of the settings that name classes; None without any, because it loads torch."""
+    if config.train.monitor == "loss" and config.train.class_weights is None and config.data.descriptions is None:
+        return None
+    from loralab.training.setup import build_loss, describe_classes
+
+    return lambda splits, table: (build_loss(config, splits, table), describe_classes(config, splits))
+
+
 def init(
     file: DataFile,
-    settings: ReadingSettings = None,
+    settings: Settings = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="The settings file. Default: DATA's name with .yaml.")] = None,
     test: TestFile = None,
     text: TextColumns = None,
@@ -67,15 +96,15 @@ def init(
 ) -> None:
     """Write a commented settings file for your data.
 
-    It holds the detected columns, the classes, the row counts and the settings that `loralab train DATA` uses.
+    It holds the detected columns and how the file is read, the classes, the row counts, your settings and the others that `loralab
+    train DATA` uses.
 
     \b
     loralab init reviews.csv
-    loralab init train.csv --test test.csv --out news.yaml
+    loralab init train.csv lora.rank=4 --test test.csv --out news.yaml
     """
     from loralab.cli.settings_file import settings_file
-    from loralab.config import load_config
-    from loralab.data.validate import check_source
+    from loralab.data.check import check_source
     from loralab.storage.files import atomic_write, write_errors
 
     target = out or Path(f"{Path(file).name.split('.')[0] or 'settings'}.yaml")
@@ -85,10 +114,11 @@ def init(
         raise LoralabError(f"{target} exists: choose another --out, or replace it with --overwrite")
     if not target.parent.is_dir():
         raise LoralabError(f"there is no folder {target.parent} for {target.name}: create it first")
-    reports = check_source(file, reading_settings(text, label, settings), test=test)
+    config = _config(file, settings, test, text, label)
+    reports = check_source(config.data, config.model.base, _settings_check(config))
     if reports[0].columns.label is None:
         raise LoralabError(f"{file} has no label column that can be detected: name it with --label COLUMN")
-    content = settings_file(file, test, reports, load_config(file), target)
+    content = settings_file(config, reports, target)
     with write_errors(target), atomic_write(target) as stream:
         stream.write(content)
     if as_json:
@@ -97,7 +127,7 @@ def init(
     print(f"written     {target}")
     if not OUTPUT.quiet:
         if problems := sum(len(report.findings) for report in reports):
-            print(f"problems    {problems}: loralab check {shlex.quote(file)}{f' --test {shlex.quote(test)}' if test else ''}")
+            print(f"problems    {problems}: loralab check {shlex.quote(str(target))}")
         print(f"next        loralab train {shlex.quote(str(target))}")
 
 

@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from loralab.cli.options import OUTPUT
-from loralab.data.types import list_rows
 from loralab.metrics import macro_remark
 from loralab.metrics import table as score_rows
 
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from loralab.config.reference import Setting
     from loralab.data.columns import Columns
     from loralab.data.types import Notice
-    from loralab.data.validate import DataReport
     from loralab.diagnostics.diagnose import Diagnosis, ExplainedText
     from loralab.inference.export import Export
     from loralab.inference.prediction_files import Predictions
@@ -192,8 +190,14 @@ def show_cleaning(steps: Sequence[tuple[str, str]]) -> None:
     before = None
     for step, text in steps:
         style = "dim" if text == before else "none"
-        console.print(f"[bold]{escape(step):<11}[/] {escape(repr(text))}", style=style, soft_wrap=True)
+        console.print(f"[bold]{escape(step):<11}[/] {escape(_quoted(text))}", style=style, soft_wrap=True)
         before = text
+
+
+def _quoted(text: str) -> str:
+    """Return the text in quotes that show its ends. Unlike in a repr, a backslash is one backslash."""
+    mark = '"' if "'" in text else "'"
+    return f"{mark}{text.replace(chr(10), '⏎').replace(chr(9), '⇥')}{mark}"
 
 
 def show_augmentation(texts: Sequence[tuple[str, str]]) -> None:
@@ -202,32 +206,6 @@ def show_augmentation(texts: Sequence[tuple[str, str]]) -> None:
     for i, (technique, text) in enumerate(texts):
         style = "dim" if i and text.split() == before.split() else "none"
         console.print(f"[bold]{technique:<16}[/] {escape(text)}", style=style, soft_wrap=True)
-
-
-def show_data_report(reports: Sequence[DataReport]) -> None:
-    """Print each file's contents and problems."""
-    for report in reports:
-        median, most, longest = report.words
-        show_facts(
-            {
-                "file": str(report.path),
-                "rows": f"{report.rows:,}; words per text: median {median}, 95 % up to {most}, longest {longest}",
-                "read": ", ".join(f"{name} {value!r}" for name, value in report.reading.items() if value is not None),
-                "columns": f"{report.columns}" + ("" if report.columns.label else ", label: none"),
-                "classes": list_names([f"{name} {rows:,}" for name, rows in report.classes.items()]) or "no labels",
-            }
-        )
-        for notice in report.notices:
-            console.print(f"[yellow]note[/]        {escape(str(notice))}", soft_wrap=True)
-        for finding in sorted(report.findings, key=lambda finding: finding.severity != "error"):
-            rows = list_rows(finding.rows) if finding.rows else "the file"
-            color = "red" if finding.severity == "error" else "yellow"
-            console.print(
-                f"[{color}]{finding.severity:<8}[/]{len(finding.rows) or 1:>4} x {escape(finding.what)}: {rows}\n"
-                f"             fix: {escape(finding.fix)}",
-                soft_wrap=True,
-            )
-        console.print("(rows count from 0, without the header)\n" if report.findings else "[green]no problems[/]\n")
 
 
 def show_diagnosis(diagnosis: Diagnosis, path: Path, page: Path) -> None:

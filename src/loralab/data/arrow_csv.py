@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from loralab.data.delimited import MAX_FIELD, Dialect
 from loralab.data.text_files import BLOCK, open_bytes
-from loralab.data.types import Notice
+from loralab.data.types import Notice, count_of
 
 _QUOTE, _LINE, _RETURN = b'"\n\r'
 _MARK = b"\xef\xbb\xbf"
@@ -48,7 +48,8 @@ def read_columns(
     if scan.inside:
         raise Unusual
     if scan.breaks:
-        notices.append(Notice(f"{scan.breaks:,} line breaks within double quotes belong to their texts"))
+        belong = "belongs to its text" if scan.breaks == 1 else "belong to their texts"
+        notices.append(Notice(f"{count_of(scan.breaks, 'line break')} within double quotes {belong}"))
 
 
 def _parse(content: bytes, delimiter: str, names: Sequence[str], skip: int) -> dict[str, list[object]]:

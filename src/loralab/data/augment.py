@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -38,11 +38,28 @@ _STOP_WORDS = (
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 _WORD = re.compile(r"(\W*)([^\W\d_]+(?:[-'’][^\W\d_]+)*)(\W*)", re.DOTALL)
 """Punctuation, letters (also several groups joined by hyphens or apostrophes), punctuation."""
-NEGATIONS = frozenset(
-    ("no", "not", "nor", "never", "none", "nobody", "nothing", "neither", "nowhere", "without", "cannot", "hardly", "barely")
+# English, also written without an apostrophe, then other languages.
+_NEGATIONS = (
+    "no not nor never none nobody nothing neither nowhere without cannot hardly barely scarcely rarely seldom nope "
+    "dont doesnt didnt isnt arent wasnt werent wont wouldnt cant couldnt shouldnt hasnt havent hadnt aint "
+    "nicht nichts kein keine keinen keiner keinem nie niemals ohne ne pas jamais rien sans aucun aucune nunca nada sin ni "
+    "não nem sem non mai niente senza niet geen nooit zonder inte aldrig ikke nie nigdy не нет ни никогда без"
 )
-_PLACEHOLDER = re.compile(r"\W*(?:[@#]\w|__\w+__|%\w+%|%[sd]|\$\w|\w+://|www\.|\S+@\S+\.\w|[\[<{].*[\]>}])", re.DOTALL)
+NEGATIONS = frozenset(_NEGATIONS.split())
+_NEGATED = re.compile(r"(?:.*n['’]t|n['’].+|(?:not|no|non|never)-.*)", re.IGNORECASE | re.DOTALL)
+_PLACEHOLDER = re.compile(
+    r"""\W*(?:
+        [@\#]\w | __\w+__ | :\w+:              # @user, #tag, __NAME__, :smile:
+        | %\w+% | %\(\w+\)\w | %[\d.$+-]*[a-z]\b  # %NAME%, %(name)s, %s, %1$s, %.2f
+        | \$\w | [\[<{][^\[<{]*[\]>}]           # $NAME, [NAME], <TAG>, {x}, ${x}
+    | \w+:// | www\. | \w[^\s@]*@\w[^\s@]*\.\w
+    | (?:\w[\w-]*\.)+(?:\w[\w-]*/|(?:com|org|net|edu|gov|info|io|[a-z]{2})\b(?!\.\w))
+    )""",
+    re.DOTALL | re.VERBOSE | re.IGNORECASE,
+)
 _BRACKETS = {"[": "]", "<": ">", "{": "}"}
+MAX_PLACEHOLDER_WORDS = 5
+"""Words in brackets that are one placeholder. A longer part is text."""
 
 
 def check_techniques(names: Sequence[str]) -> None:
@@ -119,15 +136,37 @@ def show_techniques(text: str, rewrites: Mapping[str, Rewrite], seed: int) -> li
     return [("before", text), *((name, rewrite([text], f"{seed}/0/{name}/0")[0]) for name, rewrite in rewrites.items())]
 
 
-def augmentation_remark(made: Mapping[str, int], requested: int) -> str:
-    """Report the number of new rows by technique, and how many could not be made."""
+def augmentation_remark(
+    made: Mapping[str, int], requested: int, texts: Iterable[str] = (), techniques: Collection[str] = TECHNIQUES
+) -> str:
+    """Report the number of new rows by technique, and how many could not be made and why.
+
+    texts: those that rows were made from, after cleaning. techniques: those that were used.
+    """
     total = sum(made.values())
     counts = ", ".join(f"{made[name]:,} {name}" for name in TECHNIQUES if made.get(name))
     missing = ""
     if requested > total:
-        reason = "the other texts have too few words that a technique may change"
-        missing = f"; {requested - total:,} more were requested, but no technique could make them: {reason}"
+        reasons = "; ".join(_unchanged_reasons(texts, techniques))
+        missing = f"; {requested - total:,} more were requested, but no technique could make them: {reasons}"
     return f"{total:,} augmented rows added to the training rows{f': {counts}' if counts else ''}{missing}"
+
+
+def _unchanged_reasons(texts: Iterable[str], techniques: Collection[str]) -> list[str]:
+    """Return why techniques have no (further) result for some texts."""
+    words = [text.split() for text in texts]
+    empty = sum(not own for own in words)
+    single = sum(len(own) == 1 for own in words)
+    fixed = sum(len(own) > 1 and len(protected(own)) == len(own) for own in words)
+    kinds = (
+        (empty, "empty"),
+        (single, "one word (words end at a space; Chinese, Japanese and Thai are written without)"),
+        (fixed, "only words that are kept: negations, placeholders, addresses"),
+    )
+    reasons = [f"{count:,} of {len(words):,} texts {'is' if count == 1 else 'are'} {kind}" for count, kind in kinds if count]
+    if set(techniques) <= {"synonym", "insertion"}:
+        reasons.append("no other word has a synonym in WordNet, which is English")
+    return reasons or ["the other texts have too few words that a technique may change"]
 
 
 def _shuffled(labels: Ints, label: int, stream: np.random.Generator) -> Iterator[tuple[int, int]]:
@@ -171,19 +210,28 @@ def _rewrite_texts(change: Callable[[Words, random.Random], Words]) -> Rewrite:
 
 
 def protected(words: Sequence[str]) -> set[int]:
-    """Return the positions that no technique changes or moves: negations, and placeholders such as `[ORDER NO]`, `@user`, `%s`."""
+    """Return the positions that no technique changes or moves: negations, addresses, and placeholders such as `[ORDER NO]`."""
     positions = set()
-    closing = ""
     for i, word in enumerate(words):
-        core = word.strip(".,;:!?\"'()").casefold()
-        if closing or core in NEGATIONS or core.endswith(("n't", "n’t")) or _PLACEHOLDER.match(word):
+        core = word.strip(".,;:!?\"'()*").casefold()
+        if core in NEGATIONS or _NEGATED.fullmatch(core) or _PLACEHOLDER.match(word):
             positions.add(i)
-        if not closing and word[:1] in _BRACKETS and any(_BRACKETS[word[0]] in other for other in words[i:]):
-            positions.add(i)
-            closing = _BRACKETS[word[0]]
-        if closing and closing in word:
-            closing = ""
+        positions.update(range(i, _placeholder_end(words, i)))
     return positions
+
+
+def _placeholder_end(words: Sequence[str], start: int) -> int:
+    """Return the position after a placeholder of several words that starts at a word; `start` if none does."""
+    for opening, closing in _BRACKETS.items():
+        before, bracket, rest = words[start].rpartition(opening)
+        if not bracket or not rest or closing in rest or before[-1:].isalnum():
+            continue
+        for end in range(start + 1, min(start + MAX_PLACEHOLDER_WORDS, len(words))):
+            if opening in words[end]:
+                break
+            if closing in words[end]:
+                return end + 1
+    return start
 
 
 def _share(words: Words, strength: float) -> int:

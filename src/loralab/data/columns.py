@@ -73,7 +73,7 @@ def find_columns(
     label = label or _by_name([name for name in names if name not in text], LABEL_NAMES)
     text = text or _text_by_name([name for name in names if name != label])
     if not text:
-        candidates = _text_candidates({name: values[name] for name in names if name != label})
+        candidates = text_candidates({name: values[name] for name in names if name != label})
         text = (candidates[0],) if len(candidates) == 1 else ()
         if text:
             notices.append(_detected("texts are", text[0], "its length", "text"))
@@ -147,7 +147,7 @@ def _may_be_label(column: Sequence[str]) -> bool:
     return len(column) >= MIN_LABEL_ROWS and few and max(map(len, distinct)) <= MAX_LABEL_CHARACTERS
 
 
-def _text_candidates(values: Mapping[str, Sequence[object]]) -> list[str]:
+def text_candidates(values: Mapping[str, Sequence[object]]) -> list[str]:
     """Return the columns that may hold the texts, longest first: one alone if it is at least twice as long as the next."""
     means = {name: _mean_length(column) for name, column in values.items()}
     order = sorted((name for name in means if means[name] > 0), key=lambda name: -means[name])
@@ -194,7 +194,7 @@ def _unclear(
     """Return the message for columns that are not clear: what the file has, and settings that probably name them."""
     names = [*values]
     rest = {name: column for name, column in values.items() if name not in text and name != label}
-    texts = text or tuple((_text_candidates({name: rest[name] for name in rest if name != find_id(names)}) or names)[:1])
+    texts = text or tuple((text_candidates({name: rest[name] for name in rest if name != find_id(names)}) or names)[:1])
     labels = [name for name in label_candidates(rest) if name not in texts]
     missing = [kind for kind, absent in (("text", not text), ("label", need_labels and label is None)) if absent]
     example = {"text": texts[0], "label": labels[0] if labels else next((n for n in reversed(names) if n not in texts), names[-1])}

@@ -107,7 +107,7 @@ def _class_sizes(counts: Ints, size: int, amount: Amount, keep: Ints) -> tuple[I
     if not size:
         return spare, (f"{amount.setting}: no {part} rows, because no class has a row to spare",)
     reason = "one for each class that has enough rows" if size == needed else "as many as the classes can spare"
-    notice = f"{amount.setting}: {size} {part} row{'s' * (size > 1)} instead of {wanted}, {reason}"
+    notice = f"{amount.setting}: {_rows(size, wanted, part)}, {reason}"
     return allocate(counts, size, least, spare), () if size == max(1, wanted) else (notice,)
 
 
@@ -135,8 +135,7 @@ def _whole_groups(source: Examples, rest: Ints, size: int, amount: Amount, rando
         return _hold_out_none(rest, amount, "data.group", reason)
     selected = np.isin(groups, chosen)
     count = int(selected.sum())
-    asked = f"; {size} rows were asked for" if count != size else ""
-    notice = f"{part}: {count} rows, {len(chosen)} of {len(numbers)} groups of data.group{asked}"
+    notice = f"{part}: {_rows(count, size)}, {len(chosen)} of {len(numbers)} groups of data.group"
     return HeldOut(rest[~selected], rest[selected], (notice,))
 
 
@@ -148,11 +147,16 @@ def _latest(source: Examples, rest: Ints, size: int, amount: Amount) -> HeldOut:
     if latest is None:
         return _hold_out_none(rest, amount, "data.time", f"all {len(rest)} rows left are of one time, {times[0]}")
     late, (before, first, last), mixed = latest
-    asked = f"; {size} rows were asked for, and rows of one time stay together" if late.sum() != size else ""
-    span = first if first == last else f"{first} to {last}"
-    notice = f"{part}: the {int(late.sum())} latest rows by data.time, {span}, after {before}{asked}"
+    count, span = int(late.sum()), first if first == last else f"{first} to {last}"
+    notice = f"{part}: the latest {_rows(count, size)} by data.time, {span}, after {before}"
     zones = ("data.time: times without a time zone are read as UTC, like the others",) if mixed else ()
     return HeldOut(rest[~late], rest[late], (notice, *zones))
+
+
+def _rows(count: int, wanted: int, part: str = "") -> str:
+    """Return `20 test rows`, or `20 test rows instead of 24`."""
+    rows = f"{count} {part} row".replace("  ", " ") + "s" * (count != 1)
+    return rows if count == wanted else f"{rows} instead of {wanted}"
 
 
 def _hold_out_none(rest: Ints, amount: Amount, setting: str, reason: str) -> HeldOut:

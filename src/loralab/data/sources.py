@@ -29,7 +29,7 @@ from loralab.data.labels import (
     other_spellings,
 )
 from loralab.data.readers import PUBLISHED, class_file, open_table
-from loralab.data.types import ColumnChunk, Examples, Notice, list_rows
+from loralab.data.types import ColumnChunk, Examples, Notice, count_of, list_rows
 from loralab.errors import LoralabError
 from loralab.storage.data_contract import DataContract
 
@@ -75,8 +75,7 @@ def load_source(data: DataConfig) -> Source:
     """
     parts = find_parts(data.source)
     raw = read_raw(parts.train, data, need="required")
-    names = data.classes or (AG_NEWS_CLASSES if data.source in ("sample", "ag_news") else ())
-    labels, table, notices = training_classes(raw, names)
+    labels, table, notices = training_classes(raw, given_classes(data))
     if len(table.names) < 2:
         only = ", ".join(table.names) or "no label"
         raise LoralabError(f"{data.source} has only one class ({only}): a classifier needs at least two")
@@ -85,11 +84,21 @@ def load_source(data: DataConfig) -> Source:
     collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out)}
     given: dict[str, Examples | None] = {}
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
-        files = (local_path(setting),) if isinstance(setting, str) else own if setting is None else ()
+        files = part_files(setting, own)
         given[part], collected[part] = _read_part(files, data, table, run, asked=isinstance(setting, str))
         if own and files != own:
             collected[part] += (Notice(f"{own[0]} is not used: data.{part}={setting}"),)
     return Source(train, given["validation"], given["test"], raw.columns, table, run, collected)
+
+
+def given_classes(data: DataConfig) -> Sequence[str]:
+    """Return the class names that the settings or a named source give; empty if the file decides."""
+    return data.classes or (AG_NEWS_CLASSES if data.source in ("sample", "ag_news") else ())
+
+
+def part_files(setting: float | str | None, own: Part) -> Part:
+    """Return the files of a part. setting: `data.validation` or `data.test`; own: the source's own files of the part."""
+    return (local_path(setting),) if isinstance(setting, str) else own if setting is None else ()
 
 
 def _read_part(
@@ -99,7 +108,7 @@ def _read_part(
     if not files:
         return None, ()
     raw, path = read_raw(files, data, run), files[0]
-    labels, hidden = _known_labels(raw, table)
+    labels, hidden = known_labels(raw, table)
     if not any(label is not None for label in labels):
         reason = "all its labels are -1" if hidden else "no labels"
         if asked:
@@ -119,14 +128,14 @@ def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataCont
     run: what a trained run knows. Raises LoralabError for a label that is no class, and for a file without labels.
     """
     raw = read_raw(path, data, run, need="required")
-    labels, _ = _known_labels(raw, table)
+    labels, _ = known_labels(raw, table)
     if not any(label is not None for label in labels):
         raise LoralabError(f"{raw.where}: no row has a label")
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
     return examples, replace(raw, notices=(*raw.notices, *other_spellings(labels, table), *left_out))
 
 
-def _known_labels(raw: RawExamples, table: ClassTable) -> tuple[list[str | None], int]:
+def known_labels(raw: RawExamples, table: ClassTable) -> tuple[list[str | None], int]:
     """Return the labels of a file as texts, names for the numbers of a file with class names, and how many are hidden."""
     if raw.columns.label is None:
         return [None] * len(raw.texts), 0
@@ -178,13 +187,19 @@ def keep_labelled(
     rows = np.arange(len(raw.texts))
     examples = Examples(raw.texts, indices, rows, table.names, raw.groups, raw.times)
     missing = np.flatnonzero(indices == UNLABELLED).tolist()
-    if not missing:
-        return examples, ()
-    if strict:
+    if missing and strict:
         raise LoralabError(f"{raw.where}: {list_rows(missing)} have no label (data.strict=true): fill them in or remove the rows")
-    message = f"{len(missing):,} of {len(rows):,} rows have no label and are left out"
-    notice = Notice(message, tuple(missing), "data.strict=true refuses them", "warning")
-    return examples.take(np.flatnonzero(indices != UNLABELLED)), (notice,)
+    return examples.take(np.flatnonzero(indices != UNLABELLED)) if missing else examples, unlabelled_notices(labels)
+
+
+def unlabelled_notices(labels: Sequence[str | None]) -> tuple[Notice, ...]:
+    """Return a notice on rows without a label, if there are some."""
+    missing = tuple(row for row, label in enumerate(labels) if label is None)
+    if not missing:
+        return ()
+    message = f"{len(missing):,} of {count_of(len(labels), 'row')} {'has' if len(missing) == 1 else 'have'} no label and "
+    message += f"{'is' if len(missing) == 1 else 'are'} left out"
+    return (Notice(message, missing, "data.strict=true refuses them", "warning"),)
 
 
 def contract(raw: RawExamples, table: ClassTable) -> DataContract:

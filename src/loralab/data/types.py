@@ -38,6 +38,11 @@ class Notice:
         return f"{self.message}{where}" + (f"; {self.fix}" if self.fix else "")
 
 
+def count_of(number: int, noun: str, plural: str = "") -> str:
+    """Return `1 row` or `1,234 rows`. plural: the noun's plural, if it does not end in s."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def list_rows(rows: Sequence[int]) -> str:
     """Return `row 3`, or `rows 3, 4, ... and 12 more`."""
     shown = ", ".join(map(str, rows[:MAX_LISTED]))
@@ -89,9 +94,12 @@ class Examples:
         return Examples(texts, labels, rows, self.classes, groups, times)
 
     def join(self, others: Examples) -> Examples:
-        """Append `others`. Both must have labels and the same classes."""
+        """Append `others`. Both must have labels and the same classes. Groups and times stay if both have them."""
         labels = np.concatenate([self.require_labels(), others.require_labels()])
-        return Examples([*self.texts, *others.texts], labels, np.concatenate([self.rows, others.rows]), self.classes)
+        pairs = (self.groups, others.groups), (self.times, others.times)
+        groups, times = (None if own is None or more is None else [*own, *more] for own, more in pairs)
+        texts, rows = [*self.texts, *others.texts], np.concatenate([self.rows, others.rows])
+        return Examples(texts, labels, rows, self.classes, groups, times)
 
     def fingerprint(self) -> str:
         """Return 16 hex digits that identify texts, labels and class names, order included."""
@@ -107,13 +115,26 @@ class TextFacts:
     """What tokenizing did to texts.
 
     cut: texts longer than the limit; lost: their tokens beyond it. unknown: tokens that the vocabulary does not have. emptied:
-    positions of texts that cleaning left empty.
+    positions of texts that cleaning left empty. special: tokens that no text has, such as [CLS]. longest: tokens of the longest
+    text before it is cut.
     """
 
     cut: int = 0
     lost: int = 0
     unknown: int = 0
     emptied: tuple[int, ...] = ()
+    special: int = 0
+    longest: int = 0
+
+    def __add__(self, more: TextFacts) -> TextFacts:
+        """Return the facts of both, without the positions, which would mix."""
+        return TextFacts(
+            self.cut + more.cut,
+            self.lost + more.lost,
+            self.unknown + more.unknown,
+            special=self.special + more.special,
+            longest=max(self.longest, more.longest),
+        )
 
 
 @dataclass(frozen=True)

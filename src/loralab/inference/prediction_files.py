@@ -203,9 +203,8 @@ class TextChecks:
 
     def add(self, texts: Sequence[str], rows: Sequence[int], encoded: Encoded) -> None:
         """Check some texts. rows: their numbers; encoded: their tokens."""
-        more = encoded.facts
         self.texts, self.tokens = self.texts + len(texts), self.tokens + len(encoded.tokens)
-        self.facts = TextFacts(self.facts.cut + more.cut, self.facts.lost + more.lost, self.facts.unknown + more.unknown)
+        self.facts += encoded.facts
         for i in np.flatnonzero(encoded.lengths <= self.empty_length).tolist():
             (self.emptied if texts[i].strip() else self.blank).append(int(rows[i]))
 

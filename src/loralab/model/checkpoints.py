@@ -108,7 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _folder(name: str, patterns: tuple[str, ...] = ("*.json", "*.safetensors", "vocab.txt", "merges.txt")) -> Path:
+def _folder(name: str, patterns: tuple[str, ...] = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model")) -> Path:
     """Return the folder of a base; from the hub, download only the files that match `patterns`."""
     if name == "minilm":
         return _minilm_folder()

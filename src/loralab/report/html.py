@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 from xml.etree import ElementTree
@@ -73,11 +74,40 @@ def render_dashboard(name: str, tables: Sequence[ReportTable], links: Mapping[st
     return _render("dashboard.html.jinja", drawings, tables, name=name, links=links)
 
 
-def render_data_page(source: str, files: Sequence[tuple[str, Sequence[ReportTable], Sequence[ReportFigure]]]) -> str:
-    """Return the page of a data source. files: name, tables and figures of each file."""
-    drawings = [drawing for *_, own in files for drawing in own]
-    sections = [(name, [_page_table(table) for table in tables], [drawing.name for drawing in own]) for name, tables, own in files]
-    return _render("data.html.jinja", drawings, name=source, sections=sections)
+@dataclass(frozen=True)
+class Problem:
+    """A problem of a data file, where it is, and what to do."""
+
+    severity: str
+    message: str
+    where: str
+    fix: str
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """A file on the page of a data source. facts: name, value and remark of each."""
+
+    title: str
+    facts: Sequence[tuple[str, str, str]]
+    problems: Sequence[Problem]
+    tables: Sequence[ReportTable]
+    drawings: Sequence[ReportFigure]
+
+
+def render_data_page(source: str, files: Sequence[DataSection]) -> str:
+    """Return the page of a data source. Texts and names from the data are escaped."""
+    sections = [
+        {
+            "title": file.title,
+            "facts": file.facts,
+            "problems": file.problems,
+            "tables": {table.name: _page_table(table) for table in file.tables},
+            "figures": [drawing.name for drawing in file.drawings],
+        }
+        for file in files
+    ]
+    return _render("data.html.jinja", [drawing for file in files for drawing in file.drawings], name=source, sections=sections)
 
 
 def inline_svg(drawing: ReportFigure) -> Markup:

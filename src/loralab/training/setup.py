@@ -13,7 +13,7 @@ from loralab import metrics
 from loralab.config import Config
 from loralab.data.augment import Rewrite, augment, augmentation_remark, check_techniques, needs_synonyms, word_rewrites
 from loralab.data.back_translation import DEFAULT_PAIR, load_back_translation
-from loralab.data.clean import check_steps
+from loralab.data.clean import check_steps, clean_text
 from loralab.data.labels import ClassTable, class_counts
 from loralab.data.prompt import Prompt, description_texts, set_prompt
 from loralab.data.sources import Source
@@ -107,7 +107,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
         *config.remarks(),
         *tokenizer_remarks(base.folder),
         *_length_remarks(config, base),
-        *text_notices(encoded, splits.merged().parts(), longest, base.name),
+        *text_notices(encoded, splits.merged().parts(), longest, base.name, base.dims.longest),
         *warmup_remarks(config.train.warmup, steps),
         *placement.remarks(),
         *(prompt.remarks if prompt else ()),
@@ -154,7 +154,8 @@ def augment_rows(config: Config, splits: Splits) -> tuple[Splits, list[str]]:
     rewrites = load_rewrites(data.augment, data.augment_strength, data.back_translation, config.train.device)
     ratio, seed = data.augment_ratio, config.seed_for("augment")
     rows, made = augment(splits.train, rewrites, ratio=ratio, seed=seed, clean=data.clean)
-    remarks = [augmentation_remark(made, round(ratio * len(splits.train)))]
+    texts = (clean_text(text, data.clean) for text in splits.train.texts)
+    remarks = [augmentation_remark(made, round(ratio * len(splits.train)), texts, data.augment)]
     if "back_translation" in data.augment and not data.back_translation:
         remarks.append(f"data.back_translation is not set: {' and '.join(DEFAULT_PAIR)} were used")
     return replace(splits, augmented=rows), remarks
@@ -224,7 +225,7 @@ def build_manifest(config: Config, base: BaseCheckpoint, model: TrainableModel, 
         head=model.head_kind,
         tuning=config.tuning,
         clean=config.data.clean,
-        max_length=config.data.max_length,
+        max_length=min(config.data.max_length, base.dims.longest),
         lora=config.lora,
         quantize=config.model.quantize,
         data=data,

@@ -1,0 +1,100 @@
+"""What `loralab check` reports of a file: how it is read, its contents, decisions and problems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from loralab.data.columns import Columns
+from loralab.data.types import Notice
+
+PartName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class TextLengths:
+    """The length of each text in tokens of the encoder `base`, special tokens included; in words if it cannot be loaded.
+
+    limit: tokens of a text that the model reads; None for words.
+    """
+
+    counts: tuple[int, ...]
+    unit: Literal["tokens", "words"] = "words"
+    base: str = ""
+    limit: int | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """Return the unit, the median, the 95th percentile and the maximum."""
+        counts = np.array(self.counts)
+        quantiles = {"median": int(np.median(counts)), "p95": int(np.quantile(counts, 0.95)), "max": int(counts.max())}
+        return {"unit": self.unit, "base": self.base, "limit": self.limit, **quantiles}
+
+
+@dataclass(frozen=True)
+class DuplicateTexts:
+    """Rows of one text, up to case and white space, and their labels."""
+
+    text: str
+    rows: tuple[int, ...]
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class SuspiciousLabel:
+    """A row whose label is probably not what was meant, and why."""
+
+    row: int
+    label: str
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The contents, decisions and problems of one file.
+
+    reading: format, delimiter, encoding and header; found: how each column was found. classes: rows by class name, empty for a file
+    without labels; values: the spellings of each class. splits: rows by class of each part that training would use, of the training
+    file. notices: decisions; findings: warnings and errors, errors first. lines: the line of each row in the file, where known.
+    examples: the first texts of each class. duplicates, suspicious: the first of each.
+    """
+
+    part: PartName
+    path: Path
+    rows: int
+    reading: Mapping[str, Any]
+    columns: Columns
+    found: Mapping[str, str]
+    classes: Mapping[str, int]
+    values: Mapping[str, Sequence[str]]
+    lengths: TextLengths
+    notices: tuple[Notice, ...] = ()
+    findings: tuple[Notice, ...] = ()
+    splits: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    examples: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    duplicates: tuple[DuplicateTexts, ...] = ()
+    suspicious: tuple[SuspiciousLabel, ...] = ()
+    lines: Sequence[int] | None = None
+
+    @property
+    def refused(self) -> bool:
+        """Whether training refuses the data."""
+        return any(finding.severity == "error" for finding in self.findings)
+
+    def lines_of(self, rows: Sequence[int]) -> list[int]:
+        """Return the lines of rows, as an editor counts them from 1; empty if they are not known."""
+        return [] if self.lines is None else [self.lines[row] for row in rows]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data. Notices and findings have the lines of their rows, where known."""
+        plain = {key: value for key, value in vars(self).items() if key not in ("lengths", "lines")}
+        listed = {key: [asdict(item) for item in plain[key]] for key in ("duplicates", "suspicious")}
+        noted = {
+            key: [{**asdict(notice), "lines": self.lines_of(notice.rows)} for notice in plain[key]]
+            for key in ("notices", "findings")
+        }
+        return {**plain, **noted, **listed, "columns": asdict(self.columns), "lengths": self.lengths.summary()}
