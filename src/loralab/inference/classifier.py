@@ -22,6 +22,7 @@ from loralab.errors import LoralabError
 from loralab.inference.onnx_model import ONNX, OnnxClassifier
 from loralab.inference.prediction_files import (
     CsvWriter,
+    InputRows,
     JsonLinesWriter,
     OutputFormat,
     PredictionInput,
@@ -32,7 +33,6 @@ from loralab.inference.prediction_files import (
     check_format,
     check_target,
     read_input,
-    texts_input,
 )
 from loralab.inference.submissions import SubmissionWriter, Template, choose_labels, labels_like, read_template
 from loralab.metrics import scores, softmax
@@ -187,8 +187,8 @@ class Classifier:
         examples, raw = self.read_labelled(path, data)
         encoded, checks = self._encode(examples.texts), self.text_checks()
         checks.add(examples.texts, examples.rows.tolist(), encoded)
-        found = scores(self._logits(encoded), examples.require_labels(), self.classes)
-        return FileScores(found, raw.columns, raw.facts or {}, (*raw.notices, *checks.notices()))
+        result = scores(self._logits(encoded), examples.require_labels(), self.classes)
+        return FileScores(result, raw.columns, raw.facts or {}, (*raw.notices, *checks.notices()))
 
     def text_checks(self) -> TextChecks:
         """Return an empty collection of remarks on texts."""
@@ -231,7 +231,8 @@ class Classifier:
         output, target = check_format(format), local_path(out)
         template = read_template(output.template) if output.template else None
         check_target(target)
-        return self._write(texts_input(texts), target, output, template, lambda rows: None)
+        source = PredictionInput("the input", [InputRows(0, texts)])
+        return self._write(source, target, output, template, lambda rows: None)
 
     def _write(
         self,
