@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from loralab.config import DataConfig
 from loralab.data.sources import load_source
-from loralab.data.tokenize import encode
-from loralab.data.types import Encoded, Examples
+from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed, suggest
 from loralab.inference.classifier import Classifier
 from loralab.inference.onnx_model import INPUTS, ONNX, OnnxClassifier, quantize, to_onnx
@@ -25,7 +24,7 @@ from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import MANIFEST, Manifest
 from loralab.model.peft_files import ADAPTER_CONFIG
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder, write_errors, write_json
+from loralab.storage.files import atomic_folder, write_json
 from loralab.training.scoring import logits_of
 
 FORMATS = ("merged", "peft", "onnx", "onnx-int8")
@@ -74,9 +73,7 @@ def export_run(run: Path, format: str, out: Path | None = None, *, base: str | N
     if not classifier.manifest.native:
         raise LoralabError(f"{run} uses Transformers and peft, which open {bundle} directly: it needs no export")
     texts = run_folder.read_test_texts(run, CHECKED_ROWS)[0] or load_source(DataConfig()).train.texts[:CHECKED_ROWS]
-    encoded = _encode(classifier, texts)
-    with write_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    encoded = classifier.encode(texts)
     with atomic_folder(target) as folder:
         reloaded = _WRITERS[format](classifier, bundle, folder, base)
         difference, agreement = check(classifier.model, reloaded, encoded, format)
@@ -109,12 +106,6 @@ def check(original: ClassifierModel, exported: ClassifierModel, encoded: Encoded
 def _batched_logits(model: ClassifierModel, encoded: Encoded, size: int) -> npt.NDArray[np.float32]:
     parts = (np.arange(start, min(start + size, len(encoded))) for start in range(0, len(encoded), size))
     return np.concatenate([logits_of(model, encoded, rows=rows) for rows in parts])
-
-
-def _encode(classifier: Classifier, texts: Sequence[str]) -> Encoded:
-    manifest = classifier.manifest
-    examples = Examples(list(texts), None, np.arange(len(texts)), classifier.classes)
-    return encode(examples, tokenizer=classifier.tokenizer, clean=manifest.clean, pad_id=manifest.dims.pad_id)
 
 
 def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
