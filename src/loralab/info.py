@@ -62,18 +62,12 @@ def budget_options(recipe: str, overrides: Sequence[str], max_trainable: int) ->
     return solve_budget(dims, class_count(config), head=head, max_trainable=max_trainable, layers=lora.layers)
 
 
-def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimensions | Sizes, ParameterCounts]:
-    """Return the encoder's dimensions and the parameter counts of a configuration.
+def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimensions | Sizes, ParameterCounts, list[str]]:
+    """Return the encoder's dimensions, the parameter counts, and the modules that peft adapts (none for the native encoder).
 
     The native encoder has a closed formula. Other architectures are counted on a model without weights.
     classes: None reads the number from the data.
     """
-    dims, counts, _ = _count(config, classes)
-    return dims, counts
-
-
-def _count(config: Config, classes: int | None) -> tuple[Dimensions | Sizes, ParameterCounts, list[str]]:
-    """Return dimensions, counts, and the names of the modules that peft adapts (none for the native encoder)."""
     name, lora, tuning = config.model.base, config.lora, config.tuning
     classes = classes or class_count(config)
     dims = base_dimensions(name)
@@ -121,7 +115,7 @@ def environment_info() -> dict[str, Any]:
 
 
 def _configuration(config: Config, classes: int) -> dict[str, Any]:
-    dims, counts, modules = _count(config, classes)
+    dims, counts, modules = count_parameters(config, classes)
     facts: dict[str, Any] = {
         "base": f"{config.model.base} ({dims.model_type}, {dims.layers} layers, width {dims.width})",
         "data": config.data.source,

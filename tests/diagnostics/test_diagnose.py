@@ -14,7 +14,7 @@ from loralab.config import DataConfig
 from loralab.data.tokenize import load_tokenizer
 from loralab.diagnostics.attribution import attribute
 from loralab.diagnostics.diagnose import diagnose, read_run_splits
-from loralab.diagnostics.perturb import KINDS, perturb_all
+from loralab.diagnostics.perturb import KINDS, perturb
 from loralab.storage.files import write_json
 from loralab.storage.run_folder import read_scores
 
@@ -57,7 +57,7 @@ def test_each_perturbation_is_scored_with_its_own_rows_labels(run: Path) -> None
     test, classifier = read_run_splits(run).test, Classifier.load(run, precision="fp32")
     found = {row[0]: row[1] for row in diagnose(run).sections[3].rows}
     for kind in KINDS:
-        right = classifier.predict(perturb_all(test.texts, kind)).indices == test.require_labels()
+        right = classifier.predict([perturb(text, kind) for text in test.texts]).indices == test.require_labels()
         assert found[kind] == pytest.approx(right.mean())
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from loralab.diagnostics.perturb import _NEIGHBOURS, KINDS, perturb, perturb_all
+from loralab.diagnostics.perturb import _NEIGHBOURS, KINDS, perturb
 
 TEXT = "Oil prices slipped below 50 dollars on Monday, as traders weighed stocks against 1,200 new wells."
 
@@ -26,7 +26,7 @@ def edits(a: str, b: str) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_perturbation_depends_on_text_and_seed_only(kind: str) -> None:
     alone = perturb(TEXT, kind, 3)
-    assert perturb_all(["another text", TEXT, TEXT], kind, 3)[1:] == [alone, alone]
+    assert [perturb(text, kind, 3) for text in ("another text", TEXT, TEXT)][1:] == [alone, alone]
     random.seed(0)
     assert perturb(TEXT, kind, 3) == alone
     drawn = kind in ("typos", "dropped letters", "doubled letters", "markup")

@@ -149,7 +149,7 @@ def test_an_export_that_answers_otherwise_is_refused(run: Path, form: str, shift
         def __call__(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
             return classifier.model(tokens, mask) + torch.tensor([shift, 0, 0, 0])
 
-    encoded = module._encode(classifier, TEXTS * 20)
+    encoded = classifier.encode(TEXTS * 20)
     assert check(classifier.model, classifier.model, encoded, form)[1] == 1
     with pytest.raises(RunFailed, match="the export was discarded"):
         check(classifier.model, Shifted(), encoded, form)

@@ -21,7 +21,7 @@ from loralab import LoralabError, load_config, run_training
 from loralab.cli.main import app
 from loralab.config import Config
 from loralab.integrations import trackers as module
-from loralab.integrations.trackers import KINDS, Tracker, open_trackers
+from loralab.integrations.trackers import KINDS, Tracker, Trackers
 from loralab.pipeline import RunSummary
 from loralab.storage import run_folder
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
@@ -156,10 +156,10 @@ def tracked(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFacto
         if isinstance(event, StepEnd) and event.step == 5:
             raise Cut
 
-    with pytest.raises(Cut), open_trackers(ALL, config, folder / "a") as trackers:
+    with pytest.raises(Cut), Trackers(ALL, config, folder / "a") as trackers:
         run_training(config, name="a", folder=folder, listeners=[*trackers.listeners, stop])
     status = mlflow_run(folder / "a" / "track")[1].info.status
-    with open_trackers(ALL, config, folder / "a") as trackers:
+    with Trackers(ALL, config, folder / "a") as trackers:
         summary = run_training(config, name="a", folder=folder, resume=True, listeners=trackers.listeners)
         trackers.finish(summary)
     return Tracked(config, folder / "a", summary, status)
@@ -235,7 +235,7 @@ ODD = ("f1:C++", "f1:C--", "f1:C__", "f1:../../x", "f1:" + "é" * 300, "f1:" + "
 
 @pytest.mark.parametrize("name", ALL)
 def test_any_class_name_becomes_a_valid_and_unique_metric_name(tmp_path: Path, name: str) -> None:
-    with open_trackers([name], Config(), tmp_path / "a") as trackers:
+    with Trackers([name], Config(), tmp_path / "a") as trackers:
         trackers.listen(EvalEnd(4, 1.0, {key: float(i) for i, key in enumerate(ODD)}, True, 1.0, {"gpu_mb": None}))
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     kept = READERS[name](tmp_path / "a" / "track")
@@ -245,7 +245,7 @@ def test_any_class_name_becomes_a_valid_and_unique_metric_name(tmp_path: Path, n
 
 def test_mlflow_uses_the_tracking_uri_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "all" / "mlflow" / "store").as_uri())
-    with open_trackers(["mlflow"], Config(), tmp_path / "a") as trackers:
+    with Trackers(["mlflow"], Config(), tmp_path / "a") as trackers:
         trackers.listen(STEP)
     assert trackers.hints() == [f"MLflow at {os.environ['MLFLOW_TRACKING_URI']}"]
     assert read_mlflow(tmp_path / "all")["train/loss"] == {1: 1.5}
@@ -253,7 +253,7 @@ def test_mlflow_uses_the_tracking_uri_of_the_user(tmp_path: Path, monkeypatch: p
 
 def test_wandb_uses_the_mode_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    with open_trackers(["wandb"], Config(), tmp_path / "a") as trackers:
+    with Trackers(["wandb"], Config(), tmp_path / "a") as trackers:
         trackers.listen(STEP)
     assert trackers.hints() == ["wandb, WANDB_MODE=disabled"]
     assert wandb_files(tmp_path / "a" / "track") == []
@@ -261,7 +261,7 @@ def test_wandb_uses_the_mode_of_the_user(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_the_environment_is_restored(tmp_path: Path) -> None:
     before = dict(os.environ)
-    with open_trackers(ALL, Config(), tmp_path / "a") as trackers:
+    with Trackers(ALL, Config(), tmp_path / "a") as trackers:
         trackers.listen(STEP)
         trackers.listen(EVALUATION)
         assert dict(os.environ) == before
@@ -280,7 +280,7 @@ def test_mlflow_is_called_at_evaluations_and_at_the_end(tmp_path: Path, monkeypa
         log_batch(client, run_id, metrics, **rest)
 
     monkeypatch.setattr(MlflowClient, "log_batch", count)
-    with open_trackers(["mlflow"], Config(), tmp_path / "a") as trackers:
+    with Trackers(["mlflow"], Config(), tmp_path / "a") as trackers:
         for step in range(1, 4):
             trackers.listen(dataclasses.replace(STEP, step=step))
         assert sizes == []
@@ -300,14 +300,14 @@ def test_an_unknown_tracker_is_refused_with_a_suggestion(tmp_path: Path) -> None
     with pytest.raises(
         LoralabError, match=r"no tracker 'tensorbord'; did you mean 'tensorboard'\?; valid: tensorboard, wandb, mlflow"
     ):
-        open_trackers(["mlflow", "tensorbord"], Config(), tmp_path / "a")
+        Trackers(["mlflow", "tensorbord"], Config(), tmp_path / "a")
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_missing_package_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(LoralabError, match=rf"needs the package '{name}': run pip install 'loralab\[track\]'"):
-        open_trackers([name], Config(), tmp_path / "a")
+        Trackers([name], Config(), tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -376,7 +376,7 @@ def test_a_failing_tracker_is_reported_once_and_does_not_change_the_model(
 ) -> None:
     config = load_config("quickstart", [f"model.base={tiny}", f"data.source={topics_csv}", *SETTINGS, "train.max_steps=6"])
     recorder.fails_at = moment
-    with open_trackers(["json"], config, tmp_path / "a") as trackers:
+    with Trackers(["json"], config, tmp_path / "a") as trackers:
         trackers.finish(run_training(config, name="a", folder=tmp_path, listeners=trackers.listeners))
     assert capsys.readouterr().err == f"loralab: json failed and is switched off; training continues (RuntimeError: no {moment})\n"
     assert len(recorder.opened) == 1
@@ -388,7 +388,7 @@ def test_a_failing_tracker_is_reported_once_and_does_not_change_the_model(
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_tracker_is_closed_when_the_run_fails(tmp_path: Path, recorder: Any, error: type[BaseException]) -> None:
-    trackers = open_trackers(["json"], Config(), tmp_path / "a")
+    trackers = Trackers(["json"], Config(), tmp_path / "a")
 
     def run() -> None:
         with trackers:
@@ -401,16 +401,16 @@ def test_a_tracker_is_closed_when_the_run_fails(tmp_path: Path, recorder: Any, e
 
 
 def test_nothing_is_opened_before_the_first_event(tmp_path: Path, recorder: Any) -> None:
-    with open_trackers(["json", "json"], Config(), tmp_path / "a"):
+    with Trackers(["json", "json"], Config(), tmp_path / "a"):
         pass
     assert recorder.opened == []
-    assert open_trackers([], Config(), tmp_path / "a").listeners == []
+    assert Trackers([], Config(), tmp_path / "a").listeners == []
 
 
 def test_a_folder_that_cannot_be_made_switches_the_trackers_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "track").write_text("a file in place of the folder")
-    with open_trackers(ALL, Config(), tmp_path / "a") as trackers:
+    with Trackers(ALL, Config(), tmp_path / "a") as trackers:
         trackers.listen(STEP)
         trackers.listen(STEP)
     lines = capsys.readouterr().err.splitlines()
@@ -423,10 +423,10 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from loralab.config import Config
-from loralab.integrations.trackers import open_trackers
+from loralab.integrations.trackers import Trackers
 from loralab.training.callbacks import EvalEnd, StepEnd
 
-with open_trackers([sys.argv[1]], Config(), Path(sys.argv[2])) as trackers:
+with Trackers([sys.argv[1]], Config(), Path(sys.argv[2])) as trackers:
     for step in range(1, 200):
         trackers.listen(StepEnd(step, 200, 0.1, 1.5, 1e-3, 2.0, 16, 0.5))
         if step == 100:

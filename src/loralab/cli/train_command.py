@@ -50,10 +50,10 @@ def train(
     config = distributed.run_everywhere(load_config, recipe, assignments)  # before slow imports, to report mistakes at once
     if name and config.name:
         config = config.model_copy(update={"name": name})
-    from loralab.integrations.trackers import open_trackers
+    from loralab.integrations.trackers import Trackers
 
     name = config.name or name or default_name(recipe, config.seed)
-    trackers = distributed.run_everywhere(open_trackers, track or [], config, runs / name)
+    trackers = distributed.run_everywhere(Trackers, track or [], config, runs / name)
     from loralab.cli.training_display import TrainingView
     from loralab.pipeline import run_training
 

@@ -155,7 +155,7 @@ def _run_checks(
     perturbed = {}
     for kind in perturb.KINDS:
         progress(f"perturbing {len(sample):,} texts: {kind}")
-        perturbed[kind] = classifier.logits(perturb.perturb_all(sample.examples.texts, kind, seed))
+        perturbed[kind] = classifier.logits([perturb.perturb(text, kind, seed) for text in sample.examples.texts])
     robustness, hypothesis = sections.robustness_section(sample, perturbed)
     hypotheses.append(hypothesis)
     summary = sections.summary_section(data.rows, data.own, data.name, hypotheses)

@@ -66,14 +66,6 @@ def count_words(text: str) -> Counter[str]:
     return Counter(_WORD.findall(text.casefold()))
 
 
-def count_all_words(texts: Sequence[str]) -> Counter[str]:
-    """Count the words of all texts together."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(_WORD.findall(text.casefold()))
-    return counts
-
-
 def compare_vocabulary(
     first: Sequence[str], second: Sequence[str], *, divisions: int = DIVISIONS, seed: int = 0
 ) -> VocabularyShift:

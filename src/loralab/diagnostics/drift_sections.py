@@ -80,7 +80,7 @@ def _test_row(name: str, test: drift.TestResult, reference: str) -> tuple[Cell, 
 
 
 def _word_section(train: Sequence[str], texts: Sequence[str]) -> DiagnosisSection:
-    ranked = drift.rank_words(drift.count_all_words(train), drift.count_all_words(texts))
+    ranked = drift.rank_words(*(drift.count_words("\n".join(side)) for side in (train, texts)))
     threshold = bonferroni_bound(len(ranked))
     here = [word for word in ranked[:MAX_WORDS] if word.z > threshold]
     there = [word for word in ranked[::-1][:MAX_WORDS] if word.z < -threshold]
@@ -110,7 +110,7 @@ def _accuracy_from_class_shares(rows: ScoredExamples, own: ScoredExamples | None
 
 def _unseen_word_effect(train: Examples, rows: ScoredExamples) -> str:
     """Compare the accuracy on rows above the median share of unseen words with that on the others."""
-    known = drift.count_all_words(train.texts)
+    known = drift.count_words("\n".join(train.texts))
     counts = [drift.count_words(text) for text in rows.examples.texts]
     shares = np.array([sum(n for word, n in words.items() if word not in known) / max(1, words.total()) for words in counts])
     many = shares > np.median(shares)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 MISSPELT_SHARE = 0.2
 """Share of the words of four letters or more that are misspelt, at least one."""
@@ -29,11 +29,6 @@ def perturb(text: str, kind: str, seed: int = 0) -> str:
     """Return the perturbed text (see `KINDS`). It depends only on the text, the kind and the seed."""
     key = f"{seed}/{kind}/{text}".encode("utf-8", "surrogatepass")  # JSON may hold unpaired surrogates
     return KINDS[kind](text, random.Random(key))  # noqa: S311 - not for security
-
-
-def perturb_all(texts: Sequence[str], kind: str, seed: int = 0) -> list[str]:
-    """Perturb every text."""
-    return [perturb(text, kind, seed) for text in texts]
 
 
 def _misspell(text: str, rng: random.Random, change: Callable[[str, random.Random], str]) -> str:

@@ -22,6 +22,7 @@ from loralab.errors import LoralabError
 from loralab.inference.onnx_model import ONNX, OnnxClassifier
 from loralab.inference.prediction_files import (
     CsvWriter,
+    InputRows,
     JsonLinesWriter,
     OutputFormat,
     PredictionInput,
@@ -32,7 +33,6 @@ from loralab.inference.prediction_files import (
     check_format,
     check_target,
     read_input,
-    texts_input,
 )
 from loralab.inference.submissions import SubmissionWriter, Template, choose_labels, labels_like, read_template
 from loralab.metrics import scores, softmax
@@ -154,18 +154,19 @@ class Classifier:
         if not list(self.model.head.parameters()):
             raise LoralabError("an ONNX model returns only logits: load the run with backend='native'")
         with device.thread_limit(self.threads):
-            features, logits = features_and_logits(self.model, self._encode(texts), last_linear(self.model.head))
+            features, logits = features_and_logits(self.model, self.encode(texts), last_linear(self.model.head))
         return self._predictions(logits), features
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the logits of each text, without the temperature: (n, classes) fp32."""
-        return self._logits(self._encode(texts))
+        return self._logits(self.encode(texts))
 
     def _logits(self, encoded: Encoded) -> npt.NDArray[np.float32]:
         with device.thread_limit(self.threads):
             return logits_of(self.model, encoded) if len(encoded) else np.zeros((0, len(self.classes)), dtype=np.float32)
 
-    def _encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, texts: Sequence[str]) -> Encoded:
+        """Clean and tokenize texts. Raises LoralabError for a value that is not a str."""
         if isinstance(texts, str):
             raise LoralabError("predict takes a list of texts, not one text: write predict([text])")
         for position, text in enumerate(texts):
@@ -185,10 +186,10 @@ class Classifier:
     def evaluate_file(self, path: str | Path, data: DataConfig | None = None) -> FileScores:
         """Score a labelled file, and return how it was read as well. Arguments and errors as in `read_labelled`."""
         examples, raw = self.read_labelled(path, data)
-        encoded, checks = self._encode(examples.texts), self.text_checks()
+        encoded, checks = self.encode(examples.texts), self.text_checks()
         checks.add(examples.texts, examples.rows.tolist(), encoded)
-        found = scores(self._logits(encoded), examples.require_labels(), self.classes)
-        return FileScores(found, raw.columns, raw.facts or {}, (*raw.notices, *checks.notices()))
+        result = scores(self._logits(encoded), examples.require_labels(), self.classes)
+        return FileScores(result, raw.columns, raw.facts or {}, (*raw.notices, *checks.notices()))
 
     def text_checks(self) -> TextChecks:
         """Return an empty collection of remarks on texts."""
@@ -198,7 +199,7 @@ class Classifier:
     def text_notices(self, texts: Sequence[str]) -> list[Notice]:
         """Return remarks on texts whose class says little about them."""
         checks = self.text_checks()
-        checks.add(texts, range(len(texts)), self._encode(texts))
+        checks.add(texts, range(len(texts)), self.encode(texts))
         return checks.notices()
 
     def predict_file(
@@ -231,7 +232,8 @@ class Classifier:
         output, target = check_format(format), local_path(out)
         template = read_template(output.template) if output.template else None
         check_target(target)
-        return self._write(texts_input(texts), target, output, template, lambda rows: None)
+        source = PredictionInput("the input", [InputRows(0, texts)])
+        return self._write(source, target, output, template, lambda rows: None)
 
     def _write(
         self,
@@ -245,7 +247,7 @@ class Classifier:
         with write_errors(target), atomic_write(target) as file:
             writer = self._writer(file, source, format, template)
             for rows in source.rows:
-                encoded = self._encode(rows.texts)
+                encoded = self.encode(rows.texts)
                 checks.add(rows.texts, range(rows.first, rows.first + len(rows.texts)), encoded)
                 writer.write(rows, self._predictions(self._logits(encoded)))
                 done += len(rows.texts)

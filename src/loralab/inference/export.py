@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from loralab.config import DataConfig
 from loralab.data.sources import load_source
-from loralab.data.tokenize import encode
-from loralab.data.types import Encoded, Examples
+from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed, suggest
 from loralab.inference.classifier import Classifier
-from loralab.inference.export_files import (
-    README,
-    TOKENIZER_CONFIG,
-    merged_readme,
-    only_loralab,
-    onnx_readme,
-    tokenizer_config,
-)
+from loralab.inference.onnx_model import INPUTS, ONNX, OnnxClassifier, quantize, to_onnx
 from loralab.model.bundle import load_bundle, save_bundle
 from loralab.model.checkpoints import read_json
 from loralab.model.interface import ClassifierModel
-from loralab.model.manifest import MANIFEST
+from loralab.model.manifest import MANIFEST, Manifest
 from loralab.model.peft_files import ADAPTER_CONFIG
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder, write_errors, write_json
+from loralab.storage.files import atomic_folder, write_json
 from loralab.training.scoring import logits_of
 
 FORMATS = ("merged", "peft", "onnx", "onnx-int8")
@@ -80,15 +73,13 @@ def export_run(run: Path, format: str, out: Path | None = None, *, base: str | N
     if not classifier.manifest.native:
         raise LoralabError(f"{run} uses Transformers and peft, which open {bundle} directly: it needs no export")
     texts = run_folder.read_test_texts(run, CHECKED_ROWS)[0] or load_source(DataConfig()).train.texts[:CHECKED_ROWS]
-    encoded = _encode(classifier, texts)
-    with write_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    encoded = classifier.encode(texts)
     with atomic_folder(target) as folder:
         reloaded = _WRITERS[format](classifier, bundle, folder, base)
         difference, agreement = check(classifier.model, reloaded, encoded, format)
         size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
         opens = format != "merged" or (folder / CONFIG).is_file()
-        remark = "" if opens else f"only loralab reads this folder: {only_loralab(classifier)}"
+        remark = "" if opens else f"only loralab reads this folder: {_restriction(classifier.manifest)}"
         result = Export(target, format, size, len(encoded), difference, agreement, remark)
         write_json(folder / run_folder.EXPORT_CHECK, {**dataclasses.asdict(result), "folder": str(target)})
     return result
@@ -117,12 +108,6 @@ def _batched_logits(model: ClassifierModel, encoded: Encoded, size: int) -> npt.
     return np.concatenate([logits_of(model, encoded, rows=rows) for rows in parts])
 
 
-def _encode(classifier: Classifier, texts: Sequence[str]) -> Encoded:
-    manifest = classifier.manifest
-    examples = Examples(list(texts), None, np.arange(len(texts)), classifier.classes)
-    return encode(examples, tokenizer=classifier.tokenizer, clean=manifest.clean, pad_id=manifest.dims.pad_id)
-
-
 def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
     model: Any = classifier.model
     manifest = dataclasses.replace(classifier.manifest, tuning="full")
@@ -133,8 +118,7 @@ def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None
         architecture = model.dims.architecture.classes[1]
         ids = {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
         write_json(folder / CONFIG, {**read_json(settings), "architectures": [architecture], "dtype": "float32", **ids})
-    write_json(folder / TOKENIZER_CONFIG, tokenizer_config(classifier))
-    (folder / README).write_text(merged_readme(classifier, (folder / CONFIG).is_file()), encoding="utf-8")
+    _write_usage(classifier, folder, "merged", "" if (folder / CONFIG).is_file() else _restriction(manifest))
     return load_bundle(folder)[0]
 
 
@@ -147,26 +131,46 @@ def _peft(classifier: Classifier, bundle: Path, folder: Path, base: str | None) 
 
 
 def _onnx(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
-    from loralab.inference.onnx_model import ONNX, OnnxClassifier, to_onnx
-
     model: Any = classifier.model
     to_onnx(model, folder / ONNX)
     for name in (MANIFEST, "tokenizer.json"):
         shutil.copyfile(bundle / name, folder / name)
-    write_json(folder / TOKENIZER_CONFIG, tokenizer_config(classifier))
-    (folder / README).write_text(onnx_readme(classifier), encoding="utf-8")
+    _write_usage(classifier, folder, "onnx")
     return OnnxClassifier(folder / ONNX)
 
 
 def _onnx_int8(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
-    from loralab.inference.onnx_model import ONNX, OnnxClassifier, quantize
-
     _onnx(classifier, bundle, folder, base)
     fp32 = folder / "fp32.onnx"
     (folder / ONNX).rename(fp32)
     quantize(fp32, folder / ONNX)
     fp32.unlink()
     return OnnxClassifier(folder / ONNX)
+
+
+def _restriction(manifest: Manifest) -> str:
+    """Return why Transformers has no class for a merged model."""
+    return f"Transformers has no classifier with pooling={manifest.pooling} and head={manifest.head}"
+
+
+def _write_usage(classifier: Classifier, folder: Path, format: str, restriction: str = "") -> None:
+    """Write a README, and tokenizer_config.json: Transformers then cuts texts where the run did, and makes no token_type_ids."""
+    manifest = classifier.manifest
+    max_length = min(manifest.max_length, manifest.dims.longest)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, "model_input_names": [*INPUTS]}
+    pad = classifier.tokenizer.id_to_token(manifest.dims.pad_id)
+    write_json(folder / "tokenizer_config.json", {**settings, **({"pad_token": pad} if pad else {})})
+    loader = PackageLoader("loralab.inference")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - Markdown
+    readme = environment.get_template("README.md.jinja").render(
+        format=format,
+        restriction=restriction,
+        temperature=f"{manifest.temperature:.6g}",
+        max_length=max_length,
+        clean=manifest.clean,
+        classes=manifest.classes,
+    )
+    (folder / "README.md").write_text(readme, encoding="utf-8")
 
 
 _WRITERS: dict[str, Callable[[Classifier, Path, Path, str | None], ClassifierModel]] = {

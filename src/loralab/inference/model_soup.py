@@ -14,7 +14,7 @@ from loralab.model.averaging import average
 from loralab.model.bundle import load_bundle, save_bundle
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import find_runs
-from loralab.storage.files import atomic_folder, write_errors, write_json
+from loralab.storage.files import atomic_folder, write_json
 
 SOUP = "soup.json"
 
@@ -54,8 +54,6 @@ def make_soup(
     names = [str(run) for run in members]
     model, manifest = average((load_bundle(run_folder.model_folder(run), base) for run in members), names, rank)
     tokenizer = _shared_tokenizer(members)
-    with write_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as folder:
         save_bundle(folder, model, manifest, tokenizer)
         texts, truths = run_folder.read_test_texts(members[0]) if _share_test_rows(members) else ([], [])

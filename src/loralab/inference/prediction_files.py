@@ -171,11 +171,6 @@ def read_input(path: Path, data: DataConfig, run: DataContract | None = None, pr
     return PredictionInput(str(path), rows, columns, tuple(first.columns), table, notices)
 
 
-def texts_input(texts: Sequence[str]) -> PredictionInput:
-    """Return texts as an input."""
-    return PredictionInput("the input", [InputRows(0, texts)])
-
-
 def _input_rows(chunks: Iterable[ColumnChunk], columns: Columns, path: Path) -> Iterator[InputRows]:
     first = 0
     for chunk in chunks:

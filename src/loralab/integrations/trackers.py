@@ -1,8 +1,4 @@
-"""Send a run to TensorBoard, Weights & Biases or MLflow.
-
-track/tensorboard    event files; `tensorboard --logdir runs` shows every run
-track/wandb          an offline run; with WANDB_MODE=online it is sent at once
-track/mlflow         a local store, unless MLFLOW_TRACKING_URI names another
+"""Send a run to TensorBoard, Weights & Biases or MLflow, into the folder track/TRACKER of the run unless the user names a server.
 
 Calls are synchronous: training waits for them. TensorBoard and wandb get every step. MLflow, which may be a remote server, gets its
 values in batches, at evaluations and at the end. A tracker that fails is reported once and switched off; training continues.
@@ -55,17 +51,15 @@ class Tracker:
     hint: str
     """How to view the run."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], first_step: int) -> None:
-        self.folder, self.name, self.settings = folder, folder.parent.parent.name, settings
+    def __init__(self, folder: Path, config: Config, first_step: int) -> None:
+        self.folder, self.name, self.config = folder, folder.parent.parent.name, config
         folder.mkdir(parents=True, exist_ok=True)
-        self.resumed = any(folder.iterdir())
         self.open(first_step)
 
-    def flat_settings(self) -> dict[str, str | int | float | bool]:
+    def settings(self) -> dict[str, str | int | float]:
         """Return the settings by dotted name, lists and None as JSON."""
-        sections = {key: value if isinstance(value, dict) else {"": value} for key, value in self.settings.items()}
-        flat = {f"{key}.{inner}".rstrip("."): item for key, section in sections.items() for inner, item in section.items()}
-        return {key: value if isinstance(value, str | int | float) else json.dumps(value) for key, value in flat.items()}
+        settings = self.config.flatten().items()
+        return {name: value if isinstance(value, str | int | float) else json.dumps(value) for name, value in settings}
 
     def run_id(self, create: Callable[[], str]) -> str:
         """Return the id that an earlier session stored, or create and store one."""
@@ -91,13 +85,14 @@ class TensorBoard(Tracker):
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self.hint = f"tensorboard --logdir {self.folder}"
+        resumed = any(self.folder.iterdir())
         self.file = (self.folder / f"events.out.tfevents.{time.time():.6f}.loralab").open("xb")
         self.writer, self.event = RecordWriter(self.file), Event
         self._write(file_version="brain.Event:2")
-        if self.resumed:  # readers drop the earlier values from this step on
+        if resumed:  # readers drop the earlier values from this step on
             self._write(step=first_step, session_log=SessionLog(status=SessionLog.START))
         else:
-            self._write(summary=hparams_pb(self.flat_settings(), trial_id=self.name))
+            self._write(summary=hparams_pb(self.settings(), trial_id=self.name))
 
     def _write(self, **content: Any) -> None:
         self.writer.write(self.event(wall_time=time.time(), **content).SerializeToString())
@@ -127,7 +122,7 @@ class Wandb(Tracker):
             resume="allow",
             mode=mode,  # type: ignore[arg-type]
             dir=str(self.folder.parent),  # wandb appends `wandb`
-            config=dict(self.settings),
+            config=self.config.model_dump(mode="json"),
             settings=wandb.Settings(silent=True, console="off"),
         )
 
@@ -163,7 +158,7 @@ class Mlflow(Tracker):
             for key in self.client.get_run(self.id).data.metrics:
                 self.last_steps[key] = max(metric.step for metric in self.client.get_metric_history(self.id, key))
         else:
-            self.client.log_batch(self.id, params=[Param(key, str(value)) for key, value in self.flat_settings().items()])
+            self.client.log_batch(self.id, params=[Param(key, str(value)) for key, value in self.settings().items()])
 
     def _create(self) -> str:
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "loralab")
@@ -193,28 +188,23 @@ KINDS: Mapping[str, type[Tracker]] = {"tensorboard": TensorBoard, "wandb": Wandb
 """Trackers by name, which is also the name of their package."""
 
 
-def open_trackers(names: Iterable[str], config: Config, run_folder: Path) -> Trackers:
-    """Return the trackers of a run: a context manager with `listeners` for run_training and `finish` for its result.
+class Trackers(contextlib.AbstractContextManager["Trackers"]):
+    """The trackers of one run. They are closed when the context ends, also after an error.
 
-    Raises LoralabError for an unknown name or a package that is not installed. Nothing is written before the first event.
+    Give `listeners` to `run_training`, and its result to `finish`. Nothing is written before the first event.
+    Raises LoralabError for an unknown name or a package that is not installed.
     """
-    names = tuple(dict.fromkeys(names))
-    for name in names:
-        if name not in KINDS:
-            raise LoralabError(f"there is no tracker {name!r}{suggest(name, KINDS)}; valid: {', '.join(KINDS)}")
-        with _environment(KINDS[name].environment):
-            import_optional(name, "track")
-    return Trackers(names, config.model_dump(mode="json"), run_folder)
 
-
-class Trackers:
-    """The trackers of one run. They are closed when the context ends, also after an error."""
-
-    def __init__(self, names: Iterable[str], settings: Mapping[str, Any], run_folder: Path) -> None:
+    def __init__(self, names: Iterable[str], config: Config, run_folder: Path) -> None:
         self._folders = {name: run_folder / TRACK / name for name in names}
-        self._settings = settings
+        for name in self._folders:
+            if name not in KINDS:
+                raise LoralabError(f"there is no tracker {name!r}{suggest(name, KINDS)}; valid: {', '.join(KINDS)}")
+            with _environment(KINDS[name].environment):
+                import_optional(name, "track")
+        self._config = config
         self._opened: dict[str, Tracker] = {}
-        self._metric_names: dict[str, str] = {}
+        self._keys: dict[str, str] = {}  # by the metric's name
         self._complete = False
         self.listeners: list[Listener] = [self.listen] if self._folders else []
 
@@ -237,9 +227,6 @@ class Trackers:
         """Return how to view the run, one line for each tracker that has worked."""
         return [tracker.hint for tracker in self._opened.values()]
 
-    def __enter__(self) -> Trackers:
-        return self
-
     def __exit__(self, *error: object) -> None:
         self._try_each(self._opened, lambda name: self._opened[name].close(self._complete))
 
@@ -250,7 +237,7 @@ class Trackers:
         def log(name: str) -> None:
             if name not in self._opened:
                 with _environment(KINDS[name].environment):
-                    self._opened[name] = KINDS[name](self._folders[name], self._settings, step)
+                    self._opened[name] = KINDS[name](self._folders[name], self._config, step)
             self._opened[name].log(values, step, flush)
 
         self._try_each(self._folders, log)
@@ -270,10 +257,6 @@ class Trackers:
 
     def _metric_name(self, group: str, key: str) -> str:
         """Return a name that every tool accepts and no other metric has, such as `validation/f1_Sci-Tech` for `f1:Sci/Tech`."""
-        raw = f"{group}/{key}"
-        if raw not in self._metric_names:
-            name = f"{group}/" + re.sub(r"[^\w-]", "_", key.replace("/", "-"))[:_MAX_NAME]
-            candidates = chain([name], (f"{name}_{number}" for number in count(2)))
-            taken = self._metric_names.values()
-            self._metric_names[raw] = next(candidate for candidate in candidates if candidate not in taken)
-        return self._metric_names[raw]
+        name = f"{group}/" + re.sub(r"[^\w-]", "_", key.replace("/", "-"))[:_MAX_NAME]
+        candidates = chain([name], (f"{name}_{number}" for number in count(2)))
+        return next(candidate for candidate in candidates if self._keys.setdefault(candidate, key) == key)

@@ -96,8 +96,13 @@ def paired_bootstrap(
     batch = max(1, _MAX_DRAWS // n)
     sizes = [min(batch, resamples - done) for done in range(0, resamples, batch)]  # scipy.stats.bootstrap takes three times as long
     means = np.concatenate([differences[random.integers(0, n, (size, n))].mean(axis=1) for size in sizes])
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(differences.mean()), float(high))
+    return percentile_interval(float(differences.mean()), means, level)
+
+
+def percentile_interval(estimate: float, draws: Floats | list[float], level: float) -> Interval:
+    """Return an estimate with the central `level` of its bootstrap draws."""
+    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), estimate, float(high))
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loralab.errors import LoralabError
-from loralab.stats.intervals import RESAMPLES, Floats, Interval
+from loralab.stats.intervals import RESAMPLES, Floats, Interval, percentile_interval
 
 FEWEST_SIZES = 3
 """The law has three parameters, so three sizes leave no degree of freedom; use four or more."""
@@ -90,17 +90,11 @@ def law_intervals(
     curve = _curve(rows, errors, weights)
     law = _solve(curve.sizes, curve.means[None], curve.weights)[0]
     laws = _solve(curve.sizes, _resampled(curve, resamples, np.random.default_rng(seed)), curve.weights)
-    ends = (1 - level) / 2, (1 + level) / 2
-
-    def interval(estimate: float, draws: list[float]) -> Interval:
-        low, high = np.quantile(draws, ends)
-        return Interval(float(low), estimate, float(high))
-
     predictions = np.array([resampled.predict(at) for resampled in laws])
     return LawIntervals(
-        interval(law.c, [resampled.c for resampled in laws]),
-        interval(law.b, [resampled.b for resampled in laws]),
-        tuple(interval(float(law.predict(n)), list(predictions[:, i])) for i, n in enumerate(at)),
+        percentile_interval(law.c, [resampled.c for resampled in laws], level),
+        percentile_interval(law.b, [resampled.b for resampled in laws], level),
+        tuple(percentile_interval(float(law.predict(n)), predictions[:, i], level) for i, n in enumerate(at)),
     )
 
 
@@ -138,11 +132,8 @@ def hold_out_last(
         return HoldOut(last, law, measured, predicted, None, None)
     draws = _resampled(curve, resamples, np.random.default_rng(seed))
     predictions = np.array([resampled.predict(last) for resampled in _solve(sizes, draws[:, :-1], curve.weights[:-1])])
-    ends = (1 - level) / 2, (1 + level) / 2
-    low, high = np.quantile(predictions, ends)
-    gap_low, gap_high = np.quantile(draws[:, -1] - predictions, ends)
-    gap = Interval(float(gap_low), measured - predicted, float(gap_high))
-    return HoldOut(last, law, measured, predicted, Interval(float(low), predicted, float(high)), gap)
+    gap = percentile_interval(measured - predicted, draws[:, -1] - predictions, level)
+    return HoldOut(last, law, measured, predicted, percentile_interval(predicted, predictions, level), gap)
 
 
 @dataclass(frozen=True)

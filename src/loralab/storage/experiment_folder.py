@@ -114,17 +114,9 @@ def remove_experiment(folder: Path) -> None:
 
 def write_experiment(folder: Path, spec: ExperimentSpec, records: Iterable[TrialRecord]) -> None:
     """Write the question and every trial planned so far, atomically."""
-    content = {
-        "kind": spec.kind,
-        "question": spec.question,
-        "recipes": [*spec.recipes],
-        "fixed": [*spec.fixed],
-        "varied": {name: [*values] for name, values in spec.varied.items()},
-        "trials": [asdict(record) for record in records],
-    }
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / EXPERIMENT, content)
+    write_json(folder / EXPERIMENT, {**asdict(spec), "trials": [asdict(record) for record in records]})
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -132,13 +124,9 @@ def read_experiment(folder: Path) -> Experiment:
     path = folder / EXPERIMENT
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-        spec = ExperimentSpec(
-            content["kind"], content["question"], tuple(content["recipes"]), tuple(content["fixed"]), dict(content["varied"])
-        )
-        records = tuple(
-            TrialRecord(t["name"], dict(t["factors"]), t["fingerprint"], t["failure"], t["pruned"], t["run"])
-            for t in content["trials"]
-        )
+        records = tuple(TrialRecord(**{**record, "factors": dict(record["factors"])}) for record in content.pop("trials"))
+        lists = {name: tuple(content[name]) for name in ("recipes", "fixed")}
+        spec = ExperimentSpec(**{**content, **lists, "varied": dict(content["varied"])})
     except FileNotFoundError as error:
         raise LoralabError(f"{folder} is not an experiment: it has no {EXPERIMENT}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -48,12 +48,13 @@ def atomic_write(path: Path) -> Iterator[IO[str]]:
 
 @contextlib.contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that replaces `folder` when the block ends without an error.
+    """Yield an empty folder that replaces `folder` when the block ends without an error. Parent folders are created.
 
     Raises RunFailed if the folder cannot be written. An OSError of the block that has another cause, such as a file that cannot be
     read, passes unchanged.
     """
     with write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     old = temporary.with_name(f"{temporary.name}.old")
     try:

@@ -162,8 +162,6 @@ def create(
     versions = {package: metadata.version(package) for package in ("loralab", "torch", "tokenizers", "safetensors", "numpy")}
     machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
     environment = {"versions": versions, "machine": machine, **facts}
-    with write_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as temporary:
         (temporary / CONFIG).write_text(config.to_yaml() + END_OF_SETTINGS, encoding="utf-8")
         (temporary / DATA).write_text(json.dumps(data or {}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
