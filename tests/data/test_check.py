@@ -114,6 +114,16 @@ def test_lines_are_those_of_the_file(tmp_path: Path, name: str, write: Any, line
     assert [found["lines"] for found in report.as_dict()["findings"] if found["rows"]] == [[line]]
 
 
+@pytest.mark.parametrize(
+    "text", ['{"text": ["a", "", "c", "d"],\n "label":\n ["x", "y", "x", "y"]\n}', '[\n{"text": ""}, {"text": "b"}\n]']
+)
+def test_lines_of_a_json_document_are_not_rows(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.json").write_text(text, encoding="utf-8")
+    (report,) = check_source(DataConfig(source=str(tmp_path / "rows.json"), clean=()))
+    assert report.lines is None
+    assert any("empty" in finding.message for finding in report.findings)
+
+
 def test_lines_of_a_workbook_and_of_parquet(tmp_path: Path) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     rows = good()

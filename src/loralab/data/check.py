@@ -39,6 +39,7 @@ from loralab.data.text_findings import (
     shared_findings,
     text_findings,
 )
+from loralab.data.tokenize import tokenizer_remarks
 from loralab.data.types import Notice
 from loralab.errors import LoralabError
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
@@ -245,7 +246,8 @@ def _measure(texts: Sequence[str], data: DataConfig, base: str) -> tuple[TextLen
         return lengths, [replace(_refusal(str(error)), fix="correct model.base, or download the encoder first")]
     longest = checkpoint.dims.longest
     lengths = TextLengths(tuple(measured.lengths.tolist()), "tokens", base, min(data.max_length, longest))
-    return lengths, length_findings(measured, base, data.max_length, longest)
+    remarks = [Notice(remark, severity="warning") for remark in tokenizer_remarks(checkpoint.folder)]
+    return lengths, [*remarks, *length_findings(measured, base, data.max_length, longest)]
 
 
 def _is_step(step: str) -> bool:
