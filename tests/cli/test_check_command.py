@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -136,3 +138,14 @@ def test_markup_in_texts_and_names_is_printed_as_it_is() -> None:
     out = done("check", "rows.csv")
     for part in ("[/INST] &amp;", "[red]World[/x]", "[bold]text"):
         assert part in out
+
+
+def test_a_pipe_is_read_once_and_named() -> None:
+    write_csv(Path("rows.csv"), [*topics(12), ("", "World")])
+    command = f"{shlex.quote(sys.executable)} -m loralab check {{}}"
+    for pipe in ("/dev/stdin < <(cat rows.csv)", "<(cat rows.csv)", "rows.csv --test <(cat rows.csv)"):
+        answer = subprocess.run(["bash", "-c", command.format(pipe)], capture_output=True, text=True, timeout=120)
+        assert (answer.returncode, answer.stderr) == (0, ""), pipe
+        assert "row 48 (line 50)" in answer.stdout
+        assert "/dev/" in answer.stdout
+        assert "/tmp" not in answer.stdout

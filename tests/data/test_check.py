@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from loralab.config import DataConfig
-from loralab.data.check import check_source, reading_settings_of
+from loralab.data.check import check_source
 from loralab.data.columns import Columns
 from loralab.data.data_report import DataReport
 from loralab.data.splits import load_splits
@@ -316,7 +316,7 @@ def test_how_a_file_is_read_is_reported(tmp_path: Path) -> None:
     assert "spellings of one class: 'No' (20), 'no' (20)" in str(report.findings)
     assert report.classes == {"No": 40, "yes": 20}
     assert [*report.values["No"]] == ["No", "no"]
-    assert reading_settings_of(report) == {"delimiter": ";", "encoding": "cp1252"}
+    assert report.reading_settings() == {"delimiter": ";", "encoding": "cp1252"}
 
 
 @pytest.mark.parametrize(
