@@ -76,6 +76,21 @@ def test_a_proposed_fix_works_when_pasted() -> None:
     assert "escaped" not in json.dumps(report["findings"])
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("No", "no", "yes"), ("Very good", "very good", "bad"), ("Home, garden", "home, garden", "R&D"), ("it's", "It's", "[x]")],
+)
+def test_the_setting_that_keeps_spellings_apart_works_when_pasted(names: tuple[str, ...]) -> None:
+    write_csv(Path("rows.csv"), [(text, names[i % 3]) for i, (text, _) in enumerate(topics(12))])
+    (report,) = json.loads(done("check", "rows.csv", "--json"))
+    (finding,) = [finding for finding in report["findings"] if "spellings of one class" in finding["message"]]
+    assert len(report["classes"]) == 2
+    assert len(finding["rows"]) == 16
+    (setting,) = shlex.split(finding["fix"].removesuffix(" keeps them apart"))
+    (report,) = json.loads(done("check", "rows.csv", setting, "--json"))
+    assert {*report["classes"]} == {*names}
+
+
 def test_settings_of_the_file_count() -> None:
     write_csv(Path("rows.csv"), [(text + " word" * 40, label) for text, label in topics(12)])
     assert "longer than" not in done("check", "rows.csv")
