@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
+import shlex
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -28,6 +30,11 @@ def suggest(word: str, valid: Iterable[str]) -> str:
     """Return `"; did you mean 'rank'?"` for the closest of `valid`, or an empty string if none is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def python_command(code: str) -> str:
+    """Return the line that runs `code` in a shell. Double quotes suit every shell; they do not where the code has `$` or quotes."""
+    return f'python -c "{code}"' if not re.search(r'["$`\\\\!%]', code) else f"python -c {shlex.quote(code)}"
 
 
 def import_optional(package: str, extra: str) -> ModuleType:

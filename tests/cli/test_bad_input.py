@@ -298,24 +298,23 @@ def test_same_settings_without_the_mistake_train(here: Path, tiny: Path) -> None
     assert Path("runs", "good-s42", "scores.json").is_file()
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "missing file",
-        "empty file",
-        "header alone",
-        "ragged row",
-        "not text",
-        "two encodings",
-        "unknown ending",
-        "cut gzip",
-        "cut parquet",
-        "broken line",
-    ],
+ABOUT_THE_MODEL = (
+    "unknown target",
+    "unknown layer",
+    "layers backwards",
+    "layers that are none",
+    "over the budget",
+    "budget below the head",
 )
-def test_check_of_an_unreadable_file(here: Path, name: str) -> None:
-    source, *_ = BAD_DATA[name][0](here)
-    assert source in refused("check", source)
+
+
+@pytest.mark.parametrize("case", [case for case in BAD_DATA if case not in ABOUT_THE_MODEL])
+def test_check_refuses_what_training_refuses(here: Path, case: str) -> None:
+    prepare, said = BAD_DATA[case]
+    answer = invoke("check", *prepare(here))
+    assert (answer.code, "Traceback" in answer.err) == (2, False), answer
+    words = " ".join((answer.out + answer.err).split())
+    assert any(part[:28] in words for part in said), words  # the fix is apart
 
 
 def test_check_reports_what_training_refuses(here: Path) -> None:

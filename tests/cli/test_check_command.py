@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,6 +76,21 @@ def test_a_proposed_fix_works_when_pasted() -> None:
     assert "escaped" not in json.dumps(report["findings"])
 
 
+@pytest.mark.parametrize(
+    "names",
+    [("No", "no", "yes"), ("Very good", "very good", "bad"), ("Home, garden", "home, garden", "R&D"), ("it's", "It's", "[x]")],
+)
+def test_the_setting_that_keeps_spellings_apart_works_when_pasted(names: tuple[str, ...]) -> None:
+    write_csv(Path("rows.csv"), [(text, names[i % 3]) for i, (text, _) in enumerate(topics(12))])
+    (report,) = json.loads(done("check", "rows.csv", "--json"))
+    (finding,) = [finding for finding in report["findings"] if "spellings of one class" in finding["message"]]
+    assert len(report["classes"]) == 2
+    assert len(finding["rows"]) == 16
+    (setting,) = shlex.split(finding["fix"].removesuffix(" keeps them apart"))
+    (report,) = json.loads(done("check", "rows.csv", setting, "--json"))
+    assert {*report["classes"]} == {*names}
+
+
 def test_settings_of_the_file_count() -> None:
     write_csv(Path("rows.csv"), [(text + " word" * 40, label) for text, label in topics(12)])
     assert "longer than" not in done("check", "rows.csv")
@@ -136,3 +153,14 @@ def test_markup_in_texts_and_names_is_printed_as_it_is() -> None:
     out = done("check", "rows.csv")
     for part in ("[/INST] &amp;", "[red]World[/x]", "[bold]text"):
         assert part in out
+
+
+def test_a_pipe_is_read_once_and_named() -> None:
+    write_csv(Path("rows.csv"), [*topics(12), ("", "World")])
+    command = f"{shlex.quote(sys.executable)} -m loralab check {{}}"
+    for pipe in ("/dev/stdin < <(cat rows.csv)", "<(cat rows.csv)", "rows.csv --test <(cat rows.csv)"):
+        answer = subprocess.run(["bash", "-c", command.format(pipe)], capture_output=True, text=True, timeout=120)
+        assert (answer.returncode, answer.stderr) == (0, ""), pipe
+        assert "row 48 (line 50)" in answer.stdout
+        assert "/dev/" in answer.stdout
+        assert "/tmp" not in answer.stdout

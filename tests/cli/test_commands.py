@@ -522,6 +522,18 @@ def test_init_writes_settings_for_the_file(tmp_path: Path, monkeypatch: pytest.M
     assert facts["data"][0]["rows"] == 160
 
 
+def test_init_of_files_without_a_header_that_the_reader_knows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("classes.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
+    rows = [(str(CLASSES.index(label) + 1), "A title", text) for text, label in topics(12)]
+    write_csv(Path("train.csv"), rows[1:], rows[0])
+    done("init", "train.csv", "--out", "rows.yaml")
+    (report,) = json.loads(done("check", "rows.yaml", "--json"))
+    assert report["rows"] == 48
+    assert report["columns"]["text"] == ["title", "description"]
+    assert {*report["classes"]} == {*CLASSES}
+
+
 def test_init_writes_how_the_file_is_read_and_the_given_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     rows = [(f"it’s {text}", label) for text, label in topics(12)]

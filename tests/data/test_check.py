@@ -14,7 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from loralab.config import DataConfig
-from loralab.data.check import check_source, reading_settings_of
+from loralab.data.check import check_source
 from loralab.data.columns import Columns
 from loralab.data.data_report import DataReport
 from loralab.data.splits import load_splits
@@ -112,6 +112,16 @@ def test_lines_are_those_of_the_file(tmp_path: Path, name: str, write: Any, line
     (finding,) = [finding for finding in report.findings if finding.rows]
     assert report.lines_of(finding.rows) == [line]
     assert [found["lines"] for found in report.as_dict()["findings"] if found["rows"]] == [[line]]
+
+
+@pytest.mark.parametrize(
+    "text", ['{"text": ["a", "", "c", "d"],\n "label":\n ["x", "y", "x", "y"]\n}', '[\n{"text": ""}, {"text": "b"}\n]']
+)
+def test_lines_of_a_json_document_are_not_rows(tmp_path: Path, text: str) -> None:
+    (tmp_path / "rows.json").write_text(text, encoding="utf-8")
+    (report,) = check_source(DataConfig(source=str(tmp_path / "rows.json"), clean=()))
+    assert report.lines is None
+    assert any("empty" in finding.message for finding in report.findings)
 
 
 def test_lines_of_a_workbook_and_of_parquet(tmp_path: Path) -> None:
@@ -306,7 +316,7 @@ def test_how_a_file_is_read_is_reported(tmp_path: Path) -> None:
     assert "spellings of one class: 'No' (20), 'no' (20)" in str(report.findings)
     assert report.classes == {"No": 40, "yes": 20}
     assert [*report.values["No"]] == ["No", "no"]
-    assert reading_settings_of(report) == {"delimiter": ";", "encoding": "cp1252"}
+    assert report.reading_settings() == {"delimiter": ";", "encoding": "cp1252"}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any, NoReturn
@@ -204,6 +207,19 @@ def test_a_checkpoint_without_safetensors_says_so(base: Path) -> None:
     (base / "model.safetensors").rename(base / "pytorch_model.bin")
     with pytest.raises(LoralabError, match=r"has no model\.safetensors.*safetensors only"):
         ours(base)
+
+
+def test_the_printed_command_converts_an_older_checkpoint(base: Path) -> None:
+    weights = load_file(base / "model.safetensors")
+    torch.save(weights, base / "pytorch_model.bin")
+    (base / "model.safetensors").unlink()
+    with pytest.raises(LoralabError) as error:
+        ours(base)
+    _, *command = shlex.split(str(error.value).splitlines()[-1])
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    converted = load_file(base / "model.safetensors")
+    assert all(torch.equal(converted[name], tensor) for name, tensor in weights.items())
+    ours(base)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from loralab.cli.display import list_names
 from loralab.config import Config
 from loralab.config.yaml_core import parse_yaml
-from loralab.data.check import reading_settings_of
 from loralab.data.data_report import DataReport
 
 MAX_CLASSES = 20
@@ -38,7 +37,7 @@ def settings_file(config: Config, reports: Sequence[DataReport], target: Path) -
     environment.filters |= {"quote": shlex.quote, "scalar": _scalar, "list_of_scalars": _list}
     classes = reports[0].classes
     others = {section: _others(config, section) for section in _SHOWN}
-    others["data"] = {**others["data"], **reading_settings_of(reports[0])}
+    others["data"] = {**others["data"], **reports[0].reading_settings()}
     return environment.get_template("settings.yaml.jinja").render(
         source=config.data.source,
         files={report.part: report for report in reports},

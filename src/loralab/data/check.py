@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from shlex import quote
-from typing import Any
 
 from loralab.config import DataConfig
+from loralab.data.archives import unpacked
 from loralab.data.augment import check_techniques
 from loralab.data.clean import check_steps
 from loralab.data.columns import USUAL_NAMES, Columns, label_candidates, text_candidates
@@ -39,6 +40,7 @@ from loralab.data.text_findings import (
     shared_findings,
     text_findings,
 )
+from loralab.data.tokenize import tokenizer_remarks
 from loralab.data.types import Notice
 from loralab.errors import LoralabError
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
@@ -93,6 +95,33 @@ def check_source(data: DataConfig, base: str = "minilm", verify: Verify | None =
     Everything that training does with rows and labels is done, so what it refuses is an error here. base: the encoder whose
     tokenizer measures the texts. Raises LoralabError only if a file cannot be read or its columns cannot be found.
     """
+    with _copied_pipes(data) as (files, pipes):
+        return [_with_names(report, pipes) for report in _reports(files, base, verify)]
+
+
+@contextmanager
+def _copied_pipes(data: DataConfig) -> Iterator[tuple[DataConfig, dict[str, str]]]:
+    """Yield settings with copies in place of pipes, which can be read once only, and the pipe of each copy."""
+    settings = {name: getattr(data, name) for name in ("source", "validation", "test")}
+    paths = {name: Path(value).expanduser() for name, value in settings.items() if isinstance(value, str)}
+    pipes = {name: path for name, path in paths.items() if path.exists() and not path.is_file() and not path.is_dir()}
+    with ExitStack() as stack:
+        copies = {name: str(stack.enter_context(unpacked(path))[0]) for name, path in pipes.items()}
+        yield data.model_copy(update=copies), {copy: str(pipes[name]) for name, copy in copies.items()}
+
+
+def _with_names(report: DataReport, pipes: Mapping[str, str]) -> DataReport:
+    """Return a report that names the pipes, not their copies."""
+    for copy, pipe in pipes.items():
+        notices, findings = (
+            tuple(replace(own, message=own.message.replace(copy, pipe), fix=own.fix.replace(copy, pipe)) for own in group)
+            for group in (report.notices, report.findings)
+        )
+        report = replace(report, path=Path(str(report.path).replace(copy, pipe)), notices=notices, findings=findings)
+    return report
+
+
+def _reports(data: DataConfig, base: str, verify: Verify | None) -> list[DataReport]:
     parts = find_parts(data.source)
     files = [_training_file(parts.train, parts.notices, data)]
     run = contract(files[0].raw, files[0].table)
@@ -155,7 +184,7 @@ def _report(file: _File, earlier: Sequence[_File], data: DataConfig, base: str, 
     for other in earlier:
         own, name = (raw.texts, classes), "training" if other.part == "train" else other.part
         found += shared_findings(own, (other.raw.texts, other.classes), name)
-    found += _decisions(file, training, found)
+    found += _decisions(file, training)
     order = ("error", "warning")
     return DataReport(
         part=file.part,
@@ -177,7 +206,7 @@ def _report(file: _File, earlier: Sequence[_File], data: DataConfig, base: str, 
     )
 
 
-def _decisions(file: _File, training: _Training, found: Sequence[Notice]) -> list[Notice]:
+def _decisions(file: _File, training: _Training) -> list[Notice]:
     """Return what training decides about a part, or that it refuses the source."""
     decided = list(file.decided if training.decided is None else training.decided.get(file.part, ()))
     if file.part != "train":
@@ -245,7 +274,8 @@ def _measure(texts: Sequence[str], data: DataConfig, base: str) -> tuple[TextLen
         return lengths, [replace(_refusal(str(error)), fix="correct model.base, or download the encoder first")]
     longest = checkpoint.dims.longest
     lengths = TextLengths(tuple(measured.lengths.tolist()), "tokens", base, min(data.max_length, longest))
-    return lengths, length_findings(measured, base, data.max_length, longest)
+    remarks = [Notice(remark, severity="warning") for remark in tokenizer_remarks(checkpoint.folder)]
+    return lengths, [*remarks, *length_findings(measured, base, data.max_length, longest)]
 
 
 def _is_step(step: str) -> bool:
@@ -293,11 +323,3 @@ def _suspicious(
     }
     reasons |= dict.fromkeys(conflicts, "this text also occurs with another label")
     return [SuspiciousLabel(row, str(labels[row]), texts[row], reasons[row]) for row in sorted(reasons)[:MAX_SUSPICIOUS]]
-
-
-def reading_settings_of(report: DataReport) -> dict[str, Any]:
-    """Return the settings that read a file as it was read, unless they are the usual: UTF-8, a header, its suffix's delimiter."""
-    facts, default = report.reading, "\t" if {".tsv", ".tab"} & {*report.path.suffixes} else ","
-    usual = {"delimiter": (default, None), "encoding": ("utf-8", "utf-8-sig", None), "header": (True, None)}
-    found = {name: facts.get(name) for name in usual if facts.get(name) not in usual[name]}
-    return {name: "tab" if value == "\t" else value for name, value in found.items()}

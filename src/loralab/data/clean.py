@@ -70,6 +70,8 @@ def escapes(text: str) -> str:
     """
     if "\\" in text:
         text = _restore_backslashes(text)
+    if ";" not in text:
+        return text
     first, *rest = text.split(";")
     done, quotes, closing = list(first), first.count('"'), len(_CLOSING_APOSTROPHE.findall(text))
     # A restored character can complete another entity, so test the end of the output after every `;`.

@@ -85,6 +85,21 @@ class DataReport:
         """Whether training refuses the data."""
         return any(finding.severity == "error" for finding in self.findings)
 
+    def reading_settings(self) -> dict[str, Any]:
+        """Return the settings that read the file as it was read, unless they are the usual: UTF-8, a header, its delimiter.
+
+        `header` is left out where a file without one has names: the published AG News files, which the reader knows.
+        """
+        named = not all(name.startswith("column") for name in self.columns.text)
+        default = "\t" if {".tsv", ".tab"} & {*self.path.suffixes} else ","
+        usual = {
+            "delimiter": (default, None),
+            "encoding": ("utf-8", "utf-8-sig", None),
+            "header": (True, None, *([False] if named else [])),
+        }
+        found = {name: self.reading.get(name) for name in usual if self.reading.get(name) not in usual[name]}
+        return {name: "tab" if value == "\t" else value for name, value in found.items()}
+
     def lines_of(self, rows: Sequence[int]) -> list[int]:
         """Return the lines of rows, as an editor counts them from 1; empty if they are not known."""
         return [] if self.lines is None else [self.lines[row] for row in rows]

@@ -10,7 +10,7 @@ from itertools import combinations
 from shlex import quote
 
 from loralab.data.columns import list_names
-from loralab.data.labels import HIDDEN, ClassTable
+from loralab.data.labels import HIDDEN, ClassTable, classes_setting
 from loralab.data.types import MAX_LISTED, Notice, count_of
 from loralab.errors import suggest
 
@@ -30,7 +30,7 @@ def label_findings(labels: Sequence[str | None], other_column: str = "") -> list
     counts = Counter(label for label in labels if label is not None)
     if len(counts) > MAX_CLASSES and len(counts) > sum(counts.values()) / MIN_CLASS_ROWS:
         message = f"{len(counts):,} different labels in {count_of(sum(counts.values()), 'row')}"
-        fix = other_column or "if this is not the label column, name it with data.label=COLUMN"
+        fix = f"if this is not the label column, write {other_column or 'data.label=COLUMN'}"
         return [Notice(message, (), fix, "warning")]
     rows = defaultdict[str, list[int]](list)
     for row, label in enumerate(labels):
@@ -105,8 +105,7 @@ def _several(counts: Mapping[str, int], rows: Mapping[str, Sequence[int]]) -> It
         fix = "keep one label per text, or train on one column per label: loralab learns one label per text"
         yield Notice(message, tuple(sorted(row for name in several for row in rows[name])), fix, "warning")
     elif divided:
-        example = ",".join(f'"{name}"' if name in divided else name for name in [*counts][:2])
-        fix = f"in settings, write names as a list: {quote(f'data.classes=[{example}, ...]')}"
+        fix = f"in settings, write a list: {classes_setting([*counts])}"
         marks = "line breaks" if any("\n" in name for name in divided) else "commas or the like"
         yield Notice(f"class names with {marks}: {list_names([*divided])}", (), fix)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import unicodedata
@@ -9,13 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from shlex import quote
 from typing import Any
 
 import numpy as np
 
 from loralab.data.clean import replace_surrogates
 from loralab.data.columns import list_names
-from loralab.data.types import Ints, Notice, list_rows
+from loralab.data.types import MAX_LISTED, Ints, Notice, list_rows
 from loralab.errors import LoralabError, suggest
 
 MISSING_WORDS = frozenset(("nan", "none", "na", "n/a", "null", "#n/a", "-", "?", "<na>", "nat", "missing"))
@@ -130,9 +132,19 @@ def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]
     notices = []
     if merged := {name: values for name, values in named.items() if len(values) > 1}:
         spellings = "; ".join(f"{', '.join(f'{value!r} ({counts[value]})' for value in merged[name])}" for name in [*merged][:4])
-        fix = "" if whole else f"data.classes={','.join(sorted(counts, key=natural_key)[:8])} keeps them apart"
-        notices.append(Notice(f"spellings of one class: {spellings}", fix=fix, severity="warning"))
+        fix = "" if whole else f"{classes_setting(sorted(counts, key=natural_key))} keeps them apart"
+        rarer = {value for values in merged.values() for value in values[1:]}
+        rows = tuple(row for row, label in enumerate(labels) if label in rarer)
+        notices.append(Notice(f"spellings of one class: {spellings}", rows, fix, "warning"))
     return ClassTable(tuple(order), tuple(named[name] for name in order)), notices
+
+
+def classes_setting(names: Sequence[str]) -> str:
+    """Return the setting that names classes, quoted for a shell; its form if they are many."""
+    if len(names) > MAX_LISTED:
+        return "data.classes=NAME,NAME,... with each spelling"
+    plain = not any(set(name) & set(",'\"[]{}\n") for name in names)
+    return quote(f"data.classes={','.join(names) if plain else json.dumps(names, ensure_ascii=False)}")
 
 
 def name_classes(labels: Sequence[str | None], names: Sequence[str], where: str) -> tuple[ClassTable, list[Notice]]:

@@ -29,7 +29,7 @@ def row_lines(path: Path, facts: Mapping[str, Any], data: DataConfig, rows: int)
         if kind == "csv":
             lines = [*_record_lines(file, facts, data)]
         elif kind in ("json", "jsonl", "fasttext"):
-            lines = [*_filled_lines(file, facts)]
+            lines = [*_filled_lines(file, facts, start="" if kind == "fasttext" else "{")]
         elif kind == "xlsx":
             lines = [*_sheet_lines(file, inner)]
     lines = lines[bool(facts.get("header")) :]
@@ -48,9 +48,14 @@ def _record_lines(file: Path, facts: Mapping[str, Any], data: DataConfig) -> Ite
                 yield first
 
 
-def _filled_lines(file: Path, facts: Mapping[str, Any]) -> Iterator[int]:
+def _filled_lines(file: Path, facts: Mapping[str, Any], start: str) -> Iterator[int]:
+    """Yield the numbers of lines that are not blank, up to one that begins otherwise than a row."""
     with open_text(file, facts["encoding"]) as text:
-        yield from (number for number, line in enumerate(text, 1) if line.strip())
+        for number, line in enumerate(text, 1):
+            if line.strip():
+                if not line.lstrip().startswith(start):
+                    return
+                yield number
 
 
 def _sheet_lines(file: Path, sheet: str) -> Iterator[int]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 
 from loralab.data.clean import clean_text, replace_surrogates
 from loralab.data.types import Encoded, Examples, TextFacts
-from loralab.errors import LoralabError
+from loralab.errors import LoralabError, python_command
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -165,9 +163,8 @@ def _no_tokenizer(folder: Path) -> str:
         return f"{folder}: {name} has no tokenizer.json in Transformers, and loralab reads no other form: use another encoder"
     path = str(folder)
     code = f"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained({path!r}).save_pretrained({path!r})"
-    command = f'python -c "{code}"' if re.fullmatch(r"[\w\s./:~+-]+", path) else f"python -c {shlex.quote(code)}"
     needs = " (after pip install sentencepiece)" if any(file.endswith(".model") for file in old) else ""
-    return f"{folder} has a tokenizer in an old form ({', '.join(old)}): convert it with{needs}\n  {command}"
+    return f"{folder} has a tokenizer in an old form ({', '.join(old)}): convert it with{needs}\n  {python_command(code)}"
 
 
 def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pad_id: int) -> Encoded:

@@ -9,7 +9,7 @@ from importlib import util
 from pathlib import Path
 from typing import Any, Literal
 
-from loralab.errors import LoralabError
+from loralab.errors import LoralabError, python_command
 from loralab.model.architectures import KNOWN, Dimensions, HeadKind, Pooling, Sizes, read_dimensions
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -39,8 +39,21 @@ class BaseCheckpoint:
                 raise LoralabError(f"{index} has no weight_map: the checkpoint is damaged")
         for name in names:
             if Path(name).name != name or not (self.folder / name).is_file():
-                raise LoralabError(f"{self.folder} has no {name}: loralab loads safetensors only; convert older checkpoints first")
+                raise LoralabError(f"{self.folder} has no {name}: loralab loads safetensors only{self._conversion()}")
         return [self.folder / name for name in names]
+
+    def _conversion(self) -> str:
+        """Return how to convert a checkpoint in the older form; all its tensors stay, those of every head too."""
+        old = self.folder / "pytorch_model.bin"
+        if not old.is_file():
+            return ""
+        code = (
+            "import torch; from safetensors.torch import save_file; "
+            f"tensors = torch.load({str(old)!r}, map_location='cpu', weights_only=True); "
+            "save_file({name: tensor.clone().contiguous() for name, tensor in tensors.items()}, "
+            f"{str(self.folder / WEIGHTS)!r}, {{'format': 'pt'}})"
+        )
+        return f"; convert pytorch_model.bin with\n  {python_command(code)}"
 
 
 def resolve_base(name: str) -> BaseCheckpoint:
