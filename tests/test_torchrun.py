@@ -131,7 +131,7 @@ def test_an_error_is_printed_once_and_ends_all_processes(tiny: Path, topics_csv:
         run_training(load_config(topics_csv, [*settings[1:7], "train.max_steps=1"]), name="run", folder=runs)
     more, message, code = {
         "setting": (["lora.rnk=3"], "unknown setting 'lora.rnk'; did you mean 'lora.rank'?", 2),
-        "data": (["data.text=body"], "has no column 'body'; columns: text, label", 2),
+        "data": (["data.text=body"], "has no column 'body' (data.text); columns: text, label", 2),
         "tracker": (["--track", "tensorbord"], "there is no tracker 'tensorbord'; did you mean 'tensorboard'?", 2),
         "run that exists": ([], "exists (complete): choose another --name", 2),
         "diverged": (["train.learning_rate=1e30", "train.warmup=0"], "lower train.learning_rate", 1),

@@ -183,6 +183,19 @@ def _first_number(numbers: Sequence[int], classes: int, where: str) -> int:
     return 0
 
 
+def declared_numbers(labels: Sequence[str | None], names: Sequence[str], table: ClassTable, where: str) -> dict[str, str]:
+    """Return number → class name for another file that numbers the classes of `data.classes`, whose order somebody wrote down.
+
+    {} if a label is known otherwise, or is no number. Raises LoralabError for numbers that could count from 0 or from 1.
+    """
+    values = {label for label in labels if label is not None}
+    if not values or not names or any(table.match(value) is not None for value in values) or not all(map(_is_whole, values)):
+        return {}
+    numbers = {value: int(_number(value)) for value in values}
+    first = _first_number([*numbers.values()], len(names), where)
+    return {value: names[number - first] for value, number in numbers.items() if first <= number < first + len(names)}
+
+
 def check_known(labels: Sequence[str | None], table: ClassTable, where: str) -> None:
     """Raise LoralabError, with row numbers, for a label that is no class."""
     unknown = {value for value in set(labels) if value is not None and table.match(value) is None}

@@ -21,6 +21,7 @@ from loralab.data.labels import (
     ClassTable,
     check_known,
     class_indices,
+    declared_numbers,
     find_classes,
     hide_unlabelled,
     label_texts,
@@ -83,11 +84,19 @@ def load_source(data: DataConfig) -> Source:
     run = contract(raw, table)
     collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out)}
     given: dict[str, Examples | None] = {}
+    known: dict[str, str] = {}
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
         files = part_files(setting, own)
-        given[part], collected[part] = _read_part(files, data, table, run, asked=isinstance(setting, str))
+        given[part], collected[part], numbers = _read_part(files, data, table, run, asked=isinstance(setting, str))
+        known |= numbers
         if own and files != own:
             collected[part] += (Notice(f"{own[0]} is not used: data.{part}={setting}"),)
+    if known:  # a later file may number the classes too
+        values = [
+            (*own, *(number for number, name in known.items() if name == table.names[i])) for i, own in enumerate(table.values)
+        ]
+        table = ClassTable(table.names, tuple(tuple(dict.fromkeys(own)) for own in values))
+        run = contract(raw, table)
     return Source(train, given["validation"], given["test"], raw.columns, table, run, collected)
 
 
@@ -103,10 +112,13 @@ def part_files(setting: float | str | None, own: Part) -> Part:
 
 def _read_part(
     files: Part, data: DataConfig, table: ClassTable, run: DataContract, asked: bool
-) -> tuple[Examples | None, tuple[Notice, ...]]:
-    """Return the labelled rows of a validation or test file; None without a file, or without labels if nobody asked for it."""
+) -> tuple[Examples | None, tuple[Notice, ...], dict[str, str]]:
+    """Return the labelled rows of a validation or test file, the decisions taken, and its numbers of classes by `data.classes`.
+
+    There are no rows without a file, or without labels if nobody asked for it.
+    """
     if not files:
-        return None, ()
+        return None, (), {}
     raw, path = read_raw(files, data, run), files[0]
     labels, hidden = known_labels(raw, table)
     if not any(label is not None for label in labels):
@@ -116,10 +128,14 @@ def _read_part(
                 f"{path} has {reason if not hidden else 'hidden labels, all -1'}: it can only be classified, with loralab predict"
             )
         held_out = "its rows are not used; rows of the training file are held out instead; classify it with loralab predict"
-        return None, (Notice(f"{path}: {reason}: {held_out}", severity="warning"),)
+        return None, (Notice(f"{path}: {reason}: {held_out}", severity="warning"),), {}
+    numbers = declared_numbers(labels, data.classes, table, raw.where)
+    labels = [numbers.get(label, label) if label is not None else None for label in labels]
+    listed = ", ".join(f"{number} as {name!r}" for number, name in sorted(numbers.items()))
+    said = [Notice(f"numbers are read by the order of data.classes: {listed}")] if numbers else []
     check_known(labels, table, raw.where)
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
-    return examples, (*raw.notices, *other_spellings(labels, table), *left_out)
+    return examples, (*raw.notices, *said, *other_spellings(labels, table), *left_out), numbers
 
 
 def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataContract | None = None) -> tuple[Examples, RawExamples]:
