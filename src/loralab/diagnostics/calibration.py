@@ -47,15 +47,10 @@ def calibration_sections(rows: ScoredExamples, temperature: float | None) -> tup
         "This run has no temperature." if temperature is None else None,
     )
     bins = metrics.calibration_bins(metrics.calibration_totals(probabilities[-1].max(axis=1), correct))
-    diagram = DiagnosisSection(
-        "Reliability",
+    diagram = DiagnosisSection.of(
+        "reliability",
         f"{metrics.CALIBRATION_BINS} bins of equal width, {names[-1]}. A calibrated bin has its mean confidence in the interval.",
-        ("confidence", "rows", "mean confidence", "accuracy", "95 % CI"),
-        tuple(
-            (f"{b.low:.2f}-{b.high:.2f}", b.rows, b.confidence, b.accuracy, format_interval(wilson(b.correct, b.rows)))
-            for b in bins
-        ),
-        "Bins without rows are omitted. Bins with few rows have wide intervals.",
+        ((f"{b.low:.2f}-{b.high:.2f}", b.rows, b.confidence, b.accuracy, format_interval(wilson(b.correct, b.rows))) for b in bins),
     )
     prefix = f"{names[-1]}: " if temperature is not None else ""
     evidence = f"{prefix}{readings[-1][1]}; this changes no prediction"

@@ -38,7 +38,6 @@ MAX_ERRORS, MAX_CORRECT = 6, 2
 DUPLICATE_SHARE = 0.5
 HELD_OUT = "the run's test rows were held out of training"
 ASSUMED_HELD_OUT = "the file's rows are assumed to be held out of training (see near-duplicates)"
-ATTRIBUTIONS = "Token attributions (integrated gradients)"
 
 
 @dataclass(frozen=True)
@@ -202,7 +201,7 @@ def _explain(
 
     if not classifier.model.supports_feature_cache:  # then no layer's input can be set, as the gradients need
         note = "Token attributions need loralab's own encoder; this one runs through Transformers."
-        return [], DiagnosisSection(ATTRIBUTIONS, note, (), ())
+        return [], DiagnosisSection("Token attributions (integrated gradients)", note, (), ())
     examples, classes = rows.examples, classifier.classes
     chosen = _choose_explained(rows, classifier.manifest.temperature)
     texts = [*inputs, *(examples.texts[i] for i in chosen)]
@@ -226,14 +225,8 @@ def _completeness_section(explained: Sequence[ExplainedText], attributions: Sequ
     """Return each attribution's sum against the change of the logit."""
     incomplete = sum(not attribution.complete for attribution in attributions)
     warning = f"{incomplete} of {len(attributions)} are NOT complete: do not rely on those" if incomplete else "all are complete"
-    return DiagnosisSection(
-        ATTRIBUTIONS,
-        f"{len(attributions)} texts; {warning}.",
-        ("predicted", "true", "logit change", "residual", "steps", "text"),
-        tuple(
-            (text.predicted, text.true or "", a.change, a.residual, a.steps, sections.excerpt(text.text))
-            for text, a in zip(explained, attributions, strict=True)
-        ),
-        "Logit change: of the predicted class, from a text of padding to the text. Near or below 0 the empty text already favours "
-        "that class. The attributions of a text sum to its logit change, up to a residual of 1 % (Sundararajan et al. 2017).",
+    rows = (
+        (text.predicted, text.true or "", a.change, a.residual, a.steps, sections.excerpt(text.text))
+        for text, a in zip(explained, attributions, strict=True)
     )
+    return DiagnosisSection.of("attributions", f"{len(attributions)} texts; {warning}.", rows)

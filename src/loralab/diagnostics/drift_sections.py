@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 
 import numpy as np
 
@@ -46,15 +47,7 @@ def drift_sections(train: Examples, rows: ScoredExamples, own: ScoredExamples | 
     differing = f"different in {', '.join(relevant)}" if relevant else "no relevant difference"
     unseen_effect = _unseen_word_effect(train, rows) if rows.examples.labels is not None else ""
     supported = YES if any(row[-1] == LARGE_EFFECT for row in table) else UNCLEAR if relevant else NO
-    measures = DiagnosisSection(
-        "Drift",
-        f"Compared with the training rows: {differing}. {unseen_effect}".strip(),
-        ("measure", "value", "reference", "p", "effect"),
-        tuple(table),
-        "Reference of word measures: median and 95th percentile when all texts are divided at random into sets of these sizes. D "
-        "and V below 0.1 are negligible, from 0.3 on large; word measures by their excess over the median, 0.02 and 0.1. Drift is "
-        "no proof that it caused errors.",
-    )
+    measures = DiagnosisSection.of("drift", f"Compared with the training rows: {differing}. {unseen_effect}".strip(), table)
     hypothesis = Hypothesis("drift: the rows differ from the training rows", supported, "; ".join([differing, *evidence]))
     return [measures, _word_section(train.texts, texts)], hypothesis
 
@@ -85,13 +78,11 @@ def _word_section(train: Sequence[str], texts: Sequence[str]) -> DiagnosisSectio
     here = [word for word in ranked[:MAX_WORDS] if word.z > threshold]
     there = [word for word in ranked[::-1][:MAX_WORDS] if word.z < -threshold]
     more_here, more_there = (", ".join(word.word for word in side) or "none" for side in (here, there))
-    return DiagnosisSection(
-        "Distinctive words",
+    return DiagnosisSection.of(
+        "words",
         f"More frequent in these rows: {more_here}. More frequent in the training rows: {more_there}.",
-        ("word", "per 1,000 in training", "per 1,000 in these rows", "z"),
-        tuple((word.word, word.first, word.second, word.z) for word in (*here, *there)),
-        f"Log-odds with an informative Dirichlet prior (Monroe et al. 2008). Words with |z| above {threshold:.1f} are shown; by "
-        "chance, one table in twenty has such a word, and words that occur in bursts more often.",
+        map(astuple, (*here, *there)),
+        threshold=threshold,
     )
 
 

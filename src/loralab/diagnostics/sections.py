@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
+from importlib import resources
 
 import numpy as np
 import numpy.typing as npt
 
 from loralab import metrics
+from loralab.config.yaml_core import parse_yaml
 from loralab.data.types import Examples
 from loralab.diagnostics.duplicates import DuplicatePair
 from loralab.diagnostics.labels import find_label_errors
@@ -22,6 +25,7 @@ MIN_EFFECT = 0.01
 LESS_TEXT = "first half"
 """The perturbation that removes information: its loss is no lack of robustness."""
 MAX_SHOWN = 10
+_LAYOUTS = parse_yaml((resources.files("loralab.diagnostics") / "sections.yaml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,14 @@ class DiagnosisSection:
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str | None = None
+
+    @classmethod
+    def of(
+        cls, layout: str, summary: str, rows: Iterable[tuple[Cell, ...]], columns: Sequence[str] = (), **values: object
+    ) -> DiagnosisSection:
+        """Return a section with the title, columns and note of `layout` in sections.yaml. values: for the names in the note."""
+        entry = _LAYOUTS[layout]
+        return cls(entry["title"], summary, tuple(columns or entry["columns"]), tuple(rows), entry["note"].format(**values))
 
 
 @dataclass(frozen=True)
@@ -96,14 +108,7 @@ def summary_section(
             )
     supported = [hypothesis.name for hypothesis in hypotheses if hypothesis.supported == YES]
     sentences.append(f"Supported: {'; '.join(supported)}." if supported else "No hypothesis is supported.")
-    return DiagnosisSection(
-        "Hypotheses",
-        " ".join(sentences),
-        ("hypothesis", "supported", "evidence"),
-        tuple((hypothesis.name, hypothesis.supported, hypothesis.evidence) for hypothesis in hypotheses),
-        "yes: the effect exceeds its 95 % interval or what chance explains; no: no effect that matters; unclear: neither is certain"
-        "; review: read the rows. A supported hypothesis is not yet the cause of the errors.",
-    )
+    return DiagnosisSection.of("hypotheses", " ".join(sentences), map(astuple, hypotheses))
 
 
 def robustness_section(clean: ScoredExamples, perturbed: Mapping[str, Logits]) -> tuple[DiagnosisSection, Hypothesis]:
@@ -118,7 +123,7 @@ def robustness_section(clean: ScoredExamples, perturbed: Mapping[str, Logits]) -
         )
         hypothesis = Hypothesis(name, UNCLEAR, evidence)
         columns: tuple[str, ...] = ("perturbation", "predictions changed")
-        table: list[tuple[Cell, ...]] = list(changed.items())
+        table: list[tuple[Cell, ...]] = [*changed.items()]
         summary = f"{worst} changes most predictions"
     else:
         losses = {kind: paired_bootstrap(rows.correct, clean.correct) for kind, rows in after.items()}
@@ -131,10 +136,9 @@ def robustness_section(clean: ScoredExamples, perturbed: Mapping[str, Logits]) -
             (kind, float(after[kind].correct.mean()), loss.estimate, format_interval(loss), changed[kind])
             for kind, loss in losses.items()
         ]
-    note = "The seed fixes the perturbations. The first half of a text has less information: its row shows the second half's worth."
-    if removed := [kind for kind, logits in perturbed.items() if np.allclose(logits, clean.logits, atol=1e-4)]:
-        note += f" No effect after cleaning and tokenization: {', '.join(removed)}."
-    return DiagnosisSection("Robustness", f"{len(clean):,} texts: {summary}.", columns, tuple(table), note), hypothesis
+    removed = [kind for kind, logits in perturbed.items() if np.allclose(logits, clean.logits, atol=1e-4)]
+    no_effect = f" No effect after cleaning and tokenization: {', '.join(removed)}." if removed else ""
+    return DiagnosisSection.of("robustness", f"{len(clean):,} texts: {summary}.", table, columns, no_effect=no_effect), hypothesis
 
 
 def _loses_accuracy(clean: ScoredExamples, after: Sequence[ScoredExamples]) -> str:
@@ -163,22 +167,12 @@ def label_error_section(rows: ScoredExamples, held_out: str) -> tuple[DiagnosisS
     ]
     count, share = len(errors.positions), len(errors.positions) / len(rows)
     corrected = (int(rows.correct.sum()) + count) / len(rows)
-    pairs: dict[str, int] = {}
-    for i, k in zip(errors.positions, errors.suggested, strict=True):
-        pair = f"{classes[labels[i]]} → {classes[k]}"
-        pairs[pair] = pairs.get(pair, 0) + 1
-    frequent = ", ".join(f"{pair} {n}" for pair, n in sorted(pairs.items(), key=lambda item: -item[1])[:3])
+    pairs = Counter(f"{classes[labels[i]]} → {classes[k]}" for i, k in zip(errors.positions, errors.suggested, strict=True))
+    frequent = ", ".join(f"{pair} {n}" for pair, n in pairs.most_common(3))
     evidence = f"{count} of {len(rows):,} labels ({share:.1%}) are suspected" + (f", most often {frequent}" if pairs else "")
     if count:
         evidence += f"; accuracy would be {corrected:.4f} if all suspicions were right"
-    section = DiagnosisSection(
-        "Suspected label errors",
-        f"{evidence}.",
-        ("row", "label", "suggested label", "p(label)", "p(suggested)", "text"),
-        tuple(table),
-        f"Confident learning (Northcutt et al. 2021); {held_out}. At most the {2 * MAX_SHOWN} most suspicious rows are shown. The "
-        "classifier's own confident errors look the same: read a row before changing its label.",
-    )
+    section = DiagnosisSection.of("label errors", f"{evidence}.", table, held_out=held_out, shown=2 * MAX_SHOWN)
     return section, Hypothesis("label errors", REVIEW if count else NO, evidence)
 
 
@@ -195,9 +189,6 @@ def duplicate_section(
         f"{len(pairs)} of {len(rows):,} rows ({len(pairs) / len(rows):.2%}) share {min_share:.0%} or more of their five-word "
         f"sequences with a training row"
     )
-    note = (
-        f"At most the {MAX_SHOWN} closest pairs are shown. Row numbers start at 0 in their own file. Share: of the row's sequences."
-    )
     name = "duplicates: copies of training rows raise the accuracy"
     if examples.labels is None or not pairs or copied.all():
         hypothesis = Hypothesis(name, NO if not pairs else UNCLEAR, count)
@@ -211,9 +202,7 @@ def duplicate_section(
         contrary = sum(bool(labels[pair.test] != train_labels[pair.train]) for pair in pairs)
         evidence += f"; {contrary} of them have another label in training" if contrary else ""
         hypothesis = Hypothesis(name, supported, evidence)
-    columns = ("row", "training row", "share", "text")
-    section = DiagnosisSection("Near-duplicates of training rows", f"{hypothesis.evidence}.", columns, tuple(table), note)
-    return section, hypothesis
+    return DiagnosisSection.of("duplicates", f"{hypothesis.evidence}.", table, shown=MAX_SHOWN), hypothesis
 
 
 def format_interval(interval: Interval) -> str:

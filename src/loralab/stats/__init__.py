@@ -2,7 +2,6 @@
 
 from loralab.stats.comparisons import FEWEST_SEEDS, McNemar, Paired, Unpaired, holm, mcnemar, paired, unpaired, verdict
 from loralab.stats.intervals import (
-    RESAMPLES,
     Interval,
     Summary,
     bonferroni_bound,
@@ -15,7 +14,6 @@ from loralab.stats.power_law import HoldOut, LawIntervals, PowerLaw, diminishing
 
 __all__ = [
     "FEWEST_SEEDS",
-    "RESAMPLES",
     "HoldOut",
     "Interval",
     "LawIntervals",
