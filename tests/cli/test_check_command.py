@@ -132,7 +132,9 @@ def test_a_refusal_names_the_setting_to_write() -> None:
 def test_json_has_everything() -> None:
     write_csv(Path("rows.csv"), topics(12))
     (report,) = json.loads(done("check", "rows.csv", "--json"))
-    assert {"part", "path", "rows", "reading", "columns", "found", "classes", "values", "lengths", "splits", "notices"} <= {*report}
+    assert {"part", "path", "rows", "reading", "columns", "detected", "classes", "values", "lengths", "splits", "notices"} <= {
+        *report
+    }
     assert {"findings", "examples", "duplicates", "suspicious"} <= {*report}
     assert report["lengths"]["unit"] == "tokens"
     assert {name: sum(rows.values()) for name, rows in report["splits"].items()} == {"train": 34, "validation": 4, "test": 10}

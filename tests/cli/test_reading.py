@@ -221,3 +221,38 @@ def test_settings_of_other_sections_do_not_apply_to_a_file(tiny: Path) -> None:
     write_csv(Path("s.csv"), topics(12))
     train(tiny, "s.csv")
     assert "only settings of data apply" in refused("evaluate", "runs/run", "train.epochs=2", "--file", "s.csv")
+
+
+def numbered(folder: Path, first: int) -> dict[str, str]:
+    """Write names.csv with class names and numbers.csv with their numbers; return number by name."""
+    names = [*dict.fromkeys(label for _, label in topics(2))]
+    number = {name: str(i + first) for i, name in enumerate(names)}
+    write_csv(folder / "names.csv", topics(15))
+    write_csv(folder / "numbers.csv", [(text, number[label]) for text, label in topics(4, seed=7)])
+    return number
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_numbers_are_read_by_the_order_that_data_classes_declares(tiny: Path, here: Path, first: int) -> None:
+    number = numbered(here, first)
+    classes = f"data.classes={','.join(number)}"
+    name = next(iter(number))
+    out = train(tiny, "names.csv", "data.test=numbers.csv", classes)
+    assert f"numbers are read by the order of data.classes: {first} as {name!r}" in " ".join(out.split())
+    saved = json.loads(Path("runs/run/scores.json").read_text(encoding="utf-8"))["scores"]
+    later = scores("evaluate", "runs/run", "--file", "numbers.csv")  # the run remembers the numbers
+    assert later["accuracy"] == saved["accuracy"]
+    assert {later[f"true:{own}"] for own in number} == {4.0}
+    checked = invoke("check", "names.csv", classes, "--test", "numbers.csv")
+    assert checked.code == 0, checked.out
+    assert f"{first} as {name!r}" in " ".join(checked.out.split())
+
+
+def test_numbers_without_a_declared_order_are_refused_by_train_and_check(tiny: Path, here: Path) -> None:
+    numbered(here, 1)
+    assert "is not a class" in refused(
+        "train", "names.csv", "data.test=numbers.csv", f"model.base={tiny}", *FAST, "--name", "other"
+    )
+    assert invoke("check", "names.csv", "--test", "numbers.csv").code == 2
+    train(tiny, "names.csv")
+    assert "is not a class" in refused("evaluate", "runs/run", "--file", "numbers.csv")

@@ -65,7 +65,7 @@ def test_sample_has_no_problems() -> None:
         assert (report.findings, report.refused) == ((), False)
         assert report.classes == dict.fromkeys(("Business", "Sci/Tech", "Sports", "World"), each)
         assert report.columns == Columns(("title", "description"), "label")
-        assert report.found == {"text": "by name", "label": "by name"}
+        assert report.detected == {"text": "by name", "label": "by name"}
         facts = report.lengths.summary()
         assert (facts["unit"], facts["base"], facts["limit"]) == ("tokens", "minilm", 128)
         assert 30 < facts["median"] < facts["p95"] < facts["max"] <= 128

@@ -54,7 +54,7 @@ def describe_columns(report: DataReport) -> str:
     """Return the columns and how they were found: `text: title + body (by name), label: stars (by content)`."""
     columns = report.columns
     names = {"text": " + ".join(columns.text), "label": columns.label, "id": columns.id}
-    listed = [f"{kind}: {name} ({report.found[kind]})" for kind, name in names.items() if name is not None]
+    listed = [f"{kind}: {name} ({report.detected[kind]})" for kind, name in names.items() if name is not None]
     return ", ".join(listed) + ("" if columns.label is not None else ", label: none")
 
 

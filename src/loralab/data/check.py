@@ -26,6 +26,7 @@ from loralab.data.sources import (
     contract,
     given_classes,
     known_labels,
+    number_notices,
     part_files,
     read_raw,
     training_classes,
@@ -127,7 +128,7 @@ def _reports(data: DataConfig, base: str, verify: Verify | None) -> list[DataRep
     run = contract(files[0].raw, files[0].table)
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
         if paths := part_files(setting, own):
-            files.append(_other_file(part, read_raw(paths, data, run), files[0].table))  # type: ignore[arg-type]
+            files.append(_other_file(part, read_raw(paths, data, run), files[0].table, data))  # type: ignore[arg-type]
     training = _try_training(data, verify)
     if any(unknown_findings(file.labels, file.table) for file in files[1:]) and "is not a class" in training.refusal:
         training = replace(training, refusal="")  # the findings on these labels say so
@@ -145,12 +146,18 @@ def _training_file(paths: Part, notices: Sequence[Notice], data: DataConfig) -> 
     return _File("train", raw, labels, table, (*notices, *raw.notices, *decided, *unlabelled_notices(labels)))
 
 
-def _other_file(part: PartName, raw: RawExamples, table: ClassTable) -> _File:
-    labels = list[str | None]()
+def _other_file(part: PartName, raw: RawExamples, table: ClassTable, data: DataConfig) -> _File:
+    labels, numbers = list[str | None](), dict[str, str]()
     if raw.columns.label is not None:
         with suppress(LoralabError):
-            labels, _ = known_labels(raw, table)
-    return _File(part, raw, labels, table, (*raw.notices, *other_spellings(labels, table), *unlabelled_notices(labels)))
+            labels, _, numbers = known_labels(raw, table, data.classes)
+    return _File(
+        part,
+        raw,
+        labels,
+        table,
+        (*raw.notices, *number_notices(numbers), *other_spellings(labels, table), *unlabelled_notices(labels)),
+    )
 
 
 def _try_training(data: DataConfig, verify: Verify | None) -> _Training:
@@ -169,22 +176,22 @@ def _report(file: _File, earlier: Sequence[_File], data: DataConfig, base: str, 
     """Return the report of a file. earlier: the files of the parts before it, with which it should share no texts."""
     raw, classes = file.raw, file.classes
     sample = _first_rows(raw, data)
-    lengths, found = _measure(raw.texts, data, base)
-    found += text_findings(raw.texts, data.clean, _likelier(sample, raw.columns, "text"))
+    lengths, collected = _measure(raw.texts, data, base)
+    collected += text_findings(raw.texts, data.clean, _likelier(sample, raw.columns, "text"))
     labels: Sequence[str | None]
     if file.part == "train":
         labels = classes
-        found += label_findings(labels, _likelier(sample, raw.columns, "label"))
-        found += flag_findings(sample, raw.columns.label, raw.columns.text)
+        collected += label_findings(labels, _likelier(sample, raw.columns, "label"))
+        collected += flag_findings(sample, raw.columns.label, raw.columns.text)
     else:
         labels = file.labels
-        found += unknown_findings(labels, file.table)
+        collected += unknown_findings(labels, file.table)
     repeated, duplicates, conflicts = duplicate_findings(raw.texts, classes)
-    found += repeated
+    collected += repeated
     for other in earlier:
         own, name = (raw.texts, classes), "training" if other.part == "train" else other.part
-        found += shared_findings(own, (other.raw.texts, other.classes), name)
-    found += _decisions(file, training)
+        collected += shared_findings(own, (other.raw.texts, other.classes), name)
+    collected += _decisions(file, training)
     order = ("error", "warning")
     return DataReport(
         part=file.part,
@@ -192,17 +199,17 @@ def _report(file: _File, earlier: Sequence[_File], data: DataConfig, base: str, 
         rows=len(raw.texts),
         reading=raw.facts or {},
         columns=raw.columns,
-        found=_how_found(raw.columns, data),
+        detected=_how_detected(raw.columns, data),
         classes=_rows_of(classes, file.table),
         values=file.table.as_dict() if file.part == "train" else _spellings(file.labels, classes, file.table),
         lengths=lengths,
-        notices=tuple(dict.fromkeys(notice for notice in found if notice.severity == "note")),
-        findings=tuple(dict.fromkeys(notice for severity in order for notice in found if notice.severity == severity)),
+        notices=tuple(dict.fromkeys(notice for notice in collected if notice.severity == "note")),
+        findings=tuple(dict.fromkeys(notice for severity in order for notice in collected if notice.severity == severity)),
         splits=_split_rows(training) if file.part == "train" else {},
         examples=_examples(raw.texts, classes, file.table),
         duplicates=tuple(duplicates),
-        suspicious=tuple(_suspicious(raw.texts, labels, found, conflicts)),
-        lines=row_lines(raw.path, raw.facts or {}, data, len(raw.texts)) if any(notice.rows for notice in found) else None,
+        suspicious=tuple(_suspicious(raw.texts, labels, collected, conflicts)),
+        lines=row_lines(raw.path, raw.facts or {}, data, len(raw.texts)) if any(notice.rows for notice in collected) else None,
     )
 
 
@@ -252,16 +259,16 @@ def _likelier(sample: Mapping[str, Sequence[object]], columns: Columns, kind: st
     return quote(f"data.{kind}={candidates[0]}") if candidates else ""
 
 
-def _how_found(columns: Columns, data: DataConfig) -> dict[str, str]:
+def _how_detected(columns: Columns, data: DataConfig) -> dict[str, str]:
     """Return how each column was found: as a setting says, by its name, or by its content."""
-    found = {}
+    detected = {}
     for kind, names, setting in (("text", columns.text, data.text), ("label", (columns.label,), data.label)):
         if None not in names:
             usual = all(str(name).strip().casefold() in USUAL_NAMES for name in names)
-            found[kind] = f"as data.{kind} says" if setting else "by name" if usual else "by content"
+            detected[kind] = f"as data.{kind} says" if setting else "by name" if usual else "by content"
     if columns.id is not None:
-        found["id"] = "as data.id says" if data.id else "by name"
-    return found
+        detected["id"] = "as data.id says" if data.id else "by name"
+    return detected
 
 
 def _measure(texts: Sequence[str], data: DataConfig, base: str) -> tuple[TextLengths, list[Notice]]:
@@ -311,11 +318,11 @@ def _examples(texts: Sequence[str], classes: Sequence[str | None], table: ClassT
 
 
 def _suspicious(
-    texts: Sequence[str], labels: Sequence[str | None], found: Sequence[Notice], conflicts: Sequence[int]
+    texts: Sequence[str], labels: Sequence[str | None], notices: Sequence[Notice], conflicts: Sequence[int]
 ) -> list[SuspiciousLabel]:
     """Return the rows with labels that are alike, unknown, or read like missing values, and texts with several labels."""
     reasons: dict[int, str] = {}
-    for notice in found:
+    for notice in notices:
         if "looks like" in notice.message or "is not in the training rows" in notice.message:
             reasons |= dict.fromkeys(notice.rows, notice.message)
     reasons |= {

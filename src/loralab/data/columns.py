@@ -78,8 +78,8 @@ def find_columns(
         if text:
             notices.append(_detected("texts are", text[0], "its length", "text"))
     if label is None and text and labels != "named":
-        found = label_candidates({name: values[name] for name in names if name not in text})
-        label = found[0] if len(found) == 1 else None
+        likely = label_candidates({name: values[name] for name in names if name not in text})
+        label = likely[0] if len(likely) == 1 else None
         if label is not None:
             notices.append(_detected("labels are", label, f"its {len({*map(str, values[label])})} values", "label"))
     if not text or (labels == "required" and label is None):

@@ -57,10 +57,10 @@ class SuspiciousLabel:
 class DataReport:
     """The contents, decisions and problems of one file.
 
-    reading: format, delimiter, encoding and header; found: how each column was found. classes: rows by class name, empty for a file
-    without labels; values: the spellings of each class. splits: rows by class of each part that training would use, of the training
-    file. notices: decisions; findings: warnings and errors, errors first. lines: the line of each row in the file, where known.
-    examples: the first texts of each class. duplicates, suspicious: the first of each.
+    reading: format, delimiter, encoding and header; detected: how each column was found. classes: rows by class name, empty for a
+    file without labels; values: the spellings of each class. splits: rows by class of each part that training would use, of the
+    training file. notices: decisions; findings: warnings and errors, errors first. lines: the line of each row in the file, where
+    known. examples: the first texts of each class. duplicates, suspicious: the first of each.
     """
 
     part: PartName
@@ -68,7 +68,7 @@ class DataReport:
     rows: int
     reading: Mapping[str, Any]
     columns: Columns
-    found: Mapping[str, str]
+    detected: Mapping[str, str]
     classes: Mapping[str, int]
     values: Mapping[str, Sequence[str]]
     lengths: TextLengths
@@ -97,8 +97,8 @@ class DataReport:
             "encoding": ("utf-8", "utf-8-sig", None),
             "header": (True, None, *([False] if named else [])),
         }
-        found = {name: self.reading.get(name) for name in usual if self.reading.get(name) not in usual[name]}
-        return {name: "tab" if value == "\t" else value for name, value in found.items()}
+        unusual = {name: self.reading.get(name) for name in usual if self.reading.get(name) not in usual[name]}
+        return {name: "tab" if value == "\t" else value for name, value in unusual.items()}
 
     def lines_of(self, rows: Sequence[int]) -> list[int]:
         """Return the lines of rows, as an editor counts them from 1; empty if they are not known."""

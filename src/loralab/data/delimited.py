@@ -101,9 +101,9 @@ def detect_dialect(
     newline = "\r" if "\r" in sample and "\n" not in sample else "\n"
     notices = []
     skip = 0
-    if found := _SEP_LINE.match(sample):
-        delimiter, skip = delimiter or found[1], 1
-        sample = sample[found.end() :]
+    if stated := _SEP_LINE.match(sample):
+        delimiter, skip = delimiter or stated[1], 1
+        sample = sample[stated.end() :]
     chosen = delimiter or _choose_delimiter(path, sample, complete, default, newline)
     if chosen is None:
         return Dialect(None, quotes=False, skip_lines=skip, newline=newline), [

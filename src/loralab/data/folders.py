@@ -161,17 +161,17 @@ def _part_of(name: str) -> tuple[str, bool] | None:
 
 def _choose(source: Path, tables: Sequence[tuple[Part, str]]) -> Parts | None:
     """Return the parts by the names of tables; None without a training part. Names that are but the part's word come first."""
-    found: dict[str, list[Part]] = {}
+    candidates: dict[str, list[Part]] = {}
     for part in PART_WORDS:
-        named = [(files, said[1]) for files, name in tables if (said := _part_of(name)) and said[0] == part]
+        named = [(files, match[1]) for files, name in tables if (match := _part_of(name)) and match[0] == part]
         exact = [files for files, alone in named if alone]
-        found[part] = exact or [files for files, _ in named]
-    if not found["train"]:
+        candidates[part] = exact or [files for files, _ in named]
+    if not candidates["train"]:
         return None
-    for part, several in found.items():
+    for part, several in candidates.items():
         if len(several) > 1:
-            raise LoralabError(_ambiguous(source, part, found))
-    chosen = {part: files[0] if files else () for part, files in found.items()}
+            raise LoralabError(_ambiguous(source, part, candidates))
+    chosen = {part: files[0] if files else () for part, files in candidates.items()}
     used = {*chosen.values()}
     others = [_label(files) for files, _ in tables if files not in used]
     names = dict(tables)
@@ -184,10 +184,10 @@ def _label(files: Part) -> str:
     return files[0].name if len(files) == 1 else f"{files[0].name} to {files[-1].name}"
 
 
-def _ambiguous(source: Path, part: str, found: Mapping[str, Sequence[Part]]) -> str:
+def _ambiguous(source: Path, part: str, candidates: Mapping[str, Sequence[Part]]) -> str:
     """Return the message for several tables of one part, with settings for the first of them."""
-    names = list_names([_label(files) for files in found[part]])
-    first = {name: tables[0][0] for name, tables in found.items() if tables}
+    names = list_names([_label(files) for files in candidates[part]])
+    first = {name: tables[0][0] for name, tables in candidates.items() if tables}
     settings = " ".join(f"data.{'source' if name == 'train' else name}={quote(str(path))}" for name, path in first.items())
     return f"{source} has several files for one part, {part}: {names}: move the others, or name the files, such as {settings}"
 

@@ -46,7 +46,7 @@ def choose_groups(labels: Ints, groups: Ints, size: int, random: np.random.Gener
 
 @dataclass
 class _Selection:
-    """Groups taken so far. members: (class, rows) pairs by group; rows: rows by group; held: rows taken by class.
+    """Groups taken so far. members: (class, rows) pairs by group; rows: rows by group; allocated: rows taken by class.
 
     target, counts: the rows that each class should have taken, and that it has; left: groups left by class; missing: rows still
     to be taken. Plain lists: most groups have rows of a class or two, for which arrays are slow.
@@ -56,7 +56,7 @@ class _Selection:
     rows: list[int]
     target: list[float]
     counts: list[int]
-    held: list[int]
+    allocated: list[int]
     left: list[int]
     keep: list[int]
     missing: int
@@ -71,12 +71,12 @@ class _Selection:
             members[pair // len(keep)].append((pair % len(keep), own))
         left = np.bincount(pairs % len(keep), minlength=len(keep)).tolist()
         target = (counts * size / len(labels)).tolist()
-        held = [0] * len(keep)
-        return cls(members, np.bincount(groups).tolist(), target, counts.tolist(), held, left, keep.tolist(), size, set())
+        allocated = [0] * len(keep)
+        return cls(members, np.bincount(groups).tolist(), target, counts.tolist(), allocated, left, keep.tolist(), size, set())
 
     def cost(self, group: int) -> float:
         """Return, per row of a group, how much taking it raises the squared distance from the classes' shares."""
-        parts = (rows * (rows + 2 * (self.held[i] - self.target[i])) / self.counts[i] for i, rows in self.members[group])
+        parts = (rows * (rows + 2 * (self.allocated[i] - self.target[i])) / self.counts[i] for i, rows in self.members[group])
         return sum(parts) / self.rows[group]
 
     def can_spare(self, group: int) -> bool:
@@ -87,7 +87,7 @@ class _Selection:
 
     def take(self, group: int) -> None:
         for i, rows in self.members[group]:
-            self.held[i] += rows
+            self.allocated[i] += rows
             self.left[i] -= 1
         self.missing -= self.rows[group]
         self.taken.add(group)
@@ -99,7 +99,7 @@ class _Selection:
             for i, _ in self.members[group]:
                 owners[i].append(group)
         for i in sorted(range(len(owners)), key=self.left.__getitem__):
-            if not self.held[i]:
+            if not self.allocated[i]:
                 able = filter(self.can_spare if grow else self.fits, owners[i])
                 best = min(islice(able, MAX_CANDIDATES), key=self.cost, default=None)
                 if best is not None:

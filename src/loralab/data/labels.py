@@ -65,6 +65,12 @@ class ClassTable:
             tables.append({value: tuple(sorted(classes)) for value, classes in table.items()})
         return tables
 
+    def with_values(self, names: Mapping[str, str]) -> ClassTable:
+        """Return the table with further values. names: class name by value."""
+        more = [tuple(value for value, own in names.items() if own == name) for name in self.names]
+        merged = (tuple(dict.fromkeys((*own, *new))) for own, new in zip(self.values, more, strict=True))
+        return ClassTable(self.names, tuple(merged))
+
     def as_dict(self) -> dict[str, list[str]]:
         """Return the values by class name."""
         return {name: [*values] for name, values in zip(self.names, self.values, strict=True)}

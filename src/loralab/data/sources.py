@@ -91,11 +91,8 @@ def load_source(data: DataConfig) -> Source:
         known |= numbers
         if own and files != own:
             collected[part] += (Notice(f"{own[0]} is not used: data.{part}={setting}"),)
-    if known:  # a later file may number the classes too
-        values = [
-            (*own, *(number for number, name in known.items() if name == table.names[i])) for i, own in enumerate(table.values)
-        ]
-        table = ClassTable(table.names, tuple(tuple(dict.fromkeys(own)) for own in values))
+    if known:  # so that the run reads a later file that numbers its classes
+        table = table.with_values(known)
         run = contract(raw, table)
     return Source(train, given["validation"], given["test"], raw.columns, table, run, collected)
 
@@ -120,7 +117,7 @@ def _read_part(
     if not files:
         return None, (), {}
     raw, path = read_raw(files, data, run), files[0]
-    labels, hidden = known_labels(raw, table)
+    labels, hidden, numbers = known_labels(raw, table, data.classes)
     if not any(label is not None for label in labels):
         reason = "all its labels are -1" if hidden else "no labels"
         if asked:
@@ -129,13 +126,9 @@ def _read_part(
             )
         held_out = "its rows are not used; rows of the training file are held out instead; classify it with loralab predict"
         return None, (Notice(f"{path}: {reason}: {held_out}", severity="warning"),), {}
-    numbers = declared_numbers(labels, data.classes, table, raw.where)
-    labels = [numbers.get(label, label) if label is not None else None for label in labels]
-    listed = ", ".join(f"{number} as {name!r}" for number, name in sorted(numbers.items()))
-    said = [Notice(f"numbers are read by the order of data.classes: {listed}")] if numbers else []
     check_known(labels, table, raw.where)
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
-    return examples, (*raw.notices, *said, *other_spellings(labels, table), *left_out), numbers
+    return examples, (*raw.notices, *number_notices(numbers), *other_spellings(labels, table), *left_out), numbers
 
 
 def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataContract | None = None) -> tuple[Examples, RawExamples]:
@@ -144,19 +137,30 @@ def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataCont
     run: what a trained run knows. Raises LoralabError for a label that is no class, and for a file without labels.
     """
     raw = read_raw(path, data, run, need="required")
-    labels, _ = known_labels(raw, table)
+    labels, _, numbers = known_labels(raw, table, data.classes)
     if not any(label is not None for label in labels):
         raise LoralabError(f"{raw.where}: no row has a label")
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
-    return examples, replace(raw, notices=(*raw.notices, *other_spellings(labels, table), *left_out))
+    return examples, replace(raw, notices=(*raw.notices, *number_notices(numbers), *other_spellings(labels, table), *left_out))
 
 
-def known_labels(raw: RawExamples, table: ClassTable) -> tuple[list[str | None], int]:
-    """Return the labels of a file as texts, names for the numbers of a file with class names, and how many are hidden."""
+def known_labels(raw: RawExamples, table: ClassTable, classes: Sequence[str] = ()) -> tuple[list[str | None], int, dict[str, str]]:
+    """Return the labels of a file with known classes as texts, how many are hidden, and its numbers of classes.
+
+    Numbers become names where the file stores names, or where it numbers `classes`, whose order `data.classes` declares.
+    """
     if raw.columns.label is None:
-        return [None] * len(raw.texts), 0
+        return [None] * len(raw.texts), 0, {}
     labels, hidden = hide_unlabelled(label_texts(raw.labels, raw.where), table, named=bool(raw.class_names))
-    return _own_names(labels, raw), hidden
+    labels = _own_names(labels, raw)
+    numbers = declared_numbers(labels, classes, table, raw.where)
+    return [label if label is None else numbers.get(label, label) for label in labels], hidden, numbers
+
+
+def number_notices(numbers: Mapping[str, str]) -> list[Notice]:
+    """Return a notice on numbers that were read as classes by the order of `data.classes`."""
+    listed = ", ".join(f"{number} as {name!r}" for number, name in sorted(numbers.items()))
+    return [Notice(f"numbers are read by the order of data.classes: {listed}")] if numbers else []
 
 
 def _own_names(labels: Sequence[str | None], raw: RawExamples) -> list[str | None]:
@@ -258,12 +262,12 @@ def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = No
         raise LoralabError(f"{path} has no rows")
     if columns.label == PUBLISHED[0] and not names:
         names = class_file(path) or ()
-    said = tuple(dict.fromkeys(notice for shard in tables for notice in shard.notices))
+    shard_notices = tuple(dict.fromkeys(notice for shard in tables for notice in shard.notices))
     if len(shards) > 1:
-        said = (Notice(f"{len(shards)} files are read in order, from {path.name} to {shards[-1].name}"), *said)
+        shard_notices = (Notice(f"{len(shards)} files are read in order, from {path.name} to {shards[-1].name}"), *shard_notices)
     facts = {"format": table.format, **table.facts}
     groups, times = (extra[setting][1] if setting in extra else None for setting in ("group", "time"))
-    return RawExamples(path, texts, labels, names, columns, (*said, *notices), facts, groups, times)
+    return RawExamples(path, texts, labels, names, columns, (*shard_notices, *notices), facts, groups, times)
 
 
 def _split_columns(
@@ -279,10 +283,10 @@ def _split_columns(
             lacking = f"{path} has no column {wanted!r} (data.{setting}): its rows are not compared with the training rows in this"
             notices.append(Notice(lacking))
             continue
-        found = resolve_names((wanted,), names, path, setting)
-        if len(found) > 1:
-            raise LoralabError(f"data.{setting}={wanted} names {len(found)} columns of {path}; it takes one")
-        columns[setting] = found[0], []
+        resolved = resolve_names((wanted,), names, path, setting)
+        if len(resolved) > 1:
+            raise LoralabError(f"data.{setting}={wanted} names {len(resolved)} columns of {path}; it takes one")
+        columns[setting] = resolved[0], []
     return columns, notices
 
 

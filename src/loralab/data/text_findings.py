@@ -158,19 +158,19 @@ def duplicate_findings(
         if text.strip():
             rows_by_text[normalize_text(text)].append(row)
     repeated = [rows for rows in rows_by_text.values() if len(rows) > 1]
-    found = [[*dict.fromkeys(label for row in rows if labels and (label := labels[row]) is not None)] for rows in repeated]
-    conflicts = tuple(sorted(row for rows, own in zip(repeated, found, strict=True) if len(own) > 1 for row in rows))
-    repeats = tuple(sorted(row for rows, own in zip(repeated, found, strict=True) if len(own) < 2 for row in rows[1:]))
+    labels_by_text = [[*dict.fromkeys(label for row in rows if labels and (label := labels[row]) is not None)] for rows in repeated]
+    conflicts = tuple(sorted(row for rows, own in zip(repeated, labels_by_text, strict=True) if len(own) > 1 for row in rows))
+    repeats = tuple(sorted(row for rows, own in zip(repeated, labels_by_text, strict=True) if len(own) < 2 for row in rows[1:]))
     findings = []
     if conflicts:
-        different = sum(len(own) > 1 for own in found)
+        different = sum(len(own) > 1 for own in labels_by_text)
         message = f"{count_of(different, 'text')} {'occurs' if different == 1 else 'occur'} with different labels"
         findings.append(Notice(message, conflicts, "decide on one label for each text, or remove these rows", "warning"))
     if repeats:
         message = f"{count_of(len(repeats), 'row')} {'repeats' if len(repeats) == 1 else 'repeat'} the text of an earlier row"
         findings.append(Notice(message, repeats, "remove: a text in two splits inflates the score", "warning"))
-    order = sorted(range(len(repeated)), key=lambda i: (-len(found[i]), -len(repeated[i]), repeated[i]))[:MAX_DUPLICATES]
-    listed = [DuplicateTexts(texts[repeated[i][0]], tuple(repeated[i]), tuple(found[i])) for i in order]
+    order = sorted(range(len(repeated)), key=lambda i: (-len(labels_by_text[i]), -len(repeated[i]), repeated[i]))[:MAX_DUPLICATES]
+    listed = [DuplicateTexts(texts[repeated[i][0]], tuple(repeated[i]), tuple(labels_by_text[i])) for i in order]
     return findings, listed, conflicts
 
 

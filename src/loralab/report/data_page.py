@@ -65,7 +65,7 @@ def _problems(report: DataReport) -> list[Problem]:
 def _reading(report: DataReport) -> ReportTable:
     names = {"text": " + ".join(report.columns.text), "label": report.columns.label, "id": report.columns.id}
     rows = [(name, "tab" if value == "\t" else format_value(value)) for name, value in report.reading.items() if value is not None]
-    rows += [(f"{kind} column", f"{name} ({report.found[kind]})") for kind, name in names.items() if name is not None]
+    rows += [(f"{kind} column", f"{name} ({report.detected[kind]})") for kind, name in names.items() if name is not None]
     rows += [("decision", str(notice)) for notice in report.notices]
     return ReportTable("reading", "How it is read", ("what", "value"), rows, 2)
 
