@@ -21,7 +21,7 @@ MAX_CLASSES = 100
 def write_data_page(page: Path, source: str, reports: Sequence[DataReport]) -> None:
     """Write the page atomically. Raises LoralabError if it cannot be written."""
     sections = [
-        DataSection(_title(report), _facts(report), _problems(report), _tables(report), draw_data_figures(report))
+        DataSection(_title(report), _facts(report), _problems(report), _tables(report), _notes(report), draw_data_figures(report))
         for report in reports
     ]
     with write_errors(page), atomic_write(page) as file:
@@ -76,9 +76,12 @@ def _classes(report: DataReport) -> ReportTable:
     for name, number in [*report.classes.items()][:MAX_CLASSES]:
         counts = [report.splits[part].get(name, 0) for part in parts]
         rows.append((name, number, *counts, f"{number / report.rows:.1%}", ", ".join(map(repr, report.values.get(name, ())))))
-    more = len(report.classes) - len(rows)
-    title = f"Classes (and {count_of(more, 'more class', 'more classes')}, which loralab check --json lists)" if more else "Classes"
-    return ReportTable("classes", title, ("class", "rows", *parts, "share", "values in the file"), rows)
+    return ReportTable("classes", "Classes", ("class", "rows", *parts, "share", "values in the file"), rows)
+
+
+def _notes(report: DataReport) -> dict[str, str]:
+    more = len(report.classes) - MAX_CLASSES
+    return {"classes": f"And {count_of(more, 'more class', 'more classes')}: loralab check --json lists all."} if more > 0 else {}
 
 
 def _suspicious(report: DataReport) -> ReportTable:

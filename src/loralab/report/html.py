@@ -86,12 +86,13 @@ class Problem:
 
 @dataclass(frozen=True)
 class DataSection:
-    """A file on the page of a data source. facts: name, value and remark of each."""
+    """A file on the page of a data source. facts: name, value and remark of each; notes: text below a table, by its name."""
 
     title: str
     facts: Sequence[tuple[str, str, str]]
     problems: Sequence[Problem]
     tables: Sequence[ReportTable]
+    notes: Mapping[str, str]
     drawings: Sequence[ReportFigure]
 
 
@@ -103,6 +104,7 @@ def render_data_page(source: str, files: Sequence[DataSection]) -> str:
             "facts": file.facts,
             "problems": file.problems,
             "tables": {table.name: _page_table(table) for table in file.tables},
+            "notes": file.notes,
             "figures": [drawing.name for drawing in file.drawings],
         }
         for file in files
