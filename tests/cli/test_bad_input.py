@@ -478,9 +478,13 @@ def test_out_that_exists(here: Path, run: Path, topics_csv: Path) -> None:
     assert "--overwrite" in message
 
 
-def test_out_in_a_missing_folder(here: Path, run: Path, topics_csv: Path) -> None:
-    message = refused("predict", run, "--file", topics_csv, "--out", "missing/out.csv")
-    assert "there is no folder missing for out.csv" in message
+def test_out_below_a_file_is_refused(here: Path, run: Path, topics_csv: Path) -> None:
+    Path("taken").write_text("mine")
+    answer = invoke("predict", run, "--file", topics_csv, "--out", "taken/out.csv")
+    assert answer.code != 0
+    assert "taken" in answer.err
+    assert "Traceback" not in answer.err
+    assert Path("taken").read_text() == "mine"
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]], ids=["", "overwrite"])

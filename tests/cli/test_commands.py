@@ -236,7 +236,8 @@ def test_predict_prints_what_it_read_and_decided(run: Path, tmp_path: Path) -> N
     lines = done(*arguments).splitlines()
     assert lines[0].split() == ["read", "csv,", "delimiter", "';',", "header", "True,", "encoding", "'utf-8'"]
     assert lines[1].split() == ["columns", "text:", "text,", "id:", "id"]
-    assert [line.partition("(")[0].split()[:5] for line in lines[2:-1]] == [
+    assert lines[-2].startswith("predicted   ")
+    assert [line.partition("(")[0].split()[:5] for line in lines[2:-2]] == [
         ["note", "columns", "are", "divided", "by"],
         ["note", "1", "row", "without", "text,"],
         ["note", "1", "cell", "begins", "like"],
@@ -312,6 +313,7 @@ def test_predict_writes_inputs_to_out(run: Path, tmp_path: Path) -> None:
     assert [line.split(",")[:2] for line in out.read_text().splitlines()[1:]] == [["0", "goal league"], ["1", "bank profit"]]
     lines = tmp_path / "out.jsonl"
     printed = json.loads(done("predict", run, "--out", lines, "--format", "jsonl", "--json", stdin="a\nb\n"))
+    assert sum(printed.pop("predicted").values()) == 2
     assert printed == {"rows": 2, "out": str(lines), "columns": None, "read": {}, "notices": []}
     assert [json.loads(line)["text"] for line in lines.read_text().splitlines()] == ["a", "b"]
 

@@ -256,3 +256,18 @@ def test_numbers_without_a_declared_order_are_refused_by_train_and_check(tiny: P
     assert invoke("check", "names.csv", "--test", "numbers.csv").code == 2
     train(tiny, "names.csv")
     assert "is not a class" in refused("evaluate", "runs/run", "--file", "numbers.csv")
+
+
+def test_predictions_are_counted_beside_the_training_rows(tiny: Path) -> None:
+    write_csv(Path("s.csv"), topics(12)[:36])
+    train(tiny, "s.csv")
+    Path("new.csv").write_text("text\n" + "".join(f"{text}\n" for text, _ in topics(3)))
+    out = " ".join(done("predict", "runs/run", "--file", "new.csv", "--out", "made/for/it.csv").split())
+    predicted = labels("made/for/it.csv")
+    training = [label for _, label in topics(12)[:36]]
+    for name in set(training):
+        count, share = predicted.count(name), training.count(name) / len(training)
+        assert f"{name} {count} ({count / len(predicted):.0%}, training {share:.0%})" in out
+    assert scores("predict", "runs/run", "--file", "new.csv", "--out", "p.csv")["predicted"] == {
+        name: predicted.count(name) for name in sorted(set(training))
+    }

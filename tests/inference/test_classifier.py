@@ -537,10 +537,12 @@ def test_file_without_rows_is_refused_and_leaves_nothing(classifier: Classifier,
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_unknown_format_and_missing_folder_are_refused(classifier: Classifier, tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused_and_a_missing_folder_made(classifier: Classifier, tmp_path: Path) -> None:
     source = _csv(tmp_path / "in.csv")
     with pytest.raises(LoralabError, match=r"'xlsx'.*csv, jsonl, submission"):
         classifier.predict_file(source, tmp_path / "out.xlsx", format="xlsx")
-    with pytest.raises(LoralabError, match=r"there is no folder .*missing for out.csv"):
-        classifier.predict_file(source, tmp_path / "missing" / "out.csv")
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    report = classifier.predict_file(source, tmp_path / "missing" / "deep" / "out.csv")
+    assert (tmp_path / "missing" / "deep" / "out.csv").is_file()
+    assert sum(report.predicted.values()) == report.rows
+    assert [*report.predicted] == [*classifier.classes]

@@ -115,6 +115,14 @@ def show_notices(notices: Sequence[Notice]) -> None:
         show_remark(str(notice))
 
 
+def show_distribution(predicted: Mapping[str, int], training: Mapping[str, int]) -> None:
+    """Print the rows of each predicted class, with its share of these rows and of the training rows, if they are known."""
+    total, trained = max(1, sum(predicted.values())), sum(training.values())
+    shares = {name: f", training {training[name] / trained:.0%}" if trained and name in training else "" for name in predicted}
+    listed = list_names([f"{name} {rows:,} ({rows / total:.0%}{shares[name]})" for name, rows in predicted.items()])
+    side_console().print(f"predicted   {escape(listed)}", soft_wrap=True)
+
+
 def show_remark(remark: str) -> None:
     """Print a remark, if there is one."""
     if remark:

@@ -94,9 +94,12 @@ def predict(
             report = classifier.predict_file(file, out, data, format=form, progress=progress)
     display.show_reading(report.columns, report.facts)
     display.show_notices(report.notices)
+    if texts is None:
+        display.show_distribution(report.predicted, classifier.training_rows)
     if as_json:
         notices = [str(notice) for notice in report.notices]
-        print_json({"rows": report.rows, "out": out, "columns": report.columns, "read": report.facts, "notices": notices})
+        read = {"columns": report.columns, "read": report.facts, "notices": notices}
+        print_json({"rows": report.rows, "out": out, **read, "predicted": report.predicted})
     else:
         print(f"{report.rows:,} row{'s' * (report.rows != 1)} classified → {out}")
 

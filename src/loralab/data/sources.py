@@ -20,6 +20,7 @@ from loralab.data.labels import (
     UNLABELLED,
     ClassTable,
     check_known,
+    class_counts,
     class_indices,
     declared_numbers,
     find_classes,
@@ -81,7 +82,7 @@ def load_source(data: DataConfig) -> Source:
         only = ", ".join(table.names) or "no label"
         raise LoralabError(f"{data.source} has only one class ({only}): a classifier needs at least two")
     train, left_out = keep_labelled(raw, labels, table, data.strict)
-    run = contract(raw, table)
+    run = contract(raw, table, train)
     collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out)}
     given: dict[str, Examples | None] = {}
     known: dict[str, str] = {}
@@ -93,7 +94,7 @@ def load_source(data: DataConfig) -> Source:
             collected[part] += (Notice(f"{own[0]} is not used: data.{part}={setting}"),)
     if known:  # so that the run reads a later file that numbers its classes
         table = table.with_values(known)
-        run = contract(raw, table)
+        run = contract(raw, table, train)
     return Source(train, given["validation"], given["test"], raw.columns, table, run, collected)
 
 
@@ -222,10 +223,12 @@ def unlabelled_notices(labels: Sequence[str | None]) -> tuple[Notice, ...]:
     return (Notice(message, missing, "data.strict=true refuses them", "warning"),)
 
 
-def contract(raw: RawExamples, table: ClassTable) -> DataContract:
-    """Return what a model trained on a file remembers of it."""
+def contract(raw: RawExamples, table: ClassTable, train: Examples | None = None) -> DataContract:
+    """Return what a model trained on a file remembers of it. train: its labelled rows."""
     columns, values = raw.columns, {name: tuple(own) for name, own in table.as_dict().items()}
-    return DataContract(columns.text, columns.label, columns.id, values, **{key: (raw.facts or {}).get(key) for key in _FACTS})
+    rows = None if train is None else class_counts(train.require_labels(), table.names)
+    facts = {key: (raw.facts or {}).get(key) for key in _FACTS}
+    return DataContract(columns.text, columns.label, columns.id, values, rows=rows, **facts)
 
 
 _FACTS = ("format", "delimiter", "encoding", "header")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,11 @@ class Classifier:
         values = (self.manifest.data.values if self.manifest.data else None) or {}
         return ClassTable(self.classes, tuple(tuple(values.get(name, ())) for name in self.classes))
 
+    @property
+    def training_rows(self) -> Mapping[str, int]:
+        """Labelled rows of the training file by class name; empty if the run does not know them."""
+        return (self.manifest.data.rows if self.manifest.data else None) or {}
+
     def read_labelled(self, path: str | Path, data: DataConfig | None = None) -> tuple[Examples, RawExamples]:
         """Read the labelled rows of a file as the run's data contract says, and everything about the file.
 
@@ -243,19 +249,23 @@ class Classifier:
         template: Template | None,
         progress: Callable[[int], None],
     ) -> PredictionReport:
-        done, checks = 0, self.text_checks()
+        done, checks, predicted = 0, self.text_checks(), Counter(dict.fromkeys(self.classes, 0))
+        with write_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
         with write_errors(target), atomic_write(target) as file:
             writer = self._writer(file, source, format, template)
             for rows in source.rows:
                 encoded = self.encode(rows.texts)
                 checks.add(rows.texts, range(rows.first, rows.first + len(rows.texts)), encoded)
-                writer.write(rows, self._predictions(self._logits(encoded)))
+                predictions = self._predictions(self._logits(encoded))
+                predicted.update(predictions.labels)
+                writer.write(rows, predictions)
                 done += len(rows.texts)
                 progress(done)
             if done == 0:
                 raise LoralabError(f"{source.name} has no rows")
             written = writer.finish()
-        return source.report(done, [*checks.notices(), *written])
+        return source.report(done, [*checks.notices(), *written], predicted)
 
     def _writer(self, file: IO[str], source: PredictionInput, format: OutputFormat, template: Template | None) -> PredictionWriter:
         if format.name == "csv":

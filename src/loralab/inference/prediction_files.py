@@ -110,21 +110,25 @@ class PredictionInput:
     def id_name(self) -> str | None:
         return self.columns.id if self.columns else None
 
-    def report(self, rows: int, notices: Sequence[Notice]) -> PredictionReport:
+    def report(self, rows: int, notices: Sequence[Notice], predicted: Mapping[str, int]) -> PredictionReport:
         """Return what was classified, after all rows were read."""
         facts = {"format": self.table.format, **self.table.facts} if self.table else {}
         read = self.table.notices if self.table else ()
-        return PredictionReport(rows, self.columns, facts, (*read, *self.notices, *notices))
+        return PredictionReport(rows, self.columns, facts, (*read, *self.notices, *notices), predicted)
 
 
 @dataclass(frozen=True)
 class PredictionReport:
-    """What was classified. columns; facts: the format of the input, delimiter and so on; notices: the decisions taken."""
+    """What was classified.
+
+    columns; facts: the format of the input, delimiter and so on. notices: the decisions taken. predicted: rows by predicted class.
+    """
 
     rows: int
     columns: Columns | None
     facts: Mapping[str, Any]
     notices: tuple[Notice, ...]
+    predicted: Mapping[str, int]
 
 
 def check_format(format: OutputFormat | str) -> OutputFormat:
@@ -141,8 +145,6 @@ def check_format(format: OutputFormat | str) -> OutputFormat:
 
 def check_target(target: Path) -> None:
     """Raise LoralabError for an output that cannot be a file."""
-    if not target.parent.is_dir():
-        raise LoralabError(f"there is no folder {target.parent} for {target.name}: create it first")
     if target.is_dir():
         raise LoralabError(f"{target} is a folder: give a file name for the predictions")
 

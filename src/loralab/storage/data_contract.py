@@ -13,7 +13,7 @@ class DataContract:
     """Columns, file format and class values of the training rows.
 
     text, label, id: columns. values: the spellings of each class in the training file, by class name. format, delimiter, encoding,
-    header: how the training file was read; None where they do not apply.
+    header: how the training file was read; None where they do not apply. rows: labelled rows of the training file by class name.
     """
 
     text: tuple[str, ...] = ()
@@ -24,3 +24,4 @@ class DataContract:
     delimiter: str | None = None
     encoding: str | None = None
     header: bool | None = None
+    rows: Mapping[str, int] | None = None

@@ -137,7 +137,7 @@ def data_summary(plan: RunPlan) -> dict[str, object]:
         for part, notices in source.notices.items()
     }
     read = {str(notice) for notices in source.notices.values() for notice in notices}
-    contract = {key: value for key, value in asdict(source.contract).items() if key != "values"}
+    contract = {key: value for key, value in asdict(source.contract).items() if key not in ("values", "rows")}
     return {
         **contract,
         "classes": classes,
