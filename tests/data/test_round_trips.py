@@ -27,7 +27,8 @@ from loralab.data.sources import keep_labelled, read_raw, training_classes
 from loralab.errors import LoralabError
 
 EXAMPLES = int(os.environ.get("LORALAB_ROUND_TRIPS", "1500"))
-"""Random tables of one test run. `LORALAB_ROUND_TRIPS=20000` is the number of a release."""
+"""Random tables of one test run: the same ones each time, so that no change fails for a case it did not meet before.
+`LORALAB_ROUND_TRIPS=20000` tries other ones; that is the number of a release."""
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16", "cp1252", "latin-1")
 SEPARATORS = (",", ";", "\t", "|")
 
@@ -104,6 +105,14 @@ def as_csv(table: Table, separator: str, quoting: int, end: str) -> str:
     return buffer.getvalue()
 
 
+def is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def expected_labels(table: Table, typed: bool) -> list[str | None]:
     """Return the labels as the file says them. typed: whether the format keeps types."""
     labels = [label_text(label) for label in table.labels]
@@ -129,7 +138,12 @@ def check(path: Path, table: Table, labels: Sequence[str | None]) -> None:
         assert table_of_classes.match(str(labels[row])) == index, (labels[row], table_of_classes)
 
 
-OPTIONS = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+OPTIONS = settings(
+    max_examples=EXAMPLES,
+    derandomize="LORALAB_ROUND_TRIPS" not in os.environ,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +161,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     suffix=st.sampled_from([".csv", ".tsv", ".txt", ""]),
 )
 def test_csv(folder: Path, table: Table, separator: str, encoding: str, quoting: int, end: str, suffix: str) -> None:
-    content = as_csv(table, separator, quoting, end)
+    text = as_csv(table, separator, quoting, end)
     try:
-        (folder / f"rows{suffix}").write_bytes(content.encode(encoding))
+        content = text.encode(encoding)
     except UnicodeEncodeError:
         return
+    if encoding in ("cp1252", "latin-1") and is_utf8(content) and not content.isascii():
+        return  # bytes that are valid UTF-8 are UTF-8: no reader could know better
+    (folder / f"rows{suffix}").write_bytes(content)
     check(folder / f"rows{suffix}", table, expected_labels(table, typed=False))
 
 
