@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from loralab import Config, LoralabError
 from loralab.experiments import study as study_module
 from loralab.experiments import study_storage
+from loralab.experiments.importance import setting_importance
 from loralab.experiments.run_trial import MAX_DEATHS
 from loralab.experiments.space import make_space
 from loralab.experiments.study import SearchSettings, Study
@@ -177,7 +179,16 @@ def test_an_unpromising_trial_is_pruned_at_an_evaluation(tmp_path: Path, pruner:
     assert {"median": stops == [1, 1, 1], "hyperband": len(stops) >= 2, "none": stops == []}[pruner]
     assert study.trials()[-1].state == "pruned"
     assert study.trials()[-1].values is None
-    assert study.best_numbers() == [0]
+    assert study.best_numbers() == [*range(10)], "all ten tie"
+
+
+def test_of_tied_trials_the_smallest_is_first(tmp_path: Path) -> None:
+    study = Study(settings(4), tmp_path, "s")
+    for value, trainable in ((0.9, 300), (0.9, 100), (0.8, 50), (0.9, 100)):
+        claimed = study.claim(fits)
+        assert claimed is not None
+        study.finish(claimed.number, "complete", values=[value], trainable=trainable)
+    assert study.best_numbers() == [1, 3, 0]
 
 
 def test_the_pareto_front_of_two_objectives(tmp_path: Path) -> None:
@@ -193,9 +204,27 @@ def test_the_pareto_front_of_two_objectives(tmp_path: Path) -> None:
 def test_importances(tmp_path: Path) -> None:
     study = Study(settings(30, sampler="random"), tmp_path, "s")
     run_all(study)  # the value is the rank
-    shares = study.importances()["accuracy"]
-    assert sum(shares.values()) == pytest.approx(1)
-    assert shares["lora.rank"] > 0.8
+    importance = study.importances()["accuracy"]
+    assert sum(importance.shares.values()) == pytest.approx(1)
+    assert importance.shares["lora.rank"] > 0.8
+    assert [*importance.clear] == ["lora.rank"]
+
+
+def test_noise_is_not_important() -> None:
+    """One setting has a share by chance in each of 20 searches; it may be called clear in one of them."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+    distributions = {"rank": CategoricalDistribution(["2", "4", "8"]), "rate": FloatDistribution(0.0, 1.0)}
+    clear = 0
+    for seed in range(20):
+        chance = random.Random(seed)
+        points = [{"rank": chance.choice(["2", "4", "8"]), "rate": chance.random()} for _ in range(12)]
+        importance = setting_importance(points, distributions, [chance.gauss(0, 1) for _ in points])
+        assert importance
+        clear += bool(importance.clear)
+    assert clear <= 4
+    assert setting_importance(points[:3], distributions, [1.0, 2.0, 3.0]) is None
+    assert setting_importance(points, distributions, [1.0] * 12) is None
 
 
 def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from loralab.storage import run_folder
 from loralab.storage.experiment_folder import TRIALS, ExperimentSpec, Factor, TrialRecord, write_experiment
 
 Factors = Mapping[str, Factor]
-ROWS = 40
+ROWS = 400
 
 
 @cache
 def _template_run() -> Path:
-    """One run of 40 test rows; all trials are copies of it."""
+    """One run of 400 test rows; all trials are copies of it."""
     return make_run(Path(mkdtemp()) / "run", rows=ROWS)
 
 
@@ -38,7 +38,9 @@ def make_experiment(
     gap: float = 0.05,
 ) -> Path:
     """Write an experiment of trials (factors, test accuracy). Macro F1 is 0.01 less, validation accuracy `gap` more; a trial with
-    the factor data.max_train_samples was trained on that many rows. `failed` trials have a reason, `waiting` ones nothing."""
+    the factor data.max_train_samples was trained on that many rows. `failed` trials have a reason, `waiting` ones nothing.
+
+    Rows are as difficult for every trial: a trial with more correct rows has all that one with fewer has."""
     entries = [TrialRecord(_name(factors), dict(factors), "f" * 16) for factors, _ in trials]
     for factors, accuracy in trials:
         _trial(folder / TRIALS / _name(factors), factors, accuracy, gap)
@@ -59,14 +61,22 @@ def over_seeds(points: Sequence[tuple[Factors, Sequence[float]]]) -> list[tuple[
     return [({**factors, "seed": seed}, value) for factors, values in points for seed, value in enumerate(values, 1)]
 
 
-def answer(folder: Path, factors: Factors, right: Sequence[bool]) -> None:
-    """Set which of the 40 test rows a trial gets right."""
-    path = folder / TRIALS / _name(factors) / run_folder.PREDICTIONS
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row, good in zip(rows, right, strict=True):
-        row["predicted"] = row["true"] if good else next(name for name in ("World", "Sports") if name != row["true"])
-    with path.open("w", encoding="utf-8", newline="") as file:
+def answer(folder: Path, factors: Factors, correct: Sequence[bool]) -> None:
+    """Set which of the 400 test rows a trial classifies correctly."""
+    _write_predictions(folder / TRIALS / _name(factors), correct)
+
+
+@cache
+def _template_predictions() -> list[dict[str, str]]:
+    with (_template_run() / run_folder.PREDICTIONS).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _write_predictions(folder: Path, correct: Sequence[bool]) -> None:
+    rows = [dict(row) for row in _template_predictions()]
+    for row, right in zip(rows, correct, strict=True):
+        row["predicted"] = row["true"] if right else next(name for name in ("World", "Sports") if name != row["true"])
+    with (folder / run_folder.PREDICTIONS).open("w", encoding="utf-8", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)
@@ -78,9 +88,10 @@ def _name(factors: Factors) -> str:
 
 def _trial(folder: Path, factors: Factors, accuracy: float, gap: float) -> None:
     shutil.copytree(_template_run(), folder)
-    found: dict[str, Any] = run_folder.read_scores(folder)
-    scores = {**found["scores"], "accuracy": accuracy, "macro_f1": accuracy - 0.01}
+    template: dict[str, Any] = run_folder.read_scores(folder)
+    scores = {**template["scores"], "accuracy": accuracy, "macro_f1": accuracy - 0.01}
     edit(folder / run_folder.SCORES, scores=scores, validation={**scores, "accuracy": accuracy + gap})
+    _write_predictions(folder, [row < round(accuracy * ROWS) for row in range(ROWS)])
     if "data.max_train_samples" in factors:
         parts = run_folder.read_environment(folder)["rows"]
         parts["train"]["count"] = factors["data.max_train_samples"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 from pathlib import Path
 
 import numpy as np
@@ -24,30 +23,26 @@ from loralab.report.experiments.result_tables import (
     trial_table,
     write_csv,
 )
-from loralab.stats import wilson
+from loralab.stats import difference, mean_interval, wilson
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import EXPERIMENT, TRIALS
 
-T2 = 4.302652729911275
-"""The t quantile of 95 % with two degrees of freedom, from a printed table."""
 
-
-def test_a_point_is_its_seeds_with_mean_deviation_and_t_interval(tmp_path: Path) -> None:
+def test_a_point_is_its_seeds_with_mean_deviation_and_interval(tmp_path: Path) -> None:
     data = read_experiment_data(
         make_experiment(tmp_path / "x", "grid", over_seeds([({"lora.rank": 4}, [0.80, 0.82, 0.84]), ({"lora.rank": 8}, [0.9])]))
     )
     four, eight = data.points
-    found = four.summary(ACCURACY)
-    assert found
-    assert (found.n, found.mean) == (3, pytest.approx(0.82))
-    assert found.sd == pytest.approx(0.02)
-    assert found.t == pytest.approx((0.82 - T2 * 0.02 / math.sqrt(3), 0.82, 0.82 + T2 * 0.02 / math.sqrt(3)))
+    assert (four.mean(ACCURACY), four.std(ACCURACY)) == (pytest.approx(0.82), pytest.approx(0.02))
+    assert four.interval == mean_interval([np.arange(400) < n for n in (320, 328, 336)])
+    assert (four.new_seeds, eight.new_seeds, eight.std(ACCURACY)) == (True, False, None)
     assert four.mean(Score("validation")) == pytest.approx(0.87)
     assert four.by_seed(Score(name="macro_f1")) == {1: pytest.approx(0.79), 2: pytest.approx(0.81), 3: pytest.approx(0.83)}
     assert (data.min_seeds, data.seeds, data.axes) == (1, (1, 2, 3), {"lora.rank": (4, 8)})
-    row = point_table(data, ACCURACY).rows[1]
-    assert row[:5] == (8, 1, 0.9, None, None)
-    assert wilson(36, 40) in row, "0.9 of 40 test rows"
+    table = point_table(data, ACCURACY)
+    row = dict(zip(table.columns, table.rows[1], strict=True))
+    assert (row["lora.rank"], row["seeds"], row["test accuracy"], row["std over seeds"]) == (8, 1, 0.9, None)
+    assert row["95 % CI"] == pytest.approx(wilson(360, 400), abs=1e-9)
     assert [eight.mean_fact(name) for name in ("seconds", "trainable")] == [12.5, 100]
 
 
@@ -62,37 +57,38 @@ def test_settings_are_chosen_on_validation_rows_and_effects_measured_on_test_row
     assert analyze_experiment(tmp_path / "grid").score == ACCURACY
 
 
-def test_comparisons_are_paired_by_seed_and_corrected_together(tmp_path: Path) -> None:
-    """Differences of 1, 2, 3 points: t = 2 sqrt 3, on 2 degrees p = 1 - t / sqrt(t² + 2); of -2, 2, 3: mean 1, deviation sqrt 7."""
+def test_comparisons_are_paired_by_seed_and_adjusted_together(tmp_path: Path) -> None:
     points = [({"recipe": "a"}, [0.5, 0.5, 0.5]), ({"recipe": "b"}, [0.51, 0.52, 0.53]), ({"recipe": "c"}, [0.48, 0.52, 0.53])]
     analysis = analyze_experiment(make_experiment(tmp_path / "x", "seeds", over_seeds(points)))
     b, c = analysis.comparisons
-    t_b, t_c = 2 * math.sqrt(3), math.sqrt(3) / math.sqrt(7)
-    p_b, p_c = (1 - t / math.sqrt(t * t + 2) for t in (t_b, t_c))
-    assert [each.point.factors["recipe"] for each in (b, c)] == ["b", "c"]
-    assert {each.baseline.factors["recipe"] for each in (b, c)} == {"a"}
-    assert b.test.difference == pytest.approx(0.02)
-    assert b.test.interval == pytest.approx((0.02 - T2 * 0.01 / math.sqrt(3), 0.02, 0.02 + T2 * 0.01 / math.sqrt(3)))
-    assert (b.test.p, b.p) == (pytest.approx(p_b), pytest.approx(2 * p_b))
-    assert (c.test.p, c.p) == (pytest.approx(p_c), pytest.approx(max(2 * p_b, p_c)))
-    assert not b.significant
+    assert [comparison.point.factors["recipe"] for comparison in (b, c)] == ["b", "c"]
+    assert {comparison.baseline.factors["recipe"] for comparison in (b, c)} == {"a"}
+    rows = np.arange(400)
+    expected = difference([rows < n for n in (204, 208, 212)], [rows < 200] * 3, paired=True)
+    assert (b.test, b.family) == (expected, 2)
+    assert (b.test.value, b.p) == (pytest.approx(0.02), pytest.approx(1 - (1 - expected.p()) ** 2))
+    assert b.interval == expected.interval(2)
     table = comparison_table(analysis.comparisons)
-    assert table.rows[0][table.columns.index("p (permutation)")] == 0.25, "2 of the 8 ways to flip three signs"
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    assert (row["difference"], row["p"], row["seeds"]) == (pytest.approx(0.02), b.p, "3, paired")
 
 
-def test_rows_are_compared_by_mcnemar_where_both_trials_predicted_them(tmp_path: Path) -> None:
-    """5 rows that only b gets right, 1 that only a does: mid-p = 2 (1 + 6 / 2) / 64 = 0.125, doubled for two tests."""
+def test_fewer_than_three_shared_seeds_are_not_paired(tmp_path: Path) -> None:
+    trials = [({"recipe": "a", "seed": seed}, 0.80 + seed / 200) for seed in range(1, 6)]
+    trials += [({"recipe": "b", "seed": seed}, 0.70 + seed / 200) for seed in range(5, 10)]
+    (comparison,) = analyze_experiment(make_experiment(tmp_path / "x", "seeds", trials)).comparisons
+    assert (comparison.test.paired, comparison.test.seeds, comparison.test.new_seeds) == (False, (5, 5), True)
+    assert comparison.test.value == pytest.approx(0.735 - 0.815)
+    assert comparison.significant
+
+
+def test_other_test_rows_are_not_compared(tmp_path: Path) -> None:
     folder = make_experiment(tmp_path / "x", "seeds", over_seeds([({"recipe": "a"}, [0.8, 0.8]), ({"recipe": "b"}, [0.9, 0.9])]))
-    for seed, gained in ((1, 5), (2, 0)):
-        answer(folder, {"recipe": "a", "seed": seed}, [True] * 21 + [False] * 19)
-        answer(folder, {"recipe": "b", "seed": seed}, [True] * 20 + [False] + [True] * gained + [False] * (19 - gained))
-    first, second = analyze_experiment(folder).row_comparisons
-    assert (first.seed, first.rows, first.test.only_a, first.test.only_b) == (1, 40, 5, 1)
-    assert (first.test.p, first.p) == (pytest.approx(0.125), pytest.approx(0.25))
-    assert first.test.interval.estimate == pytest.approx(4 / 40)
-    assert (second.test.only_a, second.test.only_b) == (0, 1)
-    edit(folder / TRIALS / "recipe-b_seed-2" / run_folder.ENVIRONMENT, rows={"test": {"count": 40, "fingerprint": "other"}})
-    assert [test.seed for test in analyze_experiment(folder).row_comparisons] == [1], "other test rows are not compared"
+    answer(folder, {"recipe": "a", "seed": 1}, [True] * 100 + [False] * 300)
+    (comparison,) = analyze_experiment(folder).comparisons
+    assert comparison.test.value == pytest.approx(0.9 - (0.8 + 0.25) / 2), "from the predictions"
+    edit(folder / TRIALS / "recipe-b_seed-2" / run_folder.ENVIRONMENT, rows={"test": {"count": 400, "fingerprint": "other"}})
+    assert analyze_experiment(folder).comparisons == ()
     assert not read_experiment_data(folder).same_test_rows
 
 
@@ -111,7 +107,7 @@ def test_rows_are_compared_by_mcnemar_where_both_trials_predicted_them(tmp_path:
             [{"strategy": s, "labels": n} for n in (100, 500) for s in ("random", "entropy")],
             [(1, 0), (3, 2)],
         ),
-        ("few-shot", [{"data.shots_per_class": n} for n in (10, 1, 5)], [(2, 1), (0, 2)]),
+        ("few-shot", [{"data.shots_per_class": n} for n in (10, 1, 5)], [(1, 0), (2, 0)]),
         ("grid", [{"lora.rank": 2}, {"lora.rank": 4}, {"lora.rank": 8}], [(0, 1), (2, 1)]),
         ("compare", [{"run": "a"}, {"run": "b"}, {"run": "c"}], [(1, 0), (2, 0)]),
     ],
@@ -151,8 +147,8 @@ def test_intervals_have_two_columns_in_a_file(tmp_path: Path) -> None:
         write_csv(point_table(data, ACCURACY), file)
         file.seek(0)
         (row,) = csv.DictReader(file)
-    assert float(row["CI over seeds (t) low"]) + float(row["CI over seeds (t) high"]) == pytest.approx(1.7)
-    assert float(row["CI over test rows low"]) == pytest.approx(wilson(34, 40).low)
+    low, _, high = mean_interval([np.arange(400) < 320, np.arange(400) < 360])
+    assert (float(row["95 % CI low"]), float(row["95 % CI high"])) == pytest.approx((low, high))
 
 
 def test_the_power_law_of_exact_errors_is_recovered(tmp_path: Path) -> None:

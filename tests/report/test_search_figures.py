@@ -23,7 +23,9 @@ AXES: list[dict[str, Any]] = [
 ]
 
 
-def invent(trials: int, objectives: tuple[str, ...] = ("accuracy",), states: tuple[str, ...] = ("complete",)) -> dict[str, Any]:
+def invent(
+    trials: int, objectives: tuple[str, ...] = ("accuracy",), states: tuple[str, ...] = ("complete",), noise: float = 0.1
+) -> dict[str, Any]:
     chance = random.Random(trials)
     rows = []
     for number in range(trials):
@@ -46,8 +48,8 @@ def invent(trials: int, objectives: tuple[str, ...] = ("accuracy",), states: tup
         "objectives": [*objectives],
         "minimised": [name in ("loss", "trainable") for name in objectives],
         "axes": AXES,
-        "best": [row["number"] for row in complete[:2]],
-        "importance": dict.fromkeys(objectives, shares) if len(complete) > 3 else {},
+        "best": [row["number"] for row in complete[: len(objectives)]],
+        "importance": dict.fromkeys(objectives, {"shares": shares, "noise": noise}) if len(complete) > 3 else {},
         "trials": rows,
     }
 
@@ -86,6 +88,27 @@ def test_positions_of_choices_and_numbers() -> None:
     assert setting_positions(AXES[0], ["16", "4"]) == ([2.0, 0.0], ["4", "8", "16"])
     assert setting_positions(AXES[1], ["all"]) == ([2.0], AXES[1]["choices"])
     assert setting_positions(AXES[2], ["1.5r", "0.5r"]) == ([1.5, 0.5], [])
+
+
+def test_importance_is_silent_about_noise_and_pales_what_may_be() -> None:
+    assert "importance" not in named(invent(9, noise=0.2))
+    results = invent(9)
+    results["importance"]["accuracy"] = {"shares": {"a": 0.6, "b": 0.3, "c": 0.1}, "noise": 0.4}
+    bars = named(results)["importance"].figure.axes[0].patches
+    assert [bar.get_alpha() for bar in bars] == [0.9, 0.25, 0.25]
+
+
+def test_all_figures_have_the_same_best_trial_and_count_ties() -> None:
+    results = invent(9)
+    for row in results["trials"]:
+        row["values"] = [0.8 if row["number"] in (2, 5) else 0.5]
+    results["best"] = [5, 2]
+    drawings = named(results)
+    panel = drawings["slices"].figure.axes[2]
+    diamond = next(line for line in panel.lines if line.get_marker() == "D")
+    assert float(diamond.get_xdata()[0]) == float(results["trials"][5]["points"]["lora.alpha"].rstrip("r"))
+    assert "2 trials tie." in drawings["slices"].caption.text
+    assert "orange is the best (2 tie)." in drawings["parallel"].caption.text
 
 
 def test_every_figure_counts_trials_by_state() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from loralab.stats import bonferroni_bound, difference_of_proportions, paired_bootstrap, summary, wilson
+from loralab.stats import bonferroni_bound, difference_of_proportions, paired_bootstrap, wilson
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (10, 10), (1, 3), (81, 263), (7204, 7600)])
@@ -64,54 +64,6 @@ def test_large_inputs_are_resampled_in_batches(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("loralab.stats.intervals._MAX_DRAWS", 1100)
     assert paired_bootstrap(a, b, resamples=100, seed=3) == whole
     assert paired_bootstrap(a, b, resamples=100, seed=4) != whole
-
-
-def test_a_summary_equals_scipys() -> None:
-    values = np.array([0.9012, 0.9031, 0.8790, 0.9050, 0.9001, 0.8988, 0.9100, 0.9020])
-    found = summary(values, resamples=20_000)
-    t = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    bca = scipy_stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1)
-    ).confidence_interval
-    assert found.n == 8
-    assert (found.mean, found.sd) == pytest.approx((values.mean(), np.std(values, ddof=1)))
-    assert found.t == pytest.approx((t.low, values.mean(), t.high), abs=1e-12)
-    assert found.bca == pytest.approx((bca.low, values.mean(), bca.high), abs=2e-4)
-    percentile = paired_bootstrap(values, np.zeros(8), resamples=20_000)
-    assert found.bca is not None
-    assert found.bca.low < percentile.low - 5e-4  # the one low value skews them: BCa's reaches further down
-    wider, narrower = summary(values, level=0.99).t, summary(values, level=0.9).t
-    assert wider
-    assert narrower
-    assert wider.low < t.low < narrower.low
-
-
-def test_summaries_of_few_or_equal_values() -> None:
-    assert summary([0.9]) == (one := summary(np.array([0.9])))
-    assert (one.n, one.mean, one.sd, one.t, one.bca) == (1, 0.9, None, None, None)
-    two = summary([0.9, 0.8])
-    assert two.t == pytest.approx((0.85 - 12.7062 * 0.05, 0.85, 0.85 + 12.7062 * 0.05), abs=1e-5)
-    assert two.bca == pytest.approx((0.8, 0.85, 0.9))
-    for values in ([0.0] * 4, [0.1] * 7, [0.3, 0.1 + 0.2, 0.3]):
-        same = summary(values)
-        assert (same.sd, same.t, same.bca) == (0, (same.mean,) * 3, (same.mean,) * 3)
-        assert same.mean == pytest.approx(values[0])
-    for wrong in ([], [[0.9]], [0.9, float("nan")]):
-        with pytest.raises(ValueError, match="finite values"):
-            summary(wrong)
-
-
-@pytest.mark.slow
-def test_coverage_of_t_and_bca() -> None:
-    """The shares in the docstring of `summary`: a BCa interval of five values must not be sold as one of 95 %."""
-    random = np.random.default_rng(0)
-    shares = {}
-    for n in (5, 15, 40):
-        found = [summary(random.normal(size=n), resamples=500, seed=trial) for trial in range(1000)]
-        held = [[f.t.low <= 0 <= f.t.high, f.bca.low <= 0 <= f.bca.high] for f in found if f.t and f.bca]
-        shares[n] = np.mean(held, axis=0)
-    assert all(t == pytest.approx(0.95, abs=0.02) for t, _ in shares.values())
-    assert [bca for _, bca in shares.values()] == pytest.approx([0.82, 0.91, 0.94], abs=0.025)
 
 
 def test_the_largest_of_many_draws_seldom_goes_bonferroni_bound() -> None:

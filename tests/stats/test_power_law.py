@@ -95,47 +95,43 @@ def test_relative_residuals_predict_better_than_plain_ones() -> None:
     assert relative < 0.95 * plain
 
 
-def test_intervals_hold_the_law_and_keep_their_seed() -> None:
+def _draws(errors: Floats, random: np.random.Generator) -> Floats:
+    """Means of each size, redrawn from their t distribution."""
+    by_seed = errors.reshape(-1, len(SIZES))
+    error = by_seed.std(axis=0, ddof=1) / math.sqrt(len(by_seed))
+    return np.clip(by_seed.mean(axis=0) + error * random.standard_t(len(by_seed) - 1, (300, len(SIZES))), 0, 1)
+
+
+@pytest.mark.parametrize("law", [LAW, PowerLaw(a=1.0, b=0.4, c=0.0)], ids=["floor", "no-floor"])
+def test_intervals_hold_the_law(law: PowerLaw) -> None:
     random = np.random.default_rng(0)
     far = 4 * SIZES[-1]
-    truth = [LAW.c, LAW.b, float(LAW.predict(far))]
-    hits, gaps = [], []
-    for trial in range(60):
-        rows, errors = _curves(5, random)
-        found = law_intervals(rows, errors, at=[far], resamples=200, seed=trial)
-        hits.append([i.low <= true <= i.high for i, true in zip((found.c, found.b, *found.predictions), truth, strict=True)])
-        gap = hold_out_last(rows, errors, resamples=200, seed=trial).gap
-        assert gap
-        gaps.append(gap.low <= 0 <= gap.high)
-    for share in (*np.mean(hits, axis=0), np.mean(gaps)):
-        assert 0.85 <= share <= 0.99
-    law = fit_power_law(rows, errors)
-    assert (found.c.estimate, found.predictions[0].estimate) == (law.c, float(law.predict(far)))
-    assert (
-        law_intervals(rows, errors, at=[far], resamples=200, seed=59)
-        == found
-        != law_intervals(rows, errors, resamples=200, seed=98)
-    )
+    truth = [law.c, law.b, float(law.predict(far)), diminishing(law), 0.0]
+    hits = []
+    for _ in range(60):
+        errors = np.tile(law.predict(SIZES), 5) * (1 + 0.03 * random.normal(size=5 * len(SIZES)))
+        rows, draws = np.tile(SIZES, 5), _draws(errors, random)
+        result, checked = law_intervals(rows, errors, draws, at=[far]), hold_out_last(rows, errors, draws)
+        intervals = (result.c, result.b, *result.predictions, result.diminishing, checked.gap)
+        hits.append([i.low <= true <= i.high for i, true in zip(intervals, truth, strict=True)])
+    assert (np.mean(hits, axis=0) >= 0.88).all(), np.mean(hits, axis=0)
+    fitted = fit_power_law(rows, errors)
+    assert (result.c.estimate, result.predictions[0].estimate) == (fitted.c, float(fitted.predict(far)))
+    assert result.diminishing.estimate == diminishing(fitted)
 
 
-def test_the_last_point_is_held_out() -> None:
-    rows, errors = _curves(5, np.random.default_rng(0))
-    held = hold_out_last(rows, errors)
+def test_the_last_point_is_left_out() -> None:
+    random = np.random.default_rng(0)
+    rows, errors = _curves(5, random)
+    result = hold_out_last(rows, errors, _draws(errors, random))
     before = rows < 1600
-    assert held.law == fit_power_law(rows[before], errors[before])
-    assert (held.rows, held.predicted) == (1600, float(held.law.predict(1600)))
-    assert held.measured == pytest.approx(errors[~before].mean())
-    assert held.gap
-    assert held.predicted_interval
-    assert held.gap.estimate == pytest.approx(held.measured - held.predicted)
-    assert held.gap.high - held.gap.low > held.predicted_interval.high - held.predicted_interval.low
+    assert result.law == fit_power_law(rows[before], errors[before])
+    assert (result.rows, result.predicted) == (1600, float(result.law.predict(1600)))
+    assert result.measured == pytest.approx(errors[~before].mean())
+    assert result.gap.estimate == pytest.approx(result.measured - result.predicted)
+    assert result.gap.high - result.gap.low > result.predicted_interval.high - result.predicted_interval.low
     broken = np.where(before, errors, errors + 0.15)  # what no power law of the first four sizes says
-    found = hold_out_last(rows, broken).gap
-    assert found
-    assert found.low > 0
-    single = hold_out_last(SIZES, LAW.predict(SIZES))
-    assert single.gap is single.predicted_interval is None
-    assert single.predicted == pytest.approx(single.measured, abs=1e-4)
+    assert hold_out_last(rows, broken, _draws(broken, random)).gap.low > 0
 
 
 def test_doubling_gains_less_from_there_on() -> None:
@@ -154,9 +150,7 @@ def test_invalid_curves_are_refused() -> None:
     with pytest.raises(LoralabError, match=r"2 training set sizes.*add 1"):
         fit_power_law([100, 200, 200], [0.3, 0.2, 0.2])
     with pytest.raises(LoralabError, match=r"3 training set sizes.*at least 4"):
-        hold_out_last([100, 200, 400], [0.3, 0.2, 0.1])
-    with pytest.raises(LoralabError, match="2 seeds"):
-        law_intervals(SIZES, LAW.predict(SIZES))
+        hold_out_last([100, 200, 400], [0.3, 0.2, 0.1], np.ones((5, 3)))
     for rows, errors in (([0, 1, 2], [0.1] * 3), ([1, 2, 3], [0.1, -0.1, 0.1]), ([1, 2, 3], [0.1, math.nan, 0.1])):
         with pytest.raises(ValueError, match="a learning curve"):
             fit_power_law(rows, errors)

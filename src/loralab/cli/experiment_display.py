@@ -163,9 +163,16 @@ class SearchView(_TrialsView):
             console.print(f"[yellow]note[/]        {missing} of {settings.trials} trials were not run: {reason}")
         if summary.best:
             _show_best(summary)
-        for name, shares in summary.importances.items():
-            ordered = "  ".join(f"{setting} {share:.0%}" for setting, share in sorted(shares.items(), key=lambda item: -item[1]))
-            console.print(f"[bold]importance[/]  {escape(name)}: {escape(ordered)}", soft_wrap=True)
+        if len(summary.best) > 1 and len(settings.objectives) == 1:
+            tied = ", ".join(map(str, summary.best[1:]))
+            console.print(
+                f"[bold]tied[/]        trial {tied} with trial {summary.best[0]}, which has the fewest trainable parameters"
+            )
+        for name, importance in summary.importances.items():
+            if importance.clear:
+                ordered = "  ".join(f"{setting} {share:.0%}" for setting, share in importance.clear.items())
+                noise = f"(shuffled scores: up to {importance.noise:.0%})"
+                console.print(f"[bold]importance[/]  {escape(name)}: {escape(ordered)}  {noise}", soft_wrap=True)
         console.print(f"search      {self.folder}", soft_wrap=True)
         console.print(f"            trials.csv{', best.yaml' if summary.best else ''}", soft_wrap=True)
         console.print(f"report      {page}", soft_wrap=True)
@@ -181,7 +188,8 @@ def _show_best(summary: SearchSummary) -> None:
     title = "Pareto front" if len(settings.objectives) > 1 else "best trials"
     if len(settings.objectives) == 1:
         sign = 1 if settings.minimised[0] else -1
-        numbers = sorted(trials, key=lambda number: (sign * (trials[number].values or (0,))[0], number))[:MAX_BEST]
+        others = sorted(set(trials) - set(numbers), key=lambda number: (sign * (trials[number].values or (0,))[0], number))
+        numbers = [*numbers, *others][:MAX_BEST]
     axes = [axis.name for axis in settings.space.axes]
     columns = ("trial", *settings.objectives, *(name.rpartition(".")[2] for name in axes))
     table = make_table(right=columns, title=title, title_justify="left")

@@ -18,6 +18,7 @@ from typing import Any
 from loralab.config import Config, load_config
 from loralab.config.loading import read_yaml, search_ranges
 from loralab.errors import Interrupted, LoralabError, RunFailed
+from loralab.experiments.importance import Importance
 from loralab.experiments.plans import apply_points
 from loralab.experiments.run import open_experiment
 from loralab.experiments.run_trial import TrialPruned, run_trial
@@ -80,13 +81,13 @@ class SearchPlan:
 
 @dataclass(frozen=True)
 class SearchSummary:
-    """A search's results. best: the numbers of the best trials, one or a Pareto front, best by the first objective first."""
+    """A search's results. best: the numbers of the best trials, the best first; several tie, or are a Pareto front."""
 
     folder: Path
     plan: SearchPlan
     trials: tuple[SearchTrial, ...]
     best: tuple[int, ...]
-    importances: Mapping[str, Mapping[str, float]]
+    importances: Mapping[str, Importance]
 
 
 def plan_search(
@@ -155,7 +156,8 @@ def run_search(
     write_search_results(folder, plan.settings, summary.trials, summary.best, summary.importances)
     if summary.best:
         best = next(trial for trial in summary.trials if trial.number == summary.best[0])
-        write_best_settings(folder, _best_header(plan, best), plan.unlimited_config(best.points))
+        ties = summary.best[1:] if len(plan.settings.objectives) == 1 else ()
+        write_best_settings(folder, _best_header(plan, best, ties), plan.unlimited_config(best.points))
     return summary
 
 
@@ -324,13 +326,16 @@ def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
     return len(classes)
 
 
-def _best_header(plan: SearchPlan, best: SearchTrial) -> list[str]:
+def _best_header(plan: SearchPlan, best: SearchTrial, ties: Sequence[int]) -> list[str]:
     values = ", ".join(f"{name} {value:.6g}" for name, value in zip(plan.settings.objectives, best.values or (), strict=True))
     header = [
         f"Trial {best.number} of a search on {plan.recipe}: {values} on the validation rows.",
         f"Chosen by the search: {' '.join(f'{name}={point}' for name, point in best.points.items())}",
         "Listed: settings that differ from loralab's defaults.",
     ]
+    if ties:
+        tied = ", ".join(map(str, ties))
+        header.insert(1, f"Tied with it: trial {tied}. Of tied trials the one with the fewest trainable parameters is taken.")
     if plan.limits:
         limits = " ".join(plan.limits)
         header += [

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from loralab.config import Config
 from loralab.config.yaml_core import dump_yaml
+from loralab.experiments.importance import Importance
 from loralab.experiments.study import SearchSettings, SearchTrial
 from loralab.storage.experiment_folder import BEST, PARETO, SEARCH_RESULTS, TABLE
 from loralab.storage.files import atomic_write, write_errors, write_json
@@ -21,9 +23,9 @@ def write_search_results(
     settings: SearchSettings,
     trials: Sequence[SearchTrial],
     best: Sequence[int],
-    importances: Mapping[str, Mapping[str, float]],
+    importances: Mapping[str, Importance],
 ) -> None:
-    """Write trials.csv, search.json and, for two objectives, pareto.csv. best: numbers of the best trials, best first."""
+    """Write trials.csv, search.json and, for two objectives, pareto.csv. best: the numbers of the best trials, ties included."""
     write_trial_table(folder / TABLE, settings, trials)
     results = {
         "objectives": [*settings.objectives],
@@ -33,7 +35,7 @@ def write_search_results(
         "requested_trials": settings.trials,
         "axes": [{"name": axis.name, "log": axis.log, "choices": [*axis.choices]} for axis in settings.space.axes],
         "best": [*best],
-        "importance": importances,
+        "importance": {name: asdict(importance) for name, importance in importances.items()},
         "trials": [_trial_facts(trial) for trial in trials],
     }
     write_json(folder / SEARCH_RESULTS, results)

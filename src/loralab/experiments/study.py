@@ -22,6 +22,7 @@ import psutil
 
 from loralab.errors import LoralabError, import_optional
 from loralab.experiments.execute import death_message
+from loralab.experiments.importance import Importance, setting_importance
 from loralab.experiments.run_trial import MAX_DEATHS
 from loralab.experiments.space import Space
 from loralab.experiments.study_storage import Lock, database_lock, open_database, open_journal
@@ -259,28 +260,37 @@ class Study:
         ]
 
     def best_numbers(self) -> list[int]:
-        """Return the number of the best trial, or those of the Pareto front, best by the first objective first."""
-        values = {trial.number: trial.values[0] for trial in self.trials() if trial.values}
-        if not values:
-            return []
-        best = [self.study.best_trial] if len(self.settings.objectives) == 1 else self.study.best_trials
-        sign = 1 if self.settings.minimised[0] else -1
-        return sorted((trial.number for trial in best), key=lambda number: (sign * values[number], number))
+        """Return the numbers of the best trials, the best first: those with the highest score, or the Pareto front.
 
-    def importances(self) -> dict[str, dict[str, float]]:
-        """Return objective → setting → its share of the variance, by fANOVA (Hutter et al. 2014).
-
-        An objective needs at least 4 complete trials with different values.
+        Tied trials are ordered by their trainable parameters, then by number.
         """
-        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+        trials = {trial.number: trial for trial in self.trials() if trial.values}
+        if not trials:
+            return []
+        sign = 1 if self.settings.minimised[0] else -1
 
-        evaluator, importances = FanovaImportanceEvaluator(seed=0), {}
-        for i, name in enumerate(self.settings.objectives):
-            values = [trial.values[i] for trial in self.trials() if trial.values]
-            if len(values) >= 4 and len(set(values)) > 1:
-                shares = get_param_importances(self.study, evaluator=evaluator, target=partial(_nth_value, i))
-                importances[name] = dict(shares)
-        return importances
+        def rank(number: int) -> tuple[float, float, int]:
+            trial = trials[number]
+            return sign * (trial.values or (0.0,))[0], trial.facts.get("trainable", 0), number
+
+        ordered = sorted(trials, key=rank)
+        if len(self.settings.objectives) == 1:
+            return [number for number in ordered if rank(number)[0] == rank(ordered[0])[0]]
+        front = {trial.number for trial in self.study.best_trials}
+        return [number for number in ordered if number in front]
+
+    def importances(self) -> dict[str, Importance]:
+        """Return objective → the importance of each setting, where there are enough trials with different values."""
+        complete = [trial for trial in self._frozen_trials() if trial.state.name == "COMPLETE" and trial.values]
+        names = {axis.name for axis in self.settings.space.axes}
+        complete = [trial for trial in complete if names <= set(trial.params)]
+        points = [{name: trial.params[name] for name in names} for trial in complete]
+        distributions = {name: complete[-1].distributions[name] for name in names} if complete else {}
+        importances = {
+            objective: setting_importance(points, distributions, [trial.values[i] for trial in complete])
+            for i, objective in enumerate(self.settings.objectives)
+        }
+        return {objective: importance for objective, importance in importances.items() if importance}
 
     def _frozen_trials(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -351,7 +361,3 @@ def _make_pruner(settings: SearchSettings) -> optuna.pruners.BasePruner:
     if settings.prunes:
         return MedianPruner(n_startup_trials=5, n_warmup_steps=0)  # Golovin et al. 2017
     return NopPruner()
-
-
-def _nth_value(number: int, trial: FrozenTrial) -> float:
-    return float(trial.values[number])

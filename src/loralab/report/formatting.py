@@ -46,3 +46,8 @@ def format_value(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+
+
+def signed_points(share: float) -> str:
+    """Return a difference of shares in percentage points: `+1.20` or `−0.35`."""
+    return f"{100 * share:+.2f}".replace("-", "−")

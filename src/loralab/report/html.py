@@ -53,16 +53,13 @@ def render_run(run: RunData, drawings: Sequence[ReportFigure]) -> str:
 
 def render_experiment(analysis: ExperimentAnalysis, tables: Sequence[ReportTable], drawings: Sequence[ReportFigure]) -> str:
     """Return an experiment's page."""
-    measure, uncertainty = headline(analysis)
     return _render(
         "experiment.html.jinja",
         drawings,
         tables,
         data=analysis.data,
         best=analysis.best,
-        score=analysis.score,
-        measure=measure,
-        uncertainty=uncertainty,
+        headline=headline(analysis),
         question=question_facts(analysis.data),
         findings=findings(analysis),
         failures=[trial for trial in analysis.data.trials if trial.failure],

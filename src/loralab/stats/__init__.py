@@ -1,39 +1,28 @@
-"""Confidence intervals, tests of differences, multiple comparisons and learning curves: pure functions of arrays and a seed."""
+"""Confidence intervals, tests of differences and learning curves: pure functions of arrays and a seed."""
 
-from loralab.stats.comparisons import FEWEST_SEEDS, McNemar, Paired, Unpaired, holm, mcnemar, paired, unpaired, verdict
-from loralab.stats.intervals import (
-    Interval,
-    Summary,
-    bonferroni_bound,
-    difference_of_proportions,
-    paired_bootstrap,
-    summary,
-    wilson,
-)
+from loralab.stats.crossed import FEWEST_SEEDS, Difference, difference, mean_interval, resampled_means
+from loralab.stats.intervals import Interval, bonferroni_bound, difference_of_proportions, paired_bootstrap, wilson
+from loralab.stats.mcnemar import McNemar, mcnemar
 from loralab.stats.power_law import HoldOut, LawIntervals, PowerLaw, diminishing, fit_power_law, hold_out_last, law_intervals
 
 __all__ = [
     "FEWEST_SEEDS",
+    "Difference",
     "HoldOut",
     "Interval",
     "LawIntervals",
     "McNemar",
-    "Paired",
     "PowerLaw",
-    "Summary",
-    "Unpaired",
     "bonferroni_bound",
+    "difference",
     "difference_of_proportions",
     "diminishing",
     "fit_power_law",
     "hold_out_last",
-    "holm",
     "law_intervals",
     "mcnemar",
-    "paired",
+    "mean_interval",
     "paired_bootstrap",
-    "summary",
-    "unpaired",
-    "verdict",
+    "resampled_means",
     "wilson",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from loralab.errors import LoralabError
-from loralab.stats.intervals import RESAMPLES, Floats, Interval, percentile_interval
+from loralab.stats.intervals import Floats, Interval, percentile_interval
 
 FEWEST_SIZES = 3
 """The law has three parameters, so three sizes leave no degree of freedom; use four or more."""
@@ -37,26 +37,27 @@ class PowerLaw:
 
 @dataclass(frozen=True)
 class LawIntervals:
-    """The irreducible error c, the exponent b and the predictions, with their bootstrap intervals."""
+    """The irreducible error c, the exponent b, the predictions and the size from which returns diminish, with their intervals."""
 
     c: Interval
     b: Interval
     predictions: tuple[Interval, ...]
+    diminishing: Interval
 
 
 @dataclass(frozen=True)
 class HoldOut:
-    """The law fitted without the largest size, and its prediction there. gap: measured - predicted.
+    """The law fitted without the largest size, and its prediction there.
 
-    The intervals need several seeds at every size. The one of `gap` includes the noise of both terms.
+    gap: measured - predicted; its interval includes the noise of both terms.
     """
 
     rows: float
     law: PowerLaw
     measured: float
     predicted: float
-    predicted_interval: Interval | None
-    gap: Interval | None
+    predicted_interval: Interval
+    gap: Interval
 
 
 def fit_power_law(rows: npt.ArrayLike, errors: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> PowerLaw:
@@ -73,28 +74,33 @@ def fit_power_law(rows: npt.ArrayLike, errors: npt.ArrayLike, weights: npt.Array
 def law_intervals(
     rows: npt.ArrayLike,
     errors: npt.ArrayLike,
-    weights: npt.ArrayLike | None = None,
+    draws: npt.ArrayLike,
     *,
     at: Sequence[float] = (),
+    gain: float = 0.01,
     level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> LawIntervals:
-    """Bootstrap the law: resample the runs within each size and fit the law to each resample. at: rows to predict the error at.
+    """Fit the law to each draw of the mean errors, and return the intervals of its parameters and predictions.
 
-    In simulations the 95 % intervals of c, b and the error at four times the rows cover the truth in about 88 % of cases with 2
-    seeds per size and in 89 to 95 % with 3 to 10. They include the variance between seeds, but not that of the shared test rows,
-    nor that the form may be wrong: see `hold_out_last`.
-    Raises LoralabError for a size with a single run, and as `fit_power_law` does.
+    rows, errors: (runs,). draws: (resamples, sizes), such as 1 - `resampled_means`; sizes ascend. at: rows to predict the error at.
+    gain: as in `diminishing`. Nothing in the intervals allows for another form than the law's: see `hold_out_last`. A law whose
+    irreducible error may be 0 is also fitted with 0, because the least-squares fit then has too large an exponent: the intervals
+    of exponent and `diminishing` span both fits. Raises as `fit_power_law` does.
     """
-    curve = _curve(rows, errors, weights)
+    curve = _curve(rows, errors, None)
     law = _solve(curve.sizes, curve.means[None], curve.weights)[0]
-    laws = _solve(curve.sizes, _resampled(curve, resamples, np.random.default_rng(seed)), curve.weights)
+    laws = _solve(curve.sizes, np.asarray(draws, dtype=np.float64), curve.weights)
     predictions = np.array([resampled.predict(at) for resampled in laws])
+    c = percentile_interval(law.c, [resampled.c for resampled in laws], level)
+    fits = [laws, _solve(curve.sizes, np.asarray(draws, dtype=np.float64), curve.weights, floor=False)] if c.low == 0 else [laws]
+    b = [percentile_interval(law.b, [resampled.b for resampled in fit], level) for fit in fits]
+    until = diminishing(law, gain=gain)
+    returns = [percentile_interval(until, [diminishing(resampled, gain=gain) for resampled in fit], level) for fit in fits]
     return LawIntervals(
-        percentile_interval(law.c, [resampled.c for resampled in laws], level),
-        percentile_interval(law.b, [resampled.b for resampled in laws], level),
+        c,
+        _span(b),
         tuple(percentile_interval(float(law.predict(n)), predictions[:, i], level) for i, n in enumerate(at)),
+        _span(returns),
     )
 
 
@@ -111,38 +117,25 @@ def diminishing(law: PowerLaw, *, gain: float = 0.01) -> float:
     return math.exp(exponent) if exponent < 700 else math.inf
 
 
-def hold_out_last(
-    rows: npt.ArrayLike,
-    errors: npt.ArrayLike,
-    weights: npt.ArrayLike | None = None,
-    *,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> HoldOut:
+def hold_out_last(rows: npt.ArrayLike, errors: npt.ArrayLike, draws: npt.ArrayLike, *, level: float = 0.95) -> HoldOut:
     """Fit the law without the largest size and compare its prediction there with the measured error.
 
     Arguments as in `law_intervals`. Raises LoralabError for fewer than four sizes, because the fit needs three.
     """
-    curve = _curve(rows, errors, weights, fewest=FEWEST_SIZES + 1)
+    curve, drawn = _curve(rows, errors, None, fewest=FEWEST_SIZES + 1), np.asarray(draws, dtype=np.float64)
     sizes, last = curve.sizes[:-1], float(curve.sizes[-1])
     law = _solve(sizes, curve.means[None, :-1], curve.weights[:-1])[0]
     measured, predicted = float(curve.means[-1]), float(law.predict(last))
-    if min(len(errors) for errors in curve.errors) == 1:
-        return HoldOut(last, law, measured, predicted, None, None)
-    draws = _resampled(curve, resamples, np.random.default_rng(seed))
-    predictions = np.array([resampled.predict(last) for resampled in _solve(sizes, draws[:, :-1], curve.weights[:-1])])
-    gap = percentile_interval(measured - predicted, draws[:, -1] - predictions, level)
+    predictions = np.array([resampled.predict(last) for resampled in _solve(sizes, drawn[:, :-1], curve.weights[:-1])])
+    gap = percentile_interval(measured - predicted, drawn[:, -1] - predictions, level)
     return HoldOut(last, law, measured, predicted, percentile_interval(predicted, predictions, level), gap)
 
 
 @dataclass(frozen=True)
 class _Curve:
-    """Runs grouped by size: sizes (k,) ascending, errors and normalised weights of each group, means (k,), total weights (k,)."""
+    """Runs grouped by size: sizes (k,) ascending, mean errors (k,), weights (k,)."""
 
     sizes: Floats
-    errors: list[Floats]
-    fractions: list[Floats]
     means: Floats
     weights: Floats
 
@@ -159,32 +152,19 @@ def _curve(rows: npt.ArrayLike, errors: npt.ArrayLike, weights: npt.ArrayLike | 
         raise LoralabError(
             f"{len(sizes)} training set sizes: the power law needs at least {fewest} here; add {fewest - len(sizes)}"
         )
-    groups = [x == size for size in sizes]
-    fractions = [w[group] / w[group].sum() for group in groups]
-    means = np.array([y[group] @ fraction for group, fraction in zip(groups, fractions, strict=True)])
-    total = np.array([w[group].sum() for group in groups])
+    total = np.array([w[x == size].sum() for size in sizes])
+    means = np.array([y[x == size] @ w[x == size] for size in sizes]) / total
     if weights is None and means.any():
         total = total / np.maximum(means, 0.01 * means.max()) ** 2  # an error of 0 must not dominate
-    return _Curve(sizes, [y[group] for group in groups], fractions, means, total)
+    return _Curve(sizes, means, total)
 
 
-def _resampled(curve: _Curve, resamples: int, random: np.random.Generator) -> Floats:
-    """Return mean errors of resampled runs, (resamples, k).
-
-    The variance of m resampled runs is too small by (m - 1) / m, so the deviations are scaled up (Efron 1982, 5.3).
-    """
-    if any(len(errors) == 1 for errors in curve.errors):
-        raise LoralabError("intervals of the power law need at least 2 seeds at every size: add seeds")
-    means = []
-    for errors, fraction, mean in zip(curve.errors, curve.fractions, curve.means, strict=True):
-        m = len(errors)
-        picks = random.choice(m, (resamples, m), p=fraction)
-        means.append(np.maximum(0, mean + (errors[picks].mean(axis=1) - mean) * math.sqrt(m / (m - 1))))
-    return np.stack(means, axis=1)
+def _span(intervals: Sequence[Interval]) -> Interval:
+    return Interval(min(i.low for i in intervals), intervals[0].estimate, max(i.high for i in intervals))
 
 
-def _solve(sizes: Floats, means: Floats, weights: Floats) -> list[PowerLaw]:
-    """Fit one law to each row of means (draws, k) at sizes (k,).
+def _solve(sizes: Floats, means: Floats, weights: Floats, *, floor: bool = True) -> list[PowerLaw]:
+    """Fit one law to each row of means (draws, k) at sizes (k,); floor=False fixes the irreducible error at 0.
 
     Given b the law is linear: a and c are solved at each b of a grid, which is then refined around the best b (variable projection,
     Golub and Pereyra 1973). This needs no starting values and has no local minima.
@@ -196,8 +176,8 @@ def _solve(sizes: Floats, means: Floats, weights: Floats) -> list[PowerLaw]:
         dx, dy = x - (x @ w)[..., None], y - (y @ w)[..., None]
         a = (dx * dy) @ w / (dx**2 @ w)
         c = y @ w - a * (x @ w)
-        a = np.where(c < 0, (x * y) @ w / (x**2 @ w), np.maximum(a, 0))  # c = 0 instead of below
-        c = np.where(a > 0, np.maximum(c, 0), y @ w)
+        a = np.where((c < 0) | (not floor), (x * y) @ w / (x**2 @ w), np.maximum(a, 0))  # c = 0 instead of below
+        c = np.where(a > 0, np.maximum(c, 0) * floor, y @ w)
         best = ((y - c[..., None] - a[..., None] * x) ** 2 @ w).argmin(axis=1)
         solution = a[draws, best], exponents[draws, best], c[draws, best]
         low, high = exponents[draws, np.maximum(best - 1, 0)], exponents[draws, np.minimum(best + 1, exponents.shape[1] - 1)]

@@ -1,114 +1,121 @@
-"""An experiment's statistics: comparisons over seeds and over test rows, each set Holm-corrected, and the power law."""
+"""An experiment's statistics: comparisons of configurations on the test rows, what can be recommended, and the power law."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import cast
 
+import numpy as np
+
 from loralab import stats
-from loralab.report.experiments.experiment_data import ACCURACY, ExperimentData, FactorItems, Point, Score
-from loralab.report.predictions import read_correct
+from loralab.report.experiments.experiment_data import ExperimentData, FactorItems, Point, Score
+from loralab.report.formatting import signed_points
 from loralab.report.scaling_law import ScalingLaw, fit_scaling_law
 from loralab.storage.experiment_folder import Factor
 
 PointPairs = list[tuple[Point, Point]]
 """(configuration, baseline) pairs."""
 PairSelector = Callable[[ExperimentData, Score], PointPairs]
-MAX_ROW_COMPARISONS = 60
+LEVEL = 0.05
+"""A difference is significant if its adjusted p-value is below this."""
+MARGIN = 0.01
+"""A cheaper choice is recommended if it is shown to lose less accuracy than this: one percentage point."""
 
 
 @dataclass(frozen=True)
 class PointComparison:
-    """A configuration against a baseline over their seeds. p: Holm-adjusted for all comparisons of the experiment."""
+    """The test accuracy of a configuration against a baseline. family: the number of comparisons behind p and interval."""
 
     point: Point
     baseline: Point
-    test: stats.Paired | stats.Unpaired
-    p: float
+    test: stats.Difference
+    family: int
 
-    @property
-    def enough_seeds(self) -> bool:
-        """True when there are enough seeds for a claim."""
-        return self.test.n >= stats.FEWEST_SEEDS
+    @cached_property
+    def p(self) -> float:
+        """The p-value, adjusted for the family."""
+        return self.test.p(self.family)
+
+    @cached_property
+    def interval(self) -> stats.Interval:
+        """The 95 % interval; those of the family hold together."""
+        return self.test.interval(self.family)
 
     @property
     def significant(self) -> bool:
         """True when a difference may be claimed."""
-        return self.enough_seeds and self.p < 0.05
+        return self.p < LEVEL
+
+    @property
+    def no_worse(self) -> bool:
+        """True when the configuration is shown to lose less than `MARGIN`."""
+        return self.interval.low > -MARGIN
 
     @property
     def verdict(self) -> str:
         """What the test supports, as text."""
-        return stats.verdict(self.test, adjusted_p=self.p)
-
-
-@dataclass(frozen=True)
-class RowComparison:
-    """Two trials of one seed, compared row by row on the same test rows. p: Holm-adjusted."""
-
-    point: Point
-    baseline: Point
-    seed: Factor
-    rows: int
-    test: stats.McNemar
-    p: float
+        low, value, high = self.interval
+        rows = "" if self.test.new_seeds else " for these models"
+        if self.significant:
+            ends = (low, high) if value > 0 else (-high, -low)
+            spread = f"95 % CI {100 * ends[0]:.2f} to {100 * ends[1]:.2f}, {p_text(self.p)}"
+            return f"{'better' if value > 0 else 'worse'} by {100 * abs(value):.2f} points{rows} ({spread})"
+        spread = f"95 % CI {signed_points(low)} to {signed_points(high)}, {p_text(self.p)}"
+        return f"no significant difference{rows}: {signed_points(value)} points ({spread})"
 
 
 @dataclass(frozen=True)
 class ExperimentAnalysis:
-    """An experiment with the score that decides and the comparisons of its configurations."""
+    """An experiment, the score that ranks its configurations, and their comparisons.
+
+    planned: whether the pairs were fixed before the results were known; else each pair of configurations could have been compared.
+    """
 
     data: ExperimentData
     score: Score
     comparisons: tuple[PointComparison, ...]
-    row_comparisons: tuple[RowComparison, ...]
+    planned: bool = True
 
     @cached_property
     def best(self) -> Point | None:
-        """The configuration with the highest mean."""
+        """The configuration with the highest mean score."""
         return best_point(self.data.points, self.score)
 
     @cached_property
     def scaling_law(self) -> ScalingLaw | None:
         """The power law of test errors by training rows; None for too few sizes."""
-        runs = [t for t in self.data.complete if "train" in t.rows and t.value(ACCURACY) is not None]
-        errors = tuple(1 - cast(float, trial.value(ACCURACY)) for trial in runs)
-        return fit_scaling_law(tuple(float(trial.rows["train"]["count"]) for trial in runs), errors)
+        runs = [t for t in self.data.complete if "train" in t.rows and t.correct is not None]
+        if len({trial.test_fingerprint for trial in runs}) != 1:
+            return None
+        sizes = [float(trial.rows["train"]["count"]) for trial in runs]
+        groups = {
+            size: np.stack([cast(np.ndarray, trial.correct) for trial, rows in zip(runs, sizes, strict=True) if rows == size])
+            for size in sorted(set(sizes))
+        }
+        return fit_scaling_law(groups)
 
 
-def compare_points(pairs: PointPairs, score: Score) -> list[PointComparison]:
-    """Compare each pair over the seeds that both have, or as independent samples where they share none."""
-    tests = [(point, baseline, test) for point, baseline in pairs if (test := _compare_over_seeds(point, baseline, score))]
-    adjusted = stats.holm([test.p for _, _, test in tests])
-    return [PointComparison(point, baseline, test, p) for (point, baseline, test), p in zip(tests, adjusted, strict=True)]
+def compare_points(pairs: PointPairs, points: int | None = None) -> list[PointComparison]:
+    """Compare each pair that has predictions of the same test rows.
 
-
-def compare_rows(pairs: PointPairs) -> list[RowComparison]:
-    """Compare trials of the same seed and test rows row by row, at most `MAX_ROW_COMPARISONS` pairs."""
-    matched = [
-        (point, baseline, a, b)
-        for point, baseline in pairs
-        for a, b in itertools.product(point.trials, baseline.trials)
-        if a.seed == b.seed and a.rows.get("test") == b.rows.get("test")
-    ][:MAX_ROW_COMPARISONS]
-    correct = {trial.name: read_correct(trial.folder) for trial in {t.name: t for _, _, a, b in matched for t in (a, b)}.values()}
-    tests = []
-    for point, baseline, a, b in matched:
-        shared = [row for row in correct[a.name] if row in correct[b.name]]
-        if shared:
-            test = stats.mcnemar([correct[a.name][row] for row in shared], [correct[b.name][row] for row in shared])
-            tests.append((point, baseline, a.seed, len(shared), test))
-    adjusted = stats.holm([fields[-1].p for fields in tests])
-    return [RowComparison(*fields, p) for fields, p in zip(tests, adjusted, strict=True)]
+    points: the number of configurations, if the pairs were chosen for their results: the family is then every pair of them.
+    """
+    tests = [(point, baseline, test) for point, baseline in pairs if (test := _compare(point, baseline))]
+    family = max(1, len(tests) if points is None else points * (points - 1) // 2)
+    return [PointComparison(point, baseline, test, family) for point, baseline, test in tests]
 
 
 def best_point(points: Sequence[Point], score: Score) -> Point | None:
-    """Return the configuration with the highest mean; of ties the first."""
+    """Return the configuration with the highest mean; of ties the one with the fewest trainable parameters, then the first."""
     scored = [point for point in points if point.values(score)]
-    return max(scored, key=lambda point: point.mean(score), default=None)
+    return max(scored, key=lambda point: (round(point.mean(score), 9), -np.nan_to_num(point.mean_fact("trainable"))), default=None)
+
+
+def p_text(p: float) -> str:
+    """Format p as `p = 0.011` or `p < 0.001`, with more digits if three would equal the level."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.{5 if round(p, 3) == LEVEL != p else 3}f}"
 
 
 def pairs_with_first(data: ExperimentData, score: Score) -> PointPairs:
@@ -140,13 +147,13 @@ def pairs_with_value(*values: Factor) -> PairSelector:
     return select
 
 
-def pairs_with_smaller(data: ExperimentData, score: Score) -> PointPairs:
-    """Pair every configuration with the next smaller one along the first numeric factor, the other factors equal."""
+def pairs_with_largest(data: ExperimentData, score: Score) -> PointPairs:
+    """Pair every configuration with the largest one along the first numeric factor, the other factors equal."""
     factor = data.numeric_factor
     if factor is None:
         return []
-    groups = group_by_other_factors(data.points, factor).values()
-    return [(larger, smaller) for group in groups for smaller, larger in itertools.pairwise(sort_by_factor(group, factor))]
+    lines = [sort_by_factor(group, factor) for group in group_by_other_factors(data.points, factor).values()]
+    return [(smaller, line[-1]) for line in lines for smaller in line[:-1]]
 
 
 def differing_factors(point: Point, other: Point) -> list[str]:
@@ -167,12 +174,15 @@ def sort_by_factor(points: Sequence[Point], factor: str) -> list[Point]:
     return sorted((p for p in points if factor in p.factors), key=lambda p: float(cast(float, p.factors[factor])))
 
 
-def _compare_over_seeds(point: Point, baseline: Point, score: Score) -> stats.Paired | stats.Unpaired | None:
+def _compare(point: Point, baseline: Point) -> stats.Difference | None:
+    """Compare two configurations seed by seed if they share enough seeds, else as independent samples of seeds."""
     if {trial.folder.resolve() for trial in point.trials} == {trial.folder.resolve() for trial in baseline.trials}:
         return None  # trials may share a run, such as active learning's first, before any strategy has chosen rows
-    first, second = point.by_seed(score), baseline.by_seed(score)
+    if point.correct is None or baseline.correct is None or point.trials[0].test_fingerprint != baseline.trials[0].test_fingerprint:
+        return None
+    first = {trial.seed: row for trial, row in zip(point.trials, point.correct, strict=True)}
+    second = {trial.seed: row for trial, row in zip(baseline.trials, baseline.correct, strict=True)}
     shared = [seed for seed in first if seed in second and seed is not None]
-    if shared:
-        return stats.paired([first[seed] for seed in shared], [second[seed] for seed in shared])
-    a, b = point.values(score), baseline.values(score)
-    return stats.unpaired(a, b) if a and b else None
+    if len(shared) >= stats.FEWEST_SEEDS:
+        return stats.difference([first[seed] for seed in shared], [second[seed] for seed in shared], paired=True)
+    return stats.difference(point.correct, baseline.correct, paired=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import string
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,12 +19,16 @@ from loralab.report.run_data import RunData, read_run
 from loralab.stats import Interval
 from loralab.storage import experiment_folder, run_folder
 
+_LETTERS = (*string.ascii_uppercase, *(f"{a}{b}" for a in string.ascii_uppercase for b in string.ascii_uppercase))
+"""Names of the sets of test rows."""
+
 
 @dataclass(frozen=True)
 class DashboardRow:
     """An experiment or a run. values: test accuracies of its best configuration, one per seed; interval: of their mean.
 
-    For a single run the interval is Wilson's. trials: (complete, planned). problem: why it cannot be read.
+    new_seeds: whether the interval holds for new seeds too. test_set: digest of the test rows. trials: (complete, planned).
+    problem: why it cannot be read.
     """
 
     name: str
@@ -31,6 +37,8 @@ class DashboardRow:
     best: str = ""
     values: tuple[float, ...] = ()
     interval: Interval | None = None
+    new_seeds: bool = False
+    test_set: str = ""
     trials: tuple[int, int] = (0, 0)
     test_rows: int = 0
     modified: str = ""
@@ -40,6 +48,11 @@ class DashboardRow:
     def mean(self) -> float | None:
         """The mean test accuracy."""
         return sum(self.values) / len(self.values) if self.values else None
+
+    @property
+    def holds_for(self) -> str:
+        """For what the interval holds."""
+        return "" if self.interval is None else "new rows and seeds" if self.new_seeds else "new rows"
 
 
 def read_dashboard(folder: Path) -> list[DashboardRow]:
@@ -55,13 +68,19 @@ def read_dashboard(folder: Path) -> list[DashboardRow]:
 
 def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
     """Return a table of the experiments and one of the single runs, each only with rows."""
+    sets = dict(zip(_test_sets(rows), _LETTERS, strict=False))
     experiments = []
     for r in (row for row in rows if row.kind != "run"):
-        counts = (len(r.values), "{} of {}".format(*r.trials), r.test_rows)
-        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, *counts, r.modified))
-    runs = [(r.name, r.recipe, r.problem or r.best, r.mean, r.interval, r.test_rows, r.modified) for r in rows if r.kind == "run"]
-    names = ("name", "kind", "recipe", "best configuration", "test accuracy", "95 % CI", "seeds", "trials", "test rows", "modified")
-    run_names = ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "modified")
+        test = (len(r.values), "{} of {}".format(*r.trials), r.test_rows, sets.get(r.test_set, ""))
+        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, r.holds_for, *test, r.modified))
+    runs = [
+        (r.name, r.recipe, r.problem or r.best, r.mean, r.interval, r.test_rows, sets.get(r.test_set, ""), r.modified)
+        for r in rows
+        if r.kind == "run"
+    ]
+    scores = ("test accuracy", "95 % CI", "CI holds for", "seeds", "trials", "test rows", "test set", "modified")
+    names = ("name", "kind", "recipe", "best configuration", *scores)
+    run_names = ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "test set", "modified")
     tables = [
         ReportTable("experiments", "Experiments", names, experiments, 4),
         ReportTable("runs", "Single runs", run_names, runs, 3),
@@ -70,14 +89,25 @@ def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
 
 
 def draw_dashboard(rows: Sequence[DashboardRow]) -> list[ReportFigure]:
-    """Draw the accuracies of all experiments and runs."""
-    shown = [row for row in rows if row.values]
-    panel = Panel("test accuracy", [row.values for row in shown], [row.interval for row in shown])
-    text = "Diamonds: means. Dots: seeds. Bars: the intervals of the tables. Compare accuracies only on the same test rows."
-    count = f"the newest {MAX_ROWS} of {len(shown)}" if len(shown) > MAX_ROWS else f"{len(shown)} with a result"
-    with figure_style():
-        drawing = strip_plot(Caption("dashboard", "Best test accuracy", count, text), [row.name for row in shown], [panel])
-    return [drawing] if drawing else []
+    """Draw the accuracies of all experiments and runs, a figure for each set of test rows."""
+    drawings = []
+    for digest, letter in zip(_test_sets(rows), _LETTERS, strict=False):
+        shown = [row for row in rows if row.values and row.test_set == digest]
+        panel = Panel("test accuracy", [row.values for row in shown], [row.interval for row in shown])
+        text = "Diamonds: means. Dots: seeds. Bars: the intervals of the tables; those of one or two seeds hold for new rows only."
+        count = f"the newest {MAX_ROWS} of {len(shown)}" if len(shown) > MAX_ROWS else f"{len(shown)} with a result"
+        caption = Caption(f"dashboard_{letter.lower()}", f"Test accuracy on set {letter}: {shown[0].test_rows:,} rows", count, text)
+        with figure_style():
+            drawing = strip_plot(caption, [row.name for row in shown], [panel])
+        if drawing:
+            drawings.append(drawing)
+    return drawings
+
+
+def _test_sets(rows: Sequence[DashboardRow]) -> list[str]:
+    """Return the digests of the test rows, the set with the most results first."""
+    counts = Counter(row.test_set for row in rows if row.values)
+    return [digest for digest, _ in counts.most_common()]
 
 
 def _read_row(path: Path) -> DashboardRow | None:
@@ -100,15 +130,35 @@ def _experiment_row(path: Path, modified: str) -> DashboardRow:
     kind, recipe, trials = data.spec.kind, ", ".join(data.spec.recipes), (len(data.complete), len(data.trials))
     if best is None:
         return DashboardRow(path.name, kind, recipe, "no result yet", trials=trials, test_rows=data.test_rows, modified=modified)
-    summary, values = best.summary(ACCURACY), tuple(best.values(ACCURACY))
-    interval = summary.t if summary else None
-    return DashboardRow(path.name, kind, recipe, format_point(best.factors), values, interval, trials, data.test_rows, modified)
+    digest = (best.trials[0].test_fingerprint or "") if data.same_test_rows else f"several in {path.name}"
+    return DashboardRow(
+        path.name,
+        kind,
+        recipe,
+        format_point(best.factors),
+        tuple(best.values(ACCURACY)),
+        best.interval,
+        best.new_seeds,
+        digest,
+        trials,
+        data.test_rows,
+        modified,
+    )
 
 
 def _run_row(run: RunData, modified: str) -> DashboardRow:
     recipe = f"{run.config.model.base} on {run.config.data.source}"
     if run.result is None:
         return DashboardRow(run.name, "run", recipe, "not complete", trials=(0, 1), modified=modified)
-    accuracy = run.result.scores["accuracy"]
-    interval = run.accuracy_interval() if run.test_rows else None
-    return DashboardRow(run.name, "run", recipe, str(run.config.seed), (accuracy,), interval, (1, 1), run.test_rows, modified)
+    return DashboardRow(
+        run.name,
+        "run",
+        recipe,
+        str(run.config.seed),
+        (run.result.scores["accuracy"],),
+        run.accuracy_interval() if run.test_rows else None,
+        test_set=str(run.environment.get("rows", {}).get("test", {}).get("fingerprint", "")),
+        trials=(1, 1),
+        test_rows=run.test_rows,
+        modified=modified,
+    )

@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from loralab.errors import LoralabError
 from loralab.report.formatting import is_number
+from loralab.report.predictions import read_correct
 from loralab.report.run_data import CompletedRun, Evaluation, count_scored_rows, parse_events, parse_result
-from loralab.stats import Summary, summary
+from loralab.stats import FEWEST_SEEDS, Interval, mean_interval
 from loralab.storage import experiment_folder, run_folder
 from loralab.storage.experiment_folder import ExperimentSpec, Factor, TrialRecord
 
@@ -61,6 +62,17 @@ class TrialData:
         """The trial's seed; None where the experiment has no seeds."""
         return self.factors.get(SEED)
 
+    @property
+    def test_fingerprint(self) -> str | None:
+        """The digest of the test rows; None where it was not recorded."""
+        fingerprint = self.rows.get("test", {}).get("fingerprint")
+        return None if fingerprint is None else str(fingerprint)
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_] | None:
+        """Whether each test row was classified correctly, (rows,); None without predictions."""
+        return read_correct(self.folder) if self.result else None
+
     def value(self, score: Score) -> float | None:
         """Return one score; None for an incomplete trial or an unknown score."""
         result = self.result
@@ -82,10 +94,28 @@ class Point:
         """Return the score of every seed."""
         return [value for trial in self.trials if (value := trial.value(score)) is not None]
 
-    def summary(self, score: Score) -> Summary | None:
-        """Return mean, standard deviation and intervals over the seeds; None without values."""
+    def std(self, score: Score) -> float | None:
+        """Return the standard deviation between seeds (n - 1); None for one seed."""
         values = self.values(score)
-        return summary(values) if values else None
+        return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+    @cached_property
+    def correct(self) -> npt.NDArray[np.bool_] | None:
+        """Whether each seed classified each test row correctly, (seeds, rows); None without predictions of the same rows."""
+        rows = [trial.correct for trial in self.trials]
+        known = [row for row in rows if row is not None]
+        same_rows = len({(trial.test_fingerprint, len(row)) for trial, row in zip(self.trials, known, strict=False)}) == 1
+        return np.stack(known) if len(known) == len(rows) and same_rows else None
+
+    @property
+    def new_seeds(self) -> bool:
+        """True where intervals hold for new seeds too, False where they hold for new rows and these models only."""
+        return len(self.trials) >= FEWEST_SEEDS
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of the mean test accuracy for new rows, and new seeds where there are enough; None if unknown."""
+        return None if self.correct is None else mean_interval(self.correct)
 
     def mean(self, score: Score) -> float:
         """Return the mean over the seeds; nan without values."""
@@ -166,7 +196,7 @@ class ExperimentData:
     @property
     def same_test_rows(self) -> bool:
         """True when the fingerprints of all trials' test rows agree."""
-        return len({trial.rows.get("test", {}).get("fingerprint") for trial in self.complete}) == 1
+        return len({trial.test_fingerprint for trial in self.complete}) == 1
 
     @property
     def has_validation(self) -> bool:

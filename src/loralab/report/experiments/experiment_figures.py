@@ -32,7 +32,7 @@ def score_figure(analysis: ExperimentAnalysis) -> Drawings:
     points = _in_order(analysis, MAX_ROWS)
     panels = [_score_panel(points, analysis.score), _score_panel(points, MACRO_F1)]
     panels.append(Panel("seconds", [p.facts("seconds") for p in points], [None] * len(points), bars=True))
-    text = label_legend(points) + _explain_marks(points, boxes=True)
+    text = label_legend(points) + _explain_marks(points, analysis.score, boxes=True)
     caption = Caption("points", "Scores of each configuration", _count_runs(analysis, points), text)
     return [plots.strip_plot(caption, point_labels(points), panels)]
 
@@ -44,7 +44,7 @@ def cost_figure(analysis: ExperimentAnalysis) -> Drawings:
     for title, fact in (("trainable parameters", "trainable"), ("seconds", "seconds")):
         if any(p.facts(fact) for p in points):
             panels.append(Panel(title, [p.facts(fact) for p in points], [None] * len(points), bars=True))
-    text = label_legend(points) + _explain_marks(points)
+    text = label_legend(points) + _explain_marks(points, analysis.score)
     caption = Caption("cost", "Accuracy and cost", _count_runs(analysis, points), text)
     return [plots.strip_plot(caption, point_labels(points), panels)]
 
@@ -67,7 +67,7 @@ def number_figure(analysis: ExperimentAnalysis) -> Drawings:
     series = [_line_along(score, factor, dict(others), points) for others, points in lines]
     title = f"{capitalize(str(score))} by {short_name(factor)}"
     points = [point for _, line_points in lines for point in line_points]
-    caption = Caption("by_number", title, _count_runs(analysis, analysis.data.points), _explain_marks(points, lines=True))
+    caption = Caption("by_number", title, _count_runs(analysis, analysis.data.points), _explain_marks(points, score, lines=True))
     levels += _majority_level(analysis, series)
     return [plots.line_plot(caption, series, short_name(factor), f"{score}, %", levels=levels)]
 
@@ -117,7 +117,7 @@ def seed_figure(analysis: ExperimentAnalysis) -> Drawings:
     scores = [point.by_seed(analysis.score) for point in points]
     shared = [seed for seed in analysis.data.seeds if all(seed in by_seed for by_seed in scores)]
     values = [[100 * by_seed[seed] for by_seed in scores] for seed in shared]
-    text = "Grey: one seed across the configurations. Blue: their mean. Paired tests ask whether the grey lines agree in direction."
+    text = "Grey: one seed across the configurations. Blue: their mean."
     caption = Caption("paired_seeds", "Scores by seed", f"{len(shared)} seeds, {len(points)} configurations", text)
     return [plots.slope_plot(caption, point_labels(points), values, f"{analysis.score}, %")]
 
@@ -140,30 +140,32 @@ def scaling_figure(analysis: ExperimentAnalysis) -> Drawings:
     scaling = analysis.scaling_law
     if scaling is None:
         return []
-    text = (
-        "error = c + a · rows^−b (Hestness et al. 2017), fitted to single runs; the band is the bootstrap interval over seeds. "
-        "The dashed law is fitted without the largest size; the distance of its diamond from the dots there is the error of the "
-        "extrapolation."
-    )
+    text = "error = c + a · rows^−b (Hestness et al. 2017)."
+    if scaling.intervals:
+        text += " Band: 95 % interval for new rows and seeds."
+    if scaling.checked:
+        text += " Dashed: the law fitted without the largest size; its diamond is the error it predicts there."
     rows = f"{len(scaling.rows)} runs at {len(set(scaling.rows))} sizes"
     return [power_law_plot(Caption("law", "Learning curve and power law", rows, text), scaling)]
 
 
 def difference_figure(analysis: ExperimentAnalysis) -> Drawings:
     """The difference of each configuration from its baseline."""
-    if not any(comparison.test.interval for comparison in analysis.comparisons):
+    if not analysis.comparisons:
         return []
     baselines = {format_point(comparison.baseline.factors) for comparison in analysis.comparisons}
     baseline = baselines.pop() if len(baselines) == 1 else None
-    largest = sorted(analysis.comparisons, key=lambda comparison: -abs(comparison.test.difference))[:MAX_ROWS]
+    largest = sorted(analysis.comparisons, key=lambda comparison: -abs(comparison.test.value))[:MAX_ROWS]
     shown = [comparison for comparison in analysis.comparisons if comparison in largest]
     points = [comparison.point for comparison in shown]
     names = point_labels(points) if baseline else [_difference_label(c.point, c.baseline) for c in shown]
-    rows = [(name, c.test.interval, c.test.difference, c.significant) for name, c in zip(names, shown, strict=True)]
-    text = "Bars: unadjusted 95 % intervals. Filled, coloured: significant after Holm's adjustment. Hollow, grey: not significant."
+    rows = [(name, c.interval, c.test.value, c.significant) for name, c in zip(names, shown, strict=True)]
+    family = analysis.comparisons[0].family
+    adjusted = f", adjusted for {family} comparisons" if family > 1 else ""
+    text = f"Bars: 95 % intervals{adjusted}. Filled, coloured: significant. Hollow, grey: not significant."
     count = f"{len(analysis.comparisons)} comparison{'s' if len(analysis.comparisons) != 1 else ''}"
-    against, legend = (f"with {baseline}", label_legend(points)) if baseline else ("of neighbouring configurations", "")
-    caption = Caption("differences", f"Differences in {analysis.score}", f"{count} {against}", legend + text)
+    against, legend = (f"with {baseline}", label_legend(points)) if baseline else ("of pairs", "")
+    caption = Caption("differences", "Differences in test accuracy", f"{count} {against}", legend + text)
     return [plots.forest_plot(caption, rows, "percentage points")]
 
 
@@ -192,8 +194,7 @@ def _step_plot(name: str, title: str, analysis: ExperimentAnalysis, points: Sequ
 
 def _line_along(score: Score, factor: str, others: Mapping[str, Factor], points: Sequence[Point]) -> Series:
     x = [float(point.factors[factor]) for point in points]  # type: ignore[arg-type]
-    summaries = [point.summary(score) for point in points]
-    intervals = [summary.t for summary in summaries if summary and summary.t]
+    intervals = [point.interval for point in points if point.interval] if score == ACCURACY else []
     if len(intervals) < len(points):
         intervals = []
     low, high = [100 * i.low for i in intervals], [100 * i.high for i in intervals]
@@ -203,19 +204,21 @@ def _line_along(score: Score, factor: str, others: Mapping[str, Factor], points:
     return Series(label, x, [100 * point.mean(score) for point in points], low, high, dots)
 
 
-def _explain_marks(points: Sequence[Point], *, lines: bool = False, boxes: bool = False) -> str:
+def _explain_marks(points: Sequence[Point], score: Score, *, lines: bool = False, boxes: bool = False) -> str:
     """Explain the marks that a figure of these configurations has."""
     mean, spread = ("Lines", "Bands") if lines else ("Diamonds", "Bars")
     seeds = max((len(point.trials) for point in points), default=0)
-    if seeds < 2:
-        return f"{mean}: one run per configuration."
-    text = f"{mean}: mean over seeds. Dots: single runs. {spread}: 95 % t interval of the mean."
+    text = f"{mean}: one run per configuration." if seeds < 2 else f"{mean}: mean over seeds. Dots: single runs."
+    drawn = [point for point in points if point.interval] if score == ACCURACY else []
+    if len(drawn) == len(points) or (drawn and not lines):
+        scope = "rows and seeds" if all(point.new_seeds for point in drawn) else "rows"
+        text += f" {spread}: 95 % intervals of the test accuracy for new {scope}."
     return f"{text} Boxes: quartiles, from {plots.MIN_BOX_VALUES} seeds." if boxes and seeds >= plots.MIN_BOX_VALUES else text
 
 
 def _score_panel(points: Sequence[Point], score: Score) -> Panel:
-    summaries = [point.summary(score) for point in points]
-    return Panel(str(score), [point.values(score) for point in points], [s.t if s else None for s in summaries])
+    intervals = [point.interval if score == ACCURACY else None for point in points]
+    return Panel(str(score), [point.values(score) for point in points], intervals)
 
 
 def _in_order(analysis: ExperimentAnalysis, max_points: int) -> list[Point]:

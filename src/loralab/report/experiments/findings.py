@@ -1,20 +1,30 @@
-"""An experiment's findings as sentences made from the numbers. Fewer than three seeds support no claim."""
+"""An experiment's findings as sentences made from the numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, sort_by_factor
+from loralab.report.experiments.analysis import MARGIN, ExperimentAnalysis, PointComparison, p_text, sort_by_factor
 from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, ExperimentData, Point
-from loralab.report.experiments.result_tables import format_point, sampling_interval
-from loralab.report.formatting import capitalize, format_value
+from loralab.report.experiments.result_tables import format_point
+from loralab.report.formatting import capitalize, format_value, signed_points
 from loralab.report.scaling_law import SMALL_GAIN
-from loralab.stats import FEWEST_SEEDS, HoldOut, Interval
+from loralab.stats import FEWEST_SEEDS, HoldOut, Interval, mean_interval
 
 MAX_FULL_CLAIMS, MAX_LISTED = 3, 8
 """Comparisons with a sentence each, and names in a list."""
-NEAR_LARGEST = 0.95
-"""A size that reaches this share of the largest size's score is near it."""
+MANY_ROWS = 1e9
+_MARGIN_TEXT = f"{100 * MARGIN:g} point"
+
+
+class Headline(NamedTuple):
+    """The page's large number, its unit, what it measures, and its uncertainty."""
+
+    number: str
+    unit: str
+    measure: str
+    uncertainty: str
 
 
 def question_facts(data: ExperimentData) -> dict[str, list[str]]:
@@ -38,23 +48,64 @@ def findings(analysis: ExperimentAnalysis) -> list[str]:
     data, best = analysis.data, analysis.best
     if best is None:
         return [*_unfinished(data), "No trial has a result yet."]
-    sentences = [*(_best_of_several(analysis, best) if len(data.points) > 1 else _single_point(analysis, best))]
-    for describe in (_scaling, _comparisons, _layers, _sizes, _row_comparisons):
+    sentences = [*(_best_of_several(analysis, best) if len(data.points) > 1 else _single_point(best))]
+    for describe in (_scaling, _gains, _comparisons, _recommendation):
         sentences += describe(analysis)
-    return [*sentences, *_sampling_error(data, best), *_unfinished(data)]
+    return [*sentences, *_scope(analysis), *_unfinished(data)]
 
 
-def headline(analysis: ExperimentAnalysis) -> tuple[str, str]:
-    """Return what the page's large number measures, and its uncertainty."""
-    point = analysis.best
-    if point is None:
-        return "No trial has a result yet.", ""
-    configuration = f" of {format_point(point.factors)}" if len(analysis.data.points) > 1 else ""
-    n, summary = len(point.trials), point.summary(analysis.score)
-    measure = f"{capitalize(str(analysis.score))}{configuration}" + (f", mean of {n} runs." if n > 1 else ", one run.")
-    if analysis.data.min_seeds < FEWEST_SEEDS or summary is None or summary.t is None:
-        return measure, _too_few_seeds(analysis.data.min_seeds)
-    return measure, f"95 % CI of the mean over seeds: {format_range(summary.t)} % (Student's t)."
+def headline(analysis: ExperimentAnalysis) -> Headline:
+    """Return the number that the experiment's question asks for."""
+    kind = analysis.data.spec.kind
+    if analysis.best is None:
+        return Headline("–", "", "No trial has a result yet.", "")
+    if not analysis.comparisons or not analysis.planned:
+        return _best_headline(analysis, analysis.best)
+    if kind in ("few-shot", "scaling"):
+        return _gain_headline(_first_against_last(analysis)[0])
+    if kind == "layers":
+        return _layers_headline(analysis)
+    return _changes_headline(analysis) if kind == "ablation" else _difference_headline(analysis)
+
+
+def _gain_headline(gain: PointComparison) -> Headline:
+    measure = f"Gain in mean test accuracy from {format_point(gain.point.factors)} to {format_point(gain.baseline.factors)}."
+    low, value, high = gain.interval
+    return Headline(signed_points(-value), "points", measure, _difference_text(Interval(-high, -value, -low), gain))
+
+
+def _layers_headline(analysis: ExperimentAnalysis) -> Headline:
+    baseline = analysis.comparisons[0].baseline
+    cheapest = _cheapest(analysis, baseline)
+    measure = f"No choice of fewer layers is shown to lose less than {_MARGIN_TEXT}."
+    if cheapest:
+        measure = f"The fewest layers shown to lose less than {_MARGIN_TEXT} against {format_point(baseline.factors)}."
+    chosen = cheapest.point if cheapest else baseline
+    return Headline(format_value(chosen.factors.get("lora.layers")), "layers", measure, _accuracy_text(chosen, "Its mean"))
+
+
+def _changes_headline(analysis: ExperimentAnalysis) -> Headline:
+    number = sum(comparison.significant for comparison in analysis.comparisons)
+    differ = "change differs" if number == 1 else "changes differ"
+    measure = f"{differ} significantly from the recipe in test accuracy."
+    text = _accuracy_text(analysis.comparisons[0].baseline, "The recipe's own")
+    return Headline(str(number), f"of {len(analysis.comparisons)}", measure, text)
+
+
+def _difference_headline(analysis: ExperimentAnalysis) -> Headline:
+    largest = max(analysis.comparisons, key=lambda comparison: abs(comparison.test.value))
+    several = f" The largest of {len(analysis.comparisons)} differences." if len(analysis.comparisons) > 1 else ""
+    pair = f"{capitalize(format_point(largest.point.factors))} vs. {format_point(largest.baseline.factors)}"
+    measure = f"{pair}: difference in mean test accuracy.{several}"
+    return Headline(signed_points(largest.test.value), "points", measure, _difference_text(largest.interval, largest))
+
+
+def _best_headline(analysis: ExperimentAnalysis, best: Point) -> Headline:
+    runs, interval = best.values(ACCURACY), _best_interval(analysis, best)
+    name = f" of {format_point(best.factors)}" if len(analysis.data.points) > 1 else ""
+    chosen = " It has the highest validation accuracy." if name and analysis.score.part == "validation" else ""
+    measure = f"Test accuracy{name}{f', mean of {len(runs)} runs' if len(runs) > 1 else ''}.{chosen}"
+    return Headline(f"{100 * best.mean(ACCURACY):.1f}", "%", measure, f"95 % CI {format_range(interval)} %." if interval else "")
 
 
 def format_percent(share: float) -> str:
@@ -67,45 +118,54 @@ def format_range(interval: Interval) -> str:
     return f"{100 * max(0.0, interval.low):.2f} to {100 * min(1.0, interval.high):.2f}"
 
 
-def _single_point(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
-    score, summary = analysis.score, point.summary(analysis.score)
-    assert summary
-    if summary.n < FEWEST_SEEDS or summary.t is None or summary.sd is None:
-        yield f"{_too_few_seeds(summary.n)} Mean {score}: {format_percent(summary.mean)}."
-        return
-    values = point.values(score)
-    yield (
-        f"Mean {score}: {format_percent(summary.mean)} (95 % CI {format_range(summary.t)}, {summary.n} seeds). Standard deviation "
-        f"between seeds: {100 * summary.sd:.2f} points; range: {format_percent(min(values))} to {format_percent(max(values))}."
-    )
-    if (f1 := point.summary(MACRO_F1)) and f1.t:
-        yield f"Mean test macro F1: {f1.mean:.4f} (95 % CI {f1.t.low:.4f} to {f1.t.high:.4f})."
+def _difference_text(interval: Interval, comparison: PointComparison) -> str:
+    several = f", adjusted for {comparison.family} comparisons" if comparison.family > 1 else ""
+    return f"95 % CI {signed_points(interval.low)} to {signed_points(interval.high)}; {p_text(comparison.p)}{several}."
+
+
+def _accuracy_text(point: Point, whose: str) -> str:
+    interval = f" (95 % CI {format_range(point.interval)})" if point.interval else ""
+    return f"{whose} test accuracy: {format_percent(point.mean(ACCURACY))}{interval}."
+
+
+def _single_point(point: Point) -> Iterator[str]:
+    values, std, f1 = point.values(ACCURACY), point.std(ACCURACY), point.std(MACRO_F1)
+    yield _accuracy_text(point, "Mean" if len(values) > 1 else "The")
+    if std is not None:
+        yield (
+            f"Between {len(values)} seeds the test accuracy has a standard deviation of {100 * std:.2f} points and ranges from "
+            f"{format_percent(min(values))} to {format_percent(max(values))}."
+        )
+    if f1 is not None:
+        yield f"Mean test macro F1: {point.mean(MACRO_F1):.4f} (standard deviation {f1:.4f})."
+
+
+def _best_interval(analysis: ExperimentAnalysis, point: Point) -> Interval | None:
+    """Return the interval of the best configuration's accuracy, adjusted for having been chosen."""
+    return None if point.correct is None else mean_interval(point.correct, len(analysis.data.points))
 
 
 def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
-    data, score, summary = analysis.data, analysis.score, point.summary(analysis.score)
-    assert summary
-    if data.min_seeds < FEWEST_SEEDS or summary.t is None:
+    data, score = analysis.data, analysis.score
+    interval = _best_interval(analysis, point)
+    chosen = f" (95 % CI {format_range(interval)}, adjusted for choosing among {len(data.points)})" if interval else ""
+    name = format_point(point.factors)
+    if score == ACCURACY:
+        yield f"Highest mean test accuracy: {name}, {format_percent(point.mean(score))}{chosen}."
+    else:
         yield (
-            f"{_too_few_seeds(data.min_seeds)} Highest mean {score}: {format_point(point.factors)}, "
-            f"{format_percent(summary.mean)}; other seeds may rank the configurations differently."
+            f"Highest mean {score}: {name}, {format_percent(point.mean(score))}; it is optimistic, because it chose the "
+            f"configuration and the checkpoints. Test accuracy: {format_percent(point.mean(ACCURACY))}{chosen}."
         )
-        return
-    mean = f"{format_percent(summary.mean)} (95 % CI {format_range(summary.t)}, {summary.n} seeds)"
-    test = f" Its mean test accuracy: {format_percent(point.mean(ACCURACY))}." if score != ACCURACY else ""
-    yield f"Highest mean {score}: {format_point(point.factors)}, {mean}.{test}"
-    if ties := [format_point(p.factors) for p in data.points if p is not point and p.mean(score) == summary.mean]:
-        yield f"Tied with it: {_listed(ties)}."
-    if score.part == "validation":
-        yield (
-            f"The validation rows chose it from {len(data.points)} configurations, and each run's checkpoint: its validation score "
-            "is optimistic; use the test score."
-        )
+    if ties := [format_point(p.factors) for p in data.points if p is not point and abs(p.mean(score) - point.mean(score)) < 1e-9]:
+        yield f"Tied with it: {_listed(ties)}. Of tied configurations the one with the fewest trainable parameters is named."
 
 
 def _comparisons(analysis: ExperimentAnalysis) -> Iterator[str]:
-    tested = [comparison for comparison in analysis.comparisons if comparison.enough_seeds]
+    tested = analysis.comparisons
     if not tested:
+        if len(analysis.data.points) > 1:
+            yield "The configurations are not compared: that needs the predictions of each run on the same test rows."
         return
     significant = [comparison for comparison in tested if comparison.significant]
     others = [comparison for comparison in tested if not comparison.significant]
@@ -115,6 +175,8 @@ def _comparisons(analysis: ExperimentAnalysis) -> Iterator[str]:
         baseline = "" if shared_baseline else f" vs. {format_point(comparison.baseline.factors)}"
         return format_point(comparison.point.factors) + baseline
 
+    family = tested[0].family
+    adjusted = f", adjusted for {family} comparisons" if family > 1 else ""
     versus = f" from {format_point(tested[0].baseline.factors)}" if shared_baseline else ""
     total = f"{len(tested)} differences"
     if len(significant) <= MAX_FULL_CLAIMS:
@@ -122,33 +184,75 @@ def _comparisons(analysis: ExperimentAnalysis) -> Iterator[str]:
             point, baseline = format_point(comparison.point.factors), format_point(comparison.baseline.factors)
             yield f"{capitalize(point)} vs. {baseline}: {comparison.verdict}."
     else:
-        listed = _listed([f"{name(comparison)} {_signed_points(comparison.test.difference)}" for comparison in significant])
-        yield f"{len(significant)} of {total}{versus} are significant (Holm-adjusted p < 0.05), in points: {listed}."
-    if others:
-        names = _listed([name(comparison) for comparison in others])
-        count = f"{len(others)} of {total}{versus} are" if significant else f"None of the {total} is"
-        count = f"The difference{versus} is" if len(tested) == 1 else count
-        yield f"{count} not significant (Holm-adjusted p ≥ 0.05): {names}. This does not show that they are equal."
-    if detectable := sorted(comparison.test.detectable for comparison in tested if comparison.test.detectable):
-        seeds = min(comparison.test.n for comparison in tested)
-        low, high = f"{100 * detectable[0]:.2f}", f"{100 * detectable[-1]:.2f}"
-        reach = f"{low} points" if low == high else f"{low} to {high} points (depending on the pair)"
-        yield f"With {seeds} seeds, an experiment like this often misses a true difference below {reach}."
+        listed = _listed([f"{name(comparison)} {signed_points(comparison.test.value)}" for comparison in significant])
+        yield f"{len(significant)} of {total}{versus} are significant (p < 0.05{adjusted}), in points: {listed}."
+    if others and len(tested) == 1:
+        yield f"{capitalize(name(others[0]))}{'' if not shared_baseline else ' vs.' + versus[5:]}: {others[0].verdict}."
+    elif others:
+        count = f"{len(others)} of {total}{versus} are" if significant else f"None of the {total}{versus} is"
+        names = _listed([f"{name(comparison)} {signed_points(comparison.test.value)}" for comparison in others])
+        yield f"{count} {'not ' if significant else ''}significant (p ≥ 0.05{adjusted}), in points: {names}."
 
 
-def _sizes(analysis: ExperimentAnalysis) -> Iterator[str]:
-    """For few-shot and active learning: the smallest size near the largest one's score, per line."""
-    factor, data, score = analysis.data.numeric_factor, analysis.data, analysis.score
-    if data.spec.kind not in ("few-shot", "active") or factor is None or data.min_seeds < FEWEST_SEEDS:
+def _first_against_last(analysis: ExperimentAnalysis) -> list[PointComparison]:
+    """Return the comparison of the smallest size with the largest, one for each line of sizes."""
+    factor = analysis.data.numeric_factor
+    if factor is None:
+        return []
+    first: dict[int, PointComparison] = {}
+    for point in sort_by_factor([comparison.point for comparison in analysis.comparisons], factor):
+        comparison = next(c for c in analysis.comparisons if c.point is point)
+        first.setdefault(id(comparison.baseline), comparison)
+    return [*first.values()]
+
+
+def _gains(analysis: ExperimentAnalysis) -> Iterator[str]:
+    if analysis.data.spec.kind not in ("few-shot", "scaling"):
         return
-    for others in dict.fromkeys(point.other_factors(factor) for point in data.points):
-        line = sort_by_factor([point for point in data.points if point.other_factors(factor) == others], factor)
-        largest = line[-1].mean(score)
-        near = next(point for point in line if point.mean(score) >= NEAR_LARGEST * largest)
-        if near is not line[-1] and largest:
+    for gain in _first_against_last(analysis):
+        low, value, high = gain.interval
+        change = "is significant" if gain.significant else "is not significant"
+        yield (
+            f"From {format_point(gain.point.factors)} to {format_point(gain.baseline.factors)} the test accuracy changes by "
+            f"{signed_points(-value)} points (95 % CI {signed_points(-high)} to {signed_points(-low)}, {p_text(gain.p)}); "
+            f"the change {change}."
+        )
+
+
+def _price(analysis: ExperimentAnalysis, point: Point) -> float:
+    return point.mean_fact("trainable") if analysis.data.spec.kind == "layers" else point.training_rows
+
+
+def _cheapest(analysis: ExperimentAnalysis, baseline: Point) -> PointComparison | None:
+    """Return the comparison of the cheapest point that is shown to lose less than the margin against the baseline."""
+    price = _price(analysis, baseline)
+    good = [c for c in analysis.comparisons if c.baseline is baseline and c.no_worse and _price(analysis, c.point) < price]
+    return min(good, key=lambda comparison: _price(analysis, comparison.point), default=None)
+
+
+def _recommendation(analysis: ExperimentAnalysis) -> Iterator[str]:
+    """The cheapest choice that is shown to lose less than the margin."""
+    kind = analysis.data.spec.kind
+    cost = {"layers": "trainable parameters", "few-shot": "training rows", "scaling": "training rows"}.get(kind)
+    if cost is None:
+        return
+    for baseline in {id(c.baseline): c.baseline for c in analysis.comparisons}.values():
+        cheaper = [
+            c for c in analysis.comparisons if c.baseline is baseline and _price(analysis, c.point) < _price(analysis, baseline)
+        ]
+        name = format_point(baseline.factors)
+        if chosen := _cheapest(analysis, baseline):
+            low, value, high = chosen.interval
             yield (
-                f"{capitalize(format_point(near.factors))} ({near.training_rows:,.0f} training rows) reaches "
-                f"{format_percent(near.mean(score) / largest)} of the mean {score} at the largest size."
+                f"{capitalize(format_point(chosen.point.factors))} is the cheapest choice shown to lose less than {_MARGIN_TEXT} "
+                f"against {name}: {signed_points(value)} points (95 % CI {signed_points(low)} to {signed_points(high)}), "
+                f"{_price(analysis, chosen.point):,.0f} vs. {_price(analysis, baseline):,.0f} {cost}."
+            )
+        elif cheaper:
+            nearest = max(cheaper, key=lambda c: c.interval.low)
+            yield (
+                f"No cheaper choice is shown to lose less than {_MARGIN_TEXT} against {name}. The nearest, "
+                f"{format_point(nearest.point.factors)}, may lose up to {-100 * nearest.interval.low:.2f} points."
             )
 
 
@@ -157,55 +261,57 @@ def _scaling(analysis: ExperimentAnalysis) -> Iterator[str]:
         return
     scaling = analysis.scaling_law
     if scaling is None:
-        yield "Too few sizes for a power law: it needs three, and a fourth to check it."
+        yield "There is no power law: it needs three sizes with predictions of the same test rows, and a fourth to check it."
         return
-    if analysis.data.min_seeds < FEWEST_SEEDS:
-        yield "The power law is only a fit to these runs: too few seeds for an interval or a claim."
-        return
-    law, intervals, points = scaling.law, scaling.intervals, f"{100 * SMALL_GAIN:.0f} point"
-    c_interval = f" (95 % CI {format_range(intervals.c)})" if intervals else ""
-    yield f"Power law: irreducible error {format_percent(law.c)}{c_interval}, exponent {law.b:.2f}."
+    law, intervals = scaling.law, scaling.intervals
+    if intervals is None:
+        yield f"The power law has no intervals: they need {FEWEST_SEEDS} seeds at every size."
+    c, b = (f" (95 % CI {format_range(intervals.c)})", f" ({_range(intervals.b)})") if intervals else ("", "")
+    yield f"Power law: irreducible error {format_percent(law.c)}{c}, exponent {law.b:.2f}{b}."
     if scaling.diminishing <= 0 or law.a <= 0:
         yield "The error does not decrease with more training rows."
-    elif scaling.diminishing <= max(scaling.rows):
-        yield (
-            f"From about {scaling.diminishing:,.0f} rows on, doubling the rows reduces the error by less than {points}; this size "
-            "is within the measured range."
-        )
     else:
-        rows = f"about {scaling.diminishing:,.0f} rows" if scaling.diminishing < 1e9 else "more than 10^9 rows"
-        yield f"By the law, doubling the rows reduces the error by at least {points} up to {rows}."
+        span = f" (95 % CI {_rows(intervals.diminishing.low)} to {_rows(intervals.diminishing.high)})" if intervals else ""
+        where = "within" if scaling.diminishing <= max(scaling.rows) else "beyond"
+        yield (
+            f"From {_rows(scaling.diminishing)} rows{span} on, doubling the rows reduces the error by less than "
+            f"{100 * SMALL_GAIN:.0f} point; this is {where} the measured sizes."
+        )
     interval = f" (95 % CI {format_range(intervals.predictions[0])})" if intervals else ""
     error = format_percent(float(law.predict(scaling.at[0])))
     yield f"Extrapolation to twice the rows ({scaling.at[0]:,.0f}): error {error}{interval}, if the law holds."
-    unchecked = "The law was not checked: that needs four sizes, one of them held out."
-    yield _law_check(scaling.checked) if scaling.checked else unchecked
+    yield (
+        _law_check(scaling.checked)
+        if scaling.checked
+        else (f"The law is not checked: that needs four sizes with {FEWEST_SEEDS} seeds each, one of them held out.")
+    )
 
 
 def _law_check(checked: HoldOut) -> str:
-    gap = 100 * (checked.measured - checked.predicted)
-    direction = "more" if gap > 0 else "less"
-    predicted = f"an error of {format_percent(checked.predicted)} at {checked.rows:,.0f} rows"
-    measured = f"Fitted without its largest size, the law predicts {predicted}; measured: {format_percent(checked.measured)}"
-    if checked.gap is None:
-        return f"{measured}, {abs(gap):.2f} points {direction}. One seed per size cannot separate this from chance."
-    if checked.gap.low <= 0 <= checked.gap.high:
-        interval = f"{_signed_points(checked.gap.low)} to {_signed_points(checked.gap.high)} points"
-        return f"{measured}. The difference is within the variation between seeds ({interval}): no evidence against the law."
-    return f"{measured}: {abs(gap):.2f} points {direction} than seeds explain. Do not rely on its predictions."
+    gap, width = checked.gap, 50 * (checked.gap.high - checked.gap.low)
+    measured = (
+        f"Fitted without its largest size, the law predicts an error of {format_percent(checked.predicted)} at {checked.rows:,.0f} "
+        f"rows; measured: {format_percent(checked.measured)}. Difference: {signed_points(gap.estimate)} points (95 % CI "
+        f"{signed_points(gap.low)} to {signed_points(gap.high)})"
+    )
+    if gap.low <= 0 <= gap.high:
+        return f"{measured}. The check could only have seen a deviation of more than about {width:.1f} points."
+    return f"{measured}: the law does not hold here. Do not rely on its predictions."
 
 
-def _row_comparisons(analysis: ExperimentAnalysis) -> Iterator[str]:
-    if comparisons := analysis.row_comparisons:
-        pairs = f"{sum(comparison.p < 0.05 for comparison in comparisons)} of {len(comparisons)} pairs of models"
-        yield f"Paired by seed, {pairs} differ on the test set (McNemar, Holm-adjusted p < 0.05)."
-
-
-def _sampling_error(data: ExperimentData, point: Point) -> Iterator[str]:
-    if interval := sampling_interval(data, point):
+def _scope(analysis: ExperimentAnalysis) -> Iterator[str]:
+    """For what the intervals and tests hold."""
+    points = [point for point in analysis.data.points if point.correct is not None]
+    if not points:
+        return
+    if all(len(point.trials) > 1 and (point.correct == point.correct[0]).all() for point in points if point.correct is not None):
+        yield "All seeds give the same predictions: nothing here depends on the seed. Intervals and tests hold for new test rows."
+    elif all(point.new_seeds for point in points):
+        yield "Intervals and tests hold for new test rows and new seeds."
+    else:
         yield (
-            f"With {data.test_rows:,} test rows, sampling error alone puts a test accuracy of {format_percent(interval.estimate)} "
-            f"at {format_range(interval)} (95 % CI, Wilson). Intervals over seeds do not include it."
+            f"Some configurations have fewer than {FEWEST_SEEDS} seeds: their intervals and tests hold for new test rows and these "
+            "models; models of other seeds may differ."
         )
 
 
@@ -216,32 +322,14 @@ def _unfinished(data: ExperimentData) -> Iterator[str]:
         yield f"{len(data.complete)} of {len(data.trials)} trials have a result{reason}: the experiment is not complete."
 
 
-def _layers(analysis: ExperimentAnalysis) -> Iterator[str]:
-    """The choice of layers with the fewest trainable parameters that is not significantly worse, and its possible loss."""
-    if analysis.data.spec.kind != "layers":
-        return
-    candidates = [c for c in analysis.comparisons if c.enough_seeds and not c.significant and c.test.interval]
-    if not candidates:
-        return
-    cheapest = min(candidates, key=lambda comparison: comparison.point.mean_fact("trainable"))
-    point, baseline, interval = cheapest.point, cheapest.baseline, cheapest.test.interval
-    assert interval
-    parameters, seconds = (f"{point.mean_fact(f):,.0f} vs. {baseline.mean_fact(f):,.0f}" for f in ("trainable", "seconds"))
-    yield (
-        f"{capitalize(format_point(point.factors))} is the cheapest choice that is not significantly worse than "
-        f"{format_point(baseline.factors)}: {parameters} trainable parameters, {seconds} s. Its interval includes a loss of "
-        f"{max(0.0, -100 * interval.low):.2f} points."
-    )
-
-
 def _listed(names: list[str]) -> str:
     more = f"; and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return "; ".join(names[:MAX_LISTED]) + more
 
 
-def _signed_points(share: float) -> str:
-    return f"{100 * share:+.2f}".replace("-", "−")
+def _range(interval: Interval) -> str:
+    return f"95 % CI {interval.low:.2f} to {interval.high:.2f}"
 
 
-def _too_few_seeds(seeds: int) -> str:
-    return f"{seeds} seed{'' if seeds == 1 else 's'} per configuration: too few for any claim (at least {FEWEST_SEEDS} are needed)."
+def _rows(number: float) -> str:
+    return f"{number:,.0f}" if number < MANY_ROWS else "more than 10^9"

@@ -12,11 +12,10 @@ from loralab.report.experiments.analysis import (
     ExperimentAnalysis,
     PairSelector,
     compare_points,
-    compare_rows,
     pairs_with_best,
     pairs_with_defaults,
     pairs_with_first,
-    pairs_with_smaller,
+    pairs_with_largest,
     pairs_with_value,
 )
 from loralab.report.experiments.experiment_data import Score, read_experiment_data
@@ -25,29 +24,28 @@ from loralab.report.figures.style import ReportFigure, figure_style
 
 @dataclass(frozen=True)
 class Profile:
-    """score_part: whose accuracy decides: settings are chosen on validation rows, effects are measured on test rows.
+    """score_part: whose accuracy ranks: settings are chosen on validation rows, effects are measured on test rows.
 
-    baseline: which pairs are compared; figures: in order; row_tests: whether pairs are also compared row by row.
+    baseline: which pairs are compared, always on test rows; figures: in order.
     """
 
     score_part: Literal["test", "validation"]
     baseline: PairSelector
     figures: tuple[Callable[[ExperimentAnalysis], figures.Drawings], ...]
-    row_tests: bool = False
 
 
 DEFAULT_PROFILE = Profile("test", pairs_with_first, (figures.number_figure, figures.score_figure))
 PROFILES: Mapping[str, Profile] = {
-    "seeds": Profile("test", pairs_with_first, (figures.score_figure, figures.seed_figure, figures.time_figure), row_tests=True),
+    "seeds": Profile("test", pairs_with_first, (figures.score_figure, figures.seed_figure, figures.time_figure)),
     "grid": Profile("validation", pairs_with_best, (figures.factor_pair_figures, figures.number_figure, figures.step_figure)),
     "ablation": Profile("validation", pairs_with_defaults, (figures.score_figure, figures.step_figures_by_factor)),
-    "layers": Profile("test", pairs_with_value("all"), (figures.cost_figure, figures.step_figure), row_tests=True),
+    "layers": Profile("test", pairs_with_value("all"), (figures.cost_figure, figures.step_figure)),
     "augmentation": Profile("test", pairs_with_value(None, "none", "", 0), (figures.number_figure, figures.score_figure)),
     "active": Profile("test", pairs_with_value("random"), (figures.number_figure,)),
-    "zero-shot": Profile("test", pairs_with_first, (figures.score_figure,), row_tests=True),
-    "few-shot": Profile("test", pairs_with_smaller, (figures.number_figure,)),
-    "scaling": Profile("test", pairs_with_smaller, (figures.scaling_figure, figures.number_figure)),
-    "compare": Profile("test", pairs_with_first, (figures.cost_figure, figures.seed_figure, figures.time_figure), row_tests=True),
+    "zero-shot": Profile("test", pairs_with_first, (figures.score_figure,)),
+    "few-shot": Profile("test", pairs_with_largest, (figures.number_figure,)),
+    "scaling": Profile("test", pairs_with_largest, (figures.scaling_figure, figures.number_figure)),
+    "compare": Profile("test", pairs_with_first, (figures.cost_figure, figures.seed_figure, figures.time_figure)),
     "search": Profile("validation", pairs_with_best, (figures.search_figures, figures.time_figure)),
 }
 
@@ -58,9 +56,9 @@ def analyze_experiment(folder: Path) -> ExperimentAnalysis:
     profile = PROFILES.get(data.spec.kind, DEFAULT_PROFILE)
     # without validation rows the test rows decide
     score = Score("validation" if profile.score_part == "validation" and data.has_validation else "test")
-    pairs = profile.baseline(data, score)
-    row_comparisons = compare_rows(pairs) if profile.row_tests else []
-    return ExperimentAnalysis(data, score, tuple(compare_points(pairs, score)), tuple(row_comparisons))
+    planned = profile.baseline is not pairs_with_best
+    comparisons = compare_points(profile.baseline(data, score), None if planned else len(data.points))
+    return ExperimentAnalysis(data, score, tuple(comparisons), planned)
 
 
 def draw_experiment_figures(analysis: ExperimentAnalysis) -> list[ReportFigure]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, RowComparison, sort_by_factor
+from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, sort_by_factor
 from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED, VALIDATION, ExperimentData, Point, Score
 from loralab.report.formatting import format_value, one_line
 from loralab.report.scaling_law import ScalingLaw
-from loralab.stats import Interval, Paired, wilson
+from loralab.stats import Interval
 
 DEFAULTS = "recipe defaults"
 """The configuration that no factor changes."""
@@ -72,7 +73,6 @@ def experiment_tables(analysis: ExperimentAnalysis) -> list[ReportTable]:
     """Return every table of an experiment that has rows."""
     data, kind = analysis.data, analysis.data.spec.kind
     tables = [point_table(data, analysis.score), comparison_table(analysis.comparisons)]
-    tables.append(row_comparison_table(analysis.row_comparisons))
     if kind in ("few-shot", "scaling", "active") and (table := sample_efficiency_table(analysis)):
         tables.append(table)
     if kind == "scaling" and analysis.scaling_law:
@@ -112,69 +112,51 @@ def trial_overview(data: ExperimentData) -> ReportTable:
 
 
 def point_table(data: ExperimentData, score: Score) -> ReportTable:
-    """One row per configuration: its factors (one text where they differ), the score over its seeds, and means of others."""
+    """One row per configuration: its factors (one text where they differ), its scores over the seeds, parameters, seconds."""
     alike = all(list(point.factors) == list(data.axes) for point in data.points)
     factors = list(data.axes) if alike else ["configuration"]
-    others = [other for other in (ACCURACY, MACRO_F1, VALIDATION) if other != score and _is_known(data, other)]
+    scores = list(dict.fromkeys(s for s in (score, ACCURACY, MACRO_F1, VALIDATION) if _is_known(data, s)))
     rows = []
     for point in data.points:
-        summary = point.summary(score)
-        if summary is None:
+        if not point.values(score):
             continue
         keys = [*point.factors.values()] if alike else [format_point(point.factors)]
-        means = [point.mean(other) for other in others]
-        seconds = round(point.mean_fact("seconds"), 1)
-        measured = (summary.n, summary.mean, summary.sd, summary.t, summary.bca)
-        rows.append((*keys, *measured, *means, sampling_interval(data, point), seconds))
-    columns = (*factors, "seeds", str(score), "std", "CI over seeds (t)", "CI over seeds (BCa)", *map(str, others))
-    columns = (*columns, "CI over test rows", "seconds")
-    return ReportTable("points", "Scores of each configuration", columns, rows, len(factors))
+        measured: list[object] = [len(point.trials)]
+        for s in scores:
+            measured += [point.mean(s), point.interval, point.std(s)] if s == ACCURACY else [point.mean(s)]
+        rows.append((*keys, *measured, _whole(point.mean_fact("trainable")), round(point.mean_fact("seconds"), 1)))
+    columns = [name for s in scores for name in ([str(s), "95 % CI", "std over seeds"] if s == ACCURACY else [str(s)])]
+    return ReportTable(
+        "points",
+        "Scores of each configuration",
+        (*factors, "seeds", *columns, "trainable parameters", "seconds"),
+        rows,
+        len(factors),
+    )
 
 
 def summary_table(data: ExperimentData, score: Score) -> ReportTable:
-    """The configurations in short, for a terminal: factors, seeds, mean with its t interval."""
+    """The configurations in short, for a terminal: factors, seeds, mean scores, the interval of the test accuracy."""
     whole = point_table(data, score)
-    seeds, mean, t = (whole.columns.index(name) for name in ("seeds", str(score), "CI over seeds (t)"))
+    kept = ["seeds", str(VALIDATION), str(ACCURACY), "95 % CI"]
+    kept = [name for name in kept if name in whole.columns and (name != str(VALIDATION) or score == VALIDATION)]
     rows = []
     for row in whole.rows:
-        interval = f"{row[t].low:.4f} to {row[t].high:.4f}" if row[t] else ""
-        rows.append((*map(format_value, row[: whole.keys]), row[seeds], row[mean], interval))
-    columns = (*whole.columns[: whole.keys], "seeds", str(score), "95 % CI")
-    return ReportTable("summary", whole.title, columns, rows, whole.keys)
-
-
-def sampling_interval(data: ExperimentData, point: Point) -> Interval | None:
-    """Return Wilson's interval of the mean test accuracy; None where the runs have different numbers of test rows."""
-    n = data.test_rows
-    return wilson(round(point.mean(ACCURACY) * n), n) if n and point.values(ACCURACY) else None
+        cells = [row[whole.columns.index(name)] for name in kept]
+        texts = [f"{cell.low:.4f} to {cell.high:.4f}" if isinstance(cell, Interval) else cell for cell in cells]
+        rows.append((*map(format_value, row[: whole.keys]), *("" if text is None else text for text in texts)))
+    return ReportTable("summary", whole.title, (*whole.columns[: whole.keys], *kept), rows, whole.keys)
 
 
 def comparison_table(comparisons: Sequence[PointComparison]) -> ReportTable:
-    """One row per comparison over seeds, with every test and a verdict."""
+    """One row per comparison of test accuracies."""
     rows = []
     for comparison in comparisons:
-        test = comparison.test
-        p_values = (test.t_p, test.wilcoxon_p, test.permutation_p) if isinstance(test, Paired) else (test.p, None, None)
-        effect = test.effect if isinstance(test, Paired) else None
-        names = (format_point(comparison.point.factors), format_point(comparison.baseline.factors))
-        measured = (test.n, test.difference, test.interval, comparison.p, *p_values, effect, test.detectable)
-        rows.append((*names, comparison.verdict, *measured))
-    columns = ("configuration", "baseline", "verdict", "seeds", "difference", "95 % CI", "p (Holm)")
-    tests = ("p (t)", "p (Wilcoxon)", "p (permutation)", "effect size", "detectable")
-    return ReportTable("comparisons", "Comparisons over seeds", (*columns, *tests), rows, 3)
-
-
-def row_comparison_table(comparisons: Sequence[RowComparison]) -> ReportTable:
-    """One row per pair of trials of one seed."""
-    rows = []
-    for comparison in comparisons:
-        test = comparison.test
-        names = (format_point(comparison.point.factors), format_point(comparison.baseline.factors), comparison.seed)
-        measured = (comparison.rows, test.only_a, test.only_b, test.interval.estimate, test.interval, test.p, comparison.p)
-        rows.append((*names, *measured))
-    columns = ("configuration", "baseline", "seed", "test rows", "only configuration correct", "only baseline correct")
-    tests = ("difference", "95 % CI", "p (McNemar)", "p (Holm)")
-    return ReportTable("row_tests", "Comparisons over test rows, by seed", (*columns, *tests), rows, 3)
+        test, names = comparison.test, (format_point(comparison.point.factors), format_point(comparison.baseline.factors))
+        seeds = f"{test.seeds[0]}, paired" if test.paired else "{}, {}".format(*test.seeds)
+        rows.append((*names, comparison.verdict, test.value, comparison.interval, comparison.p, seeds))
+    columns = ("configuration", "baseline", "result", "difference", "95 % CI", "p", "seeds")
+    return ReportTable("comparisons", "Differences in test accuracy", columns, rows, 3)
 
 
 def sample_efficiency_table(analysis: ExperimentAnalysis) -> ReportTable | None:
@@ -202,6 +184,8 @@ def power_law_table(scaling: ScalingLaw) -> ReportTable:
     law, intervals = scaling.law, scaling.intervals
     c, b, predictions = (intervals.c, intervals.b, intervals.predictions[:2]) if intervals else (None, None, (None, None))
     rows: list[tuple[object, ...]] = [("c (irreducible error)", law.c, c), ("b (exponent)", law.b, b), ("a (scale)", law.a, None)]
+    if 0 < scaling.diminishing < 1e9:
+        rows.append(("rows from which doubling gains under 1 point", scaling.diminishing, intervals and intervals.diminishing))
     for at, interval in zip(scaling.at[:2], predictions, strict=True):
         rows.append((f"predicted error at {at:,.0f} rows", float(law.predict(at)), interval))
     if checked := scaling.checked:
@@ -220,6 +204,10 @@ def _varied_factors(points: Sequence[Point]) -> list[str] | None:
     if len({point.factors.get("recipe") for point in points}) == len(points) > 1:
         return ["recipe"]
     return [name for name in factors if len({point.factors[name] for point in points}) > 1] or factors
+
+
+def _whole(number: float) -> int | None:
+    return round(number) if math.isfinite(number) else None
 
 
 def _is_known(data: ExperimentData, score: Score) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -67,25 +66,30 @@ def search_history(results: SearchResults) -> ReportFigure | None:
 
 
 def setting_importance(results: SearchResults) -> ReportFigure | None:
-    """The share of each objective's variance that a setting explains."""
-    importance = {k: shares for k, shares in results["importance"].items() if shares and not any(map(math.isnan, shares.values()))}
+    """The share of each objective's variance that a setting explains; None where no share exceeds those of shuffled scores."""
+    importance = {
+        name: measured for name, measured in results["importance"].items() if max(measured["shares"].values()) > measured["noise"]
+    }
     if not importance:
         return None
-    first = next(iter(importance.values()))
+    first = next(iter(importance.values()))["shares"]
     names = sorted(first, key=lambda name: -first[name])
     height = 0.7 / len(importance)
     figure, axes = single_axes(1.1 + 0.34 * len(names))
-    for i, (objective, shares) in enumerate(importance.items()):
+    for i, (objective, measured) in enumerate(importance.items()):
         y = np.arange(len(names)) + (i - (len(importance) - 1) / 2) * height
-        color = (BLUE, VERMILLION)[i]
-        axes.barh(y, [shares[name] for name in names], height * 0.92, color=color, alpha=0.9, label=objective_label(objective))
-        for bar_y, name in zip(y, names, strict=True):
-            axes.annotate(f"{shares[name]:.0%}", (shares[name] + 0.015, bar_y), va="center", fontsize=8)
+        color, shares = (BLUE, VERMILLION)[i], [measured["shares"][name] for name in names]
+        bars = axes.barh(y, shares, height * 0.92, color=color, alpha=0.9, label=objective_label(objective))
+        axes.axvline(measured["noise"], color=color, linewidth=1, linestyle="--")
+        for bar, bar_y, share in zip(bars, y, shares, strict=True):
+            bar.set_alpha(0.9 if share > measured["noise"] else 0.25)
+            axes.annotate(f"{share:.0%}", (share + 0.015, bar_y), va="center", fontsize=8)
     style.label_rows(axes, [shorten(name, MAX_NAME) for name in names])
     axes.set(xlim=(0, 1.12), xlabel="share of the variance")
     style.legend_below(axes)
     text = (
-        "fANOVA over the complete trials: the share of the score's variance that each setting explains. Unreliable for few trials."
+        "fANOVA over the complete trials: the share of the score's variance that each setting explains. Dashed: the largest share "
+        "in 19 shuffles of the scores. Pale: not more than that."
     )
     return ReportFigure(Caption("search_importance", "Setting importance", trial_counts(results), text), figure)
 
@@ -99,7 +103,8 @@ def score_by_setting(results: SearchResults) -> ReportFigure | None:
     figure = Figure(figsize=(WIDTH, 0.3 + 1.75 * ((len(settings) + 1) // 2)), layout="constrained")
     panels = list(figure.subplots((len(settings) + 1) // 2, 2, sharey=True, squeeze=False).flat)
     values = [trial["values"][0] for trial in trials]
-    best = max(range(len(trials)), key=lambda i: -values[i] if results["minimised"][0] else values[i])
+    best = next((i for i, trial in enumerate(trials) if trial["number"] == results["best"][0]), 0)
+    ties = len(results["objectives"]) == 1 and len(results["best"]) > 1
     for panel, setting in zip(panels, settings, strict=False):
         x, ticks = setting_positions(setting, [trial["points"][setting["name"]] for trial in trials])
         panel.plot(x, values, "o", color=BLUE, alpha=0.7, markersize=3.5)
@@ -112,7 +117,8 @@ def score_by_setting(results: SearchResults) -> ReportFigure | None:
     for panel in panels[len(settings) :]:
         panel.set_visible(False)
     figure.supylabel(objective_label(results["objectives"][0]), fontsize=8.5)
-    text = "Every complete trial by each setting; the diamond is the best. If it lies at the edge of a range, widen the range."
+    text = "Every complete trial by each setting; the diamond is the best."
+    text += f" {len(results['best'])} trials tie." if ties else " If it lies at the edge of a range, widen the range."
     return ReportFigure(Caption("search_slices", "Score by setting", trial_counts(results), text), figure)
 
 
@@ -122,7 +128,8 @@ def parallel_coordinates(results: SearchResults) -> ReportFigure | None:
     if len(trials) < 2:
         return None
     values = np.array([trial["values"][0] for trial in trials])
-    worst_first = np.argsort(-values if results["minimised"][0] else values, kind="stable")
+    is_best = np.array([trial["number"] == results["best"][0] for trial in trials])
+    worst_first = np.lexsort((is_best, -values if results["minimised"][0] else values))
     goodness = np.empty(len(values))
     goodness[worst_first] = np.linspace(0, 1, len(values)) ** 2  # by rank: one very bad trial would make all others look alike
     columns = [setting_positions(setting, [trial["points"][setting["name"]] for trial in trials]) for setting in settings]
@@ -151,7 +158,8 @@ def parallel_coordinates(results: SearchResults) -> ReportFigure | None:
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
     axes.grid(visible=True, axis="x", color=style.INK, linewidth=0.6)
-    text = "Each line is a complete trial: darker is better, orange is the best."
+    ties = f" ({len(results['best'])} tie)" if len(results["objectives"]) == 1 and len(results["best"]) > 1 else ""
+    text = f"Each line is a complete trial: darker is better, orange is the best{ties}."
     return ReportFigure(Caption("search_parallel", "Parallel coordinates", trial_counts(results), text), figure)
 
 

@@ -1,0 +1,174 @@
+"""Intervals and tests over seeds and rows: against formulas worked out by hand and statsmodels; rates by `make calibrate`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy import stats as scipy_stats
+
+from loralab.stats import difference, mean_interval, resampled_means, wilson
+
+Floats = npt.NDArray[np.float64]
+
+
+def tables(seeds: tuple[int, int] = (1, 5), rows: int = 40) -> st.SearchStrategy[npt.NDArray[np.bool_]]:
+    return st.integers(*seeds).flatmap(lambda n: arrays(bool, (n, rows)))
+
+
+def hillis(table: Floats) -> tuple[float, float]:
+    """Variance of the mean and degrees of freedom from the mean squares, a cell at a time."""
+    seeds, rows = table.shape
+    mean = table.mean()
+    of_seeds = sum(rows * (line.mean() - mean) ** 2 for line in table) / (seeds - 1)
+    of_rows = sum(seeds * (column.mean() - mean) ** 2 for column in table.T) / (rows - 1)
+    rest = sum((table[i, j] - table[i].mean() - table[:, j].mean() + mean) ** 2 for i in range(seeds) for j in range(rows)) / (
+        (seeds - 1) * (rows - 1)
+    )
+    numerator = of_seeds + max(of_rows - rest, 0)
+    return numerator / (seeds * rows), numerator**2 / (of_seeds**2 / (seeds - 1))
+
+
+def with_two_rows(table: Floats) -> Floats:
+    by_row = table.mean(axis=0)
+    step = math.sqrt((by_row[by_row != 0] ** 2).mean())
+    return np.column_stack([table, np.full(len(table), step), np.full(len(table), -step)])
+
+
+def test_paired_differences_follow_hillis() -> None:
+    random = np.random.default_rng(0)
+    a, b = random.random((4, 60)) < 0.8, random.random((4, 60)) < 0.6
+    result, table = difference(a, b, paired=True), with_two_rows(a.astype(float) - b)
+    variance, df = hillis(table)
+    t = table.mean() / math.sqrt(variance)
+    assert result.value == pytest.approx(a.mean() - b.mean())
+    assert (result.rows, result.seeds, result.new_seeds) == (60, (4, 4), True)
+    assert (result.error, result.df) == (pytest.approx(math.sqrt(variance)), pytest.approx(df))
+    assert result.p() == pytest.approx(2 * scipy_stats.t.sf(abs(t), df))
+    margin = scipy_stats.t.ppf(0.975, df) * math.sqrt(variance)
+    assert result.interval() == pytest.approx((table.mean() - margin, result.value, table.mean() + margin))
+
+
+@pytest.mark.slow  # statsmodels takes seconds to import
+def test_the_mean_squares_are_those_of_statsmodels() -> None:
+    import pandas
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
+    table = (np.random.default_rng(1).random((3, 30)) < np.linspace(0.1, 1.1, 30)).astype(float)
+    frame = pandas.DataFrame([(value, str(i), str(j)) for (i, j), value in np.ndenumerate(table)], columns=["y", "seed", "row"])
+    anova = anova_lm(ols("y ~ C(seed) + C(row)", frame).fit())
+    of_seeds, of_rows, rest = anova["mean_sq"]
+    variance = (of_seeds + max(of_rows - rest, 0)) / table.size
+    mean = float(table.mean())
+    n = mean * (1 - mean) / variance
+    df = (variance * table.size) ** 2 / (of_seeds**2 / 2)
+    z = scipy_stats.t.ppf(0.975, df)
+    center = (mean + z * z / (2 * n)) / (1 + z * z / n)
+    margin = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
+    assert mean_interval(table) == pytest.approx((center - margin, mean, center + margin))
+
+
+def test_two_models_have_the_interval_of_bonett_and_price() -> None:
+    """Psychological Methods 2012: with f12 and f21 discordant rows of n, p12 = (f12 + 1) / (n + 2), and so for p21."""
+    only_a, only_b, n = 9, 3, 100
+    a = np.r_[np.ones(only_a), np.zeros(only_b), np.ones(n - only_a - only_b)]
+    b = np.r_[np.zeros(only_a), np.ones(only_b), np.ones(n - only_a - only_b)]
+    p12, p21 = (only_a + 1) / (n + 2), (only_b + 1) / (n + 2)
+    error = math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (n + 2))
+    low, value, high = difference(a, b, paired=False).interval()
+    assert value == pytest.approx(0.06)
+    assert (low, high) == pytest.approx((p12 - p21 - 1.96 * error, p12 - p21 + 1.96 * error), abs=0.0005)
+
+
+def test_one_model_has_wilsons_interval() -> None:
+    for correct in (0, 3, 36, 40):
+        assert mean_interval(np.arange(40) < correct) == pytest.approx(wilson(correct, 40), abs=1e-9)
+
+
+def test_models_that_do_not_depend_on_the_seed_are_one_model() -> None:
+    random = np.random.default_rng(2)
+    a, b = random.random(400) < 0.9, random.random(400) < 0.7
+    five = difference(np.tile(a, (5, 1)), np.tile(b, (5, 1)), paired=True)
+    one = difference(a, b, paired=False)
+    assert five.interval() == pytest.approx(one.interval(), abs=1e-6)
+    assert (five.new_seeds, one.new_seeds) == (True, False)
+    assert mean_interval(np.tile(a, (5, 1))) == pytest.approx(wilson(int(a.sum()), 400), abs=1e-4)
+
+
+def test_more_seeds_do_not_make_rows_unnecessary() -> None:
+    """Recipes that differ in their rows only: more seeds change nothing, more rows narrow the interval."""
+    random = np.random.default_rng(3)
+
+    def width(seeds: int, rows: int) -> float:
+        a, b = random.random(rows) < 0.9, random.random(rows) < 0.9
+        low, _, high = difference(np.tile(a, (seeds, 1)), np.tile(b, (seeds, 1)), paired=True).interval()
+        return high - low
+
+    assert width(20, 400) == pytest.approx(width(3, 400), rel=0.15)
+    assert width(3, 6400) == pytest.approx(width(3, 400) / 4, rel=0.15)
+
+
+def test_seeds_that_differ_widen_the_interval() -> None:
+    rows = np.arange(1000)
+    steady = np.stack([rows < 900, rows < 901, rows < 899])
+    varied = np.stack([rows < 850, rows < 900, rows < 950])
+    narrow, wide = mean_interval(steady), mean_interval(varied)
+    assert narrow.estimate == wide.estimate == pytest.approx(0.9)
+    assert wide.high - wide.low > 3 * (narrow.high - narrow.low)
+
+
+@given(tables(), tables())
+def test_intervals_have_a_width_and_agree_with_p(a: npt.NDArray[np.bool_], b: npt.NDArray[np.bool_]) -> None:
+    for paired in {False, len(a) == len(b)}:
+        result, reverse = difference(a, b, paired=paired), difference(b, a, paired=paired)
+        assert result.value == pytest.approx(-reverse.value, abs=1e-12)
+        for comparisons in (1, 3, 66):
+            low, _, high = result.interval(comparisons)
+            assert high - low > 0.001
+            assert 0 <= result.p(comparisons) <= 1
+            assert (result.p(comparisons) < 0.05) == (low > 0 or high < 0)
+        assert result.p(3) == pytest.approx(1 - (1 - result.p()) ** 3)
+    low, mean, high = mean_interval(a)
+    assert 0 <= low <= mean <= high <= 1
+    assert high - low > 0.001
+
+
+def test_unpaired_seeds_add_their_variances() -> None:
+    """Rows of equal difficulty: the difference has the variance of both sides' seeds, as in Welch's test."""
+    random = np.random.default_rng(4)
+    levels_a, levels_b = random.normal(0.8, 0.05, 6), random.normal(0.7, 0.02, 4)
+    a, b = (random.random((len(levels), 20_000)) < levels[:, None] for levels in (levels_a, levels_b))
+    result = difference(a, b, paired=False)
+    welch = scipy_stats.ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
+    assert result.p() == pytest.approx(welch.pvalue, rel=0.1)
+    assert result.df == pytest.approx(welch.df, rel=0.1)
+
+
+def test_resampled_means_have_the_variance_of_rows_and_seeds() -> None:
+    random = np.random.default_rng(5)
+    levels = random.normal(0.8, 0.03, (12, 1))
+    correct = random.random((12, 500)) < levels
+    draws = resampled_means([correct, correct[:1]], 4000, seed=1)
+    assert draws.mean(axis=0) == pytest.approx([correct.mean(), correct[0].mean()], abs=0.002)
+    low, _, high = mean_interval(correct)
+    assert np.quantile(draws[:, 0], [0.025, 0.975]) == pytest.approx([low, high], abs=0.005)
+    assert draws[:, 1].std() == pytest.approx(correct[0].std() / math.sqrt(500), rel=0.05)
+    assert (resampled_means([correct], 10, seed=1) == resampled_means([correct], 10, seed=1)).all()
+
+
+def test_invalid_tables_are_refused() -> None:
+    with pytest.raises(ValueError, match="cannot be compared"):
+        difference(np.ones((2, 5)), np.ones((2, 6)), paired=False)
+    with pytest.raises(ValueError, match="in pairs"):
+        difference(np.ones((2, 5)), np.ones((3, 5)), paired=True)
+    with pytest.raises(ValueError, match="different rows"):
+        resampled_means([np.ones((2, 5)), np.ones((2, 6))], 3)
+    for wrong in ([], [[]], [[[1.0]]], [math.nan]):
+        with pytest.raises(ValueError, match="finite values"):
+            mean_interval(wrong)
