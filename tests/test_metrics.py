@@ -22,10 +22,12 @@ from loralab.metrics import (
     brier,
     check_monitor,
     expected_calibration_error,
+    fit_temperature,
     macro_remark,
     scores,
     softmax,
     table,
+    temperature_remark,
 )
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
@@ -248,3 +250,44 @@ def test_calibration_error_and_brier_by_hand() -> None:
     assert expected_calibration_error(probabilities, labels, bins=1) == pytest.approx(0.025)
     assert brier(probabilities, labels) == pytest.approx((2 * 0.01 + 2 * 0.81 + 4 * 0.2025) / 4)
     assert (brier(np.eye(3), np.arange(3)), brier(np.eye(3), (np.arange(3) + 1) % 3)) == (0, 2)
+
+
+def _overconfident(rows: int, factor: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits `factor` times those that the labels were drawn from."""
+    random = np.random.default_rng(seed)
+    logits = 2 * random.normal(size=(rows, 3))
+    labels = np.array([random.choice(3, p=row) for row in softmax(logits.astype(np.float32))])
+    return (factor * logits).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
+def test_many_rows_find_the_temperature_that_was_hidden(factor: float) -> None:
+    assert fit_temperature(*_overconfident(5000, factor)) == pytest.approx(factor, rel=0.07)
+
+
+def test_few_rows_keep_the_temperature_near_one() -> None:
+    right = np.eye(3, dtype=np.float32)[np.arange(200) % 3] * 4, np.arange(200) % 3
+    temperatures = [fit_temperature(right[0][:n], right[1][:n]) for n in (8, 19, 20, 60, 200)]
+    assert temperatures[:2] == [1.0, 1.0], "too few rows"
+    assert temperatures[2:] == sorted(temperatures[2:], reverse=True)
+    assert 0.8 < temperatures[2] < 1
+    assert temperatures[-1] > 0.4, "all rows right: the likelihood alone would say 0"
+
+
+def test_no_temperature_fits_better() -> None:
+    logits, labels = _overconfident(60, 2.0)
+
+    def cost(temperature: float) -> float:
+        probabilities = softmax(logits, temperature)[np.arange(60), labels]
+        return float(-np.log(probabilities).sum() + np.log(temperature) ** 2 / (2 * 0.25**2))
+
+    fitted = fit_temperature(logits, labels)
+    assert cost(fitted) <= min(cost(t) for t in np.geomspace(0.05, 20, 4000)) + 1e-4
+
+
+def test_the_remark_says_when_there_is_no_temperature() -> None:
+    assert (
+        temperature_remark(0.5, 40)
+        == "Probabilities use temperature 0.500, fitted on 40 validation rows; predictions are unchanged."
+    )
+    assert temperature_remark(1.0, 8) == "Probabilities have no temperature: fitting one needs 20 validation rows, and there are 8."

@@ -144,22 +144,42 @@ def brier(probabilities: Probabilities, labels: Labels) -> float:
     return float(((probabilities**2).sum(axis=1) - 2 * own + 1).mean())
 
 
-def fit_temperature(logits: Logits, labels: Labels) -> float:
-    """Return the temperature from 0.05 to 20 that minimizes the cross entropy of logits / temperature (Guo et al. 2017).
+FEWEST_TEMPERATURE_ROWS = 20
+"""Below this number of validation rows no temperature is fitted."""
+_PRIOR_DEVIATION = 0.25
+"""Of log T. Over 100 draws of 4 to 400 validation rows of 20 models it was the only one of 1, 0.5, 0.35, 0.25 and no prior whose
+mean loss was never above that of T = 1."""
 
-    Fit it on validation rows only. It changes the confidence of predictions, not the predictions.
+
+def fit_temperature(logits: Logits, labels: Labels) -> float:
+    """Return the temperature that makes the probabilities of logits / temperature fit the labels (Guo et al. 2017).
+
+    It maximises likelihood times a normal prior of log T around 0, which keeps T near 1 until there are rows to say otherwise: the
+    likelihood alone has its maximum at T = 0 where all rows are right. 1 for fewer than `FEWEST_TEMPERATURE_ROWS` rows. Fit it on
+    validation rows only. It changes the confidence of predictions, not the predictions.
     """
     from scipy.optimize import minimize_scalar
     from scipy.special import log_softmax
 
+    if len(labels) < FEWEST_TEMPERATURE_ROWS:
+        return 1.0
     wide, rows = logits.astype(np.float64), np.arange(len(labels))
     minimum = minimize_scalar(
-        lambda log_t: -log_softmax(wide / np.exp(log_t), axis=1)[rows, labels].mean(),
+        lambda log_t: -log_softmax(wide / np.exp(log_t), axis=1)[rows, labels].sum() + log_t**2 / (2 * _PRIOR_DEVIATION**2),
         bounds=(np.log(0.05), np.log(20.0)),
         method="bounded",
         options={"xatol": 1e-5},
     )
     return float(np.exp(minimum.x))
+
+
+def temperature_remark(temperature: float, rows: int) -> str:
+    """Return what was done to the probabilities, as a sentence. rows: the number of validation rows."""
+    if rows < FEWEST_TEMPERATURE_ROWS:
+        return (
+            f"Probabilities have no temperature: fitting one needs {FEWEST_TEMPERATURE_ROWS} validation rows, and there are {rows}."
+        )
+    return f"Probabilities use temperature {temperature:.3f}, fitted on {rows:,} validation rows; predictions are unchanged."
 
 
 def balance(scores: Mapping[str, float], first: str, second: str) -> float:

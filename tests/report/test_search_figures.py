@@ -49,7 +49,7 @@ def invent(
         "minimised": [name in ("loss", "trainable") for name in objectives],
         "axes": AXES,
         "best": [row["number"] for row in complete[: len(objectives)]],
-        "importance": dict.fromkeys(objectives, {"shares": shares, "noise": noise}) if len(complete) > 3 else {},
+        "importance": {key: {"shares": shares, "noise": noise} for key in objectives} if len(complete) > 3 else {},
         "trials": rows,
     }
 

@@ -114,6 +114,17 @@ def test_more_seeds_do_not_make_rows_unnecessary() -> None:
     assert width(3, 6400) == pytest.approx(width(3, 400) / 4, rel=0.15)
 
 
+def test_seeds_with_equal_means_by_chance_leave_the_rows() -> None:
+    """Each of three seeds is right on one row more and one row less, always others: no variance between seeds or rows is left."""
+    a, b = np.zeros((3, 40), dtype=bool), np.zeros((3, 40), dtype=bool)
+    for seed in range(3):
+        a[seed, 2 * seed], b[seed, 2 * seed + 1] = True, True
+    result = difference(a, b, paired=True)
+    low, value, high = result.interval()
+    assert (value, result.p()) == (0, 1)
+    assert high - low > 0.01
+
+
 def test_seeds_that_differ_widen_the_interval() -> None:
     rows = np.arange(1000)
     steady = np.stack([rows < 900, rows < 901, rows < 899])

@@ -149,6 +149,8 @@ def _variance(sides: list[Floats], by_row: Floats) -> tuple[float, float]:
     per_row = by_row.mean(axis=0) if by_row.ndim == 2 else by_row
     between_rows = float(per_row.var(ddof=1)) / len(per_row)
     variance = sum(between_seeds) + max(between_rows - rest, 0)
+    if variance == 0:  # equal means of all seeds, by chance: the rows decide
+        return between_rows, _MOST_DF
     spread = sum(value**2 / (len(side) - 1) for value, side in zip(between_seeds, sides, strict=True))
     return variance, min(variance**2 / spread, _MOST_DF) if spread else _MOST_DF
 
