@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check docs format bench clean
+.PHONY: demo test check docs format bench calibrate clean
 
 demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headlines, write a submission
 	$(BIN)/loralab train quickstart --name demo --overwrite
@@ -33,6 +33,9 @@ format: .venv/dev  ## format the code
 
 bench: .venv/dev  ## all benchmarks against HF Trainer + peft and others, on an idle machine: an hour; ARGS="training --quick"
 	$(BIN)/python -m benchmarks $(ARGS)
+
+calibrate: .venv/dev  ## how often the reports' claims and intervals are right, simulated: half an hour; writes docs/reference/calibration.md
+	$(BIN)/python -m benchmarks.calibration --write
 
 clean:  ## remove the virtual environment, caches and the built documentation; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache site

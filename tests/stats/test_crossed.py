@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
+from scipy.integrate import quad
 
 from loralab.stats import difference, mean_interval, resampled_means, wilson
+from loralab.stats.crossed import Error
 
 Floats = npt.NDArray[np.float64]
 
@@ -21,8 +23,8 @@ def tables(seeds: tuple[int, int] = (1, 5), rows: int = 40) -> st.SearchStrategy
     return st.integers(*seeds).flatmap(lambda n: arrays(bool, (n, rows)))
 
 
-def hillis(table: Floats) -> tuple[float, float]:
-    """Variance of the mean and degrees of freedom from the mean squares, a cell at a time."""
+def mean_squares(table: Floats) -> tuple[float, float, float]:
+    """Of seeds, rows and the rest, a cell at a time."""
     seeds, rows = table.shape
     mean = table.mean()
     of_seeds = sum(rows * (line.mean() - mean) ** 2 for line in table) / (seeds - 1)
@@ -30,8 +32,17 @@ def hillis(table: Floats) -> tuple[float, float]:
     rest = sum((table[i, j] - table[i].mean() - table[:, j].mean() + mean) ** 2 for i in range(seeds) for j in range(rows)) / (
         (seeds - 1) * (rows - 1)
     )
-    numerator = of_seeds + max(of_rows - rest, 0)
-    return numerator / (seeds * rows), numerator**2 / (of_seeds**2 / (seeds - 1))
+    return of_seeds, of_rows, rest
+
+
+def behrens_fisher(distance: float, of_seeds: float, df: float, of_rows: float) -> float:
+    """The probability that a t and a normal variable add up to more than the distance, by integration over t."""
+
+    def density(t: float) -> float:
+        above, below = (scipy_stats.norm.sf((distance + sign * math.sqrt(of_seeds) * t) / math.sqrt(of_rows)) for sign in (-1, 1))
+        return float(scipy_stats.t.pdf(t, df) * (above + below))
+
+    return float(quad(density, -math.inf, math.inf, limit=500)[0])
 
 
 def with_two_rows(table: Floats) -> Floats:
@@ -40,18 +51,38 @@ def with_two_rows(table: Floats) -> Floats:
     return np.column_stack([table, np.full(len(table), step), np.full(len(table), -step)])
 
 
-def test_paired_differences_follow_hillis() -> None:
+def test_paired_differences_have_errors_of_seeds_and_rows() -> None:
     random = np.random.default_rng(0)
-    a, b = random.random((4, 60)) < 0.8, random.random((4, 60)) < 0.6
+    difficulty = random.random(60)
+    a, b = random.random((4, 60)) < 0.5 + difficulty, random.random((4, 60)) < 0.3 + difficulty
     result, table = difference(a, b, paired=True), with_two_rows(a.astype(float) - b)
-    variance, df = hillis(table)
-    t = table.mean() / math.sqrt(variance)
+    of_seeds, of_rows, rest = (square / table.size for square in mean_squares(table))
+    assert of_rows > rest
     assert result.value == pytest.approx(a.mean() - b.mean())
     assert (result.rows, result.seeds, result.new_seeds) == (60, (4, 4), True)
-    assert (result.error, result.df) == (pytest.approx(math.sqrt(variance)), pytest.approx(df))
-    assert result.p() == pytest.approx(2 * scipy_stats.t.sf(abs(t), df))
-    margin = scipy_stats.t.ppf(0.975, df) * math.sqrt(variance)
-    assert result.interval() == pytest.approx((table.mean() - margin, result.value, table.mean() + margin))
+    assert (result.error.of_seeds, result.error.of_rows) == (pytest.approx(of_seeds), pytest.approx(of_rows - rest))
+    assert result.error.df == pytest.approx(3)
+    error, df = math.sqrt(of_seeds + of_rows - rest), (of_seeds + of_rows - rest) ** 2 / (of_seeds**2 / 3)
+    assert result.p() == pytest.approx(2 * scipy_stats.t.sf(table.mean() / error, df))
+    margin = scipy_stats.t.ppf(0.975, df) * error
+    assert result.interval() == pytest.approx((table.mean() - margin, a.mean() - b.mean(), table.mean() + margin))
+    several = behrens_fisher(table.mean(), of_seeds, 3, of_rows - rest)
+    assert result.p(4) == pytest.approx(1 - (1 - several) ** 4, rel=1e-6)
+    low, value, high = result.interval(4)
+    assert behrens_fisher((high - low) / 2, of_seeds, 3, of_rows - rest) == pytest.approx(1 - 0.95**0.25, rel=1e-5)
+    assert ((low + high) / 2, value) == (pytest.approx(table.mean()), pytest.approx(a.mean() - b.mean()))
+
+
+@pytest.mark.parametrize("df", [2.0, 3.7, 9.0])
+@pytest.mark.parametrize("of_rows", [1e-6, 0.5, 30.0])
+def test_an_error_lies_between_students_and_normal(df: float, of_rows: float) -> None:
+    error = Error(1.0, df, of_rows)
+    for distance in (0.5, 3.0, 8.0):
+        assert error.exceeds(distance) == pytest.approx(behrens_fisher(distance, 1.0, df, of_rows), rel=1e-4, abs=1e-12)
+    for level in (0.9, 0.95, 0.9999):
+        assert error.exceeds(error.margin(level)) == pytest.approx(1 - level, rel=1e-6)
+    assert Error(1.0, df, 1e-12).margin(0.95) == pytest.approx(scipy_stats.t.ppf(0.975, df), rel=1e-6)
+    assert Error(0.0, df, 4.0).margin(0.95) == pytest.approx(2 * scipy_stats.norm.ppf(0.975), rel=1e-9)
 
 
 @pytest.mark.slow  # statsmodels takes seconds to import
@@ -64,11 +95,10 @@ def test_the_mean_squares_are_those_of_statsmodels() -> None:
     frame = pandas.DataFrame([(value, str(i), str(j)) for (i, j), value in np.ndenumerate(table)], columns=["y", "seed", "row"])
     anova = anova_lm(ols("y ~ C(seed) + C(row)", frame).fit())
     of_seeds, of_rows, rest = anova["mean_sq"]
-    variance = (of_seeds + max(of_rows - rest, 0)) / table.size
-    mean = float(table.mean())
-    n = mean * (1 - mean) / variance
-    df = (variance * table.size) ** 2 / (of_seeds**2 / 2)
-    z = scipy_stats.t.ppf(0.975, df)
+    assert [of_seeds, of_rows, rest] == pytest.approx(mean_squares(table))
+    error = Error(of_seeds / table.size, 2.0, max(of_rows - rest, 0) / table.size)
+    mean, variance = float(table.mean()), error.of_seeds + error.of_rows
+    n, z = mean * (1 - mean) / variance, error.margin(0.95) / math.sqrt(variance)
     center = (mean + z * z / (2 * n)) / (1 + z * z / n)
     margin = z / (1 + z * z / n) * math.sqrt(mean * (1 - mean) / n + z * z / (4 * n * n))
     assert mean_interval(table) == pytest.approx((center - margin, mean, center + margin))
@@ -144,7 +174,7 @@ def test_intervals_have_a_width_and_agree_with_p(a: npt.NDArray[np.bool_], b: np
             assert high - low > 0.001
             assert 0 <= result.p(comparisons) <= 1
             assert (result.p(comparisons) < 0.05) == (low > 0 or high < 0)
-        assert result.p(3) == pytest.approx(1 - (1 - result.p()) ** 3)
+        assert result.p(3) >= result.p() - 1e-12
     low, mean, high = mean_interval(a)
     assert 0 <= low <= mean <= high <= 1
     assert high - low > 0.001
@@ -158,7 +188,7 @@ def test_unpaired_seeds_add_their_variances() -> None:
     result = difference(a, b, paired=False)
     welch = scipy_stats.ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
     assert result.p() == pytest.approx(welch.pvalue, rel=0.1)
-    assert result.df == pytest.approx(welch.df, rel=0.1)
+    assert result.error.df == pytest.approx(welch.df, rel=0.1)
 
 
 def test_resampled_means_have_the_variance_of_rows_and_seeds() -> None:

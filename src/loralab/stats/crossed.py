@@ -1,8 +1,8 @@
 """Models trained with several seeds and tested on the same rows: intervals and tests for new rows and new seeds.
 
-Seeds and rows are two crossed random effects, as readers and cases are in studies of diagnostic tests. The variance of a mean
-over both is estimated from mean squares and its degrees of freedom follow Hillis (2007, Statistics in Medicine 26:596). An
-interval over seeds alone takes the test rows as given and is too narrow; one over rows alone takes the models as given.
+Seeds and rows are two crossed random effects, as readers and cases are in studies of diagnostic tests, and the variance of a mean
+over both is estimated from mean squares (Hillis 2007, Statistics in Medicine 26:596).
+An interval over seeds alone takes the test rows as given and is too narrow; one over rows alone takes the models as given.
 Values are arrays (seeds, rows), one number for each model and row: 1 where a prediction is correct, else 0.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -24,11 +25,70 @@ _MOST_DF = 1e10
 
 
 @dataclass(frozen=True)
+class Error:
+    """The distribution of an error of two parts, of which the seeds' is known from few of them and the rows' from hundreds.
+
+    of_seeds, of_rows: their variances, the first with df degrees of freedom; 0 where intervals do not hold for new seeds.
+    """
+
+    of_seeds: float
+    df: float
+    of_rows: float
+
+    @property
+    def variance(self) -> float:
+        """The variance of the error."""
+        return self.of_seeds + self.of_rows
+
+    def exceeds(self, distance: float) -> float:
+        """Return the chance of an error beyond `distance` in either direction: a Student's t plus a normal variable.
+
+        This is the fiducial distribution of Behrens and Fisher. It is exact if one part dominates and else claims too little.
+        """
+        from scipy.special import ndtr
+
+        if self.of_seeds == 0:
+            return 2 * float(ndtr(-distance / math.sqrt(self.of_rows)))
+        shares, weights = _chi_squared_shares(self.df)
+        variances = self.of_seeds / shares + self.of_rows
+        return min(1.0, 2 * float(ndtr(-distance / np.sqrt(variances)) @ weights))
+
+    def margin(self, level: float) -> float:
+        """Return the distance that the error does not exceed with this probability."""
+        from scipy.optimize import brentq
+        from scipy.special import ndtri
+
+        low = float(ndtri((1 + level) / 2)) * math.sqrt(self.of_rows)
+        if self.of_seeds == 0:
+            return low
+        both = (1 + level) / 2  # each part exceeds its own bound half as often, so their sum exceeds both less often
+        high = t_quantile(self.df, both) * math.sqrt(self.of_seeds) + float(ndtri((1 + both) / 2)) * math.sqrt(self.of_rows)
+        return float(brentq(lambda distance: self.exceeds(distance) - (1 - level), low, high, xtol=1e-9))
+
+    @property
+    def hillis_df(self) -> float:
+        """The degrees of freedom of one t for both parts (Hillis 2007)."""
+        return min(self.variance**2 / (self.of_seeds**2 / self.df), _MOST_DF) if self.of_seeds else _MOST_DF
+
+
+@cache
+def _chi_squared_shares(df: float) -> tuple[Floats, Floats]:
+    """Return nodes and weights for means over chi squared / df, dense where it is close to 0."""
+    from scipy.stats import chi2
+
+    low, high = np.log(chi2.ppf(1e-14, df)), np.log(chi2.isf(1e-14, df))
+    nodes, weights = np.polynomial.legendre.leggauss(200)
+    logs = (high - low) / 2 * nodes + (high + low) / 2
+    weights = weights * (high - low) / 2 * np.exp(chi2.logpdf(np.exp(logs), df) + logs)
+    return np.exp(logs) / df, weights / weights.sum()
+
+
+@dataclass(frozen=True)
 class Difference:
     """The difference a - b of two configurations' means over seeds and rows.
 
     value: as measured. seeds: models of a and of b. paired: whether a and b were compared seed by seed. new_seeds: whether interval
-    and p hold for new seeds too, not only for new rows. center, error, df: of the t statistic behind both.
+    and p hold for new seeds too, not only for new rows. center, error: of the interval.
     """
 
     value: float
@@ -37,19 +97,27 @@ class Difference:
     paired: bool
     new_seeds: bool
     center: float
-    error: float
-    df: float
+    error: Error
 
     def interval(self, comparisons: int = 1, *, level: float = 0.95) -> Interval:
-        """Return the interval that holds the true difference. Those of `comparisons` differences all hold together (Šidák 1967)."""
-        margin = t_quantile(self.df, level ** (1 / comparisons)) * self.error
+        """Return the interval that holds the true difference. Those of `comparisons` differences all hold together (Šidák 1967).
+
+        One comparison has Hillis's t. Several reach further into its tails, where with 3 seeds it claims too much (any difference
+        among 12 equal configurations in 23 % of simulated experiments); they have the distribution of Behrens and Fisher.
+        """
+        if comparisons == 1:
+            margin = t_quantile(self.error.hillis_df, level) * math.sqrt(self.error.variance)
+        else:
+            margin = self.error.margin(level ** (1 / comparisons))
         return Interval(self.center - margin, self.value, self.center + margin)
 
     def p(self, comparisons: int = 1) -> float:
         """Return the two-sided p-value, adjusted for this many comparisons (Šidák 1967). It agrees with `interval`."""
         from scipy.special import stdtr
 
-        single = 2 * float(stdtr(self.df, -abs(self.center) / self.error))
+        if comparisons == 1:
+            return 2 * float(stdtr(self.error.hillis_df, -abs(self.center) / math.sqrt(self.error.variance)))
+        single = self.error.exceeds(abs(self.center))
         return -math.expm1(comparisons * math.log1p(-single)) if single < 1 else 1.0
 
 
@@ -71,33 +139,31 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike, *, paired: bool) -> Differenc
     second = np.pad(second, ((0, 0), (0, 2)))
     new_seeds = min(len(first), len(second)) >= FEWEST_SEEDS
     if not new_seeds:
-        rows_only = first.mean(axis=0) - second.mean(axis=0)
-        variance, df = float(rows_only.var(ddof=1) / len(rows_only)), _MOST_DF
+        error = _error_of_rows(first.mean(axis=0) - second.mean(axis=0))
     elif paired:
-        variance, df = _variance([first - second], first - second)
+        error = _error([first - second], first.mean(axis=0) - second.mean(axis=0))
     else:
-        variance, df = _variance([first, second], first.mean(axis=0) - second.mean(axis=0))
+        error = _error([first, second], first.mean(axis=0) - second.mean(axis=0))
     center = float(first.mean() - second.mean())
-    seeds = (len(first), len(second))
-    return Difference(float(by_row.mean()), len(by_row), seeds, paired, new_seeds, center, math.sqrt(variance), df)
+    return Difference(float(by_row.mean()), len(by_row), (len(first), len(second)), paired, new_seeds, center, error)
 
 
 def mean_interval(values: npt.ArrayLike, comparisons: int = 1, *, level: float = 0.95) -> Interval:
     """Return the mean of values (seeds, rows) between 0 and 1, such as an accuracy, with its interval.
 
-    From `FEWEST_SEEDS` seeds it holds for new rows and new seeds, else for new rows and these models. It is Wilson's with the
+    From `FEWEST_SEEDS` seeds on it holds for new rows and new seeds, else for new rows and these models. It is Wilson's with the
     number of rows that have the same variance (Korn and Graubard 1998), so it lies within 0 and 1 and never has width 0; for
     one model it is Wilson's. comparisons: the number of means whose intervals shall hold together (Šidák 1967).
     """
     array = _values(values)
     seeds, rows = array.shape
     mean = float(array.mean())
-    if seeds >= FEWEST_SEEDS:
-        variance, df = _variance([array], array)
-    else:
-        variance, df = float(array.mean(axis=0).var() / rows), _MOST_DF
-    n = min(mean * (1 - mean) / variance, seeds * rows) if variance > 0 else rows
-    return score_interval(mean, n, t_quantile(df, level ** (1 / comparisons)))
+    by_row = array.mean(axis=0)
+    error = _error([array], by_row) if seeds >= FEWEST_SEEDS else Error(0.0, 1.0, float(by_row.var()) / rows)
+    if error.variance == 0:
+        return score_interval(mean, rows, Error(0, 1, 1).margin(level ** (1 / comparisons)))
+    n = min(mean * (1 - mean) / error.variance, seeds * rows)
+    return score_interval(mean, n, error.margin(level ** (1 / comparisons)) / math.sqrt(error.variance))
 
 
 def resampled_means(groups: list[npt.ArrayLike], resamples: int, *, seed: int = 0) -> Floats:
@@ -138,21 +204,23 @@ def _mean_squares(table: Floats) -> _MeanSquares:
     return _MeanSquares(of_seeds, of_rows, rest)
 
 
-def _variance(sides: list[Floats], by_row: Floats) -> tuple[float, float]:
-    """Return the variance of the mean of `by_row`, and its degrees of freedom.
+def _error_of_rows(by_row: Floats) -> Error:
+    return Error(0.0, 1.0, float(by_row.var(ddof=1)) / len(by_row) if len(by_row) > 1 else 0.0)
 
-    sides: the independent tables (seeds, rows) whose means are added or subtracted; by_row: that sum for each row, or the table.
+
+def _error(sides: list[Floats], by_row: Floats) -> Error:
+    """Return the error of the mean of by_row (rows,): the mean over seeds of one side, or the difference of two.
+
+    sides: the independent tables (seeds, rows) behind it. The degrees of freedom of two sides are Welch's.
     """
     squares = [_mean_squares(side) for side in sides]
-    between_seeds = [square.seeds / side.size for square, side in zip(squares, sides, strict=True)]
+    of_seeds = [square.seeds / side.size for square, side in zip(squares, sides, strict=True)]
     rest = sum(square.rest / side.size for square, side in zip(squares, sides, strict=True))
-    per_row = by_row.mean(axis=0) if by_row.ndim == 2 else by_row
-    between_rows = float(per_row.var(ddof=1)) / len(per_row)
-    variance = sum(between_seeds) + max(between_rows - rest, 0)
-    if variance == 0:  # equal means of all seeds, by chance: the rows decide
-        return between_rows, _MOST_DF
-    spread = sum(value**2 / (len(side) - 1) for value, side in zip(between_seeds, sides, strict=True))
-    return variance, min(variance**2 / spread, _MOST_DF) if spread else _MOST_DF
+    rows = _error_of_rows(by_row)
+    spread = sum(value**2 / (len(side) - 1) for value, side in zip(of_seeds, sides, strict=True))
+    if spread == 0:  # the seeds have equal means: all variance is that of the rows
+        return rows
+    return Error(sum(of_seeds), sum(of_seeds) ** 2 / spread, max(rows.of_rows - rest, 0.0))
 
 
 def _values(values: npt.ArrayLike) -> Floats:
