@@ -99,8 +99,17 @@ class HFClassifier(nn.Module):
         return logits.float()
 
     def freeze_to(self, dtype: torch.dtype) -> None:
-        """Compute in `dtype` by autocast: frozen linear maps are stored in it; trained weights, norms and head stay fp32."""
+        """Compute in `dtype` by autocast: frozen linear maps are stored in it; trained weights, norms and head stay fp32.
+
+        DeBERTa (v1) adds biases outside its linear maps. In fp32 they would give queries another dtype than the scores have.
+        """
         self.compute_dtype = dtype
+        if self.dims.model_type == "deberta" and dtype != torch.float32:
+            for name, parameter in self.encoder.named_parameters():
+                if name.endswith((".q_bias", ".v_bias")):
+                    if parameter.requires_grad:
+                        raise LoralabError("tuning=full of DeBERTa (version 1) computes in fp32 only: set train.precision=fp32")
+                    parameter.data = parameter.data.to(dtype)
         for module in self.encoder.modules():
             if isinstance(module, nn.Linear):
                 for parameter in module.parameters(recurse=False):
