@@ -151,7 +151,7 @@ def test_full_tuning_and_head_tuning_learn(bases: dict[str, Path], topics_csv: P
         assert summary.counts.trainable == (summary.counts.total if tuning == "full" else summary.counts.head)
         assert Classifier.load(tmp_path / tuning, precision="fp32").evaluate(topics_csv)["accuracy"] > 0.4
     names = {path.name for path in (tmp_path / "full" / "model").iterdir()}
-    assert names == {"config.json", "loralab.json", "model.safetensors", "tokenizer.json"}
+    assert names == {"config.json", "loralab.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
 def test_adalora_with_too_few_steps_is_refused_before_training(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from huggingface_hub import ModelCard
 from tiny import make_checkpoint, topics, write_csv
 
 from loralab import Classifier, load_config, run_training
+from loralab.config.paths import hub_id
 from loralab.errors import LoralabError
 from loralab.report.figures.run_figures import draw_run_figures
 from loralab.report.html import render_run
-from loralab.report.model_card import hub_id, model_card
+from loralab.report.model_card import model_card
 from loralab.report.run_data import read_run
 from loralab.report.text_files import model_description, training_log, write_metrics
 from loralab.report.write import write_report

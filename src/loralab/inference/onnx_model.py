@@ -89,6 +89,7 @@ class OnnxClassifier:
     threads: default torch's number.
     """
 
+    architecture = "ONNX"
     training = False
     device = torch.device("cpu")
     compute_dtype = torch.float32

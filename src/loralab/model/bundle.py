@@ -3,8 +3,9 @@
 adapter_config.json, adapter_model.safetensors    peft's adapter (tuning=lora)
 head.safetensors                                  the head, if peft's file cannot contain it
 model.safetensors                                 all weights (tuning=full)
-tokenizer.json                                    the base's tokenizer
-config.json                                       the architecture, beside all weights of an encoder outside the BERT family
+tokenizer.json, tokenizer_config.json             the base's tokenizer
+config.json                                       the architecture and class names; Transformers' pipeline reads it first, so it
+                                                  opens no adapter with a random head: it looks for all weights here
 loralab.json                                      classes, text cleaning, pooling, head, temperature, base (`Manifest`)
 """
 
@@ -20,6 +21,7 @@ from loralab.model.checkpoints import BASE_CONFIG, BaseCheckpoint, read_json, re
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.hf.model import HFClassifier
 from loralab.model.hf.pretrained import build_hf_model, empty_hf_model
+from loralab.model.hub_files import ENCODER_CONFIG, base_config, classifier_config, write_json, write_tokenizer
 from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import MANIFEST, Manifest, read_manifest
 from loralab.model.peft_files import ADAPTER_CONFIG, count_classes, load_adapter, read_adapter_config
@@ -28,7 +30,10 @@ from loralab.model.peft_files import ADAPTER_CONFIG, count_classes, load_adapter
 def save_bundle(folder: Path, model: ClassifierModel, manifest: Manifest, tokenizer_json: str) -> None:
     """Write a model into an empty folder."""
     model.save(folder, manifest)
-    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    known = manifest.tuning != "full" or (manifest.pooling == "cls" and manifest.head == "default")
+    config = classifier_config(base_config(manifest), manifest, model.architecture)
+    write_json(folder / (BASE_CONFIG if known else ENCODER_CONFIG), config)
+    write_tokenizer(folder, manifest, tokenizer_json)
     manifest.write(folder)
 
 
@@ -87,7 +92,8 @@ def _build_hf(manifest: Manifest, folder: Path, base: BaseCheckpoint | None) -> 
     tuning, lora, classes = manifest.tuning, manifest.lora, len(manifest.classes)
     if base is not None:
         return build_hf_model(base, classes, model, tuning=tuning, lora=lora, init_seed=0)
-    settings = read_json(folder / BASE_CONFIG)
+    path = folder / BASE_CONFIG
+    settings = read_json(path if path.is_file() else folder / ENCODER_CONFIG)
     return empty_hf_model(manifest.base, manifest.dims, classes, model, tuning=tuning, lora=lora, settings=settings)
 
 

@@ -38,13 +38,13 @@ def save_adapter(
     adapters: Iterable[tuple[int, str, Adapter]],
     head: Mapping[str, Tensor],
     *,
-    base: str,
+    base: tuple[str, str | None],
     lora: LoraConfig,
     classifier: bool,
 ) -> None:
     """Write adapters and head in peft's format.
 
-    `classifier`: Transformers knows the model as a sequence classifier, so that one file (peft's SEQ_CLS) holds adapters and head.
+    base: its name for others and its revision. classifier: Transformers knows the model as a sequence classifier, so that one file (peft's SEQ_CLS) holds adapters and head.
     Otherwise the adapters are saved for the bare encoder, and the head in head.safetensors.
     """
     prefix = PEFT_PREFIX + (f"{dims.architecture.prefix}." if classifier else "")
@@ -153,13 +153,14 @@ def count_classes(dims: Dimensions, head: Mapping[str, Tensor], folder: Path) ->
     raise LoralabError(f"{folder} holds an adapter without a classification head ({suffix}): it cannot classify")
 
 
-def _peft_config(dims: Dimensions, base: str, lora: LoraConfig, classifier: bool) -> dict[str, Any]:
+def _peft_config(dims: Dimensions, base: tuple[str, str | None], lora: LoraConfig, classifier: bool) -> dict[str, Any]:
     factor = 2 if lora.variant == "pissa" else 1  # written as a plain adapter of the pretrained weight, of twice the rank
     layers, roles = parse_layers(lora.layers, dims.layers), resolve_targets(lora.targets)
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if classifier else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": base[0],
+        "revision": base[1],
         "inference_mode": True,
         "r": factor * lora.rank,
         "lora_alpha": factor * lora.alpha,

@@ -10,12 +10,11 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from loralab.config.loading import NAMED_SOURCES
+from loralab.config.paths import hub_id
 from loralab.report.formatting import format_value, one_line
 from loralab.report.rendering import template_environment
 from loralab.report.run_data import SCORE_LABELS, RunData
 
-_HUB_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _PATH_SETTINGS = ("data.source", "data.test", "data.validation", "data.train_indices")
 
 
@@ -41,12 +40,6 @@ def model_card(run: RunData, files: frozenset[str]) -> str:
         separate_head="head.safetensors" in files,  # peft has no place for loralab's own head: the example applies it
     )
     return str(ModelCard(f"---\n{_metadata(run).to_yaml()}\n---\n\n{body}"))  # parses the metadata back: invalid ones raise
-
-
-def hub_id(base: str) -> str | None:
-    """Return the hub id of a base; None for a local folder, whose path stays private."""
-    known = _HUB_IDS.get(base, base)
-    return known if _HUB_ID.fullmatch(known) and not Path(base).exists() else None
 
 
 def data_name(source: str) -> str:

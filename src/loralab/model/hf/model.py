@@ -19,6 +19,7 @@ from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes
 from loralab.model.checkpoints import WEIGHTS, read_json
 from loralab.model.dropout import Dropout, recomputed
 from loralab.model.hf.peft_methods import ADAPTER, AdaLoraAllocation, choose_maps, method_config
+from loralab.model.hub_files import base_reference
 from loralab.model.layers import Head, mean_pool
 from loralab.model.manifest import Manifest
 from loralab.model.parameter_counts import ParameterCounts
@@ -82,6 +83,11 @@ class HFClassifier(nn.Module):
         self.head.requires_grad_(True)
 
     @property
+    def architecture(self) -> str:
+        """The name of Transformers' class."""
+        return type(self.wrapped.get_base_model() if self.adapted_maps else self.wrapped).__name__
+
+    @property
     def device(self) -> torch.device:
         return next(self.head.parameters()).device
 
@@ -134,22 +140,32 @@ class HFClassifier(nn.Module):
         return ParameterCounts(self.base_parameters, trainable - head if self.adapted_maps else 0, head, trainable)
 
     def merge(self) -> None:
-        """Nothing is merged: not every method of peft can be, in every encoder."""
+        """Nothing is merged: `unload` does it, for good."""
+
+    def unload(self) -> None:
+        """Merge the adapters into the weights and leave a plain model of Transformers, which cannot be trained or saved here.
+
+        Raises LoralabError for 8-bit weights, which would round the update.
+        """
+        if any("8bit" in type(module).__name__ for module in self.encoder.modules()):
+            raise LoralabError("adapters on model.quantize=8bit cannot be merged without loss: use --to peft")
+        if self.adapted_maps:
+            self.wrapped, self.adapted_maps = self.wrapped.merge_and_unload(), []
+        for module in self.wrapped.modules():
+            module.__dict__.pop("forward", None)  # fp32 throughout: see `_compute_in_fp32`
 
     def save(self, folder: Path, manifest: Manifest) -> None:
         """Write what was trained, as safetensors.
 
-        lora: peft's adapter_config.json and adapter_model.safetensors; full: Transformers' config.json and model.safetensors. A
-        default head is part of these files (peft's SEQ_CLS). A linear head, or a head trained alone, is in head.safetensors.
+        lora: peft's adapter_config.json and adapter_model.safetensors; full: model.safetensors. A default head is part of these
+        files (peft's SEQ_CLS). A linear head, or a head trained alone, is in head.safetensors.
         """
         whole = self.head_kind == "default"
         if manifest.tuning == "lora":
             save_tensors(self.adapter_tensors() | (self._head_tensors(PEFT_PREFIX) if whole else {}), folder / ADAPTER_WEIGHTS)
-            self._save_peft_config(folder, manifest.base)
+            self._save_peft_config(folder, *base_reference(manifest))
         elif manifest.tuning == "full":
             save_tensors(self.wrapped.state_dict(), folder / WEIGHTS)
-            self.wrapped.config.id2label = dict(enumerate(manifest.classes))
-            self.wrapped.config.save_pretrained(folder)
         if not whole or manifest.tuning == "head":
             save_tensors(self._head_tensors(), folder / HEAD_WEIGHTS)
 
@@ -181,10 +197,10 @@ class HFClassifier(nn.Module):
         prefix = prefix if self.head_kind == "default" else "head."
         return {f"{prefix}{name}": tensor for name, tensor in self.head.state_dict().items()}
 
-    def _save_peft_config(self, folder: Path, base: str) -> None:
+    def _save_peft_config(self, folder: Path, base: str, revision: str | None) -> None:
         config: Any = self.wrapped.peft_config[ADAPTER]
         whole = self.head_kind == "default"
-        config.base_model_name_or_path = base
+        config.base_model_name_or_path, config.revision = base, revision
         config.target_modules = set(self.adapted_maps)  # peft may have shortened them
         config.modules_to_save = [name for name, part in self.head.named_children() if [*part.parameters()]] if whole else None
         config.task_type = "SEQ_CLS" if whole else "FEATURE_EXTRACTION"
