@@ -11,7 +11,9 @@ loralab.json                                      classes, text cleaning, poolin
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from loralab.config import ModelConfig
 from loralab.errors import LoralabError
@@ -27,11 +29,13 @@ from loralab.model.manifest import MANIFEST, Manifest, read_manifest
 from loralab.model.peft_files import ADAPTER_CONFIG, count_classes, load_adapter, read_adapter_config
 
 
-def save_bundle(folder: Path, model: ClassifierModel, manifest: Manifest, tokenizer_json: str) -> None:
-    """Write a model into an empty folder."""
+def save_bundle(
+    folder: Path, model: ClassifierModel, manifest: Manifest, tokenizer_json: str, config: Mapping[str, Any] | None = None
+) -> None:
+    """Write a model into an empty folder. config: the base's config.json, if its folder may have moved."""
     model.save(folder, manifest)
     known = manifest.tuning != "full" or (manifest.pooling == "cls" and manifest.head == "default")
-    config = classifier_config(base_config(manifest), manifest, model.architecture)
+    config = classifier_config(config or base_config(manifest), manifest, model.architecture)
     write_json(folder / (BASE_CONFIG if known else ENCODER_CONFIG), config)
     write_tokenizer(folder, manifest, tokenizer_json)
     manifest.write(folder)
@@ -107,7 +111,7 @@ def _check_complete(model: EncoderClassifier, manifest: Manifest, folder: Path) 
 
 
 def _find_same_base(manifest: Manifest, folder: Path, base: str | None) -> BaseCheckpoint:
-    checkpoint = _find_base(manifest, base)
+    checkpoint = find_base(manifest, base)
     if (identity := checkpoint.identity()) != manifest.base_sha256:
         raise LoralabError(
             f"{folder} was trained on {manifest.base} with weights {manifest.base_sha256[:12]}, "
@@ -118,7 +122,8 @@ def _find_same_base(manifest: Manifest, folder: Path, base: str | None) -> BaseC
     return checkpoint
 
 
-def _find_base(manifest: Manifest, base: str | None) -> BaseCheckpoint:
+def find_base(manifest: Manifest, base: str | None) -> BaseCheckpoint:
+    """Return the base encoder, from the folder `base` if given."""
     if base is not None:
         return resolve_base(base)
     if manifest.base != "minilm" and Path(manifest.base_folder).is_dir():

@@ -95,14 +95,17 @@ class HFClassifier(nn.Module):
         """inputs: tokens (batch, time) int; mask: (batch, time) bool, True on real tokens → logits (batch, classes) fp32."""
         assert start is None, "this model cannot start at a layer"
         with torch.autocast(inputs.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
-            output = self.wrapped(input_ids=inputs, attention_mask=mask.long())
+            return self.plain(inputs, mask.long()).float()
+
+    def plain(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """`forward` without autocast, for a mask of 0 and 1."""
+        output = self.wrapped(input_ids=inputs, attention_mask=mask)
         if self.head_kind == "default":
             logits: Tensor = output.logits
-        else:
-            hidden = output[0]
-            pooled = hidden[:, 0] if self.pooling == "cls" else mean_pool(hidden, mask)
-            logits = self.head(pooled.float())
-        return logits.float()
+            return logits
+        pooled = output[0][:, 0] if self.pooling == "cls" else mean_pool(output[0], mask)
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.head(pooled.float())  # type: ignore[no-any-return]
 
     def freeze_to(self, dtype: torch.dtype) -> None:
         """Compute in `dtype` by autocast: frozen linear maps are stored in it; trained weights, norms and head stay fp32.

@@ -1,0 +1,61 @@
+"""Check an export with the libraries it is made for, in a process that cannot import loralab."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from loralab.errors import RunFailed
+
+PROGRAM = Path(__file__).with_name("outside_program.py")
+PACKAGES = {
+    "merged": ("transformers",),
+    "peft": ("transformers", "peft"),
+    "sentence-transformers": ("sentence_transformers",),
+    "onnx": ("transformers", "onnxruntime"),
+}
+"""What each format needs for the check."""
+HARD_TEXTS = (
+    "",
+    "Title Case and CAPITALS: McDonald's in New York",
+    "Ærøskøbing, café, naïve, Straße, São Paulo, Ångström",
+    "emoji 🚀 👩‍👩‍👧 ☕️ in a text",
+    "  spaces\n\tand tabs  ",
+    "中文 текст عربى ไทย",
+    "one long text of many words, which is cut at the limit " * 60,
+)
+SIZES, TIMEOUT = (1, 5), 900
+
+
+def missing_packages(kind: str) -> list[str]:
+    """Return the packages that the check of a format needs and that are not installed."""
+    return [name for name in PACKAGES[kind] if find_spec(name) is None]
+
+
+def outside_logits(
+    kind: str, folder: Path, texts: Sequence[str], *, classes: Sequence[str], base: str, pooling: object
+) -> npt.NDArray[np.float32]:
+    """Return the logits of cleaned texts (sizes, n, classes), in batches of each of SIZES. Raises RunFailed if it does not open."""
+    with tempfile.TemporaryDirectory() as temporary:
+        job, out = Path(temporary) / "job.json", Path(temporary) / "logits.npy"
+        content = {"kind": kind, "folder": str(folder), "base": base, "classes": [*classes], "pooling": pooling}
+        job.write_text(json.dumps({**content, "texts": [*texts], "sizes": SIZES, "out": str(out)}), encoding="utf-8")
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+        result: Any = subprocess.run(  # noqa: S603 - our own program with our own interpreter
+            [sys.executable, "-P", str(PROGRAM), str(job)], env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+        if result.returncode:
+            reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+            raise RunFailed(f"the {kind} export does not open outside loralab ({reason}): it was discarded")
+        logits: npt.NDArray[np.float32] = np.load(out)
+        return logits

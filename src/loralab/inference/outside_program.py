@@ -1,0 +1,110 @@
+"""A program without loralab: load an export with the libraries it is made for, and write the logits of texts.
+
+`loralab.inference.outside` runs it in a process of its own, with a JSON file: kind, folder, base, texts, sizes (of batches), out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Logits = Callable[[Sequence[str]], Any]
+
+
+def merged(job: dict[str, Any]) -> Logits:
+    """Transformers' own classifier and tokenizer."""
+    from transformers import AutoModelForSequenceClassification
+
+    model = AutoModelForSequenceClassification.from_pretrained(job["folder"]).eval()
+    assert [model.config.id2label[i] for i in range(len(job["classes"]))] == job["classes"], "config.json has other class names"
+    return _classifier(model, job["folder"])
+
+
+def peft(job: dict[str, Any]) -> Logits:
+    """peft over the base; without a place for the head in peft's file, the head of head.safetensors."""
+    import torch
+    from peft import PeftModel
+    from safetensors.torch import load_file
+    from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
+
+    head_file = Path(job["folder"]) / "head.safetensors"
+    if not head_file.is_file():
+        base = AutoModelForSequenceClassification.from_pretrained(
+            job["base"], num_labels=len(job["classes"]), ignore_mismatched_sizes=True
+        )
+        return _classifier(PeftModel.from_pretrained(base, job["folder"]).eval(), job["folder"])
+    encoder = PeftModel.from_pretrained(AutoModel.from_pretrained(job["base"]), job["folder"]).eval()
+    tokenizer, head = AutoTokenizer.from_pretrained(job["folder"]), load_file(head_file)
+
+    def logits(texts: Sequence[str]) -> Any:
+        batch = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True)
+        with torch.no_grad():
+            hidden, mask = encoder(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+        pooled = (hidden * mask).sum(1) / mask.sum(1) if job["pooling"] == "mean" else hidden[:, 0]
+        return pooled @ head["head.out.weight"].T + head["head.out.bias"]
+
+    return logits
+
+
+def sentence_transformers(job: dict[str, Any]) -> Logits:
+    """The embedding of sentence-transformers, which is the logits."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(job["folder"], device="cpu")
+    return lambda texts: model.encode(list(texts), batch_size=len(texts), show_progress_bar=False)
+
+
+def onnx(job: dict[str, Any]) -> Logits:
+    """ONNX Runtime with everything that Transformers' tokenizer makes."""
+    import numpy as np
+    import onnxruntime
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(job["folder"])
+    session = onnxruntime.InferenceSession(str(Path(job["folder"]) / "model.onnx"), providers=["CPUExecutionProvider"])
+
+    def logits(texts: Sequence[str]) -> Any:
+        batch = tokenizer(list(texts), return_tensors="np", padding=True, truncation=True)
+        return session.run(["logits"], {name: values.astype(np.int64) for name, values in batch.items()})[0]
+
+    return logits
+
+
+def _classifier(model: Any, folder: str) -> Logits:
+    import torch
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+
+    def logits(texts: Sequence[str]) -> Any:
+        batch = tokenizer(list(texts), return_tensors="pt", padding=True, truncation=True)
+        with torch.no_grad():
+            return model(**batch).logits
+
+    return logits
+
+
+def main() -> None:
+    sys.modules["loralab"] = None  # type: ignore[assignment]
+    import numpy as np
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    kinds = {"merged": merged, "peft": peft, "sentence-transformers": sentence_transformers, "onnx": onnx}
+    logits, texts = kinds[job["kind"]](job), job["texts"]
+    by_size = [
+        np.concatenate([np.asarray(logits(texts[start : start + size])) for start in range(0, len(texts), size)])
+        for size in job["sizes"]
+    ]
+    np.save(job["out"], np.stack(by_size))
+
+
+if __name__ == "__main__":
+    main()
