@@ -59,7 +59,7 @@ def test_half_precision_costs_no_more_than_in_the_original(checkpoints: dict[str
 def test_what_cannot_be_rewritten_is_refused(checkpoints: dict[str, Path]) -> None:
     for model, reason in (
         (ours(checkpoints["bert"], pooling="mean", head="default"), "pooling=mean and head=default"),
-        (ours(checkpoints["bert"], pooling="mean", head="linear", classes=16), "16 classes .* 34 wide, and this one is 32"),
+        (ours(checkpoints["bert"], pooling="mean", head="linear", classes=16), "16 classes .* 34 wide, and this one has 32"),
     ):
         with pytest.raises(LoralabError, match=reason):
             to_default_head(model, 1.0)

@@ -60,7 +60,7 @@ class Export:
     remark: str = ""
 
 
-def export_run(  # noqa: PLR0913 - public: everything about an export
+def export_run(
     run: Path,
     format: str,
     out: Path | None = None,

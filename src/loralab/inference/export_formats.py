@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,8 +94,8 @@ def _check_sentence(model: Any, manifest: Manifest) -> None:
 def apply_temperature(model: ClassifierModel, temperature: float) -> None:
     """Divide the last linear map by the temperature, so that the softmax of the logits gives the run's probabilities."""
     last = last_linear(model.head)
-    last.weight /= temperature
-    last.bias /= temperature
+    last.weight.div_(temperature)
+    last.bias.div_(temperature)
 
 
 def write_merged(source: ExportSource, folder: Path) -> ClassifierModel:
@@ -122,7 +123,7 @@ def write_sentence(source: ExportSource, folder: Path) -> None:
     """The encoder, its pooling and the head as modules of sentence-transformers, whose embedding is the logits."""
     model, manifest = source.model, source.calibrated
     apply_temperature(model, source.manifest.temperature)
-    parts = ("0_Transformer", "Transformer"), ("1_Pooling", "Pooling")
+    parts = [("0_Transformer", "Transformer"), ("1_Pooling", "Pooling")]
     encoder = folder / parts[0][0]  # not in the root, where a pipeline would open it with a random head
     encoder.mkdir()
     if isinstance(model, HFClassifier):
@@ -139,7 +140,7 @@ def write_sentence(source: ExportSource, folder: Path) -> None:
     (folder / parts[1][0]).mkdir()
     write_json(folder / parts[1][0] / BASE_CONFIG, {"word_embedding_dimension": manifest.dims.width, **kinds})
     for linear, activation in _dense_layers(model):
-        parts = (*parts, (f"{len(parts)}_Dense", "Dense"))
+        parts.append((f"{len(parts)}_Dense", "Dense"))
         dense = folder / parts[-1][0]
         dense.mkdir()
         sizes = {"in_features": linear.in_features, "out_features": linear.out_features, "bias": True}
@@ -149,7 +150,7 @@ def write_sentence(source: ExportSource, folder: Path) -> None:
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for i, (path, kind) in enumerate(parts)
     ]
-    (folder / "modules.json").write_text(f"{_json(modules)}\n", encoding="utf-8")
+    (folder / "modules.json").write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
 
 
 def _dense_layers(model: Any) -> list[tuple[torch.nn.Linear, str]]:
@@ -158,12 +159,6 @@ def _dense_layers(model: Any) -> list[tuple[torch.nn.Linear, str]]:
     if model.head.dense is not None:
         layers.insert(0, (model.head.dense, f"torch.nn.modules.activation.{_ACTIVATIONS[model.head.activation]}"))
     return layers
-
-
-def _json(content: Any) -> str:
-    import json
-
-    return json.dumps(content, indent=2)
 
 
 def write_onnx(source: ExportSource, folder: Path) -> ClassifierModel:

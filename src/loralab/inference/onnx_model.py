@@ -36,8 +36,9 @@ class _IntegerMask(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        native = isinstance(self.model, EncoderClassifier)
-        logits: Tensor = self.model(input_ids, attention_mask != 0) if native else self.model.plain(input_ids, attention_mask)
+        model: Any = self.model
+        native = isinstance(model, EncoderClassifier)
+        logits: Tensor = model(input_ids, attention_mask != 0) if native else model.plain(input_ids, attention_mask)
         return logits
 
 
@@ -62,7 +63,12 @@ def to_onnx(model: TrainableModel, path: Path, facts: Mapping[str, object]) -> N
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time", max=model.dims.longest)}
     example = (torch.full((3, 8), 5), torch.ones(3, 8, dtype=torch.int64))
     registration = "torch.onnx._internal.exporter._registration"  # warns that torchvision is missing
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _only_errors(registration):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        _only_errors(registration),
+        _only_errors("onnxscript"),
+    ):
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
             _IntegerMask(model).eval(),

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,9 +50,8 @@ def outside_logits(
         content = {"kind": kind, "folder": str(folder), "base": base, "classes": [*classes], "pooling": pooling}
         job.write_text(json.dumps({**content, "texts": [*texts], "sizes": SIZES, "out": str(out)}), encoding="utf-8")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
-        result: Any = subprocess.run(  # noqa: S603 - our own program with our own interpreter
-            [sys.executable, "-P", str(PROGRAM), str(job)], env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
-        )
+        command = [sys.executable, "-P", str(PROGRAM), str(job)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)  # noqa: S603
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
             raise RunFailed(f"the {kind} export does not open outside loralab ({reason}): it was discarded")

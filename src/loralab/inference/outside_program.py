@@ -24,7 +24,7 @@ def merged(job: dict[str, Any]) -> Logits:
 
 
 def peft(job: dict[str, Any]) -> Logits:
-    """peft over the base; without a place for the head in peft's file, the head of head.safetensors."""
+    """Peft over the base; without a place for the head in peft's file, the head of head.safetensors."""
     import torch
     from peft import PeftModel
     from safetensors.torch import load_file
@@ -91,8 +91,9 @@ def main() -> None:
     sys.modules["loralab"] = None  # type: ignore[assignment]
     import numpy as np
     import torch
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
+    logging: Any = transformers_logging
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(1)

@@ -38,7 +38,7 @@ def check_convertible(model: EncoderClassifier) -> None:
     if model.head_kind != "linear" or isinstance(model.pooling, int):
         raise LoralabError(f"Transformers has no classifier with pooling={model.pooling} and head={model.head_kind}")
     if needed > width:
-        raise LoralabError(f"{model.classes} classes with a linear head need an encoder {needed} wide, and this one is {width} wide")
+        raise LoralabError(f"{model.classes} classes with a linear head need an encoder {needed} wide, and this one has {width}")
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def to_default_head(model: EncoderClassifier, largest: float) -> EncoderClassifi
     check_convertible(model)
     if model.pooling == "cls" and model.head_kind == "default":
         return model
-    weight, bias, classes = model.head.out.weight, model.head.out.bias, model.classes
+    weight, bias, classes = model.head.out.weight.detach(), model.head.out.bias.detach(), model.classes
     added = 1 if model.pooling == "mean" else 0
     dims = dataclasses.replace(model.dims, layers=model.dims.layers + added)
     result = EncoderClassifier(dims, classes, pooling="cls", head="default", dropout=model.head.dropout.p)
@@ -59,8 +59,8 @@ def to_default_head(model: EncoderClassifier, largest: float) -> EncoderClassifi
         result.layers[index] = copy.deepcopy(model.layer(index))
     if added:
         last = result.layer(model.dims.layers - 1).ffn_norm
-        last.weight *= _HIDDEN
-        last.bias *= _HIDDEN
+        last.weight.mul_(_HIDDEN)
+        last.bias.mul_(_HIDDEN)
         _average(result.layer(model.dims.layers), weight, bias, _CONSTANT if largest < _USUAL else _LARGE_CONSTANT)
         weight, bias = torch.zeros_like(weight), torch.zeros_like(bias)
         weight[:, :classes], weight[:, classes : 2 * classes] = torch.eye(classes) / 2, -torch.eye(classes) / 2

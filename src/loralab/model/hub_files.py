@@ -1,4 +1,4 @@
-"""The files beside a model's weights as Transformers and peft read them: config.json, tokenizer_config.json, and the base's name."""
+"""The files beside a model's weights for Transformers and peft: config.json, tokenizer_config.json, and the base's name."""
 
 from __future__ import annotations
 

@@ -44,8 +44,9 @@ def save_adapter(
 ) -> None:
     """Write adapters and head in peft's format.
 
-    base: its name for others and its revision. classifier: Transformers knows the model as a sequence classifier, so that one file (peft's SEQ_CLS) holds adapters and head.
-    Otherwise the adapters are saved for the bare encoder, and the head in head.safetensors.
+    base: its name for others, and its revision. classifier: Transformers knows the model as a sequence classifier, so that one file
+    (peft's SEQ_CLS) holds adapters and head. Otherwise the adapters are saved for the bare encoder, and the head in
+    head.safetensors.
     """
     prefix = PEFT_PREFIX + (f"{dims.architecture.prefix}." if classifier else "")
     tensors: dict[str, Tensor] = {}
