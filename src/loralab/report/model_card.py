@@ -15,6 +15,8 @@ from loralab.report.formatting import format_value, one_line
 from loralab.report.rendering import template_environment
 from loralab.report.run_data import SCORE_LABELS, RunData
 
+_HUB_DATA_SETS = {"ag_news": "fancyzhx/ag_news"}
+_ENGLISH = ("ag_news", "sample")
 _PATH_SETTINGS = ("data.source", "data.test", "data.validation", "data.train_indices")
 
 
@@ -50,7 +52,7 @@ def data_name(source: str) -> str:
 def _metadata(run: RunData) -> ModelCardData:
     source, results = data_name(run.config.data.source), None
     task: dict[str, Any] = {"task_type": "text-classification", "task_name": "Text classification"}
-    task |= {"dataset_type": source, "dataset_name": source, "dataset_split": "test"}
+    task |= {"dataset_type": _HUB_DATA_SETS.get(source, "custom"), "dataset_name": source, "dataset_split": "test"}
     if run.result:
         absent = sum(row["f1"] is None for row in run.per_class())
         subset = f" over {len(run.classes) - absent} of {len(run.classes)} classes" if absent else ""
@@ -58,10 +60,13 @@ def _metadata(run: RunData) -> ModelCardData:
         values = [(kind, label, round(run.result.scores[score], 4)) for kind, label, score in metrics]
         results = [EvalResult(**task, metric_type=kind, metric_name=label, metric_value=value) for kind, label, value in values]
     return ModelCardData(
+        license="unknown",  # the author's decision; the hub knows this word
+        language="en" if source in _ENGLISH else "und",  # ISO 639: undetermined
         library_name="loralab",
         pipeline_tag="text-classification",
         base_model=hub_id(run.config.model.base),
         tags=["loralab", "text-classification", *(["lora", "peft"] if run.config.tuning == "lora" else [])],
+        datasets=[_HUB_DATA_SETS[source]] if source in _HUB_DATA_SETS else None,
         metrics=["accuracy", "f1"],
         model_name=_printable(run.name),
         eval_results=results,
