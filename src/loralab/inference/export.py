@@ -123,8 +123,8 @@ def export_run(
         else:
             progress(f"opening the export with {' and '.join(outside.PACKAGES[kind])}, in a process without loralab")
             some = len(outside.HARD_TEXTS) + OUTSIDE_ROWS
-            reference = logits_of(reloaded, encoded) if format == INT8 and reloaded is not None else expected
-            there = _check_outside(source, folder, kind, texts[:some], reference[:some])
+            slack = 2 * difference if format == INT8 else 0.0  # 8-bit logits depend on the batch, whose range sets the scale
+            there = _check_outside(source, folder, kind, texts[:some], expected[:some], slack)
             if reloaded is None:
                 difference, agreement = there, 1.0
         result = Export(
@@ -153,14 +153,14 @@ def check(expected: Logits, exported: ClassifierModel, encoded: Encoded, format:
     return difference, float((logits.argmax(axis=2) == expected.argmax(axis=1)).mean(axis=1).min())
 
 
-def _check_outside(source: ExportSource, folder: Path, kind: str, texts: Sequence[str], expected: Logits) -> float:
+def _check_outside(source: ExportSource, folder: Path, kind: str, texts: Sequence[str], expected: Logits, slack: float) -> float:
     """Return the largest difference of a logit from another library's. Raises RunFailed beyond the tolerance."""
     manifest = source.manifest
     base = str(find_base(manifest, source.base).folder) if kind == "peft" else ""
     cleaned = [replace_surrogates(clean_text(text, manifest.clean)) for text in texts]
-    logits = outside.outside_logits(kind, folder, cleaned, classes=manifest.classes, base=base, pooling=manifest.pooling)
+    logits = outside.outside_logits(kind, folder, cleaned, manifest, base)
     difference = float(np.abs(logits - expected).max())
-    _require(difference, expected, f"the {kind} export, read by {outside.PACKAGES[kind][-1]},")
+    _require(difference - slack, expected, f"the {kind} export, read by {outside.PACKAGES[kind][-1]},")
     return difference
 
 

@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from loralab.errors import RunFailed
+from loralab.model.manifest import Manifest
 
 PROGRAM = Path(__file__).with_name("outside_program.py")
 PACKAGES = {
     "merged": ("transformers",),
+    "pipeline": ("transformers",),
     "peft": ("transformers", "peft"),
     "sentence-transformers": ("sentence_transformers",),
     "onnx": ("transformers", "onnxruntime"),
@@ -42,12 +44,23 @@ def missing_packages(kind: str) -> list[str]:
 
 
 def outside_logits(
-    kind: str, folder: Path, texts: Sequence[str], *, classes: Sequence[str], base: str, pooling: object
+    kind: str, folder: Path, texts: Sequence[str], manifest: Manifest, base: str = "", tokenizer: str = ""
 ) -> npt.NDArray[np.float32]:
-    """Return the logits of cleaned texts (sizes, n, classes), in batches of each of SIZES. Raises RunFailed if it does not open."""
+    """Return the logits of cleaned texts (sizes, n, classes), in batches of each of SIZES.
+
+    base: the encoder's folder, for peft. tokenizer: the folder of another tokenizer, for ONNX. Raises RunFailed if the export does
+    not open.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         job, out = Path(temporary) / "job.json", Path(temporary) / "logits.npy"
-        content = {"kind": kind, "folder": str(folder), "base": base, "classes": [*classes], "pooling": pooling}
+        content: dict[str, object] = {
+            "kind": kind,
+            "folder": str(folder),
+            "base": base,
+            "tokenizer": tokenizer,
+            "classes": [*manifest.classes],
+        }
+        content |= {"pooling": manifest.pooling, "max_length": min(manifest.max_length, manifest.dims.longest)}
         job.write_text(json.dumps({**content, "texts": [*texts], "sizes": SIZES, "out": str(out)}), encoding="utf-8")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
         command = [sys.executable, "-P", str(PROGRAM), str(job)]

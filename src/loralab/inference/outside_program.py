@@ -1,6 +1,7 @@
 """A program without loralab: load an export with the libraries it is made for, and write the logits of texts.
 
-`loralab.inference.outside` runs it in a process of its own, with a JSON file: kind, folder, base, texts, sizes (of batches), out.
+`loralab.inference.outside` runs it in a process of its own, with a JSON file: kind, folder, base, tokenizer,
+texts, classes, pooling, max_length, sizes (of batches), out.
 """
 
 from __future__ import annotations
@@ -49,6 +50,21 @@ def peft(job: dict[str, Any]) -> Logits:
     return logits
 
 
+def pipeline(job: dict[str, Any]) -> Logits:
+    """Transformers' pipeline: the logarithm of its probabilities."""
+    import numpy as np
+    from transformers import pipeline as make_pipeline
+
+    classify = make_pipeline("text-classification", model=job["folder"], device="cpu")
+
+    def logits(texts: Sequence[str]) -> Any:
+        answers: Any = classify(list(texts), truncation=True, batch_size=len(texts), top_k=None)
+        scores = [{answer["label"]: answer["score"] for answer in answer_list} for answer_list in answers]
+        return np.log([[row[name] for name in job["classes"]] for row in scores])
+
+    return logits
+
+
 def sentence_transformers(job: dict[str, Any]) -> Logits:
     """The embedding of sentence-transformers, which is the logits."""
     from sentence_transformers import SentenceTransformer
@@ -58,12 +74,12 @@ def sentence_transformers(job: dict[str, Any]) -> Logits:
 
 
 def onnx(job: dict[str, Any]) -> Logits:
-    """ONNX Runtime with everything that Transformers' tokenizer makes."""
+    """ONNX Runtime with everything that Transformers' tokenizer makes: the export's, or that of the folder `tokenizer`."""
     import numpy as np
     import onnxruntime
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(job["folder"])
+    tokenizer = AutoTokenizer.from_pretrained(job["tokenizer"] or job["folder"], model_max_length=job["max_length"])
     session = onnxruntime.InferenceSession(str(Path(job["folder"]) / "model.onnx"), providers=["CPUExecutionProvider"])
 
     def logits(texts: Sequence[str]) -> Any:
@@ -98,7 +114,7 @@ def main() -> None:
     logging.disable_progress_bar()
     torch.set_num_threads(1)
     job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    kinds = {"merged": merged, "peft": peft, "sentence-transformers": sentence_transformers, "onnx": onnx}
+    kinds = {"merged": merged, "pipeline": pipeline, "peft": peft, "sentence-transformers": sentence_transformers, "onnx": onnx}
     logits, texts = kinds[job["kind"]](job), job["texts"]
     by_size = [
         np.concatenate([np.asarray(logits(texts[start : start + size])) for start in range(0, len(texts), size)])
