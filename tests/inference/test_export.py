@@ -264,6 +264,7 @@ def test_8_bits_that_cost_accuracy_are_refused_unless_accepted(run: Path, tmp_pa
     """Half of the wrong answers are McNemar's business; one row is not."""
     folder = tmp_path / "run"
     shutil.copytree(run, folder)
+    shutil.rmtree(folder / "exports", ignore_errors=True)
     write = export_formats.write_onnx
 
     def spoil(source: Any, to: Path) -> Any:
