@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import platform
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -21,8 +21,9 @@ from benchmarks.tiny_bases import TOKENIZERS, make_base
 from loralab import Classifier, LoralabError, load_config, run_training
 from loralab.config import DataConfig
 from loralab.data.sources import load_source
+from loralab.inference import outside
 from loralab.inference.export import export_run
-from loralab.inference.outside import HARD_TEXTS, outside_logits
+from loralab.inference.outside import HARD_TEXTS
 from loralab.metrics import softmax
 
 BASES = ("minilm", *TOKENIZERS)
@@ -57,51 +58,41 @@ def train(name: str, folder: Path, *settings: str) -> Path:
 
 
 def agreement(name: str, folder: Path, settings: Sequence[str] = ()) -> dict[tuple[str, str], str]:
-    """Return the cells of one base by form and consumer."""
+    """Return the cells of one base by form and consumer. One process opens all forms, after loralab's own checks."""
     run = train(name, folder, *settings)
     classifier = Classifier.load(run, precision="fp32")
     manifest = classifier.manifest
     texts = [*HARD_TEXTS, *load_source(DataConfig(source="sample")).test.texts[:TEXTS]]
     raw = classifier.logits(texts)
-    logits = raw / manifest.temperature
-    base = manifest.base_folder
+    logits, base = raw / manifest.temperature, manifest.base_folder
+    jobs = {
+        ("RUN/model", "peft"): outside.job("peft", run / "model", manifest, base),
+        ("RUN/model", "pipeline"): outside.job("pipeline", run / "model", manifest),
+    }
     cells: dict[tuple[str, str], str] = {}
-
-    def outside(kind: str, place: Path, expected: Any, tokenizer: str = "") -> Callable[[], float]:
-        def compare() -> float:
-            found = outside_logits(kind, place, texts, manifest, base, tokenizer)
-            if kind == "pipeline":  # it returns probabilities
-                return float(np.abs(np.exp(found) - softmax(expected)).max())
-            return float(np.abs(found - expected).max())
-
-        return compare
-
-    def inside(place: Path) -> Callable[[], float]:
-        return lambda: float(np.abs(Classifier.load(place, precision="fp32").logits(texts) - logits).max())
-
-    cells["RUN/model", "peft"] = _cell(outside("peft", run / "model", raw))
-    cells["RUN/model", "pipeline"] = _cell(outside("pipeline", run / "model", raw))
-    for form in ("peft", "merged", "onnx"):
+    for form, consumers in {"peft": ("peft", "pipeline"), "merged": ("pipeline",), "onnx": ("ONNX Runtime",)}.items():
         try:
-            exported = export_run(run, form).folder
+            with mock.patch.object(outside, "missing_packages", return_value=["a process of its own"]):
+                exported = export_run(run, form).folder
         except LoralabError as error:
             cells |= {column: f"refused: {error}" for column in COLUMNS if column[0] == f"--to {form}"}
             continue
-        if form == "onnx":
-            cells["--to onnx", "ONNX Runtime"] = _cell(outside("onnx", exported, logits, base))
-        if form == "peft":
-            cells["--to peft", "peft"] = _cell(outside("peft", exported, logits))
-        if form != "onnx":
-            cells[f"--to {form}", "pipeline"] = _cell(outside("pipeline", exported, logits))
-        cells[f"--to {form}", "loralab"] = _cell(inside(exported))
+        for consumer in consumers:
+            kind = {"ONNX Runtime": "onnx"}.get(consumer, consumer)
+            jobs[f"--to {form}", consumer] = outside.job(kind, exported, manifest, base, base if kind == "onnx" else "")
+        ours = Classifier.load(exported, precision="fp32").logits(texts)
+        cells[f"--to {form}", "loralab"] = _cell(float(np.abs(ours - logits).max()))
+    for column, found in zip(jobs, outside.run_jobs(list(jobs.values()), texts), strict=True):
+        if isinstance(found, str):
+            cells[column] = f"refused: {found}"
+        elif column[1] == "pipeline":  # it returns probabilities
+            cells[column] = _cell(float(np.abs(np.exp(found) - softmax(logits)).max()))
+        else:
+            cells[column] = _cell(float(np.abs(found - (raw if column[0] == "RUN/model" else logits)).max()))
     return cells
 
 
-def _cell(compare: Callable[[], float]) -> str:
-    try:
-        difference = compare()
-    except LoralabError as error:
-        return f"refused: {error}"
+def _cell(difference: float) -> str:
     return f"{difference:.0e}" if difference <= LIMIT else f"**{difference:.0e}**"
 
 

@@ -158,7 +158,9 @@ def _check_outside(source: ExportSource, folder: Path, kind: str, texts: Sequenc
     manifest = source.manifest
     base = str(find_base(manifest, source.base).folder) if kind == "peft" else ""
     cleaned = [replace_surrogates(clean_text(text, manifest.clean)) for text in texts]
-    logits = outside.outside_logits(kind, folder, cleaned, manifest, base)
+    (logits,) = outside.run_jobs([outside.job(kind, folder, manifest, base)], cleaned)
+    if isinstance(logits, str):
+        raise RunFailed(f"the {kind} export does not open outside loralab ({logits}): it was discarded")
     difference = float(np.abs(logits - expected).max())
     _require(difference - slack, expected, f"the {kind} export, read by {outside.PACKAGES[kind][-1]},")
     return difference

@@ -7,14 +7,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from loralab.errors import RunFailed
 from loralab.model.manifest import Manifest
 
 PROGRAM = Path(__file__).with_name("outside_program.py")
@@ -43,30 +43,26 @@ def missing_packages(kind: str) -> list[str]:
     return [name for name in PACKAGES[kind] if find_spec(name) is None]
 
 
-def outside_logits(
-    kind: str, folder: Path, texts: Sequence[str], manifest: Manifest, base: str = "", tokenizer: str = ""
-) -> npt.NDArray[np.float32]:
-    """Return the logits of cleaned texts (sizes, n, classes), in batches of each of SIZES.
+def job(kind: str, folder: Path, manifest: Manifest, base: str = "", tokenizer: str = "") -> dict[str, Any]:
+    """Describe an export for the program. base: the encoder's folder, for peft. tokenizer: another tokenizer's folder, for ONNX."""
+    content = {"kind": kind, "folder": str(folder), "base": base, "tokenizer": tokenizer, "classes": [*manifest.classes]}
+    return {**content, "pooling": manifest.pooling, "max_length": min(manifest.max_length, manifest.dims.longest)}
 
-    base: the encoder's folder, for peft. tokenizer: the folder of another tokenizer, for ONNX. Raises RunFailed if the export does
-    not open.
+
+def run_jobs(jobs: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[npt.NDArray[np.float32] | str]:
+    """Open exports in one process. Returns for each the logits of cleaned texts (sizes, n, classes), in batches of each of SIZES.
+
+    An export that does not open has the last line of its error instead.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        job, out = Path(temporary) / "job.json", Path(temporary) / "logits.npy"
-        content: dict[str, object] = {
-            "kind": kind,
-            "folder": str(folder),
-            "base": base,
-            "tokenizer": tokenizer,
-            "classes": [*manifest.classes],
-        }
-        content |= {"pooling": manifest.pooling, "max_length": min(manifest.max_length, manifest.dims.longest)}
-        job.write_text(json.dumps({**content, "texts": [*texts], "sizes": SIZES, "out": str(out)}), encoding="utf-8")
+        path, out = Path(temporary) / "jobs.json", Path(temporary)
+        content = {"jobs": [*jobs], "texts": [*texts], "sizes": SIZES, "out": temporary}
+        path.write_text(json.dumps(content), encoding="utf-8")
         environment = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
-        command = [sys.executable, "-P", str(PROGRAM), str(job)]
+        command = [sys.executable, "-P", str(PROGRAM), str(path)]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)  # noqa: S603
         if result.returncode:
             reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
-            raise RunFailed(f"the {kind} export does not open outside loralab ({reason}): it was discarded")
-        logits: npt.NDArray[np.float32] = np.load(out)
-        return logits
+            return [reason for _ in jobs]
+        files = [(out / f"{i}.npy", out / f"{i}.txt") for i in range(len(jobs))]
+        return [np.load(logits) if logits.is_file() else error.read_text(encoding="utf-8") for logits, error in files]

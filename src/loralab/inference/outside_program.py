@@ -1,7 +1,7 @@
 """A program without loralab: load an export with the libraries it is made for, and write the logits of texts.
 
-`loralab.inference.outside` runs it in a process of its own, with a JSON file: kind, folder, base, tokenizer,
-texts, classes, pooling, max_length, sizes (of batches), out.
+`loralab.inference.outside` runs it in a process of its own, with a JSON file: texts, sizes (of batches), out (a folder), and jobs
+of kind, folder, base, tokenizer, classes, pooling, max_length.
 """
 
 from __future__ import annotations
@@ -113,14 +113,20 @@ def main() -> None:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     torch.set_num_threads(1)
-    job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    task = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     kinds = {"merged": merged, "pipeline": pipeline, "peft": peft, "sentence-transformers": sentence_transformers, "onnx": onnx}
-    logits, texts = kinds[job["kind"]](job), job["texts"]
-    by_size = [
-        np.concatenate([np.asarray(logits(texts[start : start + size])) for start in range(0, len(texts), size)])
-        for size in job["sizes"]
-    ]
-    np.save(job["out"], np.stack(by_size))
+    texts = task["texts"]
+    for number, job in enumerate(task["jobs"]):
+        try:
+            logits = kinds[job["kind"]](job)
+            by_size = [
+                np.concatenate([np.asarray(logits(texts[start : start + size])) for start in range(0, len(texts), size)])
+                for size in task["sizes"]
+            ]
+            np.save(Path(task["out"]) / f"{number}.npy", np.stack(by_size))
+        except Exception as error:  # any library's: the export does not open
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            (Path(task["out"]) / f"{number}.txt").write_text(reason, encoding="utf-8")
 
 
 if __name__ == "__main__":
