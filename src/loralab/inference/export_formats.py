@@ -55,6 +55,13 @@ def check_exportable(source: ExportSource, format: str) -> None:
     if format == "peft":
         if manifest.tuning != "lora":
             raise LoralabError(f"{source.bundle} has no adapter (tuning={manifest.tuning}): use --to merged")
+        if manifest.by_peft:
+            raise LoralabError(f"{source.bundle} is peft's folder already: use --to merged or --to onnx")
+        if manifest.head != "linear" and (manifest.head, manifest.pooling) != ("default", "cls"):
+            raise LoralabError(
+                f"--to peft: neither peft nor Transformers computes pooling={manifest.pooling} with head={manifest.head}; "
+                f"use --to onnx. The adapter alone is in {source.bundle}, in peft's format"
+            )
         return
     if manifest.quantize != "none":
         raise LoralabError(f"model.quantize={manifest.quantize}: the rounded weights cannot be merged without loss; use --to peft")
