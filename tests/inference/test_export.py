@@ -82,8 +82,9 @@ def test_merged_opens_without_its_base_in_loralab_and_transformers(topics_csv: P
 
     base = make_checkpoint(tmp_path / "base", "roberta")
     run = train(tmp_path / "runs", topics_csv, base)
-    expected = calibrated(run)
-    found = export_run(run, "merged", tmp_path / "merged")
+    expected, stages = calibrated(run), list[str]()
+    found = export_run(run, "merged", tmp_path / "merged", progress=stages.append)
+    assert [stage.split()[0] for stage in stages] == ["loading", "predicting", "writing", "comparing"]
     (base / "model.safetensors").unlink()
     assert found.agreement == 1
     assert "transformers is not installed" in found.remark
