@@ -10,6 +10,7 @@ import argparse
 import platform
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from unittest import mock
@@ -25,6 +26,7 @@ from loralab.inference import outside
 from loralab.inference.export import export_run
 from loralab.inference.outside import HARD_TEXTS
 from loralab.metrics import softmax
+from loralab.model.manifest import read_manifest
 
 BASES = ("minilm", *TOKENIZERS)
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "interop.md"
@@ -40,7 +42,8 @@ COLUMNS = (
     ("--to onnx", "ONNX Runtime"),
     ("--to onnx", "loralab"),
 )
-LIMIT = 1e-4
+LIMIT, TEMPERATURE = 1e-4, 0.5
+SPREAD = ("standard deviation", "of the logits")
 NO_WEIGHTS = "no file named model.safetensors"
 """What Transformers says of a folder that has an adapter and no weights."""
 REASONS = {
@@ -54,7 +57,11 @@ def train(name: str, folder: Path, *settings: str) -> Path:
     base = name if name == "minilm" else str(make_base(name, folder / "base", texts))
     shared = ["train.precision=fp32", "train.learning_rate=0.003", "lora.dropout=0.1", "lora.targets=all", "train.threads=1"]
     rows = [f"data.max_train_samples={ROWS}", "data.max_test_samples=60", f"train.max_steps={STEPS}"]
-    return run_training(load_config("sample", [f"model.base={base}", *shared, *rows, *settings]), name="run", folder=folder).folder
+    run = run_training(load_config("sample", [f"model.base={base}", *shared, *rows, *settings]), name="run", folder=folder).folder
+    manifest = read_manifest(run / "model")
+    if name != "minilm":  # a random encoder hardly learns, and its temperature would make all logits of its exports small
+        replace(manifest, temperature=TEMPERATURE).write(run / "model")
+    return run
 
 
 def agreement(name: str, folder: Path, settings: Sequence[str] = ()) -> dict[tuple[str, str], str]:
@@ -69,7 +76,7 @@ def agreement(name: str, folder: Path, settings: Sequence[str] = ()) -> dict[tup
         ("RUN/model", "peft"): outside.job("peft", run / "model", manifest, base),
         ("RUN/model", "pipeline"): outside.job("pipeline", run / "model", manifest),
     }
-    cells: dict[tuple[str, str], str] = {}
+    cells = {SPREAD: f"{logits.std(axis=0).mean():.2f}"}
     for form, consumers in {"peft": ("peft", "pipeline"), "merged": ("pipeline",), "onnx": ("ONNX Runtime",)}.items():
         try:
             with mock.patch.object(outside, "missing_packages", return_value=["a process of its own"]):
@@ -108,8 +115,9 @@ def page(rows: dict[str, dict[tuple[str, str], str]], command: str) -> str:
             notes.append(reason)
         return f"refused ({notes.index(reason) + 1})"
 
-    body = [f"| {name} | " + " | ".join(shown(cells[column]) for column in COLUMNS) + " |" for name, cells in rows.items()]
-    head = "| base | " + " | ".join(f"`{form}` in {consumer}" for form, consumer in COLUMNS) + " |"
+    columns = (SPREAD, *COLUMNS)
+    body = [f"| {name} | " + " | ".join(shown(cells[column]) for column in columns) + " |" for name, cells in rows.items()]
+    head = f"| base | {' '.join(SPREAD)} | " + " | ".join(f"`{form}` in {consumer}" for form, consumer in COLUMNS) + " |"
     packages = ("torch", "transformers", "peft", "onnxruntime", "tokenizers")
     versions = ", ".join(f"{package} {metadata.version(package)}" for package in packages)
     lines = [
@@ -122,14 +130,14 @@ def page(rows: dict[str, dict[tuple[str, str], str]], command: str) -> str:
         "Logits of exports include the run's temperature. Those of `RUN/model` do not.",
         "",
         head,
-        "| --- |" + " --- |" * len(COLUMNS),
+        "| --- |" + " ---: |" * len(columns),
         *body,
         "",
         *(f"{i}. {note}" for i, note in enumerate(notes, 1)),
         "",
         f"`minilm` is the installed encoder, with mean pooling and a linear head. The others are random, {_size()}, each with a "
         "tokenizer of its own class and kind: WordPiece, byte-level BPE or Unigram. ONNX Runtime gets everything that the base's "
-        "own tokenizer makes, `token_type_ids` included.",
+        f"own tokenizer makes, `token_type_ids` included. The temperature of random bases is set to {TEMPERATURE}.",
         "",
         f"Made with `{command}` ({versions}; Python {platform.python_version()}).",
         "",

@@ -122,7 +122,7 @@ def make_base(name: str, folder: Path, texts: list[str]) -> Path:
         model = AutoModel.from_config(AutoConfig.for_model(model_type, **sizes))
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter) if "norm" not in parameter_name.lower() else 0)
+            parameter.add_(0.3 * torch.randn_like(parameter) if "norm" not in parameter_name.lower() else 0)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

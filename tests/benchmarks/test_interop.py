@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.interop import BASES, COLUMNS, LIMIT, NO_WEIGHTS, PAGE, agreement, page
+from benchmarks.interop import BASES, COLUMNS, LIMIT, NO_WEIGHTS, PAGE, SPREAD, agreement, page
 
 REFUSED = {("RUN/model", "pipeline"), ("--to peft", "pipeline")}
 
@@ -16,7 +16,8 @@ REFUSED = {("RUN/model", "pipeline"), ("--to peft", "pipeline")}
 @pytest.mark.parametrize("name", ["bert (cased)", "xlm-roberta", "deberta-v3"])
 def test_every_cell_agrees_or_is_refused(name: str, tmp_path: Path) -> None:
     cells = agreement(name, tmp_path)
-    assert set(cells) == set(COLUMNS)
+    assert set(cells) == {SPREAD, *COLUMNS}
+    assert float(cells.pop(SPREAD)) > 0.1
     for column, cell in cells.items():
         if column in REFUSED:
             assert cell.startswith("refused: ")
@@ -35,10 +36,10 @@ def test_a_form_without_a_class_is_refused_with_the_reason(tmp_path: Path) -> No
 
 
 def test_the_page_marks_disagreement_and_numbers_reasons() -> None:
-    cells = dict.fromkeys(COLUMNS, "3e-07") | {COLUMNS[0]: "**2e-01**", COLUMNS[1]: f"refused: x {NO_WEIGHTS} y"}
+    cells = dict.fromkeys(COLUMNS, "3e-07") | {SPREAD: "0.6", COLUMNS[0]: "**2e-01**", COLUMNS[1]: f"refused: x {NO_WEIGHTS} y"}
     shown = page({"a": cells, "b": {**cells, COLUMNS[2]: "refused: another reason"}}, "command")
-    assert "| a | **2e-01** | refused (1) | 3e-07 |" in shown
-    assert "| b | **2e-01** | refused (1) | refused (2) |" in shown
+    assert "| a | 0.6 | **2e-01** | refused (1) | 3e-07 |" in shown
+    assert "| b | 0.6 | **2e-01** | refused (1) | refused (2) |" in shown
     assert "2. another reason" in shown
 
 
