@@ -151,7 +151,7 @@ def test_full_tuning_and_head_tuning_learn(bases: dict[str, Path], topics_csv: P
         assert summary.counts.trainable == (summary.counts.total if tuning == "full" else summary.counts.head)
         assert Classifier.load(tmp_path / tuning, precision="fp32").evaluate(topics_csv)["accuracy"] > 0.4
     names = {path.name for path in (tmp_path / "full" / "model").iterdir()}
-    assert names == {"config.json", "loralab.json", "model.safetensors", "tokenizer.json"}
+    assert names == {"config.json", "loralab.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
 
 
 def test_adalora_with_too_few_steps_is_refused_before_training(bases: dict[str, Path], topics_csv: Path, tmp_path: Path) -> None:
@@ -170,3 +170,27 @@ def test_a_remark_names_settings_that_a_method_does_not_use() -> None:
     assert "1.5 times lora.rank" in remarks["adalora"][0]
     log = json.dumps(remarks)
     assert log.count("lora.variant=") == 3
+
+
+def test_deberta_of_version_1_trains_in_bf16(tmp_path: Path, topics_csv: Path) -> None:
+    """Its biases outside linear maps once gave queries another dtype than the scores, which ended in a traceback."""
+    base = make_checkpoint(tmp_path / "base", "deberta")
+    shared = [f"model.base={base}", f"data.source={topics_csv}", "lora.targets=all", "train.precision=bf16", "train.max_steps=4"]
+    whole, losses = run(load_config("quickstart", [*SETTINGS, *shared, "train.learning_rate=0.01"]), tmp_path, "bf16")
+    assert whole
+    assert len(losses) == 4
+    fp32, exact = run(load_config("quickstart", [*SETTINGS, *shared, "train.precision=fp32"]), tmp_path, "fp32")
+    assert fp32
+    assert 0 < abs(losses[0] - exact[0]) < 0.05 * exact[0]
+    with pytest.raises(LoralabError, match=r"DeBERTa \(version 1\) computes in fp32 only: set train.precision=fp32"):
+        run(load_config("quickstart", [*SETTINGS, *shared, "tuning=full", "train.learning_rate=1e-4"]), tmp_path, "full")
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_encoder_decoders_are_refused_before_training(tmp_path: Path, topics_csv: Path, kind: str) -> None:
+    base = make_checkpoint(tmp_path / "base", "bert")
+    content = {"model_type": kind, "d_model": 32, "num_layers": 2, "encoder_layers": 2, "is_encoder_decoder": True}
+    (base / "config.json").write_text(json.dumps(content))
+    with pytest.raises(LoralabError, match=f"'{kind}' is an encoder-decoder, and loralab trains encoders: use model.base=minilm"):
+        run_training(load_config("quickstart", [f"model.base={base}", f"data.source={topics_csv}"]), folder=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -93,12 +93,21 @@ def test_zero_shot_reads_no_labels(train: Train, tmp_path: Path) -> None:
     np.testing.assert_array_equal(logits, other)
 
 
-@pytest.mark.parametrize("form", ["merged", "peft", pytest.param("onnx", marks=pytest.mark.slow)])
-def test_exports_use_the_prompt(train: Train, form: str) -> None:
+@pytest.mark.slow
+def test_an_onnx_export_uses_the_prompt(train: Train) -> None:
     run = train("train.epochs=1")
-    export = export_run(run, form)
-    expected = Classifier.load(run, precision="fp32", backend="native").logits(TEXTS)
-    np.testing.assert_allclose(Classifier.load(export.folder, precision="fp32").logits(TEXTS), expected, atol=1e-4)
+    export = export_run(run, "onnx")
+    classifier = Classifier.load(run, precision="fp32", backend="native")
+    expected = classifier.predict(TEXTS).probabilities
+    np.testing.assert_allclose(Classifier.load(export.folder, precision="fp32").predict(TEXTS).probabilities, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("form", ["merged", "peft", "sentence-transformers"])
+def test_forms_without_a_prompt_are_refused(train: Train, form: str) -> None:
+    run = train("train.epochs=1")
+    with pytest.raises(LoralabError, match=rf"--to {form}: .*head=prompt.*--to onnx"):
+        export_run(run, form)
+    assert not (run / "exports" / form).exists()
 
 
 def test_the_zero_shot_experiment_compares_heads(base: Path, topics_csv: Path, tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ def _sizes(model_type: str, layers: int, vocabulary: int, specials: list[str]) -
     if model_type == "deberta-v2":  # as in version 3: relative positions, shared among the layers
         sizes |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "norm_rel_ebd": "layer_norm"}
         sizes |= {"share_att_key": True, "position_biased_input": False, "type_vocab_size": 0, "max_relative_positions": -1}
+    if model_type == "deberta":
+        sizes |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "max_relative_positions": 16}
+        sizes |= {"position_biased_input": False, "type_vocab_size": 0}
     if model_type == "modernbert":
         sizes |= {"cls_token_id": ids["bos_token_id"], "sep_token_id": ids["eos_token_id"], "local_attention": 8}
     return {**ids, **sizes}

@@ -121,13 +121,14 @@ def test_saved_then_loaded_gives_the_same_logits_and_counts(
 
 
 def test_the_files_are_those_of_the_tuning(checkpoints: dict[str, Path], tmp_path: Path) -> None:
-    always = {"loralab.json", "tokenizer.json"}
+    always = {"loralab.json", "tokenizer.json", "tokenizer_config.json"}
     adapter = {"adapter_config.json", "adapter_model.safetensors"}
     for tuning, pooling, head, expected in [
-        ("lora", "cls", "default", adapter),
-        ("lora", "mean", "linear", {*adapter, "head.safetensors"}),
-        ("head", "cls", "default", {"head.safetensors"}),
-        ("full", "cls", "default", {"model.safetensors"}),
+        ("lora", "cls", "default", {*adapter, "config.json"}),
+        ("lora", "mean", "linear", {*adapter, "config.json", "head.safetensors"}),
+        ("head", "cls", "default", {"config.json", "head.safetensors"}),
+        ("full", "cls", "default", {"config.json", "model.safetensors"}),
+        ("full", "mean", "linear", {"encoder_config.json", "model.safetensors"}),  # no class of Transformers has this head
     ]:
         model = trained(checkpoints["roberta"], tuning, pooling, head)
         folder = bundle(tmp_path / f"{tuning} {head}", model, checkpoints["roberta"], tuning=tuning, lora=LORA)
@@ -280,7 +281,7 @@ KEYS = ["base", "base_folder", "base_sha256", "dims", "classes", "pooling", "hea
 def test_a_manifest_without_a_key_is_refused(saved: Callable[..., Path], key: str) -> None:
     folder = saved()
     content = json.loads((folder / "loralab.json").read_text())
-    assert set(content) == {"format", "quantize", "temperature", "data", *KEYS}  # older bundles have none of the three
+    assert set(content) == {"format", "quantize", "temperature", "data", "by_peft", *KEYS}  # these four may be left out
     content.pop(key)
     (folder / "loralab.json").write_text(json.dumps(content))
     with pytest.raises(LoralabError, match=r"loralab\.json"):

@@ -36,6 +36,7 @@ from loralab.data.tokenize import load_tokenizer
 from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
 from loralab.model.bundle import load_bundle
+from loralab.model.hf.model import HFClassifier
 
 every_architecture = pytest.mark.parametrize("kind", MODEL_TYPES)
 LORAS = [
@@ -263,20 +264,23 @@ def without_a_head(folder: Path, base: Path) -> None:
     randomise_peft(get_peft_model(model, LoraConfig(target_modules=["query"]))).save_pretrained(folder)
 
 
-FOREIGN: list[tuple[Callable[[Path, Path], None], str]] = [
-    (with_dora, "use_dora"),
-    (with_rank_pattern, "rank_pattern"),
-    (with_alpha_pattern, "alpha_pattern"),
-    (with_all_biases, "bias='all'"),
-    (with_adapter_biases, "bias='lora_only'"),
-    (with_a_bias_of_b, "lora_bias"),
+ONLY_PEFT = [
+    with_dora,
+    with_rank_pattern,
+    with_alpha_pattern,
+    with_all_biases,
+    with_adapter_biases,
+    with_a_bias_of_b,
+    with_an_adapter_on_the_pooler,
+    with_an_adapter_on_the_embeddings,
+    with_layers_adapted_differently,
+    with_trained_norms,
+    with_trained_embeddings,
+    with_trained_token_rows,
+]
+"""What the native encoder does not compute."""
+REFUSED: list[tuple[Callable[[Path, Path], None], str]] = [
     (with_ia3, "IA3"),
-    (with_an_adapter_on_the_pooler, "pooler"),
-    (with_an_adapter_on_the_embeddings, "word_embeddings"),
-    (with_layers_adapted_differently, "same targets"),
-    (with_trained_norms, "LayerNorm"),
-    (with_trained_embeddings, "word_embeddings"),
-    (with_trained_token_rows, "trainable_tokens|trainable_token_indices"),
     (with_pissa, "pissa"),
     (with_olora, "olora"),
     (without_a_head, "without a classification head"),
@@ -284,13 +288,69 @@ FOREIGN: list[tuple[Callable[[Path, Path], None], str]] = [
 
 
 @pytest.mark.filterwarnings("ignore")  # peft warns of some of these settings
-@pytest.mark.parametrize(("save", "words"), FOREIGN, ids=[save.__name__ for save, _ in FOREIGN])
+@pytest.mark.parametrize("save", ONLY_PEFT, ids=lambda save: save.__name__)
+def test_other_kinds_of_lora_open_through_peft(checkpoints: dict[str, Path], tmp_path: Path, save: Callable[..., None]) -> None:
+    from peft import PeftModel
+
+    save(tmp_path / "peft", checkpoints["bert"])
+    plain = transformers_classifier(checkpoints["bert"])
+    tokens, mask = padded_batch(checkpoints["bert"])
+    expected = logits_of(PeftModel.from_pretrained(copy.deepcopy(plain), tmp_path / "peft").eval(), tokens, mask)
+    model, manifest = load_bundle(tmp_path / "peft")
+    assert manifest.by_peft
+    assert isinstance(model, HFClassifier)
+    assert largest_difference(expected, logits_of(plain, tokens, mask)) > 0.01
+    with torch.no_grad():
+        assert largest_difference(model(tokens, mask), expected) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("save", "words"), REFUSED, ids=[save.__name__ for save, _ in REFUSED])
 def test_an_unsupported_adapter_is_refused(
     checkpoints: dict[str, Path], tmp_path: Path, save: Callable[[Path, Path], None], words: str
 ) -> None:
     save(tmp_path / "peft", checkpoints["bert"])
     assert (tmp_path / "peft" / "adapter_config.json").is_file()
     with pytest.raises(LoralabError, match=words):
+        load_bundle(tmp_path / "peft")
+
+
+ENCODERS = {"albert": ["classifier"], "deberta-v2": ["pooler", "classifier"], "modernbert": ["head", "classifier"]}
+ENCODERS |= {"deberta": ["pooler", "classifier"], "mpnet": ["classifier"]}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("targets", ["all-linear", "some"])
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_adapters_of_other_encoders_open(tmp_path: Path, kind: str, targets: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base = make_checkpoint(tmp_path / "base", kind)
+    some = {"deberta-v2": "query_proj", "modernbert": "Wqkv", "deberta": "in_proj", "mpnet": "q", "albert": "query"}
+    chosen = [some[kind]] if targets == "some" else targets
+    config = LoraConfig(task_type="SEQ_CLS", target_modules=chosen, modules_to_save=ENCODERS[kind])
+    theirs = randomise_peft(get_peft_model(copy.deepcopy(transformers_classifier(base)), config)).eval()
+    theirs.save_pretrained(tmp_path / "peft")
+    tokens = torch.randint(5, 60, (3, 12), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    model, _ = load_bundle(tmp_path / "peft")
+    with torch.no_grad():
+        expected = logits_of(theirs, tokens, mask)
+        assert largest_difference(model(tokens, mask), expected) < 1e-4 * max(1, float(expected.abs().max()))
+
+
+def test_a_head_that_peft_did_not_save_is_missed(tmp_path: Path) -> None:
+    """peft saves only `classifier` unless told; DeBERTa's pooler would be drawn again at each start."""
+    from peft import LoraConfig, get_peft_model
+    from safetensors.torch import save_file
+
+    base = make_checkpoint(tmp_path / "base", "deberta-v2")
+    tensors = load_file(base / "model.safetensors")
+    kept = {name: tensor for name, tensor in tensors.items() if not name.startswith(("pooler.", "classifier."))}
+    save_file(kept, base / "model.safetensors", metadata={"format": "pt"})
+    model = get_peft_model(transformers_classifier(base), LoraConfig(task_type="SEQ_CLS", target_modules=["query_proj"]))
+    model.save_pretrained(tmp_path / "peft")
+    with pytest.raises(LoralabError, match=r"pooler\.dense\.\w+' is neither in the adapter nor in .*that names 'pooler'"):
         load_bundle(tmp_path / "peft")
 
 

@@ -17,10 +17,11 @@ from huggingface_hub import ModelCard
 from tiny import make_checkpoint, topics, write_csv
 
 from loralab import Classifier, load_config, run_training
+from loralab.config.paths import hub_id
 from loralab.errors import LoralabError
 from loralab.report.figures.run_figures import draw_run_figures
 from loralab.report.html import render_run
-from loralab.report.model_card import hub_id, model_card
+from loralab.report.model_card import model_card
 from loralab.report.run_data import read_run
 from loralab.report.text_files import model_description, training_log, write_metrics
 from loralab.report.write import write_report
@@ -114,7 +115,9 @@ def test_the_hub_reads_the_card_and_its_scores(run: Path) -> None:
     assert card.data.eval_results
     measured = {(result.metric_type, result.metric_value) for result in card.data.eval_results}
     assert measured == {("accuracy", round(scores["accuracy"], 4)), ("f1", round(scores["macro_f1"], 4))}
-    assert {result.dataset_type for result in card.data.eval_results} == {"reviews.csv"}
+    assert {(result.dataset_name, result.dataset_split) for result in card.data.eval_results} == {("reviews.csv", "test")}
+    assert (card.data.license, card.data.language) == ("unknown", "und")  # of the hub's list, and of ISO 639
+    assert all(result.metric_name.startswith("Test ") for result in card.data.eval_results)
     assert "| lora.rank | 4 |" in card.text
     assert 'PeftModel.from_pretrained(base, "model")' in card.text
 
@@ -233,14 +236,19 @@ def test_the_cards_peft_example_reproduces_the_runs_predictions(tmp_path: Path, 
     write_report(folder)
     card = (folder / run_folder.CARD).read_text(encoding="utf-8")
     _, program = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    program = program.replace("PATH/OF/THE/BASE", str(base)).replace('"a text"', '"the coach and a telescope"')
-    script = f"import transformers; transformers.logging.set_verbosity_error()\n{program}\nprint(logits[0].tolist())"
+    texts = ["the coach and a telescope", "a goal"]  # of different lengths: the second is padded
+    program = program.replace("PATH/OF/THE/BASE", str(base)).replace('["a text", "another text, which is longer"]', repr(texts))
+    script = f"import transformers; transformers.logging.set_verbosity_error()\n{program}\nprint(logits.tolist())"
     done = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
-    logits = np.array(json.loads(done.stdout.splitlines()[-1]))
-    found = Classifier.load(folder, precision="fp32").predict(["the coach and a telescope"])
-    temperature = json.loads((folder / run_folder.SCORES).read_text()).get("temperature") or 1.0
-    np.testing.assert_allclose(softmax(logits[None] / temperature), found.probabilities, atol=2e-5)
+    lines = done.stdout.splitlines()
+    logits = np.array(json.loads(lines[-1]))
+    found = Classifier.load(folder, precision="fp32").predict(texts)
+    temperature = json.loads((folder / run_folder.SCORES).read_text())["temperature"]
+    assert f"Probabilities use temperature {temperature:.3f}, fitted on validation; predictions are unchanged." in card
+    np.testing.assert_allclose(softmax(logits / temperature), found.probabilities, atol=2e-5)
+    shown = np.array(re.findall(r"\d\.\d+(?:e-\d+)?", "".join(lines[:-1])), dtype=float).reshape(2, -1)
+    np.testing.assert_allclose(shown, found.probabilities, atol=2e-4)
 
 
 def test_a_disk_that_refuses_a_figure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,14 +31,14 @@ def test_a_test_over_seeds_alone_would_be_noticed(monkeypatch: pytest.MonkeyPatc
 
     class OverSeeds:
         def __init__(self, a: np.ndarray, b: np.ndarray) -> None:
-            self.differences = a.mean(axis=1) - b.mean(axis=1)
+            self.differences = np.round(a.mean(axis=1) - b.mean(axis=1), 12)
 
         def p(self) -> float:
-            return float(ttest_1samp(self.differences, 0).pvalue)
+            return float(ttest_1samp(self.differences, 0).pvalue) if np.ptp(self.differences) else 1.0
 
     monkeypatch.setattr(stats, "difference", lambda a, b, paired: OverSeeds(a, b))
     rates = [
-        rate for rate in differences(np.random.default_rng(0), 40) if "same seeds" in rate.claim and "10 seeds" in rate.situation
+        rate for rate in differences(np.random.default_rng(0), 300) if "same seeds" in rate.claim and "10 seeds" in rate.situation
     ]
     assert sum(not _close(rate) for rate in rates) > len(rates) / 2
 

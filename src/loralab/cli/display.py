@@ -140,13 +140,17 @@ def show_predictions(texts: Sequence[str], predictions: Predictions) -> None:
 
 def show_export(export: Export) -> None:
     """Print an export's folder and the result of its check."""
-    show_facts(
-        {
-            "written": f"{export.folder}  ({export.megabytes:,.1f} MB)",
-            "checked": f"{export.rows} texts in batches of 1, 7 and 32: logits within {export.largest_difference:.1e}, "
-            f"{export.agreement:.2%} of the predictions equal",
-        }
+    facts = {"written": f"{export.folder}  ({export.megabytes:,.1f} MB)"}
+    facts["checked"] = (
+        f"{export.rows} texts in batches of 1, 7 and 32: logits within {export.largest_difference:.1e}, "
+        f"{export.agreement:.2%} of the predictions equal"
     )
+    if export.outside_difference is not None:
+        facts["outside"] = f"opened by {export.outside}, without loralab: logits within {export.outside_difference:.1e}"
+    if export.accuracy is not None:
+        facts["8 bits"] = str(export.accuracy)
+    facts["softmax"] = f"gives the probabilities; the logits include the temperature {export.temperature:.4g}"
+    show_facts(facts)
     show_remark(export.remark)
 
 

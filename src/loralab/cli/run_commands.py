@@ -225,21 +225,25 @@ def report(
 
 def export(
     run: RunFolder,
-    to: Annotated[str, typer.Option(help="merged, peft, onnx or onnx-int8.", show_default=False)],
+    to: Annotated[str, typer.Option(help="merged, peft, sentence-transformers, onnx or onnx-int8.", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="A new folder. Default: RUN/exports/FORMAT.")] = None,
     base: Base = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    accept: Annotated[bool, typer.Option("--accept", help="Keep 8 bits even if they cost accuracy.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a model for Transformers, peft or ONNX Runtime.
+    """Export a model for Transformers, peft, sentence-transformers or ONNX Runtime.
 
-    The export is compared with the run on its test texts and discarded if its logits differ.
+    Logits include the temperature, so their softmax gives the probabilities of `loralab predict`. The export is compared with the
+    run, also by its own library in a process without loralab, and discarded if logits differ.
 
     \b
-    merged      all weights, with the adapter merged; opens in Transformers if the head is the architecture's
-    peft        the adapter in peft's format
-    onnx        fp32 for ONNX Runtime
-    onnx-int8   8-bit matrix products: a quarter of the size, faster on CPUs without bf16
+    merged                  all weights, with the adapter merged, for Transformers and its pipelines
+    peft                    the adapter and the head in peft's format
+    sentence-transformers   encoder, pooling and head as modules
+    onnx                    fp32 for ONNX Runtime
+    onnx-int8               8-bit matrix products: a quarter of the size, faster on CPUs without bf16; discarded if McNemar's test
+                            on the validation rows shows that they cost accuracy
     \b
     loralab export runs/quickstart-s42 --to onnx
     loralab predict runs/quickstart-s42/exports/onnx --input "Oil slips below $50"
@@ -247,7 +251,8 @@ def export(
     from loralab.cli import display
     from loralab.inference.export import export_run
 
-    result = export_run(run, to, out, base=base, overwrite=overwrite)
+    with display.working() as progress:
+        result = export_run(run, to, out, base=base, overwrite=overwrite, accept=accept, progress=progress)
     print_json(asdict(result)) if as_json else display.show_export(result)
 
 

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from loralab.errors import LoralabError, suggest
+
+MINILM_HUB_ID = "sentence-transformers/all-MiniLM-L6-v2"
+"""What `model.base=minilm` is on the Hugging Face hub."""
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def hub_id(base: str) -> str | None:
+    """Return the hub id of a base encoder; None for a local folder."""
+    if base == "minilm":
+        return MINILM_HUB_ID
+    return base if _HUB_ID.fullmatch(base) and not Path(base).exists() else None
 
 
 def local_path(path: str | Path) -> Path:

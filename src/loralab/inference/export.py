@@ -1,46 +1,50 @@
-"""Export a run as merged weights, a peft folder, ONNX, or ONNX with 8-bit weights. Every export is checked before it is kept."""
+"""Export a run for Transformers, peft, sentence-transformers or ONNX Runtime. Every export is checked before it is kept.
+
+The check has two parts: loralab reads the export back, and the library it is made for reads it in a process without loralab.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from loralab.config import DataConfig
+from loralab.data.clean import clean_text, replace_surrogates
 from loralab.data.sources import load_source
 from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed, suggest
+from loralab.inference import outside
 from loralab.inference.classifier import Classifier
-from loralab.inference.onnx_model import INPUTS, ONNX, OnnxClassifier, quantize, to_onnx
-from loralab.model.bundle import load_bundle, save_bundle
-from loralab.model.checkpoints import read_json
+from loralab.inference.export_formats import SENTENCE, WRITERS, ExportSource, check_exportable
+from loralab.inference.quantized import AccuracyComparison, compare_accuracy, labelled_texts
+from loralab.model.bundle import find_base
+from loralab.model.hub_files import base_config, base_reference
 from loralab.model.interface import ClassifierModel
-from loralab.model.manifest import MANIFEST, Manifest
-from loralab.model.peft_files import ADAPTER_CONFIG
+from loralab.model.tensor_files import HEAD_WEIGHTS
 from loralab.storage import run_folder
 from loralab.storage.files import atomic_folder, write_json
 from loralab.training.scoring import logits_of
 
-FORMATS = ("merged", "peft", "onnx", "onnx-int8")
-CONFIG = "config.json"
-CHECKED_ROWS, BATCH_SIZES = 256, (1, 7, 32)
-TOLERANCE = {"merged": 1e-5, "peft": 1e-5, "onnx": 1e-4}
-"""The largest allowed difference of a logit."""
-MIN_AGREEMENT = 0.99
-"""The smallest allowed share of equal predictions in 8 bits, where logits differ by design."""
+FORMATS = tuple(WRITERS)
+INT8 = "onnx-int8"
+CHECKED_ROWS, OUTSIDE_ROWS, BATCH_SIZES = 256, 16, (1, 7, 32)
+TOLERANCE = 1e-4
+"""The largest allowed difference of a logit, for logits up to 20; in proportion for larger ones, which fp32 rounds more."""
+Logits = npt.NDArray[np.float32]
+Progress = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
     """An export and its check: the largest difference of a logit and the share of equal predictions over `rows` texts.
 
-    remark: a restriction of the folder.
+    outside: the packages that read it in a process of their own, with the largest difference there; empty if they are not
+    installed. accuracy: of 8 bits, on labelled rows. remark: what a user should know.
     """
 
     folder: Path
@@ -49,17 +53,29 @@ class Export:
     rows: int
     largest_difference: float
     agreement: float
+    temperature: float
+    outside: str = ""
+    outside_difference: float | None = None
+    accuracy: AccuracyComparison | None = None
     remark: str = ""
 
 
-def export_run(run: Path, format: str, out: Path | None = None, *, base: str | None = None, overwrite: bool = False) -> Export:
-    """Export a run to `out` (default: the run's exports/FORMAT) and check it on the run's own test texts.
+def export_run(
+    run: Path,
+    format: str,
+    out: Path | None = None,
+    *,
+    base: str | None = None,
+    overwrite: bool = False,
+    accept: bool = False,
+    progress: Progress = lambda stage: None,
+) -> Export:
+    """Export a run to `out` (default: the run's exports/FORMAT) and check it.
 
-    format: merged (all weights under Transformers' names, adapters added), peft (the adapter in peft's format), onnx (fp32) or
-    onnx-int8 (8-bit matrix products). Each folder has the tokenizer; all but peft have its settings and a README. Logits are
-    compared at batch sizes 1, 7 and 32. An export is discarded if a logit differs by more than TOLERANCE, or if 8 bits give fewer
-    than MIN_AGREEMENT equal predictions. Raises LoralabError for a format or run that cannot be exported, RunFailed if
-    the check fails.
+    format: merged (all weights, for Transformers), peft (the adapter), sentence-transformers, onnx (fp32) or onnx-int8. Logits are
+    divided by the run's temperature, so their softmax gives the run's probabilities. An export is discarded if a logit differs by
+    more than TOLERANCE, or if McNemar's test shows that 8 bits cost accuracy; `accept` keeps the latter. progress: receives what is
+    done now. Raises LoralabError, before anything is written, for a model without such a form, and RunFailed if a check fails.
     """
     if format not in FORMATS:
         raise LoralabError(f"--to {format}: there is no such format{suggest(format, FORMATS)}; valid: {', '.join(FORMATS)}")
@@ -69,113 +85,117 @@ def export_run(run: Path, format: str, out: Path | None = None, *, base: str | N
         raise LoralabError(f"{target} exists: choose another --out, or replace it with --overwrite")
     if target.exists() and not (target / run_folder.EXPORT_CHECK).is_file():
         raise LoralabError(f"{target} is not an export: choose another --out")
+    progress("loading the run")
     classifier = Classifier.load(run, base=base, precision="fp32", backend="native")
-    if not classifier.manifest.native:
-        raise LoralabError(f"{run} uses Transformers and peft, which open {bundle} directly: it needs no export")
-    texts = run_folder.read_test_texts(run, CHECKED_ROWS)[0] or load_source(DataConfig()).train.texts[:CHECKED_ROWS]
+    manifest = classifier.manifest
+    texts = run_folder.read_test_texts(run, CHECKED_ROWS)[0] or list(load_source(DataConfig()).train.texts[:CHECKED_ROWS])
+    texts = [*outside.HARD_TEXTS, *texts]
     encoded = classifier.encode(texts)
+    source = ExportSource(
+        classifier.model, manifest, classifier.tokenizer.to_str(), base_config(manifest, bundle), bundle, base, largest=0.0
+    )
+    check_exportable(source, format)
+    labelled = labelled_texts(run, manifest.classes) if format == INT8 else None
+    if format == INT8 and labelled is None and not accept:
+        raise LoralabError(f"{run} has no labelled rows to compare 8 bits with fp32 on: keep the export unchecked with --accept")
+    progress(f"predicting {len(texts):,} texts with the run")
+    expected = logits_of(classifier.model, encoded) / np.float32(manifest.temperature)
+    source = dataclasses.replace(source, largest=float(np.linalg.norm(expected, axis=1).max()))
+    before = logits_of(classifier.model, classifier.encode(labelled.texts)) if labelled else None
     with atomic_folder(target) as folder:
-        reloaded = _WRITERS[format](classifier, bundle, folder, base)
-        difference, agreement = check(classifier.model, reloaded, encoded, format)
-        size = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-        opens = format != "merged" or (folder / CONFIG).is_file()
-        remark = "" if opens else f"only loralab reads this folder: {_restriction(classifier.manifest)}"
-        result = Export(target, format, size, len(encoded), difference, agreement, remark)
+        progress(f"writing the {format} export")
+        reloaded = WRITERS[format](source, folder)
+        _write_readme(source, folder, format)
+        difference, agreement = 0.0, 1.0
+        if reloaded is not None:
+            progress("comparing the export with the run")
+            difference, agreement = check(expected, reloaded, encoded, format)
+        accuracy = None
+        if labelled is not None and before is not None and reloaded is not None:
+            progress(f"comparing accuracy on {len(labelled.texts):,} {labelled.split} rows")
+            accuracy = compare_accuracy(labelled, before, logits_of(reloaded, classifier.encode(labelled.texts)))
+            if accuracy.worse and not accept:
+                raise RunFailed(f"{accuracy}: the export was discarded; use --to onnx, or keep it with --accept")
+        kind = format.removesuffix("-int8")
+        remark = ""
+        if missing := outside.missing_packages(kind):
+            remark = f"not opened outside loralab, because {' and '.join(missing)} is not installed"
+        else:
+            progress(f"opening the export with {' and '.join(outside.PACKAGES[kind])}, in a process without loralab")
+            some = len(outside.HARD_TEXTS) + OUTSIDE_ROWS
+            slack = 2 * difference if format == INT8 else 0.0  # 8-bit logits depend on the batch, whose range sets the scale
+            there = _check_outside(source, folder, kind, texts[:some], expected[:some], slack)
+            if reloaded is None:
+                difference, agreement = there, 1.0
+        result = Export(
+            target,
+            format,
+            megabytes=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6,
+            rows=len(encoded),
+            largest_difference=difference,
+            agreement=agreement,
+            temperature=manifest.temperature,
+            outside="" if missing else ", ".join(outside.PACKAGES[kind]),
+            outside_difference=None if missing else there,
+            accuracy=accuracy,
+            remark=remark,
+        )
         write_json(folder / run_folder.EXPORT_CHECK, {**dataclasses.asdict(result), "folder": str(target)})
     return result
 
 
-def check(original: ClassifierModel, exported: ClassifierModel, encoded: Encoded, format: str) -> tuple[float, float]:
+def check(expected: Logits, exported: ClassifierModel, encoded: Encoded, format: str) -> tuple[float, float]:
     """Return the largest difference of a logit and the share of equal predictions. Raises RunFailed beyond the tolerance."""
-    expected = _batched_logits(original, encoded, 32)
     logits = np.stack([_batched_logits(exported, encoded, size) for size in BATCH_SIZES])
     difference = float(np.abs(logits - expected).max())
-    agreement = float((logits.argmax(axis=2) == expected.argmax(axis=1)).mean(axis=1).min())
-    if not difference <= TOLERANCE.get(format, np.inf):  # also for NaN
-        raise RunFailed(
-            f"a logit of the {format} export differs by {difference:.2g}, more than {TOLERANCE[format]:g}: the export was discarded"
-        )
-    if format == "onnx-int8" and agreement < MIN_AGREEMENT:
-        raise RunFailed(
-            f"in 8 bits {agreement:.1%} of {len(encoded)} predictions are equal; {MIN_AGREEMENT:.0%} are required: the export was "
-            "discarded; use --to onnx"
-        )
-    return difference, agreement
+    if format != INT8:
+        _require(difference, expected, f"the {format} export")
+    return difference, float((logits.argmax(axis=2) == expected.argmax(axis=1)).mean(axis=1).min())
 
 
-def _batched_logits(model: ClassifierModel, encoded: Encoded, size: int) -> npt.NDArray[np.float32]:
+def _check_outside(source: ExportSource, folder: Path, kind: str, texts: Sequence[str], expected: Logits, slack: float) -> float:
+    """Return the largest difference of a logit from another library's. Raises RunFailed beyond the tolerance."""
+    manifest = source.manifest
+    base = str(find_base(manifest, source.base).folder) if kind == "peft" else ""
+    cleaned = [replace_surrogates(clean_text(text, manifest.clean)) for text in texts]
+    (logits,) = outside.run_jobs([outside.job(kind, folder, manifest, base)], cleaned)
+    if isinstance(logits, str):
+        raise RunFailed(f"the {kind} export does not open outside loralab ({logits}): it was discarded")
+    difference = float(np.abs(logits - expected).max())
+    _require(difference - slack, expected, f"the {kind} export, read by {outside.PACKAGES[kind][-1]},")
+    return difference
+
+
+def _require(difference: float, expected: Logits, export: str) -> None:
+    limit = TOLERANCE * max(1.0, float(np.abs(expected).max()) / 20)
+    if not difference <= limit:  # also for NaN
+        raise RunFailed(f"a logit of {export} differs by {difference:.2g}, more than {limit:.2g}: the export was discarded")
+
+
+def _batched_logits(model: ClassifierModel, encoded: Encoded, size: int) -> Logits:
     parts = (np.arange(start, min(start + size, len(encoded))) for start in range(0, len(encoded), size))
     return np.concatenate([logits_of(model, encoded, rows=rows) for rows in parts])
 
 
-def _merged(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
-    model: Any = classifier.model
-    manifest = dataclasses.replace(classifier.manifest, tuning="full")
-    save_bundle(folder, model, manifest, classifier.tokenizer.to_str())
-    settings = Path(manifest.base_folder) / CONFIG
-    if manifest.pooling == "cls" and manifest.head == "default" and settings.is_file():  # Transformers knows this architecture
-        names = {str(i): name for i, name in enumerate(manifest.classes)}
-        architecture = model.dims.architecture.classes[1]
-        ids = {"id2label": names, "label2id": {name: int(i) for i, name in names.items()}}
-        write_json(folder / CONFIG, {**read_json(settings), "architectures": [architecture], "dtype": "float32", **ids})
-    _write_usage(classifier, folder, "merged", "" if (folder / CONFIG).is_file() else _restriction(manifest))
-    return load_bundle(folder)[0]
-
-
-def _peft(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
-    if not (bundle / ADAPTER_CONFIG).is_file():
-        raise LoralabError(f"{bundle} has no adapter (tuning={classifier.manifest.tuning}): use --to merged")
-    for path in bundle.iterdir():
-        shutil.copyfile(path, folder / path.name)
-    return load_bundle(folder, base)[0]
-
-
-def _onnx(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
-    model: Any = classifier.model
-    to_onnx(model, folder / ONNX)
-    for name in (MANIFEST, "tokenizer.json"):
-        shutil.copyfile(bundle / name, folder / name)
-    _write_usage(classifier, folder, "onnx")
-    return OnnxClassifier(folder / ONNX)
-
-
-def _onnx_int8(classifier: Classifier, bundle: Path, folder: Path, base: str | None) -> ClassifierModel:
-    _onnx(classifier, bundle, folder, base)
-    fp32 = folder / "fp32.onnx"
-    (folder / ONNX).rename(fp32)
-    quantize(fp32, folder / ONNX)
-    fp32.unlink()
-    return OnnxClassifier(folder / ONNX)
-
-
-def _restriction(manifest: Manifest) -> str:
-    """Return why Transformers has no class for a merged model."""
-    return f"Transformers has no classifier with pooling={manifest.pooling} and head={manifest.head}"
-
-
-def _write_usage(classifier: Classifier, folder: Path, format: str, restriction: str = "") -> None:
-    """Write a README, and tokenizer_config.json: Transformers then cuts texts where the run did, and makes no token_type_ids."""
-    manifest = classifier.manifest
-    max_length = min(manifest.max_length, manifest.dims.longest)
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length, "model_input_names": [*INPUTS]}
-    pad = classifier.tokenizer.id_to_token(manifest.dims.pad_id)
-    write_json(folder / "tokenizer_config.json", {**settings, **({"pad_token": pad} if pad else {})})
-    loader = PackageLoader("loralab.inference")
-    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - Markdown
+def _write_readme(source: ExportSource, folder: Path, format: str) -> None:
+    """Write README.md: the contract of the input and output, and code that runs."""
+    manifest = source.manifest
+    name, revision = base_reference(manifest)
+    environment = Environment(  # noqa: S701 - Markdown
+        loader=PackageLoader("loralab.inference"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
     readme = environment.get_template("README.md.jinja").render(
-        format=format,
-        restriction=restriction,
+        format=format.removesuffix("-int8"),
+        title={"merged": "Merged", "peft": "peft", SENTENCE: "sentence-transformers"}.get(format, "ONNX"),
         temperature=f"{manifest.temperature:.6g}",
-        max_length=max_length,
+        max_length=min(manifest.max_length, manifest.dims.longest),
         clean=manifest.clean,
         classes=manifest.classes,
+        pooling=manifest.pooling,
+        head_file=(folder / HEAD_WEIGHTS).is_file(),
+        added_layer=format == "merged" and manifest.pooling == "mean",
+        base=name,
+        revision=revision,
+        sha256=manifest.base_sha256,
     )
     (folder / "README.md").write_text(readme, encoding="utf-8")
-
-
-_WRITERS: dict[str, Callable[[Classifier, Path, Path, str | None], ClassifierModel]] = {
-    "merged": _merged,
-    "peft": _peft,
-    "onnx": _onnx,
-    "onnx-int8": _onnx_int8,
-}

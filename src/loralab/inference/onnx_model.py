@@ -1,12 +1,17 @@
-"""Export a merged model to ONNX, and run such a file with ONNX Runtime."""
+"""Export a merged model to ONNX, and run such a file with ONNX Runtime.
+
+The graph takes input_ids and attention_mask. It also accepts token_type_ids, which usual tokenizers make, and ignores them: a text
+has one segment.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +19,26 @@ import torch
 from torch import Tensor, nn
 
 from loralab.errors import LoralabError, import_optional
+from loralab.model.build import TrainableModel
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.manifest import Manifest
 from loralab.model.parameter_counts import ParameterCounts
 
 ONNX = "model.onnx"
-INPUTS, OUTPUT = ("input_ids", "attention_mask"), "logits"
+INPUTS, OPTIONAL_INPUT, OUTPUT = ("input_ids", "attention_mask"), "token_type_ids", "logits"
 
 
 class _IntegerMask(nn.Module):
     """The model with the inputs that ONNX users expect: the mask is 0 and 1."""
 
-    def __init__(self, model: EncoderClassifier) -> None:
+    def __init__(self, model: TrainableModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        logits: Tensor = self.model(input_ids, attention_mask != 0)
+        model: Any = self.model
+        native = isinstance(model, EncoderClassifier)
+        logits: Tensor = model(input_ids, attention_mask != 0) if native else model.plain(input_ids, attention_mask)
         return logits
 
 
@@ -46,13 +54,21 @@ def _only_errors(name: str | None) -> Iterator[None]:
         logger.setLevel(level)
 
 
-def to_onnx(model: EncoderClassifier, path: Path) -> None:
-    """Write a merged fp32 model: input_ids and attention_mask, (batch, time) int64 of any size → logits (batch, classes)."""
+def to_onnx(model: TrainableModel, path: Path, facts: Mapping[str, object]) -> None:
+    """Write a merged fp32 model: input_ids and attention_mask, (batch, time) int64 of any size → logits (batch, classes).
+
+    facts: for the file's metadata; what is not a text is written as JSON.
+    """
     import_optional("onnxscript", "onnx")
     sizes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("time", max=model.dims.longest)}
     example = (torch.full((3, 8), 5), torch.ones(3, 8, dtype=torch.int64))
     registration = "torch.onnx._internal.exporter._registration"  # warns that torchvision is missing
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _only_errors(registration):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        _only_errors(registration),
+        _only_errors("onnxscript"),
+    ):
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
             _IntegerMask(model).eval(),
@@ -64,6 +80,19 @@ def to_onnx(model: EncoderClassifier, path: Path) -> None:
             verbose=False,
         )
     program.save(path)
+    _describe(path, facts)
+
+
+def _describe(path: Path, facts: Mapping[str, object]) -> None:
+    """Add the metadata and the optional input: an initializer that a caller may replace."""
+    onnx: Any = import_optional("onnx", "onnx")
+    model = onnx.load(path)
+    shape = [dimension.dim_param for dimension in model.graph.input[0].type.tensor_type.shape.dim]
+    value = onnx.helper.make_tensor_value_info(OPTIONAL_INPUT, onnx.TensorProto.INT64, shape)
+    model.graph.input.append(value)
+    model.graph.initializer.append(onnx.helper.make_tensor(OPTIONAL_INPUT, onnx.TensorProto.INT64, [1, 1], [0]))
+    onnx.helper.set_model_props(model, {name: v if isinstance(v, str) else json.dumps(v) for name, v in facts.items()})
+    onnx.save(model, path)
 
 
 def quantize(path: Path, out: Path) -> None:
@@ -89,6 +118,7 @@ class OnnxClassifier:
     threads: default torch's number.
     """
 
+    architecture = "ONNX"
     training = False
     device = torch.device("cpu")
     compute_dtype = torch.float32

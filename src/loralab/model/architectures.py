@@ -186,6 +186,12 @@ FOREIGN_LAYERS: Mapping[str, Mapping[str, str]] = {
         "ffn_in": "intermediate.dense",
         "ffn_out": "output.dense",
     },
+    "deberta": {
+        **dict.fromkeys(ROLES[:3], "attention.self.in_proj"),
+        "output": "attention.output.dense",
+        "ffn_in": "intermediate.dense",
+        "ffn_out": "output.dense",
+    },
     "modernbert": {**dict.fromkeys(ROLES[:3], "attn.Wqkv"), "output": "attn.Wo", "ffn_in": "mlp.Wi", "ffn_out": "mlp.Wo"},
     "albert": {
         "query": "albert_layers.0.attention.query",
@@ -213,6 +219,7 @@ _FOREIGN_KEYS = {
     "longest": ("max_position_embeddings",),
     "pad_id": ("pad_token_id",),
 }
+_ENCODER_DECODERS = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "bart", "mbart", "led", "plbart", "mvp", "blenderbot")
 _POSITIONS_FROM_PADDING = ("camembert", "mpnet", "longformer", "xlm-roberta-xl", "roberta-prelayernorm", "data2vec-text", "xmod")
 
 _CONFIG_KEYS = {
@@ -271,6 +278,11 @@ def read_dimensions(config: Mapping[str, Any], origin: str) -> Dimensions | Size
 
 
 def _read_sizes(config: Mapping[str, Any], kind: Any, origin: str) -> Sizes:
+    if config.get("is_encoder_decoder") or kind in _ENCODER_DECODERS:
+        raise LoralabError(
+            f"{origin}: {kind!r} is an encoder-decoder, and loralab trains encoders: use model.base=minilm, roberta-base, "
+            "microsoft/deberta-v3-small or another encoder"
+        )
     sizes: dict[str, Any] = {
         name: next((config[key] for key in keys if config.get(key) is not None), None) for name, keys in _FOREIGN_KEYS.items()
     }

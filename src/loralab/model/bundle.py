@@ -3,32 +3,44 @@
 adapter_config.json, adapter_model.safetensors    peft's adapter (tuning=lora)
 head.safetensors                                  the head, if peft's file cannot contain it
 model.safetensors                                 all weights (tuning=full)
-tokenizer.json                                    the base's tokenizer
-config.json                                       the architecture, beside all weights of an encoder outside the BERT family
+tokenizer.json, tokenizer_config.json             the base's tokenizer
+config.json                                       the architecture and class names; Transformers' pipeline reads it first, so it
+                                                  opens no adapter with a random head: it looks for all weights here
 loralab.json                                      classes, text cleaning, pooling, head, temperature, base (`Manifest`)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from loralab.config import ModelConfig
+from loralab.config.paths import MINILM_HUB_ID
 from loralab.errors import LoralabError
 from loralab.model.architectures import family, parse_layers, resolve_targets
 from loralab.model.build import TrainableModel, load_pretrained
 from loralab.model.checkpoints import BASE_CONFIG, BaseCheckpoint, read_json, resolve_base
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.hf.model import HFClassifier
+from loralab.model.hf.peft_folders import count_peft_classes, open_peft_folder
 from loralab.model.hf.pretrained import build_hf_model, empty_hf_model
+from loralab.model.hub_files import ENCODER_CONFIG, base_config, classifier_config, write_json, write_tokenizer
 from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import MANIFEST, Manifest, read_manifest
-from loralab.model.peft_files import ADAPTER_CONFIG, count_classes, load_adapter, read_adapter_config
+from loralab.model.peft_files import ADAPTER_CONFIG, check_head_names, count_classes, load_adapter, read_adapter_config
 
 
-def save_bundle(folder: Path, model: ClassifierModel, manifest: Manifest, tokenizer_json: str) -> None:
-    """Write a model into an empty folder."""
+def save_bundle(
+    folder: Path, model: ClassifierModel, manifest: Manifest, tokenizer_json: str, config: Mapping[str, Any] | None = None
+) -> None:
+    """Write a model into an empty folder. config: the base's config.json, if its folder may have moved."""
     model.save(folder, manifest)
-    (folder / "tokenizer.json").write_text(tokenizer_json, encoding="utf-8")
+    known = manifest.tuning != "full" or (manifest.pooling == "cls" and manifest.head == "default")
+    config = classifier_config(config or base_config(manifest), manifest, model.architecture)
+    write_json(folder / (BASE_CONFIG if known else ENCODER_CONFIG), config)
+    write_tokenizer(folder, manifest, tokenizer_json)
     manifest.write(folder)
 
 
@@ -40,6 +52,8 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[TrainableModel, 
     by_peft = not (folder / MANIFEST).is_file() and (folder / ADAPTER_CONFIG).is_file()
     manifest = read_peft_folder(folder, base) if by_peft else read_manifest(folder)
     checkpoint = _find_same_base(manifest, folder, base) if manifest.tuning != "full" else None
+    if manifest.by_peft and checkpoint is not None:
+        return open_peft_folder(folder, checkpoint, len(manifest.classes)).eval(), manifest
     model = _build_native(manifest, folder, checkpoint) if manifest.native else _build_hf(manifest, folder, checkpoint)
     model.load(folder, manifest.tuning)
     if manifest.tuning == "lora" and isinstance(model, EncoderClassifier):
@@ -50,15 +64,23 @@ def load_bundle(folder: Path, base: str | None = None) -> tuple[TrainableModel, 
 def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
     """Describe a folder that peft saved. peft stores no class names, so the classes are "0", "1", ...
 
-    Raises LoralabError when it has no classification head.
+    The native encoder computes plain adapters of the BERT family; peft opens the others. Raises LoralabError when the folder has no
+    classification head.
     """
-    name = base or str(read_adapter_config(folder).base_model_name_or_path)
-    checkpoint = resolve_base(name)
-    dims = family(checkpoint.dims, f"{folder}: a folder that peft saved")
-    adapter = load_adapter(folder, dims)
-    classes = count_classes(dims, adapter.head, folder)
+    config = read_adapter_config(folder, plain=False)
+    name = base or str(config.base_model_name_or_path)
+    checkpoint = resolve_base("minilm" if name == MINILM_HUB_ID else name)
+    dims = checkpoint.dims
+    try:
+        adapter = load_adapter(folder, family(dims, str(folder)))
+        check_head_names(family(dims, str(folder)), adapter.head, folder)
+        lora, classes, by_peft = adapter.lora, count_classes(adapter.head, folder, family(dims, str(folder))), False
+    except LoralabError as error:
+        if find_spec("peft") is None:
+            raise LoralabError(f"{error}; peft may open it: run pip install 'loralab[hf]'") from error
+        lora, classes, by_peft = config.to_lora(("all",), None), count_peft_classes(folder, checkpoint), True
     return Manifest(
-        base=name,
+        base=checkpoint.name,
         base_folder=str(checkpoint.folder),
         base_sha256=checkpoint.identity(),
         dims=dims,
@@ -68,7 +90,8 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
         tuning="lora",
         clean=(),
         max_length=dims.longest,
-        lora=adapter.lora,
+        lora=lora,
+        by_peft=by_peft,
     )
 
 
@@ -87,7 +110,8 @@ def _build_hf(manifest: Manifest, folder: Path, base: BaseCheckpoint | None) -> 
     tuning, lora, classes = manifest.tuning, manifest.lora, len(manifest.classes)
     if base is not None:
         return build_hf_model(base, classes, model, tuning=tuning, lora=lora, init_seed=0)
-    settings = read_json(folder / BASE_CONFIG)
+    path = folder / BASE_CONFIG
+    settings = read_json(path if path.is_file() else folder / ENCODER_CONFIG)
     return empty_hf_model(manifest.base, manifest.dims, classes, model, tuning=tuning, lora=lora, settings=settings)
 
 
@@ -101,7 +125,7 @@ def _check_complete(model: EncoderClassifier, manifest: Manifest, folder: Path) 
 
 
 def _find_same_base(manifest: Manifest, folder: Path, base: str | None) -> BaseCheckpoint:
-    checkpoint = _find_base(manifest, base)
+    checkpoint = find_base(manifest, base)
     if (identity := checkpoint.identity()) != manifest.base_sha256:
         raise LoralabError(
             f"{folder} was trained on {manifest.base} with weights {manifest.base_sha256[:12]}, "
@@ -112,7 +136,8 @@ def _find_same_base(manifest: Manifest, folder: Path, base: str | None) -> BaseC
     return checkpoint
 
 
-def _find_base(manifest: Manifest, base: str | None) -> BaseCheckpoint:
+def find_base(manifest: Manifest, base: str | None) -> BaseCheckpoint:
+    """Return the base encoder, from the folder `base` if given."""
     if base is not None:
         return resolve_base(base)
     if manifest.base != "minilm" and Path(manifest.base_folder).is_dir():

@@ -18,6 +18,7 @@ from loralab.model.adapters import adapters, attach_lora, merge
 from loralab.model.architectures import EMBEDDINGS, Dimensions, HeadKind, Pooling, parse_frozen, role_path
 from loralab.model.checkpoints import WEIGHTS
 from loralab.model.dropout import recomputed
+from loralab.model.hub_files import base_reference
 from loralab.model.kernels import fused_layers
 from loralab.model.layers import Embeddings, EncoderLayer, Head, attention_bias, mean_pool
 from loralab.model.lora import Adapter
@@ -65,6 +66,11 @@ class EncoderClassifier(nn.Module):
     @property
     def classes(self) -> int:
         return self.head.out.out_features
+
+    @property
+    def architecture(self) -> str:
+        """The name of Transformers' class: the classifier's if it has this head, else the encoder's."""
+        return self.dims.architecture.classes[self.pooling == "cls" and self.head_kind == "default"]
 
     @property
     def device(self) -> torch.device:
@@ -227,7 +233,7 @@ class EncoderClassifier(nn.Module):
                 self.dims,
                 self.adapters(),
                 dict(self.head_tensors()),
-                base=manifest.base,
+                base=base_reference(manifest),
                 lora=manifest.lora,
                 classifier=self.pooling == "cls" and self.head_kind == "default",
             )

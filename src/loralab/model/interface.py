@@ -36,6 +36,10 @@ class ClassifierModel(Protocol):
     @property
     def classes(self) -> int: ...
     @property
+    def architecture(self) -> str:
+        """The name of Transformers' class for the model; of the encoder's if it has none for the head."""
+
+    @property
     def device(self) -> torch.device: ...
     @property
     def compute_dtype(self) -> torch.dtype: ...

@@ -19,7 +19,10 @@ MANIFEST, FORMAT = "loralab.json", 1
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Manifest:
-    """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base."""
+    """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base.
+
+    by_peft: peft saved the adapter, and only peft can read it.
+    """
 
     base: str
     base_folder: str
@@ -34,12 +37,13 @@ class Manifest:
     lora: LoraConfig
     quantize: Literal["none", "8bit"] = "none"
     data: DataContract | None = None
+    by_peft: bool = False
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @property
     def native(self) -> bool:
         """Whether loralab's own encoder computes the model."""
-        return is_native(self.dims, tuning=self.tuning, variant=self.lora.variant, quantize=self.quantize)
+        return not self.by_peft and is_native(self.dims, tuning=self.tuning, variant=self.lora.variant, quantize=self.quantize)
 
     def write(self, folder: Path) -> None:
         """Write loralab.json into a folder."""

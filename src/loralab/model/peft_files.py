@@ -25,7 +25,10 @@ PEFT_PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class PeftAdapter:
-    """A peft folder's contents. pairs: {"a": A, "b": B} by (layer, role); head: the other tensors, by their names in the model."""
+    """A peft folder's contents for the native encoder.
+
+    pairs: {"a": A, "b": B} by (layer, role); head: the other tensors, by their names in the model.
+    """
 
     lora: LoraConfig
     pairs: Mapping[tuple[int, str], Mapping[str, Tensor]]
@@ -38,14 +41,15 @@ def save_adapter(
     adapters: Iterable[tuple[int, str, Adapter]],
     head: Mapping[str, Tensor],
     *,
-    base: str,
+    base: tuple[str, str | None],
     lora: LoraConfig,
     classifier: bool,
 ) -> None:
     """Write adapters and head in peft's format.
 
-    `classifier`: Transformers knows the model as a sequence classifier, so that one file (peft's SEQ_CLS) holds adapters and head.
-    Otherwise the adapters are saved for the bare encoder, and the head in head.safetensors.
+    base: its name for others, and its revision. classifier: Transformers knows the model as a sequence classifier, so that one file
+    (peft's SEQ_CLS) holds adapters and head. Otherwise the adapters are saved for the bare encoder, and the head in
+    head.safetensors.
     """
     prefix = PEFT_PREFIX + (f"{dims.architecture.prefix}." if classifier else "")
     tensors: dict[str, Tensor] = {}
@@ -100,7 +104,7 @@ class AdapterConfig:
     use_rslora: bool = False
     bias: str = "none"
 
-    def to_lora(self, targets: Iterable[str], layers: str) -> LoraConfig:
+    def to_lora(self, targets: Iterable[str], layers: str | None) -> LoraConfig:
         """The same settings as loralab's."""
         return LoraConfig(
             rank=self.r,
@@ -125,15 +129,18 @@ _KEEPS_BASE = (True, False, None, "gaussian", "eva")
 """Initializations that leave the base weights alone. Others, such as pissa, subtract the initial adapter from them."""
 
 
-def read_adapter_config(folder: Path) -> AdapterConfig:
-    """Read adapter_config.json. Raises LoralabError for anything but plain LoRA or rsLoRA without biases or patterns."""
+def read_adapter_config(folder: Path, *, plain: bool = True) -> AdapterConfig:
+    """Read adapter_config.json. Raises LoralabError for anything but LoRA on an unchanged base.
+
+    plain: also for DoRA, biases and patterns, which the native encoder does not compute.
+    """
     content = read_json(folder / ADAPTER_CONFIG)
     if content.get("peft_type") != "LORA":
         raise LoralabError(f"{folder}: peft type {content.get('peft_type')!r} is not supported; supported: LORA")
-    for key in _UNSUPPORTED:
+    for key in _UNSUPPORTED if plain else ():
         if content.get(key):
             raise LoralabError(f"{folder}: an adapter with {key}={content[key]!r} is not supported")
-    if content.get("bias", "none") != "none":
+    if plain and content.get("bias", "none") != "none":
         raise LoralabError(f"{folder}: an adapter with bias={content['bias']!r} is not supported; only 'none' is")
     if (start := content.get("init_lora_weights")) not in _KEEPS_BASE:
         raise LoralabError(f"{folder}: an adapter with init_lora_weights={start!r} changed its base and is not supported")
@@ -144,22 +151,35 @@ def read_adapter_config(folder: Path) -> AdapterConfig:
         raise LoralabError(f"{folder / ADAPTER_CONFIG}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}") from error
 
 
-def count_classes(dims: Dimensions, head: Mapping[str, Tensor], folder: Path) -> int:
+def count_classes(head: Mapping[str, Tensor], folder: Path, dims: Dimensions) -> int:
     """Return how many classes the head of a peft folder has. Raises LoralabError when there is none."""
-    suffix = f"{dims.architecture.head_out}.weight"
+    return classes_of(head, dims.architecture.head_out, folder)
+
+
+def classes_of(head: Mapping[str, Tensor], last: str, folder: Path) -> int:
+    """Return the outputs of the linear map `last`. Raises LoralabError when it is not among the tensors."""
     for name, tensor in head.items():
-        if name.endswith(suffix):
+        if name.endswith(f"{last}.weight"):
             return int(tensor.shape[0])
-    raise LoralabError(f"{folder} holds an adapter without a classification head ({suffix}): it cannot classify")
+    raise LoralabError(f"{folder} holds an adapter without a classification head ({last}.weight): it cannot classify")
 
 
-def _peft_config(dims: Dimensions, base: str, lora: LoraConfig, classifier: bool) -> dict[str, Any]:
+def check_head_names(dims: Dimensions, head: Mapping[str, Tensor], folder: Path) -> None:
+    """Raise LoralabError if anything but the head was trained beside the adapters."""
+    architecture = dims.architecture
+    known = {f"{module}.{part}" for module in (architecture.head_dense, architecture.head_out) for part in ("weight", "bias")}
+    if unknown := sorted(set(head) - known):
+        raise LoralabError(f"{folder}: tensor {unknown[0]!r} has no place here: only adapters and the head may be trained")
+
+
+def _peft_config(dims: Dimensions, base: tuple[str, str | None], lora: LoraConfig, classifier: bool) -> dict[str, Any]:
     factor = 2 if lora.variant == "pissa" else 1  # written as a plain adapter of the pretrained weight, of twice the rank
     layers, roles = parse_layers(lora.layers, dims.layers), resolve_targets(lora.targets)
     return {
         "peft_type": "LORA",
         "task_type": "SEQ_CLS" if classifier else "FEATURE_EXTRACTION",
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": base[0],
+        "revision": base[1],
         "inference_mode": True,
         "r": factor * lora.rank,
         "lora_alpha": factor * lora.alpha,

@@ -10,12 +10,13 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from loralab.config.loading import NAMED_SOURCES
+from loralab.config.paths import hub_id
 from loralab.report.formatting import format_value, one_line
 from loralab.report.rendering import template_environment
 from loralab.report.run_data import SCORE_LABELS, RunData
 
-_HUB_IDS = {"minilm": "sentence-transformers/all-MiniLM-L6-v2"}
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_HUB_DATA_SETS = {"ag_news": "fancyzhx/ag_news"}
+_ENGLISH = ("ag_news", "sample")
 _PATH_SETTINGS = ("data.source", "data.test", "data.validation", "data.train_indices")
 
 
@@ -43,12 +44,6 @@ def model_card(run: RunData, files: frozenset[str]) -> str:
     return str(ModelCard(f"---\n{_metadata(run).to_yaml()}\n---\n\n{body}"))  # parses the metadata back: invalid ones raise
 
 
-def hub_id(base: str) -> str | None:
-    """Return the hub id of a base; None for a local folder, whose path stays private."""
-    known = _HUB_IDS.get(base, base)
-    return known if _HUB_ID.fullmatch(known) and not Path(base).exists() else None
-
-
 def data_name(source: str) -> str:
     """Return a data source's name without its folders."""
     return source if source in NAMED_SOURCES else _printable(Path(source).name)
@@ -57,7 +52,7 @@ def data_name(source: str) -> str:
 def _metadata(run: RunData) -> ModelCardData:
     source, results = data_name(run.config.data.source), None
     task: dict[str, Any] = {"task_type": "text-classification", "task_name": "Text classification"}
-    task |= {"dataset_type": source, "dataset_name": source, "dataset_split": "test"}
+    task |= {"dataset_type": _HUB_DATA_SETS.get(source, "custom"), "dataset_name": source, "dataset_split": "test"}
     if run.result:
         absent = sum(row["f1"] is None for row in run.per_class())
         subset = f" over {len(run.classes) - absent} of {len(run.classes)} classes" if absent else ""
@@ -65,10 +60,13 @@ def _metadata(run: RunData) -> ModelCardData:
         values = [(kind, label, round(run.result.scores[score], 4)) for kind, label, score in metrics]
         results = [EvalResult(**task, metric_type=kind, metric_name=label, metric_value=value) for kind, label, value in values]
     return ModelCardData(
+        license="unknown",  # the author's decision; the hub knows this word
+        language="en" if source in _ENGLISH else "und",  # ISO 639: undetermined
         library_name="loralab",
         pipeline_tag="text-classification",
         base_model=hub_id(run.config.model.base),
         tags=["loralab", "text-classification", *(["lora", "peft"] if run.config.tuning == "lora" else [])],
+        datasets=[_HUB_DATA_SETS[source]] if source in _HUB_DATA_SETS else None,
         metrics=["accuracy", "f1"],
         model_name=_printable(run.name),
         eval_results=results,

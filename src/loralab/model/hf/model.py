@@ -19,6 +19,7 @@ from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes
 from loralab.model.checkpoints import WEIGHTS, read_json
 from loralab.model.dropout import Dropout, recomputed
 from loralab.model.hf.peft_methods import ADAPTER, AdaLoraAllocation, choose_maps, method_config
+from loralab.model.hub_files import base_reference
 from loralab.model.layers import Head, mean_pool
 from loralab.model.manifest import Manifest
 from loralab.model.parameter_counts import ParameterCounts
@@ -82,6 +83,11 @@ class HFClassifier(nn.Module):
         self.head.requires_grad_(True)
 
     @property
+    def architecture(self) -> str:
+        """The name of Transformers' class."""
+        return type(self.wrapped.get_base_model() if self.adapted_maps else self.wrapped).__name__
+
+    @property
     def device(self) -> torch.device:
         return next(self.head.parameters()).device
 
@@ -89,18 +95,30 @@ class HFClassifier(nn.Module):
         """inputs: tokens (batch, time) int; mask: (batch, time) bool, True on real tokens → logits (batch, classes) fp32."""
         assert start is None, "this model cannot start at a layer"
         with torch.autocast(inputs.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32):
-            output = self.wrapped(input_ids=inputs, attention_mask=mask.long())
+            return self.plain(inputs, mask.long()).float()
+
+    def plain(self, inputs: Tensor, mask: Tensor) -> Tensor:
+        """`forward` without autocast, for a mask of 0 and 1."""
+        output = self.wrapped(input_ids=inputs, attention_mask=mask)
         if self.head_kind == "default":
             logits: Tensor = output.logits
-        else:
-            hidden = output[0]
-            pooled = hidden[:, 0] if self.pooling == "cls" else mean_pool(hidden, mask)
-            logits = self.head(pooled.float())
-        return logits.float()
+            return logits
+        pooled = output[0][:, 0] if self.pooling == "cls" else mean_pool(output[0], mask)
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.head(pooled.float())  # type: ignore[no-any-return]
 
     def freeze_to(self, dtype: torch.dtype) -> None:
-        """Compute in `dtype` by autocast: frozen linear maps are stored in it; trained weights, norms and head stay fp32."""
+        """Compute in `dtype` by autocast: frozen linear maps are stored in it; trained weights, norms and head stay fp32.
+
+        DeBERTa (v1) adds biases outside its linear maps. In fp32 they would give queries another dtype than the scores have.
+        """
         self.compute_dtype = dtype
+        if self.dims.model_type == "deberta" and dtype != torch.float32:
+            for name, parameter in self.encoder.named_parameters():
+                if name.endswith((".q_bias", ".v_bias")):
+                    if parameter.requires_grad:
+                        raise LoralabError("tuning=full of DeBERTa (version 1) computes in fp32 only: set train.precision=fp32")
+                    parameter.data = parameter.data.to(dtype)
         for module in self.encoder.modules():
             if isinstance(module, nn.Linear):
                 for parameter in module.parameters(recurse=False):
@@ -125,22 +143,32 @@ class HFClassifier(nn.Module):
         return ParameterCounts(self.base_parameters, trainable - head if self.adapted_maps else 0, head, trainable)
 
     def merge(self) -> None:
-        """Nothing is merged: not every method of peft can be, in every encoder."""
+        """Nothing is merged: `unload` does it, for good."""
+
+    def unload(self) -> None:
+        """Merge the adapters into the weights and leave a plain model of Transformers, which cannot be trained or saved here.
+
+        Raises LoralabError for 8-bit weights, which would round the update.
+        """
+        if any("8bit" in type(module).__name__ for module in self.encoder.modules()):
+            raise LoralabError("adapters on model.quantize=8bit cannot be merged without loss: use --to peft")
+        if self.adapted_maps:
+            self.wrapped, self.adapted_maps = self.wrapped.merge_and_unload(), []
+        for module in self.wrapped.modules():
+            module.__dict__.pop("forward", None)  # fp32 throughout: see `_compute_in_fp32`
 
     def save(self, folder: Path, manifest: Manifest) -> None:
         """Write what was trained, as safetensors.
 
-        lora: peft's adapter_config.json and adapter_model.safetensors; full: Transformers' config.json and model.safetensors. A
-        default head is part of these files (peft's SEQ_CLS). A linear head, or a head trained alone, is in head.safetensors.
+        lora: peft's adapter_config.json and adapter_model.safetensors; full: model.safetensors. A default head is part of these
+        files (peft's SEQ_CLS). A linear head, or a head trained alone, is in head.safetensors.
         """
         whole = self.head_kind == "default"
         if manifest.tuning == "lora":
             save_tensors(self.adapter_tensors() | (self._head_tensors(PEFT_PREFIX) if whole else {}), folder / ADAPTER_WEIGHTS)
-            self._save_peft_config(folder, manifest.base)
+            self._save_peft_config(folder, *base_reference(manifest))
         elif manifest.tuning == "full":
             save_tensors(self.wrapped.state_dict(), folder / WEIGHTS)
-            self.wrapped.config.id2label = dict(enumerate(manifest.classes))
-            self.wrapped.config.save_pretrained(folder)
         if not whole or manifest.tuning == "head":
             save_tensors(self._head_tensors(), folder / HEAD_WEIGHTS)
 
@@ -172,10 +200,10 @@ class HFClassifier(nn.Module):
         prefix = prefix if self.head_kind == "default" else "head."
         return {f"{prefix}{name}": tensor for name, tensor in self.head.state_dict().items()}
 
-    def _save_peft_config(self, folder: Path, base: str) -> None:
+    def _save_peft_config(self, folder: Path, base: str, revision: str | None) -> None:
         config: Any = self.wrapped.peft_config[ADAPTER]
         whole = self.head_kind == "default"
-        config.base_model_name_or_path = base
+        config.base_model_name_or_path, config.revision = base, revision
         config.target_modules = set(self.adapted_maps)  # peft may have shortened them
         config.modules_to_save = [name for name, part in self.head.named_children() if [*part.parameters()]] if whole else None
         config.task_type = "SEQ_CLS" if whole else "FEATURE_EXTRACTION"

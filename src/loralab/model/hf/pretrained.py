@@ -34,7 +34,7 @@ def build_hf_model(
     head = choose_head(model.head, base.name)
     settings = read_json(base.folder / BASE_CONFIG)
     with _seeded(init_seed), quiet():
-        wrapped = _load(base, _configuration(settings, classes, base.name), head, model.quantize)
+        wrapped, _ = load_pretrained_model(base, configuration(settings, classes, base.name), head, model.quantize)
         pooling = _pooling(model.pooling, head, base.name)
         classifier = HFClassifier(wrapped, base.dims, classes, pooling=pooling, head=head, dropout=model.dropout)
         _choose_trained(classifier, tuning, lora, init_seed, model.freeze)
@@ -59,7 +59,7 @@ def empty_hf_model(
     device = "cpu" if settings else "meta"
     settings = settings or (to_config(dims) if isinstance(dims, Dimensions) else base_settings(name))
     with quiet(), torch.device(device):
-        wrapped = _auto_class(head).from_config(_configuration(settings, classes, name), **_attention())
+        wrapped = _auto_class(head).from_config(configuration(settings, classes, name), **_attention())
         classifier = HFClassifier(wrapped, dims, classes, pooling=_pooling(model.pooling, head, name), head=head, dropout=0.0)
         _choose_trained(classifier, tuning, lora, 0, model.freeze)
     return classifier
@@ -99,7 +99,7 @@ def _auto_class(head: HeadKind) -> Any:
     return transformers.AutoModelForSequenceClassification if head == "default" else transformers.AutoModel
 
 
-def _configuration(settings: Mapping[str, Any], classes: int, name: str) -> Any:
+def configuration(settings: Mapping[str, Any], classes: int, name: str) -> Any:
     """Transformers' configuration with every dropout off. Raises LoralabError for an unknown architecture or bad values."""
     transformers = import_optional("transformers", "hf")
     model_type = settings.get("model_type")
@@ -118,8 +118,13 @@ def _configuration(settings: Mapping[str, Any], classes: int, name: str) -> Any:
     return config
 
 
-def _load(base: BaseCheckpoint, config: Any, head: HeadKind, quantize: str) -> Any:
-    """Load safetensors. Raises LoralabError if an encoder tensor is missing or misshapen; such a tensor of the head is drawn."""
+def load_pretrained_model(
+    base: BaseCheckpoint, config: Any, head: HeadKind = "default", quantize: str = "none"
+) -> tuple[Any, list[str]]:
+    """Load safetensors. Returns the model and the names of the head's tensors that are not in the file and were drawn.
+
+    Raises LoralabError if an encoder tensor is missing or misshapen.
+    """
     arguments: dict[str, Any] = {"quantization_config": _eight_bits(), "device_map": {"": 0}} if quantize == "8bit" else {}
     try:
         model, report = _auto_class(head).from_pretrained(
@@ -142,7 +147,7 @@ def _load(base: BaseCheckpoint, config: Any, head: HeadKind, quantize: str) -> A
     if needed:
         hint = ": use model.head=linear" if ".pooler." in needed[0] else "; is the file complete?"
         raise LoralabError(f"{base.name}: the checkpoint has no tensor {needed[0]!r} of the shape that config.json implies{hint}")
-    return model
+    return model, absent
 
 
 def _attention() -> dict[str, str]:
