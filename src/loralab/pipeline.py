@@ -8,23 +8,26 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from loralab import metrics
 from loralab.config import Config
 from loralab.data.types import Encoded, Examples
 from loralab.errors import Interrupted
+from loralab.inference.saved_scores import saved_logits
 from loralab.model.bundle import save_bundle
 from loralab.model.device import thread_limit
 from loralab.model.interface import ClassifierModel
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder
+from loralab.storage.files import atomic_folder, write_errors
 from loralab.training.callbacks import Listener
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.head_init import initialize_head
 from loralab.training.optimizers import build_optimizer
 from loralab.training.process import explain_out_of_memory, restored_globals
-from loralab.training.scoring import distributed_logits, last_linear
+from loralab.training.scoring import last_linear
 from loralab.training.setup import RunComponents, RunPlan, build_run, data_summary
 from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
 
@@ -33,6 +36,7 @@ from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, T
 class RunSummary:
     """The outcome of a run. `scores` are on the test rows, `validation` on the rows that chose the weights.
 
+    Both are those of the saved model, as `predict` and `evaluate` load it.
     temperature: fitted on the validation rows; calibrated: the test rows' loss, ece and brier with it. Both None without
     validation rows. seconds: from reading the data to the test scores.
     """
@@ -129,17 +133,36 @@ def start_session(
 
 
 def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
-    """Do everything after the last step: save the model, test it, complete the folder."""
-    config, components, folder = session.config, session.components, session.folder
-    if session.distributed.is_main:
+    """Do everything after the last step: save the model, score the saved model, complete the folder."""
+    config, components, folder, distributed = session.config, session.components, session.folder, session.distributed
+    if distributed.is_main:
         save_model(folder, components, result.temperature or 1.0)
     stop_if_interrupted(result, folder.folder)
-    logits = distributed_logits(session.distributed, components.model, session.encoded["test"])
+    session.trainer.release()
+    result, logits = distributed.run_on_main(score_saved_model, session, result)
     summary = summarize(config, components, result, logits, time.perf_counter() - session.started)
-    if session.distributed.is_main:
+    if distributed.is_main:
         folder.write_predictions(*prediction_rows(components.plan.splits.test, logits, result.temperature or 1.0))
         folder.write_scores({**asdict(summary), "folder": str(folder.folder), "fingerprint": config.fingerprint()})
     return summary
+
+
+def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitResult, metrics.Logits]:
+    """Score the saved model. Return the result with its validation scores and temperature, and its logits of the test rows.
+
+    Writes the temperature, fitted on the validation rows, into the model's folder.
+    """
+    config, components, folder = session.config, session.components, session.folder
+    parts = {name: session.encoded[name] for name in ("validation", "test") if name in session.encoded}
+    logits = saved_logits(folder.model, components.model, parts, config.train.device)
+    labels = parts["validation"].labels if "validation" in logits else None
+    if labels is None:
+        return result, logits["test"]
+    scores = metrics.scores(logits["validation"], labels, components.manifest.classes, config.train.monitor)
+    temperature = metrics.fit_temperature(logits["validation"], labels)
+    with write_errors(folder.model):
+        replace(components.manifest, temperature=temperature).write(folder.model)
+    return replace(result, scores=scores, temperature=temperature), logits["test"]
 
 
 def open_folder(config: Config, components: RunComponents, overwrite: bool, resume: bool) -> run_folder.RunFolder:
@@ -158,9 +181,10 @@ def open_folder(config: Config, components: RunComponents, overwrite: bool, resu
 
 
 def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:
-    """Return the rows of every split, with cached hidden states if the plan has a feature cache."""
-    cache = components.plan.cache
-    return {name: cache.add_hidden_states(components.model, rows, listeners) for name, rows in components.encoded.items()}
+    """Return the rows of every split, those in the plan's feature cache with their hidden states."""
+    plan, encoded = components.plan, components.encoded
+    cached = {name: plan.cache.add_hidden_states(components.model, encoded[name], listeners) for name in plan.cached_parts}
+    return {**encoded, **cached}
 
 
 def start_head(config: Config, model: ClassifierModel, train: Encoded, descriptions: Encoded | None) -> None:
@@ -216,7 +240,7 @@ def summarize(config: Config, components: RunComponents, result: FitResult, logi
 def prediction_rows(test: Examples, logits: metrics.Logits, temperature: float) -> tuple[list[str], Iterator[list[object]]]:
     """Return the header and the lines of predictions.csv."""
     header = ["row", "true", "predicted", "confidence", *(f"logit:{name}" for name in test.classes), "text"]
-    probabilities = metrics.softmax(logits, temperature)
+    probabilities = metrics.softmax(logits, temperature).astype(np.float32)  # as `Predictions` has them
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     columns = zip(test.rows, test.require_labels(), predicted, confidence, logits, test.texts, strict=True)
     return header, (

@@ -280,7 +280,7 @@ KEYS = ["base", "base_folder", "base_sha256", "dims", "classes", "pooling", "hea
 def test_a_manifest_without_a_key_is_refused(saved: Callable[..., Path], key: str) -> None:
     folder = saved()
     content = json.loads((folder / "loralab.json").read_text())
-    assert set(content) == {"format", "quantize", "temperature", "data", *KEYS}  # older bundles have none of the three
+    assert set(content) == {"format", "quantize", "temperature", "data", "precision", *KEYS}  # older bundles have none of the four
     content.pop(key)
     (folder / "loralab.json").write_text(json.dumps(content))
     with pytest.raises(LoralabError, match=r"loralab\.json"):

@@ -13,13 +13,17 @@ from loralab.config import LoraConfig
 from loralab.errors import LoralabError
 from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes, is_native
 from loralab.storage.data_contract import DataContract
+from loralab.storage.files import atomic_write
 
 MANIFEST, FORMAT = "loralab.json", 1
 
 
 @validated(frozen=True, config=ConfigDict(extra="forbid"))
 class Manifest:
-    """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base."""
+    """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base.
+
+    precision: `train.precision` of the run. `Classifier.load` computes in it, so that the model keeps its test scores.
+    """
 
     base: str
     base_folder: str
@@ -34,6 +38,7 @@ class Manifest:
     lora: LoraConfig
     quantize: Literal["none", "8bit"] = "none"
     data: DataContract | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @property
@@ -42,9 +47,10 @@ class Manifest:
         return is_native(self.dims, tuning=self.tuning, variant=self.lora.variant, quantize=self.quantize)
 
     def write(self, folder: Path) -> None:
-        """Write loralab.json into a folder."""
+        """Write loralab.json into a folder, atomically."""
         content = {"format": FORMAT, **_ADAPTER.dump_python(self, mode="json")}
-        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with atomic_write(folder / MANIFEST) as file:
+            file.write(json.dumps(content, indent=2) + "\n")
 
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Manifest)

@@ -257,6 +257,11 @@ class Trainer:
             interrupted=interrupted,
         )
 
+    def release(self) -> None:
+        """Free the optimizer's state and the copy of the best weights, which the model has by now."""
+        self.optimizer.state.clear()
+        self.best = None
+
     def labels(self, positions: Ints) -> Tensor:
         """Return the labels of training rows on the model's device."""
         assert self.train_rows.labels is not None
