@@ -122,7 +122,7 @@ def start_session(
         model,
         build_optimizer(model, config.train, loraplus_lr_ratio(config)),
         TrainingData(encoded["train"], encoded.get("validation"), config.seed_for("shuffle")),
-        Objective(components.loss, partial(metrics.scores, classes=manifest.classes, monitor=config.train.monitor)),
+        Objective(components.loss, partial(metrics.scores, classes=manifest.classes, names=tracked(config, manifest.classes))),
         config.train,
         Callbacks((folder.log, *listeners), folder.save_checkpoint),
         distributed,
@@ -158,7 +158,7 @@ def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitR
     labels = parts["validation"].labels if "validation" in logits else None
     if labels is None:
         return result, logits["test"]
-    scores = metrics.scores(logits["validation"], labels, components.manifest.classes, config.train.monitor)
+    scores = metrics.scores(logits["validation"], labels, components.manifest.classes, tracked(config, components.manifest.classes))
     temperature = metrics.fit_temperature(logits["validation"], labels)
     with write_errors(folder.model):
         replace(components.manifest, temperature=temperature).write(folder.model)
@@ -194,6 +194,11 @@ def start_head(config: Config, model: ClassifierModel, train: Encoded, descripti
         initialize_head(model, last_linear(model.head), probe, descriptions)
 
 
+def tracked(config: Config, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the monitored score and those of `train.track`."""
+    return metrics.tracked_scores(config.train.monitor, config.train.track, classes)
+
+
 def loraplus_lr_ratio(config: Config) -> float:
     """Return the learning rate of LoRA's B over that of A: 1 unless the variant is LoRA+."""
     return config.lora.loraplus_lr_ratio if config.tuning == "lora" and config.lora.variant == "loraplus" else 1.0
@@ -223,7 +228,7 @@ def summarize(config: Config, components: RunComponents, result: FitResult, logi
     return RunSummary(
         name=plan.folder.name,
         folder=plan.folder,
-        scores=metrics.scores(logits, labels, classes, config.train.monitor),
+        scores=metrics.scores(logits, labels, classes, tracked(config, classes)),
         validation=result.scores,
         temperature=result.temperature,
         calibrated=metrics.probability_scores(logits, labels, result.temperature) if result.temperature else None,

@@ -12,6 +12,7 @@ from loralab import metrics
 from loralab.config import Config
 from loralab.config.loading import setting_table
 from loralab.errors import LoralabError
+from loralab.report.formatting import early_stopping
 from loralab.report.predictions import PredictionSummary, read_predictions
 from loralab.stats import Interval, wilson
 from loralab.storage import run_folder
@@ -20,6 +21,7 @@ from loralab.storage.files import read_json_object
 SCORE_LABELS = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
+    "balance": "Category balance",
     "mcc": "Matthews correlation",
     "kappa": "Cohen's kappa",
     "loss": "Loss (cross entropy)",
@@ -118,6 +120,30 @@ class RunData:
         """Return the rows of `train`, `validation` or `test`, as recorded before training."""
         count = self.environment.get("rows", {}).get(part, {}).get("count")
         return int(count) if count is not None else None
+
+    @property
+    def monitor(self) -> str:
+        """The name of the monitored score."""
+        return self.config.train.monitor
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The monitored score, then those of `train.track`, without those that no evaluation and no test has."""
+        names = metrics.tracked_scores(self.monitor, self.config.train.track, self.classes)
+        known = {name for row in self.evaluations for name in row.scores} | {*(self.result.scores if self.result else ())}
+        return tuple(name for name in names if name in known)
+
+    def tracked_labels(self) -> dict[str, str]:
+        """Return the tracked scores that SCORE_LABELS does not have, under their own names."""
+        return {name: name for name in self.tracked if name not in SCORE_LABELS}
+
+    def stop_reason(self) -> str:
+        """Return why the run stopped early; empty if it did not."""
+        result, train = self.result, self.config.train
+        if result is None or not result.stopped_early:
+            return ""
+        best = result.validation.get(train.monitor)
+        return early_stopping(train.monitor, best, result.best_step, result.steps, train.patience)
 
     def correct(self) -> int:
         """Return the number of test rows classified correctly."""

@@ -175,11 +175,13 @@ def load_rewrites(
 
 
 def build_loss(config: Config, splits: Splits, table: ClassTable) -> Loss:
-    """Check the monitored score and return the loss. Class weights name classes by their names or by values of the file."""
+    """Check the monitored and tracked scores and return the loss. Class weights name classes or their values in the file."""
     try:
         held_out = splits.validation
         counts = class_counts(held_out.require_labels(), splits.classes) if held_out is not None and len(held_out) else None
-        metrics.check_monitor(config.train.monitor, splits.classes, counts)
+        for name in metrics.tracked_scores(config.train.monitor, config.train.track, splits.classes):
+            setting = "train.monitor" if name == config.train.monitor else "train.track"
+            metrics.check_monitor(name, splits.classes, counts, setting)
     except LoralabError as error:
         raise LoralabError("\n  ".join((str(error), *config.notes))) from error
     spec = config.train.class_weights
