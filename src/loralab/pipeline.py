@@ -20,13 +20,20 @@ from loralab.model.device import thread_limit
 from loralab.model.interface import ClassifierModel
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder, write_errors
+from loralab.storage.files import atomic_folder, size_mb, write_errors
 from loralab.training.callbacks import Listener
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.head_init import initialize_head
 from loralab.training.optimizers import build_optimizer
-from loralab.training.process import explain_out_of_memory, restored_globals
+from loralab.training.process import (
+    explain_out_of_memory,
+    peak_gpu_mb,
+    peak_process_mb,
+    process_mb,
+    reset_peak_memory,
+    restored_globals,
+)
 from loralab.training.scoring import last_linear
 from loralab.training.setup import RunComponents, RunPlan, build_run, data_summary
 from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
@@ -39,6 +46,12 @@ class RunSummary:
     Both are those of the saved model, as `predict` and `evaluate` load it.
     temperature: fitted on the validation rows; calibrated: the test rows' loss, ece and brier with it. Both None without
     validation rows. seconds: from reading the data to the test scores.
+
+    timing, in seconds: preparation (reading, tokenizing, loading, caching), cache (the part of it that fills the feature cache),
+    training (the steps), step (their median), evaluation (on validation rows, with checkpoints) and test (of the saved model).
+    Compare costs by training: the first of several runs fills the caches that the others use.
+    memory, in MB of 10⁶ bytes: start (the process before the run), process and gpu (their peaks until the last step), gradients,
+    optimizer (its state), checkpoint and model (files on disk). A value that was not measured is None.
     """
 
     name: str
@@ -54,6 +67,8 @@ class RunSummary:
     stopped_early: bool
     seconds: float
     samples_per_second: float
+    timing: Mapping[str, float | None]
+    memory: Mapping[str, float | None]
 
 
 def run_training(  # noqa: PLR0913 - public: everything about a run that is not a setting
@@ -85,7 +100,10 @@ def run_training(  # noqa: PLR0913 - public: everything about a run that is not 
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """A run before its first step, with an open folder. started: time.perf_counter() when the run began."""
+    """A run before its first step, with an open folder.
+
+    started: time.perf_counter() when the run began; preparation, cache: seconds as in `RunSummary.timing`; start_mb: memory then.
+    """
 
     config: Config
     components: RunComponents
@@ -94,6 +112,9 @@ class TrainingSession:
     trainer: Trainer
     distributed: Distributed
     started: float
+    preparation: float
+    cache: float
+    start_mb: float
 
 
 def start_session(
@@ -106,7 +127,8 @@ def start_session(
     distributed: Distributed = ALONE,
 ) -> TrainingSession:
     """Do everything before the first step. Arguments as in `run_training`."""
-    started = time.perf_counter()
+    started, start_mb = time.perf_counter(), process_mb()
+    reset_peak_memory()
     distributed.run_on_main(run_folder.check_available, target, overwrite, resume)
     components = distributed.run_everywhere(build_run, config, target, distributed)
     plan, model, manifest = components.plan, components.model, components.manifest
@@ -116,7 +138,9 @@ def start_session(
     folder = distributed.run_on_main(open_folder, config, components, overwrite, resume)
     checkpoint = distributed.run_on_main(Checkpoint.load_if_any, folder.checkpoint)
     distributed.run_on_main(folder.rewind_log, checkpoint.step if checkpoint else 0)
+    caching = time.perf_counter()
     encoded = distributed.main_first(add_hidden_states, components, listeners if distributed.is_main else ())
+    cache = time.perf_counter() - caching
     start_head(config, model, encoded["train"], components.descriptions)
     trainer = Trainer(
         model,
@@ -129,18 +153,20 @@ def start_session(
     )
     if checkpoint is not None:
         trainer.restore(checkpoint)
-    return TrainingSession(config, components, folder, encoded, trainer, distributed, started)
+    preparation = time.perf_counter() - started
+    return TrainingSession(config, components, folder, encoded, trainer, distributed, started, preparation, cache, start_mb)
 
 
 def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
     """Do everything after the last step: save the model, score the saved model, complete the folder."""
     config, components, folder, distributed = session.config, session.components, session.folder, session.distributed
+    ended, peaks = time.perf_counter(), {"process": peak_process_mb(), "gpu": peak_gpu_mb(components.model.device)}
     if distributed.is_main:
         save_model(folder, components, result.temperature or 1.0)
     stop_if_interrupted(result, folder.folder)
     session.trainer.release()
     result, logits = distributed.run_on_main(score_saved_model, session, result)
-    summary = summarize(config, components, result, logits, time.perf_counter() - session.started)
+    summary = summarize(session, result, logits, ended, peaks)
     if distributed.is_main:
         folder.write_predictions(*prediction_rows(components.plan.splits.test, logits, result.temperature or 1.0))
         folder.write_scores({**asdict(summary), "folder": str(folder.folder), "fingerprint": config.fingerprint()})
@@ -221,9 +247,11 @@ def stop_if_interrupted(result: FitResult, folder: Path) -> None:
         )
 
 
-def summarize(config: Config, components: RunComponents, result: FitResult, logits: metrics.Logits, seconds: float) -> RunSummary:
-    """Score the test rows and collect the outcome."""
-    plan, classes = components.plan, components.manifest.classes
+def summarize(
+    session: TrainingSession, result: FitResult, logits: metrics.Logits, ended: float, peaks: Mapping[str, float | None]
+) -> RunSummary:
+    """Score the test rows and collect the outcome. ended: time.perf_counter() after the last step; peaks: of memory until then."""
+    config, plan, classes = session.config, session.components.plan, session.components.manifest.classes
     labels = plan.splits.test.require_labels()
     return RunSummary(
         name=plan.folder.name,
@@ -237,8 +265,24 @@ def summarize(config: Config, components: RunComponents, result: FitResult, logi
         steps=result.steps,
         best_step=result.best_step,
         stopped_early=result.stopped_early,
-        seconds=seconds,
+        seconds=time.perf_counter() - session.started,
         samples_per_second=result.samples_per_second,
+        timing={
+            "preparation": session.preparation,
+            "cache": session.cache,
+            "training": result.train_seconds,
+            "step": result.step_seconds,
+            "evaluation": result.evaluation_seconds,
+            "test": time.perf_counter() - ended,
+        },
+        memory={
+            "start": session.start_mb,
+            **peaks,
+            "gradients": result.gradient_mb,
+            "optimizer": result.optimizer_mb,
+            "checkpoint": size_mb(session.folder.checkpoint),
+            "model": size_mb(session.folder.model),
+        },
     )
 
 

@@ -34,7 +34,7 @@ class TrainingView(ProgressView):
         bar = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
         super().__init__(*bar, TextColumn("{task.fields[note]}  left"), TimeRemainingColumn(), terminal_only=True)
         self.config = config
-        self.tracked = (config.train.monitor,)
+        self.tracked: tuple[str, ...] = (config.train.monitor,)
         """The scores of an evaluation's line besides loss and accuracy."""
         self.cache_task = self.progress.add_task("feature cache, tokens", total=None, note="", visible=False)
         self.task = self.progress.add_task("training", total=None, note="", visible=False)

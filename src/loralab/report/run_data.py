@@ -58,7 +58,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class CompletedRun:
-    """The contents of scores.json. calibrated: test scores with the temperature; counts: parameters."""
+    """The contents of scores.json. calibrated: test scores with the temperature; counts: parameters.
+
+    timing: seconds by phase; memory: MB of 10⁶ bytes by what takes them (`loralab.pipeline.RunSummary`); empty if not recorded.
+    """
 
     scores: Mapping[str, float]
     validation: Mapping[str, float]
@@ -70,6 +73,8 @@ class CompletedRun:
     stopped_early: bool
     seconds: float
     samples_per_second: float
+    timing: Mapping[str, float | None]
+    memory: Mapping[str, float | None]
 
     def facts(self) -> dict[str, float]:
         """Return parameter counts, steps, seconds and throughput."""
@@ -220,7 +225,7 @@ def parse_events(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[Step, ...],
 def parse_result(scores: Mapping[str, Any]) -> CompletedRun:
     """Parse the contents of scores.json. Raises KeyError for a missing required key."""
     required = ("scores", "steps", "best_step", "stopped_early", "seconds", "samples_per_second")
-    optional: dict[str, Any] = {key: scores.get(key) or {} for key in ("validation", "calibrated", "counts")}
+    optional: dict[str, Any] = {key: scores.get(key) or {} for key in ("validation", "calibrated", "counts", "timing", "memory")}
     return CompletedRun(**{key: scores[key] for key in required}, **optional, temperature=scores.get("temperature"))
 
 
