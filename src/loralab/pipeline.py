@@ -23,7 +23,7 @@ from loralab.storage import run_folder
 from loralab.storage.files import atomic_folder, size_mb, write_errors
 from loralab.training.callbacks import Listener
 from loralab.training.checkpoint import Checkpoint
-from loralab.training.distributed import ALONE, Distributed
+from loralab.training.distributed import ALONE, Distributed, available_cores
 from loralab.training.head_init import initialize_head
 from loralab.training.optimizers import build_optimizer
 from loralab.training.process import (
@@ -176,11 +176,14 @@ def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
 def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitResult, metrics.Logits]:
     """Score the saved model. Return the result with its validation scores and temperature, and its logits of the test rows.
 
-    Writes the temperature, fitted on the validation rows, into the model's folder.
+    Writes the temperature, fitted on the validation rows, into the model's folder. The main process alone computes, on the cores of
+    the others too, so that the scores are those of `evaluate`.
     """
     config, components, folder = session.config, session.components, session.folder
     parts = {name: session.encoded[name] for name in ("validation", "test") if name in session.encoded}
-    logits = saved_logits(folder.model, components.model, parts, config.train.device)
+    threads = None if session.distributed.size == 1 or config.train.threads else available_cores()
+    with thread_limit(threads):
+        logits = saved_logits(folder.model, components.model, parts, config.train.device)
     labels = parts["validation"].labels if "validation" in logits else None
     if labels is None:
         return result, logits["test"]
