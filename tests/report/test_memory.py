@@ -19,7 +19,9 @@ def test_full_fine_tuning_is_computed_from_base_and_head(tmp_path: Path) -> None
     assert rows["trainable parameters"] == MemoryRow("trainable parameters", "100", "1,040")
     assert rows["gradients"] == MemoryRow("gradients", "0.0004 MB", format_mb(1040 * 4 / 1e6))
     assert rows["optimizer state (adamw)"] == MemoryRow("optimizer state (adamw)", "0.0008 MB", format_mb(1040 * 8 / 1e6))
-    assert rows["saved model on disk"] == MemoryRow("saved model on disk", "0.5 MB", format_mb(1040 * 4 / 1e6))
+    assert rows["saved model on disk, without its base"] == MemoryRow(
+        "saved model on disk, without its base", "0.5 MB", format_mb(1040 * 4 / 1e6)
+    )
     assert rows["process, peak in training"] == MemoryRow("process, peak in training", "900 MB", None)
     assert not any(name.startswith("GPU") for name in rows)  # it was not measured
 

@@ -41,7 +41,7 @@ def memory_rows(run: RunData) -> list[MemoryRow]:
     names = {
         "gradients": "gradients",
         "optimizer": f"optimizer state ({run.config.train.optimizer})",
-        "model": "saved model on disk",
+        "model": "saved model on disk" if run.config.tuning == "full" else "saved model on disk, without its base",
         "checkpoint": "checkpoint of training on disk",
         "start": "process before the run",
         "process": "process, peak in training",
