@@ -28,6 +28,7 @@ from loralab.metrics import (
     softmax,
     table,
     temperature_remark,
+    tracked_scores,
 )
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
@@ -56,6 +57,8 @@ def test_scores_are_scikit_learns(n: int, classes: int, seed: int) -> None:
     assert found["macro_f1_all"] == pytest.approx(f1_score(labels, predicted, labels=numbers, average="macro", zero_division=0))
     if len(present) == classes:
         assert found["macro_f1"] == found["macro_f1_all"]
+    by_class = f1_score(labels, predicted, labels=present, average=None, zero_division=0)
+    assert found["balance"] == pytest.approx(by_class.min() / by_class.max() if by_class.any() else 1.0)
     matrix = confusion_matrix(labels, predicted, labels=numbers)
     for kind, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         expected = score(labels, predicted, labels=numbers, average=None, zero_division=0)
@@ -67,7 +70,7 @@ def test_scores_are_scikit_learns(n: int, classes: int, seed: int) -> None:
     assert found["kappa"] == pytest.approx(cohen_kappa_score(labels, predicted, labels=numbers) if n > 1 else 0.0)
     hot = np.eye(classes)[labels]
     assert found["brier"] == pytest.approx(((probabilities - hot) ** 2).sum(axis=1).mean())
-    assert len(found) == 8 + 3 * len(present) + 2 * classes
+    assert len(found) == 9 + 3 * len(present) + 2 * classes
     assert all(type(value) is float for value in found.values())
 
 
@@ -90,7 +93,7 @@ def test_the_loss_is_finite_where_the_logits_are_extreme() -> None:
 @pytest.mark.parametrize("name", ["balance:Business/Sci/Tech", "balance:Sci-Tech/Business", "balance:business-sci-tech"])
 def test_balance_is_the_smaller_f1_over_the_larger(name: str) -> None:
     logits, labels = guesses(300, 4, 0)
-    found = scores(logits, labels, CLASSES, monitor=name)
+    found = scores(logits, labels, CLASSES, names=[name])
     low, high = sorted((found["f1:Business"], found["f1:Sci/Tech"]))
     assert 0 < low < high
     assert found[name] == pytest.approx(low / high)
@@ -99,7 +102,7 @@ def test_balance_is_the_smaller_f1_over_the_larger(name: str) -> None:
 
 @pytest.mark.parametrize(("first", "second", "expected"), [(0.8, 0.4, 0.5), (0.4, 0.8, 0.5), (0.0, 0.5, 0.0), (0.0, 0.0, 1.0)])
 def test_balance_by_hand(first: float, second: float, expected: float) -> None:
-    assert balance({"f1:a": first, "f1:b": second}, "a", "b") == expected
+    assert balance({"f1:a": first, "f1:b": second}, ("a", "b")) == expected
 
 
 @pytest.mark.parametrize("classes", [CLASSES, ("a-b", "c", "d/e-f", "g h"), ("1", "2"), ("no", "Läden", "f1:x", "loss")])
@@ -107,9 +110,9 @@ def test_every_score_and_every_pair_may_be_named(classes: tuple[str, ...]) -> No
     logits, labels = guesses(50, len(classes), 0)
     pairs = [f"balance:{a}/{b}" for a in classes for b in classes if a != b]
     kinds = [f"{kind}:{name}" for kind in ("precision", "recall", "f1") for name in classes]
-    for name in ("loss", "accuracy", "macro_f1", "macro_f1_all", *kinds, *pairs):
+    for name in ("loss", "accuracy", "macro_f1", "macro_f1_all", "balance", *kinds, *pairs):
         check_monitor(name, classes)
-        assert name in scores(logits, labels, classes, monitor=name)
+        assert name in scores(logits, labels, classes, names=[name])
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,26 @@ def test_a_score_of_a_class_without_validation_rows_is_not_monitored(name: str, 
     check_monitor(name, CLASSES)
 
 
+@pytest.mark.parametrize(
+    ("track", "names"),
+    [
+        (["f1:Business,balance,macro_f1"], ("loss", "f1:Business", "balance", "macro_f1")),
+        (["f1:Arts, Culture,accuracy"], ("loss", "f1:Arts, Culture", "accuracy")),
+        (["f1:Arts", " f1:Arts, Culture ", "f1:Arts"], ("loss", "f1:Arts", "f1:Arts, Culture")),
+        (["balance:Arts, Culture/Business, loss,", "f1:a:b,c"], ("loss", "balance:Arts, Culture/Business", "f1:a:b,c")),
+        (["f1:Culture,accuracy"], ("loss", "f1:Culture", "accuracy")),
+        ([], ("loss",)),
+    ],
+)
+def test_tracked_names_are_split_at_the_commas_between_them(track: list[str], names: tuple[str, ...]) -> None:
+    assert tracked_scores("loss", track, ("Arts", "Arts, Culture", "Business", "a:b,c")) == names
+
+
+def test_a_wrong_name_to_track_is_refused_under_its_setting() -> None:
+    with pytest.raises(LoralabError, match=r"train\.track: there is no score 'f1:Wrold'; did you mean 'f1:World'"):
+        check_monitor("f1:Wrold", CLASSES, setting="train.track")
+
+
 def test_the_table_has_a_row_for_each_class_in_order() -> None:
     logits, labels = guesses(100, 4, 0)
     found = scores(logits, labels, CLASSES)
@@ -198,7 +221,7 @@ def test_the_table_has_a_row_for_each_class_in_order() -> None:
 )
 def test_classes_without_rows_are_left_out_of_macro_f1_and_named(labels: list[int], remark: str) -> None:
     logits = np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
-    found = scores(logits, np.array(labels), CLASSES, monitor="balance:World/Sports")
+    found = scores(logits, np.array(labels), CLASSES, names=["balance:World/Sports"])
     present = [name for name in CLASSES if found[f"true:{name}"]]
     assert found["macro_f1"] == pytest.approx(np.mean([found[f"f1:{name}"] for name in present]))
     assert found["macro_f1_all"] == pytest.approx(sum(found[f"f1:{name}"] for name in present) / 4)

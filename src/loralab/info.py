@@ -11,28 +11,35 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from loralab.config import Config, load_config
+from loralab.config import Config, ModelConfig, load_config
 from loralab.config.loading import NAMED_SOURCES
 from loralab.data.folders import AG_NEWS_CLASSES
 from loralab.data.sources import load_source
 from loralab.errors import LoralabError
 from loralab.model.architectures import Dimensions, Sizes, family, is_native, parse_layers, resolve_targets
 from loralab.model.checkpoints import base_dimensions, choose_head
+from loralab.model.manifest import MANIFEST, read_manifest
 from loralab.model.parameter_counts import BudgetOption, ParameterCounts, count_from_shapes, solve_budget
 from loralab.storage import run_folder
+from loralab.storage.files import read_json_object
 
 
 def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Return base, LoRA settings and parameter counts of a run folder or a recipe, and the test scores of a complete run.
+    """Return base, LoRA settings and parameter counts of a run folder, a saved model, a model soup or a recipe.
 
-    Counting needs no weights. Raises LoralabError for `overrides` of a run.
+    A complete run adds its result and test scores, a soup its members. Counting needs no weights. Raises LoralabError for
+    `overrides` of a run or a saved model.
     """
     folder = Path(target)
-    if not (folder / run_folder.CONFIG).is_file():
+    saved = (folder / MANIFEST).is_file()
+    if not saved and not (folder / run_folder.CONFIG).is_file():
         config = load_config(target, overrides)
         return _configuration(config, class_count(config))
     if overrides:
-        raise LoralabError(f"{target} is a run, and its settings are fixed: describe a recipe with {overrides[0]}")
+        kind = "model" if saved else "run"
+        raise LoralabError(f"{target} is a {kind}, and its settings are fixed: describe a recipe with {overrides[0]}")
+    if saved:
+        return {"model": target, **_saved_model(folder)}
     config = run_folder.read_config(folder)
     has_environment = (folder / run_folder.ENVIRONMENT).is_file()
     classes = len(run_folder.read_environment(folder).get("classes", ())) if has_environment else class_count(config)
@@ -41,6 +48,10 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         scores = run_folder.read_scores(folder)
         try:
             facts["result"] = {key: scores[key] for key in ("steps", "best_step", "stopped_early", "seconds", "samples_per_second")}
+            for name in ("timing", "memory"):  # in seconds, and in MB
+                facts[f"{name} ({'s' if name == 'timing' else 'MB'})"] = {
+                    k: v for k, v in scores.get(name, {}).items() if v is not None
+                }
             facts["test scores"] = {name: value for name, value in scores["scores"].items() if ":" not in name}
         except (KeyError, AttributeError) as error:
             raise LoralabError(f"{folder / run_folder.SCORES} is damaged ({error!r})") from error
@@ -132,6 +143,32 @@ def _configuration(config: Config, classes: int) -> dict[str, Any]:
     if config.lora.max_trainable is not None:
         left = config.lora.max_trainable - counts.trainable
         facts["parameters"]["budget"] = f"{config.lora.max_trainable:,} ({f'{left:,} left' if left >= 0 else f'{-left:,} OVER'})"
+    return facts
+
+
+def _saved_model(folder: Path) -> dict[str, Any]:
+    """Return the facts of a saved model from its manifest, and of a soup from its members."""
+    manifest = read_manifest(folder)
+    model = ModelConfig(base=manifest.base, head="linear" if manifest.head == "linear" else "default", quantize=manifest.quantize)
+    if isinstance(manifest.dims, Dimensions) and manifest.native:
+        shape: dict[str, Any] = {"head": manifest.head, "tuning": manifest.tuning, "lora": manifest.lora}
+        counts = count_from_shapes(manifest.dims, len(manifest.classes), **shape)
+    else:
+        from loralab.model.build import count_hf_model
+
+        methods: dict[str, Any] = {"tuning": manifest.tuning, "lora": manifest.lora}
+        counts, _ = count_hf_model(manifest.base, manifest.dims, len(manifest.classes), model, **methods)
+    facts: dict[str, Any] = {
+        "base": f"{manifest.base} ({manifest.dims.model_type}, {manifest.dims.layers} layers, width {manifest.dims.width})",
+        "classes": ", ".join(manifest.classes),
+        "tuning": manifest.tuning,
+    }
+    if manifest.tuning == "lora":
+        facts["lora"] = manifest.lora.model_dump(mode="json", include={"rank", "alpha", "targets", "layers", "variant"})
+    facts["parameters"] = {"base": counts.base, "adapter": counts.adapter, "head": counts.head, "total": counts.total}
+    if (folder / run_folder.SOUP).is_file():
+        soup = read_json_object(folder / run_folder.SOUP, "make the soup again with --overwrite")
+        facts["soup"] = {key: soup.get(key) for key in ("members", "accuracies", "accuracy", "test_rows", "parameters", "budget")}
     return facts
 
 

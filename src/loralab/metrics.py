@@ -15,20 +15,21 @@ Logits = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 
-_OVERALL = ("loss", "accuracy", "macro_f1", "macro_f1_all", "mcc", "kappa", "ece", "brier")
+_OVERALL = ("loss", "accuracy", "macro_f1", "macro_f1_all", "balance", "mcc", "kappa", "ece", "brier")
 _PER_CLASS = ("precision", "recall", "f1")
 CALIBRATION_BINS = 15
 MAX_LISTED = 8
 
 
-def scores(logits: Logits, labels: Labels, classes: Sequence[str], monitor: str = "loss") -> dict[str, float]:
-    """Return all scores by name: loss, ece, brier, accuracy, macro_f1, macro_f1_all, mcc, kappa, and per class precision:, recall:,
-    f1:, true:, predicted:.
+def scores(logits: Logits, labels: Labels, classes: Sequence[str], names: Sequence[str] = ()) -> dict[str, float]:
+    """Return all scores by name: loss, ece, brier, accuracy, macro_f1, macro_f1_all, balance, mcc, kappa, and per class precision:,
+    recall:, f1:, true:, predicted:.
 
     logits: (n, classes); labels: (n,). `loss` is the mean cross entropy, whatever loss was trained; mcc is Matthews' correlation,
     kappa Cohen's. The precision of a class without predictions is 0. A class without rows has no precision:, recall: and f1:.
     macro_f1 is the mean F1 of the classes that have rows; macro_f1_all counts a class without rows as 0, as scikit-learn does if
-    all classes are its `labels`. monitor: a `balance:A/B` to add, if both classes have rows.
+    all classes are its `labels`. balance is the category balance: the lowest F1 of a class that has rows over the highest,
+    min(f1) / max(f1). names: of which each `balance:A/B` is added, the same ratio of two classes, if both have rows.
     """
     # imported here: it takes a second, which `loralab recipes` does not need
     from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
@@ -50,9 +51,11 @@ def scores(logits: Logits, labels: Labels, classes: Sequence[str], monitor: str 
         if present[i]:
             result |= {f"precision:{name}": float(precision[i]), f"recall:{name}": float(recall[i]), f"f1:{name}": float(f1[i])}
         result |= {f"true:{name}": float(true[i]), f"predicted:{name}": float((predicted == i).sum())}
-    pair = balance_pair(monitor, classes)
-    if pair and all(f"f1:{name}" in result for name in pair):
-        result[monitor] = balance(result, *pair)
+    result["balance"] = balance(result, [name for i, name in enumerate(classes) if present[i]])
+    for name in names:
+        pair = balance_pair(name, classes)
+        if pair and all(f"f1:{member}" in result for member in pair):
+            result[name] = balance(result, pair)
     return result
 
 
@@ -182,10 +185,13 @@ def temperature_remark(temperature: float, rows: int) -> str:
     return f"Probabilities use temperature {temperature:.3f}, fitted on {rows:,} validation rows; predictions are unchanged."
 
 
-def balance(scores: Mapping[str, float], first: str, second: str) -> float:
-    """Return the smaller F1 of two classes over the larger: 1 is balanced. It is also 1 if both are 0."""
-    low, high = sorted((scores[f"f1:{first}"], scores[f"f1:{second}"]))
-    return low / high if high else 1.0
+def balance(scores: Mapping[str, float], classes: Sequence[str]) -> float:
+    """Return the category balance of some classes: their lowest F1 over their highest, min(f1) / max(f1), from 0 to 1.
+
+    1 is balanced: the model classifies all of them equally well, or equally badly. It is also 1 if every F1 is 0.
+    """
+    values = [scores[f"f1:{name}"] for name in classes]
+    return min(values) / max(values) if any(values) else 1.0
 
 
 def balance_pair(name: str, classes: Sequence[str]) -> tuple[str, str] | None:
@@ -196,25 +202,53 @@ def balance_pair(name: str, classes: Sequence[str]) -> tuple[str, str] | None:
     return next(((a, b) for a in classes for b in classes if a != b and _plain(rest) == _plain(f"{a}/{b}")), None)
 
 
-def check_monitor(name: str, classes: Sequence[str], counts: Mapping[str, int] | None = None) -> None:
-    """Raise LoralabError if `train.monitor` is not a score, with the valid names, or is one of a class without validation rows.
+def check_monitor(
+    name: str, classes: Sequence[str], counts: Mapping[str, int] | None = None, setting: str = "train.monitor"
+) -> None:
+    """Raise LoralabError if a `setting` is not a score, with the valid names, or is one of a class without validation rows.
 
     counts: the number of validation rows by class, if known.
     """
-    valid = [*_OVERALL, *(f"{kind}:{c}" for kind in _PER_CLASS for c in classes)]
+    valid = _valid_scores(classes)
     pair = balance_pair(name, classes)
     if name in valid or pair:
         needed = pair or [c for c in classes for kind in _PER_CLASS if name == f"{kind}:{c}"]
         if counts is not None and (absent := [c for c in needed if not counts.get(c)]):
             raise LoralabError(
-                f"train.monitor={name}: no validation row is {' or '.join(absent)}, so this score is undefined: "
-                "write train.monitor=macro_f1, or give validation rows of it in a file with data.validation=FILE"
+                f"{setting}={name}: no validation row is {' or '.join(absent)}, so this score is undefined: "
+                f"write {setting}=macro_f1, or give validation rows of it in a file with data.validation=FILE"
             )
         return
     listed = ", ".join((*_OVERALL, *(f"{kind}:NAME" for kind in _PER_CLASS), "balance:NAME/NAME"))
     raise LoralabError(
-        f"train.monitor: there is no score {name!r}{suggest(name, valid)}; valid: {listed} with NAME of {', '.join(classes)}"
+        f"{setting}: there is no score {name!r}{suggest(name, valid)}; valid: {listed} with NAME of {', '.join(classes)}"
     )
+
+
+def tracked_scores(monitor: str, track: Sequence[str], classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the monitored score and those of `train.track`, once each.
+
+    A text of `track` may hold several names with commas between them; a class name may contain commas too. A name that is no score
+    stays as it is, for `check_monitor` to refuse.
+    """
+    return tuple(dict.fromkeys((monitor, *(name for text in track for name in _split_names(text, classes)))))
+
+
+def _split_names(text: str, classes: Sequence[str]) -> list[str]:
+    """Split `text` at commas into names, each as long as it can be."""
+    parts, names = text.split(","), []
+    valid = {*_valid_scores(classes)}
+    while parts:
+        ends = range(len(parts), 0, -1)
+        joined = {end: ",".join(parts[:end]).strip() for end in ends}
+        end = next((end for end in ends if joined[end] in valid or balance_pair(joined[end], classes)), 1)
+        names += [joined[end]] if joined[end] else []
+        del parts[:end]
+    return names
+
+
+def _valid_scores(classes: Sequence[str]) -> list[str]:
+    return [*_OVERALL, *(f"{kind}:{name}" for kind in _PER_CLASS for name in classes)]
 
 
 def table(scores: Mapping[str, float], classes: Sequence[str]) -> list[dict[str, Any]]:
@@ -224,5 +258,5 @@ def table(scores: Mapping[str, float], classes: Sequence[str]) -> list[dict[str,
 
 
 def _plain(name: str) -> str:
-    """In `monitor`, `Sci-Tech` and `Sci/Tech` are the same name, as in the published reports."""
+    """In `balance:A/B`, `Sci-Tech` and `Sci/Tech` are the same name, as in the published reports."""
     return name.replace("/", "-").casefold()

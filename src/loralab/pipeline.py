@@ -8,23 +8,33 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from loralab import metrics
 from loralab.config import Config
 from loralab.data.types import Encoded, Examples
 from loralab.errors import Interrupted
+from loralab.inference.saved_scores import saved_logits
 from loralab.model.bundle import save_bundle
 from loralab.model.device import thread_limit
 from loralab.model.interface import ClassifierModel
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder
+from loralab.storage.files import atomic_folder, size_mb, write_errors
 from loralab.training.callbacks import Listener
 from loralab.training.checkpoint import Checkpoint
-from loralab.training.distributed import ALONE, Distributed
+from loralab.training.distributed import ALONE, Distributed, available_cores
 from loralab.training.head_init import initialize_head
 from loralab.training.optimizers import build_optimizer
-from loralab.training.process import explain_out_of_memory, restored_globals
-from loralab.training.scoring import distributed_logits, last_linear
+from loralab.training.process import (
+    explain_out_of_memory,
+    peak_gpu_mb,
+    peak_process_mb,
+    process_mb,
+    reset_peak_memory,
+    restored_globals,
+)
+from loralab.training.scoring import last_linear
 from loralab.training.setup import RunComponents, RunPlan, build_run, data_summary
 from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
 
@@ -33,8 +43,15 @@ from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, T
 class RunSummary:
     """The outcome of a run. `scores` are on the test rows, `validation` on the rows that chose the weights.
 
+    Both are those of the saved model, as `predict` and `evaluate` load it.
     temperature: fitted on the validation rows; calibrated: the test rows' loss, ece and brier with it. Both None without
     validation rows. seconds: from reading the data to the test scores.
+
+    timing, in seconds: preparation (reading, tokenizing, loading, caching), cache (the part of it that fills the feature cache),
+    training (the steps), step (their median), evaluation (on validation rows, with checkpoints) and test (of the saved model).
+    Compare costs by training: the first of several runs fills the caches that the others use.
+    memory, in MB of 10⁶ bytes: start (the process before the run), process and gpu (their peaks until the last step), gradients,
+    optimizer (its state), checkpoint and model (files on disk). A value that was not measured is None.
     """
 
     name: str
@@ -50,6 +67,8 @@ class RunSummary:
     stopped_early: bool
     seconds: float
     samples_per_second: float
+    timing: Mapping[str, float | None]
+    memory: Mapping[str, float | None]
 
 
 def run_training(  # noqa: PLR0913 - public: everything about a run that is not a setting
@@ -81,7 +100,10 @@ def run_training(  # noqa: PLR0913 - public: everything about a run that is not 
 
 @dataclass(frozen=True)
 class TrainingSession:
-    """A run before its first step, with an open folder. started: time.perf_counter() when the run began."""
+    """A run before its first step, with an open folder.
+
+    started: time.perf_counter() when the run began; preparation, cache: seconds as in `RunSummary.timing`; start_mb: memory then.
+    """
 
     config: Config
     components: RunComponents
@@ -90,6 +112,9 @@ class TrainingSession:
     trainer: Trainer
     distributed: Distributed
     started: float
+    preparation: float
+    cache: float
+    start_mb: float
 
 
 def start_session(
@@ -102,7 +127,8 @@ def start_session(
     distributed: Distributed = ALONE,
 ) -> TrainingSession:
     """Do everything before the first step. Arguments as in `run_training`."""
-    started = time.perf_counter()
+    started, start_mb = time.perf_counter(), process_mb()
+    reset_peak_memory()
     distributed.run_on_main(run_folder.check_available, target, overwrite, resume)
     components = distributed.run_everywhere(build_run, config, target, distributed)
     plan, model, manifest = components.plan, components.model, components.manifest
@@ -112,34 +138,60 @@ def start_session(
     folder = distributed.run_on_main(open_folder, config, components, overwrite, resume)
     checkpoint = distributed.run_on_main(Checkpoint.load_if_any, folder.checkpoint)
     distributed.run_on_main(folder.rewind_log, checkpoint.step if checkpoint else 0)
+    caching = time.perf_counter()
     encoded = distributed.main_first(add_hidden_states, components, listeners if distributed.is_main else ())
+    cache = time.perf_counter() - caching
     start_head(config, model, encoded["train"], components.descriptions)
     trainer = Trainer(
         model,
         build_optimizer(model, config.train, loraplus_lr_ratio(config)),
         TrainingData(encoded["train"], encoded.get("validation"), config.seed_for("shuffle")),
-        Objective(components.loss, partial(metrics.scores, classes=manifest.classes, monitor=config.train.monitor)),
+        Objective(components.loss, partial(metrics.scores, classes=manifest.classes, names=tracked(config, manifest.classes))),
         config.train,
         Callbacks((folder.log, *listeners), folder.save_checkpoint),
         distributed,
     )
     if checkpoint is not None:
         trainer.restore(checkpoint)
-    return TrainingSession(config, components, folder, encoded, trainer, distributed, started)
+    preparation = time.perf_counter() - started
+    return TrainingSession(config, components, folder, encoded, trainer, distributed, started, preparation, cache, start_mb)
 
 
 def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
-    """Do everything after the last step: save the model, test it, complete the folder."""
-    config, components, folder = session.config, session.components, session.folder
-    if session.distributed.is_main:
+    """Do everything after the last step: save the model, score the saved model, complete the folder."""
+    config, components, folder, distributed = session.config, session.components, session.folder, session.distributed
+    ended, peaks = time.perf_counter(), {"process": peak_process_mb(), "gpu": peak_gpu_mb(components.model.device)}
+    if distributed.is_main:
         save_model(folder, components, result.temperature or 1.0)
     stop_if_interrupted(result, folder.folder)
-    logits = distributed_logits(session.distributed, components.model, session.encoded["test"])
-    summary = summarize(config, components, result, logits, time.perf_counter() - session.started)
-    if session.distributed.is_main:
+    session.trainer.release()
+    result, logits = distributed.run_on_main(score_saved_model, session, result)
+    summary = summarize(session, result, logits, ended, peaks)
+    if distributed.is_main:
         folder.write_predictions(*prediction_rows(components.plan.splits.test, logits, result.temperature or 1.0))
         folder.write_scores({**asdict(summary), "folder": str(folder.folder), "fingerprint": config.fingerprint()})
     return summary
+
+
+def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitResult, metrics.Logits]:
+    """Score the saved model. Return the result with its validation scores and temperature, and its logits of the test rows.
+
+    Writes the temperature, fitted on the validation rows, into the model's folder. The main process alone computes, on the cores of
+    the others too, so that the scores are those of `evaluate`.
+    """
+    config, components, folder = session.config, session.components, session.folder
+    parts = {name: session.encoded[name] for name in ("validation", "test") if name in session.encoded}
+    threads = None if session.distributed.size == 1 or config.train.threads else available_cores()
+    with thread_limit(threads):
+        logits = saved_logits(folder.model, components.model, parts, config.train.device)
+    labels = parts["validation"].labels if "validation" in logits else None
+    if labels is None:
+        return result, logits["test"]
+    scores = metrics.scores(logits["validation"], labels, components.manifest.classes, tracked(config, components.manifest.classes))
+    temperature = metrics.fit_temperature(logits["validation"], labels)
+    with write_errors(folder.model):
+        replace(components.manifest, temperature=temperature).write(folder.model)
+    return replace(result, scores=scores, temperature=temperature), logits["test"]
 
 
 def open_folder(config: Config, components: RunComponents, overwrite: bool, resume: bool) -> run_folder.RunFolder:
@@ -158,9 +210,10 @@ def open_folder(config: Config, components: RunComponents, overwrite: bool, resu
 
 
 def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:
-    """Return the rows of every split, with cached hidden states if the plan has a feature cache."""
-    cache = components.plan.cache
-    return {name: cache.add_hidden_states(components.model, rows, listeners) for name, rows in components.encoded.items()}
+    """Return the rows of every split, those in the plan's feature cache with their hidden states."""
+    plan, encoded = components.plan, components.encoded
+    cached = {name: plan.cache.add_hidden_states(components.model, encoded[name], listeners) for name in plan.cached_parts}
+    return {**encoded, **cached}
 
 
 def start_head(config: Config, model: ClassifierModel, train: Encoded, descriptions: Encoded | None) -> None:
@@ -168,6 +221,11 @@ def start_head(config: Config, model: ClassifierModel, train: Encoded, descripti
     probe = train if config.train.head_init in ("probe", "probe+descriptions") and config.train.epochs else None
     if probe is not None or descriptions is not None:
         initialize_head(model, last_linear(model.head), probe, descriptions)
+
+
+def tracked(config: Config, classes: Sequence[str]) -> tuple[str, ...]:
+    """Return the monitored score and those of `train.track`."""
+    return metrics.tracked_scores(config.train.monitor, config.train.track, classes)
 
 
 def loraplus_lr_ratio(config: Config) -> float:
@@ -192,14 +250,16 @@ def stop_if_interrupted(result: FitResult, folder: Path) -> None:
         )
 
 
-def summarize(config: Config, components: RunComponents, result: FitResult, logits: metrics.Logits, seconds: float) -> RunSummary:
-    """Score the test rows and collect the outcome."""
-    plan, classes = components.plan, components.manifest.classes
+def summarize(
+    session: TrainingSession, result: FitResult, logits: metrics.Logits, ended: float, peaks: Mapping[str, float | None]
+) -> RunSummary:
+    """Score the test rows and collect the outcome. ended: time.perf_counter() after the last step; peaks: of memory until then."""
+    config, plan, classes = session.config, session.components.plan, session.components.manifest.classes
     labels = plan.splits.test.require_labels()
     return RunSummary(
         name=plan.folder.name,
         folder=plan.folder,
-        scores=metrics.scores(logits, labels, classes, config.train.monitor),
+        scores=metrics.scores(logits, labels, classes, tracked(config, classes)),
         validation=result.scores,
         temperature=result.temperature,
         calibrated=metrics.probability_scores(logits, labels, result.temperature) if result.temperature else None,
@@ -208,15 +268,31 @@ def summarize(config: Config, components: RunComponents, result: FitResult, logi
         steps=result.steps,
         best_step=result.best_step,
         stopped_early=result.stopped_early,
-        seconds=seconds,
+        seconds=time.perf_counter() - session.started,
         samples_per_second=result.samples_per_second,
+        timing={
+            "preparation": session.preparation,
+            "cache": session.cache,
+            "training": result.train_seconds,
+            "step": result.step_seconds,
+            "evaluation": result.evaluation_seconds,
+            "test": time.perf_counter() - ended,
+        },
+        memory={
+            "start": session.start_mb,
+            **peaks,
+            "gradients": result.gradient_mb,
+            "optimizer": result.optimizer_mb,
+            "checkpoint": size_mb(session.folder.checkpoint),
+            "model": size_mb(session.folder.model),
+        },
     )
 
 
 def prediction_rows(test: Examples, logits: metrics.Logits, temperature: float) -> tuple[list[str], Iterator[list[object]]]:
     """Return the header and the lines of predictions.csv."""
     header = ["row", "true", "predicted", "confidence", *(f"logit:{name}" for name in test.classes), "text"]
-    probabilities = metrics.softmax(logits, temperature)
+    probabilities = metrics.softmax(logits, temperature).astype(np.float32)  # as `Predictions` has them
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     columns = zip(test.rows, test.require_labels(), predicted, confidence, logits, test.texts, strict=True)
     return header, (

@@ -713,7 +713,7 @@ def test_ctrl_c_after_training_keeps_the_model(
     def interrupted(*arguments: object, **named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("loralab.pipeline.distributed_logits", interrupted)  # while the test rows are scored
+    monkeypatch.setattr("loralab.pipeline.saved_logits", interrupted)  # while the test rows are scored
     answer = invoke("train", topics_csv, *settings, "train.max_steps=1", "--runs", tmp_path, "--name", "cut")
     assert answer.code == 1
     assert (tmp_path / "cut" / "model").is_dir()

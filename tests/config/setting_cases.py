@@ -73,6 +73,7 @@ OTHER: dict[str, str] = {
     "train.max_grad_norm": "0.5",
     "train.device": "cpu",
     "train.monitor": "macro_f1",
+    "train.track": "accuracy,f1:World",
     "train.patience": "3",
     "train.min_delta": "0.001",
     "train.precision": "fp32",

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny import make_checkpoint
 
 from loralab import Classifier, LoralabError, load_config, run_training
 from loralab.cli.main import app
 from loralab.inference.model_soup import make_soup
+from loralab.info import describe
 from loralab.model.bundle import load_bundle
 from loralab.model.manifest import read_manifest
 from loralab.storage.run_folder import read_test_texts
@@ -101,6 +103,46 @@ def test_a_lower_rank_is_the_nearest_one(members: list[Path], tmp_path: Path) ->
         assert thin.a.shape[0] == thin.b.shape[1] == 3
         missing = torch.linalg.svdvals(full.delta())[3:].square().sum().sqrt()
         torch.testing.assert_close(torch.linalg.norm(full.delta() - thin.delta()), missing, rtol=1e-3, atol=1e-6)
+
+
+def test_a_soup_over_the_runs_budget_is_noticed_and_a_fitting_rank_fits(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    """A rank of query and value costs 2 · (32 + 32) parameters in each of 3 layers; the head has 4 · 33."""
+    budget = 3 * 2 * 64 * 8 + 4 * 33
+    more = ("train.max_steps=1", "lora.rank=8", "lora.targets=query,value")
+    tight, loose = budget + 384, budget + 10_000
+    runs = [
+        train(tmp_path, topics_csv, tiny, f"s{limit}", f"seed={limit}", f"lora.max_trainable={limit}", *more)
+        for limit in (loose, tight)
+    ]
+    whole = make_soup(runs, tmp_path / "whole")
+    head = whole.parameters - 3 * 2 * 64 * 16
+    assert whole.parameters == sum(tensor.nelement() for tensor in load_file(whole.folder / "adapter_model.safetensors").values())
+    assert (whole.rank, whole.budget, whole.over_budget) == (16, tight, True)
+    assert (head, whole.fitting_rank) == (4 * 33, 9)
+    for words in (f"{whole.parameters:,} parameters", f"lora.max_trainable={tight:,}", f"--rank {whole.fitting_rank} fits"):
+        assert words in whole.remark()
+    small = make_soup(runs, tmp_path / "small", rank=whole.fitting_rank)
+    assert small.parameters <= tight < small.parameters + 384
+    assert not small.over_budget
+    assert small.remark() == ""
+
+
+def test_runs_without_a_budget_have_none_to_exceed(members: list[Path], tmp_path: Path) -> None:
+    soup = make_soup(members, tmp_path / "soup")
+    assert (soup.budget, soup.fitting_rank, soup.over_budget, soup.remark()) == (None, None, False, "")
+
+
+def test_a_soup_and_a_saved_model_can_be_described(members: list[Path], tmp_path: Path) -> None:
+    soup = make_soup(members, tmp_path / "soup")
+    facts = describe(str(soup.folder))
+    assert facts["parameters"]["adapter"] + facts["parameters"]["head"] == soup.parameters
+    assert facts["lora"]["rank"] == 10
+    assert facts["soup"]["members"] == [str(run) for run in members]
+    assert facts["soup"]["accuracy"] == soup.accuracy
+    run, model = (describe(str(path)) for path in (members[0], members[0] / "model"))
+    assert {key: run["parameters"][key] for key in ("base", "adapter", "head")}.items() <= model["parameters"].items()
+    with pytest.raises(LoralabError, match="is a model, and its settings are fixed"):
+        describe(str(soup.folder), ["seed=1"])
 
 
 def test_peft_opens_it(members: list[Path], tmp_path: Path, tiny: Path) -> None:

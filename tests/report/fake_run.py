@@ -55,6 +55,9 @@ def make_run(
     (folder / run_folder.LOG).write_text("".join(json.dumps(event) + "\n" for event in events), encoding="utf-8")
     _predictions(folder / run_folder.PREDICTIONS, logits, labels, classes, text)
     outcome = {"steps": 40, "best_step": 30, "stopped_early": False, "seconds": 12.5, "samples_per_second": 51.2}
+    timing = {"preparation": 2.0, "cache": 0.5, "training": 8.0, "step": 0.2, "evaluation": 1.5, "test": 1.0}
+    memory = {"start": 250.0, "process": 900.0, "gpu": None, "gradients": 0.0004, "optimizer": 0.0008, "checkpoint": 0.002}
+    outcome |= {"timing": timing, "memory": {**memory, "model": 0.5}}
     counts = {"base": 1000, "adapter": 60, "head": 40, "trainable": 100}
     fitted = {"temperature": TEMPERATURE, "calibrated": {key: scores[key] for key in ("loss", "ece", "brier")}}
     found = {"name": folder.name, "folder": str(folder), "scores": scores, "validation": scores, **fitted}

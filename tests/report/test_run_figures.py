@@ -17,7 +17,7 @@ from loralab.report.figures.style import save_png, to_svg
 from loralab.report.run_data import read_run
 from loralab.storage import run_folder
 
-NAMES = ("confusion", "f1_by_class", "radar", "reliability", "learning_curve", "loss", "accuracy", "all_metrics")
+NAMES = ("confusion", "f1_by_class", "radar", "reliability", "learning_curve", "loss", "accuracy", "f1_by_step", "all_metrics")
 
 
 def class_names(n: int) -> list[str]:
@@ -36,6 +36,29 @@ def test_no_text_leaves_the_canvas_or_covers_another(tmp_path: Path, monkeypatch
     assert [drawing.name for drawing in drawings] == [*(NAMES if complete else NAMES[4:])]
     for drawing in drawings:
         check_texts(drawing, monkeypatch)
+
+
+@pytest.mark.parametrize("track", ["none", "f1:World,balance,macro_f1,balance:Sports/Sci-Tech", "loss,mcc"])
+def test_monitored_and_tracked_scores_have_a_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, track: str) -> None:
+    run = read_run(make_run(tmp_path / "run", train__monitor="f1:Business", train__track=track))
+    (drawing,) = [drawing for drawing in draw_run_figures(run) if drawing.name == "tracked"]
+    panels = {axes.get_title("left"): axes for axes in drawing.figure.axes if axes.get_visible()}
+    assert next(iter(panels)) == "f1:Business (monitored)"
+    assert len(panels) == 1 + {"none": 0, "loss,mcc": 2}.get(track, 3)  # the run has not computed the balance of two classes
+    (curve, *_) = panels["f1:Business (monitored)"].get_lines()
+    assert [*curve.get_xdata()] == [10, 20, 30, 40]
+    assert [*curve.get_ydata()] == [row.scores["f1:Business"] for row in run.evaluations]
+    check_texts(drawing, monkeypatch)
+
+
+def test_of_many_classes_the_curves_of_the_weakest_are_shown(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", class_names(12), rows=240))
+    (drawing,) = [drawing for drawing in draw_run_figures(run) if drawing.name == "f1_by_step"]
+    curves = {line.get_label(): line for line in drawing.figure.axes[0].get_lines() if len(line.get_xdata()) == 4}
+    last = run.evaluations[-1].scores
+    weakest = sorted(run.classes, key=lambda name: last[f"f1:{name}"])[:6]
+    assert {line.get_ydata()[-1] for line in curves.values()} == {last[f"f1:{name}"] for name in weakest}
+    assert "the 6 of 12 classes with the lowest F1" in drawing.caption.rows
 
 
 def test_every_figure_states_its_number_of_rows(tmp_path: Path) -> None:

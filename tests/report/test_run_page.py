@@ -119,6 +119,23 @@ def test_tables_hold_the_scores(page: Page, folder: Path) -> None:
     assert f"Brier score{scores['brier']:.4f}{scores['brier']:.4f}{scores['brier']:.4f}" in rows
 
 
+def test_the_monitored_score_and_why_the_run_stopped_are_shown(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run", train__monitor="f1:Business", train__track="recall:World", train__patience="2")
+    edit(made / run_folder.SCORES, stopped_early=True)
+    scores = run_folder.read_scores(made)["scores"]
+    page = Page(write_report(made).read_text(encoding="utf-8"))
+    rows = [" ".join(row.split()) for row in page.by_tag["tr"]]
+    assert any(row.startswith(f"f1:Business (monitored){scores['f1:Business']:.4f}") for row in rows)
+    assert any(row.startswith(f"recall:World{scores['recall:World']:.4f}") for row in rows)
+    assert any("Macro F1f1:Businessrecall:WorldMemory" in row for row in rows)
+    reason = f"f1:Business was best at step 30 ({scores['f1:Business']:.4f}), and 2 evaluations brought no better one"
+    text = "".join(page.by_tag["p"])
+    assert f"Stopped early after step 40: {reason}." in text
+    log = (made / run_folder.TRAINING_LOG).read_text(encoding="utf-8")
+    assert f"stopped early after step 40: {reason}" in log
+    assert log.count(f"f1:Business {scores['f1:Business']:.4f}") == 4  # at each evaluation
+
+
 def test_changed_settings_have_their_own_table(page: Page) -> None:
     changed, everything = (text for text in page.by_tag["table"] if "Setting" in text)
     assert "lora.rank" in changed
@@ -133,9 +150,9 @@ def test_the_page_is_accessible(page: Page, hostile: str) -> None:
         assert tables == len(read.all("caption")) > 6
         assert all("scope" in attributes for attributes in read.all("th"))
         figures = read.all("svg")
-        assert len(figures) == 8
+        assert len(figures) == 9
         assert all(svg["role"] == "img" and len(svg["aria-label"]) > 40 for svg in figures)
-        assert len(read.all("figcaption")) == 8
+        assert len(read.all("figcaption")) == 9
         levels = [int(tag[1]) for tag, _ in read.tags if re.fullmatch("h[1-6]", tag)]
         assert levels[0] == 1
         assert levels.count(1) == 1

@@ -196,7 +196,8 @@ def test_an_incomplete_run_has_a_report(tmp_path: Path) -> None:
         (made / name).unlink()
     write_report(made)
     assert all((made / name).is_file() for name in TEXTS)
-    assert {path.stem for path in (made / run_folder.FIGURES).iterdir()} == {"learning_curve", "loss", "accuracy", "all_metrics"}
+    training = {"learning_curve", "loss", "accuracy", "f1_by_step", "all_metrics"}
+    assert {path.stem for path in (made / run_folder.FIGURES).iterdir()} == training
     assert "not complete" in (made / run_folder.TRAINING_LOG).read_text(encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ from workbench import make_model, rows, train
 from loralab import RunFailed, load_config, run_training
 from loralab.training import trainer
 from loralab.training.callbacks import Event, StepEnd
-from loralab.training.process import explain_out_of_memory
+from loralab.training.process import explain_out_of_memory, peak_process_mb, process_mb, reset_peak_memory
 
 CPU = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
 SETTINGS = "train.max_tokens_per_microbatch or data.max_length, or use train.gradient_checkpointing=true"
@@ -32,6 +32,21 @@ def test_out_of_memory_names_the_settings_to_lower(error: Exception, message: st
         raise error
     assert SETTINGS in str(caught.value)
     assert ("model.quantize=8bit" in str(caught.value)) == isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux, which can reset the peak")
+def test_the_peak_counts_from_its_reset() -> None:
+    def peak_above_now() -> float:
+        return (peak_process_mb() or 0) - process_mb()
+
+    block = torch.ones(50_000_000)  # 200 MB
+    del block
+    assert peak_above_now() > 150
+    reset_peak_memory()
+    assert peak_above_now() < 50
+    block = torch.ones(25_000_000)
+    del block
+    assert 75 < peak_above_now() < 150
 
 
 def test_other_errors_pass() -> None:

@@ -101,6 +101,17 @@ def show_scores(scores: Mapping[str, float], classes: Sequence[str], rows: str =
         console.print(f"[yellow]note[/]        {escape(remark)}", soft_wrap=True)
 
 
+def show_tracked(names: Sequence[str], monitor: str, test: Mapping[str, float], validation: Mapping[str, float]) -> None:
+    """Print the monitored and tracked scores on test and validation rows; nothing if only the loss is monitored."""
+    if [*names] == ["loss"]:
+        return
+    table = make_table(["score"], ["test", "validation"])
+    for name in names:
+        values = (f"{scores[name]:.4f}" if name in scores else "–" for scores in (test, validation))
+        table.add_row(escape(f"{name} (monitored)" if name == monitor else name), *values)
+    console.print(table)
+
+
 def show_reading(columns: Columns | None, facts: Mapping[str, Any]) -> None:
     """Print which columns of a file were read, and how; nothing for texts."""
     if columns is None:

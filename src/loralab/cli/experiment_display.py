@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from loralab.cli.display import ProgressView, console, list_names, make_table, show_facts, show_rows
+from loralab.cli.display import ProgressView, console, list_names, make_table, show_facts, show_remark, show_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -204,12 +204,13 @@ def show_soup(soup: Soup) -> None:
     mean, best = sum(soup.accuracies) / len(soup.accuracies), max(soup.accuracies)
     facts: dict[str, object] = {"written": str(soup.folder), "averaged": f"{len(soup.members)} runs"}
     if soup.rank is not None:
-        facts["rank"] = soup.rank
+        facts["rank"] = f"{soup.rank}, {soup.parameters:,} parameters of adapters and head"
     if soup.accuracy is None:
         facts["accuracy"] = "not computed: the runs have different test rows, and some may be training rows of other runs"
     else:
         facts["accuracy"] = f"{soup.accuracy:.4f} on {soup.test_rows:,} test rows; the runs: mean {mean:.4f}, best {best:.4f}"
     show_facts(facts)
+    show_remark(soup.remark())
 
 
 def _points(points: Mapping[str, object]) -> str:

@@ -271,11 +271,13 @@ def soup(
 ) -> None:
     """Average the weights of several runs into one model.
 
-    Such a model soup is as fast as each of its runs and often slightly more accurate.
+    Such a model soup is as fast as each of its runs and often slightly more accurate. Without --rank the average is exact, and
+    its adapters are as large as those of all runs together. --rank of one run makes them as small as one run's.
 
     \b
     loralab experiment seeds few-shot --seeds 1,2,3 --name few
     loralab soup runs/few --out runs/few-soup
+    loralab soup runs/few --rank 8 --out runs/few-small
     loralab predict runs/few-soup --input "Oil slips below $50"
     """
     from loralab.inference.model_soup import make_soup

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from loralab.cli.display import PlainTimer, ProgressView, console, list_names, show_facts, show_scores
+from loralab.cli.display import PlainTimer, ProgressView, console, list_names, show_facts, show_scores, show_tracked
 from loralab.cli.options import OUTPUT
+from loralab.metrics import tracked_scores
+from loralab.report.formatting import capitalize, early_stopping
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +34,8 @@ class TrainingView(ProgressView):
         bar = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
         super().__init__(*bar, TextColumn("{task.fields[note]}  left"), TimeRemainingColumn(), terminal_only=True)
         self.config = config
+        self.tracked: tuple[str, ...] = (config.train.monitor,)
+        """The scores of an evaluation's line besides loss and accuracy."""
         self.cache_task = self.progress.add_task("feature cache, tokens", total=None, note="", visible=False)
         self.task = self.progress.add_task("training", total=None, note="", visible=False)
         self.timer = PlainTimer()
@@ -41,6 +45,7 @@ class TrainingView(ProgressView):
     def announce(self, plan: RunPlan) -> None:
         """Print the plan and start the bar."""
         splits, config, device = plan.splits, self.config, plan.device
+        self.tracked = tracked_scores(config.train.monitor, config.train.track, splits.classes)
         rows = "  ".join(f"{len(examples):,} {name}" for name, examples in splits.parts().items())
         threads = f"{device.threads} thread{'s' * (device.threads > 1)}"
         workers = f"{plan.processes} processes x {threads}" if plan.processes > 1 else threads
@@ -86,11 +91,11 @@ class TrainingView(ProgressView):
     def _on_evaluation(self, event: EvalEnd) -> None:
         scores = "  ".join(
             f"{name} {event.scores[name]:.4f}"
-            for name in dict.fromkeys(("loss", "accuracy", self.config.train.monitor))
+            for name in dict.fromkeys(("loss", "accuracy", *self.tracked))
             if name in event.scores  # a class without validation rows has no F1
         )
         best = "  [green]best yet[/]" if event.improved else ""
-        self.console.print(f"epoch {event.epoch:<4.3g} step {event.step:<5} validation  {escape(scores)}{best}")
+        self.console.print(f"epoch {event.epoch:<4.3g} step {event.step:<5} validation  {escape(scores)}{best}", soft_wrap=True)
 
     def _print_if_due(self, line: str) -> None:
         if not self.console.is_terminal and self.timer.due():
@@ -98,12 +103,15 @@ class TrainingView(ProgressView):
 
     def summarise(self, summary: RunSummary) -> None:
         """Print the test scores and the parameter counts."""
-        stopped = ", stopped early" if summary.stopped_early else ""
-        speed = (
-            f"{summary.steps} steps in {summary.seconds:.0f} s ({summary.samples_per_second:.0f} samples/s in training){stopped}"
-        )
+        monitor, patience = self.config.train.monitor, self.config.train.patience
+        speed = f"{summary.steps} steps in {summary.seconds:.0f} s ({summary.samples_per_second:.0f} samples/s in training)"
         console.print(f"\n{speed}; weights of step {summary.best_step}. Scores on the test rows:")
         show_scores(summary.scores, summary.classes)
+        show_tracked(self.tracked, monitor, summary.scores, summary.validation)
+        if summary.stopped_early:
+            best = summary.validation.get(monitor)
+            reason = early_stopping(monitor, best, summary.best_step, summary.steps, patience)
+            console.print(escape(capitalize(reason)), soft_wrap=True)
         console.print(f"parameters  {counts_line(summary.counts)}", soft_wrap=True)
 
     def show_next(self, folder: Path, report: Path | None) -> None:

@@ -60,6 +60,11 @@ def _column(value: object) -> object:
     return str(value) if isinstance(value, (int, float, datetime.date)) and not isinstance(value, bool) else value
 
 
+def _scores(value: object) -> object:
+    """Read the names of scores. A text may be one name, or several with commas between them: the classes decide."""
+    return tuple(value) if isinstance(value, list) else (value,) if isinstance(value, str) else value
+
+
 def _columns(value: object) -> object:
     """Read the names of columns. A text may be one name, or several with commas between them: the file decides."""
     return tuple(map(_column, value)) if isinstance(value, list) else (_column(value),)
@@ -78,6 +83,7 @@ Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_number)]
 Words = Annotated[tuple[str, ...], BeforeValidator(_words, json_schema_input_type=list[str] | str)]
 Columns = Annotated[tuple[str, ...], BeforeValidator(_columns, json_schema_input_type=list[str] | str)]
+Scores = Annotated[tuple[str, ...], BeforeValidator(_scores, json_schema_input_type=list[str] | str)]
 Column = Annotated[str, BeforeValidator(_column, json_schema_input_type=str | int)]
 Layers = Annotated[str | None, BeforeValidator(_layers, json_schema_input_type=str | int | list[int] | None)]
 Positive = Annotated[int, Field(gt=0)]
@@ -237,7 +243,10 @@ class TrainConfig(SettingsSection):
     eval_steps: Positive | None = Field(None, description="evaluate every this many optimizer steps; default: every epoch")
     monitor: str = Field(
         "loss",
-        description="validation score that selects the best weights: loss, accuracy, macro_f1, f1:CLASS, balance:CLASS/CLASS, ...",
+        description="validation score that selects the best weights: loss, accuracy, macro_f1, f1:CLASS, balance, ...",
+    )
+    track: Scores = Field(
+        (), description="further scores to show at each evaluation and on the test rows, such as f1:CLASS,balance,macro_f1"
     )
     patience: Positive | None = Field(
         None, description="early stopping after this many evaluations without improvement; default: off"

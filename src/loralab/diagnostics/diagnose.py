@@ -94,9 +94,7 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
     progress("reading the rows")
     splits = read_run_splits(folder)
     progress("loading the classifier")
-    # The precision of the run's own test, to reproduce its scores; `loralab predict` uses the fastest.
-    precision = run_folder.read_environment(folder).get("precision", "auto")
-    classifier = Classifier.load(folder, base=base, precision=precision)
+    classifier = Classifier.load(folder, base=base)
     given = None if file is None else _read_file(classifier, local_path(file), data or DataConfig())
     progress(f"classifying {len(splits.test) if given is None else len(splits.test) + len(given):,} rows")
     own = ScoredExamples(splits.test, classifier.logits(splits.test.texts))

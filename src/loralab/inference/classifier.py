@@ -37,8 +37,8 @@ from loralab.inference.prediction_files import (
 )
 from loralab.inference.submissions import SubmissionWriter, Template, choose_labels, labels_like, read_template
 from loralab.metrics import scores, softmax
-from loralab.model import device
 from loralab.model.bundle import load_bundle
+from loralab.model.device import choose_device, move_to_device, recorded_precision, thread_limit
 from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import Manifest, read_manifest
 from loralab.storage import run_folder
@@ -100,15 +100,17 @@ class Classifier:
         path: str | Path,
         *,
         base: str | None = None,
-        precision: str = "auto",
+        precision: str | None = None,
+        device: str = "auto",
         threads: int | None = None,
         backend: Backend = "auto",
     ) -> Classifier:
         """Load a run, a bundle, an export, or a folder saved by peft. Works offline if the base encoder is on this disk.
 
-        base: the encoder's folder, if it has moved. precision: auto, fp32, bf16 or fp16. threads: CPU threads of predictions; None:
-        torch's own number. backend: native; onnx or onnx-int8 (after `loralab export`); auto: an export as it is, a run natively.
-        Raises LoralabError for a missing or damaged folder, and for another base than the run was trained on.
+        base: the encoder's folder, if it has moved. precision: auto, fp32, bf16 or fp16; None: the run's `train.precision`, or auto
+        where the device is slow in it. device: as in `train.device`. threads: CPU threads of predictions; None: torch's own number.
+        backend: native; onnx or onnx-int8 (after `loralab export`); auto: an export as it is, a run natively. Raises LoralabError
+        for a missing or damaged folder, and for another base than the run was trained on.
         """
         folder = choose_folder(Path(path), backend)
         if (folder / ONNX).is_file():
@@ -126,7 +128,7 @@ class Classifier:
         )
         model.merge()
         model.requires_grad_(False)  # so that fully trained weights are cast once, here, and not in every batch
-        device.move_to_device(model, precision)
+        move_to_device(model, precision or recorded_precision(manifest.precision, choose_device(device)), device)
         return cls(model, manifest, tokenizer, threads)
 
     @property
@@ -159,7 +161,7 @@ class Classifier:
         """Classify texts (at least one). Also return the features (n, width) fp32 that enter the last linear map."""
         if not list(self.model.head.parameters()):
             raise LoralabError("an ONNX model returns only logits: load the run with backend='native'")
-        with device.thread_limit(self.threads):
+        with thread_limit(self.threads):
             features, logits = features_and_logits(self.model, self.encode(texts), last_linear(self.model.head))
         return self._predictions(logits), features
 
@@ -168,7 +170,7 @@ class Classifier:
         return self._logits(self.encode(texts))
 
     def _logits(self, encoded: Encoded) -> npt.NDArray[np.float32]:
-        with device.thread_limit(self.threads):
+        with thread_limit(self.threads):
             return logits_of(self.model, encoded) if len(encoded) else np.zeros((0, len(self.classes)), dtype=np.float32)
 
     def encode(self, texts: Sequence[str]) -> Encoded:

@@ -12,11 +12,12 @@ from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
 from loralab.model.averaging import average
 from loralab.model.bundle import load_bundle, save_bundle
+from loralab.model.manifest import read_manifest
+from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import find_runs
 from loralab.storage.files import atomic_folder, write_json
-
-SOUP = "soup.json"
+from loralab.storage.run_folder import SOUP
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Soup:
     """A model soup: its members with their test accuracies, its own test accuracy, and the rank of its adapters.
 
     accuracy: None if the members have different test rows, since one member may have been trained on another's test rows.
+    parameters: of adapters and head, which a run would train. budget: the smallest `lora.max_trainable` of the members, if any;
+    fitting_rank: the highest rank within it, None if no adapter fits.
     """
 
     folder: Path
@@ -32,6 +35,24 @@ class Soup:
     accuracy: float | None
     test_rows: int
     rank: int | None
+    parameters: int
+    budget: int | None
+    fitting_rank: int | None
+
+    @property
+    def over_budget(self) -> bool:
+        """Whether the soup has more parameters than its members were allowed to train."""
+        return self.budget is not None and self.rank is not None and self.parameters > self.budget
+
+    def remark(self) -> str:
+        """Return by how much the soup is over its members' budget, and what fits; empty if it is not."""
+        if not self.over_budget:
+            return ""
+        fix = f"--rank {self.fitting_rank} fits and keeps the largest singular directions" if self.fitting_rank else "no rank fits"
+        return (
+            f"adapters and head of the soup have {self.parameters:,} parameters, over the runs' budget "
+            f"lora.max_trainable={self.budget:,}: {fix}"
+        )
 
 
 def make_soup(
@@ -61,9 +82,25 @@ def make_soup(
         accuracy = float(np.mean([a == b for a, b in zip(predicted, truths, strict=True)])) if texts else None
         accuracies = tuple(float(run_folder.read_scores(run)["scores"]["accuracy"]) for run in members)
         soup_rank = manifest.lora.rank if manifest.tuning == "lora" else None
-        soup = Soup(out, tuple(names), accuracies, accuracy, len(texts), soup_rank)
+        counts, budget = model.parameter_counts(), _budget(members)
+        fitting = _fitting_rank(counts, budget, soup_rank)
+        size = counts.adapter + counts.head
+        soup = Soup(out, tuple(names), accuracies, accuracy, len(texts), soup_rank, size, budget, fitting)
         write_json(folder / SOUP, {**asdict(soup), "folder": str(out)})
     return soup
+
+
+def _budget(members: Sequence[Path]) -> int | None:
+    """Return the smallest parameter budget that a member was trained under."""
+    budgets = (read_manifest(run_folder.model_folder(run)).lora.max_trainable for run in members)
+    return min((budget for budget in budgets if budget is not None), default=None)
+
+
+def _fitting_rank(counts: ParameterCounts, budget: int | None, rank: int | None) -> int | None:
+    """Return the highest rank of all adapters with which they and the head are within the budget."""
+    if budget is None or rank is None:
+        return None
+    return max(0, budget - counts.head) // (counts.adapter // rank) or None
 
 
 def _shared_tokenizer(members: Sequence[Path]) -> str:

@@ -29,11 +29,18 @@ class DeviceConfig:
     threads: int
     kernels: bool = False
 
+    @property
+    def slow(self) -> bool:
+        """Whether the device emulates the precision."""
+        if self.precision == "fp16":
+            return self.device == "cpu"
+        return self.precision == "bf16" and self.device != "mps" and not fast_in_bf16(torch.device(self.device))
+
     def remarks(self) -> list[str]:
         """Warn of a precision that is slow on this device."""
-        if self.device == "cpu" and self.precision == "fp16":
+        if self.slow and self.precision == "fp16":
             return ["train.precision=fp16 is about twenty times as slow as bf16 or fp32 on a CPU: use train.precision=auto"]
-        if self.precision == "bf16" and self.device != "mps" and not fast_in_bf16(torch.device(self.device)):
+        if self.slow:
             return [f"train.precision=bf16 is slow on this device ({self.device}), which emulates it: use train.precision=auto"]
         return []
 
@@ -82,6 +89,11 @@ def choose_precision(setting: str, device: torch.device) -> torch.dtype:
 def precision_name(dtype: torch.dtype) -> str:
     """Return fp32, bf16 or fp16."""
     return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
+def recorded_precision(setting: str, device: torch.device) -> str:
+    """Return the precision setting to load a saved model with: its run's, or auto if this device is slow in it."""
+    return "auto" if DeviceConfig(str(device), setting, 0).slow else setting
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from loralab.config import LoraConfig
 from loralab.errors import LoralabError
 from loralab.model.architectures import Dimensions, HeadKind, Pooling, Sizes, is_native
 from loralab.storage.data_contract import DataContract
+from loralab.storage.files import atomic_write
 
 MANIFEST, FORMAT = "loralab.json", 1
 
@@ -22,6 +23,7 @@ class Manifest:
     """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base.
 
     by_peft: peft saved the adapter, and only peft can read it.
+    precision: `train.precision` of the run. `Classifier.load` computes in it, so that the model keeps its test scores.
     """
 
     base: str
@@ -38,6 +40,7 @@ class Manifest:
     quantize: Literal["none", "8bit"] = "none"
     data: DataContract | None = None
     by_peft: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @property
@@ -46,9 +49,10 @@ class Manifest:
         return not self.by_peft and is_native(self.dims, tuning=self.tuning, variant=self.lora.variant, quantize=self.quantize)
 
     def write(self, folder: Path) -> None:
-        """Write loralab.json into a folder."""
+        """Write loralab.json into a folder, atomically."""
         content = {"format": FORMAT, **_ADAPTER.dump_python(self, mode="json")}
-        (folder / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        with atomic_write(folder / MANIFEST) as file:
+            file.write(json.dumps(content, indent=2) + "\n")
 
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Manifest)

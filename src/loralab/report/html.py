@@ -17,6 +17,7 @@ from loralab.report.experiments.findings import findings, headline, question_fac
 from loralab.report.experiments.result_tables import ReportTable
 from loralab.report.figures.style import COLORS, GRID, INK, ReportFigure, to_svg
 from loralab.report.formatting import format_value, is_number
+from loralab.report.memory import memory_rows
 from loralab.report.rendering import template_environment
 from loralab.report.run_data import SCORE_LABELS, RunData
 from loralab.stats import Interval
@@ -41,6 +42,7 @@ def render_run(run: RunData, drawings: Sequence[ReportFigure]) -> str:
         result=run.result,
         score_labels=SCORE_LABELS,
         parameters=run.parameters(),
+        memory=memory_rows(run),
         settings=settings,
         changed=[row for row in settings if row.changed],
         evaluations=_evenly_spaced(run.evaluations, MAX_EVALUATIONS),

@@ -12,6 +12,7 @@ from loralab import metrics
 from loralab.config import Config
 from loralab.config.loading import setting_table
 from loralab.errors import LoralabError
+from loralab.report.formatting import early_stopping
 from loralab.report.predictions import PredictionSummary, read_predictions
 from loralab.stats import Interval, wilson
 from loralab.storage import run_folder
@@ -20,6 +21,7 @@ from loralab.storage.files import read_json_object
 SCORE_LABELS = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
+    "balance": "Category balance",
     "mcc": "Matthews correlation",
     "kappa": "Cohen's kappa",
     "loss": "Loss (cross entropy)",
@@ -56,7 +58,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class CompletedRun:
-    """The contents of scores.json. calibrated: test scores with the temperature; counts: parameters."""
+    """The contents of scores.json. calibrated: test scores with the temperature; counts: parameters.
+
+    timing: seconds by phase; memory: MB of 10⁶ bytes by what takes them (`loralab.pipeline.RunSummary`); empty if not recorded.
+    """
 
     scores: Mapping[str, float]
     validation: Mapping[str, float]
@@ -68,6 +73,8 @@ class CompletedRun:
     stopped_early: bool
     seconds: float
     samples_per_second: float
+    timing: Mapping[str, float | None]
+    memory: Mapping[str, float | None]
 
     def facts(self) -> dict[str, float]:
         """Return parameter counts, steps, seconds and throughput."""
@@ -118,6 +125,30 @@ class RunData:
         """Return the rows of `train`, `validation` or `test`, as recorded before training."""
         count = self.environment.get("rows", {}).get(part, {}).get("count")
         return int(count) if count is not None else None
+
+    @property
+    def monitor(self) -> str:
+        """The name of the monitored score."""
+        return self.config.train.monitor
+
+    @property
+    def tracked(self) -> tuple[str, ...]:
+        """The monitored score, then those of `train.track`, without those that no evaluation and no test has."""
+        names = metrics.tracked_scores(self.monitor, self.config.train.track, self.classes)
+        known = {name for row in self.evaluations for name in row.scores} | {*(self.result.scores if self.result else ())}
+        return tuple(name for name in names if name in known)
+
+    def tracked_labels(self) -> dict[str, str]:
+        """Return the tracked scores that SCORE_LABELS does not have, under their own names."""
+        return {name: name for name in self.tracked if name not in SCORE_LABELS}
+
+    def stop_reason(self) -> str:
+        """Return why the run stopped early; empty if it did not."""
+        result, train = self.result, self.config.train
+        if result is None or not result.stopped_early:
+            return ""
+        best = result.validation.get(train.monitor)
+        return early_stopping(train.monitor, best, result.best_step, result.steps, train.patience)
 
     def correct(self) -> int:
         """Return the number of test rows classified correctly."""
@@ -194,7 +225,7 @@ def parse_events(events: Sequence[Mapping[str, Any]]) -> tuple[tuple[Step, ...],
 def parse_result(scores: Mapping[str, Any]) -> CompletedRun:
     """Parse the contents of scores.json. Raises KeyError for a missing required key."""
     required = ("scores", "steps", "best_step", "stopped_early", "seconds", "samples_per_second")
-    optional: dict[str, Any] = {key: scores.get(key) or {} for key in ("validation", "calibrated", "counts")}
+    optional: dict[str, Any] = {key: scores.get(key) or {} for key in ("validation", "calibrated", "counts", "timing", "memory")}
     return CompletedRun(**{key: scores[key] for key in required}, **optional, temperature=scores.get("temperature"))
 
 

@@ -18,7 +18,11 @@ def training_log(run: RunData) -> str:
     steps = thin_steps(run.steps, MAX_LOG_STEPS)
     rows: list[Step | Evaluation] = sorted([*steps, *run.evaluations], key=lambda row: row.step)  # an evaluation follows its step
     values: dict[str, Any] = {"run": run, "result": run.result, "rows": rows, "thinned": len(steps) < len(run.steps)}
-    return template_environment().get_template("training_log.txt.jinja").render(**values, score_labels=SCORE_LABELS)
+    return (
+        template_environment()
+        .get_template("training_log.txt.jinja")
+        .render(**values, score_labels=SCORE_LABELS, logged=dict.fromkeys((*SCORE_LABELS, *run.tracked)))
+    )
 
 
 def model_description(run: RunData) -> dict[str, Any]:

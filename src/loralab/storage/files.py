@@ -91,6 +91,12 @@ def _finish(folder: Path) -> None:
             os.fsync(file.fileno())
 
 
+def size_mb(path: Path) -> float | None:
+    """Return the size of a file, or of a folder's files, in MB of 10⁶ bytes; None if there is none."""
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files) / 1e6 if files else None
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write JSON atomically. Raises RunFailed if the disk refuses it."""
     with write_errors(path), atomic_write(path) as file:

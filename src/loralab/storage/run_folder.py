@@ -41,6 +41,8 @@ CHECKPOINT, PREDICTIONS, DIAGNOSIS = "checkpoint.safetensors", "predictions.csv"
 REPORT, CARD, TRAINING_LOG, METRICS, FIGURES = "report.html", "README.md", "training_log.txt", "metrics.csv", "figures"
 DESCRIPTION_TEXT, DESCRIPTION = "model_description.txt", "model_description.json"
 TRACK, EXPORTS, EXPORT_CHECK = "track", "exports", "export.json"
+SOUP = "soup.json"
+"""What a model soup is made of, in the folder of its model."""
 _WRITTEN = (CONFIG, ENVIRONMENT, DATA, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DIAGNOSIS, TRACK, EXPORTS)
 _DERIVED = (REPORT, CARD, TRAINING_LOG, METRICS, FIGURES, DESCRIPTION_TEXT, DESCRIPTION)
 NAMES = frozenset((*_WRITTEN, *_DERIVED))

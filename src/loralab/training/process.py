@@ -6,6 +6,7 @@ import contextlib
 import os
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import torch
@@ -21,8 +22,42 @@ def peak_gpu_mb(device: torch.device) -> float | None:
 
 def memory_in_use(device: torch.device, distributed: Distributed) -> dict[str, float | None]:
     """Return process_mb (resident memory) and gpu_mb (peak) of the main process, and `process_mb:RANK`, ... of the others."""
-    usage = distributed.gather({"process_mb": psutil.Process().memory_info().rss / 1e6, "gpu_mb": peak_gpu_mb(device)})
+    usage = distributed.gather({"process_mb": process_mb(), "gpu_mb": peak_gpu_mb(device)})
     return {f"{name}:{rank}" if rank else name: value for rank, values in enumerate(usage) for name, value in values.items()}
+
+
+def process_mb() -> float:
+    """Return the resident memory of this process in MB of 10⁶ bytes."""
+    return float(psutil.Process().memory_info().rss / 1e6)
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_process_mb` and `peak_gpu_mb` count from now. The process's peak can be reset on Linux only."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # proc(5): resets VmHWM
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        torch.cuda.reset_peak_memory_stats(number)
+
+
+def peak_process_mb() -> float | None:
+    """Return the peak resident memory of this process in MB of 10⁶ bytes, None where the system does not tell."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    if peak := getattr(psutil.Process().memory_info(), "peak_wset", None):  # Windows
+        return float(peak / 1e6)
+    with contextlib.suppress(ImportError):
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS: in bytes
+    return None
+
+
+def state_mb(optimizer: torch.optim.Optimizer) -> float:
+    """Return the size of an optimizer's state in MB of 10⁶ bytes."""
+    values = (value for state in optimizer.state.values() for value in state.values())
+    return sum(value.nbytes for value in values if isinstance(value, torch.Tensor)) / 1e6
 
 
 @contextlib.contextmanager

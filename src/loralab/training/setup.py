@@ -47,7 +47,7 @@ MAX_NOTICE_ROWS = 100
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What a run will do, known before its first step."""
+    """What a run will do, known before its first step. cached_parts: the splits with rows in the feature cache."""
 
     folder: Path
     splits: Splits
@@ -57,6 +57,7 @@ class RunPlan:
     cache: PrefixCache
     remarks: tuple[str, ...]
     processes: int = 1
+    cached_parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,8 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
     steps = count_steps(len(encoded["train"]), config.train.batch_size, config.train.epochs, config.train.max_steps)
     if model.allocation is not None:
         model.allocation.check_steps(steps)
-    cache = plan_cache(config, model, encoded, manifest, placement)
+    cached_parts = [part for part in encoded if part != "test" or tested_from_cache(config)]
+    cache = plan_cache(config, model, [encoded[part] for part in cached_parts], manifest, placement)
     notes = (
         *(str(notice) for notices in source.notices.values() for notice in notices),
         *augmentation_remarks,
@@ -112,7 +114,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE) ->
         *placement.remarks(),
         *(prompt.remarks if prompt else ()),
     )
-    plan = RunPlan(target, splits, source, counts, placement, cache, notes, distributed.size)
+    plan = RunPlan(target, splits, source, counts, placement, cache, notes, distributed.size, tuple(cached_parts))
     head_descriptions = tokenize(descriptions) if descriptions and not prompt else None
     return RunComponents(plan, model, tokenizer, encoded, head_descriptions, loss, manifest)
 
@@ -173,11 +175,13 @@ def load_rewrites(
 
 
 def build_loss(config: Config, splits: Splits, table: ClassTable) -> Loss:
-    """Check the monitored score and return the loss. Class weights name classes by their names or by values of the file."""
+    """Check the monitored and tracked scores and return the loss. Class weights name classes or their values in the file."""
     try:
         held_out = splits.validation
         counts = class_counts(held_out.require_labels(), splits.classes) if held_out is not None and len(held_out) else None
-        metrics.check_monitor(config.train.monitor, splits.classes, counts)
+        for name in metrics.tracked_scores(config.train.monitor, config.train.track, splits.classes):
+            setting = "train.monitor" if name == config.train.monitor else "train.track"
+            metrics.check_monitor(name, splits.classes, counts, setting)
     except LoralabError as error:
         raise LoralabError("\n  ".join((str(error), *config.notes))) from error
     spec = config.train.class_weights
@@ -229,13 +233,22 @@ def build_manifest(config: Config, base: BaseCheckpoint, model: TrainableModel, 
         lora=config.lora,
         quantize=config.model.quantize,
         data=data,
+        precision=config.train.precision,
     )
+
+
+def tested_from_cache(config: Config) -> bool:
+    """Return whether the saved model computes the frozen layers as training does, so that the test can start from the cache.
+
+    Full fine-tuning and gradient checkpointing train without the kernels that the saved model uses.
+    """
+    return config.tuning != "full" and not config.train.gradient_checkpointing
 
 
 def plan_cache(
     config: Config,
     model: TrainableModel,
-    encoded: Mapping[str, Encoded],
+    parts: Sequence[Encoded],
     manifest: Manifest,
     placement: device.DeviceConfig,
 ) -> PrefixCache:
@@ -243,7 +256,7 @@ def plan_cache(
     kernels = "kernels" if placement.kernels else "torch"
     return prefix_cache.plan(
         model,
-        list(encoded.values()),
+        parts,
         place=config.train.feature_cache,
         limit=config.train.feature_cache_gb * 1e9,
         epochs=config.train.epochs,

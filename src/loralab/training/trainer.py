@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from loralab.training.callbacks import EarlyStopping, EvalEnd, Event, Listener, 
 from loralab.training.checkpoint import Checkpoint, pack_training_state, unpack_training_state
 from loralab.training.distributed import ALONE, Distributed
 from loralab.training.loss import Loss
-from loralab.training.process import memory_in_use, peak_gpu_mb
+from loralab.training.process import memory_in_use, peak_gpu_mb, state_mb
 from loralab.training.schedule import count_steps, multiplier, warmup_steps
 from loralab.training.scoring import distributed_logits, run_batch
 
@@ -68,7 +69,9 @@ NO_CALLBACKS = Callbacks()
 class FitResult:
     """The outcome of training. The model has the weights of `best_step`, or the last ones if nothing was evaluated.
 
-    scores, temperature: of the best evaluation; train_seconds: without evaluations.
+    scores, temperature: of the best evaluation. train_seconds: of the steps; evaluation_seconds: of evaluations and checkpoints,
+    both also of the runs that this one resumes. step_seconds: the median step of this process, None without a step.
+    gradient_mb, optimizer_mb: size of the gradients and of the optimizer's state in MB of 10⁶ bytes.
     """
 
     steps: int
@@ -77,6 +80,10 @@ class FitResult:
     temperature: float | None
     samples: int
     train_seconds: float
+    evaluation_seconds: float
+    step_seconds: float | None
+    gradient_mb: float
+    optimizer_mb: float
     stopped_early: bool
     interrupted: bool
 
@@ -132,6 +139,7 @@ class Trainer:
         self.temperature: float | None = None
         self.best: list[Tensor] | None = None
         self.evaluation_seconds = 0.0
+        self.step_times: list[float] = []
         self.started = time.perf_counter()
         distributed.broadcast(self.trained)
 
@@ -146,8 +154,10 @@ class Trainer:
             for batch in self.batches():
                 if self.early_stopping.exhausted:
                     break
+                started = time.perf_counter()
                 microbatches, workers = self.make_microbatches(batch)
                 self.optimizer_step(len(batch), parallel.parallel_map(self.gradients, microbatches, workers))
+                self.step_times.append(time.perf_counter() - started)
                 if self.evaluation_due():
                     self.evaluate()
             if self.total == 0:
@@ -230,11 +240,13 @@ class Trainer:
         if improved:
             self.best = [parameter.detach().clone() for parameter in self.trained]
             self.best_step, self.scores, self.temperature = self.step, scores, temperature
-        self.evaluation_seconds += time.perf_counter() - started
+        scored = time.perf_counter()
+        self.evaluation_seconds += scored - started
         memory = memory_in_use(self.device, self.distributed)
         self._notify(EvalEnd(self.step, self._epoch(), scores, improved, self._seconds(), memory, temperature))
         if self.step and self.distributed.is_main:
             self.callbacks.save_checkpoint(self.checkpoint())
+        self.evaluation_seconds += time.perf_counter() - scored
 
     def finish(self, interrupted: bool) -> FitResult:
         """Copy the best weights into the model and return the result."""
@@ -253,9 +265,18 @@ class Trainer:
             temperature=self.temperature,
             samples=self.samples,
             train_seconds=seconds,
+            evaluation_seconds=self.evaluation_seconds,
+            step_seconds=statistics.median(self.step_times) if self.step_times else None,
+            gradient_mb=sum(parameter.nbytes for parameter in self.trained) / 1e6 if self.total else 0.0,
+            optimizer_mb=state_mb(self.optimizer),
             stopped_early=not interrupted and self.step < self.total,
             interrupted=interrupted,
         )
+
+    def release(self) -> None:
+        """Free the optimizer's state and the copy of the best weights, which the model has by now."""
+        self.optimizer.state.clear()
+        self.best = None
 
     def labels(self, positions: Ints) -> Tensor:
         """Return the labels of training rows on the model's device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,18 +13,20 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from loralab.report.figures import style
-from loralab.report.figures.style import BLUE, INK, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
+from loralab.report.figures.style import BLUE, HEIGHT, INK, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.report.predictions import PredictionSummary
 from loralab.report.run_data import SCORE_LABELS, RunData, thin_steps
 
 MAX_CLASSES, MAX_NAME, MAX_POINTS = 40, 22, 300
+MAX_CURVES = 6
+"""The most classes with a curve of their own."""
 
 
 def draw_run_figures(run: RunData) -> list[ReportFigure]:
     """Draw every figure that the run has data for, in the order of the page."""
     test = (confusion_matrix, f1_by_class, score_radar, reliability_diagram)
-    training = (learning_curve, loss_curves, accuracy_curves, score_curves)
+    training = (learning_curve, loss_curves, accuracy_curves, tracked_curves, class_f1_curves, score_curves)
     with style.figure_style():
         return [drawing for draw in (*test, *training) if (drawing := draw(run)) is not None]
 
@@ -190,7 +193,8 @@ def loss_curves(run: RunData) -> ReportFigure | None:
     figure, axes = single_axes()
     trained = [(row.step, row.train_loss) for row in rows if row.train_loss is not None]
     axes.plot([x for x, _ in trained], [y for _, y in trained], "o-", color=BLUE, label="training")
-    axes.plot([row.step for row in rows], [row.scores["loss"] for row in rows], "s--", color=VERMILLION, label="validation")
+    label = "validation (monitored)" if run.monitor == "loss" else "validation"
+    axes.plot([row.step for row in rows], [row.scores["loss"] for row in rows], "s--", color=VERMILLION, label=label)
     _finish_curves(axes, run, "loss")
     text = (
         f"Training: the objective{_penalties(run)}, averaged since the previous evaluation. Validation: plain cross entropy, "
@@ -219,6 +223,55 @@ def accuracy_curves(run: RunData) -> ReportFigure | None:
     return ReportFigure(Caption("accuracy", "Accuracy by step", _evaluation_count(run), text), figure)
 
 
+def tracked_curves(run: RunData) -> ReportFigure | None:
+    """The monitored and tracked scores by step, a panel each. A monitored loss alone is in the figure of the losses."""
+    names = [name for name in run.tracked if any(name in row.scores for row in run.evaluations)]
+    if not names or names == ["loss"]:
+        return None
+    columns = min(2, len(names))
+    lines = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(WIDTH, max(2.2, 0.5 + 1.45 * lines)), layout="constrained")
+    panels = list(figure.subplots(lines, columns, sharex=True, squeeze=False).flat)
+    best = _best_step(run)
+    for panel, name in zip(panels, names, strict=False):
+        rows = [row for row in run.evaluations if name in row.scores]
+        panel.plot([row.step for row in rows], [row.scores[name] for row in rows], "o-", color=BLUE, markersize=3)
+        if best:
+            panel.axvline(best, color=INK, linewidth=0.9, linestyle=":")
+        if run.result and name in run.result.scores:
+            panel.plot([run.result.best_step], [run.result.scores[name]], "D", color=VERMILLION, markersize=4, zorder=3)
+        monitored = " (monitored)" if name == run.monitor else ""
+        panel.set_title(shorten(name, 46 // columns - len(monitored)) + monitored, fontsize=8.5, loc="left")
+    _finish_panels(figure, panels, len(names), columns)
+    text = "Circles: validation rows. Diamond: test rows, with the best checkpoint, which the dotted line marks."
+    return ReportFigure(Caption("tracked", "Monitored and tracked scores by step", _evaluation_count(run), text), figure)
+
+
+def class_f1_curves(run: RunData) -> ReportFigure | None:
+    """Validation F1 of each class by step."""
+    if not run.evaluations:
+        return None
+    last = run.evaluations[-1].scores
+    scored = [name for name in run.classes if f"f1:{name}" in last]
+    if not scored:
+        return None
+    shown = sorted(sorted(scored, key=lambda name: last[f"f1:{name}"])[:MAX_CURVES], key=run.classes.index)
+    figure, axes = single_axes(HEIGHT + 0.12 * len(shown))
+    for i, name in enumerate(shown):
+        rows = [row for row in run.evaluations if f"f1:{name}" in row.scores]
+        form: dict[str, Any] = {
+            "color": style.COLORS[i],
+            "marker": style.MARKERS[i],
+            "linestyle": style.DASHES[i],
+            "markersize": 3.5,
+        }
+        axes.plot([row.step for row in rows], [row.scores[f"f1:{name}"] for row in rows], label=shorten(name, MAX_NAME), **form)
+    _finish_curves(axes, run, "F1")
+    subset = "" if len(shown) == len(scored) else f"; the {len(shown)} of {len(scored):,} classes with the lowest F1 at the end"
+    text = "F1 of each class on the validation rows. Lines that drift apart show a loss of balance between the classes."
+    return ReportFigure(Caption("f1_by_step", "F1 by class and step", f"{_evaluation_count(run)}{subset}", text), figure)
+
+
 def score_curves(run: RunData) -> ReportFigure | None:
     """Every validation score in its own panel, and the learning rate."""
     rows = run.evaluations
@@ -227,7 +280,7 @@ def score_curves(run: RunData) -> ReportFigure | None:
     names = [name for name in SCORE_LABELS if name in rows[0].scores]
     count = len(names) + 1
     figure = Figure(figsize=(WIDTH, 0.35 + 1.3 * ((count + 1) // 2)), layout="constrained")
-    panels = figure.subplots((count + 1) // 2, 2, sharex=True, squeeze=False).flat
+    panels = list(figure.subplots((count + 1) // 2, 2, sharex=True, squeeze=False).flat)
     for panel, name in zip(panels, names, strict=False):
         panel.plot([row.step for row in rows], [row.scores[name] for row in rows], color=BLUE, marker="o", markersize=3)
         panel.set_title(SCORE_LABELS[name], fontsize=8.5, loc="left")
@@ -235,12 +288,7 @@ def score_curves(run: RunData) -> ReportFigure | None:
     rate = panels[len(names)]
     rate.plot([step.step for step in steps], [step.learning_rate for step in steps], color=VERMILLION)
     rate.set_title("Learning rate", fontsize=8.5, loc="left")
-    for i, panel in enumerate(panels):
-        panel.set_visible(i < count)
-        panel.tick_params(labelsize=7.5, labelbottom=i >= count - 2)
-        panel.locator_params(axis="y", nbins=4)
-        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    figure.supxlabel("step", fontsize=8.5)
+    _finish_panels(figure, panels, count, 2)
     text = "Each score has its own scale. Lower is better for loss, calibration error and Brier score, higher for the others."
     return ReportFigure(Caption("all_metrics", "Validation scores and learning rate", _evaluation_count(run), text), figure)
 
@@ -255,14 +303,28 @@ def _most_confused_classes(summary: PredictionSummary) -> list[int]:
 
 def _finish_curves(axes: Axes, run: RunData, ylabel: str) -> None:
     """Mark the step of the best checkpoint, then add labels, ticks and the legend."""
-    best = run.result.best_step if run.result else max((row.step for row in run.evaluations if row.improved), default=None)
-    if best:
+    if best := _best_step(run):
         axes.axvline(best, color=INK, linewidth=0.9, linestyle=":", label="best checkpoint")
     axes.set(xlabel="step", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6))  # the default picks more ticks than the constrained layout leaves room for
     axes.margins(x=0.03, y=0.08)
     style.legend_below(axes)
+
+
+def _finish_panels(figure: Figure, panels: Sequence[Axes], count: int, columns: int) -> None:
+    """Set the ticks of the first `count` panels, which share their steps, and hide the others."""
+    for i, panel in enumerate(panels):
+        panel.set_visible(i < count)
+        panel.tick_params(labelsize=7.5, labelbottom=i >= count - columns)
+        panel.locator_params(axis="y", nbins=4)
+        panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    figure.supxlabel("step", fontsize=8.5)
+
+
+def _best_step(run: RunData) -> int | None:
+    """Return the step of the best checkpoint so far; None without an evaluation."""
+    return run.result.best_step if run.result else max((row.step for row in run.evaluations if row.improved), default=None)
 
 
 def _penalties(run: RunData) -> str:
