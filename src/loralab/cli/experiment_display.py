@@ -82,8 +82,10 @@ class ExperimentView(_TrialsView):
         if outcome.failure is not None:
             result = f"[red]failed[/]: {escape(outcome.failure)}"
         else:
-            scores = read_scores(trial_folder(self.folder, outcome.trial))["scores"]
-            result = f"accuracy {scores['accuracy']:.4f}" + ("  [dim]skipped, complete[/]" if outcome.skipped else "")
+            scores = read_scores(trial_folder(self.folder, outcome.trial))
+            validation = f"validation accuracy {scores['validation']['accuracy']:.4f}  " if scores.get("validation") else ""
+            result = f"{validation}test accuracy {scores['scores']['accuracy']:.4f}"
+            result += "  [dim]skipped, complete[/]" if outcome.skipped else ""
         self.console.print(f"{_points(outcome.trial.factors):<52} {result}", soft_wrap=True)
         if outcome.restarted:
             self.note(f"restarted: {outcome.restarted}")
@@ -191,7 +193,7 @@ def _show_best(summary: SearchSummary) -> None:
         others = sorted(set(trials) - set(numbers), key=lambda number: (sign * (trials[number].values or (0,))[0], number))
         numbers = [*numbers, *others][:MAX_BEST]
     axes = [axis.name for axis in settings.space.axes]
-    columns = ("trial", *settings.objectives, *(name.rpartition(".")[2] for name in axes))
+    columns = ("trial", *_labels(settings), *(name.rpartition(".")[2] for name in axes))
     table = make_table(right=columns, title=title, title_justify="left")
     for number in numbers:
         trial = trials[number]
@@ -217,7 +219,14 @@ def _points(points: Mapping[str, object]) -> str:
     return escape("  ".join(f"{name.rpartition('.')[2]} {point}" for name, point in points.items()))
 
 
+def _labels(settings: SearchSettings) -> list[str]:
+    """Return the objectives' names; scores are those of the validation rows."""
+    from loralab.experiments.study import COSTS
+
+    return [name if name in COSTS else f"validation {name}" for name in settings.objectives]
+
+
 def _values(settings: SearchSettings, trial: SearchTrial) -> dict[str, str]:
     """Return the text of each objective's value."""
-    values = zip(settings.objectives, trial.values or (), strict=True)
+    values = zip(_labels(settings), trial.values or (), strict=True)
     return {name: f"{value:,.0f}" if name == "trainable" else f"{value:.4f}" for name, value in values}

@@ -9,8 +9,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from loralab.cli.display import PlainTimer, ProgressView, console, list_names, show_facts, show_scores, show_tracked
 from loralab.cli.options import OUTPUT
-from loralab.metrics import tracked_scores
+from loralab.metrics import temperature_remark, tracked_scores
 from loralab.report.formatting import capitalize, early_stopping
+from loralab.report.run_data import count_scored_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +113,9 @@ class TrainingView(ProgressView):
             best = summary.validation.get(monitor)
             reason = early_stopping(monitor, best, summary.best_step, summary.steps, patience)
             console.print(escape(capitalize(reason)), soft_wrap=True)
+        if summary.temperature is not None:
+            remark = temperature_remark(summary.temperature, count_scored_rows(summary.validation))
+            console.print(f"calibration {remark}", soft_wrap=True)
         console.print(f"parameters  {counts_line(summary.counts)}", soft_wrap=True)
 
     def show_next(self, folder: Path, report: Path | None) -> None:

@@ -20,7 +20,8 @@ from loralab.diagnostics.sections import (
 )
 from loralab.stats import paired_bootstrap, wilson
 
-_ERROR, _CHANCE = "expected calibration error", "ECE expected by chance (95th percentile)"
+_LEVEL = 0.975
+_ERROR, _CHANCE = "expected calibration error", "ECE expected by chance (97.5th percentile)"
 
 
 def calibration_sections(rows: ScoredExamples, temperature: float | None) -> tuple[list[DiagnosisSection], Hypothesis]:
@@ -58,7 +59,7 @@ def calibration_sections(rows: ScoredExamples, temperature: float | None) -> tup
 
 
 def chance_calibration_error(probabilities: metrics.Probabilities, *, rounds: int = 200, seed: int = 0) -> tuple[float, float]:
-    """Return mean and 95th percentile of the calibration error of perfectly calibrated probabilities on as many rows.
+    """Return mean and 97.5th percentile of the calibration error of perfectly calibrated probabilities on as many rows.
 
     It is above 0 on finite rows. Labels are drawn from the probabilities (consistency resampling, Bröcker and Smith 2007).
     """
@@ -67,17 +68,21 @@ def chance_calibration_error(probabilities: metrics.Probabilities, *, rounds: in
     errors = [
         metrics.expected_calibration_error(probabilities, (rng.random((len(edges), 1)) > edges).sum(axis=1)) for _ in range(rounds)
     ]
-    return float(np.mean(errors)), float(np.quantile(errors, 0.95))
+    return float(np.mean(errors)), float(np.quantile(errors, _LEVEL))
 
 
 def _interpret(
     probabilities: metrics.Probabilities, correct: npt.NDArray[np.bool_], measures: Mapping[str, Sequence[float]], column: int
 ) -> tuple[str, str]:
-    """Return (supported, text) for one column of the measures."""
+    """Return (supported, text) for one column of the measures.
+
+    Two tests share an error of 5 %: the calibration error against chance, and the mean confidence against the accuracy.
+    """
     error, chance = measures[_ERROR][column], measures[_CHANCE][column]
-    excess = paired_bootstrap(probabilities.max(axis=1), correct)
+    excess = paired_bootstrap(probabilities.max(axis=1), correct, level=_LEVEL)
+    biased = not excess.low <= 0 <= excess.high and abs(excess.estimate) > MIN_EFFECT
     text = f"confidence minus accuracy {format_difference(excess)}, calibration error {error:.3f} (by chance: up to {chance:.3f})"
-    if error <= max(chance, MIN_EFFECT):
+    if error <= max(chance, MIN_EFFECT) and not biased:
         return NO, f"within what chance explains: {text}"
     direction = "overconfident" if excess.low > 0 else "underconfident" if excess.high < 0 else "miscalibrated in some bins"
     return YES, f"{direction}: {text}"

@@ -114,7 +114,11 @@ def find_factors(configs: Mapping[str, Config]) -> dict[str, dict[str, Factor]]:
     for name, config in configs.items():
         values = tuple(flat[name][setting] for setting in differing)
         if values not in recipes:
-            candidates = (_SEED_SUFFIX.sub("", name) or name, name, *(f"{name}-{i}" for i in range(2, len(configs) + 2)))
+            candidates = (
+                _SEED_SUFFIX.sub("", name).removeprefix("recipe-") or name,
+                name,
+                *(f"{name}-{i}" for i in range(2, len(configs) + 2)),
+            )
             recipes[values] = next(candidate for candidate in candidates if candidate not in recipes.values())
         recipe = recipes[values]
         if earlier := seen.get((recipe, config.seed)):

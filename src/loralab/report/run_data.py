@@ -78,7 +78,13 @@ class CompletedRun:
 
     def facts(self) -> dict[str, float]:
         """Return parameter counts, steps, seconds and throughput."""
-        return {**self.counts, **{key: getattr(self, key) for key in ("steps", "best_step", "seconds", "samples_per_second")}}
+        names = ("steps", "best_step", "seconds", "training_seconds", "samples_per_second")
+        return {**self.counts, **{key: value for key in names if (value := getattr(self, key)) is not None}}
+
+    @property
+    def training_seconds(self) -> float | None:
+        """The seconds of the training steps, without preparation, which the first of several runs pays for all; None if unknown."""
+        return self.timing.get("training")
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,11 @@ class RunData:
     def per_class(self) -> list[dict[str, Any]]:
         """Return the test scores of each class, as `metrics.table` does."""
         return metrics.table(self.result.scores, self.classes) if self.result else []
+
+    def temperature_remark(self) -> str:
+        """Return how the probabilities were calibrated, as a sentence; empty without a temperature."""
+        temperature = self.result.temperature if self.result else None
+        return "" if temperature is None else metrics.temperature_remark(temperature, self.validation_rows)
 
     def macro_remark(self) -> str:
         """Return which classes the test's macro F1 leaves out; empty if every class has test rows."""

@@ -162,8 +162,10 @@ class ExperimentData:
     def points(self) -> tuple[Point, ...]:
         """The configurations with a result, in the order of the plan."""
         groups: dict[FactorItems, list[TrialData]] = {}
+        named = self.spec.kind == "compare" and all("recipe" in trial.factors for trial in self.complete)
         for trial in self.complete:
-            groups.setdefault(tuple((k, v) for k, v in trial.factors.items() if k != SEED), []).append(trial)
+            factors = {"recipe": trial.factors["recipe"]} if named else trial.factors  # a name for all settings that differ
+            groups.setdefault(tuple((k, v) for k, v in factors.items() if k != SEED), []).append(trial)
         return tuple(Point(dict(factors), tuple(group)) for factors, group in groups.items())
 
     @cached_property
@@ -186,6 +188,12 @@ class ExperimentData:
     def min_seeds(self) -> int:
         """The number of trials of the configuration that has the fewest."""
         return min((len(point.trials) for point in self.points), default=0)
+
+    @cached_property
+    def seconds(self) -> str:
+        """The fact that costs are compared by: training_seconds, or seconds for runs that did not record it."""
+        known = all(trial.result and trial.result.training_seconds is not None for trial in self.complete)
+        return "training_seconds" if known else "seconds"
 
     @property
     def test_rows(self) -> int:

@@ -31,7 +31,7 @@ def score_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Accuracy, macro F1 and training time of every configuration."""
     points = _in_order(analysis, MAX_ROWS)
     panels = [_score_panel(points, analysis.score), _score_panel(points, MACRO_F1)]
-    panels.append(Panel("seconds", [p.facts("seconds") for p in points], [None] * len(points), bars=True))
+    panels.append(_seconds_panel(analysis, points))
     text = label_legend(points) + _explain_marks(points, analysis.score, boxes=True)
     caption = Caption("points", "Scores of each configuration", _count_runs(analysis, points), text)
     return [plots.strip_plot(caption, point_labels(points), panels)]
@@ -41,9 +41,9 @@ def cost_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Accuracy, trainable parameters and training time of every configuration."""
     points = analysis.data.points
     panels = [_score_panel(points, analysis.score)]
-    for title, fact in (("trainable parameters", "trainable"), ("seconds", "seconds")):
-        if any(p.facts(fact) for p in points):
-            panels.append(Panel(title, [p.facts(fact) for p in points], [None] * len(points), bars=True))
+    panels.append(Panel("trainable parameters", [p.facts("trainable") for p in points], [None] * len(points), bars=True))
+    panels.append(_seconds_panel(analysis, points))
+    panels = [panel for panel in panels if any(panel.values)]
     text = label_legend(points) + _explain_marks(points, analysis.score)
     caption = Caption("cost", "Accuracy and cost", _count_runs(analysis, points), text)
     return [plots.strip_plot(caption, point_labels(points), panels)]
@@ -125,14 +125,16 @@ def seed_figure(analysis: ExperimentAnalysis) -> Drawings:
 def time_figure(analysis: ExperimentAnalysis) -> Drawings:
     """Each run's score by its training time."""
     points = _in_order(analysis, MAX_LINES)
-    groups = []
+    groups, fact = [], analysis.data.seconds
     for label, point in zip(point_labels(points[:MAX_LINES]), points, strict=False):
-        runs = [(t.result.seconds, value) for t in point.trials if t.result and (value := t.value(analysis.score)) is not None]
+        runs = [
+            (t.result.facts()[fact], value) for t in point.trials if t.result and (value := t.value(analysis.score)) is not None
+        ]
         groups.append((label, [x for x, _ in runs], [100 * y for _, y in runs]))
     subset = f", the {MAX_LINES} best configurations" if len(points) > MAX_LINES else ""
     rows = f"{len(analysis.data.complete)} runs{subset}"
     caption = Caption("time", "Score by training time", rows, f"{label_legend(points)}One mark per run.")
-    return [plots.scatter_plot(caption, groups, "seconds", f"{analysis.score}, %")]
+    return [plots.scatter_plot(caption, groups, fact.replace("_", " "), f"{analysis.score}, %")]
 
 
 def scaling_figure(analysis: ExperimentAnalysis) -> Drawings:
@@ -219,6 +221,11 @@ def _explain_marks(points: Sequence[Point], score: Score, *, lines: bool = False
 def _score_panel(points: Sequence[Point], score: Score) -> Panel:
     intervals = [point.interval if score == ACCURACY else None for point in points]
     return Panel(str(score), [point.values(score) for point in points], intervals)
+
+
+def _seconds_panel(analysis: ExperimentAnalysis, points: Sequence[Point]) -> Panel:
+    fact = analysis.data.seconds
+    return Panel(fact.replace("_", " "), [p.facts(fact) for p in points], [None] * len(points), bars=True)
 
 
 def _in_order(analysis: ExperimentAnalysis, max_points: int) -> list[Point]:

@@ -31,6 +31,8 @@ def question_facts(data: ExperimentData) -> dict[str, list[str]]:
     """Return the question, recipes, varied and fixed settings, and test rows, each as lines."""
     spec = data.spec
     varied = [f"{name}: {', '.join(format_value(value) for value in values)}" for name, values in spec.varied.items()]
+    if spec.kind == "compare" and len(varied) > MAX_LISTED:
+        varied = [f"{len(varied) - 1} settings: see the table of settings that differ"]
     facts = {
         "Question": [spec.question],
         "Recipe" if len(spec.recipes) == 1 else "Recipes": [*spec.recipes],

@@ -75,9 +75,21 @@ def experiment_tables(analysis: ExperimentAnalysis) -> list[ReportTable]:
     tables = [point_table(data, analysis.score), comparison_table(analysis.comparisons)]
     if kind in ("few-shot", "scaling", "active") and (table := sample_efficiency_table(analysis)):
         tables.append(table)
+    if kind == "compare":
+        tables.append(settings_table(data))
     if kind == "scaling" and analysis.scaling_law:
         tables.append(power_law_table(analysis.scaling_law))
     return [table for table in (*tables, trial_overview(data)) if table.rows]
+
+
+def settings_table(data: ExperimentData) -> ReportTable:
+    """The settings in which compared runs differ, one row each, with a column per recipe."""
+    trials = {str(trial.factors.get("recipe")): trial for trial in reversed(data.complete)}
+    names = [
+        name for name in dict.fromkeys(name for trial in data.complete for name in trial.factors) if name not in ("recipe", SEED)
+    ]
+    rows = [(name, *(format_value(trial.factors.get(name)) for trial in reversed(trials.values()))) for name in names]
+    return ReportTable("settings", "Settings that differ", ("setting", *reversed(trials)), rows, len(trials) + 1)
 
 
 def trial_table(data: ExperimentData) -> ReportTable:
@@ -99,15 +111,17 @@ def trial_table(data: ExperimentData) -> ReportTable:
 
 
 def trial_overview(data: ExperimentData) -> ReportTable:
-    """One row per trial, for the page: factors, main scores, size, seconds, state."""
+    """One row per trial, for the page: factors, main scores, size, seconds, state. Compared runs have a table of their settings."""
     names = list(dict.fromkeys(name for trial in data.trials for name in trial.factors))
+    names = [name for name in names if data.spec.kind != "compare" or name in ("recipe", SEED)]
     scores = [score for score in (VALIDATION, ACCURACY, MACRO_F1) if _is_known(data, score)]
     rows = []
     for trial in data.trials:
-        facts = [trial.result.counts.get("trainable"), round(trial.result.seconds, 1)] if trial.result else [None, None]
+        seconds = trial.result.facts()[data.seconds] if trial.result else None
+        facts = [trial.result.counts.get("trainable"), round(seconds, 1)] if trial.result and seconds is not None else [None, None]
         state = one_line(f"failed: {trial.failure}") if trial.failure else trial.state
         rows.append((*(trial.factors.get(name) for name in names), *(trial.value(score) for score in scores), *facts, state))
-    columns = (*names, *map(str, scores), "trainable parameters", "seconds", "state")
+    columns = (*names, *map(str, scores), "trainable parameters", data.seconds.replace("_", " "), "state")
     return ReportTable("overview", "All trials", columns, rows, len(names))
 
 
@@ -124,12 +138,12 @@ def point_table(data: ExperimentData, score: Score) -> ReportTable:
         measured: list[object] = [len(point.trials)]
         for s in scores:
             measured += [point.mean(s), point.interval, point.std(s)] if s == ACCURACY else [point.mean(s)]
-        rows.append((*keys, *measured, _whole(point.mean_fact("trainable")), round(point.mean_fact("seconds"), 1)))
+        rows.append((*keys, *measured, _whole(point.mean_fact("trainable")), round(point.mean_fact(data.seconds), 1)))
     columns = [name for s in scores for name in ([str(s), "95 % CI", "std over seeds"] if s == ACCURACY else [str(s)])]
     return ReportTable(
         "points",
         "Scores of each configuration",
-        (*factors, "seeds", *columns, "trainable parameters", "seconds"),
+        (*factors, "seeds", *columns, "trainable parameters", data.seconds.replace("_", " ")),
         rows,
         len(factors),
     )
