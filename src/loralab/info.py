@@ -48,10 +48,9 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         scores = run_folder.read_scores(folder)
         try:
             facts["result"] = {key: scores[key] for key in ("steps", "best_step", "stopped_early", "seconds", "samples_per_second")}
-            for name in ("timing", "memory"):  # in seconds, and in MB
-                facts[f"{name} ({'s' if name == 'timing' else 'MB'})"] = {
-                    k: v for k, v in scores.get(name, {}).items() if v is not None
-                }
+            for name, unit in (("timing", "s"), ("memory", "MB")):
+                if values := {key: value for key, value in scores.get(name, {}).items() if value is not None}:
+                    facts[f"{name} ({unit})"] = values
             facts["test scores"] = {name: value for name, value in scores["scores"].items() if ":" not in name}
         except (KeyError, AttributeError) as error:
             raise LoralabError(f"{folder / run_folder.SCORES} is damaged ({error!r})") from error

@@ -51,6 +51,17 @@ def test_without_a_terminal_progress_is_a_line_per_minute_and_evaluation(output:
     assert "validation  loss 0.4000  accuracy 0.8000  best yet" in lines[3]
 
 
+def test_the_line_of_progress_has_the_last_monitored_score(output: io.StringIO, now: list[float]) -> None:
+    name, scores = "f1:[bold] 100%", {"loss": 0.4, "accuracy": 0.8}
+    with TrainingView(load_config("quickstart", [f"train.monitor={name}"])) as view:
+        view.listen(EvalEnd(step=9, epoch=0.1, scores={**scores, name: 0.75}, improved=True, seconds=20.0))
+        now[0] = 61.0
+        view.listen(step(10))
+    evaluation, progress = output.getvalue().splitlines()
+    assert f"validation  loss 0.4000  accuracy 0.8000  {name} 0.7500  best yet" in evaluation
+    assert f"loss 0.500  validation {name} 0.7500  16 samples/s" in progress
+
+
 def test_progress_has_gpu_memory_and_the_feature_cache(output: io.StringIO, now: list[float]) -> None:
     with TrainingView(load_config()) as view:
         now[0] = 61.0

@@ -42,6 +42,8 @@ class TrainingView(ProgressView):
         self.timer = PlainTimer()
         self.loss: float | None = None
         """Training loss, exponentially averaged."""
+        self.monitored = ""
+        """The monitored score of the last evaluation, if it is not the loss."""
 
     def announce(self, plan: RunPlan) -> None:
         """Print the plan and start the bar."""
@@ -82,7 +84,7 @@ class TrainingView(ProgressView):
 
     def _on_step(self, event: StepEnd) -> None:
         self.loss = event.loss if self.loss is None else 0.95 * self.loss + 0.05 * event.loss
-        note = f"loss {self.loss:.3f}  {event.samples / event.seconds:.0f} samples/s"
+        note = f"loss {self.loss:.3f}{self.monitored}  {event.samples / event.seconds:.0f} samples/s"
         if event.gpu_mb is not None:
             note += f"  GPU {event.gpu_mb:,.0f} MB"
         self.progress.update(self.task, total=event.steps, completed=event.step, note=note)
@@ -96,6 +98,8 @@ class TrainingView(ProgressView):
             if name in event.scores  # a class without validation rows has no F1
         )
         best = "  [green]best yet[/]" if event.improved else ""
+        if (monitor := self.config.train.monitor) != "loss" and monitor in event.scores:
+            self.monitored = f"  validation {escape(monitor)} {event.scores[monitor]:.4f}"
         self.console.print(f"epoch {event.epoch:<4.3g} step {event.step:<5} validation  {escape(scores)}{best}", soft_wrap=True)
 
     def _print_if_due(self, line: str) -> None:
