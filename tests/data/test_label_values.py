@@ -170,3 +170,10 @@ def test_labels_that_read_like_missing_values_are_said() -> None:
 def test_natural_order() -> None:
     names = ["b10", "b9", "a", "10", "9", "Ä", "b", "²"]
     assert sorted(names, key=natural_key) == ["9", "10", "a", "b", "b9", "b10", "²", "Ä"]
+
+
+def test_numbers_that_are_other_numbers_are_refused() -> None:
+    """Labels 0 to 3 and names 1 to 4: is 1 the name, or the second class?"""
+    with pytest.raises(LoralabError, match=r"the labels 0, 1, 2, 3 and data\.classes=1,2,3,4 are both numbers, but not the same"):
+        name_classes(["0", "1", "2", "3"], ["1", "2", "3", "4"], "a.csv")
+    assert name_classes(["1", "2", "3"], ["3", "2", "1"], "a.csv")[0].names == ("3", "2", "1")

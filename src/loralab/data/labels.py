@@ -162,6 +162,11 @@ def name_classes(labels: Sequence[str | None], names: Sequence[str], where: str)
     counts = Counter(label for label in labels if label is not None)
     matched = {value: plain.match(value) for value in counts}
     if None in matched.values() and all(map(_is_whole, counts)):
+        if any(index is not None for index in matched.values()):
+            raise LoralabError(
+                f"{where}: the labels {list_names(sorted(counts, key=natural_key))} and data.classes={','.join(names)} are both "
+                "numbers, but not the same ones: give the numbers of the file, or names that are no numbers, in their order"
+            )
         first = _first_number([int(_number(value)) for value in counts], len(names), where)
         numbers = {value: int(_number(value)) - first for value in counts}
         matched = {value: i if 0 <= i < len(names) else None for value, i in numbers.items()}
