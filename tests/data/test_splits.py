@@ -261,8 +261,11 @@ def test_a_run_without_test_rows_is_refused() -> None:
 
 
 def test_a_class_without_training_rows_is_named() -> None:
-    with pytest.raises(LoralabError, match=r"no training row is left of class .*\(data\.train_indices\) has none of it"):
+    with pytest.raises(LoralabError, match=r"no training row is left of class 'class 1': .*\(data\.train_indices\) has none of it"):
         divide(examples([90, 5, 5]), indices=[0])
+    last = int(np.flatnonzero(divide(examples([90, 5, 5])).train.require_labels() == 1)[0])
+    with pytest.raises(LoralabError, match="no training row is left of class 'class 2'"):
+        divide(examples([90, 5, 5]), indices=[0, last])
 
 
 def test_limits_keep_a_row_of_each_class_or_propose_a_limit_that_does() -> None:

@@ -15,7 +15,7 @@ from tiny import CLASSES, topics, write_csv
 from loralab import Classifier, run_training
 from loralab.data.splits import load_splits, read_indices
 from loralab.data.types import Examples
-from loralab.errors import LoralabError
+from loralab.errors import Interrupted, LoralabError
 from loralab.experiments.active import ActivePlan, Pool, first_rows, plan_active
 from loralab.experiments.run import ExperimentSummary, run_experiment
 from loralab.experiments.spec import find_kind
@@ -134,13 +134,20 @@ def test_a_killed_experiment_chooses_the_same_rows_again(
     _, summary, _ = experiment
     folder = tmp_path / "e"
     plan = planned(tiny, topics_csv, strategies=("badge",), seeds=(1,))
-    rounds = plan.rounds(folder, lambda what: None)
-    for _ in range(2):
-        (trial,) = next(rounds)
-        run_training(trial.config, name=trial_folder(folder, trial).name, folder=folder / "trials")
-    assert (folder / "indices" / "strategy-badge_labels-14_seed-1.txt").is_file()
-    found = run_experiment(plan, tmp_path / "f")  # in a new folder
-    assert rows(found, "badge", 20, 1) == rows(summary, "badge", 20, 1)
+
+    def stop_at_twenty(config: object, *, name: str, folder: Path, **more: object) -> object:
+        if "20" in name:
+            raise Interrupted("killed")
+        return run_training(config, name=name, folder=folder)  # type: ignore[arg-type]
+
+    with mock.patch("loralab.pipeline.run_training", side_effect=stop_at_twenty), pytest.raises(Interrupted):
+        run_experiment(plan, folder)
+    chosen = folder / "indices" / "strategy-badge_labels-14_seed-1.txt"
+    before = chosen.read_bytes()
+    resumed = run_experiment(planned(tiny, topics_csv, strategies=("badge",), seeds=(1,)), folder)
+    assert [outcome.skipped for outcome in resumed.outcomes] == [True, True, False]
+    assert chosen.read_bytes() == before
+    assert rows(resumed, "badge", 20, 1) == rows(summary, "badge", 20, 1)
 
 
 def test_a_failed_trial_ends_its_chain_except_random(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
