@@ -34,7 +34,7 @@ format: .venv/dev  ## format the code
 bench: .venv/dev  ## all benchmarks against HF Trainer + peft and others, on an idle machine: an hour; ARGS="training --quick"
 	$(BIN)/python -m benchmarks $(ARGS)
 
-calibrate: .venv/dev  ## how often the reports' claims and intervals are right, simulated: half an hour; writes docs/reference/calibration.md
+calibrate: .venv/dev  ## how often the reports' claims and intervals are right, simulated: 20 minutes; writes docs/reference/calibration.md
 	$(BIN)/python -m benchmarks.calibration --write
 
 clean:  ## remove the virtual environment, caches and the built documentation; runs stay

@@ -179,6 +179,7 @@ def families(random: np.random.Generator, experiments: int) -> Iterator[Rate]:
             0.05,
             planned,
             experiments,
+            "≤ ",
         )
     for points, population in ((6, Population()), (12, Population()), (12, Population(seed=0.5))):
         missed = 0
