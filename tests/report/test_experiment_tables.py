@@ -41,7 +41,7 @@ def test_a_point_is_its_seeds_with_mean_deviation_and_interval(tmp_path: Path) -
     assert (data.min_seeds, data.seeds, data.axes) == (1, (1, 2, 3), {"lora.rank": (4, 8)})
     table = point_table(data, ACCURACY)
     row = dict(zip(table.columns, table.rows[1], strict=True))
-    assert (row["lora.rank"], row["seeds"], row["test accuracy"], row["std over seeds"]) == (8, 1, 0.9, None)
+    assert (row["lora.rank"], row["seeds"], row["test accuracy"], row["std"]) == (8, 1, 0.9, None)
     assert row["95 % CI"] == pytest.approx(wilson(360, 400), abs=1e-9)
     assert [eight.mean_fact(name) for name in ("seconds", "trainable")] == [12.5, 100]
 

@@ -209,3 +209,10 @@ def test_without_predictions_nothing_is_compared(tmp_path: Path) -> None:
     words = text_of(folder)
     assert "The configurations are not compared: that needs the predictions of each run on the same test rows." in words
     assert "better" not in words
+
+
+def test_what_would_narrow_the_intervals_is_named(tmp_path: Path) -> None:
+    rows_differ = seeds(tmp_path / "rows", ({"recipe": "a"}, [0.8, 0.8, 0.8025]), ({"recipe": "b"}, [0.805] * 3))
+    assert text_of(rows_differ).endswith("more test rows would narrow the intervals, more seeds hardly.")
+    seeds_differ = seeds(tmp_path / "seeds", ({"recipe": "a"}, [0.8] * 3), ({"recipe": "b"}, [0.7, 0.8, 0.9]))
+    assert text_of(seeds_differ).endswith("Most of the uncertainty comes from the seeds: more seeds would narrow the intervals.")

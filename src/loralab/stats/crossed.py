@@ -40,6 +40,16 @@ class Error:
         """The variance of the error."""
         return self.of_seeds + self.of_rows
 
+    @property
+    def seeds_margin(self) -> float:
+        """The 95 % margin that the seeds alone would have."""
+        return t_quantile(self.df) * math.sqrt(self.of_seeds) if self.of_seeds else 0.0
+
+    @property
+    def rows_margin(self) -> float:
+        """The 95 % margin that the rows alone would have."""
+        return t_quantile(_MOST_DF) * math.sqrt(self.of_rows)
+
     def exceeds(self, distance: float) -> float:
         """Return the chance of an error beyond `distance` in either direction: a Student's t plus a normal variable.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -52,7 +52,7 @@ class DashboardRow:
     @property
     def holds_for(self) -> str:
         """For what the interval holds."""
-        return "" if self.interval is None else "new rows and seeds" if self.new_seeds else "new rows"
+        return "" if self.interval is None else "rows, seeds" if self.new_seeds else "rows"
 
 
 def read_dashboard(folder: Path) -> list[DashboardRow]:
@@ -71,16 +71,14 @@ def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
     sets = dict(zip(_test_sets(rows), _LETTERS, strict=False))
     experiments = []
     for r in (row for row in rows if row.kind != "run"):
-        test = (len(r.values), "{} of {}".format(*r.trials), r.test_rows, sets.get(r.test_set, ""))
+        test = (len(r.values), "{} of {}".format(*r.trials), _test_set(r, sets))
         experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, r.holds_for, *test, r.modified))
     runs = [
-        (r.name, r.recipe, r.problem or r.best, r.mean, r.interval, r.test_rows, sets.get(r.test_set, ""), r.modified)
-        for r in rows
-        if r.kind == "run"
+        (r.name, r.recipe, r.problem or r.best, r.mean, r.interval, _test_set(r, sets), r.modified) for r in rows if r.kind == "run"
     ]
-    scores = ("test accuracy", "95 % CI", "CI holds for", "seeds", "trials", "test rows", "test set", "modified")
+    scores = ("test accuracy", "95 % CI", "for new", "seeds", "trials", "test rows", "modified")
     names = ("name", "kind", "recipe", "best configuration", *scores)
-    run_names = ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "test set", "modified")
+    run_names = ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "modified")
     tables = [
         ReportTable("experiments", "Experiments", names, experiments, 4),
         ReportTable("runs", "Single runs", run_names, runs, 3),
@@ -102,6 +100,11 @@ def draw_dashboard(rows: Sequence[DashboardRow]) -> list[ReportFigure]:
         if drawing:
             drawings.append(drawing)
     return drawings
+
+
+def _test_set(row: DashboardRow, sets: Mapping[str, str]) -> str:
+    """Return the letter of a row's test rows and their number; the same letter means the same rows."""
+    return f"{sets.get(row.test_set, '')} {row.test_rows:,}".strip() if row.test_rows else ""
 
 
 def _test_sets(rows: Sequence[DashboardRow]) -> list[str]:

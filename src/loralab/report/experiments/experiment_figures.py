@@ -28,11 +28,11 @@ def search_figures(analysis: ExperimentAnalysis) -> Drawings:
 
 
 def score_figure(analysis: ExperimentAnalysis) -> Drawings:
-    """Accuracy, macro F1 and training time of every configuration."""
+    """The deciding score, macro F1 or test accuracy, and training time of every configuration."""
     points = _in_order(analysis, MAX_ROWS)
-    panels = [_score_panel(points, analysis.score), _score_panel(points, MACRO_F1)]
+    panels = [_score_panel(points, analysis.score), _score_panel(points, MACRO_F1 if analysis.score == ACCURACY else ACCURACY)]
     panels.append(_seconds_panel(analysis, points))
-    text = label_legend(points) + _explain_marks(points, analysis.score, boxes=True)
+    text = label_legend(points) + _explain_marks(points, ACCURACY, boxes=True)
     caption = Caption("points", "Scores of each configuration", _count_runs(analysis, points), text)
     return [plots.strip_plot(caption, point_labels(points), panels)]
 

@@ -309,12 +309,23 @@ def _scope(analysis: ExperimentAnalysis) -> Iterator[str]:
     if all(len(point.trials) > 1 and (point.correct == point.correct[0]).all() for point in points if point.correct is not None):
         yield "All seeds give the same predictions: nothing here depends on the seed. Intervals and tests hold for new test rows."
     elif all(point.new_seeds for point in points):
-        yield "Intervals and tests hold for new test rows and new seeds."
+        yield f"Intervals and tests hold for new test rows and new seeds.{_what_would_help(analysis)}"
     else:
         yield (
             f"Some configurations have fewer than {FEWEST_SEEDS} seeds: their intervals and tests hold for new test rows and these "
             "models; models of other seeds may differ."
         )
+
+
+def _what_would_help(analysis: ExperimentAnalysis) -> str:
+    """What makes most of the uncertainty of the comparisons that are not significant."""
+    errors = [comparison.test.error for comparison in analysis.comparisons if not comparison.significant]
+    if not errors:
+        return ""
+    from_seeds = sum(error.seeds_margin > error.rows_margin for error in errors)
+    if 2 * from_seeds > len(errors):
+        return " Most of the uncertainty comes from the seeds: more seeds would narrow the intervals."
+    return " Most of the uncertainty comes from the test rows: more test rows would narrow the intervals, more seeds hardly."
 
 
 def _unfinished(data: ExperimentData) -> Iterator[str]:

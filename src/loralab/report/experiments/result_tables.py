@@ -139,11 +139,11 @@ def point_table(data: ExperimentData, score: Score) -> ReportTable:
         for s in scores:
             measured += [point.mean(s), point.interval, point.std(s)] if s == ACCURACY else [point.mean(s)]
         rows.append((*keys, *measured, _whole(point.mean_fact("trainable")), round(point.mean_fact(data.seconds), 1)))
-    columns = [name for s in scores for name in ([str(s), "95 % CI", "std over seeds"] if s == ACCURACY else [str(s)])]
+    columns = [name for s in scores for name in ([str(s), "95 % CI", "std"] if s == ACCURACY else [str(s)])]
     return ReportTable(
         "points",
         "Scores of each configuration",
-        (*factors, "seeds", *columns, "trainable parameters", data.seconds.replace("_", " ")),
+        (*factors, "seeds", *columns, "trainable", data.seconds.replace("_", " ")),
         rows,
         len(factors),
     )
