@@ -137,9 +137,8 @@ def test_what_is_not_shown_to_be_as_good_is_not_recommended(tmp_path: Path) -> N
     for path in folder.glob("trials/*all*"):
         edit(path / run_folder.SCORES, counts={"base": 1000, "adapter": 360, "head": 40, "trainable": 400})
     words = text_of(folder)
-    assert (
-        "No cheaper choice is shown to lose less than 1 point against layers all. The nearest, layers top1, may lose up to" in words
-    )
+    nearest = "The nearest, layers top1 (−1.00 points), may lose up to 1.80 points."
+    assert f"No cheaper choice is shown to lose less than 1 point against layers all. {nearest}" in words
 
 
 def test_an_incomplete_experiment_says_so(tmp_path: Path) -> None:

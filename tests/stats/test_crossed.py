@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 from scipy.integrate import quad
+from scipy.special import digamma
 
-from loralab.stats import difference, mean_interval, resampled_means, wilson
-from loralab.stats.crossed import Error
+from loralab.stats import Difference, difference, mean_interval, moderate, resampled_means, wilson
+from loralab.stats.crossed import Error, _prior_df
 
 Floats = npt.NDArray[np.float64]
 
@@ -189,6 +190,41 @@ def test_unpaired_seeds_add_their_variances() -> None:
     welch = scipy_stats.ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
     assert result.p() == pytest.approx(welch.pvalue, rel=0.1)
     assert result.error.df == pytest.approx(welch.df, rel=0.1)
+
+
+def _with_variances(of_seeds: list[float]) -> list[Difference]:
+    return [Difference(0.01, 400, (3, 3), True, True, 0.01, Error(variance, 2.0, 1e-4)) for variance in of_seeds]
+
+
+def test_alike_variances_of_seeds_are_shared() -> None:
+    shared = [test.error for test in moderate(_with_variances([1.0e-4, 1.1e-4, 0.9e-4, 1.0e-4]))]
+    assert [error.df for error in shared] == pytest.approx([10.0] * 4), "own 2, and at most the 8 of all four"
+    prior = 1e-4 * np.exp(-digamma(1) + digamma(4) - np.log(4))
+    assert [error.of_seeds for error in shared] == pytest.approx([(8 * prior + 2e-4) / 10] * 4, rel=0.03)
+    assert shared[0].margin(0.98) < 0.6 * Error(1.0e-4, 2.0, 1e-4).margin(0.98)
+
+
+def test_the_prior_of_variances_is_found_again() -> None:
+    """Smyth 2004: variances s0² d0 / chi²(d0), estimated with 2 degrees of freedom each."""
+    random = np.random.default_rng(6)
+    variances = 4e-4 * 6 / random.chisquare(6, 40_000) * random.chisquare(2, 40_000) / 2
+    assert _prior_df(float(np.log(variances).var(ddof=1)), 2.0) == pytest.approx(6, rel=0.15)
+    outlier = max(variances)
+    errors = [test.error for test in moderate(_with_variances(variances.tolist()))]
+    assert max(error.of_seeds for error in errors) == outlier
+    small = errors[int(np.argmin(variances))]
+    assert small.of_seeds == pytest.approx(6 * 4e-4 / 8, rel=0.1)
+    assert small.df == pytest.approx(8, rel=0.15)
+
+
+def test_unlike_or_few_variances_stay() -> None:
+    for of_seeds in ([1e-4], [1e-4, 0.0]):
+        tests = _with_variances(of_seeds)
+        assert moderate(tests) == tests
+    assert moderate([]) == []
+    unlike = moderate(_with_variances([1e-8, 1e-4, 1e-6, 1e-2]))
+    assert unlike[3].error.of_seeds == 1e-2
+    assert unlike[0].error.df < 3.5
 
 
 def test_resampled_means_have_the_variance_of_rows_and_seeds() -> None:

@@ -9,7 +9,8 @@ Values are arrays (seeds, rows), one number for each model and row: 1 where a pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ FEWEST_SEEDS = 3
 """Fewer seeds hardly determine a variance: intervals and tests are then for new rows and these models only."""
 _MOST_DF = 1e10
 """Student's t with more degrees of freedom is the normal distribution."""
+_OUTLIER = 0.75
+"""A variance above this quantile of its distribution under the prior is not shrunk."""
 
 
 @dataclass(frozen=True)
@@ -156,6 +159,45 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike, *, paired: bool) -> Differenc
         error = _error([first, second], first.mean(axis=0) - second.mean(axis=0))
     center = float(first.mean() - second.mean())
     return Difference(float(by_row.mean()), len(by_row), (len(first), len(second)), paired, new_seeds, center, error)
+
+
+def moderate(differences: Sequence[Difference]) -> list[Difference]:
+    """Return differences of one experiment with the variance between seeds known better, from all of them (Smyth 2004).
+
+    Three seeds leave a variance 2 degrees of freedom, which makes the intervals of several comparisons useless. If the variances
+    are alike they are shrunk towards each other and gain degrees of freedom, at most those of all comparisons; the more they differ
+    the less. One that stands out upwards stays as it is. Nothing changes for fewer than two, or different numbers of seeds.
+    """
+    from scipy.special import digamma
+    from scipy.stats import f as f_distribution
+
+    errors = [test.error for test in differences]
+    df = errors[0].df if errors else 0.0
+    if len(errors) < 2 or any(error.of_seeds == 0 or error.df != df for error in errors):
+        return [*differences]
+    variances = np.array([error.of_seeds for error in errors])
+    logs = np.log(variances) - digamma(df / 2) + math.log(df / 2)
+    prior_df = min(_prior_df(float(logs.var(ddof=1)), df), df * len(errors))
+    prior = math.exp(float(logs.mean()) + float(digamma(prior_df / 2)) - math.log(prior_df / 2))
+    outlier = prior * float(f_distribution.ppf(_OUTLIER, df, prior_df))
+    more = prior_df + df
+    shared = [
+        error if error.of_seeds > outlier else replace(error, of_seeds=(prior_df * prior + df * error.of_seeds) / more, df=more)
+        for error in errors
+    ]
+    return [replace(test, error=error) for test, error in zip(differences, shared, strict=True)]
+
+
+def _prior_df(spread: float, df: float) -> float:
+    """Return the degrees of freedom of the prior of variances whose logarithms have this variance (Smyth 2004, section 6.2)."""
+    from scipy.optimize import brentq
+    from scipy.special import polygamma
+
+    excess = spread - float(polygamma(1, df / 2))
+    low, high = 0.01, 1e6
+    if excess <= float(polygamma(1, high / 2)):
+        return high
+    return float(brentq(lambda x: float(polygamma(1, x / 2)) - excess, low, high)) if excess < float(polygamma(1, low / 2)) else low
 
 
 def mean_interval(values: npt.ArrayLike, comparisons: int = 1, *, level: float = 0.95) -> Interval:

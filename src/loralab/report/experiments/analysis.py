@@ -103,8 +103,9 @@ def compare_points(pairs: PointPairs, points: int | None = None) -> list[PointCo
     points: the number of configurations, if the pairs were chosen for their results: the family is then every pair of them.
     """
     tests = [(point, baseline, test) for point, baseline in pairs if (test := _compare(point, baseline))]
+    moderated = stats.moderate([test for _, _, test in tests])
     family = max(1, len(tests) if points is None else points * (points - 1) // 2)
-    return [PointComparison(point, baseline, test, family) for point, baseline, test in tests]
+    return [PointComparison(point, baseline, test, family) for (point, baseline, _), test in zip(tests, moderated, strict=True)]
 
 
 def best_point(points: Sequence[Point], score: Score) -> Point | None:

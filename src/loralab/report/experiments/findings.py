@@ -15,6 +15,8 @@ from loralab.stats import FEWEST_SEEDS, HoldOut, Interval, mean_interval
 MAX_FULL_CLAIMS, MAX_LISTED = 3, 8
 """Comparisons with a sentence each, and names in a list."""
 MANY_ROWS = 1e9
+_BY_SIZE = ("few-shot", "scaling")
+"""Kinds that compare numbers of rows."""
 _MARGIN_TEXT = f"{100 * MARGIN:g} point"
 
 
@@ -50,9 +52,9 @@ def findings(analysis: ExperimentAnalysis) -> list[str]:
     data, best = analysis.data, analysis.best
     if best is None:
         return [*_unfinished(data), "No trial has a result yet."]
-    sentences = [*(_best_of_several(analysis, best) if len(data.points) > 1 else _single_point(best))]
-    for describe in (_scaling, _gains, _comparisons, _recommendation):
-        sentences += describe(analysis)
+    sentences: list[str] = []
+    for describe in (_single_point, _best_of_several, _gains, _comparisons, _recommendation, _scaling):
+        sentences += describe(analysis, best)
     return [*sentences, *_scope(analysis), *_unfinished(data)]
 
 
@@ -63,7 +65,7 @@ def headline(analysis: ExperimentAnalysis) -> Headline:
         return Headline("–", "", "No trial has a result yet.", "")
     if not analysis.comparisons or not analysis.planned:
         return _best_headline(analysis, analysis.best)
-    if kind in ("few-shot", "scaling"):
+    if kind in _BY_SIZE:
         return _gain_headline(_first_against_last(analysis)[0])
     if kind == "layers":
         return _layers_headline(analysis)
@@ -130,7 +132,9 @@ def _accuracy_text(point: Point, whose: str) -> str:
     return f"{whose} test accuracy: {format_percent(point.mean(ACCURACY))}{interval}."
 
 
-def _single_point(point: Point) -> Iterator[str]:
+def _single_point(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
+    if len(analysis.data.points) > 1:
+        return
     values, std, f1 = point.values(ACCURACY), point.std(ACCURACY), point.std(MACRO_F1)
     yield _accuracy_text(point, "Mean" if len(values) > 1 else "The")
     if std is not None:
@@ -149,6 +153,8 @@ def _best_interval(analysis: ExperimentAnalysis, point: Point) -> Interval | Non
 
 def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
     data, score = analysis.data, analysis.score
+    if len(data.points) == 1 or data.spec.kind in _BY_SIZE:  # whose question is about the sizes, not about the best
+        return
     interval = _best_interval(analysis, point)
     chosen = f" (95 % CI {format_range(interval)}, adjusted for choosing among {len(data.points)})" if interval else ""
     name = format_point(point.factors)
@@ -163,8 +169,11 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
         yield f"Tied with it: {_listed(ties)}. Of tied configurations the one with the fewest trainable parameters is named."
 
 
-def _comparisons(analysis: ExperimentAnalysis) -> Iterator[str]:
-    tested = analysis.comparisons
+def _comparisons(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
+    already = _first_against_last(analysis) if analysis.data.spec.kind in _BY_SIZE else []
+    tested = [comparison for comparison in analysis.comparisons if comparison not in already]
+    if already and not tested:
+        return
     if not tested:
         if len(analysis.data.points) > 1:
             yield "The configurations are not compared: that needs the predictions of each run on the same test rows."
@@ -208,8 +217,8 @@ def _first_against_last(analysis: ExperimentAnalysis) -> list[PointComparison]:
     return [*first.values()]
 
 
-def _gains(analysis: ExperimentAnalysis) -> Iterator[str]:
-    if analysis.data.spec.kind not in ("few-shot", "scaling"):
+def _gains(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
+    if analysis.data.spec.kind not in _BY_SIZE:
         return
     for gain in _first_against_last(analysis):
         low, value, high = gain.interval
@@ -232,7 +241,7 @@ def _cheapest(analysis: ExperimentAnalysis, baseline: Point) -> PointComparison 
     return min(good, key=lambda comparison: _price(analysis, comparison.point), default=None)
 
 
-def _recommendation(analysis: ExperimentAnalysis) -> Iterator[str]:
+def _recommendation(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
     """The cheapest choice that is shown to lose less than the margin."""
     kind = analysis.data.spec.kind
     cost = {"layers": "trainable parameters", "few-shot": "training rows", "scaling": "training rows"}.get(kind)
@@ -251,14 +260,15 @@ def _recommendation(analysis: ExperimentAnalysis) -> Iterator[str]:
                 f"{_price(analysis, chosen.point):,.0f} vs. {_price(analysis, baseline):,.0f} {cost}."
             )
         elif cheaper:
-            nearest = max(cheaper, key=lambda c: c.interval.low)
+            nearest = max(cheaper, key=lambda c: c.test.value)
+            loss = f"({signed_points(nearest.test.value)} points), may lose up to {-100 * nearest.interval.low:.2f} points"
             yield (
                 f"No cheaper choice is shown to lose less than {_MARGIN_TEXT} against {name}. The nearest, "
-                f"{format_point(nearest.point.factors)}, may lose up to {-100 * nearest.interval.low:.2f} points."
+                f"{format_point(nearest.point.factors)} {loss}."
             )
 
 
-def _scaling(analysis: ExperimentAnalysis) -> Iterator[str]:
+def _scaling(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
     if analysis.data.spec.kind != "scaling":
         return
     scaling = analysis.scaling_law
