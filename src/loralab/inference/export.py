@@ -117,9 +117,10 @@ def export_run(
             if accuracy.worse and not accept:
                 raise RunFailed(f"{accuracy}: the export was discarded; use --to onnx, or keep it with --accept")
         kind = format.removesuffix("-int8")
-        remark = ""
+        remark = accuracy.caution if accuracy else ""
         if missing := outside.missing_packages(kind):
-            remark = f"not opened outside loralab, because {' and '.join(missing)} is not installed"
+            closed = f"not opened outside loralab, because {' and '.join(missing)} is not installed"
+            remark = "; ".join(filter(None, (remark, closed)))
         else:
             progress(f"opening the export with {' and '.join(outside.PACKAGES[kind])}, in a process without loralab")
             some = len(outside.HARD_TEXTS) + OUTSIDE_ROWS
