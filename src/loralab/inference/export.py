@@ -33,7 +33,7 @@ from loralab.training.scoring import logits_of
 FORMATS = tuple(WRITERS)
 INT8 = "onnx-int8"
 CHECKED_ROWS, OUTSIDE_ROWS = 256, 16
-BATCH_SIZES = {1: 24, 7: 49, 32: CHECKED_ROWS}
+BATCH_SIZES = {1: 24, 7: 49, 32: CHECKED_ROWS + len(outside.HARD_TEXTS)}
 """How many texts are compared in batches of each size. Small batches are slow."""
 TOLERANCE = 1e-4
 """The largest allowed difference of a logit, for logits up to 20; in proportion for larger ones, which fp32 rounds more."""
