@@ -110,7 +110,7 @@ def page(rows: dict[str, dict[tuple[str, str], str]], command: str) -> str:
 
     def shown(cell: str) -> str:
         if not cell.startswith("refused: "):
-            return cell
+            return cell.replace("0e+00", "0")
         reason = next((text for key, text in REASONS.items() if key in cell), cell.removeprefix("refused: "))
         if reason not in notes:
             notes.append(reason)
