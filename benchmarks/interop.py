@@ -7,6 +7,7 @@ by loralab. A cell is the largest difference of a logit, or the reason why the f
 from __future__ import annotations
 
 import argparse
+import json
 import platform
 import tempfile
 from collections.abc import Sequence
@@ -109,7 +110,7 @@ def page(rows: dict[str, dict[tuple[str, str], str]], command: str) -> str:
 
     def shown(cell: str) -> str:
         if not cell.startswith("refused: "):
-            return cell
+            return cell.replace("0e+00", "0")
         reason = next((text for key, text in REASONS.items() if key in cell), cell.removeprefix("refused: "))
         if reason not in notes:
             notes.append(reason)
@@ -145,6 +146,18 @@ def page(rows: dict[str, dict[tuple[str, str], str]], command: str) -> str:
     return "\n".join(lines)
 
 
+def read_cells(path: Path) -> dict[str, dict[tuple[str, str], str]]:
+    """Read the cells of measured bases."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {name: {(form, consumer): cell for form, consumer, cell in cells} for name, cells in content.items()}
+
+
+def write_cells(path: Path, rows: dict[str, dict[tuple[str, str], str]]) -> None:
+    """Write them."""
+    content = {name: [[*column, cell] for column, cell in cells.items()] for name, cells in rows.items()}
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
 def _size() -> str:
     from benchmarks.tiny_bases import LAYERS, WIDTH
 
@@ -155,13 +168,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.interop", description=__doc__)
     parser.add_argument("bases", nargs="*", metavar="BASE", help=f"default: {', '.join(BASES)}")
     parser.add_argument("--out", type=Path, default=PAGE, help="the page to write")
+    parser.add_argument("--cells", type=Path, help="a JSON file that keeps measured bases: they are not measured again")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows: dict[str, dict[tuple[str, str], str]] = {}
+    rows = read_cells(options.cells) if options.cells and options.cells.is_file() else {}
     for name in options.bases or BASES:
+        if name in rows:
+            continue
         with tempfile.TemporaryDirectory() as folder:
             rows[name] = agreement(name, Path(folder))
         print(name, *(f"{form} {consumer}: {rows[name][form, consumer]}" for form, consumer in COLUMNS), sep="\n  ", flush=True)
+        if options.cells:
+            write_cells(options.cells, rows)
+    rows = {name: rows[name] for name in BASES if name in rows}
     options.out.write_text(page(rows, "python -m benchmarks.interop"), encoding="utf-8")
     print(f"written     {options.out}")
 

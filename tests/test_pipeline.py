@@ -37,7 +37,8 @@ from loralab.training.setup import RunPlan
 Configure = Callable[..., Config]
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 FILES = {"config.yaml", "environment.json", "data.json", "log.jsonl", "model", "predictions.csv", "scores.json"}
-BUNDLE = {"adapter_config.json", "adapter_model.safetensors", "loralab.json", "tokenizer.json"}
+ALWAYS = {"config.json", "loralab.json", "tokenizer.json", "tokenizer_config.json"}
+BUNDLE = {"adapter_config.json", "adapter_model.safetensors", *ALWAYS}
 
 
 @pytest.fixture
@@ -538,8 +539,8 @@ def test_run_without_test_rows_is_refused_before_training_or_completes(configure
 @pytest.mark.parametrize(
     ("tuning", "files"),
     [
-        ("full", {"model.safetensors", "loralab.json", "tokenizer.json"}),
-        ("head", {"head.safetensors", "loralab.json", "tokenizer.json"}),
+        ("full", {"model.safetensors", *ALWAYS}),
+        ("head", {"head.safetensors", *ALWAYS}),
     ],
 )
 def test_full_and_head_tuning_save_what_they_trained(configure: Configure, tmp_path: Path, tuning: str, files: set[str]) -> None:

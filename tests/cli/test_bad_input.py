@@ -599,9 +599,11 @@ FILES = [
     "scores.json",
     "model/adapter_config.json",
     "model/adapter_model.safetensors",
+    "model/config.json",
     "model/head.safetensors",
     "model/loralab.json",
     "model/tokenizer.json",
+    "model/tokenizer_config.json",
 ]
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "removed": lambda content: None,

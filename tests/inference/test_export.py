@@ -304,6 +304,8 @@ def test_mcnemar_decides_on_rows_of_only_one_model() -> None:
         assert (found.lost, found.gained, found.worse) == (lost, gained, worse)
         assert found.p == pytest.approx(p)
         assert found.difference.estimate == pytest.approx((gained - lost) / 100)
+    same = compare_accuracy(LabelledTexts([""] * 100, labels, "validation"), before, before)
+    assert same.caution == "100 rows cannot exclude a loss of accuracy of 3.0 points"  # 0.97 ** 100 = 0.048
 
 
 def test_nothing_is_left_of_a_refused_export(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

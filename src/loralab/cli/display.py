@@ -153,7 +153,7 @@ def show_export(export: Export) -> None:
     """Print an export's folder and the result of its check."""
     facts = {"written": f"{export.folder}  ({export.megabytes:,.1f} MB)"}
     facts["checked"] = (
-        f"{export.rows} texts in batches of 1, 7 and 32: logits within {export.largest_difference:.1e}, "
+        f"{export.rows} texts in batches of up to 32: logits within {export.largest_difference:.1e}, "
         f"{export.agreement:.2%} of the predictions equal"
     )
     if export.outside_difference is not None:

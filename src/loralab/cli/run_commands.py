@@ -232,7 +232,7 @@ def export(
     accept: Annotated[bool, typer.Option("--accept", help="Keep 8 bits even if they cost accuracy.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export a model for Transformers, peft, sentence-transformers or ONNX Runtime.
+    """Export a model for Transformers, peft or ONNX Runtime.
 
     Logits include the temperature, so their softmax gives the probabilities of `loralab predict`. The export is compared with the
     run, also by its own library in a process without loralab, and discarded if logits differ.

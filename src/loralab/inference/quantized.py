@@ -14,6 +14,8 @@ from loralab.stats import Interval, mcnemar, wilson
 from loralab.storage import run_folder
 
 MAX_ROWS, LEVEL = 2000, 0.05
+SMALL_LOSS = 0.02
+"""A loss of accuracy that is mentioned if the rows cannot exclude it."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class AccuracyComparison:
     def worse(self) -> bool:
         """Whether the test shows a loss of accuracy."""
         return self.lost > self.gained and self.p < LEVEL
+
+    @property
+    def caution(self) -> str:
+        """What the rows cannot exclude, if it matters: with no row lost of n, a loss of 3 / n (the rule of three)."""
+        bound = max(-self.difference.low, 3 / self.rows)
+        return f"{self.rows:,} rows cannot exclude a loss of accuracy of {100 * bound:.1f} points" if bound > SMALL_LOSS else ""
 
     def __str__(self) -> str:
         low, difference, high = (100 * value for value in self.difference)
