@@ -27,7 +27,7 @@ AUGMENTED: list[tuple[Factors, list[float]]] = [
 KINDS: dict[str, tuple[list[tuple[Factors, list[float]]], set[str]]] = {
     "seeds": (
         [({"recipe": name}, FIVE) for name in ("distilbert-study", "a-recipe-with-a-rather-long-name", "x")],
-        {"points", "paired_seeds", "time", "differences"},
+        {"points", "paired_seeds", "time", "radar", "differences"},
     ),
     "grid": (
         [({"train.learning_rate": r, "train.weight_decay": w}, [0.7 + r * 100, 0.71, 0.7]) for r in RATES for w in (0, 0.001, 0.1)],
@@ -55,7 +55,7 @@ KINDS: dict[str, tuple[list[tuple[Factors, list[float]]], set[str]]] = {
         [({"data.max_train_samples": n}, [0.9 - n**-0.4 - luck for luck in (0, 0.01, 0.02)]) for n in (10, 100, 500, 1000, 10_000)],
         {"law", "by_number", "differences"},
     ),
-    "compare": ([({"run": "one"}, THREE), ({"run": "two"}, FIVE[:3])], {"cost", "paired_seeds", "time", "differences"}),
+    "compare": ([({"run": "one"}, THREE), ({"run": "two"}, FIVE[:3])], {"cost", "paired_seeds", "radar", "differences"}),
     "search": ([({"lora.rank": r, "train.learning_rate": 0.001234567}, [0.8]) for r in (4, 8)], {"time"}),
     "unheard of": ([({"lora.rank": r}, THREE) for r in (4, 8)], {"by_number", "points", "differences"}),
 }

@@ -12,12 +12,13 @@ import pytest
 from fake_run import HOSTILE, make_run
 from figure_checks import check_texts
 
-from loralab.report.figures.run_figures import draw_run_figures, radar_scores
+from loralab.report.figures.radar import radar_scores
+from loralab.report.figures.run_figures import draw_run_figures
 from loralab.report.figures.style import save_png, to_svg
 from loralab.report.run_data import read_run
 from loralab.storage import run_folder
 
-NAMES = ("confusion", "f1_by_class", "radar", "reliability", "learning_curve", "loss", "accuracy", "f1_by_step", "all_metrics")
+NAMES = ("confusion", "f1_by_class", "reliability", "learning_curve", "loss", "accuracy", "f1_by_step", "all_metrics")
 
 
 def class_names(n: int) -> list[str]:
@@ -33,7 +34,7 @@ def test_no_text_leaves_the_canvas_or_covers_another(tmp_path: Path, monkeypatch
         (run / run_folder.SCORES).unlink()
         (run / run_folder.PREDICTIONS).unlink()
     drawings = draw_run_figures(read_run(run))
-    assert [drawing.name for drawing in drawings] == [*(NAMES if complete else NAMES[4:])]
+    assert [drawing.name for drawing in drawings] == [*(NAMES if complete else NAMES[3:])]
     for drawing in drawings:
         check_texts(drawing, monkeypatch)
 
@@ -90,13 +91,13 @@ def test_of_many_classes_those_with_most_errors_are_shown(tmp_path: Path) -> Non
 def test_every_spoke_of_the_radar_is_better_outward() -> None:
     good = {"accuracy": 1.0, "macro_f1": 1.0, "mcc": 1.0, "kappa": 1.0, "ece": 0.0, "brier": 0.0}
     bad = {"accuracy": 0.0, "macro_f1": 0.0, "mcc": -0.5, "kappa": -0.5, "ece": 1.0, "brier": 2.0}
-    assert set(radar_scores(good | {"precision:a": 1.0, "recall:a": 1.0}, ["a"]).values()) == {1.0}
-    assert set(radar_scores(bad | {"precision:a": 0.0, "recall:a": 0.0}, ["a"]).values()) == {0.0}
+    assert set(radar_scores(good | {"precision:a": 1.0, "recall:a": 1.0}).values()) == {1.0}
+    assert set(radar_scores(bad | {"precision:a": 0.0, "recall:a": 0.0}).values()) == {0.0}
 
 
 def test_the_same_run_gives_the_same_svg(tmp_path: Path) -> None:
     tables = read_run(make_run(tmp_path / "run"))
-    assert to_svg(draw_run_figures(tables)[3]) == to_svg(draw_run_figures(tables)[3])
+    assert to_svg(draw_run_figures(tables)[2]) == to_svg(draw_run_figures(tables)[2])
 
 
 def test_a_report_loads_neither_torch_nor_pyplot_and_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, Point
 from loralab.report.experiments.result_tables import format_point, label_legend, point_labels, short_name
 from loralab.report.figures import plots
 from loralab.report.figures.plots import MAX_LINES, MAX_ROWS, Panel, Series
+from loralab.report.figures.radar import MAX_SERIES, radar_plot, radar_scores
 from loralab.report.figures.search_figures import draw_search_figures, read_search_results
 from loralab.report.figures.style import Caption, ReportFigure
 from loralab.report.figures.surfaces import heat_map, power_law_plot, surface_plot
@@ -120,6 +121,21 @@ def seed_figure(analysis: ExperimentAnalysis) -> Drawings:
     text = "Grey: one seed across the configurations. Blue: their mean."
     caption = Caption("paired_seeds", "Scores by seed", f"{len(shared)} seeds, {len(points)} configurations", text)
     return [plots.slope_plot(caption, point_labels(points), values, f"{analysis.score}, %")]
+
+
+def radar_figure(analysis: ExperimentAnalysis) -> Drawings:
+    """Several test scores of two to five configurations, calibrated where the runs have a temperature."""
+    points = analysis.data.points
+    if not 2 <= len(points) <= MAX_SERIES:
+        return []
+    series = {}
+    for label, point in zip(point_labels(points), points, strict=True):
+        runs = [radar_scores({**t.result.scores, **t.result.calibrated}) for t in point.trials if t.result]
+        series[label] = {name: float(np.mean([run[name] for run in runs])) for name in runs[0] if all(name in run for run in runs)}
+    shared = [name for name in next(iter(series.values())) if all(name in values for values in series.values())]
+    text = f"{label_legend(points)}Test rows, means over seeds; outward is better. The axes do not begin at 0."
+    caption = Caption("radar", "Scores at a glance", _count_runs(analysis, points), text)
+    return [radar_plot(caption, {label: {name: values[name] for name in shared} for label, values in series.items()})]
 
 
 def time_figure(analysis: ExperimentAnalysis) -> Drawings:

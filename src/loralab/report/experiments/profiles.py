@@ -36,7 +36,9 @@ class Profile:
 
 DEFAULT_PROFILE = Profile("test", pairs_with_first, (figures.number_figure, figures.score_figure))
 PROFILES: Mapping[str, Profile] = {
-    "seeds": Profile("test", pairs_with_first, (figures.score_figure, figures.seed_figure, figures.time_figure)),
+    "seeds": Profile(
+        "test", pairs_with_first, (figures.score_figure, figures.seed_figure, figures.time_figure, figures.radar_figure)
+    ),
     "grid": Profile("validation", pairs_with_best, (figures.factor_pair_figures, figures.number_figure, figures.step_figure)),
     "ablation": Profile("validation", pairs_with_defaults, (figures.score_figure, figures.step_figures_by_factor)),
     "layers": Profile("test", pairs_with_value("all"), (figures.cost_figure, figures.step_figure)),
@@ -45,7 +47,7 @@ PROFILES: Mapping[str, Profile] = {
     "zero-shot": Profile("test", pairs_with_first, (figures.score_figure,)),
     "few-shot": Profile("test", pairs_with_largest, (figures.number_figure,)),
     "scaling": Profile("test", pairs_with_largest, (figures.scaling_figure, figures.number_figure)),
-    "compare": Profile("test", pairs_with_first, (figures.cost_figure, figures.seed_figure, figures.time_figure)),
+    "compare": Profile("test", pairs_with_first, (figures.cost_figure, figures.seed_figure, figures.radar_figure)),
     "search": Profile("validation", pairs_with_best, (figures.search_figures, figures.time_figure)),
 }
 

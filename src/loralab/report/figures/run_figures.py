@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ MAX_CURVES = 6
 
 def draw_run_figures(run: RunData) -> list[ReportFigure]:
     """Draw every figure that the run has data for, in the order of the page."""
-    test = (confusion_matrix, f1_by_class, score_radar, reliability_diagram)
+    test = (confusion_matrix, f1_by_class, reliability_diagram)
     training = (learning_curve, loss_curves, accuracy_curves, tracked_curves, class_f1_curves, score_curves)
     with style.figure_style():
         return [drawing for draw in (*test, *training) if (drawing := draw(run)) is not None]
@@ -89,46 +89,6 @@ def f1_by_class(run: RunData) -> ReportFigure | None:
     subset += "" if len(scored) == len(rows) else f"; without the {len(rows) - len(scored):,} classes that have no test row"
     text = "Bars: test rows, with their number in brackets. Diamonds: validation rows, which chose the checkpoint."
     return ReportFigure(Caption("f1_by_class", "F1 by class", f"{run.test_rows:,} test rows{subset}", text), figure)
-
-
-def score_radar(run: RunData) -> ReportFigure | None:
-    """Several scores at once, scaled so that 1 is best."""
-    if run.result is None:
-        return None
-    test = radar_scores(run.result.scores, run.classes)
-    figure = Figure(figsize=(WIDTH, 3.7), layout="constrained")
-    axes = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
-    angles = np.linspace(0, 2 * np.pi, len(test), endpoint=False)
-    series = [("test", test, BLUE, "o-")]
-    if run.result.validation:
-        series.append(("validation", radar_scores(run.result.validation, run.classes), VERMILLION, "s--"))
-    for label, values, color, line in series:
-        closed_angles, radii = ([*points, points[0]] for points in (angles, list(values.values())))
-        axes.plot(closed_angles, radii, line, color=color, markersize=3.5, label=label)
-        if label == "test":
-            axes.fill(closed_angles, radii, color=color, alpha=0.12)
-    axes.set_xticks(angles, [f"{name}\n{value:.3f}" for name, value in test.items()], fontsize=8)
-    axes.set_ylim(0, 1)
-    axes.set_yticks([0.25, 0.5, 0.75, 1.0], ["", "0.5", "", "1"], fontsize=7)
-    for text, angle in zip(axes.get_xticklabels(), angles, strict=True):
-        side = round(float(np.sin(angle)), 3)
-        text.set_horizontalalignment("center" if side == 0 else "left" if side > 0 else "right")
-    axes.tick_params(axis="x", pad=3)
-    axes.spines["polar"].set_color(style.GRID)
-    figure.legend(loc="outside lower center", ncols=2)
-    rows = f"{run.test_rows:,} test rows" + (f", {run.validation_rows:,} validation rows" if len(series) > 1 else "")
-    explanation = "Every axis runs from 0 to 1; outward is better. The numbers are those of the test rows."
-    return ReportFigure(Caption("radar", "Score overview", rows, explanation), figure)
-
-
-def radar_scores(scores: Mapping[str, float], classes: Sequence[str]) -> dict[str, float]:
-    """Return the scores of the radar: 1 is the best possible value, 0 the worst, or no better than chance."""
-    scored = [name for name in classes if f"recall:{name}" in scores]  # the others have no rows
-    mean = {kind: float(np.mean([scores[f"{kind}:{name}"] for name in scored])) for kind in ("precision", "recall")}
-    values = {"accuracy": scores["accuracy"], "macro F1": scores["macro_f1"], **{k: mean[k] for k in ("recall", "precision")}}
-    values |= {label: max(0.0, scores[name]) for label, name in (("MCC", "mcc"), ("kappa", "kappa")) if name in scores}
-    errors = (("1 − ECE", "ece", 1.0), ("1 − Brier/2", "brier", 2.0))
-    return values | {label: 1 - scores[name] / worst for label, name, worst in errors if name in scores}
 
 
 def reliability_diagram(run: RunData) -> ReportFigure | None:
