@@ -195,13 +195,7 @@ FOREIGN_LAYERS: Mapping[str, Mapping[str, str]] = {
         "ffn_in": "albert_layers.0.ffn",
         "ffn_out": "albert_layers.0.ffn_output",
     },
-    "mpnet": {
-        "query": "attention.attn.q",
-        "key": "attention.attn.k",
-        "value": "attention.attn.v",
-        **_BERT_OUTPUTS,
-        "output": "attention.attn.o",
-    },
+    "mpnet": {role: f"attention.attn.{role[0]}" if role in ROLES[:4] else _BERT_LAYER[role] for role in ROLES},
     "camembert": {role: _BERT_LAYER[role] for role in ROLES},
 }
 """Path of each role below a layer, for encoders outside the family. Roles with the same path are computed by one map."""
