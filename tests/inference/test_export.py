@@ -34,7 +34,10 @@ TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot
 
 def train(folder: Path, data: Path, base: Path, *more: str) -> Path:
     settings = [f"model.base={base}", "train.learning_rate=0.01", "train.epochs=6", "train.precision=fp32", *more]
-    return run_training(load_config(data, settings), folder=folder).folder
+    run = run_training(load_config(data, settings), folder=folder).folder
+    manifest = read_manifest(run / "model")
+    replace(manifest, temperature=0.7).write(run / "model")  # few rows may leave it at 1, where a test would see nothing
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -177,21 +177,15 @@ class Sizes:
     pad_id: Annotated[StrictInt, Field(ge=0)]
 
 
+_BERT_OUTPUTS = {role: _BERT_LAYER[role] for role in ROLES[3:]}
 FOREIGN_LAYERS: Mapping[str, Mapping[str, str]] = {
     "deberta-v2": {
         "query": "attention.self.query_proj",
         "key": "attention.self.key_proj",
         "value": "attention.self.value_proj",
-        "output": "attention.output.dense",
-        "ffn_in": "intermediate.dense",
-        "ffn_out": "output.dense",
+        **_BERT_OUTPUTS,
     },
-    "deberta": {
-        **dict.fromkeys(ROLES[:3], "attention.self.in_proj"),
-        "output": "attention.output.dense",
-        "ffn_in": "intermediate.dense",
-        "ffn_out": "output.dense",
-    },
+    "deberta": {**dict.fromkeys(ROLES[:3], "attention.self.in_proj"), **_BERT_OUTPUTS},
     "modernbert": {**dict.fromkeys(ROLES[:3], "attn.Wqkv"), "output": "attn.Wo", "ffn_in": "mlp.Wi", "ffn_out": "mlp.Wo"},
     "albert": {
         "query": "albert_layers.0.attention.query",
@@ -201,14 +195,7 @@ FOREIGN_LAYERS: Mapping[str, Mapping[str, str]] = {
         "ffn_in": "albert_layers.0.ffn",
         "ffn_out": "albert_layers.0.ffn_output",
     },
-    "mpnet": {
-        "query": "attention.attn.q",
-        "key": "attention.attn.k",
-        "value": "attention.attn.v",
-        "output": "attention.attn.o",
-        "ffn_in": "intermediate.dense",
-        "ffn_out": "output.dense",
-    },
+    "mpnet": {role: f"attention.attn.{role[0]}" if role in ROLES[:4] else _BERT_LAYER[role] for role in ROLES},
     "camembert": {role: _BERT_LAYER[role] for role in ROLES},
 }
 """Path of each role below a layer, for encoders outside the family. Roles with the same path are computed by one map."""
