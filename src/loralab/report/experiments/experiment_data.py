@@ -40,21 +40,25 @@ ACCURACY, MACRO_F1, VALIDATION = Score(), Score(name="macro_f1"), Score("validat
 
 @dataclass(frozen=True)
 class TrialData:
-    """One trial. `result` is None for an incomplete one; rows: part → {count, fingerprint}, as recorded before training."""
+    """One trial. `result` is None for an incomplete one; pruned: why a search stopped it.
+
+    rows: part → {count, fingerprint}, as recorded before training.
+    """
 
     name: str
     folder: Path
     factors: Mapping[str, Factor]
     failure: str | None
+    pruned: str | None
     result: CompletedRun | None
     rows: Mapping[str, Any]
     evaluations: tuple[Evaluation, ...]
 
     @property
     def state(self) -> str:
-        """One of complete, failed, stopped, not started."""
-        if self.result is not None:
-            return "complete"
+        """One of complete, pruned, failed, stopped, not started."""
+        if self.result is not None or self.pruned is not None:
+            return "complete" if self.result is not None else "pruned"
         return "failed" if self.failure is not None else "stopped" if self.evaluations else "not started"
 
     @property
@@ -158,15 +162,26 @@ class ExperimentData:
         """The trials with a result."""
         return tuple(trial for trial in self.trials if trial.result is not None)
 
+    @property
+    def unfinished(self) -> bool:
+        """True when a trial has neither a result nor been pruned."""
+        return any(trial.state not in ("complete", "pruned") for trial in self.trials)
+
     @cached_property
     def points(self) -> tuple[Point, ...]:
         """The configurations with a result, in the order of the plan."""
         groups: dict[FactorItems, list[TrialData]] = {}
-        named = self.spec.kind == "compare" and all("recipe" in trial.factors for trial in self.complete)
         for trial in self.complete:
-            factors = {"recipe": trial.factors["recipe"]} if named else trial.factors  # a name for all settings that differ
-            groups.setdefault(tuple((k, v) for k, v in factors.items() if k != SEED), []).append(trial)
+            groups.setdefault(tuple((k, v) for k, v in self._named(trial).items() if k != SEED), []).append(trial)
         return tuple(Point(dict(factors), tuple(group)) for factors, group in groups.items())
+
+    def _named(self, trial: TrialData) -> Mapping[str, Factor]:
+        """Return a trial's factors, or one name for all of them where they are many: a compared recipe, a trial of a search."""
+        if self.spec.kind == "compare" and "recipe" in trial.factors:
+            return {"recipe": trial.factors["recipe"]}
+        if self.spec.kind == "search" and trial.name.startswith("trial-"):
+            return {"trial": int(trial.name.removeprefix("trial-"))}
+        return trial.factors
 
     @cached_property
     def axes(self) -> dict[str, tuple[Factor, ...]]:
@@ -234,4 +249,4 @@ def _read_trial(folder: Path, entry: TrialRecord) -> TrialData:
         _, evaluations = parse_events(run_folder.read_log(path))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise LoralabError(f"{path} is damaged ({error!r}): delete it, and run the experiment's command again") from error
-    return TrialData(entry.name, path, entry.factors, None if complete else entry.failure, result, rows, evaluations)
+    return TrialData(entry.name, path, entry.factors, None if complete else entry.failure, entry.pruned, result, rows, evaluations)

@@ -158,6 +158,8 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
     interval = _best_interval(analysis, point)
     chosen = f" (95 % CI {format_range(interval)}, adjusted for choosing among {len(data.points)})" if interval else ""
     name = format_point(point.factors)
+    if data.spec.kind == "search":
+        name += f" ({format_point(point.trials[0].factors)})"
     if score == ACCURACY:
         yield f"Highest mean test accuracy: {name}, {format_percent(point.mean(score))}{chosen}."
     else:
@@ -339,7 +341,7 @@ def _what_would_help(analysis: ExperimentAnalysis) -> str:
 
 
 def _unfinished(data: ExperimentData) -> Iterator[str]:
-    if len(data.complete) < len(data.trials):
+    if data.unfinished:
         failed = sum(trial.state == "failed" for trial in data.trials)
         reason = f" ({failed} failed)" if failed else ""
         yield f"{len(data.complete)} of {len(data.trials)} trials have a result{reason}: the experiment is not complete."
