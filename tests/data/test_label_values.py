@@ -177,3 +177,22 @@ def test_numbers_that_are_other_numbers_are_refused() -> None:
     with pytest.raises(LoralabError, match=r"the labels 0, 1, 2, 3 and data\.classes=1,2,3,4 are both numbers, but not the same"):
         name_classes(["0", "1", "2", "3"], ["1", "2", "3", "4"], "a.csv")
     assert name_classes(["1", "2", "3"], ["3", "2", "1"], "a.csv")[0].names == ("3", "2", "1")
+
+
+def test_lists_written_as_text_are_unwrapped() -> None:
+    """`DataFrame.to_csv` writes a list as its text."""
+    assert label_texts(["['neg']", '["pos"]', "", "[3]"], "a.csv") == ["neg", "pos", None, "3"]
+    assert label_texts(["['neg']", "pos"], "a.csv") == ["['neg']", "pos"], "one label that is no list: all are texts"
+    assert label_texts(["[neg]", "[pos]"], "a.csv") == ["[neg]", "[pos]"]
+    with pytest.raises(LoralabError, match="several labels in row 1"):
+        label_texts(["['neg']", "['neg', 'pos']"], "a.csv")
+
+
+def test_codes_keep_their_zeros() -> None:
+    table, notices = find_classes(["01", "02", "10", "01"])
+    assert (table.names, notices) == (("01", "02", "10"), [])
+    assert [table.match(value) for value in ("1", "02", "10.0")] == [0, 1, 2]
+    table, (notice,) = find_classes(["01", "1", "2"])
+    assert table.names == ("1", "2")
+    assert notice.fix == "data.classes=01,1,2 keeps them apart"
+    assert find_classes(["0", "00"])[0].names == ("0",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -165,6 +166,11 @@ def show_export(export: Export) -> None:
     show_remark(export.remark)
 
 
+def shown_path(path: object, *, quoted: bool = False) -> str:
+    """Return a path for rich, brackets and all; quoted: so that it can be pasted into a command."""
+    return escape(shlex.quote(str(path)) if quoted else str(path))
+
+
 def show_facts(facts: Mapping[str, Any], target: Console | None = None) -> None:
     """Print nested facts, one per line."""
     target = target or console
@@ -254,7 +260,7 @@ def show_diagnosis(diagnosis: Diagnosis, path: Path, page: Path) -> None:
             for side, words in strongest.items()
         ]
         console.print(Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 4), expand=False))
-    console.print(f"data        {path}\nreport      {page}", soft_wrap=True)
+    console.print(f"data        {shown_path(path)}\nreport      {shown_path(page)}", soft_wrap=True)
 
 
 def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], below: bool = False) -> None:

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from loralab.cli.display import ProgressView, console, list_names, make_table, show_facts, show_remark, show_rows
+from loralab.cli.display import ProgressView, console, list_names, make_table, show_facts, show_remark, show_rows, shown_path
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,11 +175,12 @@ class SearchView(_TrialsView):
                 ordered = "  ".join(f"{setting} {share:.0%}" for setting, share in importance.clear.items())
                 noise = f"(shuffled scores: up to {importance.noise:.0%})"
                 console.print(f"[bold]importance[/]  {escape(name)}: {escape(ordered)}  {noise}", soft_wrap=True)
-        console.print(f"search      {self.folder}", soft_wrap=True)
+        console.print(f"search      {shown_path(self.folder)}", soft_wrap=True)
         console.print(f"            trials.csv{', best.yaml' if summary.best else ''}", soft_wrap=True)
-        console.print(f"report      {page}", soft_wrap=True)
+        console.print(f"report      {shown_path(page)}", soft_wrap=True)
         if summary.best:
-            self.console.print(f"\nnext        loralab train {self.folder / 'best.yaml'}", soft_wrap=True)
+            best = shown_path(self.folder / "best.yaml", quoted=True)
+            self.console.print(f"\nnext        loralab train {best}", soft_wrap=True)
 
 
 def _show_best(summary: SearchSummary) -> None:

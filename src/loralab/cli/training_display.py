@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from loralab.cli.display import PlainTimer, ProgressView, console, list_names, show_facts, show_scores, show_tracked
+from loralab.cli.display import PlainTimer, ProgressView, console, list_names, show_facts, show_scores, show_tracked, shown_path
 from loralab.cli.options import OUTPUT
 from loralab.metrics import temperature_remark, tracked_scores
 from loralab.report.formatting import capitalize, early_stopping
@@ -119,16 +119,17 @@ class TrainingView(ProgressView):
             console.print(escape(capitalize(reason)), soft_wrap=True)
         if summary.temperature is not None:
             remark = temperature_remark(summary.temperature, count_scored_rows(summary.validation))
-            console.print(f"calibration {remark}", soft_wrap=True)
+            self.console.print(f"calibration {remark}", soft_wrap=True)
         console.print(f"parameters  {counts_line(summary.counts)}", soft_wrap=True)
 
     def show_next(self, folder: Path, report: Path | None) -> None:
         """Print the paths of the run and its report, and the next commands."""
-        console.print(f"run         {folder}", soft_wrap=True)
+        console.print(f"run         {shown_path(folder)}", soft_wrap=True)
         if report:
-            console.print(f"report      {report}", soft_wrap=True)
-        self.console.print("\nnext        " + escape(f'loralab predict {folder} --input "a text"'), soft_wrap=True)
-        self.console.print("            " + escape(f"loralab evaluate {folder} --file labelled.csv"), soft_wrap=True)
+            console.print(f"report      {shown_path(report)}", soft_wrap=True)
+        run = shown_path(folder, quoted=True)
+        self.console.print(f'\nnext        loralab predict {run} --input "a text"', soft_wrap=True)
+        self.console.print(f"            loralab evaluate {run} --file labelled.csv", soft_wrap=True)
 
 
 def changed_settings(config: Config) -> list[str]:

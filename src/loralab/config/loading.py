@@ -351,7 +351,7 @@ def _merge(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
 
 def _parse_value(key: str, text: str) -> Any:
     """Read the value of an override: text as it is if the setting takes text only, unless it is quoted or a list; else YAML."""
-    if text in NONE_WORDS:
+    if text in NONE_WORDS and (key, text) != ("data.delimiter", "~"):
         return None
     types = setting_types(key)
     plain = str in types and not any(kind in (int, float, bool) or get_origin(kind) is Mapping for kind in types)
@@ -395,4 +395,6 @@ def _describe(problem: Mapping[str, Any], settings: Mapping[str, Any], origin: s
     setting = known[key]
     nearest = similar_value(key, value, setting.choices, whole=setting.type == "whole number")
     about = "" if setting.choices else f" ({setting.description})"
+    if problem["type"] == "value_error":  # a rule of our own
+        return f"{key}={shown}: {str(problem['msg']).removeprefix('Value error, ')}{about}"
     return f"{key}={shown}: must be {setting.requirement}{about}{nearest}"

@@ -6,12 +6,19 @@ import datetime
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 NONE_WORDS = ("", "none", "None", "null", "~")
 """Texts that mean no value for a setting that may have none."""
+DELIMITER_NAMES: Mapping[str, str] = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
+"""Name → character that divides columns."""
 COLUMN_SETTINGS = ("text", "label", "id", "group", "time")
 """Settings of `data` that name columns, which may be called `none`."""
+
+
+def is_none_word(name: str, text: str) -> bool:
+    """Return whether a text means no value for the setting of this name, without its section."""
+    return text in NONE_WORDS and name not in COLUMN_SETTINGS and (name, text) != ("delimiter", "~")
 
 
 def _number(value: object) -> object:
@@ -53,6 +60,15 @@ def _words(value: object) -> object:
         return tuple(map(_text, value))
     name = _text(value)
     return (name,) if isinstance(name, str) else value
+
+
+def _delimiter(value: str) -> str:
+    """Check that a delimiter is one character or the name of one."""
+    if len(value) != 1 and value not in DELIMITER_NAMES:
+        raise ValueError(f"a delimiter is one character, or one of {', '.join(DELIMITER_NAMES)}")
+    if value in ('"', "\n", "\r"):
+        raise ValueError("a quote or a line break cannot divide columns")
+    return value
 
 
 def _column(value: object) -> object:
@@ -112,7 +128,7 @@ class SettingsSection(BaseModel):
 
     @classmethod
     def _value(cls, name: str, value: Any) -> Any:
-        is_none = value is None or (isinstance(value, str) and value in NONE_WORDS and name not in COLUMN_SETTINGS)
+        is_none = value is None or (isinstance(value, str) and is_none_word(name, value))
         if name not in cls.model_fields or not is_none:
             return value
         annotation = cls.model_fields[name].annotation
@@ -129,7 +145,9 @@ class DataConfig(SettingsSection):
     text: Columns | None = Field(None, description="text column or columns, joined by a space; default: detected")
     label: Column | None = Field(None, description="label column; default: detected")
     id: Column | None = Field(None, description="column of row ids; default: id or the like, if the file has one")
-    delimiter: str | None = Field(None, min_length=1, description="character between columns, or tab; default: detected")
+    delimiter: Annotated[str, AfterValidator(_delimiter)] | None = Field(
+        None, description="character between columns, or tab; default: detected"
+    )
     header: bool | None = Field(None, description="whether the first line names the columns; default: detected")
     quotes: bool | None = Field(None, description="whether double quotes enclose fields; default: detected")
     encoding: str | None = Field(None, description="encoding of text files, such as utf-8 or cp1252; default: detected")

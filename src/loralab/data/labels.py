@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from shlex import quote
@@ -104,6 +105,8 @@ def _is_share(value: object) -> bool:
 def label_texts(values: Sequence[object], where: str) -> list[str | None]:
     """Return label values as texts. Raises LoralabError with row numbers for rows with several labels."""
     if {*map(type, values)} <= {str}:  # one look at each spelling, instead of at each row
+        if lists := _written_lists({*values}):
+            return label_texts([lists.get(value, value) for value in values], where)
         spellings: dict[object, str | None] = {value: label_text(value) for value in {*values}}
         return [*map(spellings.__getitem__, values)]
     texts: list[str | None] = []
@@ -122,23 +125,41 @@ def label_texts(values: Sequence[object], where: str) -> list[str | None]:
     return texts
 
 
+def _written_lists(values: Collection[object]) -> dict[object, list[object]]:
+    """Return the lists that all these texts are, such as "['sport']", which CSV files make of lists; {} if one text is none."""
+    texts = [value for value in values if isinstance(value, str) and value.strip()]
+    if not all(text.lstrip().startswith("[") and text.rstrip().endswith("]") for text in texts):
+        return {}
+    lists: dict[object, list[object]] = {}
+    for text in texts:
+        try:
+            content = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return {}
+        if not isinstance(content, list) or not all(isinstance(item, (str, int, float)) for item in content):
+            return {}
+        lists[text] = content
+    return lists
+
+
 def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]]:
     """Return the classes of a training file without class names, and the decisions taken.
 
-    Whole numbers are classes by value: 1, 1.0 and 01 are one class. Other labels that differ only in case, spaces or Unicode
-    form are one class, named by its most frequent spelling. Numbers are in order, other classes too: item 2 before item 10.
+    Whole numbers are classes by value: 1, 1.0 and 01 are one class; a code such as 01 keeps its zeros if it has no other spelling.
+    Other labels that differ only in case, spaces or Unicode form are one class, named by its most frequent spelling. Numbers are in
+    order, other classes too: item 2 before item 10.
     """
     counts = Counter(label for label in labels if label is not None)
     whole = bool(counts) and all(map(_is_whole, counts))
     groups = defaultdict[str, list[str]](list)
     for value in sorted(counts, key=lambda value: (-counts[value], natural_key(value))):
         groups[_number(value) if whole else _folded(value)].append(value)
-    named = {(_number(values[0]) if whole else values[0]): tuple(values) for values in groups.values()}
+    named = {(_number(values[0]) if whole and not _is_code(values) else values[0]): tuple(values) for values in groups.values()}
     order = sorted(named, key=(lambda name: int(name)) if whole else natural_key)
     notices = []
     if merged := {name: values for name, values in named.items() if len(values) > 1}:
         spellings = "; ".join(f"{', '.join(f'{value!r} ({counts[value]})' for value in merged[name])}" for name in [*merged][:4])
-        fix = "" if whole else f"{classes_setting(sorted(counts, key=natural_key))} keeps them apart"
+        fix = f"{classes_setting(sorted(counts, key=natural_key))} keeps them apart"
         rarer = {value for values in merged.values() for value in values[1:]}
         rows = tuple(row for row, label in enumerate(labels) if label in rarer)
         notices.append(Notice(f"spellings of one class: {spellings}", rows, fix, "warning"))
@@ -267,6 +288,11 @@ def natural_key(text: str) -> list[tuple[int, int, str]]:
     """Return a sort key that compares digits within a text by their value: item 2 before item 10."""
     parts = re.split(r"(\d+)", text)
     return [(0, int(part), part) if part.isdecimal() and len(part) < 19 else (1, 0, part) for part in parts if part]
+
+
+def _is_code(spellings: Sequence[str]) -> bool:
+    """Return whether a number has one spelling, with leading zeros, as in codes of products."""
+    return len(spellings) == 1 and len(spellings[0]) > 1 and spellings[0].startswith("0") and spellings[0].isdecimal()
 
 
 def _is_whole(text: str) -> bool:

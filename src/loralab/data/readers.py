@@ -14,6 +14,7 @@ from typing import Any
 
 from loralab.config import DataConfig
 from loralab.config.paths import local_path, similar_file, split_path
+from loralab.config.schema import DELIMITER_NAMES
 from loralab.data.annotation_exports import read_exports
 from loralab.data.archives import data_members, unpacked
 from loralab.data.arrow_csv import Unusual, read_columns
@@ -136,7 +137,7 @@ def _delimited_chunks(path: Path, encoding: str, dialect: Dialect, names: Sequen
 
 def delimiter(name: str | None) -> str | None:
     """Return the character that `data.delimiter` names."""
-    return {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}.get(name or "", name)
+    return DELIMITER_NAMES.get(name or "", name)
 
 
 def _header(
