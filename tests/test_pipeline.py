@@ -198,7 +198,8 @@ def test_saved_weights_are_the_best_evaluations(configure: Configure, tmp_path: 
 
 def test_the_temperature_is_no_score(configure: Configure, tmp_path: Path) -> None:
     received: list[Event] = []
-    summary = run_training(configure("train.max_steps=4"), folder=tmp_path, listeners=[received.append])
+    settings = ("train.max_steps=4", "data.validation=24")  # enough rows for a temperature
+    summary = run_training(configure(*settings), folder=tmp_path, listeners=[received.append])
     (evaluation,) = [event for event in received if isinstance(event, EvalEnd) and event.step == summary.best_step]
     assert summary.temperature == pytest.approx(evaluation.temperature, rel=1e-4) != 1.0
     assert "temperature" not in {**summary.scores, **summary.validation, **evaluation.scores}

@@ -54,8 +54,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(base: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = [f"model.base={base}", "train.learning_rate=0.01", "train.epochs=6", "train.precision=fp32"]
-    settings.append("data.clean=escapes,html,urls,whitespace")
+    settings = [f"model.base={base}", "train.learning_rate=0.01", "train.epochs=8", "train.precision=fp32"]
+    settings += ["data.clean=escapes,html,urls,whitespace", "data.validation=24"]  # enough rows for a temperature
     return run_training(load_config(topics_csv, settings), folder=tmp_path_factory.mktemp("runs")).folder
 
 

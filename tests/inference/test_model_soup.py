@@ -33,7 +33,8 @@ def members(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFacto
     """Three seeds, of different ranks and scales."""
     folder = tmp_path_factory.mktemp("runs")
     settings = (["lora.rank=2"], ["lora.rank=4", "lora.variant=rslora"], ["lora.rank=2", "lora.alpha=3", "lora.variant=pissa"])
-    return [train(folder, topics_csv, tiny, f"s{seed}", f"seed={seed}", *more) for seed, more in enumerate(settings)]
+    rows = "data.validation=24"  # enough for a temperature
+    return [train(folder, topics_csv, tiny, f"s{seed}", f"seed={seed}", rows, *more) for seed, more in enumerate(settings)]
 
 
 def logits(path: Path) -> np.ndarray:
