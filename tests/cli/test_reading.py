@@ -178,6 +178,16 @@ def test_a_recipes_class_names_are_left_out_with_other_data(tiny: Path) -> None:
     message = refused("train", "roberta-class-weights", "data.source=prio.csv", "data.validation=0.1", *other)
     assert "f1:Business" in message
     assert "the class names of recipe roberta-class-weights are left out" in message
+    assert "for other classes write train.monitor=macro_f1 train.class_weights=balanced;" in message
+    settings = ["train.monitor=macro_f1", "train.class_weights=balanced", "data.validation=0.1"]
+    assert "classes     1, 2, 3, 4" in done("train", "roberta-class-weights", "data.source=prio.csv", *settings, *other)
+
+
+def test_a_first_row_that_names_the_columns_is_noted(tiny: Path) -> None:
+    Path("noq.tsv").write_text("".join(f"ham\tsee you {i}\nspam\tfree entry now {i}\n" for i in range(15)), encoding="utf-8")
+    out = done("check", "noq.tsv", "data.text=see you 0", "data.label=ham")
+    assert "the first line has the names of columns that are asked for, but looks like a row" in out
+    assert "data.header=false reads it as one" in out
 
 
 def test_what_a_message_proposes_works_when_pasted(tiny: Path) -> None:

@@ -142,3 +142,16 @@ def test_a_class_with_descriptions_and_without_rows_keeps_its_weights(tiny: Path
     scale = np.linalg.norm(pooled(model, data), axis=1).mean()
     torch.testing.assert_close(model.head.out.weight[2].detach(), named * described / scale)
     assert model.head.out.bias[2] == 0  # without regularization the bias would decrease without limit
+
+
+def test_a_head_without_bias_is_fitted_without_one() -> None:
+    """Heads of Qwen, Llama and other decoders."""
+    random = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    features = random.normal(size=(60, 5)) + 2 * np.eye(5)[labels]
+    weights, biases = regression(features, labels, np.zeros((3, 5)), 1.0, bias=False)
+    assert (biases == 0).all()
+    assert ((features @ weights.T).argmax(axis=1) == labels).mean() > 0.8
+    free, free_biases = regression(features, labels, np.zeros((3, 5)), 1.0)
+    assert np.abs(free_biases).max() > 0
+    assert not np.allclose(weights, free)

@@ -282,7 +282,12 @@ def _drop_classes(before: Mapping[str, Any], after: dict[str, Any], origin: str)
     if kept or not old.get("classes"):
         return after, ()
     names = ",".join(old["classes"])
-    note = f"the class names of {origin} are left out, because data.source is another: set data.classes={names} for these classes"
+    train = after.get("train", {})
+    others = ["train.monitor=macro_f1"] if ":" in str(train.get("monitor", "")) else []
+    others += ["train.class_weights=balanced"] if isinstance(train.get("class_weights"), Mapping) else []
+    note = f"the class names of {origin} are left out, because data.source is another: "
+    note += f"for other classes write {' '.join(others)}; " if others else ""
+    note += f"if it has the recipe's classes under numbers, write data.classes={names}"
     return {**after, "data": {key: value for key, value in new.items() if key != "classes"}}, (note,)
 
 

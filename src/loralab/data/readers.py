@@ -164,6 +164,13 @@ def _header(
         header = False
     if header is None:
         header = has_header(sample, USUAL_NAMES, known)
+    if header and data.header is None and known and has_header(sample, USUAL_NAMES, ()) is False:
+        table.notices.append(
+            Notice(
+                "the first line has the names of columns that are asked for, but looks like a row",
+                fix="data.header=false reads it as one",
+            )
+        )
     if header is None:
         line = ", ".join(map(repr, first[:4]))
         raise LoralabError(

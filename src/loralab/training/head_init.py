@@ -50,24 +50,31 @@ def initialize_head(model: ClassifierModel, out: nn.Linear, train: Encoded | Non
         if len(np.unique(labels)) > 1:
             scale, known = _mean_norm(features), np.concatenate([known, labels])
             c = PROBE_C if descriptions is None else PROBE_C_WITH_DESCRIPTIONS
-            weights, biases = regression(features / scale, labels, weights, c)
+            weights, biases = regression(features / scale, labels, weights, c, bias=out.bias is not None)
     classes = torch.from_numpy(np.unique(known))
     with torch.no_grad():
         for parameter, values in ((out.weight, weights / scale), (out.bias, biases)):
+            if parameter is None:  # the heads of Qwen, Llama and other decoders have no bias
+                continue
             parameter[classes.to(parameter.device)] = torch.from_numpy(values)[classes].to(parameter)
 
 
-def regression(features: Reals, labels: Ints, prior: Reals, c: float) -> tuple[Reals, Reals]:
+def regression(features: Reals, labels: Ints, prior: Reals, c: float, *, bias: bool = True) -> tuple[Reals, Reals]:
     """Return weights (classes, width) and biases (classes,) that minimize c · Σ cross entropy + ½ |weights - prior|².
 
-    features: (n, width); prior: (classes, width). A class without rows is left out and keeps its prior.
+    features: (n, width); prior: (classes, width). bias=False keeps the biases at 0. A class without rows is left out and keeps its
+    prior.
     """
     inputs, targets, center = torch.from_numpy(features), torch.from_numpy(labels), torch.from_numpy(prior)
     absent = torch.bincount(targets, minlength=len(center)) == 0
     offset = torch.zeros_like(center, requires_grad=True)
-    biases = torch.zeros(len(center), dtype=torch.float64, requires_grad=True)
+    biases = torch.zeros(len(center), dtype=torch.float64, requires_grad=bias)
     solver = torch.optim.LBFGS(
-        [offset, biases], max_iter=500, tolerance_grad=1e-6, tolerance_change=1e-10, line_search_fn="strong_wolfe"
+        [offset, biases] if bias else [offset],
+        max_iter=500,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-10,
+        line_search_fn="strong_wolfe",
     )
 
     def objective() -> Tensor:
