@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from loralab.training.schedule import count_steps, multiplier, warmup_steps
+from loralab.training.schedule import count_steps, multiplier, warmup_remarks, warmup_steps
 
 TOTAL, WARMUP = 200, 20
 
@@ -72,3 +72,13 @@ def test_below_one_is_a_fraction_and_above_it_steps(warmup: float, total: int, s
 )
 def test_the_last_batch_of_an_epoch_may_be_smaller(rows: int, epochs: float, most: int | None, steps: int) -> None:
     assert count_steps(rows, 16, epochs, most) == steps
+
+
+def test_a_warm_up_that_never_reaches_its_peak_is_noted() -> None:
+    assert warmup_remarks(0.06, 100) == warmup_remarks(1.0, 100) == warmup_remarks(50.0, 100) == []
+    (remark,) = warmup_remarks(500.0, 36)
+    assert "takes all 36 steps, so the learning rate reaches only 7% of its peak" in remark
+    (remark,) = warmup_remarks(36.0, 36)
+    assert "reaches its peak in the last step" in remark
+    (remark,) = warmup_remarks(2.5, 100)
+    assert remark == "train.warmup=2.5: that is 2 steps; values below 1 are a fraction of all steps"

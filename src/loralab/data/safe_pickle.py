@@ -85,8 +85,8 @@ class _ColumnBuilder:
             raise RefusedError(f"has columns of different lengths ({str(lengths)[:200]}); {ADVICE}")
         return ColumnChunk({column: self.cells(column, values) for column, values in columns.items()}, names)
 
-    def cells(self, column: str, values: list[Any]) -> list[object]:
-        """Return plain Python values, None for missing ones and NaN. Raises RefusedError for nested values."""
+    def cells(self, column: str, values: list[Any], *, inner: bool = False) -> list[object]:
+        """Return plain Python values, None for missing ones and NaN, arrays as lists. Raises RefusedError for deeper values."""
         self.charge(64 * len(values))
         plain: list[object] = []
         for row, value in enumerate(values):
@@ -98,6 +98,8 @@ class _ColumnBuilder:
                 plain.append(None if isnan(cell) else cell)
             elif kind is GlobalName and cell.name == "NA":
                 plain.append(None)
+            elif not inner and kind is Record and value.name in ("_reconstruct", "_frombuffer"):
+                plain.append(self.cells(column, self.values(cell), inner=True))
             else:
                 type_name = cell.name if kind in (GlobalName, Record) else kind.__name__
                 raise RefusedError(f"holds a {type_name} in row {row} of column {column!r}: {_READABLE}; drop that column")

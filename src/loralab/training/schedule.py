@@ -30,10 +30,14 @@ def multiplier(step: int, total: int, warmup: int, schedule: str) -> float:
 
 
 def warmup_remarks(warmup: float, total: int) -> list[str]:
-    """Return a remark if the warm-up takes all of the training."""
-    steps = warmup_steps(warmup, total)
-    if not 0 < total <= steps:
-        return []
-    return [
-        f"train.warmup={warmup:g}: the warm-up takes all {total:,} steps, so the learning rate never decays; lower train.warmup"
-    ]
+    """Return remarks on a warm-up that takes all of the training, or is a broken number of steps."""
+    steps, remarks = warmup_steps(warmup, total), []
+    if warmup > 1 and warmup != steps:
+        remarks.append(f"train.warmup={warmup:g}: that is {steps:,} steps; values below 1 are a fraction of all steps")
+    if 0 < total <= steps:
+        reached = f"only {total / steps:.0%} of its peak" if total < steps else "its peak in the last step"
+        remarks.append(
+            f"train.warmup={warmup:g}: the warm-up takes all {total:,} steps, so the learning rate reaches {reached}: "
+            "lower train.warmup, for example to 0.06"
+        )
+    return remarks
