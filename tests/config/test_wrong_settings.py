@@ -12,7 +12,8 @@ from setting_cases import OTHER, refused, write
 
 from loralab.config import Config, load_config
 from loralab.config.hints import COMPUTED, other_names
-from loralab.config.loading import MAX_YAML_BYTES, list_recipes, setting_names
+from loralab.config.loading import list_recipes, setting_names
+from loralab.config.yaml_core import MAX_YAML_BYTES
 
 RECIPES = [recipe.name for recipe in list_recipes()]
 NAMES = other_names()

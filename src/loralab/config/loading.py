@@ -29,13 +29,12 @@ from loralab.config.schema import (
     TrainConfig,
     type_parts,
 )
-from loralab.config.yaml_core import dump_yaml, parse_yaml, yaml_problem
+from loralab.config.yaml_core import dump_yaml, parse_yaml, read_yaml, yaml_problem
 from loralab.errors import LoralabError, suggest
 
 RUN_SETTINGS, END_OF_SETTINGS = "config.yaml", "...\n"
 """A run folder's settings file and its last line. YAML ends a document with it, so that a file cut off anywhere is recognized."""
 NAMED_SOURCES = ("sample", "ag_news")
-MAX_YAML_BYTES = 1 << 20
 LOW_LORA_RATE, HIGH_FULL_RATE = 1e-4, 2e-4
 """Learning rates below and above which training usually fails to learn: of LoRA, and of full fine-tuning."""
 _VARIANT_REMARKS = {
@@ -315,21 +314,6 @@ def _nest(content: Mapping[str, Any], source: str) -> dict[str, Any]:
             raise LoralabError(f"{source}: {key} is set twice: keep one of the two")
         inner[name] = nested.pop(key)
     return nested
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a settings file without validation. Raises LoralabError for a file that is not a YAML mapping."""
-    try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise LoralabError(f"{path} is over {MAX_YAML_BYTES} bytes: that is not a settings file")
-        content = parse_yaml(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise LoralabError(f"cannot read the settings file {path}: {yaml_problem(error)}") from error
-    if content is None:
-        content = {}
-    if not isinstance(content, dict):
-        raise LoralabError(f"{path} holds a {type(content).__name__}, not settings such as `lora: {{rank: 8}}`")
-    return content
 
 
 def _merge(settings: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from loralab.errors import LoralabError
+
+MAX_YAML_BYTES = 1 << 20
 _CORE = {
     "null": (r"~|null|Null|NULL|", [*"~nN", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
@@ -72,3 +76,18 @@ def yaml_problem(error: Exception) -> str:
 def dump_yaml(content: Any) -> str:
     """Return YAML that `parse_yaml` reads back."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a settings file without validation. Raises LoralabError for a file that is not a YAML mapping."""
+    try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise LoralabError(f"{path} is over {MAX_YAML_BYTES} bytes: that is not a settings file")
+        content = parse_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise LoralabError(f"cannot read the settings file {path}: {yaml_problem(error)}") from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise LoralabError(f"{path} holds a {type(content).__name__}, not settings such as `lora: {{rank: 8}}`")
+    return content

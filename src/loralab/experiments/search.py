@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from loralab.config import Config, load_config
-from loralab.config.loading import read_yaml, search_ranges
+from loralab.config.loading import search_ranges
+from loralab.config.yaml_core import read_yaml
 from loralab.errors import Interrupted, LoralabError, RunFailed
 from loralab.experiments.importance import Importance
 from loralab.experiments.plans import apply_points
