@@ -46,7 +46,7 @@ KINDS: dict[str, tuple[list[tuple[Factors, list[float]]], set[str]]] = {
         [({"strategy": s, "labels": n}, [0.5 + n / 5000, 0.55, 0.6]) for s in ("random", "entropy") for n in (100, 500, 1000)],
         {"by_number", "differences"},
     ),
-    "zero-shot": ([({"template": "This text is about {}."}, [0.7]), ({"template": "{}"}, [0.6])], {"points"}),
+    "zero-shot": ([({"template": "This text is about {}."}, [0.7]), ({"template": "{}"}, [0.6])], {"points", "differences"}),
     "few-shot": (
         [({"data.shots_per_class": n}, [0.3 + n / 400, 0.32, 0.31]) for n in (1, 2, 5, 10, 20, 50, 100)],
         {"by_number", "differences"},
@@ -56,7 +56,7 @@ KINDS: dict[str, tuple[list[tuple[Factors, list[float]]], set[str]]] = {
         {"law", "by_number", "differences"},
     ),
     "compare": ([({"run": "one"}, THREE), ({"run": "two"}, FIVE[:3])], {"cost", "paired_seeds", "radar", "differences"}),
-    "search": ([({"lora.rank": r, "train.learning_rate": 0.001234567}, [0.8]) for r in (4, 8)], {"time"}),
+    "search": ([({"lora.rank": r, "train.learning_rate": 0.001234567}, [0.8]) for r in (4, 8)], {"time", "differences"}),
     "unheard of": ([({"lora.rank": r}, THREE) for r in (4, 8)], {"by_number", "points", "differences"}),
 }
 

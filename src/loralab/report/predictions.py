@@ -99,7 +99,8 @@ def read_correct(folder: Path) -> npt.NDArray[np.bool_] | None:
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(include_columns=[*columns], column_types=columns),
         )
-        return np.asarray(compute.equal(table["true"], table["predicted"]).to_numpy(), dtype=bool)
+        # Arrow's own to_numpy imports pandas
+        return np.array(compute.equal(table["true"], table["predicted"]).to_pylist(), dtype=bool)
 
 
 @contextmanager
