@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from loralab.diagnostics.attribution import attribute
 from loralab.diagnostics.diagnose import diagnose, read_run_splits
 from loralab.diagnostics.perturb import KINDS, perturb
 from loralab.storage.files import write_json
-from loralab.storage.run_folder import read_scores
+from loralab.storage.run_folder import CONFIG, read_config, read_scores
 
 SECTIONS = ["Hypotheses", "Calibration", "Reliability", "Robustness", "Suspected label errors"]
 ALWAYS = ["Near-duplicates of training rows", "Drift", "Distinctive words", "Token attributions (integrated gradients)"]
@@ -154,3 +155,13 @@ def test_logits_are_those_of_the_predictions(run: Path) -> None:
     exponent = np.exp(logits - logits.max(axis=1, keepdims=True))
     np.testing.assert_allclose(classifier.predict(texts).probabilities, exponent / exponent.sum(axis=1, keepdims=True), atol=1e-6)
     assert classifier.logits([]).shape == (0, 4)
+
+
+def test_a_run_of_a_relative_path_says_where_to_diagnose_it(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    text = (copy / CONFIG).read_text(encoding="utf-8")
+    source = read_config(copy).data.source
+    (copy / CONFIG).write_text(text.replace(source, "rows.csv"), encoding="utf-8")
+    with pytest.raises(LoralabError, match=r"rows\.csv(.|\n)*was trained on rows\.csv, a path from the folder of that command"):
+        diagnose(copy)

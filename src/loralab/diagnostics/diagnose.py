@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from loralab.config import DataConfig
+from loralab.config.loading import NAMED_SOURCES
 from loralab.config.paths import local_path
 from loralab.data.clean import clean_text, replace_surrogates
 from loralab.data.hold_out import stratified
@@ -113,12 +114,17 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
 def read_run_splits(folder: Path) -> Splits:
     """Read a run's rows again. Raises LoralabError when they are not those of its training."""
     config = run_folder.read_config(folder)
-    splits, _ = load_splits(config.data)
+    hint = f"\n  {folder} was trained on {config.data.source}, a path from the folder of that command: run this one there, too"
+    relative = config.data.source not in NAMED_SOURCES and not local_path(config.data.source).is_absolute()
+    try:
+        splits, _ = load_splits(config.data)
+    except LoralabError as error:
+        raise LoralabError(f"{error}{hint if relative else ''}") from error
     trained = run_folder.read_environment(folder).get("rows")
     if trained is not None and {part: rows for part, rows in trained.items() if part != "augmented"} != splits.fingerprints():
         raise LoralabError(
             f"the rows of {config.data.source} are not those that {folder} was trained and tested on: "
-            f"restore the file, or train again"
+            f"restore the file, or train again{hint if relative else ''}"
         )
     return splits
 
