@@ -251,6 +251,10 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
         _write("cyrillic.csv", "text,label\nнефть дешевеет,x\nматч окончен,y\n".encode("cp1251")),
         ["cyrillic.csv, line 2: not UTF-8", "data.encoding=cp1251", "data.encoding=cp1252"],
     ),
+    "two encodings, late": (
+        _write("late.csv", b"text,label\n" + "".join(f"it came much too late: плохо {i},x\n" for i in range(20)).encode("cp1251")),
+        ["as cp1251 it reads 'o late: плохо 0,x', as cp1252"],
+    ),
     "unknown ending": (_write("rows.doc", bytes(64)), ["rows.doc: unknown file format", ".csv"]),
     "no gzip": (_write("fake.csv.gz", b"\x1f\x8b\x00"), ["cannot read fake.csv.gz"]),
     "cut gzip": (_gzip_cut, ["cut.csv.gz"]),

@@ -154,7 +154,11 @@ def _guessed(name: str, bytes_: bytes, line: int) -> Encoding:
 
 
 def _excerpt(bytes_: bytes, name: str) -> str:
-    return repr(re.split(r"[\r\n]", bytes_[:48].decode(name, errors="replace"))[0][:24])
+    """Return some text around the first bytes that are not ASCII, where the readings differ."""
+    high = _HIGH_BYTES.search(bytes_)
+    first = high.start() if high else 0
+    begin = max(bytes_.rfind(b"\n", 0, first) + 1, first - 8)
+    return repr(re.split(r"[\r\n]", bytes_[begin : begin + 64].decode(name, errors="replace"))[0][:24])
 
 
 def _decodes(bytes_: bytes, name: str) -> bool:
