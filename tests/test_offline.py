@@ -97,6 +97,6 @@ def test_whole_tour_on_a_folder_and_a_file(tiny: Path, tmp_path: Path) -> None:
         ["describe", run],
         ["predict", run, "--input", "a goal"],
         ["predict", "runs/full", "--input", "a goal"],
-        ["evaluate", run, "--file", "mine.csv", "--json"],
+        ["evaluate", run, "--file", "mine.csv", "--json", "--quiet"],
         ["check", "mine.csv", "--json"],
     )
