@@ -37,7 +37,7 @@ def test_time_and_memory_are_recorded_by_what_takes_them(configure: Configure, t
     timing, memory = summary.timing, summary.memory
     phases = [timing[name] for name in ("preparation", "training", "evaluation", "test")]
     assert all(seconds is not None and seconds > 0 for seconds in phases)
-    assert sum(filter(None, phases)) == pytest.approx(summary.seconds, rel=0.05)
+    assert sum(filter(None, phases)) == pytest.approx(summary.seconds, rel=0.05, abs=0.1)
     assert timing["cache"] < timing["preparation"]
     assert timing["step"] * summary.steps < 2 * timing["training"]
     trained = sum(tensor.nelement() for tensor in load_weights(summary.folder, tuning))
@@ -45,7 +45,7 @@ def test_time_and_memory_are_recorded_by_what_takes_them(configure: Configure, t
     assert memory["optimizer"] == pytest.approx(8 * summary.counts.trainable / 1e6, rel=0.02)  # AdamW's two moments
     assert memory["model"] > 4 * trained / 1e6
     assert memory["checkpoint"] == pytest.approx((8 + 2 * 4) * summary.counts.trainable / 1e6, rel=0.2)  # with the best weights
-    assert memory["process"] > memory["start"] > 50
+    assert memory["process"] >= memory["start"] > 50  # a peak: this process may have been larger before
     assert json.loads((summary.folder / "scores.json").read_text())["memory"] == memory
 
 
