@@ -38,7 +38,7 @@ def test_a_point_is_its_seeds_with_mean_deviation_and_interval(tmp_path: Path) -
     assert (four.new_seeds, eight.new_seeds, eight.std(ACCURACY)) == (True, False, None)
     assert four.mean(Score("validation")) == pytest.approx(0.87)
     assert four.by_seed(Score(name="macro_f1")) == {1: pytest.approx(0.79), 2: pytest.approx(0.81), 3: pytest.approx(0.83)}
-    assert (data.min_seeds, data.seeds, data.axes) == (1, (1, 2, 3), {"lora.rank": (4, 8)})
+    assert (data.seeds, data.axes) == ((1, 2, 3), {"lora.rank": (4, 8)})
     table = point_table(data, ACCURACY)
     row = dict(zip(table.columns, table.rows[1], strict=True))
     assert (row["lora.rank"], row["seeds"], row["test accuracy"], row["std"]) == (8, 1, 0.9, None)

@@ -12,7 +12,7 @@ import pytest
 from fake_run import HOSTILE, make_run
 from figure_checks import check_texts
 
-from loralab.report.figures.radar import radar_scores
+from loralab.report.figures.radar import radar_center, radar_scores
 from loralab.report.figures.run_figures import draw_run_figures
 from loralab.report.figures.style import save_png, to_svg
 from loralab.report.run_data import read_run
@@ -93,6 +93,11 @@ def test_every_spoke_of_the_radar_is_better_outward() -> None:
     bad = {"accuracy": 0.0, "macro_f1": 0.0, "mcc": -0.5, "kappa": -0.5, "ece": 1.0, "brier": 2.0}
     assert set(radar_scores(good | {"precision:a": 1.0, "recall:a": 1.0}).values()) == {1.0}
     assert set(radar_scores(bad | {"precision:a": 0.0, "recall:a": 0.0}).values()) == {0.0}
+
+
+def test_a_radar_begins_just_below_its_lowest_score() -> None:
+    assert radar_center({"a": {"x": 0.86, "y": 0.93}, "b": {"x": 0.81, "y": 0.99}}) == pytest.approx(0.75)
+    assert radar_center({"a": {"x": 0.02}}) == 0
 
 
 def test_the_same_run_gives_the_same_svg(tmp_path: Path) -> None:

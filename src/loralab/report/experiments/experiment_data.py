@@ -199,11 +199,6 @@ class ExperimentData:
         """The seeds of the complete trials."""
         return tuple(dict.fromkeys(trial.seed for trial in self.complete if trial.seed is not None))
 
-    @property
-    def min_seeds(self) -> int:
-        """The number of trials of the configuration that has the fewest."""
-        return min((len(point.trials) for point in self.points), default=0)
-
     @cached_property
     def seconds(self) -> str:
         """The fact that costs are compared by: training_seconds, or seconds for runs that did not record it."""

@@ -11,7 +11,7 @@ from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, Point
 from loralab.report.experiments.result_tables import format_point, label_legend, point_labels, short_name
 from loralab.report.figures import plots
 from loralab.report.figures.plots import MAX_LINES, MAX_ROWS, Panel, Series
-from loralab.report.figures.radar import MAX_SERIES, radar_plot, radar_scores
+from loralab.report.figures.radar import MAX_SERIES, radar_center, radar_plot, radar_scores
 from loralab.report.figures.search_figures import draw_search_figures, read_search_results
 from loralab.report.figures.style import Caption, ReportFigure
 from loralab.report.figures.surfaces import heat_map, power_law_plot, surface_plot
@@ -113,7 +113,7 @@ def factor_pair_figures(analysis: ExperimentAnalysis) -> Drawings:
 
 
 def seed_figure(analysis: ExperimentAnalysis) -> Drawings:
-    """Every seed's score across the configurations: what the paired tests compare."""
+    """Every seed's score across the configurations."""
     points = analysis.data.points
     scores = [point.by_seed(analysis.score) for point in points]
     shared = [seed for seed in analysis.data.seeds if all(seed in by_seed for by_seed in scores)]
@@ -133,9 +133,11 @@ def radar_figure(analysis: ExperimentAnalysis) -> Drawings:
         runs = [radar_scores({**t.result.scores, **t.result.calibrated}) for t in point.trials if t.result]
         series[label] = {name: float(np.mean([run[name] for run in runs])) for name in runs[0] if all(name in run for run in runs)}
     shared = [name for name in next(iter(series.values())) if all(name in values for values in series.values())]
-    text = f"{label_legend(points)}Test rows, means over seeds; outward is better. The axes do not begin at 0."
+    series = {label: {name: values[name] for name in shared} for label, values in series.items()}
+    begin = f"The axes begin at {radar_center(series):g}."
+    text = f"{label_legend(points)}Test rows, means over seeds; outward is better. {begin}"
     caption = Caption("radar", "Scores at a glance", _count_runs(analysis, points), text)
-    return [radar_plot(caption, {label: {name: values[name] for name in shared} for label, values in series.items()})]
+    return [radar_plot(caption, series)]
 
 
 def time_figure(analysis: ExperimentAnalysis) -> Drawings:

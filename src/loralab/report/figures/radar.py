@@ -19,10 +19,9 @@ _LINES = ("o-", "s--", "^-.", "D:", "v-")
 def radar_plot(caption: Caption, series: Mapping[str, Mapping[str, float]]) -> ReportFigure:
     """Draw one closed line for each configuration. series: label → score → value from 0 to 1, outward is better.
 
-    The centre is just below the lowest value: scores of good classifiers differ in their last digits only.
+    The axes begin at `radar_center`.
     """
-    names = list(next(iter(series.values())))
-    center = max(0.0, math.floor(20 * min(min(values.values()) for values in series.values()) - 0.5) / 20)
+    names, center = list(next(iter(series.values()))), radar_center(series)
     figure = Figure(figsize=(WIDTH, 4.0), layout="constrained")
     axes = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
@@ -40,6 +39,11 @@ def radar_plot(caption: Caption, series: Mapping[str, Mapping[str, float]]) -> R
     axes.spines["polar"].set_color(style.GRID)
     figure.legend(loc="outside lower center", ncols=2)
     return ReportFigure(caption, figure)
+
+
+def radar_center(series: Mapping[str, Mapping[str, float]]) -> float:
+    """Return a number just below the lowest value, at least 0: scores of good classifiers differ in their last digits only."""
+    return max(0.0, math.floor(20 * min(min(values.values()) for values in series.values()) - 0.5) / 20)
 
 
 def radar_scores(scores: Mapping[str, float]) -> dict[str, float]:
