@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from loralab.report.experiments.findings import findings, headline, question_fac
 from loralab.report.experiments.profiles import analyze_experiment
 from loralab.stats import mean_interval, wilson
 from loralab.storage import run_folder
+from loralab.storage.experiment_folder import EXPERIMENT
 
 
 def text_of(folder: Path) -> str:
@@ -215,3 +217,15 @@ def test_what_would_narrow_the_intervals_is_named(tmp_path: Path) -> None:
     assert text_of(rows_differ).endswith("more test rows would narrow the intervals, more seeds hardly.")
     seeds_differ = seeds(tmp_path / "seeds", ({"recipe": "a"}, [0.8] * 3), ({"recipe": "b"}, [0.7, 0.8, 0.9]))
     assert text_of(seeds_differ).endswith("Most of the uncertainty comes from the seeds: more seeds would narrow the intervals.")
+
+
+def test_a_search_names_trials_by_number_and_is_complete_with_pruned_ones(tmp_path: Path) -> None:
+    trials: list[tuple[Factors, float]] = [({"trial": "0002"}, 0.8), ({"trial": "0010"}, 0.9)]
+    folder = make_experiment(tmp_path / "x", "search", trials, waiting=[{"trial": "0011"}])
+    assert "2 of 3 trials have a result: the experiment is not complete." in text_of(folder)
+    records = json.loads((folder / EXPERIMENT).read_text(encoding="utf-8"))["trials"]
+    edit(folder / EXPERIMENT, trials=[*records[:2], records[2] | {"pruned": "pruned at evaluation 1"}])
+    words = text_of(folder)
+    assert "not complete" not in words
+    assert words.startswith("Highest mean validation accuracy: trial 10 (trial 0010), 95.00 %")
+    assert "Trial 2 vs. trial 10: worse by 10.00 points for these models" in words
