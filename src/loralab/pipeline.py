@@ -12,6 +12,8 @@ import numpy as np
 
 from loralab import metrics
 from loralab.config import Config
+from loralab.data.folders import Parts
+from loralab.data.in_memory import read_parts, write_parts
 from loralab.data.types import Encoded, Examples
 from loralab.errors import Interrupted
 from loralab.inference.saved_scores import saved_logits
@@ -65,6 +67,7 @@ class RunSummary:
     steps: int
     best_step: int
     stopped_early: bool
+    stopped_by_callback: bool
     seconds: float
     samples_per_second: float
     timing: Mapping[str, float | None]
@@ -81,8 +84,13 @@ def run_training(  # noqa: PLR0913 - public: everything about a run that is not 
     announce: Callable[[RunPlan], None] = lambda plan: None,
     listeners: Sequence[Listener] = (),
     distributed: Distributed = ALONE,
+    rows: Parts | None = None,
+    keep_rows: bool = True,
 ) -> RunSummary:
     """Train, test and save one run in `folder`/`name` (`config.name` wins over `name`).
+
+    rows: tables in memory in place of `data.source`. The run keeps them, unless not `keep_rows`: then it can only be resumed and
+    diagnosed with the same rows given again.
 
     `resume` continues an interrupted run from its last evaluation and gives the same adapter, bit for bit on a CPU. `announce`
     receives the plan before the first step, `listeners` every step and evaluation. Raises LoralabError for unusable input, before
@@ -93,8 +101,12 @@ def run_training(  # noqa: PLR0913 - public: everything about a run that is not 
     """
     target = Path(folder) / (config.name or name)
     threads = config.train.threads or distributed.threads
+    if overwrite and rows is None and run_folder.is_own_rows(config, target):  # they go with the run that is replaced
+        rows = read_parts(target / run_folder.ROWS)
+    if rows is not None:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"source": str(target / run_folder.ROWS)})})
     with restored_globals(), thread_limit(threads), explain_out_of_memory():
-        session = start_session(config, target, overwrite, resume, announce, listeners, distributed)
+        session = start_session(config, target, overwrite, resume, announce, listeners, distributed, rows=rows, keep_rows=keep_rows)
         return finish_session(session, session.trainer.fit())
 
 
@@ -125,17 +137,21 @@ def start_session(
     announce: Callable[[RunPlan], None] = lambda plan: None,
     listeners: Sequence[Listener] = (),
     distributed: Distributed = ALONE,
+    *,
+    rows: Parts | None = None,
+    keep_rows: bool = True,
 ) -> TrainingSession:
     """Do everything before the first step. Arguments as in `run_training`."""
     started, start_mb = time.perf_counter(), process_mb()
     reset_peak_memory()
     distributed.run_on_main(run_folder.check_available, target, overwrite, resume)
-    components = distributed.run_everywhere(build_run, config, target, distributed)
+    components = distributed.run_everywhere(build_run, config, target, distributed, rows)
     plan, model, manifest = components.plan, components.model, components.manifest
     distributed.check_same(settings=config.fingerprint(), base=manifest.base_sha256, rows=plan.splits.fingerprints())
     distributed.run_on_main(announce, plan)
 
-    folder = distributed.run_on_main(open_folder, config, components, overwrite, resume)
+    write_rows = partial(write_parts, rows) if rows is not None and keep_rows else None
+    folder = distributed.run_on_main(open_folder, config, components, overwrite, resume, write_rows)
     checkpoint = distributed.run_on_main(Checkpoint.load_if_any, folder.checkpoint)
     distributed.run_on_main(folder.rewind_log, checkpoint.step if checkpoint else 0)
     caching = time.perf_counter()
@@ -194,8 +210,14 @@ def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitR
     return replace(result, scores=scores, temperature=temperature), logits["test"]
 
 
-def open_folder(config: Config, components: RunComponents, overwrite: bool, resume: bool) -> run_folder.RunFolder:
-    """Create the run's folder. With `resume` reopen it, if settings, rows, base and device are unchanged."""
+def open_folder(
+    config: Config,
+    components: RunComponents,
+    overwrite: bool,
+    resume: bool,
+    write_rows: Callable[[Path], None] | None = None,
+) -> run_folder.RunFolder:
+    """Create the run's folder, with rows in memory. With `resume` reopen it, if settings, rows, base and device are unchanged."""
     plan, manifest = components.plan, components.manifest
     facts = {
         "processes": plan.processes,
@@ -206,7 +228,7 @@ def open_folder(config: Config, components: RunComponents, overwrite: bool, resu
     }
     if resume:
         return run_folder.reopen(plan.folder, config, facts)
-    return run_folder.create(plan.folder, config, facts, overwrite, data_summary(plan))
+    return run_folder.create(plan.folder, config, facts, overwrite, data_summary(plan), write_rows)
 
 
 def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:
@@ -268,6 +290,7 @@ def summarize(
         steps=result.steps,
         best_step=result.best_step,
         stopped_early=result.stopped_early,
+        stopped_by_callback=result.stopped_by_callback,
         seconds=time.perf_counter() - session.started,
         samples_per_second=result.samples_per_second,
         timing={

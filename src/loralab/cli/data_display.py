@@ -40,7 +40,7 @@ def show_data_report(reports: Sequence[DataReport]) -> None:
 def describe_reading(report: DataReport) -> str:
     """Return how a file is read in words: `csv, delimiter ';', encoding cp1252, a header`."""
     facts = report.reading
-    words = [str(facts.get("format") or report.path.suffix.removeprefix(".") or "file")]
+    words = [str(facts.get("format") or "file")]
     if delimiter := facts.get("delimiter"):
         words.append(f"delimiter {'tab' if delimiter == chr(9) else repr(delimiter)}")
     if encoding := facts.get("encoding"):

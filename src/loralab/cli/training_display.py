@@ -115,7 +115,7 @@ class TrainingView(ProgressView):
         show_tracked(self.tracked, monitor, summary.scores, summary.validation)
         if summary.stopped_early:
             best = summary.validation.get(monitor)
-            reason = early_stopping(monitor, best, summary.best_step, summary.steps, patience)
+            reason = early_stopping(monitor, best, summary.best_step, summary.steps, patience, summary.stopped_by_callback)
             console.print(escape(capitalize(reason)), soft_wrap=True)
         if summary.temperature is not None:
             remark = temperature_remark(summary.temperature, count_scored_rows(summary.validation))

@@ -34,6 +34,8 @@ from loralab.errors import LoralabError, suggest
 
 RUN_SETTINGS, END_OF_SETTINGS = "config.yaml", "...\n"
 """A run folder's settings file and its last line. YAML ends a document with it, so that a file cut off anywhere is recognized."""
+OWN_ROWS, ROWS_FOLDER = "rows in this folder", "rows"
+"""`data.source` in the settings file of a run that keeps its rows, which were in memory; and their folder in the run's."""
 NAMED_SOURCES = ("sample", "ag_news")
 LOW_LORA_RATE, HIGH_FULL_RATE = 1e-4, 2e-4
 """Learning rates below and above which training usually fails to learn: of LoRA, and of full fine-tuning."""
@@ -300,7 +302,10 @@ def _read_run_settings(path: Path) -> dict[str, Any]:
         raise LoralabError(
             f"{path} is cut off: its last line is not {END_OF_SETTINGS.strip()!r}; restore it from a copy or train again"
         )
-    return read_yaml(path)
+    settings = read_yaml(path)
+    if isinstance(data := settings.get("data"), dict) and data.get("source") == OWN_ROWS:
+        settings["data"] = {**data, "source": str(path.parent / ROWS_FOLDER)}
+    return settings
 
 
 def _nest(content: Mapping[str, Any], source: str) -> dict[str, Any]:

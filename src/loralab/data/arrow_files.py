@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from loralab.data.types import CHUNK, ColumnChunk
+from loralab.data.types import CHUNK, ColumnChunk, MemoryTable
 from loralab.errors import LoralabError
 
 if TYPE_CHECKING:
@@ -49,6 +49,13 @@ def read_parquet(path: Path) -> Iterator[ColumnChunk]:
         names = _feature_names(file.schema_arrow.metadata)
         for batch in file.iter_batches(batch_size=CHUNK):
             yield _from_arrow(batch, names)
+
+
+def read_memory(source: MemoryTable) -> Iterator[ColumnChunk]:
+    """Read a table in memory as `read_parquet` reads the file that it is stored in."""
+    names = _feature_names(source.table.schema.metadata)
+    for batch in source.table.to_batches(max_chunksize=CHUNK):
+        yield _from_arrow(batch, names)
 
 
 def read_saved_dataset(folder: Path) -> Iterator[ColumnChunk]:

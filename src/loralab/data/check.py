@@ -16,7 +16,7 @@ from loralab.data.augment import check_techniques
 from loralab.data.clean import check_steps
 from loralab.data.columns import USUAL_NAMES, Columns, label_candidates, text_candidates
 from loralab.data.data_report import DataReport, PartName, SuspiciousLabel, TextLengths
-from loralab.data.folders import Part, find_parts
+from loralab.data.folders import Part, Parts, find_parts
 from loralab.data.label_findings import flag_findings, label_findings, unknown_findings
 from loralab.data.labels import MISSING_WORDS, ClassTable, class_counts, other_spellings
 from loralab.data.readers import open_table
@@ -90,14 +90,16 @@ class _Training:
     refusal: str = ""
 
 
-def check_source(data: DataConfig, base: str = "minilm", verify: Verify | None = None) -> list[DataReport]:
-    """Check `data.source`: its training file, and its validation and test files, alone and against each other.
+def check_source(
+    data: DataConfig, base: str = "minilm", verify: Verify | None = None, rows: Parts | None = None
+) -> list[DataReport]:
+    """Check `data.source`, or `rows` in memory: training, validation and test rows, alone and against each other.
 
     Everything that training does with rows and labels is done, so what it refuses is an error here. base: the encoder whose
     tokenizer measures the texts. Raises LoralabError only if a file cannot be read or its columns cannot be found.
     """
     with _copied_pipes(data) as (files, pipes):
-        return [_with_names(report, pipes) for report in _reports(files, base, verify)]
+        return [_with_names(report, pipes) for report in _reports(files, base, verify, rows)]
 
 
 @contextmanager
@@ -118,18 +120,19 @@ def _with_names(report: DataReport, pipes: Mapping[str, str]) -> DataReport:
             tuple(replace(own, message=own.message.replace(copy, pipe), fix=own.fix.replace(copy, pipe)) for own in group)
             for group in (report.notices, report.findings)
         )
-        report = replace(report, path=Path(str(report.path).replace(copy, pipe)), notices=notices, findings=findings)
+        place = Path(pipe) if report.path == Path(copy) else report.path
+        report = replace(report, path=place, notices=notices, findings=findings)
     return report
 
 
-def _reports(data: DataConfig, base: str, verify: Verify | None) -> list[DataReport]:
-    parts = find_parts(data.source)
+def _reports(data: DataConfig, base: str, verify: Verify | None, rows: Parts | None) -> list[DataReport]:
+    parts = rows or find_parts(data.source)
     files = [_training_file(parts.train, parts.notices, data)]
     run = contract(files[0].raw, files[0].table)
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
         if paths := part_files(setting, own):
             files.append(_other_file(part, read_raw(paths, data, run), files[0].table, data))  # type: ignore[arg-type]
-    training = _try_training(data, verify)
+    training = _try_training(data, verify, rows)
     if any(unknown_findings(file.labels, file.table) for file in files[1:]) and "is not a class" in training.refusal:
         training = replace(training, refusal="")  # the findings on these labels say so
     return [_report(file, files[:i], data, base, training) for i, file in enumerate(files)]
@@ -160,11 +163,11 @@ def _other_file(part: PartName, raw: RawExamples, table: ClassTable, data: DataC
     )
 
 
-def _try_training(data: DataConfig, verify: Verify | None) -> _Training:
+def _try_training(data: DataConfig, verify: Verify | None, rows: Parts | None) -> _Training:
     try:
         check_steps(data.clean)
         check_techniques(data.augment)
-        splits, source = load_splits(data)
+        splits, source = load_splits(data, rows)
         if verify is not None:
             verify(splits, source.classes)
     except LoralabError as error:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from loralab.config import DataConfig
-from loralab.data.types import MAX_LISTED, Notice
+from loralab.data.types import MAX_LISTED, Notice, TablePlace
 from loralab.errors import LoralabError, suggest
 
 TEXT_NAMES = (
@@ -50,7 +49,7 @@ class Columns:
 
 def find_columns(
     values: Mapping[str, Sequence[object]],
-    path: Path,
+    path: TablePlace,
     data: DataConfig,
     *,
     run: Columns | None = None,
@@ -99,7 +98,7 @@ def _detected(kind: str, name: str, reason: str, setting: str) -> Notice:
     return Notice(f"the {kind} in column {name!r}, by {reason}", fix=f"data.{setting}=NAME reads another column")
 
 
-def _resolve_name(wanted: str, names: Sequence[str], path: Path, setting: str) -> str:
+def _resolve_name(wanted: str, names: Sequence[str], path: TablePlace, setting: str) -> str:
     """Return the one column that a setting names: the exact name first, then without outer spaces."""
     for name in (wanted, wanted.strip()):
         if name in names:
@@ -107,7 +106,7 @@ def _resolve_name(wanted: str, names: Sequence[str], path: Path, setting: str) -
     raise LoralabError(f"{path} has no column {wanted!r} (data.{setting}){suggest(wanted, names)}; columns: {list_names(names)}")
 
 
-def resolve_names(wanted: Sequence[str] | None, names: Sequence[str], path: Path, setting: str) -> tuple[str, ...]:
+def resolve_names(wanted: Sequence[str] | None, names: Sequence[str], path: TablePlace, setting: str) -> tuple[str, ...]:
     """Return the columns that a setting names: the exact name first, then without outer spaces, then divided at commas."""
     resolved: list[str] = []
     for name in wanted or ():
@@ -189,7 +188,7 @@ def _text_by_name(candidates: Sequence[str]) -> tuple[str, ...]:
 
 
 def _unclear(
-    values: Mapping[str, Sequence[object]], path: Path, text: tuple[str, ...], label: str | None, need_labels: bool
+    values: Mapping[str, Sequence[object]], path: TablePlace, text: tuple[str, ...], label: str | None, need_labels: bool
 ) -> str:
     """Return the message for columns that are not clear: what the file has, and settings that probably name them."""
     names = [*values]

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from loralab.data.columns import Columns
-from loralab.data.types import Notice
+from loralab.data.types import Notice, TablePlace
 
 PartName = Literal["train", "validation", "test"]
 
@@ -64,7 +64,7 @@ class DataReport:
     """
 
     part: PartName
-    path: Path
+    path: TablePlace
     rows: int
     reading: Mapping[str, Any]
     columns: Columns
@@ -91,7 +91,7 @@ class DataReport:
         `header` is left out where a file without one has names: the published AG News files, which the reader knows.
         """
         named = not all(name.startswith("column") for name in self.columns.text)
-        default = "\t" if {".tsv", ".tab"} & {*self.path.suffixes} else ","
+        default = "\t" if isinstance(self.path, Path) and {".tsv", ".tab"} & {*self.path.suffixes} else ","
         usual = {
             "delimiter": (default, None),
             "encoding": ("utf-8", "utf-8-sig", None),

@@ -5,16 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 
-from loralab.data.types import CHUNK, ColumnChunk, list_rows
+from loralab.data.types import CHUNK, ColumnChunk, TablePlace, list_rows
 from loralab.errors import LoralabError
 
 PREFIX = "__label__"
 _LABEL = re.compile(rf"(?<!\S){PREFIX}(\S+)\s?")
 
 
-def read_fasttext(lines: Iterable[str], where: Path) -> Iterator[ColumnChunk]:
+def read_fasttext(lines: Iterable[str], where: TablePlace) -> Iterator[ColumnChunk]:
     """Yield the texts and labels of lines that are not blank. Raises LoralabError for lines of several labels."""
     numbered = ((number, line.rstrip("\r\n")) for number, line in enumerate(lines, 1) if line.strip())
     while rows := list(islice(numbered, CHUNK)):

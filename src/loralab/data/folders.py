@@ -11,17 +11,18 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from loralab.config.loading import ROWS_FOLDER, RUN_SETTINGS
 from loralab.config.paths import local_path, similar_file, split_path
 from loralab.data.columns import list_names
 from loralab.data.formats import data_files, stem_of
 from loralab.data.readers import inner_tables
-from loralab.data.types import Notice
+from loralab.data.types import Notice, TablePlace
 from loralab.errors import LoralabError
 
 AG_NEWS_CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 AG_NEWS_HUB = ("fancyzhx/ag_news", {"train": "data/train-00000-of-00001.parquet", "test": "data/test-00000-of-00001.parquet"})
-Part = tuple[Path, ...]
-"""The files of one part, in order: one file, or several shards."""
+Part = tuple[TablePlace, ...]
+"""The files of one part, in order: one file, several shards, or a table in memory."""
 PART_WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev", "eval"),
@@ -56,6 +57,11 @@ def find_parts(source: str) -> Parts:
         return Parts((_fetch_ag_news("train"),), test=(_fetch_ag_news("test"),))
     path = local_path(source)
     if not split_path(path)[0].exists():
+        if path.name == ROWS_FOLDER and (path.parent / RUN_SETTINGS).is_file():
+            raise LoralabError(
+                f"{path.parent} was trained on rows in memory, which it does not keep (keep_data=False): give the rows again, "
+                "or a file of rows"
+            )
         raise LoralabError(f"there is no file or folder {source}{similar_file(path)}; data sets by name: sample, ag_news")
     if path.is_dir():
         return Parts((path,)) if _is_saved_dataset(path) else _folder_parts(path)

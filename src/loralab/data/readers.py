@@ -18,7 +18,7 @@ from loralab.config.schema import DELIMITER_NAMES
 from loralab.data.annotation_exports import read_exports
 from loralab.data.archives import data_members, unpacked
 from loralab.data.arrow_csv import Unusual, read_columns
-from loralab.data.arrow_files import read_arrow, read_parquet, read_saved_dataset
+from loralab.data.arrow_files import read_arrow, read_memory, read_parquet, read_saved_dataset
 from loralab.data.columns import USUAL_NAMES, list_names
 from loralab.data.delimited import MAX_FIELD, Dialect, detect_dialect, first_records, has_header, read_records
 from loralab.data.fasttext_files import PREFIX, read_fasttext
@@ -27,12 +27,14 @@ from loralab.data.json_files import is_json_lines, json_lines, read_content, rea
 from loralab.data.safe_pickle import read_pickle
 from loralab.data.spreadsheets import filled_sheets, read_sheet
 from loralab.data.text_files import detect_encoding, is_packed, open_text
-from loralab.data.types import CHUNK, ColumnChunk, Notice
+from loralab.data.types import CHUNK, ColumnChunk, MemoryTable, Notice, TablePlace
 from loralab.errors import LoralabError
 
 PUBLISHED = ("label", "title", "description")
 """Columns of the published AG News files, which have no header."""
 PUBLISHED_CLASSES = "classes.txt"
+ARROW_FORMATS = ("parquet", "arrow", "dataset")
+"""Formats whose label columns may store class names as `datasets` does."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Table:
     inner: the table in the file that the path names, such as a sheet of a workbook.
     """
 
-    path: Path
+    path: TablePlace
     format: str
     chunks: Iterator[ColumnChunk] = field(default_factory=lambda: iter(()))
     notices: list[Notice] = field(default_factory=list)
@@ -54,14 +56,16 @@ Reader = Callable[[Path, DataConfig, Table, Collection[str]], Iterator[ColumnChu
 """Reads a file. The last argument names columns that the run or the user knows."""
 
 
-def open_table(path: Path, data: DataConfig | None = None, known: Collection[str] = ()) -> Table:
-    """Open a data file, a folder with a saved `datasets` dataset, or a table in a file, such as `book.xlsx/Sheet2`.
+def open_table(path: TablePlace, data: DataConfig | None = None, known: Collection[str] = ()) -> Table:
+    """Open a data file, a folder with a saved `datasets` dataset, a table in a file, such as `book.xlsx/Sheet2`, or one in memory.
 
     data: `data.delimiter`, `data.header`, `data.encoding` and `data.quotes` say how to read delimited text. known: columns that a
     run or the user knows; a first line with one of them is a header. Raises LoralabError for a missing, empty, unknown or damaged
     file, here or while the chunks are read, with the row or line if there is one.
     """
     data = data or DataConfig()
+    if isinstance(path, MemoryTable):
+        return Table(path, "parquet", read_memory(path), [*path.notices])
     path = local_path(path)
     if not split_path(path)[0].exists():
         raise LoralabError(f"there is no file {path}{similar_file(path)}")
@@ -69,7 +73,7 @@ def open_table(path: Path, data: DataConfig | None = None, known: Collection[str
         raise LoralabError(f"{path} is a folder and no saved dataset{_name_a_file(path)}")
     table = Table(path, "")
     known = {*known, *(data.text or ()), *filter(None, (data.label,))}
-    table.chunks = _read(table, data, known)
+    table.chunks = _read(path, table, data, known)
     return table
 
 
@@ -89,11 +93,11 @@ def class_file(path: Path) -> tuple[str, ...] | None:
         raise LoralabError(f"{file} is not UTF-8: save it as UTF-8") from error
 
 
-def _read(table: Table, data: DataConfig, known: Collection[str]) -> Iterator[ColumnChunk]:
-    with unpacked(table.path) as (path, table.inner):
+def _read(location: Path, table: Table, data: DataConfig, known: Collection[str]) -> Iterator[ColumnChunk]:
+    with unpacked(location) as (path, table.inner):
         table.format = file_format(path)
         if table.inner and table.format not in ("json", "xlsx"):
-            raise LoralabError(f"{table.path}: the file holds one table: name the file itself, {table.path.parent}")
+            raise LoralabError(f"{location}: the file holds one table: name the file itself, {location.parent}")
         yield from read_exports(_READERS[table.format](path, data, table, known), table.notices)
 
 
@@ -250,7 +254,7 @@ def _read_fasttext(path: Path, data: DataConfig, table: Table, known: Collection
 
 
 def _read_excel(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
-    rows = read_sheet(path, table.path, table.inner, table.notices)
+    rows = read_sheet(path, Path(str(table.path)), table.inner, table.notices)
     yield from _from_rows(path, rows, data, table, known)
 
 

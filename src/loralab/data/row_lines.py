@@ -14,15 +14,18 @@ from loralab.data.delimited import MAX_FIELD, detect_dialect
 from loralab.data.readers import delimiter
 from loralab.data.spreadsheets import filled_sheets, open_workbook
 from loralab.data.text_files import open_text
+from loralab.data.types import MemoryTable, TablePlace
 from loralab.errors import LoralabError
 from loralab.storage.files import csv_field_limit
 
 
-def row_lines(path: Path, facts: Mapping[str, Any], data: DataConfig, rows: int) -> list[int] | None:
-    """Return the line, from 1, where each of `rows` rows begins; None for formats without lines, and if rows were left out.
+def row_lines(path: TablePlace, facts: Mapping[str, Any], data: DataConfig, rows: int) -> list[int] | None:
+    """Return the line, from 1, where each of `rows` rows begins; None for tables without lines, and if rows were left out.
 
     facts: how the file was read. Blank lines are no rows.
     """
+    if isinstance(path, MemoryTable):
+        return None
     lines: list[int] = []
     with suppress(LoralabError, csv.Error), unpacked(path) as (file, inner):
         kind = facts.get("format")

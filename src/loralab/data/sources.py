@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from loralab.config import DataConfig
 from loralab.config.paths import local_path
 from loralab.data.clean import replace_surrogates
 from loralab.data.columns import Columns, LabelNeed, find_columns, resolve_names
-from loralab.data.folders import AG_NEWS_CLASSES, Part, find_parts
+from loralab.data.folders import AG_NEWS_CLASSES, Part, Parts, find_parts
 from loralab.data.labels import (
     UNLABELLED,
     ClassTable,
@@ -30,8 +29,8 @@ from loralab.data.labels import (
     name_classes,
     other_spellings,
 )
-from loralab.data.readers import PUBLISHED, class_file, open_table
-from loralab.data.types import ColumnChunk, Examples, Notice, count_of, list_rows
+from loralab.data.readers import ARROW_FORMATS, PUBLISHED, class_file, open_table
+from loralab.data.types import ColumnChunk, Examples, MemoryTable, Notice, TablePlace, count_of, list_rows
 from loralab.errors import LoralabError
 from loralab.storage.data_contract import DataContract
 
@@ -53,7 +52,7 @@ class Source:
 class RawExamples:
     """Texts and label values of a file. class_names: names that the file stores. facts: format, delimiter, header, encoding."""
 
-    path: Path
+    path: TablePlace
     texts: list[str]
     labels: list[object]
     class_names: tuple[str, ...]
@@ -69,18 +68,18 @@ class RawExamples:
         return f"{self.path}, column {self.columns.label!r}"
 
 
-def load_source(data: DataConfig) -> Source:
+def load_source(data: DataConfig, rows: Parts | None = None) -> Source:
     """Read `data.source` and the files of `data.validation` and `data.test`. The training rows decide the classes.
 
-    Rows without a label are left out, or refused with `data.strict`. A test file without any labels is not used. Raises
+    rows: tables in memory in place of `data.source`. Rows without a label are left out, or refused with `data.strict`. A test file without any labels is not used. Raises
     LoralabError for missing files, columns or classes, with row numbers.
     """
-    parts = find_parts(data.source)
+    parts = rows or find_parts(data.source)
     raw = read_raw(parts.train, data, need="required")
     labels, table, notices = training_classes(raw, given_classes(data))
     if len(table.names) < 2:
         only = ", ".join(table.names) or "no label"
-        raise LoralabError(f"{data.source} has only one class ({only}): a classifier needs at least two")
+        raise LoralabError(f"{raw.path} has only one class ({only}): a classifier needs at least two")
     train, left_out = keep_labelled(raw, labels, table, data.strict)
     run = contract(raw, table, train)
     collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out)}
@@ -132,7 +131,9 @@ def _read_part(
     return examples, (*raw.notices, *number_notices(numbers), *other_spellings(labels, table), *left_out), numbers
 
 
-def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataContract | None = None) -> tuple[Examples, RawExamples]:
+def read_examples(
+    path: TablePlace, data: DataConfig, table: ClassTable, run: DataContract | None = None
+) -> tuple[Examples, RawExamples]:
     """Read a labelled file with known classes: its labelled rows, and everything about the file.
 
     run: what a trained run knows. Raises LoralabError for a label that is no class, and for a file without labels.
@@ -170,9 +171,12 @@ def _own_names(labels: Sequence[str | None], raw: RawExamples) -> list[str | Non
     if not names:
         return [*labels]
     # The published files count from 1; the ClassLabel columns of datasets count from 0.
-    first = int(raw.columns.label == PUBLISHED[0] and class_file(raw.path) == names and "0" not in labels)
-    numbers = {str(i + first): name for i, name in enumerate(names)}
-    return [numbers.get(label, label) if label is not None and label not in names else label for label in labels]
+    published = raw.columns.label == PUBLISHED[0] and not isinstance(raw.path, MemoryTable) and class_file(raw.path) == names
+    numbers = {str(i + (published and "0" not in labels)): name for i, name in enumerate(names)}
+    # Whole numbers of a ClassLabel are indices, even if the names are numbers too; a pickled categorical has the names as values.
+    indices = (raw.facts or {}).get("format") in ARROW_FORMATS and all(value is None or type(value) is int for value in raw.labels)
+    own = () if indices else names
+    return [numbers.get(label, label) if label is not None and label not in own else label for label in labels]
 
 
 def training_classes(raw: RawExamples, names: Sequence[str] = ()) -> tuple[list[str | None], ClassTable, list[Notice]]:
@@ -234,7 +238,7 @@ def contract(raw: RawExamples, table: ClassTable, train: Examples | None = None)
 _FACTS = ("format", "delimiter", "encoding", "header")
 
 
-def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = None, need: LabelNeed = "named") -> RawExamples:
+def read_raw(files: TablePlace | Part, data: DataConfig, run: DataContract | None = None, need: LabelNeed = "named") -> RawExamples:
     """Read the text and label columns of a file, or of several shards in order.
 
     Raises LoralabError for a file without rows or without these columns.
@@ -264,7 +268,7 @@ def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = No
     if columns is None or not texts:
         raise LoralabError(f"{path} has no rows")
     if columns.label == PUBLISHED[0] and not names:
-        names = class_file(path) or ()
+        names = () if isinstance(path, MemoryTable) else class_file(path) or ()
     shard_notices = tuple(dict.fromkeys(notice for shard in tables for notice in shard.notices))
     if len(shards) > 1:
         shard_notices = (Notice(f"{len(shards)} files are read in order, from {path.name} to {shards[-1].name}"), *shard_notices)
@@ -274,7 +278,7 @@ def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = No
 
 
 def _split_columns(
-    names: Sequence[str], path: Path, data: DataConfig, optional: bool
+    names: Sequence[str], path: TablePlace, data: DataConfig, optional: bool
 ) -> tuple[dict[str, tuple[str, list[object]]], list[Notice]]:
     """Return (column, no values yet) of data.group and data.time by setting. optional: a file of test rows may lack them."""
     columns: dict[str, tuple[str, list[object]]] = {}
@@ -308,7 +312,7 @@ def missing_texts(examples: Examples) -> list[int]:
     return [int(row) for row, text in zip(examples.rows, examples.texts, strict=True) if not text.strip()]
 
 
-def chunk_texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
+def chunk_texts(chunk: ColumnChunk, columns: Columns, path: TablePlace) -> list[str]:
     """Return the texts of a chunk: a text column, or several joined by spaces. Raises LoralabError for other values than texts."""
     parts = []
     rows = len(next(iter(chunk.columns.values())))

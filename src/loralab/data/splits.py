@@ -10,6 +10,7 @@ import numpy as np
 from loralab.config import DataConfig
 from loralab.config.paths import local_path
 from loralab.data.group_split import check_groups
+from loralab.data.folders import Parts
 from loralab.data.hold_out import Amount, allocate, hold_out, sample_classes
 from loralab.data.sources import Source, load_source
 from loralab.data.types import Examples, Ints
@@ -50,9 +51,9 @@ class Splits:
         return self if self.augmented is None else replace(self, train=self.train.join(self.augmented), augmented=None)
 
 
-def load_splits(data: DataConfig) -> tuple[Splits, Source]:
-    """Read `data.source` and split it. Test and validation files must have the classes of the training rows."""
-    source = load_source(data)
+def load_splits(data: DataConfig, rows: Parts | None = None) -> tuple[Splits, Source]:
+    """Read `data.source`, or `rows` in memory, and split it. Test and validation files must have the classes of the training rows."""
+    source = load_source(data, rows)
     return split(source.train, data, test=source.test, validation=source.validation), source
 
 

@@ -6,10 +6,14 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Ints = npt.NDArray[np.int64]
 Severity = Literal["note", "warning", "error"]
@@ -48,6 +52,22 @@ def list_rows(rows: Sequence[int]) -> str:
     shown = ", ".join(map(str, rows[:MAX_LISTED]))
     more = f" and {len(rows) - MAX_LISTED:,} more" if len(rows) > MAX_LISTED else ""
     return f"row {shown}" if len(rows) == 1 else f"rows {shown}{more}"
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryTable:
+    """A table in memory, which is read like a Parquet file. name: what messages call it; notices: what making it decided."""
+
+    name: str
+    table: pyarrow.Table
+    notices: tuple[Notice, ...] = ()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+TablePlace = Path | MemoryTable
+"""Where rows are: in a file, or in memory."""
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,12 @@ def format_score(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def early_stopping(monitor: str, best: float | None, best_step: int, steps: int, patience: int | None) -> str:
-    """Return why a run stopped early. best: the monitored validation score, None if it is not known."""
+def early_stopping(
+    monitor: str, best: float | None, best_step: int, steps: int, patience: int | None, callback: bool = False
+) -> str:
+    """Return why a run stopped early. best: the monitored validation score, None if it is not known; callback: one asked for it."""
+    if callback:
+        return f"stopped by a callback after step {steps:,}: {monitor} was best at step {best_step:,} ({format_score(best)})"
     waited = "" if patience is None else f", and {patience} evaluation{'s' * (patience > 1)} brought no better one"
     return f"stopped early after step {steps:,}: {monitor} was best at step {best_step:,} ({format_score(best)}){waited}"
 

@@ -75,6 +75,7 @@ class CompletedRun:
     samples_per_second: float
     timing: Mapping[str, float | None]
     memory: Mapping[str, float | None]
+    stopped_by_callback: bool = False
 
     def facts(self) -> dict[str, float]:
         """Return parameter counts, steps, seconds and throughput."""
@@ -154,7 +155,7 @@ class RunData:
         if result is None or not result.stopped_early:
             return ""
         best = result.validation.get(train.monitor)
-        return early_stopping(train.monitor, best, result.best_step, result.steps, train.patience)
+        return early_stopping(train.monitor, best, result.best_step, result.steps, train.patience, result.stopped_by_callback)
 
     def correct(self) -> int:
         """Return the number of test rows classified correctly."""
@@ -237,7 +238,8 @@ def parse_result(scores: Mapping[str, Any]) -> CompletedRun:
     """Parse the contents of scores.json. Raises KeyError for a missing required key."""
     required = ("scores", "steps", "best_step", "stopped_early", "seconds", "samples_per_second")
     optional: dict[str, Any] = {key: scores.get(key) or {} for key in ("validation", "calibrated", "counts", "timing", "memory")}
-    return CompletedRun(**{key: scores[key] for key in required}, **optional, temperature=scores.get("temperature"))
+    optional |= {"temperature": scores.get("temperature"), "stopped_by_callback": bool(scores.get("stopped_by_callback"))}
+    return CompletedRun(**{key: scores[key] for key in required}, **optional)
 
 
 def thin_steps(steps: Sequence[Step], max_steps: int) -> list[Step]:

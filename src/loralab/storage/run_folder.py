@@ -4,6 +4,7 @@ config.yaml              every setting
 environment.json         versions, machine, device, data
 data.json                how the data was read: columns, format, classes and their values, rows per class, notices
 log.jsonl                one event per line
+rows/                    the rows of a run on data in memory: train.parquet, and validation and test if they were given
 model/                   the bundle that `Classifier.load` reads
 checkpoint.safetensors   the state at the last evaluation, until the run is complete
 predictions.csv          every test row: number, class, prediction, confidence, logits, text
@@ -24,26 +25,26 @@ import json
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
 from loralab.config import Config, load_config
-from loralab.config.loading import END_OF_SETTINGS, RUN_SETTINGS
+from loralab.config.loading import END_OF_SETTINGS, OWN_ROWS, ROWS_FOLDER, RUN_SETTINGS
 from loralab.errors import LoralabError
 from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors, write_json
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = RUN_SETTINGS, "environment.json", "log.jsonl", "model", "scores.json"
-DATA = "data.json"
+DATA, ROWS = "data.json", ROWS_FOLDER
 CHECKPOINT, PREDICTIONS, DIAGNOSIS = "checkpoint.safetensors", "predictions.csv", "diagnosis.json"
 REPORT, CARD, TRAINING_LOG, METRICS, FIGURES = "report.html", "README.md", "training_log.txt", "metrics.csv", "figures"
 DESCRIPTION_TEXT, DESCRIPTION = "model_description.txt", "model_description.json"
 TRACK, EXPORTS, EXPORT_CHECK = "track", "exports", "export.json"
 SOUP = "soup.json"
 """What a model soup is made of, in the folder of its model."""
-_WRITTEN = (CONFIG, ENVIRONMENT, DATA, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DIAGNOSIS, TRACK, EXPORTS)
+_WRITTEN = (CONFIG, ENVIRONMENT, DATA, ROWS, LOG, MODEL, SCORES, CHECKPOINT, PREDICTIONS, DIAGNOSIS, TRACK, EXPORTS)
 _DERIVED = (REPORT, CARD, TRAINING_LOG, METRICS, FIGURES, DESCRIPTION_TEXT, DESCRIPTION)
 NAMES = frozenset((*_WRITTEN, *_DERIVED))
 """Every name in a run folder. `--overwrite` deletes nothing else."""
@@ -154,9 +155,16 @@ def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> RunFolder:
 
 
 def create(
-    folder: Path, config: Config, facts: Mapping[str, Any], overwrite: bool, data: Mapping[str, Any] | None = None
+    folder: Path,
+    config: Config,
+    facts: Mapping[str, Any],
+    overwrite: bool,
+    data: Mapping[str, Any] | None = None,
+    write_rows: Callable[[Path], None] | None = None,
 ) -> RunFolder:
     """Create the folder with the settings, versions, machine, `facts` and `data`, the contents of data.json.
+
+    write_rows: writes rows in memory into a new folder.
 
     An earlier run is replaced only with `overwrite`. The folder appears complete or not at all, so every run folder can be resumed.
     """
@@ -165,10 +173,20 @@ def create(
     machine = {"python": platform.python_version(), "platform": platform.platform(), "cores": os.cpu_count()}
     environment = {"versions": versions, "machine": machine, **facts}
     with atomic_folder(folder) as temporary:
-        (temporary / CONFIG).write_text(config.to_yaml() + END_OF_SETTINGS, encoding="utf-8")
+        if write_rows is not None:
+            write_rows(temporary / ROWS)
+        stored = config
+        if is_own_rows(config, folder):  # so that the folder can be moved
+            stored = config.model_copy(update={"data": config.data.model_copy(update={"source": OWN_ROWS})})
+        (temporary / CONFIG).write_text(stored.to_yaml() + END_OF_SETTINGS, encoding="utf-8")
         (temporary / DATA).write_text(json.dumps(data or {}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (temporary / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
     return RunFolder(folder)
+
+
+def is_own_rows(config: Config, folder: Path) -> bool:
+    """Return whether the settings name the rows that the run in `folder` keeps."""
+    return Path(config.data.source).absolute() == (folder / ROWS).absolute()
 
 
 def model_folder(path: Path) -> Path:

@@ -1,10 +1,11 @@
-"""Training events and early stopping."""
+"""Training events, callbacks and early stopping."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,36 @@ class CacheProgress:
 
 
 Event = StepEnd | EvalEnd | CacheProgress
-Listener = Callable[[Event], None]
+Listener = Callable[[Event], object]
+"""Receives every event. Returning True after a step or an evaluation stops training."""
+
+
+class Callback:
+    """Hooks of a run from Python: override those that you need.
+
+    `on_step_end` and `on_evaluate` stop training by returning True: the run is then complete, with the best weights so far.
+    """
+
+    def on_step_end(self, event: StepEnd) -> bool | None:
+        """Run after every optimizer step."""
+
+    def on_evaluate(self, event: EvalEnd) -> bool | None:
+        """Run after every evaluation on the validation rows."""
+
+    def on_train_end(self, folder: Path) -> None:
+        """Run once the run in `folder` is complete."""
+
+
+def listener_of(callback: Callback) -> Listener:
+    """Return a listener that calls a callback's hooks; an object needs only the hooks that it has."""
+
+    def listen(event: Event) -> object:
+        name = "on_step_end" if isinstance(event, StepEnd) else "on_evaluate" if isinstance(event, EvalEnd) else ""
+        hook = getattr(callback, name, None) if name else None
+        return None if hook is None else hook(event)
+
+    return listen
+
 
 LOWER_IS_BETTER = ("loss", "ece", "brier")
 """The scores of `loralab.metrics` that are errors."""

@@ -14,6 +14,7 @@ from loralab.config import Config
 from loralab.data.augment import Rewrite, augment, augmentation_remark, check_techniques, needs_synonyms, word_rewrites
 from loralab.data.back_translation import DEFAULT_PAIR, load_back_translation
 from loralab.data.clean import check_steps, clean_text
+from loralab.data.folders import Parts
 from loralab.data.labels import ClassTable, class_counts
 from loralab.data.prompt import Prompt, description_texts, set_prompt
 from loralab.data.sources import Source
@@ -76,14 +77,14 @@ class RunComponents:
     manifest: Manifest
 
 
-def build_run(config: Config, target: Path, distributed: Distributed = ALONE) -> RunComponents:
+def build_run(config: Config, target: Path, distributed: Distributed = ALONE, rows: Parts | None = None) -> RunComponents:
     """Read the rows, load and adapt the encoder, and plan the run. Writes nothing and waits for no other process.
 
     `model.device.thread_limit` decides the number of threads.
     """
     check_steps(config.data.clean)
     check_techniques(config.data.augment)
-    splits, source = load_splits(config.data)
+    splits, source = load_splits(config.data, rows)
     splits, augmentation_remarks = augment_rows(config, splits)
     loss, descriptions = build_loss(config, splits, source.classes), describe_classes(config, splits)
 

@@ -71,7 +71,8 @@ class FitResult:
 
     scores, temperature: of the best evaluation. train_seconds: of the steps; evaluation_seconds: of evaluations and checkpoints,
     both also of the runs that this one resumes. step_seconds: the median step of this process, None without a step.
-    gradient_mb, optimizer_mb: size of the gradients and of the optimizer's state in MB of 10⁶ bytes.
+    gradient_mb, optimizer_mb: size of the gradients and of the optimizer's state in MB of 10⁶ bytes. stopped_early: before the last
+    step, by `train.patience` or, stopped_by_callback, because a listener asked for it.
     """
 
     steps: int
@@ -86,6 +87,7 @@ class FitResult:
     optimizer_mb: float
     stopped_early: bool
     interrupted: bool
+    stopped_by_callback: bool = False
 
     @property
     def samples_per_second(self) -> float:
@@ -139,6 +141,7 @@ class Trainer:
         self.temperature: float | None = None
         self.best: list[Tensor] | None = None
         self.evaluation_seconds = 0.0
+        self.stop_asked = self.stopping = False
         self.step_times: list[float] = []
         self.started = time.perf_counter()
         distributed.broadcast(self.trained)
@@ -152,13 +155,13 @@ class Trainer:
         self.model.train()
         try:
             for batch in self.batches():
-                if self.early_stopping.exhausted:
+                if self.early_stopping.exhausted or self.stopping:
                     break
                 started = time.perf_counter()
                 microbatches, workers = self.make_microbatches(batch)
                 self.optimizer_step(len(batch), parallel.parallel_map(self.gradients, microbatches, workers))
                 self.step_times.append(time.perf_counter() - started)
-                if self.evaluation_due():
+                if self.evaluation_due() or self.stopping:
                     self.evaluate()
             if self.total == 0:
                 self.evaluate()
@@ -244,6 +247,7 @@ class Trainer:
         self.evaluation_seconds += scored - started
         memory = memory_in_use(self.device, self.distributed)
         self._notify(EvalEnd(self.step, self._epoch(), scores, improved, self._seconds(), memory, temperature))
+        self.stopping = self.distributed.run_on_main(lambda: self.stop_asked)
         if self.step and self.distributed.is_main:
             self.callbacks.save_checkpoint(self.checkpoint())
         self.evaluation_seconds += time.perf_counter() - scored
@@ -271,6 +275,7 @@ class Trainer:
             optimizer_mb=state_mb(self.optimizer),
             stopped_early=not interrupted and self.step < self.total,
             interrupted=interrupted,
+            stopped_by_callback=not interrupted and self.step < self.total and self.stopping,
         )
 
     def release(self) -> None:
@@ -330,7 +335,9 @@ class Trainer:
 
     def _notify(self, event: Event) -> None:
         for listener in self.callbacks.listeners if self.distributed.is_main else ():
-            listener(event)
+            self.stop_asked |= listener(event) is True
+        if self.distributed.size == 1:  # several processes agree at the next evaluation
+            self.stopping = self.stop_asked
 
 
 _CHECKPOINT_VALUES = ("step", "samples", "best_step", "scores", "temperature", "evaluation_seconds")
