@@ -6,39 +6,73 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralab.config.loading import Config, load_config
-    from loralab.errors import LoralabError, RunFailed
+    from loralab.api import check_data, compare, diagnose, evaluate, experiment, export, load, model_soup, search, train
+    from loralab.config.loading import Config, list_recipes, load_config
+    from loralab.errors import LoralabError
+    from loralab.estimator import LoraTextClassifier
     from loralab.inference.classifier import Classifier
     from loralab.inference.prediction_files import Predictions
-    from loralab.pipeline import RunSummary, run_training
+    from loralab.results import Experiment, Run, Scores
+    from loralab.training.callbacks import Callback
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Classifier": "loralab.inference.classifier",
-    "Predictions": "loralab.inference.prediction_files",
-    "Config": "loralab.config",
-    "load_config": "loralab.config",
-    "LoralabError": "loralab.errors",
-    "RunFailed": "loralab.errors",
-    "RunSummary": "loralab.pipeline",
-    "run_training": "loralab.pipeline",
+    "loralab.api": (
+        "check_data",
+        "compare",
+        "diagnose",
+        "evaluate",
+        "experiment",
+        "export",
+        "load",
+        "model_soup",
+        "search",
+        "train",
+    ),
+    "loralab.config.loading": ("Config", "list_recipes", "load_config"),
+    "loralab.errors": ("LoralabError", "RunFailed"),
+    "loralab.pipeline": ("RunSummary", "run_training"),
+    "loralab.estimator": ("LoraTextClassifier",),
+    "loralab.inference.classifier": ("Classifier",),
+    "loralab.inference.prediction_files": ("Predictions",),
+    "loralab.results": ("Experiment", "Run", "Scores"),
+    "loralab.training.callbacks": ("Callback",),
 }
+"""Module → the public names that it defines."""
 
 __all__ = [
+    "Callback",
     "Classifier",
     "Config",
+    "Experiment",
+    "LoraTextClassifier",
     "LoralabError",
     "Predictions",
-    "RunFailed",
-    "RunSummary",
+    "Run",
+    "Scores",
+    "check_data",
+    "compare",
+    "diagnose",
+    "evaluate",
+    "experiment",
+    "export",
+    "list_recipes",
+    "load",
     "load_config",
-    "run_training",
+    "model_soup",
+    "search",
+    "train",
 ]
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `import loralab` loads no torch."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
     raise AttributeError(f"module 'loralab' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

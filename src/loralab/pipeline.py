@@ -129,7 +129,7 @@ class TrainingSession:
     start_mb: float
 
 
-def start_session(
+def start_session(  # noqa: PLR0913 - the arguments of run_training
     config: Config,
     target: Path,
     overwrite: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 ACCEPTED = "a DataFrame of pandas or polars, an Arrow table, a Dataset, a dict of columns, a list of dicts, or (texts, labels)"
-TEXT, LABEL = "text", "label"
-"""Columns of `(texts, labels)`."""
+TEXT, LABEL, WEIGHT = "text", "label", "weight"
+"""Columns of texts, labels and row weights that have no names."""
 _SCALARS = (str, numbers.Number, bool, np.generic, datetime.date, datetime.time, datetime.timedelta)
 
 
@@ -35,9 +35,11 @@ def is_path(data: object) -> bool:
 def memory_parts(data: object) -> Parts:
     """Return the tables of data in memory: one for training, or training, validation and test tables by name.
 
-    data: see ACCEPTED, or a dictionary or DatasetDict of these by part, such as {"train": ..., "test": ...}. Raises LoralabError for
-    anything else, and for parts without training rows.
+    data: see ACCEPTED, or a dictionary or DatasetDict of these by part, such as {"train": ..., "test": ...}. Raises LoralabError
+    for anything else, and for parts without training rows.
     """
+    if isinstance(data, Parts):
+        return data
     if not isinstance(data, Mapping) or not data or not all(map(_is_table, data.values())):
         return Parts((memory_table(data, "the data"),))
     names = {str(name): name for name in data}
@@ -51,7 +53,7 @@ def memory_parts(data: object) -> Parts:
 
 
 def memory_table(data: object, name: str) -> MemoryTable:
-    """Return one table. name: what messages call it. Raises LoralabError for what is no table, and for columns of unequal length."""
+    """Return one table. name: what messages call it. Raises LoralabError for no table, and for columns of unequal length."""
     import pyarrow
 
     notices: list[Notice] = []
@@ -75,28 +77,34 @@ def memory_table(data: object, name: str) -> MemoryTable:
 
 def labelled_table(
     texts: Mapping[str, Sequence[object]],
-    codes: Sequence[int] | np.ndarray,
+    label: str | None,
+    codes: Sequence[int],
     classes: Sequence[str],
-    weights: Sequence[float] | None,
+    weights: Sequence[float] | None = None,
 ) -> MemoryTable:
-    """Return text columns with class indices and, if given, row weights as one table.
+    """Return text columns, class indices and, if given, row weights as one table: the columns of texts, then the others.
 
-    The classes are stored as `datasets` stores a ClassLabel, so that no value is read as anything else.
+    label: the name of the label column, if it has one. The classes are stored as `datasets` stores a ClassLabel, so that no value
+    is read as anything else.
     """
     import pyarrow
 
-    columns: dict[str, Any] = {**texts, LABEL: pyarrow.array(codes, pyarrow.int64())}
+    columns = {
+        name: pyarrow.array([None if cell_text(own) is None else own for own in values], pyarrow.string())
+        for name, values in texts.items()
+    }
+    label = label or _free_name(LABEL, columns)
+    columns[label] = pyarrow.array(codes, pyarrow.int64())
     if weights is not None:
-        columns[WEIGHT] = pyarrow.array(weights, pyarrow.float64())
-    notices: list[Notice] = []
-    table = _from_columns(columns, "the rows", notices)
-    feature = {"info": {"features": {LABEL: {"names": [*classes], "_type": "ClassLabel"}}}}
-    table = table.replace_schema_metadata({b"huggingface": json.dumps(feature).encode()})
-    return MemoryTable("the rows", table, tuple(notices))
+        columns[_free_name(WEIGHT, columns)] = pyarrow.array(weights, pyarrow.float64())
+    feature = {"info": {"features": {label: {"names": [*classes], "_type": "ClassLabel"}}}}
+    table = pyarrow.table(columns).replace_schema_metadata({b"huggingface": json.dumps(feature).encode()})
+    return MemoryTable("the rows", table)
 
 
-WEIGHT = "weight"
-"""Column of row weights."""
+def _free_name(name: str, columns: Collection[str]) -> str:
+    """Return a name that no column has."""
+    return name if name not in columns else _free_name(f"{name}_", columns)
 
 
 def write_parts(parts: Parts, folder: Path) -> None:

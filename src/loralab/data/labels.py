@@ -155,7 +155,7 @@ def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]
     for value in sorted(counts, key=lambda value: (-counts[value], natural_key(value))):
         groups[_number(value) if whole else _folded(value)].append(value)
     named = {(_number(values[0]) if whole and not _is_code(values) else values[0]): tuple(values) for values in groups.values()}
-    order = sorted(named, key=(lambda name: int(name)) if whole else natural_key)
+    order = sort_names(named)
     notices = []
     if merged := {name: values for name, values in named.items() if len(values) > 1}:
         spellings = "; ".join(f"{', '.join(f'{value!r} ({counts[value]})' for value in merged[name])}" for name in [*merged][:4])
@@ -164,6 +164,15 @@ def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]
         rows = tuple(row for row, label in enumerate(labels) if label in rarer)
         notices.append(Notice(f"spellings of one class: {spellings}", rows, fix, "warning"))
     return ClassTable(tuple(order), tuple(named[name] for name in order)), notices
+
+
+def sort_names(names: Collection[str]) -> list[str]:
+    """Return class names in order: whole numbers by value, others by `natural_key`."""
+    return sorted(names, key=int if all(map(_is_whole_name, names)) else natural_key)
+
+
+def _is_whole_name(name: str) -> bool:
+    return re.fullmatch(r"[+-]?\d{1,18}", name, re.ASCII) is not None
 
 
 def classes_setting(names: Sequence[str]) -> str:

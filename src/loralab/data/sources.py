@@ -71,8 +71,8 @@ class RawExamples:
 def load_source(data: DataConfig, rows: Parts | None = None) -> Source:
     """Read `data.source` and the files of `data.validation` and `data.test`. The training rows decide the classes.
 
-    rows: tables in memory in place of `data.source`. Rows without a label are left out, or refused with `data.strict`. A test file without any labels is not used. Raises
-    LoralabError for missing files, columns or classes, with row numbers.
+    rows: tables in memory in place of `data.source`. Rows without a label are left out, or refused with `data.strict`. A test file
+    without any labels is not used. Raises LoralabError for missing files, columns or classes, with row numbers.
     """
     parts = rows or find_parts(data.source)
     raw = read_raw(parts.train, data, need="required")
@@ -201,7 +201,7 @@ def _numbers_of(labels: Sequence[str | None], named: Sequence[str | None], table
     if labels == named:
         return []
     pairs = {(label, name) for label, name in zip(labels, named, strict=True) if label is not None and name is not None}
-    return sorted(label for label, name in pairs if table.match(name) == index)
+    return sorted(label for label, name in pairs if table.match(name) == index and label not in table.names)
 
 
 def keep_labelled(

@@ -9,8 +9,8 @@ import numpy as np
 
 from loralab.config import DataConfig
 from loralab.config.paths import local_path
-from loralab.data.group_split import check_groups
 from loralab.data.folders import Parts
+from loralab.data.group_split import check_groups
 from loralab.data.hold_out import Amount, allocate, hold_out, sample_classes
 from loralab.data.sources import Source, load_source
 from loralab.data.types import Examples, Ints
@@ -52,7 +52,7 @@ class Splits:
 
 
 def load_splits(data: DataConfig, rows: Parts | None = None) -> tuple[Splits, Source]:
-    """Read `data.source`, or `rows` in memory, and split it. Test and validation files must have the classes of the training rows."""
+    """Read `data.source`, or `rows` in memory, and split it. Other rows must have the classes of the training rows."""
     source = load_source(data, rows)
     return split(source.train, data, test=source.test, validation=source.validation), source
 

@@ -16,7 +16,7 @@ from loralab.data.clean import clean_text, replace_surrogates
 from loralab.data.hold_out import stratified
 from loralab.data.sources import read_raw
 from loralab.data.splits import Splits, load_splits
-from loralab.data.types import Examples, Ints
+from loralab.data.types import Examples, Ints, MemoryTable, TablePlace
 from loralab.diagnostics import perturb, sections
 from loralab.diagnostics.calibration import calibration_sections
 from loralab.diagnostics.drift_sections import drift_sections
@@ -77,7 +77,7 @@ class DiagnosedRows:
 def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
     run: str | Path,
     *,
-    file: str | Path | None = None,
+    file: str | TablePlace | None = None,
     data: DataConfig | None = None,
     inputs: Sequence[str] = (),
     rows: int = MAX_PERTURBED,
@@ -96,13 +96,22 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
     splits = read_run_splits(folder)
     progress("loading the classifier")
     classifier = Classifier.load(folder, base=base)
-    given = None if file is None else _read_file(classifier, local_path(file), data or DataConfig())
+    given = (
+        None
+        if file is None
+        else _read_file(classifier, file if isinstance(file, MemoryTable) else local_path(file), data or DataConfig())
+    )
     progress(f"classifying {len(splits.test) if given is None else len(splits.test) + len(given):,} rows")
     own = ScoredExamples(splits.test, classifier.logits(splits.test.texts))
     if given is None:
         diagnosed = DiagnosedRows("the run's test rows", own, None, splits.train)
     else:
-        diagnosed = DiagnosedRows(Path(file or "").name, ScoredExamples(given, classifier.logits(given.texts)), own, splits.train)
+        diagnosed = DiagnosedRows(
+            file.name if isinstance(file, MemoryTable) else Path(file or "").name,
+            ScoredExamples(given, classifier.logits(given.texts)),
+            own,
+            splits.train,
+        )
     checks = _run_checks(diagnosed, classifier, scores.get("temperature"), rows, seed, progress)
     progress("computing token attributions")
     explained, table = _explain(folder, base, classifier, diagnosed.rows, inputs)
@@ -165,7 +174,7 @@ def _run_checks(
     return [summary, *calibration, robustness, *label_errors, duplicates, *drift]
 
 
-def _read_file(classifier: Classifier, path: Path, data: DataConfig) -> Examples:
+def _read_file(classifier: Classifier, path: TablePlace, data: DataConfig) -> Examples:
     """Return the labelled rows of a file, or all of its rows if it has no labels."""
     raw = read_raw(path, data, classifier.manifest.data)
     if raw.columns.label is None or (data.label is None and not any(label is not None for label in raw.labels)):

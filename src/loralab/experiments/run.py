@@ -122,7 +122,7 @@ def open_experiment(spec: ExperimentSpec, folder: Path, overwrite: bool) -> Expe
     if overwrite:
         experiment_folder.remove_experiment(folder)
     if not experiment_folder.is_experiment(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or any(path.name != experiment_folder.ROWS for path in folder.iterdir())):
             raise LoralabError(f"{folder} exists and is not an experiment: choose another --name or --runs")
         return None
     earlier = experiment_folder.read_experiment(folder)

@@ -18,7 +18,7 @@ from loralab.data.columns import Columns
 from loralab.data.labels import ClassTable
 from loralab.data.sources import RawExamples, read_examples
 from loralab.data.tokenize import encode, load_tokenizer
-from loralab.data.types import Encoded, Examples, Notice
+from loralab.data.types import Encoded, Examples, MemoryTable, Notice, TablePlace
 from loralab.errors import LoralabError
 from loralab.inference.onnx_model import ONNX, OnnxClassifier
 from loralab.inference.prediction_files import (
@@ -146,12 +146,13 @@ class Classifier:
         """Labelled rows of the training file by class name; empty if the run does not know them."""
         return (self.manifest.data.rows if self.manifest.data else None) or {}
 
-    def read_labelled(self, path: str | Path, data: DataConfig | None = None) -> tuple[Examples, RawExamples]:
-        """Read the labelled rows of a file as the run's data contract says, and everything about the file.
+    def read_labelled(self, path: str | TablePlace, data: DataConfig | None = None) -> tuple[Examples, RawExamples]:
+        """Read the labelled rows of a file, or of a table in memory, as the run's data contract says, and everything about the file.
 
         data: settings of `data` that say otherwise. Raises LoralabError for a label that is not a class of the run.
         """
-        return read_examples(local_path(path), data or DataConfig(), self.class_table, self.manifest.data)
+        place = path if isinstance(path, MemoryTable) else local_path(path)
+        return read_examples(place, data or DataConfig(), self.class_table, self.manifest.data)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Classify texts. Raises LoralabError for a value that is not a str."""
@@ -187,11 +188,11 @@ class Classifier:
         probabilities = softmax(logits, self.manifest.temperature).astype(np.float32)
         return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
 
-    def evaluate(self, path: str | Path, data: DataConfig | None = None) -> dict[str, float]:
+    def evaluate(self, path: str | TablePlace, data: DataConfig | None = None) -> dict[str, float]:
         """Score a labelled file (see `loralab.metrics.scores`). Arguments and errors as in `read_labelled`."""
         return self.evaluate_file(path, data).scores
 
-    def evaluate_file(self, path: str | Path, data: DataConfig | None = None) -> FileScores:
+    def evaluate_file(self, path: str | TablePlace, data: DataConfig | None = None) -> FileScores:
         """Score a labelled file, and return how it was read as well. Arguments and errors as in `read_labelled`."""
         examples, raw = self.read_labelled(path, data)
         encoded, checks = self.encode(examples.texts), self.text_checks()

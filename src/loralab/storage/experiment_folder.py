@@ -2,6 +2,7 @@
 
 experiment.json  the question: kind, recipes, varied and fixed settings, and every trial with its factors
 trials/NAME/     one run folder for each trial
+rows/            the rows of all trials, if they were in memory
 study.journal    the Optuna study of a search, unless it is in a database; *.lock next to it
 search.json, best.yaml, pareto.csv
                  the results of a search: every trial with its values, the best settings, the Pareto front
@@ -24,12 +25,12 @@ from loralab.errors import LoralabError
 from loralab.storage import run_folder
 from loralab.storage.files import write_errors, write_json
 
-EXPERIMENT, TRIALS, INDICES = "experiment.json", "trials", "indices"
+EXPERIMENT, TRIALS, INDICES, ROWS = "experiment.json", "trials", "indices", run_folder.ROWS
 TABLE, TABLES, FIGURES, REPORT = "trials.csv", "tables", "figures", "report.html"
 STUDY, STUDY_LOCK, CLAIM_LOCK = "study.journal", "study.journal.lock", "study.lock"
 SEARCH_RESULTS, BEST, PARETO = "search.json", "best.yaml", "pareto.csv"
 _DERIVED = (TABLE, TABLES, FIGURES, REPORT, SEARCH_RESULTS, BEST, PARETO)
-NAMES = frozenset((EXPERIMENT, TRIALS, INDICES, STUDY, STUDY_LOCK, CLAIM_LOCK, *_DERIVED))
+NAMES = frozenset((EXPERIMENT, TRIALS, INDICES, ROWS, STUDY, STUDY_LOCK, CLAIM_LOCK, *_DERIVED))
 """Every name in an experiment folder. `--overwrite` deletes nothing else."""
 
 Factor = str | int | float | bool | None

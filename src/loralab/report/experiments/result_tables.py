@@ -32,16 +32,24 @@ class ReportTable:
 
 def write_csv(table: ReportTable, file: IO[str]) -> None:
     """Write a table with its numbers in full."""
-    spans = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
+    columns, rows = flat_cells(table)
     writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+
+
+def flat_cells(table: ReportTable) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows with two columns, low and high, for a column of intervals."""
+    spans = [any(isinstance(row[i], Interval) for row in table.rows) for i in range(len(table.columns))]
     names = [[f"{name} low", f"{name} high"] if span else [name] for name, span in zip(table.columns, spans, strict=True)]
-    writer.writerow(itertools.chain(*names))
+    rows = []
     for row in table.rows:
         ends = [
             [cell.low, cell.high] if isinstance(cell, Interval) else [None, None] if span else [cell]
             for cell, span in zip(row, spans, strict=True)
         ]
-        writer.writerow(itertools.chain(*ends))
+        rows.append([*itertools.chain(*ends)])
+    return [*itertools.chain(*names)], rows
 
 
 def format_point(factors: Mapping[str, Any]) -> str:

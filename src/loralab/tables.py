@@ -1,0 +1,53 @@
+"""Small tables as text, as HTML for notebooks, and as data frames of pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from loralab.errors import import_optional
+
+if TYPE_CHECKING:
+    import pandas
+
+Rows = Sequence[Sequence[Any]]
+
+
+def to_frame(columns: Sequence[str], rows: Rows) -> pandas.DataFrame:
+    """Return a data frame. Raises LoralabError without pandas."""
+    frame: pandas.DataFrame = import_optional("pandas", "notebook").DataFrame([*map(list, rows)], columns=[*columns])
+    return frame
+
+
+def text_table(columns: Sequence[str], rows: Rows) -> str:
+    """Return a table as aligned lines, the first column to the left, the others to the right."""
+    cells = [[*columns], *([format_cell(value) for value in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    lines = (
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def html_table(columns: Sequence[str], rows: Rows, caption: str = "") -> str:
+    """Return a table as HTML, everything escaped. caption: a line above it."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(_html_cell(value) for value in row)}</tr>" for row in rows)
+    above = f"<p>{escape(caption)}</p>" if caption else ""
+    return f"<div>{above}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def format_cell(value: Any) -> str:
+    """Return a cell as text: four digits of a fraction, a dash for nothing."""
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _html_cell(value: Any) -> str:
+    align = "left" if isinstance(value, str) else "right"
+    return f'<td style="text-align: {align}">{escape(format_cell(value))}</td>'
