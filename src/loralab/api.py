@@ -151,8 +151,8 @@ def load(path: str | Path, **options: Any) -> Classifier:
 def evaluate(model: Run | Classifier | str | Path, data: object, settings: Settings = ()) -> Scores:
     """Return the scores of a model on labelled rows.
 
-    model: a run, its folder, or a loaded classifier. data: a file, or rows in memory as in `train`. settings: of `data`, how to read
-    the rows; default: as the run's training rows were read. Raises LoralabError for a label that is no class of the run.
+    model: a run, its folder, or a loaded classifier. data: a file, or rows in memory as in `train`. settings: of `data`, how to
+    read the rows; default: as the run's training rows were read. Raises LoralabError for a label that is no class of the run.
     """
     classifier = _classifier(model)
     result = classifier.evaluate_file(_place(data), _data_settings(settings))
@@ -182,7 +182,7 @@ def diagnose(
 def export(
     run: Run | str | Path, to: str, out: str | Path | None = None, *, overwrite: bool = False, accept: bool = False
 ) -> Export:
-    """Export a run to merged, peft, sentence-transformers, onnx or onnx-int8, and check it; `loralab export --help` tells them apart.
+    """Export a run to merged, peft, sentence-transformers, onnx or onnx-int8, and check it; see `loralab export --help`.
 
     out: default: the run's exports/FORMAT. accept: keep 8 bits even if they cost accuracy. Raises LoralabError for a model without
     such a form, and RunFailed if a check fails.
@@ -339,9 +339,9 @@ def search(  # noqa: PLR0913 - one parameter per option of the command
 ) -> Experiment:
     """Tune hyperparameters with Optuna on the validation rows. The same call resumes an interrupted search.
 
-    data, settings, recipe: as in `train`, for all trials. over: setting → its choices, or a range such as "1e-4..1e-2:log"; default:
-    the recipe's space. trials: over all calls. objective: a score of the validation rows, or two for a Pareto front, such as
-    ["accuracy", "trainable"]. sampler: tpe, random or grid. pruner: none, median or hyperband. jobs: processes. storage: a
+    data, settings, recipe: as in `train`, for all trials. over: setting → its choices, or a range such as "1e-4..1e-2:log";
+    default: the recipe's space. trials: over all calls. objective: a score of the validation rows, or two for a Pareto front, such
+    as ["accuracy", "trainable"]. sampler: tpe, random or grid. pruner: none, median or hyperband. jobs: processes. storage: a
     PostgreSQL URL that several machines share. `Experiment.best` has the best settings. Raises LoralabError for unusable arguments.
     """
     from loralab.experiments.search import plan_search, run_search

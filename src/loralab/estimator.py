@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, ClassifierMixin  # noqa: TID253 - the base classes; only users of the estimator import this
-from sklearn.utils import check_consistent_length, check_random_state  # noqa: TID253
-from sklearn.utils.validation import check_is_fitted  # noqa: TID253
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils import check_consistent_length, check_random_state
+from sklearn.utils.validation import check_is_fitted
 
 from loralab import api
 from loralab.config import DataConfig
@@ -66,8 +66,8 @@ SETTINGS = {
 class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classify texts by an encoder that is fine-tuned with LoRA.
 
-    A parameter that is None has the recipe's value; the defaults below are those of `quickstart`. Equal parameters and rows give the
-    same model as the command line, bit for bit on a CPU.
+    A parameter that is None has the recipe's value; the defaults below are those of `quickstart`. Equal parameters and rows give
+    the same model as the command line, bit for bit on a CPU.
 
     Parameters
     ----------
@@ -464,7 +464,7 @@ def _class_names(classes: Sequence[Any]) -> list[str]:
 
 def _as_array(classes: Sequence[Any], dtype: Any = None) -> npt.NDArray[Any]:
     """Return labels as an array: of their own dtype, of numbers or texts, or of objects."""
-    if dtype is not None or len({*map(type, classes)}) == 1 and isinstance(classes[0], (str, bool, int, float)):
+    if dtype is not None or (len({*map(type, classes)}) == 1 and isinstance(classes[0], (str, bool, int, float))):
         return np.array(classes, dtype=dtype)
     array = np.empty(len(classes), dtype=object)
     array[:] = classes

@@ -21,11 +21,12 @@ def to_frame(columns: Sequence[str], rows: Rows) -> pandas.DataFrame:
 
 
 def text_table(columns: Sequence[str], rows: Rows) -> str:
-    """Return a table as aligned lines, the first column to the left, the others to the right."""
+    """Return a table as aligned lines, texts to the left, numbers to the right."""
     cells = [[*columns], *([format_cell(value) for value in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
+    texts = [any(isinstance(row[i], str) for row in rows) for i in range(len(columns))]
     lines = (
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(cell.ljust(width) if text else cell.rjust(width) for cell, width, text in zip(row, widths, texts, strict=True))
         for row in cells
     )
     return "\n".join(line.rstrip() for line in lines)
@@ -51,3 +52,9 @@ def format_cell(value: Any) -> str:
 def _html_cell(value: Any) -> str:
     align = "left" if isinstance(value, str) else "right"
     return f'<td style="text-align: {align}">{escape(format_cell(value))}</td>'
+
+
+def clip(text: str, length: int) -> str:
+    """Return a text on one line of at most `length` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"

@@ -147,7 +147,7 @@ class Classifier:
         return (self.manifest.data.rows if self.manifest.data else None) or {}
 
     def read_labelled(self, path: str | TablePlace, data: DataConfig | None = None) -> tuple[Examples, RawExamples]:
-        """Read the labelled rows of a file, or of a table in memory, as the run's data contract says, and everything about the file.
+        """Read the labelled rows of a file, or of a table in memory, as the run's data contract says, and everything about it.
 
         data: settings of `data` that say otherwise. Raises LoralabError for a label that is not a class of the run.
         """
@@ -156,7 +156,7 @@ class Classifier:
 
     def predict(self, texts: Sequence[str]) -> Predictions:
         """Classify texts. Raises LoralabError for a value that is not a str."""
-        return self._predictions(self.logits(texts))
+        return self._predictions(self.logits(texts), texts)
 
     def predict_with_features(self, texts: Sequence[str]) -> tuple[Predictions, npt.NDArray[np.float32]]:
         """Classify texts (at least one). Also return the features (n, width) fp32 that enter the last linear map."""
@@ -164,7 +164,7 @@ class Classifier:
             raise LoralabError("an ONNX model returns only logits: load the run with backend='native'")
         with thread_limit(self.threads):
             features, logits = features_and_logits(self.model, self.encode(texts), last_linear(self.model.head))
-        return self._predictions(logits), features
+        return self._predictions(logits, texts), features
 
     def logits(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Return the logits of each text, without the temperature: (n, classes) fp32."""
@@ -184,9 +184,9 @@ class Classifier:
         examples = Examples(texts, None, np.arange(len(texts)), self.classes)
         return encode(examples, tokenizer=self.tokenizer, clean=self.manifest.clean, pad_id=self.manifest.dims.pad_id)
 
-    def _predictions(self, logits: npt.NDArray[np.float32]) -> Predictions:
+    def _predictions(self, logits: npt.NDArray[np.float32], texts: Sequence[str]) -> Predictions:
         probabilities = softmax(logits, self.manifest.temperature).astype(np.float32)
-        return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes)
+        return Predictions([self.classes[i] for i in probabilities.argmax(axis=1)], probabilities, self.classes, texts)
 
     def evaluate(self, path: str | TablePlace, data: DataConfig | None = None) -> dict[str, float]:
         """Score a labelled file (see `loralab.metrics.scores`). Arguments and errors as in `read_labelled`."""
@@ -260,7 +260,7 @@ class Classifier:
             for rows in source.rows:
                 encoded = self.encode(rows.texts)
                 checks.add(rows.texts, range(rows.first, rows.first + len(rows.texts)), encoded)
-                predictions = self._predictions(self._logits(encoded))
+                predictions = self._predictions(self._logits(encoded), rows.texts)
                 predicted.update(predictions.labels)
                 writer.write(rows, predictions)
                 done += len(rows.texts)

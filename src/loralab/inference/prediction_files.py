@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
-from typing import IO, Any, Literal, Protocol
+from typing import IO, TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,28 +21,35 @@ from loralab.data.columns import Columns, find_columns
 from loralab.data.readers import Table, open_table
 from loralab.data.sources import chunk_texts, known_columns, run_columns
 from loralab.data.text_notices import loss_notices
-from loralab.data.types import ColumnChunk, Encoded, Notice, TextFacts
+from loralab.data.types import ColumnChunk, Encoded, Notice, TextFacts, count_of
 from loralab.errors import LoralabError, suggest
 from loralab.storage.data_contract import DataContract
+from loralab.tables import clip, html_table, text_table, to_frame
+
+if TYPE_CHECKING:
+    import pandas
 
 LabelValues = Literal["raw", "names", "index"]
 FORMATS = ("csv", "jsonl", "submission")
 ID, TEXT, LABEL, KEPT_LABEL, CONFIDENCE = "id", "text", "label", "predicted", "confidence"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """First characters that make a spreadsheet run a cell as a formula."""
+MAX_SHOWN = 10
+"""Predictions that a notebook shows."""
 _WORD = re.compile(r"[\w.-]+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Predictions:
     """Predicted labels (class names) and probabilities (n, classes) fp32, one row per text in input order.
 
-    The probabilities use the temperature that was fitted on the run's validation rows.
+    The probabilities use the temperature that was fitted on the run's validation rows. texts: what was classified.
     """
 
     labels: list[str]
     probabilities: npt.NDArray[np.float32]
     classes: tuple[str, ...]
+    texts: Sequence[str] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -58,6 +65,26 @@ class Predictions:
         """The index of each predicted class: (n,)."""
         indices: npt.NDArray[np.int64] = self.probabilities.argmax(axis=1)
         return indices
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return one row per text: text, label, confidence, and a column p(CLASS) per class."""
+        columns = (TEXT, LABEL, CONFIDENCE, *(f"p({name})" for name in self.classes))
+        values = zip(self.texts, self.labels, self.confidence.tolist(), self.probabilities.tolist(), strict=True)
+        return to_frame(columns, [(text, label, confidence, *row) for text, label, confidence, row in values])
+
+    def _shown_rows(self) -> list[tuple[str, float, str]]:
+        first = zip(self.labels[:MAX_SHOWN], self.confidence[:MAX_SHOWN].tolist(), self.texts, strict=False)
+        return [(label, confidence, clip(text, 80)) for label, confidence, text in first]
+
+    def _caption(self) -> str:
+        more = f", the first {MAX_SHOWN}" if len(self) > MAX_SHOWN else ""
+        return f"Predictions of {count_of(len(self), 'text')}{more}"
+
+    def __repr__(self) -> str:
+        return f"{self._caption()}\n{text_table((LABEL, CONFIDENCE, TEXT), self._shown_rows())}"
+
+    def _repr_html_(self) -> str:
+        return html_table((LABEL, CONFIDENCE, TEXT), self._shown_rows(), self._caption())
 
 
 @dataclass(frozen=True)
