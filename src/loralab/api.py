@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 Settings = Mapping[str, Any] | Sequence[str]
 """Settings by dotted name, such as {"lora.rank": 16}, or as on the command line, ["lora.rank=16"]."""
+MEMORY = "data in memory"
+"""`data.source` until the run's folder is known."""
 P = ParamSpec("P")
 T = TypeVar("T")
 _FLAGS = {"overwrite": "overwrite=True", "resume": "resume=True", "accept": "accept=True"}
@@ -395,10 +397,10 @@ def _configure(data: object, settings: Settings, recipe: str | Config | None) ->
     if isinstance(data, Config):
         return data.override(*_assignments(settings)), None, "run"
     assignments = _assignments(settings)
-    if is_path(data):
-        if recipe is None:
-            return load_config(str(data), assignments), None, str(data)
-        assignments = [_assignment("data.source", str(data)), *assignments]
+    if is_path(data) and recipe is None:
+        return load_config(str(data), assignments), None, str(data)
+    source = str(data) if is_path(data) else MEMORY  # another than the recipe's: its class names are not these rows'
+    assignments = [_assignment("data.source", source), *assignments]
     rows = None if is_path(data) else memory_parts(data)
     base = recipe or "quickstart"
     config = base.override(*assignments) if isinstance(base, Config) else load_config(base, assignments)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 import shutil
 import tempfile
+import warnings
+import weakref
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
@@ -148,7 +152,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     """
 
-    _temporary: tempfile.TemporaryDirectory[str] | None = None
+    _temporary: _TemporaryFolder | None = None
 
     def __init__(  # noqa: PLR0913 - an estimator's parameters
         self,
@@ -249,6 +253,9 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         order = sort_names(names.values())  # as in a file of these labels
         number = {own: order.index(names[own]) for own in classes}
         weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+        weighted = {own for own, weight in zip(labels, weights, strict=True) if weight} if weights is not None else {*labels}
+        if len(weighted) < 2:
+            raise ValueError(f"y has one class, {labels[0]!r}, in rows with a weight: a classifier needs at least two")
 
         def table(columns: Mapping[str, Sequence[object]], labels: Sequence[Any], weights: Any = None) -> MemoryTable:
             return labelled_table(columns, label, [number[own] for own in labels], order, weights)
@@ -262,15 +269,18 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"validation_data has the label {unknown[0]!r}, which no training row has")
             parts = replace(parts, validation=(table(held_out, truths),))
         runs, name = self._new_folder()
-        self.run_ = api.train(
-            parts,
-            self._settings(list(columns), train.table.column_names, names),
-            recipe=self.recipe,
-            name=name,
-            runs=runs,
-            callbacks=callbacks,
-            verbose=self.verbose,
-        )
+        try:
+            self.run_ = api.train(
+                parts,
+                self._settings(list(columns), train.table.column_names, names),
+                recipe=self.recipe,
+                name=name,
+                runs=runs,
+                callbacks=callbacks,
+                verbose=self.verbose,
+            )
+        except LoralabError as error:
+            raise type(error)(_own_words(str(error))) from error
         self.run_.temporary = self._temporary
         self.classes_ = _as_array(classes, dtype)
         self.text_columns_ = tuple(columns)
@@ -279,7 +289,8 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def predict(self, X: Any) -> npt.NDArray[Any]:
         """Return the label of each text, (n_samples,), as it was given to `fit`."""
-        labels: npt.NDArray[Any] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        labels: npt.NDArray[Any] = self.classes_[best]
         return labels
 
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
@@ -341,10 +352,10 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         files = state.pop("_folder", None)
         super().__setstate__(state)
         if files is not None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="loralab-")
+            self._temporary = _TemporaryFolder()
             for name, content in files.items():
-                (Path(self._temporary.name) / name).write_bytes(content)
-            self._load_model(Path(self._temporary.name), self._names)
+                (self._temporary.path / name).write_bytes(content)
+            self._load_model(self._temporary.path, self._names)
 
     def _load_model(self, folder: Path, names: Sequence[str]) -> None:
         """Load the model. names: of the classes, in the order of `classes_`."""
@@ -356,8 +367,8 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the folder of runs and the name of a new run."""
         self._temporary = None
         if self.runs is None:
-            self._temporary = tempfile.TemporaryDirectory(prefix="loralab-")
-            return Path(self._temporary.name), "fit"
+            self._temporary = _TemporaryFolder()
+            return self._temporary.path, "fit"
         folder = Path(self.runs)
         folder.mkdir(parents=True, exist_ok=True)
         for number in count(1):
@@ -385,6 +396,21 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 _NOT_PICKLED = ("classifier_", "run_", "_temporary")
 
 
+class _TemporaryFolder:
+    """A folder that is deleted with the last object that has it."""
+
+    def __init__(self) -> None:
+        self.path = Path(tempfile.mkdtemp(prefix="loralab-"))
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
+
+
+def _own_words(message: str) -> str:
+    """Return a message with parameters in place of the settings that they are."""
+    for name, setting in SETTINGS.items():
+        message = re.sub(rf"\b{re.escape(setting)}=", f"{name}=", message)
+    return message
+
+
 def _files(folder: Path) -> list[Path]:
     """Return the files of a model. Raises LoralabError if they are gone."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != ESTIMATOR] if folder.is_dir() else []
@@ -398,7 +424,7 @@ def _text_columns(X: Any, wanted: str | Sequence[str] | None, label: str | None)
     if isinstance(X, str):
         raise ValueError("X is one text, not a sequence of texts: write [text]")
     if not hasattr(X, "columns"):
-        values = X.tolist() if hasattr(X, "tolist") else X.to_list() if hasattr(X, "to_list") else [*X]
+        values = _values(X)
         if values and isinstance(values[0], (list, tuple)) and len(values[0]) == 1:
             values = [row[0] for row in values]  # a column of an array, as ColumnTransformer gives it
         return {TEXT: _check_texts(values)}
@@ -412,6 +438,13 @@ def _text_columns(X: Any, wanted: str | Sequence[str] | None, label: str | None)
             raise ValueError(f"X has no column {missing[0]!r}: it has {', '.join(names)}")
         wanted = names
     return {name: _check_texts(frame[name]) for name in wanted}
+
+
+def _values(column: Any) -> list[Any]:
+    """Return an array, a series or a sequence as a list of Python values."""
+    if not hasattr(column, "tolist") and hasattr(column, "__array__") and not hasattr(column, "to_list"):
+        column = np.asarray(column)
+    return column.tolist() if hasattr(column, "tolist") else column.to_list() if hasattr(column, "to_list") else [*column]
 
 
 def _check_texts(values: Sequence[object]) -> Sequence[object]:
@@ -433,15 +466,19 @@ def _labels(y: Any) -> tuple[list[Any], Any]:
     """Return labels as Python values, and the dtype of an array of numbers or texts. Raises ValueError for missing labels."""
     if y is None:
         raise ValueError("this classifier requires y to be passed, but the target y is None")
-    dtype = getattr(y, "dtype", None)
-    values = y.tolist() if hasattr(y, "tolist") else y.to_list() if hasattr(y, "to_list") else [*y]
+    values, dtype = _values(y), getattr(y, "dtype", None)
     if values and all(isinstance(value, list) and len(value) == 1 for value in values):
-        values = [value[0] for value in values]  # a column vector
+        message = "A column-vector y was passed when a 1d array was expected: give y.ravel()"
+        warnings.warn(message, DataConversionWarning, stacklevel=3)
+        values = [value[0] for value in values]
     for row, value in enumerate(values):
         if not isinstance(value, Hashable) or isinstance(value, list):
             raise ValueError(f"y holds one label per text, but row {row} is a {type(value).__name__}")
         if value is None or value != value or type(value).__name__ == "NAType":
             raise ValueError(f"y has no label in row {row}: leave such rows out")
+        if isinstance(value, float) and not value.is_integer():
+            kind = f"{value} in row {row}, a continuous number: a classifier's labels are discrete; give such labels as texts"
+            raise ValueError(f"Unknown label type: {kind}")
     return values, dtype if isinstance(dtype, np.dtype) and dtype.kind in "biufU" else None
 
 

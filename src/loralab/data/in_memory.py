@@ -72,7 +72,7 @@ def memory_table(data: object, name: str) -> MemoryTable:
     if not table.num_columns or not table.num_rows:
         raise LoralabError(f"{name}: there are no rows")
     _unique(table.column_names, name)
-    return MemoryTable(name, table, tuple(notices))
+    return MemoryTable(name, _stored_types(table), tuple(notices))
 
 
 def labelled_table(
@@ -143,10 +143,15 @@ def _is_dataset(data: object) -> bool:
 
 def _is_table(data: object) -> bool:
     """Return whether a value of a dictionary is a table, rather than a column."""
-    rows = isinstance(data, list) and bool(data) and all(isinstance(row, Mapping) for row in data[:1])
+    rows = isinstance(data, list) and bool(data) and (isinstance(data[0], Mapping) or _is_pair(data[0]))
     pair = isinstance(data, tuple) and len(data) == 2 and not any(isinstance(own, str) for own in data)
     arrow = hasattr(data, "column_names") or (hasattr(data, "__arrow_c_stream__") and hasattr(data, "columns"))
     return isinstance(data, (Mapping, MemoryTable)) or rows or pair or arrow or _is_pandas(data) or _is_dataset(data)
+
+
+def _is_pair(row: object) -> bool:
+    """Return whether a row is a text and its label."""
+    return isinstance(row, (tuple, list)) and len(row) == 2 and isinstance(row[0], str)
 
 
 def _from_dataset(data: Any) -> pyarrow.Table:
@@ -169,7 +174,7 @@ def _columns(data: object, name: str) -> dict[str, Any]:
     if rows and all(isinstance(row, Mapping) for row in rows):
         keys = dict.fromkeys(str(key) for row in rows for key in row)
         return {key: [row.get(key) for row in rows] for key in keys}
-    if rows and all(isinstance(row, (tuple, list)) and len(row) == 2 and isinstance(row[0], str) for row in rows):
+    if rows and all(map(_is_pair, rows)):
         return {TEXT: [row[0] for row in rows], LABEL: [row[1] for row in rows]}
     raise LoralabError(f"{name}: a {type(data).__name__} is no table: give {ACCEPTED}")
 
@@ -208,6 +213,18 @@ def _array(values: Any) -> pyarrow.Array | None:
         if not all(value is None or isinstance(value, _SCALARS) for value in cells):
             return None
         return pyarrow.array([None if value is None else str(value).encode("utf-8", "replace").decode() for value in cells])
+
+
+def _stored_types(table: pyarrow.Table) -> pyarrow.Table:
+    """Return the table with the types that a Parquet file gives back: categories as their values, views of texts as texts."""
+    import pyarrow
+
+    for i, (name, column) in enumerate(zip(table.column_names, table.columns, strict=True)):
+        kind = column.type.value_type if pyarrow.types.is_dictionary(column.type) else column.type
+        if kind != column.type or str(kind) in ("string_view", "binary_view"):
+            texts = pyarrow.string() if "string" in str(kind) else None
+            table = table.set_column(i, name, pyarrow.array(column.to_pylist(), texts))
+    return table
 
 
 def _whole(array: Any) -> Any:
