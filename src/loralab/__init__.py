@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from loralab.errors import LoralabError, RunFailed
     from loralab.inference.classifier import Classifier
     from loralab.inference.prediction_files import Predictions
+    from loralab.integrations.hub import push_to_hub
     from loralab.pipeline import RunSummary, run_training
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ _HOMES = {
     "LoralabError": "loralab.errors",
     "RunFailed": "loralab.errors",
     "RunSummary": "loralab.pipeline",
+    "push_to_hub": "loralab.integrations.hub",
     "run_training": "loralab.pipeline",
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "RunFailed",
     "RunSummary",
     "load_config",
+    "push_to_hub",
     "run_training",
 ]
 

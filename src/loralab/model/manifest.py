@@ -57,9 +57,12 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write loralab.json into a folder, atomically."""
-        content = {"format": FORMAT, **_ADAPTER.dump_python(self, mode="json")}
         with atomic_write(folder / MANIFEST) as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+            file.write(self.to_json())
+
+    def to_json(self) -> str:
+        """Return the content of loralab.json."""
+        return json.dumps({"format": FORMAT, **_ADAPTER.dump_python(self, mode="json")}, indent=2) + "\n"
 
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Manifest)

@@ -11,7 +11,7 @@ from loralab.errors import LoralabError
 MODEL_FILES = ("*.safetensors", "*.json", "*.txt")
 """What `Classifier.load` downloads of a model: weights, settings and the tokenizer, never a pickle."""
 _NESTED = ("*/*",)
-_MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+MODEL_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -22,7 +22,7 @@ def model_id(path: Path, *, known_to_be_remote: bool = False) -> str | None:
     `known_to_be_remote`.
     """
     name = path.as_posix()
-    return name if _MODEL_ID.fullmatch(name) and (known_to_be_remote or not path.parent.exists()) else None
+    return name if MODEL_ID.fullmatch(name) and (known_to_be_remote or not path.parent.exists()) else None
 
 
 def snapshot_commit(folder: Path) -> str | None:
