@@ -215,7 +215,7 @@ def check_data(data: object, settings: Settings = (), *, recipe: str | Config | 
     from loralab.data.check import check_source
 
     config, rows, origin = _configure(data, settings, recipe)
-    return DataCheck(origin, tuple(check_source(config.data, config.model.base, rows=rows)))
+    return DataCheck(origin, tuple(check_source(config.data, config.model, rows=rows)))
 
 
 @dataclass(frozen=True, repr=False)

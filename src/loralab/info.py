@@ -66,7 +66,8 @@ def budget_options(recipe: str, overrides: Sequence[str], max_trainable: int) ->
     """
     config = load_config(recipe, overrides)
     name, lora = config.model.base, config.lora
-    dims, head = family(base_dimensions(name), f"loralab budget: {name}"), choose_head(config.model.head, name)
+    dims = family(base_dimensions(name, config.model.revision), f"loralab budget: {name}")
+    head = choose_head(config.model.head, name)
     if not is_native(dims, tuning="lora", variant=lora.variant, quantize="none"):
         raise LoralabError(f"loralab budget supports LoRA only; count lora.variant={lora.variant} with `loralab describe`")
     return solve_budget(dims, class_count(config), head=head, max_trainable=max_trainable, layers=lora.layers)
@@ -80,7 +81,7 @@ def count_parameters(config: Config, classes: int | None = None) -> tuple[Dimens
     """
     name, lora, tuning = config.model.base, config.lora, config.tuning
     classes = classes or class_count(config)
-    dims = base_dimensions(name)
+    dims = base_dimensions(name, config.model.revision)
     if isinstance(dims, Dimensions) and is_native(dims, tuning=tuning, variant=lora.variant, quantize=config.model.quantize):
         head = choose_head(config.model.head, name)
         counts = count_from_shapes(dims, classes, head=head, tuning=tuning, lora=lora, freeze=config.model.freeze)

@@ -222,7 +222,7 @@ def open_folder(
     facts = {
         "processes": plan.processes,
         **asdict(plan.device),
-        "base": {"name": manifest.base, "sha256": manifest.base_sha256},
+        "base": {"name": manifest.base, "sha256": manifest.base_sha256, "revision": manifest.base_revision},
         "classes": [*manifest.classes],
         "rows": plan.splits.fingerprints(),
     }

@@ -41,6 +41,7 @@ OTHER: dict[str, str] = {
     "data.descriptions": "{World: [war, elections], Sports: football}",
     "data.template": "News about {}.",
     "model.base": "roberta-base",
+    "model.revision": "v1.0",
     "model.pooling": "cls",
     "model.head": "default",
     "model.dropout": "0.2",

@@ -13,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from loralab.config import DataConfig
+from loralab.config import DataConfig, ModelConfig
 from loralab.data.check import check_source
 from loralab.data.columns import Columns
 from loralab.data.data_report import DataReport
@@ -185,7 +185,7 @@ def test_a_limit_beyond_the_encoder_is_said(tmp_path: Path) -> None:
 
 def test_words_are_counted_without_an_encoder(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", good())
-    (report,) = check_source(DataConfig(source=str(path)), base=str(tmp_path))
+    (report,) = check_source(DataConfig(source=str(path)), ModelConfig(base=str(tmp_path)))
     assert (report.lengths.summary()["unit"], report.lengths.summary()["median"]) == ("words", 7)
     assert report.refused
 

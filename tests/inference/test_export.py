@@ -201,13 +201,13 @@ def test_peft_opens_it(run: Path, tiny: Path, tmp_path: Path) -> None:
 def test_a_base_is_named_for_others(tmp_path: Path) -> None:
     commit = "0123456789abcdef0123456789abcdef01234567"
     manifest = read_manifest(make_manifest(tmp_path))
-    for base, folder, expected in (
-        ("minilm", "/packages/model", ("sentence-transformers/all-MiniLM-L6-v2", None)),
-        ("me/encoder", f"/cache/snapshots/{commit}", ("me/encoder", commit)),
-        ("me/encoder", "/elsewhere/encoder", ("me/encoder", None)),
-        (str(tmp_path), str(tmp_path), (str(tmp_path), None)),
+    for base, revision, expected in (
+        ("minilm", None, ("sentence-transformers/all-MiniLM-L6-v2", None)),
+        ("me/encoder", commit, ("me/encoder", commit)),
+        ("me/encoder", None, ("me/encoder", None)),
+        (str(tmp_path), None, (str(tmp_path), None)),
     ):
-        assert base_reference(replace(manifest, base=base, base_folder=folder)) == expected
+        assert base_reference(replace(manifest, base=base, base_folder=str(tmp_path), base_revision=revision)) == expected
 
 
 def make_manifest(folder: Path) -> Path:

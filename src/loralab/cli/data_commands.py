@@ -54,7 +54,7 @@ def check(
     config = _config(file, settings, test, text, label)
     with working() as show_stage:
         show_stage(f"checking {file}")
-        reports = check_source(config.data, config.model.base, _settings_check(config))
+        reports = check_source(config.data, config.model, _settings_check(config))
     if html is not None:
         from loralab.report.data_page import write_data_page
 
@@ -115,7 +115,7 @@ def init(
     if not target.parent.is_dir():
         raise LoralabError(f"there is no folder {target.parent} for {target.name}: create it first")
     config = _config(file, settings, test, text, label)
-    reports = check_source(config.data, config.model.base, _settings_check(config))
+    reports = check_source(config.data, config.model, _settings_check(config))
     if reports[0].columns.label is None:
         raise LoralabError(f"{file} has no label column that can be detected: name it with --label COLUMN")
     content = settings_file(config, reports, target)

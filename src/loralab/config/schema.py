@@ -200,6 +200,7 @@ class ModelConfig(SettingsSection):
     """The encoder and its classification head."""
 
     base: str = Field("minilm", description="encoder: minilm, a hub id such as roberta-base, or a folder with a checkpoint")
+    revision: str | None = Field(None, description="branch, tag or commit of a base on the hub; default: main")
     pooling: Literal["auto", "cls", "mean"] = Field("auto", description="auto: mean for minilm, else cls")
     head: Literal["auto", "default", "linear", "prompt"] = Field(
         "auto",

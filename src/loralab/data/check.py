@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import quote
 
-from loralab.config import DataConfig
+from loralab.config import DataConfig, ModelConfig
 from loralab.data.archives import unpacked
 from loralab.data.augment import check_techniques
 from loralab.data.clean import check_steps
@@ -91,15 +91,15 @@ class _Training:
 
 
 def check_source(
-    data: DataConfig, base: str = "minilm", verify: Verify | None = None, rows: Parts | None = None
+    data: DataConfig, model: ModelConfig | None = None, verify: Verify | None = None, rows: Parts | None = None
 ) -> list[DataReport]:
     """Check `data.source`, or `rows` in memory: training, validation and test rows, alone and against each other.
 
-    Everything that training does with rows and labels is done, so what it refuses is an error here. base: the encoder whose
-    tokenizer measures the texts. Raises LoralabError only if a file cannot be read or its columns cannot be found.
+    Everything that training does with rows and labels is done, so what it refuses is an error here. model: names the
+    encoder whose tokenizer measures the texts. Raises LoralabError only if a file cannot be read or its columns cannot be found.
     """
     with _copied_pipes(data) as (files, pipes):
-        return [_with_names(report, pipes) for report in _reports(files, base, verify, rows)]
+        return [_with_names(report, pipes) for report in _reports(files, model or ModelConfig(), verify, rows)]
 
 
 @contextmanager
@@ -125,7 +125,7 @@ def _with_names(report: DataReport, pipes: Mapping[str, str]) -> DataReport:
     return report
 
 
-def _reports(data: DataConfig, base: str, verify: Verify | None, rows: Parts | None) -> list[DataReport]:
+def _reports(data: DataConfig, model: ModelConfig, verify: Verify | None, rows: Parts | None) -> list[DataReport]:
     parts = rows or find_parts(data.source)
     files = [_training_file(parts.train, parts.notices, data)]
     run = contract(files[0].raw, files[0].table)
@@ -135,7 +135,7 @@ def _reports(data: DataConfig, base: str, verify: Verify | None, rows: Parts | N
     training = _try_training(data, verify, rows)
     if any(unknown_findings(file.labels, file.table) for file in files[1:]) and "is not a class" in training.refusal:
         training = replace(training, refusal="")  # the findings on these labels say so
-    return [_report(file, files[:i], data, base, training) for i, file in enumerate(files)]
+    return [_report(file, files[:i], data, model, training) for i, file in enumerate(files)]
 
 
 def _training_file(paths: Part, notices: Sequence[Notice], data: DataConfig) -> _File:
@@ -175,11 +175,11 @@ def _try_training(data: DataConfig, verify: Verify | None, rows: Parts | None) -
     return _Training(splits, source.notices)
 
 
-def _report(file: _File, earlier: Sequence[_File], data: DataConfig, base: str, training: _Training) -> DataReport:
+def _report(file: _File, earlier: Sequence[_File], data: DataConfig, model: ModelConfig, training: _Training) -> DataReport:
     """Return the report of a file. earlier: the files of the parts before it, with which it should share no texts."""
     raw, classes = file.raw, file.classes
     sample = _first_rows(raw, data)
-    lengths, collected = _measure(raw.texts, data, base)
+    lengths, collected = _measure(raw.texts, data, model)
     collected += text_findings(raw.texts, data.clean, _likelier(sample, raw.columns, "text"))
     labels: Sequence[str | None]
     if file.part == "train":
@@ -274,18 +274,18 @@ def _how_detected(columns: Columns, data: DataConfig) -> dict[str, str]:
     return detected
 
 
-def _measure(texts: Sequence[str], data: DataConfig, base: str) -> tuple[TextLengths, list[Notice]]:
+def _measure(texts: Sequence[str], data: DataConfig, model: ModelConfig) -> tuple[TextLengths, list[Notice]]:
     """Return the lengths of texts in tokens, or in words if the encoder or its tokenizer cannot be loaded, and the problems."""
     try:
-        checkpoint: BaseCheckpoint = resolve_base(base)
+        checkpoint: BaseCheckpoint = resolve_base(model.base, model.revision)
         measured = measure_texts(texts, checkpoint.folder, [step for step in data.clean if _is_step(step)])
     except LoralabError as error:
         lengths = TextLengths(tuple(len(text.split()) for text in texts))
         return lengths, [replace(_refusal(str(error)), fix="correct model.base, or download the encoder first")]
     longest = checkpoint.dims.longest
-    lengths = TextLengths(tuple(measured.lengths.tolist()), "tokens", base, min(data.max_length, longest))
+    lengths = TextLengths(tuple(measured.lengths.tolist()), "tokens", model.base, min(data.max_length, longest))
     remarks = [Notice(remark, severity="warning") for remark in tokenizer_remarks(checkpoint.folder)]
-    return lengths, [*remarks, *length_findings(measured, base, data.max_length, longest)]
+    return lengths, [*remarks, *length_findings(measured, model.base, data.max_length, longest)]
 
 
 def _is_step(step: str) -> bool:

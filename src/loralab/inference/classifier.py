@@ -38,9 +38,12 @@ from loralab.inference.prediction_files import (
 from loralab.inference.submissions import SubmissionWriter, Template, choose_labels, labels_like, read_template
 from loralab.metrics import scores, softmax
 from loralab.model.bundle import load_bundle
+from loralab.model.checkpoints import BASE_CONFIG
 from loralab.model.device import choose_device, move_to_device, recorded_precision, thread_limit
 from loralab.model.interface import ClassifierModel
-from loralab.model.manifest import Manifest, read_manifest
+from loralab.model.manifest import MANIFEST, Manifest, read_manifest
+from loralab.model.peft_files import ADAPTER_CONFIG
+from loralab.model.snapshots import download_model, model_id
 from loralab.storage import run_folder
 from loralab.storage.files import atomic_write, write_errors
 from loralab.training.scoring import features_and_logits, last_linear, logits_of
@@ -59,6 +62,30 @@ class FileScores:
     columns: Columns
     facts: Mapping[str, Any]
     notices: tuple[Notice, ...]
+
+
+def local_folder(path: Path, revision: str | None = None) -> Path:
+    """Return the path of a folder on this disk, or download the model of a hub id. Local folders win.
+
+    Raises LoralabError if there is neither, for a revision of a local folder, and for a hub model that loralab cannot open.
+    """
+    if path.exists():
+        if revision is not None:
+            raise LoralabError(f"revision={revision!r}: {path} is a local folder and has no revisions: leave the revision out")
+        return path
+    name = model_id(path, known_to_be_remote=revision is not None)
+    if name is None:
+        return path
+    folder = download_model(name, revision)
+    if (folder / MANIFEST).is_file() or (folder / ADAPTER_CONFIG).is_file():
+        return folder
+    if (folder / BASE_CONFIG).is_file():
+        raise LoralabError(
+            f"the model {name} on the hub has no {MANIFEST}: loralab opens models that `loralab push` published and adapters of "
+            "peft, but no other Transformers checkpoints: open it with transformers.pipeline, or train from it with "
+            f"model.base={name}"
+        )
+    raise LoralabError(f"the repository {name} on the hub holds neither a model of loralab ({MANIFEST}) nor an adapter of peft")
 
 
 def choose_folder(path: Path, backend: Backend = "auto") -> Path:
@@ -104,15 +131,18 @@ class Classifier:
         device: str = "auto",
         threads: int | None = None,
         backend: Backend = "auto",
+        revision: str | None = None,
     ) -> Classifier:
-        """Load a run, a bundle, an export, or a folder saved by peft. Works offline if the base encoder is on this disk.
+        """Load a run, a bundle, an export, a folder saved by peft, or a hub id (`user/name`) of a model in one of these forms.
 
+        Works offline if the model and its base encoder are on this disk. A local folder wins over a hub id of the same name.
+        revision: branch, tag or commit of a hub id; None: main.
         base: the encoder's folder, if it has moved. precision: auto, fp32, bf16 or fp16; None: the run's `train.precision`, or auto
         where the device is slow in it. device: as in `train.device`. threads: CPU threads of predictions; None: torch's own number.
         backend: native; onnx or onnx-int8 (after `loralab export`); auto: an export as it is, a run natively. Raises LoralabError
         for a missing or damaged folder, and for another base than the run was trained on.
         """
-        folder = choose_folder(Path(path), backend)
+        folder = choose_folder(local_folder(Path(path), revision), backend)
         if (folder / ONNX).is_file():
             if backend == "native":
                 raise LoralabError(f"{folder} is an ONNX export: load the run it was exported from")
@@ -124,7 +154,7 @@ class Classifier:
         check_cleaning(manifest, folder)
         has_tokenizer = (folder / "tokenizer.json").is_file()  # folders saved by peft may have none
         tokenizer = load_tokenizer(
-            folder if has_tokenizer else Path(manifest.base_folder), min(manifest.max_length, manifest.dims.longest)
+            folder if has_tokenizer else manifest.base_path or folder, min(manifest.max_length, manifest.dims.longest)
         )
         model.merge()
         model.requires_grad_(False)  # so that fully trained weights are cast once, here, and not in every batch

@@ -69,7 +69,10 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
     """
     config = read_adapter_config(folder, plain=False)
     name = base or str(config.base_model_name_or_path)
-    checkpoint = resolve_base("minilm" if name == MINILM_HUB_ID else name)
+    if name == MINILM_HUB_ID:
+        name = "minilm"
+    on_hub = base is None and name != "minilm" and not Path(name).is_dir()
+    checkpoint = resolve_base(name, config.revision if on_hub else None)
     dims = checkpoint.dims
     try:
         adapter = load_adapter(folder, family(dims, str(folder)))
@@ -83,6 +86,7 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
         base=checkpoint.name,
         base_folder=str(checkpoint.folder),
         base_sha256=checkpoint.identity(),
+        base_revision=checkpoint.revision,
         dims=dims,
         classes=tuple(map(str, range(classes))),
         pooling="cls",
@@ -140,9 +144,9 @@ def find_base(manifest: Manifest, base: str | None) -> BaseCheckpoint:
     """Return the base encoder, from the folder `base` if given."""
     if base is not None:
         return resolve_base(base)
-    if manifest.base != "minilm" and Path(manifest.base_folder).is_dir():
+    if manifest.base != "minilm" and manifest.base_path:
         return resolve_base(manifest.base_folder)
     try:
-        return resolve_base(manifest.base)
+        return resolve_base(manifest.base, manifest.base_revision)
     except LoralabError as error:
         raise LoralabError(f"{error}\n  If the base encoder has moved, pass its folder: --base FOLDER") from error

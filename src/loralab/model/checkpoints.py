@@ -9,20 +9,24 @@ from importlib import util
 from pathlib import Path
 from typing import Any, Literal
 
+from loralab.config.paths import MINILM_HUB_ID
 from loralab.errors import LoralabError, python_command
 from loralab.model.architectures import KNOWN, Dimensions, HeadKind, Pooling, Sizes, read_dimensions
+from loralab.model.snapshots import cached_snapshot, snapshot_commit
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WEIGHTS, BASE_CONFIG = "model.safetensors", "config.json"
+_BASE_FILES = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model")
 
 
 @dataclass(frozen=True)
 class BaseCheckpoint:
-    """A pretrained encoder on this disk. `name` is what the user called it."""
+    """A pretrained encoder on this disk. name: what the user called it; revision: its commit on the hub, if it came from there."""
 
     name: str
     folder: Path
     dims: Dimensions | Sizes
+    revision: str | None = None
 
     def identity(self) -> str:
         """SHA-256 of the weights, over all shards in order of name."""
@@ -56,23 +60,25 @@ class BaseCheckpoint:
         return f"; convert pytorch_model.bin with\n  {python_command(code)}"
 
 
-def resolve_base(name: str) -> BaseCheckpoint:
+def resolve_base(name: str, revision: str | None = None) -> BaseCheckpoint:
     """Find `minilm`, a folder or a hub id on this disk, or download the hub id.
 
-    Raises LoralabError when it is not on disk and the hub cannot be reached; the message names the folder to fill.
+    revision: branch, tag or commit of a hub id; None: main. Raises LoralabError when it is not on disk and the hub cannot be
+    reached, where the message names the folder to fill, and for a revision of minilm or of a folder.
     """
-    folder = _folder(name)
-    return BaseCheckpoint(name, folder, read_dimensions(read_json(folder / BASE_CONFIG), name))
+    folder = _folder(name, revision)
+    commit = None if _is_local(name) else snapshot_commit(folder)
+    return BaseCheckpoint(name, folder, read_dimensions(read_json(folder / BASE_CONFIG), name), commit)
 
 
-def base_dimensions(name: str) -> Dimensions | Sizes:
+def base_dimensions(name: str, revision: str | None = None) -> Dimensions | Sizes:
     """Return an encoder's sizes without its weights: from the table of published sizes, the disk or the hub."""
-    return KNOWN[name] if name in KNOWN else read_dimensions(base_settings(name), name)
+    return KNOWN[name] if name in KNOWN and revision is None else read_dimensions(base_settings(name, revision), name)
 
 
-def base_settings(name: str) -> dict[str, Any]:
+def base_settings(name: str, revision: str | None = None) -> dict[str, Any]:
     """Read an encoder's config.json without its weights, from the disk or the hub."""
-    return read_json(_folder(name, (BASE_CONFIG,)) / BASE_CONFIG)
+    return read_json(_folder(name, revision, (BASE_CONFIG,)) / BASE_CONFIG)
 
 
 def is_sentence_encoder(name: str) -> bool:
@@ -121,12 +127,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _folder(name: str, patterns: tuple[str, ...] = ("*.json", "*.safetensors", "vocab.txt", "merges.txt", "*.model")) -> Path:
+def _is_local(name: str) -> bool:
+    """Return whether a base is on this disk under its own name."""
+    return name == "minilm" or Path(name).expanduser().is_dir()
+
+
+def _folder(name: str, revision: str | None = None, patterns: tuple[str, ...] = _BASE_FILES) -> Path:
     """Return the folder of a base; from the hub, download only the files that match `patterns`."""
-    if name == "minilm":
-        return _minilm_folder()
-    folder = Path(name).expanduser()
-    return folder if folder.is_dir() else _hub_folder(name, patterns)
+    if not _is_local(name):
+        return _hub_folder(name, revision, patterns)
+    if revision is not None:
+        kind = "is installed with loralab" if name == "minilm" else "is a local folder"
+        raise LoralabError(
+            f"model.revision={revision!r}: model.base={name} {kind} and has no revisions: remove model.revision, or set model.base "
+            "to a hub id" + (f" such as {MINILM_HUB_ID}" if name == "minilm" else "")
+        )
+    return _minilm_folder() if name == "minilm" else Path(name).expanduser()
 
 
 def _minilm_folder() -> Path:
@@ -136,28 +152,23 @@ def _minilm_folder() -> Path:
     return Path(package.origin).parent / "model"
 
 
-def _hub_folder(name: str, patterns: tuple[str, ...]) -> Path:
+def _hub_folder(name: str, revision: str | None, patterns: tuple[str, ...]) -> Path:
     """Return the snapshot of a hub id: from the local cache if possible, else from the hub."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
 
-    arguments: dict[str, Any] = {"allow_patterns": list(patterns)}
-    weights = patterns != (BASE_CONFIG,)
+    required = () if patterns == (BASE_CONFIG,) else (WEIGHTS, f"{WEIGHTS}.index.json")
+    at = f" at model.revision={revision!r}" if revision else ""
     try:
-        try:
-            folder = Path(snapshot_download(name, local_files_only=True, **arguments))
-        except OSError:  # not in the cache
-            folder = Path(snapshot_download(name, **arguments))
-        if weights and not any((folder / file).is_file() for file in (WEIGHTS, f"{WEIGHTS}.index.json")):
-            folder = Path(snapshot_download(name, **arguments))  # the cache has only some of the files
-            if not any((folder / file).is_file() for file in (WEIGHTS, f"{WEIGHTS}.index.json")):
-                raise FileNotFoundError(WEIGHTS)
-        return folder
+        return cached_snapshot(name, revision, patterns, required)
     except HFValidationError as error:
         raise LoralabError(f"model.base={name!r} is neither a folder nor a hub id") from error
+    except RevisionNotFoundError as error:
+        raise LoralabError(
+            f"model.revision={revision!r}: {name} has no such branch, tag or commit on the hub; write all 40 digits of a commit"
+        ) from error
     except Exception as error:  # the hub's client raises errors of several libraries when there is no network
         raise LoralabError(
-            f"model.base={name!r} is not on this disk, and the Hugging Face hub cannot be reached ({type(error).__name__}).\n"
+            f"model.base={name!r}{at} is not on this disk, and the Hugging Face hub cannot be reached ({type(error).__name__}).\n"
             f"  Put its config.json, tokenizer.json and model.safetensors into a folder and set model.base=THAT_FOLDER,\n"
             f"  or use the encoder that loralab installs: model.base=minilm"
         ) from error

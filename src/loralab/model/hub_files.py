@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,12 @@ _DROPPED = ("_name_or_path", "transformers_version", "torch_dtype", "num_labels"
 def base_reference(manifest: Manifest) -> tuple[str, str | None]:
     """Return the base's name for others, and its revision if known: the hub id with a commit, or the folder on this disk."""
     name = hub_id(manifest.base)
-    if name is None:
-        return manifest.base_folder, None
-    commit = Path(manifest.base_folder).name
-    return name, commit if re.fullmatch(r"[0-9a-f]{40}", commit) else None
+    return (manifest.base_folder or manifest.base, None) if name is None else (name, manifest.base_revision)
 
 
 def base_config(manifest: Manifest, folder: Path | None = None) -> dict[str, Any]:
     """Return the base's config.json, from its folder, a saved model's `folder`, or from the sizes."""
-    candidates = [Path(manifest.base_folder) / BASE_CONFIG]
+    candidates = [manifest.base_path / BASE_CONFIG] if manifest.base_path else []
     candidates += [folder / name for name in (BASE_CONFIG, ENCODER_CONFIG)] if folder else []
     for path in candidates:
         if path.is_file():
@@ -62,7 +58,7 @@ def write_tokenizer(folder: Path, manifest: Manifest, tokenizer_json: str) -> No
     """
     (folder / TOKENIZER).write_text(tokenizer_json, encoding="utf-8")
     tokens = {entry["id"]: entry["content"] for entry in json.loads(tokenizer_json).get("added_tokens", [])}
-    roles = _special_tokens(Path(manifest.base_folder))
+    roles = _special_tokens(manifest.base_path) if manifest.base_path else {}
     special = {role: token for role, token in roles.items() if token in tokens.values()}
     if pad := tokens.get(manifest.dims.pad_id):
         special["pad_token"] = pad

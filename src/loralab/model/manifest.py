@@ -22,7 +22,8 @@ MANIFEST, FORMAT = "loralab.json", 1
 class Manifest:
     """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base.
 
-    by_peft: peft saved the adapter, and only peft can read it.
+    base_folder: where the base was on the disk of the run; empty in a published model. base_revision: its commit on the hub, if it
+    came from there. by_peft: peft saved the adapter, and only peft can read it.
     precision: `train.precision` of the run. `Classifier.load` computes in it, so that the model keeps its test scores.
     """
 
@@ -38,10 +39,16 @@ class Manifest:
     max_length: Annotated[StrictInt, Field(gt=0)]
     lora: LoraConfig
     quantize: Literal["none", "8bit"] = "none"
+    base_revision: str | None = None
     data: DataContract | None = None
     by_peft: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+    @property
+    def base_path(self) -> Path | None:
+        """The base's folder, if it is known and still there."""
+        return folder if self.base_folder and (folder := Path(self.base_folder)).is_dir() else None
 
     @property
     def native(self) -> bool:
@@ -50,9 +57,12 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write loralab.json into a folder, atomically."""
-        content = {"format": FORMAT, **_ADAPTER.dump_python(self, mode="json")}
         with atomic_write(folder / MANIFEST) as file:
-            file.write(json.dumps(content, indent=2) + "\n")
+            file.write(self.to_json())
+
+    def to_json(self) -> str:
+        """Return the content of loralab.json."""
+        return json.dumps({"format": FORMAT, **_ADAPTER.dump_python(self, mode="json")}, indent=2) + "\n"
 
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(Manifest)

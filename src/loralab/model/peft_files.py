@@ -100,6 +100,7 @@ class AdapterConfig:
     r: Annotated[StrictInt, Field(gt=0)]
     lora_alpha: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     base_model_name_or_path: str | None = None
+    revision: str | None = None
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     use_rslora: bool = False
     bias: str = "none"

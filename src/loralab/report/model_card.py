@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
@@ -20,12 +21,30 @@ _ENGLISH = ("ag_news", "sample")
 _PATH_SETTINGS = ("data.source", "data.test", "data.validation", "data.train_indices")
 
 
-def model_card(run: RunData, files: frozenset[str]) -> str:
-    """Return the card, without local paths. `files`: names in the model folder. Raises ValueError for metadata the hub refuses."""
+_LIBRARIES = {"bundle": "loralab", "peft": "peft", "merged": "transformers"}
+"""Form of a published model → the library that the hub offers to open it with."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """A model on the hub: its repository, form and branch. license, language: the author's, None for the card's own."""
+
+    repo_id: str
+    form: Literal["bundle", "peft", "merged"]
+    revision: str | None = None
+    license: str | None = None
+    language: str | list[str] | None = None
+
+
+def model_card(run: RunData, files: frozenset[str], publication: Publication | None = None) -> str:
+    """Return the card, without local paths, of a run's folder or of a published model.
+
+    files: the names beside the weights. Raises ValueError for metadata the hub refuses.
+    """
     settings = {
-        row.name: data_name(str(row.value)) if row.name in _PATH_SETTINGS else format_value(row.value)
+        row.name: format_value(_without_folders(row.name, row.value))
         for row in run.settings()
-        if row.changed and row.name not in ("model.base", "name")
+        if row.changed and row.name not in ("model.base", "model.revision", "name")
     }
     environment = template_environment()
     environment.filters["inert"] = _escape
@@ -39,9 +58,13 @@ def model_card(run: RunData, files: frozenset[str]) -> str:
         base=hub_id(run.config.model.base),
         source=data_name(run.config.data.source),
         files=files,
+        revision=(run.environment.get("base") or {}).get("revision"),
+        published=publication,
+        form=publication.form if publication else "bundle",
         separate_head="head.safetensors" in files,  # peft has no place for loralab's own head: the example applies it
     )
-    return str(ModelCard(f"---\n{_metadata(run).to_yaml()}\n---\n\n{body}"))  # parses the metadata back: invalid ones raise
+    metadata = _metadata(run, publication).to_yaml()
+    return str(ModelCard(f"---\n{metadata}\n---\n\n{body}"))  # parses the metadata back: invalid ones raise
 
 
 def data_name(source: str) -> str:
@@ -49,7 +72,16 @@ def data_name(source: str) -> str:
     return source if source in NAMED_SOURCES else _printable(Path(source).name)
 
 
-def _metadata(run: RunData) -> ModelCardData:
+def _without_folders(setting: str, value: Any) -> Any:
+    """Return a setting's value without the folders of paths on this disk."""
+    if setting in _PATH_SETTINGS:
+        return data_name(str(value))
+    if setting == "data.back_translation":
+        return tuple(hub_id(name) or data_name(name) for name in value)
+    return value
+
+
+def _metadata(run: RunData, publication: Publication | None) -> ModelCardData:
     source, results = data_name(run.config.data.source), None
     task: dict[str, Any] = {"task_type": "text-classification", "task_name": "Text classification"}
     task |= {"dataset_type": _HUB_DATA_SETS.get(source, "custom"), "dataset_name": source, "dataset_split": "test"}
@@ -59,12 +91,16 @@ def _metadata(run: RunData) -> ModelCardData:
         metrics = (("accuracy", "Test accuracy", "accuracy"), ("f1", f"Test macro F1{subset}", "macro_f1"))
         values = [(kind, label, round(run.result.scores[score], 4)) for kind, label, score in metrics]
         results = [EvalResult(**task, metric_type=kind, metric_name=label, metric_value=value) for kind, label, value in values]
+    form = publication.form if publication else "bundle"
+    adapted = run.config.tuning == "lora" and form != "merged"
+    relation: dict[str, Any] = {"base_model_relation": "adapter" if adapted else "finetune"}
     return ModelCardData(
-        license="unknown",  # the author's decision; the hub knows this word
-        language="en" if source in _ENGLISH else "und",  # ISO 639: undetermined
-        library_name="loralab",
+        license=(publication and publication.license) or "unknown",  # the author's decision; the hub knows this word
+        language=(publication and publication.language) or ("en" if source in _ENGLISH else "und"),  # ISO 639: undetermined
+        library_name=_LIBRARIES[form],
         pipeline_tag="text-classification",
         base_model=hub_id(run.config.model.base),
+        **(relation if hub_id(run.config.model.base) else {}),
         tags=["loralab", "text-classification", *(["lora", "peft"] if run.config.tuning == "lora" else [])],
         datasets=[_HUB_DATA_SETS[source]] if source in _HUB_DATA_SETS else None,
         metrics=["accuracy", "f1"],

@@ -28,11 +28,12 @@ def training_log(run: RunData) -> str:
 def model_description(run: RunData) -> dict[str, Any]:
     """Return the model as plain data: base, sizes, LoRA settings, parameter counts, classes, head, precision, device."""
     config, model, environment = run.config, run.model, run.environment
+    base = environment.get("base") or {}
     sizes, pooling = model.get("dims") or {}, model.get("pooling", config.model.pooling)
     return {
         "run": run.name,
         "complete": run.result is not None,
-        "base": {"name": config.model.base, "sha256": (environment.get("base") or {}).get("sha256")},
+        "base": {"name": config.model.base, **{key: base.get(key) for key in ("sha256", "revision")}},
         "sizes": {key: value for key, value in sizes.items() if isinstance(value, int | float | str)},
         "tuning": config.tuning,
         "lora": config.lora.model_dump(mode="json") if config.tuning == "lora" else None,

@@ -88,7 +88,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE, ro
     splits, augmentation_remarks = augment_rows(config, splits)
     loss, descriptions = build_loss(config, splits, source.classes), describe_classes(config, splits)
 
-    base = resolve_base(config.model.base)
+    base = resolve_base(config.model.base, config.model.revision)
     longest = min(config.data.max_length, base.dims.longest)
     tokenizer = load_tokenizer(base.folder, longest)
     prompt = set_prompt(tokenizer, config.data.template, descriptions) if descriptions and config.model.head == "prompt" else None
@@ -224,6 +224,7 @@ def build_manifest(config: Config, base: BaseCheckpoint, model: TrainableModel, 
         base=base.name,
         base_folder=str(base.folder.resolve()),
         base_sha256=base.identity(),
+        base_revision=base.revision,
         dims=base.dims,
         classes=tuple(data.values or ()),
         pooling=model.pooling,

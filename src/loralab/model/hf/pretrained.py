@@ -57,7 +57,7 @@ def empty_hf_model(
     """
     head = choose_head(model.head, name)
     device = "cpu" if settings else "meta"
-    settings = settings or (to_config(dims) if isinstance(dims, Dimensions) else base_settings(name))
+    settings = settings or (to_config(dims) if isinstance(dims, Dimensions) else base_settings(name, model.revision))
     with quiet(), torch.device(device):
         wrapped = _auto_class(head).from_config(configuration(settings, classes, name), **_attention())
         classifier = HFClassifier(wrapped, dims, classes, pooling=_pooling(model.pooling, head, name), head=head, dropout=0.0)
