@@ -8,6 +8,7 @@ sample, checks that tests pass where nothing was changed, and writes the page.
 from __future__ import annotations
 
 import argparse
+import gc
 import math
 import os
 import platform
@@ -246,7 +247,12 @@ def make_runner(workers: int) -> Any:
         def submit(self, mutant_name: str, tests: list[str], cpu_time_limit: int, estimated_time: float) -> None:
             super().submit(mutant_name, sorted(tests, key=state().duration_by_test.__getitem__), cpu_time_limit, estimated_time)
 
-    return FastestFirst(workers, PytestRunner, {})
+    class Frozen(PytestRunner):
+        def warm_up(self) -> None:
+            super().warm_up()
+            gc.freeze()  # pytest collects garbage at its end: half a second where torch is loaded, and more than most tests take
+
+    return FastestFirst(workers, Frozen, {})
 
 
 def read_scores(only: list[str]) -> list[Score]:
