@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check docs format bench calibrate clean
+.PHONY: demo test check docs format bench calibrate mutants clean
 
 demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headlines, write a submission
 	$(BIN)/loralab train quickstart --name demo --overwrite
@@ -37,8 +37,11 @@ bench: .venv/dev  ## all benchmarks against HF Trainer + peft and others, on an 
 calibrate: .venv/dev  ## how often the reports' claims and intervals are right, simulated: 20 minutes; writes docs/reference/calibration.md
 	$(BIN)/python -m benchmarks.calibration --write
 
+mutants: .venv/dev  ## mutation testing of metrics, stats, config and data: hours; SAMPLE=600 SEED=1, ONLY="stats metrics"; writes docs/reference/mutation.md
+	$(BIN)/python -m benchmarks.mutants $(SAMPLE:%=--sample %) $(SEED:%=--seed %) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
 clean:  ## remove the virtual environment, caches and the built documentation; runs stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache site
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache mutants site
 
 # torch first, on its own: otherwise a later package pulls in the newest build with gigabytes of CUDA libraries.
 # Without --no-compile pip compiles every module of torch and others, most of which are never imported: 10 s more.

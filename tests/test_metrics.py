@@ -17,13 +17,17 @@ from sklearn.metrics import (
 
 from loralab.errors import LoralabError
 from loralab.metrics import (
+    CalibrationBin,
     balance,
     balance_pair,
     brier,
+    calibration_bins,
+    calibration_totals,
     check_monitor,
     expected_calibration_error,
     fit_temperature,
     macro_remark,
+    probability_scores,
     scores,
     softmax,
     table,
@@ -83,6 +87,21 @@ def test_scores_of_three_rows_by_hand() -> None:
     assert (found["precision:b"], found["recall:b"], found["f1:b"]) == pytest.approx((1, 1 / 2, 2 / 3))
     assert not {"precision:c", "recall:c", "f1:c"} & {*found}  # no row is c
     assert (found["macro_f1"], found["macro_f1_all"]) == pytest.approx((2 / 3, 4 / 9))
+
+
+def test_agreement_beyond_chance_is_0_where_all_rows_are_of_one_class_and_predicted_so() -> None:
+    found = scores(np.eye(3, dtype=np.float32)[[0, 0]], np.array([0, 0]), ("a", "b", "c"))
+    assert (found["accuracy"], found["mcc"], found["kappa"]) == (1.0, 0.0, 0.0)
+
+
+def test_scores_of_probabilities_use_the_temperature() -> None:
+    logits, labels = guesses(300, 4, 0)
+    probabilities = softmax(logits, 2.5)
+    assert probability_scores(logits, labels, 2.5) == {
+        "loss": pytest.approx(log_loss(labels, probabilities, labels=range(4))),
+        "ece": pytest.approx(expected_calibration_error(probabilities, labels)),
+        "brier": pytest.approx(brier(probabilities, labels)),
+    }
 
 
 def test_the_loss_is_finite_where_the_logits_are_extreme() -> None:
@@ -148,8 +167,10 @@ def test_a_misspelt_score_is_told_with_the_nearest_and_the_valid_ones(name: str,
         check_monitor(name, CLASSES)
     message = str(caught.value)
     assert f"there is no score {name!r}; did you mean {nearest!r}?" in message
-    for word in ("loss", "accuracy", "macro_f1", "precision:NAME", "recall:NAME", "f1:NAME", "balance:NAME/NAME", *CLASSES):
-        assert word in message
+    assert message.endswith(
+        "; valid: loss, accuracy, macro_f1, macro_f1_all, balance, mcc, kappa, ece, brier, precision:NAME, recall:NAME, f1:NAME, "
+        "balance:NAME/NAME with NAME of World, Sports, Business, Sci/Tech"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "f1", "f1:", "true:World", "eval_loss", "balance:World/World", "balance:World", "f1:world "])
@@ -236,9 +257,9 @@ def test_classes_without_rows_are_left_out_of_macro_f1_and_named(labels: list[in
 def test_a_remark_lists_a_few_of_many_absent_classes() -> None:
     names = tuple(f"class {i}" for i in range(40))
     found = scores(np.eye(40, dtype=np.float32)[:2], np.array([0, 1]), names)
-    assert "class 2, class 3, class 4, class 5, class 6, class 7, class 8, class 9 and 30 more have no test row" in macro_remark(
-        found, names
-    )
+    eight = "class 2, class 3, class 4, class 5, class 6, class 7, class 8, class 9"
+    assert f"; {eight} and 30 more have no test row" in macro_remark(found, names)
+    assert f"; {eight} have no test row" in macro_remark(found, names[:10])
 
 
 def test_softmax_is_scipys_at_any_temperature() -> None:
@@ -247,7 +268,8 @@ def test_softmax_is_scipys_at_any_temperature() -> None:
     logits, _ = guesses(50, 4, 0)
     for temperature in (0.5, 1.0, 3.0):
         np.testing.assert_allclose(softmax(logits, temperature), theirs(logits.astype(np.float64) / temperature, axis=1))
-    assert softmax(np.array([[1e30, 0.0]], dtype=np.float32)).tolist() == [[1.0, 0.0]]
+    assert softmax(np.array([[1e30, 0.0], [0.0, 0.0]], dtype=np.float32)).tolist() == [[1.0, 0.0], [0.5, 0.5]]
+    assert softmax(np.empty((0, 4), dtype=np.float32)).shape == (0, 4)
 
 
 @pytest.mark.parametrize("bins", [15, 4])
@@ -263,6 +285,27 @@ def test_calibration_error_is_the_sum_over_equal_bins(bins: int) -> None:
         expected_calibration_error(probabilities, labels) if bins == 15 else expected_calibration_error(probabilities, labels, bins)
     )
     assert found == pytest.approx(expected)
+
+
+def test_calibration_bins_by_hand() -> None:
+    """A bin holds its upper end. A confidence of 0, or above 1 by a rounding error, belongs to the first or last bin."""
+    confidence = np.array([0.0, 0.06, 1 / 15, 0.07, 0.12, 0.97, 1.0, 1.0 + 1e-12])
+    totals = calibration_totals(confidence, np.array([True, False, False, True, True, False, True, True]))
+    expected = (
+        CalibrationBin(0.0, 1 / 15, 3, 1, pytest.approx((0.06 + 1 / 15) / 3)),
+        CalibrationBin(1 / 15, 2 / 15, 2, 2, pytest.approx(0.095)),
+        CalibrationBin(14 / 15, 1.0, 3, 2, pytest.approx(0.99)),
+    )
+    assert calibration_bins(totals) == expected
+    assert totals.shape == (3, 15)
+    doubled = calibration_bins(totals + calibration_totals(np.array([0.12]), np.array([False])))
+    assert [(entry.rows, entry.correct, entry.accuracy) for entry in doubled] == [(3, 1, 1 / 3), (3, 2, 2 / 3), (3, 2, 2 / 3)]
+
+
+def test_few_bins_hold_few_rows() -> None:
+    """Totals have a column for every bin, also above the last that holds rows."""
+    assert calibration_totals(np.array([0.5]), np.array([True])).sum(axis=1).tolist() == [1.0, 0.5, 1.0]
+    assert calibration_totals(np.array([0.5]), np.array([True])).shape == (3, 15)
 
 
 def test_calibration_error_and_brier_by_hand() -> None:
@@ -297,6 +340,14 @@ def test_few_rows_keep_the_temperature_near_one() -> None:
     assert temperatures[-1] > 0.4, "all rows right: the likelihood alone would say 0"
 
 
+def test_the_temperature_has_bounds() -> None:
+    """Ten thousand rows outweigh the prior: logits all but alike suggest T below 0.05, and huge wrong ones T above 20."""
+    labels = np.arange(10_000) % 2
+    logits = np.eye(2, dtype=np.float32)[labels]
+    assert fit_temperature(0.01 * logits, labels) == pytest.approx(0.05, rel=1e-3)
+    assert fit_temperature(-1000 * logits, labels) == pytest.approx(20, rel=1e-3)
+
+
 def test_no_temperature_fits_better() -> None:
     logits, labels = _overconfident(60, 2.0)
 
@@ -313,4 +364,5 @@ def test_the_remark_says_when_there_is_no_temperature() -> None:
         temperature_remark(0.5, 40)
         == "Probabilities use temperature 0.500, fitted on 40 validation rows; predictions are unchanged."
     )
+    assert temperature_remark(0.5, 20).startswith("Probabilities use temperature 0.500, fitted on 20 validation rows")
     assert temperature_remark(1.0, 8) == "Probabilities have no temperature: fitting one needs 20 validation rows, and there are 8."

@@ -93,7 +93,7 @@ def probability_scores(logits: Logits, labels: Labels, temperature: float = 1.0)
 def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
     """Return the probabilities (n, classes) float64 of logits (n, classes) divided by `temperature`."""
     scaled = logits.astype(np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True)) if len(scaled) else scaled
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     probabilities: Probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities
 
@@ -133,7 +133,7 @@ def calibration_bins(totals: Probabilities) -> tuple[CalibrationBin, ...]:
 def expected_calibration_error(probabilities: Probabilities, labels: Labels, bins: int = CALIBRATION_BINS) -> float:
     """Mean distance of confidence from accuracy over equal-width bins of confidence, weighted by rows (Guo et al. 2017)."""
     confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    gap = np.bincount(_bin_number(confidence, bins), weights=confidence - correct, minlength=bins)
+    gap = np.bincount(_bin_number(confidence, bins), weights=confidence - correct)
     return float(np.abs(gap).sum() / len(labels))
 
 
@@ -170,8 +170,6 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     minimum = minimize_scalar(
         lambda log_t: -log_softmax(wide / np.exp(log_t), axis=1)[rows, labels].sum() + log_t**2 / (2 * _PRIOR_DEVIATION**2),
         bounds=(np.log(0.05), np.log(20.0)),
-        method="bounded",
-        options={"xatol": 1e-5},
     )
     return float(np.exp(minimum.x))
 

@@ -239,6 +239,18 @@ def test_resampled_means_have_the_variance_of_rows_and_seeds() -> None:
     assert (resampled_means([correct], 10, seed=1) == resampled_means([correct], 10, seed=1)).all()
 
 
+def test_one_row_is_enough() -> None:
+    table = np.array([[1.0], [0.0], [1.0]])
+    z = scipy_stats.norm.isf(0.025)
+    center, margin = (2 / 3 + z * z / 2) / (1 + z * z), z / (1 + z * z) * math.sqrt(2 / 9 + z * z / 4)
+    assert mean_interval(table) == pytest.approx((center - margin, 2 / 3, center + margin)), "Wilson's, of one row"
+    draws = resampled_means([table], 20_000, seed=0)
+    assert draws.mean() == pytest.approx(2 / 3, abs=0.02)
+    result = difference(table, np.zeros((3, 1)), paired=True)
+    assert (result.value, result.rows) == (pytest.approx(2 / 3), 1)
+    assert result.interval().low < 0 < result.interval().high
+
+
 def test_invalid_tables_are_refused() -> None:
     with pytest.raises(ValueError, match="cannot be compared"):
         difference(np.ones((2, 5)), np.ones((2, 6)), paired=False)

@@ -14,6 +14,8 @@ def test_wilson_equals_scipys(successes: int, n: int) -> None:
     found = wilson(successes, n)
     expected = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
     assert found == pytest.approx((expected.low, successes / n, expected.high), abs=1e-12)
+    narrow = scipy_stats.binomtest(successes, n).proportion_ci(0.8, method="wilson")
+    assert wilson(successes, n, level=0.8) == pytest.approx((narrow.low, successes / n, narrow.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,13 @@ def test_differences_equal_newcombes_published_ones(
 ) -> None:
     """Newcombe 1998, table II, method 10."""
     assert difference_of_proportions(first, second) == pytest.approx(expected, abs=5e-5)
+
+
+def test_a_difference_has_the_level_asked_for() -> None:
+    """Newcombe's method 10 from SciPy's intervals of the two proportions."""
+    a, b = (scipy_stats.binomtest(k, n).proportion_ci(0.8, method="wilson") for k, n in ((56, 70), (48, 80)))
+    low, high = 0.2 - np.hypot(0.8 - a.low, b.high - 0.6), 0.2 + np.hypot(a.high - 0.8, 0.6 - b.low)
+    assert difference_of_proportions((56, 70), (48, 80), level=0.8) == pytest.approx((low, 0.2, high))
 
 
 def test_the_paired_bootstrap_equals_scipys() -> None:
@@ -48,6 +57,16 @@ def test_pairing_removes_shared_variance() -> None:
     assert paired_bootstrap(a, a) == (0, 0, 0)
 
 
+def test_the_bootstrap_has_the_level_asked_for_and_repeats() -> None:
+    """The mean of 400 normal values of variance 2 has a standard error of 0.0707."""
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 400))
+    half = paired_bootstrap(a, b, level=0.5, resamples=20_000)
+    assert (half.high - half.low) / 2 == pytest.approx(0.6745 * (a - b).std() / 20, rel=0.03)
+    assert (half.low + half.high) / 2 == pytest.approx((a - b).mean(), abs=0.004)
+    assert paired_bootstrap(a, b) == paired_bootstrap(a, b, level=0.95, resamples=2000, seed=0)
+
+
 def test_bootstrap_coverage_is_95_percent() -> None:
     random = np.random.default_rng(0)
     hits = 0
@@ -64,12 +83,15 @@ def test_large_inputs_are_resampled_in_batches(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("loralab.stats.intervals._MAX_DRAWS", 1100)
     assert paired_bootstrap(a, b, resamples=100, seed=3) == whole
     assert paired_bootstrap(a, b, resamples=100, seed=4) != whole
+    monkeypatch.setattr("loralab.stats.intervals._MAX_DRAWS", 50)  # fewer than rows: one resample at a time
+    assert paired_bootstrap(a, b, resamples=100, seed=3) == whole
 
 
 def test_the_largest_of_many_draws_seldom_goes_bonferroni_bound() -> None:
     draws = np.random.default_rng(0).normal(size=(2000, 200))
     assert np.mean(np.abs(draws).max(axis=1) > bonferroni_bound(200)) == pytest.approx(0.05, abs=0.015)
-    assert bonferroni_bound(1) == pytest.approx(1.959964, abs=1e-6)
+    assert bonferroni_bound(1) == bonferroni_bound(0) == pytest.approx(1.959964, abs=1e-6)
+    assert bonferroni_bound(5, level=0.9) == pytest.approx(scipy_stats.norm.isf(0.01))
 
 
 def test_invalid_samples_are_refused() -> None:

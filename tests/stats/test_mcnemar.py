@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from loralab.stats import mcnemar
+from loralab.stats import mcnemar, paired_bootstrap
 
 
 def test_the_mid_p_equals_the_published_one() -> None:
@@ -17,6 +17,8 @@ def test_the_mid_p_equals_the_published_one() -> None:
     assert result.interval.estimate == pytest.approx(-6 / 21)
     assert result.p == pytest.approx(2 * 9 / 256 - 8 / 256)
     assert mcnemar(b, a).p == result.p
+    assert result.interval == paired_bootstrap(a, b, resamples=2000, seed=0)
+    assert mcnemar(a, b, resamples=50, seed=7).interval == paired_bootstrap(a, b, resamples=50, seed=7) != result.interval
 
 
 def test_extremes() -> None:

@@ -203,15 +203,15 @@ def _prior_df(spread: float, df: float) -> float:
 def mean_interval(values: npt.ArrayLike, comparisons: int = 1, *, level: float = 0.95) -> Interval:
     """Return the mean of values (seeds, rows) between 0 and 1, such as an accuracy, with its interval.
 
-    From `FEWEST_SEEDS` seeds on it holds for new rows and new seeds, else for new rows and these models. It is Wilson's with the
-    number of rows that have the same variance (Korn and Graubard 1998), so it lies within 0 and 1 and never has width 0; for
-    one model it is Wilson's. comparisons: the number of means whose intervals shall hold together (Šidák 1967).
+    From `FEWEST_SEEDS` seeds and 2 rows on it holds for new rows and new seeds, else for new rows and these models. It is Wilson's
+    with the number of rows that have the same variance (Korn and Graubard 1998), so it lies within 0 and 1 and never has width 0;
+    for one model it is Wilson's. comparisons: the number of means whose intervals shall hold together (Šidák 1967).
     """
     array = _values(values)
     seeds, rows = array.shape
     mean = float(array.mean())
     by_row = array.mean(axis=0)
-    error = _error([array], by_row) if seeds >= FEWEST_SEEDS else Error(0.0, 1.0, float(by_row.var()) / rows)
+    error = _error([array], by_row) if seeds >= FEWEST_SEEDS and rows > 1 else Error(0.0, 1.0, float(by_row.var()) / rows)
     if error.variance == 0:
         return score_interval(mean, rows, Error(0, 1, 1).margin(level ** (1 / comparisons)))
     n = min(mean * (1 - mean) / error.variance, seeds * rows)
@@ -251,13 +251,14 @@ def _mean_squares(table: Floats) -> _MeanSquares:
     seeds, rows = table.shape
     by_seed, by_row, mean = table.mean(axis=1), table.mean(axis=0), table.mean()
     of_seeds = rows * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
-    of_rows = seeds * float(((by_row - mean) ** 2).sum()) / (rows - 1)
-    rest = float(((table - by_seed[:, None] - by_row + mean) ** 2).sum()) / ((seeds - 1) * (rows - 1))
+    df_rows = max(rows - 1, 1)  # one row differs from no other: its sums of squares are 0
+    of_rows = seeds * float(((by_row - mean) ** 2).sum()) / df_rows
+    rest = float(((table - by_seed[:, None] - by_row + mean) ** 2).sum()) / ((seeds - 1) * df_rows)
     return _MeanSquares(of_seeds, of_rows, rest)
 
 
 def _error_of_rows(by_row: Floats) -> Error:
-    return Error(0.0, 1.0, float(by_row.var(ddof=1)) / len(by_row) if len(by_row) > 1 else 0.0)
+    return Error(0.0, 1.0, float(by_row.var(ddof=1)) / len(by_row))
 
 
 def _error(sides: list[Floats], by_row: Floats) -> Error:
