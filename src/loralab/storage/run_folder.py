@@ -6,7 +6,7 @@ data.json                how the data was read: columns, format, classes and the
 log.jsonl                one event per line
 model/                   the bundle that `Classifier.load` reads
 checkpoint.safetensors   the state at the last evaluation, until the run is complete
-predictions.csv          every test row: number, class, prediction, confidence, logits, text
+predictions.csv          every test row: number, class, prediction, confidence, logits, text; not with data.test=0
 scores.json              written last by training: a run that has it is complete
 diagnosis.json           the results of `loralab diagnose`
 exports/FORMAT/          the files of `loralab export`, with export.json, their check
