@@ -16,6 +16,8 @@ from tiny import topics
 from loralab import Classifier, LoralabError, load_config, push_to_hub, run_training
 from loralab.errors import RunFailed
 from loralab.inference import export
+from loralab.report.model_card import model_card
+from loralab.report.run_data import read_run
 from loralab.storage import run_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'")  # huggingface_hub's own call of httpx
@@ -40,16 +42,14 @@ def open_no_exports_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose base came from a hub, with its report and its exports."""
-    from loralab.report.write import write_report
-
+    """A run whose base came from a hub, with its card and its exports."""
     folder = tmp_path_factory.mktemp("trained")
     with HubStub() as stub, pytest.MonkeyPatch.context() as patch:
         stub.replace_hub(patch, folder / "cache")
         patch.setattr(export.outside, "missing_packages", lambda kind: ["transformers"])
         stub.add(BASE, checkpoint(tiny))
         run = run_training(load_config(topics_csv, SETTINGS), folder=folder / "runs", name="topics").folder
-        write_report(run)
+        (run / "README.md").write_text(model_card(read_run(run), frozenset()))
         for form in ("peft", "merged"):
             export.export_run(run, form)
     return run
@@ -324,3 +324,34 @@ def test_a_path_of_this_machine_in_the_card_stops_the_push(run: Path, hub: HubSt
     with pytest.raises(LoralabError, match=r"README\.md names the path .*copy of this machine, so nothing was uploaded"):
         push_to_hub(copy, "me/topics")
     assert hub.requests == []
+
+
+def test_push_and_predict_on_the_command_line(run: Path, hub: HubStub, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from loralab.cli.main import app
+
+    def invoke(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments])
+
+    answer = invoke("push", str(run), "me/topics", "--as", "merged", "--private", "--revision", "v1", "--message", "First")
+    assert answer.exit_code == 0, answer.output
+    first, *_, last = answer.stdout.splitlines()
+    assert first.split() == ["uploading", "me/topics", "(merged,", "branch", "v1)"]
+    assert all(name in answer.stdout for name in UPLOADED["merged"])
+    assert last.split() == ["published", f"{hub.endpoint}/me/topics/commit/{hub.repositories['me/topics'].heads['v1']}"]
+    assert hub.repositories["me/topics"].private
+    assert hub.repositories["me/topics"].messages[-1] == "First"
+
+    answer = invoke("push", str(run), "me/topics", "--json")
+    assert json.loads(answer.stdout)["url"].startswith(f"{hub.endpoint}/me/topics/commit/")
+    assert {*json.loads(answer.stdout)["files"]} == UPLOADED["bundle"]
+
+    for more in ((), ("--revision", "v1")):
+        answer = invoke("predict", "me/topics", "--input", "goal striker league", "--json", *more)
+        assert answer.exit_code == 0, answer.output
+        assert json.loads(answer.stdout)[0]["label"] == Classifier.load(run).predict(["goal striker league"]).labels[0]
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\ngoal striker league,Sports\nbank merger,Business\n")
+    answer = invoke("evaluate", "me/topics", "--file", str(rows), "--revision", "v1", "--json")
+    assert "accuracy" in json.loads(answer.stdout)
