@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hub_stub import DROP, OTHER, READER, HubStub
+from hub_stub import DROP, ME, OTHER, READER, HubStub
 from huggingface_hub import ModelCard
 from tiny import topics
 
@@ -355,3 +360,36 @@ def test_push_and_predict_on_the_command_line(run: Path, hub: HubStub, tmp_path:
     rows.write_text("text,label\ngoal striker league,Sports\nbank merger,Business\n")
     answer = invoke("evaluate", "me/topics", "--file", str(rows), "--revision", "v1", "--json")
     assert "accuracy" in json.loads(answer.stdout)
+
+
+SNIPPET_TEXTS = ["a text", "another text, which is longer"]
+"""The texts of the code in a model card."""
+
+
+@pytest.mark.slow
+def test_other_processes_push_and_run_the_cards_code(run: Path, hub: HubStub, tmp_path: Path) -> None:
+    """Nothing is patched here: huggingface_hub finds the hub by HF_ENDPOINT, and peft and Transformers load by hub id."""
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": ME}
+
+    def python(*arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    snippets = []
+    for form in UPLOADED:
+        python("-m", "loralab", "push", str(run), f"me/{form}", "--as", form)
+        card = hub.files(f"me/{form}")["README.md"].decode()
+        snippets += re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(snippets) == 6
+    printed = python("-c", "\n".join([*snippets, "print('done')"])).splitlines()
+    assert printed[-1] == "done"
+    expected = Classifier.load(run, precision="fp32").predict(SNIPPET_TEXTS)
+    for start in (1, 4):  # tensors of the bundle and the peft form, after one line with the label of `Classifier`
+        values = np.array(re.findall(r"\d\.\d+(?:e-\d+)?", "".join(printed[start : start + 2])), dtype=float)
+        np.testing.assert_allclose(values.reshape(2, 4), expected.probabilities, atol=2e-4)
+    (answers,) = (line for line in printed if line.startswith("[[{"))
+    first = [answer[0]["label"] for answer in ast.literal_eval(answers)]
+    assert first == expected.labels
