@@ -367,6 +367,7 @@ SNIPPET_TEXTS = ["a text", "another text, which is longer"]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_other_processes_push_and_run_the_cards_code(run: Path, hub: HubStub, tmp_path: Path) -> None:
     """Nothing is patched here: huggingface_hub finds the hub by HF_ENDPOINT, and peft and Transformers load by hub id."""
     environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}

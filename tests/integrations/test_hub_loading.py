@@ -12,7 +12,10 @@ from hub_stub import HubStub
 from tiny import make_checkpoint
 
 from loralab import Classifier, LoralabError, load_config, run_training
+from loralab.config import DataConfig, ModelConfig
+from loralab.data.check import check_source
 from loralab.inference.export import export_run
+from loralab.info import budget_options, count_parameters, describe
 from loralab.model.checkpoints import base_dimensions, resolve_base
 from loralab.model.manifest import read_manifest
 from loralab.report.model_card import model_card
@@ -97,6 +100,20 @@ def test_a_cached_revision_needs_no_network(hub: HubStub, commits: tuple[str, st
 def test_an_unknown_revision_is_refused(commits: tuple[str, str]) -> None:
     with pytest.raises(LoralabError, match=r"model\.revision='v9': acme/tiny has no such branch, tag or commit"):
         resolve_base(BASE, "v9")
+
+
+def test_counting_and_checking_use_the_revision(commits: tuple[str, str], topics_csv: Path) -> None:
+    config = load_config("quickstart", [f"model.base={BASE}", "model.revision=v1"])
+    assert "3 layers" in describe("quickstart", [f"model.base={BASE}", "model.revision=v1"])["base"]
+    assert "2 layers" in describe("quickstart", [f"model.base={BASE}"])["base"]
+    assert count_parameters(config, 4)[0].layers == 3
+    pinned = budget_options("quickstart", [f"model.base={BASE}", "model.revision=v1", "model.head=linear"], 2_000)
+    newest = budget_options("quickstart", [f"model.base={BASE}", "model.head=linear"], 2_000)
+    assert pinned != newest
+    (report,) = check_source(DataConfig(source=str(topics_csv)), ModelConfig(base=BASE, revision="v1"))
+    assert report.lengths.summary()["unit"] == "tokens"
+    (report,) = check_source(DataConfig(source=str(topics_csv)), ModelConfig(base=BASE, revision="v9"))
+    assert any("model.revision='v9'" in finding.message for finding in report.findings)
 
 
 @pytest.mark.parametrize("base", ["minilm", "folder"])
