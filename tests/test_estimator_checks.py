@@ -61,7 +61,7 @@ EXPECTED: dict[str, str] = {}
 
 
 @parametrize_with_checks(
-    [OfNumbers(epochs=1, rank=1, settings={"train.head_init": "probe"})],
+    [OfNumbers(epochs=6, rank=2, settings={"train.head_init": "probe"})],
     expected_failed_checks=lambda estimator: EXPECTED,
 )
 def test_conventions_of_scikit_learn(estimator: OfNumbers, check: Any) -> None:

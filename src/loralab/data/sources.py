@@ -30,6 +30,7 @@ from loralab.data.labels import (
     other_spellings,
 )
 from loralab.data.readers import ARROW_FORMATS, PUBLISHED, class_file, open_table
+from loralab.data.row_weights import parse_weights, weight_notice
 from loralab.data.types import ColumnChunk, Examples, MemoryTable, Notice, TablePlace, count_of, list_rows
 from loralab.errors import LoralabError
 from loralab.storage.data_contract import DataContract
@@ -50,7 +51,10 @@ class Source:
 
 @dataclass(frozen=True)
 class RawExamples:
-    """Texts and label values of a file. class_names: names that the file stores. facts: format, delimiter, header, encoding."""
+    """Texts and label values of a file. class_names: names that the file stores. facts: format, delimiter, header, encoding.
+
+    weights: the column of data.weight and its values.
+    """
 
     path: TablePlace
     texts: list[str]
@@ -61,6 +65,7 @@ class RawExamples:
     facts: Mapping[str, Any] | None = None
     groups: list[object] | None = None
     times: list[object] | None = None
+    weights: tuple[str, list[object]] | None = None
 
     @property
     def where(self) -> str:
@@ -207,14 +212,23 @@ def _numbers_of(labels: Sequence[str | None], named: Sequence[str | None], table
 def keep_labelled(
     raw: RawExamples, labels: Sequence[str | None], table: ClassTable, strict: bool
 ) -> tuple[Examples, tuple[Notice, ...]]:
-    """Return the rows with a label, and a notice on the others. Raises LoralabError for these if `strict`."""
+    """Return the rows with a label, and notices on the others and on row weights.
+
+    Raises LoralabError for rows without a label if `strict`, and for invalid weights of the others.
+    """
     indices = class_indices(labels, table, raw.where)
     rows = np.arange(len(raw.texts))
     examples = Examples(raw.texts, indices, rows, table.names, raw.groups, raw.times)
     missing = np.flatnonzero(indices == UNLABELLED).tolist()
     if missing and strict:
         raise LoralabError(f"{raw.where}: {list_rows(missing)} have no label (data.strict=true): fill them in or remove the rows")
-    return examples.take(np.flatnonzero(indices != UNLABELLED)) if missing else examples, unlabelled_notices(labels)
+    examples, notices = examples.take(np.flatnonzero(indices != UNLABELLED)) if missing else examples, unlabelled_notices(labels)
+    if raw.weights is None:
+        return examples, notices
+    column, values = raw.weights
+    where = f"{raw.path}, column {column!r} (data.weight)"
+    weights = parse_weights([values[row] for row in examples.rows], examples.rows.tolist(), where)
+    return replace(examples, weights=weights), (*notices, weight_notice(column, weights))
 
 
 def unlabelled_notices(labels: Sequence[str | None]) -> tuple[Notice, ...]:
@@ -274,17 +288,20 @@ def read_raw(files: TablePlace | Part, data: DataConfig, run: DataContract | Non
         shard_notices = (Notice(f"{len(shards)} files are read in order, from {path.name} to {shards[-1].name}"), *shard_notices)
     facts = {"format": table.format, **table.facts}
     groups, times = (extra[setting][1] if setting in extra else None for setting in ("group", "time"))
-    return RawExamples(path, texts, labels, names, columns, (*shard_notices, *notices), facts, groups, times)
+    return RawExamples(path, texts, labels, names, columns, (*shard_notices, *notices), facts, groups, times, extra.get("weight"))
 
 
 def _split_columns(
     names: Sequence[str], path: TablePlace, data: DataConfig, optional: bool
 ) -> tuple[dict[str, tuple[str, list[object]]], list[Notice]]:
-    """Return (column, no values yet) of data.group and data.time by setting. optional: a file of test rows may lack them."""
+    """Return (column, no values yet) of data.group, data.time and data.weight by setting.
+
+    optional: a file of test rows may lack the first two; its rows are not weighted.
+    """
     columns: dict[str, tuple[str, list[object]]] = {}
     notices = []
-    for setting, wanted in (("group", data.group), ("time", data.time)):
-        if wanted is None:
+    for setting, wanted in (("group", data.group), ("time", data.time), ("weight", data.weight)):
+        if wanted is None or (optional and setting == "weight"):
             continue
         if optional and not {wanted, wanted.strip()} & {*names}:
             lacking = f"{path} has no column {wanted!r} (data.{setting}): its rows are not compared with the training rows in this"
