@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from shlex import quote
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -149,7 +149,7 @@ def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]
     Other labels that differ only in case, spaces or Unicode form are one class, named by its most frequent spelling. Numbers are in
     order, other classes too: item 2 before item 10.
     """
-    counts = Counter(label for label in labels if label is not None)
+    counts = _counts(labels)
     whole = bool(counts) and all(map(_is_whole, counts))
     groups = defaultdict[str, list[str]](list)
     for value in sorted(counts, key=lambda value: (-counts[value], natural_key(value))):
@@ -166,6 +166,13 @@ def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]
     return ClassTable(tuple(order), tuple(named[name] for name in order)), notices
 
 
+def _counts(labels: Sequence[str | None]) -> Counter[str]:
+    """Return the rows of each label, without those that have none."""
+    counts = Counter(labels)
+    counts.pop(None, None)
+    return cast("Counter[str]", counts)
+
+
 def classes_setting(names: Sequence[str]) -> str:
     """Return the setting that names classes, quoted for a shell; its form if they are many."""
     if len(names) > MAX_LISTED:
@@ -180,7 +187,7 @@ def name_classes(labels: Sequence[str | None], names: Sequence[str], where: str)
     The labels are names, or numbers from 0, or from 1 if the largest is the number of names. Raises LoralabError for others.
     """
     plain = ClassTable(tuple(names), tuple(() for _ in names))
-    counts = Counter(label for label in labels if label is not None)
+    counts = _counts(labels)
     matched = {value: plain.match(value) for value in counts}
     if None in matched.values() and all(map(_is_whole, counts)):
         if any(index is not None for index in matched.values()):
@@ -246,8 +253,8 @@ def check_known(labels: Sequence[str | None], table: ClassTable, where: str) -> 
 def class_indices(labels: Sequence[str | None], table: ClassTable, where: str) -> Ints:
     """Return class indices, int64[n]; UNLABELLED for a missing label. Raises LoralabError for a label that is no class."""
     check_known(labels, table, where)
-    index = {value: table.match(value) for value in set(labels) if value is not None}
-    return np.fromiter((UNLABELLED if label is None else index[label] for label in labels), dtype=np.int64, count=len(labels))
+    index = {value: UNLABELLED if value is None else table.match(value) for value in set(labels)}
+    return np.fromiter(map(index.__getitem__, labels), dtype=np.int64, count=len(labels))
 
 
 def hide_unlabelled(labels: Sequence[str | None], known: ClassTable | None, named: bool) -> tuple[list[str | None], int]:
@@ -255,7 +262,7 @@ def hide_unlabelled(labels: Sequence[str | None], known: ClassTable | None, name
 
     It does if the file names its classes, if all labels are -1, or if the classes known from training have no -1 but 0.
     """
-    present = {label for label in labels if label is not None}
+    present = {*labels} - {None}
     hides = HIDDEN in present and (
         named or present == {HIDDEN} or (known is not None and known.match(HIDDEN) is None and known.match("0") is not None)
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -215,9 +215,9 @@ def keep_labelled(
 
 def unlabelled_notices(labels: Sequence[str | None]) -> tuple[Notice, ...]:
     """Return a notice on rows without a label, if there are some."""
-    missing = tuple(row for row, label in enumerate(labels) if label is None)
-    if not missing:
+    if None not in labels:
         return ()
+    missing = tuple(row for row, label in enumerate(labels) if label is None)
     message = f"{len(missing):,} of {count_of(len(labels), 'row')} {'has' if len(missing) == 1 else 'have'} no label and "
     message += f"{'is' if len(missing) == 1 else 'are'} left out"
     return (Notice(message, missing, "data.strict=true refuses them", "warning"),)
@@ -254,7 +254,7 @@ def read_raw(files: Path | Part, data: DataConfig, run: DataContract | None = No
             columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), labels=need)
             extra, lacking = _split_columns([*chunk.columns], path, data, optional=run is not None)
             notices += lacking
-        rows = len(next(iter(chunk.columns.values())))
+        rows = chunk.rows
         texts += chunk_texts(chunk, columns, path)
         if columns.label is not None:
             labels += chunk.columns.get(columns.label, [None] * rows)
@@ -311,9 +311,8 @@ def missing_texts(examples: Examples) -> list[int]:
 def chunk_texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
     """Return the texts of a chunk: a text column, or several joined by spaces. Raises LoralabError for other values than texts."""
     parts = []
-    rows = len(next(iter(chunk.columns.values())))
     for name in columns.text:
-        values = chunk.columns.get(name) or [None] * rows
+        values = chunk.columns.get(name, [None] * chunk.rows)
         if (texts := _as_texts(values)) is not None:
             parts.append(texts)
             continue
@@ -325,9 +324,9 @@ def chunk_texts(chunk: ColumnChunk, columns: Columns, path: Path) -> list[str]:
 
 def _as_texts(values: Sequence[object]) -> list[str] | None:
     """Return the values if all are valid Unicode texts, which reading one by one would not change."""
-    texts = [value for value in values if type(value) is str]
-    if len(texts) < len(values):
+    if not {*map(type, values)} <= {str}:
         return None
+    texts = cast("list[str]", values)
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:

@@ -98,19 +98,26 @@ def detect_encoding(path: Path, wanted: str | None = None) -> Encoding:
             return Encoding(name, Notice(f"encoding UTF-{name[4:]}, by its byte order mark") if name != "utf-8-sig" else None)
         if b"\x00" in start:
             return _utf16(path, start)
-        decoder, line, block = codecs.getincrementaldecoder("utf-8")(), 1, start
+        decoder, position, block = codecs.getincrementaldecoder("utf-8")(), 0, start
         while True:
             try:
                 if not block.isascii() or not block or decoder.getstate()[0]:
                     decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                line += error.object.count(b"\n", 0, error.start)
                 begin = error.object.rfind(b"\n", 0, error.start) + 1
+                line = _line_at(path, position + len(block) - len(error.object) + error.start)
                 return _legacy(path, error.object[begin:] + raw.read(BLOCK), line)
             if not block:
                 return Encoding("utf-8")
-            line += block.count(b"\n")
+            position += len(block)
             block = raw.read(BLOCK)
+
+
+def _line_at(path: Path, position: int) -> int:
+    """Return the line of a byte. Only bytes that are not UTF-8 are worth counting lines for."""
+    with open_bytes(path) as raw:
+        blocks = (raw.read(min(BLOCK, position - begin)) for begin in range(0, position, BLOCK))
+        return 1 + sum(block.count(b"\n") for block in blocks)
 
 
 def _utf16(path: Path, start: bytes) -> Encoding:
