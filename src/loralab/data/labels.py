@@ -257,6 +257,12 @@ def class_indices(labels: Sequence[str | None], table: ClassTable, where: str) -
     return np.fromiter(map(index.__getitem__, labels), dtype=np.int64, count=len(labels))
 
 
+def row_classes(labels: Sequence[str | None], table: ClassTable) -> list[str | None]:
+    """Return the name of each row's class, None for a row without one."""
+    names = {label: table.names[i] for label in {*labels} if label is not None and (i := table.match(label)) is not None}
+    return [None if label is None else names.get(label) for label in labels]
+
+
 def hide_unlabelled(labels: Sequence[str | None], known: ClassTable | None, named: bool) -> tuple[list[str | None], int]:
     """Read -1 as no label where it hides one, and return how many rows that are.
 
@@ -281,14 +287,23 @@ def other_spellings(labels: Sequence[str | None], table: ClassTable) -> list[Not
 
 def missing_words(labels: Sequence[str | None]) -> list[Notice]:
     """Return a notice on labels that read like missing values."""
-    counts = {label: count for label, count in Counter(labels).items() if label is not None and label.casefold() in MISSING_WORDS}
+    fix = "empty them to leave the rows out"
+    return _missing_words([label or "" for label in labels], "labels that read like missing values are classes", fix)
+
+
+def missing_text_words(texts: Sequence[str]) -> list[Notice]:
+    """Return a notice on texts that read like missing values."""
+    return _missing_words(texts, "texts that read like missing values", "remove these rows, or fill them in")
+
+
+def _missing_words(values: Sequence[str], message: str, fix: str) -> list[Notice]:
+    longest = max(map(len, MISSING_WORDS)) + 4  # with some spaces
+    counts = Counter(word for value in values if len(value) <= longest and (word := value.strip()).casefold() in MISSING_WORDS)
     if not counts:
         return []
-    listed = ", ".join(f"{count} {label!r}" for label, count in counts.items())
-    rows = tuple(row for row, label in enumerate(labels) if label in counts)
-    return [
-        Notice(f"labels that read like missing values are classes: {listed}", rows, "empty them to leave the rows out", "warning")
-    ]
+    listed = ", ".join(f"{count} {word!r}" for word, count in counts.most_common())
+    rows = tuple(row for row, value in enumerate(values) if value.strip() in counts)
+    return [Notice(f"{message}: {listed}", rows, fix, "warning")]
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

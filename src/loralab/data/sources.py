@@ -16,6 +16,7 @@ from loralab.config.paths import local_path
 from loralab.data.clean import replace_surrogates
 from loralab.data.columns import Columns, LabelNeed, find_columns, resolve_names
 from loralab.data.folders import AG_NEWS_CLASSES, Part, find_parts
+from loralab.data.label_findings import several_in_one
 from loralab.data.labels import (
     UNLABELLED,
     ClassTable,
@@ -26,9 +27,11 @@ from loralab.data.labels import (
     find_classes,
     hide_unlabelled,
     label_texts,
+    missing_text_words,
     missing_words,
     name_classes,
     other_spellings,
+    row_classes,
 )
 from loralab.data.readers import PUBLISHED, class_file, open_table
 from loralab.data.types import ColumnChunk, Examples, Notice, count_of, list_rows
@@ -83,7 +86,8 @@ def load_source(data: DataConfig) -> Source:
         raise LoralabError(f"{data.source} has only one class ({only}): a classifier needs at least two")
     train, left_out = keep_labelled(raw, labels, table, data.strict)
     run = contract(raw, table, train)
-    collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out)}
+    likely_mistakes = (*missing_text_words(raw.texts), *several_in_one(row_classes(labels, table)))
+    collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out, *likely_mistakes)}
     given: dict[str, Examples | None] = {}
     known: dict[str, str] = {}
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
@@ -129,7 +133,8 @@ def _read_part(
         return None, (Notice(f"{path}: {reason}: {held_out}", severity="warning"),), {}
     check_known(labels, table, raw.where)
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
-    return examples, (*raw.notices, *number_notices(numbers), *other_spellings(labels, table), *left_out), numbers
+    notices = (*number_notices(numbers), *other_spellings(labels, table), *left_out, *missing_text_words(raw.texts))
+    return examples, (*raw.notices, *notices), numbers
 
 
 def read_examples(path: Path, data: DataConfig, table: ClassTable, run: DataContract | None = None) -> tuple[Examples, RawExamples]:
