@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from loralab.config.paths import local_path
 from loralab.data.clean import replace_surrogates
 from loralab.data.columns import Columns, LabelNeed, find_columns, resolve_names
 from loralab.data.folders import AG_NEWS_CLASSES, Part, Parts, find_parts
+from loralab.data.label_findings import several_in_one
 from loralab.data.labels import (
     UNLABELLED,
     ClassTable,
@@ -25,9 +26,11 @@ from loralab.data.labels import (
     find_classes,
     hide_unlabelled,
     label_texts,
+    missing_text_words,
     missing_words,
     name_classes,
     other_spellings,
+    row_classes,
 )
 from loralab.data.readers import ARROW_FORMATS, PUBLISHED, class_file, open_table
 from loralab.data.row_weights import parse_weights, weight_notice
@@ -87,7 +90,8 @@ def load_source(data: DataConfig, rows: Parts | None = None) -> Source:
         raise LoralabError(f"{raw.path} has only one class ({only}): a classifier needs at least two")
     train, left_out = keep_labelled(raw, labels, table, data.strict)
     run = contract(raw, table, train)
-    collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out)}
+    likely_mistakes = (*missing_text_words(raw.texts), *several_in_one(row_classes(labels, table)))
+    collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out, *likely_mistakes)}
     given: dict[str, Examples | None] = {}
     known: dict[str, str] = {}
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
@@ -133,7 +137,8 @@ def _read_part(
         return None, (Notice(f"{path}: {reason}: {held_out}", severity="warning"),), {}
     check_known(labels, table, raw.where)
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
-    return examples, (*raw.notices, *number_notices(numbers), *other_spellings(labels, table), *left_out), numbers
+    notices = (*number_notices(numbers), *other_spellings(labels, table), *left_out, *missing_text_words(raw.texts))
+    return examples, (*raw.notices, *notices), numbers
 
 
 def read_examples(
@@ -233,9 +238,9 @@ def keep_labelled(
 
 def unlabelled_notices(labels: Sequence[str | None]) -> tuple[Notice, ...]:
     """Return a notice on rows without a label, if there are some."""
-    missing = tuple(row for row, label in enumerate(labels) if label is None)
-    if not missing:
+    if None not in labels:
         return ()
+    missing = tuple(row for row, label in enumerate(labels) if label is None)
     message = f"{len(missing):,} of {count_of(len(labels), 'row')} {'has' if len(missing) == 1 else 'have'} no label and "
     message += f"{'is' if len(missing) == 1 else 'are'} left out"
     return (Notice(message, missing, "data.strict=true refuses them", "warning"),)
@@ -272,7 +277,7 @@ def read_raw(files: TablePlace | Part, data: DataConfig, run: DataContract | Non
             columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), labels=need)
             extra, lacking = _split_columns([*chunk.columns], path, data, optional=run is not None)
             notices += lacking
-        rows = len(next(iter(chunk.columns.values())))
+        rows = chunk.rows
         texts += chunk_texts(chunk, columns, path)
         if columns.label is not None:
             labels += chunk.columns.get(columns.label, [None] * rows)
@@ -332,9 +337,8 @@ def missing_texts(examples: Examples) -> list[int]:
 def chunk_texts(chunk: ColumnChunk, columns: Columns, path: TablePlace) -> list[str]:
     """Return the texts of a chunk: a text column, or several joined by spaces. Raises LoralabError for other values than texts."""
     parts = []
-    rows = len(next(iter(chunk.columns.values())))
     for name in columns.text:
-        values = chunk.columns.get(name) or [None] * rows
+        values = chunk.columns.get(name, [None] * chunk.rows)
         if (texts := _as_texts(values)) is not None:
             parts.append(texts)
             continue
@@ -346,9 +350,9 @@ def chunk_texts(chunk: ColumnChunk, columns: Columns, path: TablePlace) -> list[
 
 def _as_texts(values: Sequence[object]) -> list[str] | None:
     """Return the values if all are valid Unicode texts, which reading one by one would not change."""
-    texts = [value for value in values if type(value) is str]
-    if len(texts) < len(values):
+    if not {*map(type, values)} <= {str}:
         return None
+    texts = cast("list[str]", values)
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -71,6 +71,25 @@ TablePlace = Path | MemoryTable
 """Where rows are: in a file, or in memory."""
 
 
+class ArrowColumns(Mapping[str, list[object]]):
+    """Columns of an Arrow table. A column becomes Python objects when it is used, which takes as long as reading it."""
+
+    def __init__(self, table: pyarrow.Table) -> None:
+        self.table = table
+        self._lists: dict[str, list[object]] = {}
+
+    def __getitem__(self, name: str) -> list[object]:
+        if name not in self._lists:
+            self._lists[name] = self.table.column(name).to_pylist()
+        return self._lists[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table.column_names)
+
+    def __len__(self) -> int:
+        return len(self.table.column_names)
+
+
 @dataclass(frozen=True)
 class ColumnChunk:
     """Columns of equal length, read from a file.
@@ -79,8 +98,24 @@ class ColumnChunk:
     a categorical pandas column are the names themselves.
     """
 
-    columns: dict[str, list[object]]
+    columns: Mapping[str, list[object]]
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        columns = self.columns
+        return columns.table.num_rows if isinstance(columns, ArrowColumns) else len(next(iter(columns.values()), ()))
+
+    def rows_equal(self, values: Sequence[object]) -> list[int]:
+        """Return the rows that hold exactly these values, one per column."""
+        columns = self.columns
+        if isinstance(columns, ArrowColumns):
+            from pyarrow import compute
+
+            if compute.index(columns.table.column(0), values[0]).as_py() < 0:
+                return []
+        return [row for row, own in enumerate(zip(*columns.values(), strict=True)) if [*own] == [*values]]
 
 
 @dataclass(frozen=True)
