@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -221,7 +221,21 @@ def run(only: list[str], workers: int) -> None:
 
     config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
     mutmut.get_mutant_runner = make_runner
+    mutmut.print_stats = now_and_then(mutmut.print_stats)
     mutmut._run((), workers)
+
+
+def now_and_then(print_stats: Callable[..., None]) -> Callable[..., None]:
+    """Print the numbers of outcomes every ten seconds: mutmut counts all of them again for each mutant."""
+    due = 0.0
+
+    def print_if_due(files: object, force_output: bool = False) -> None:
+        nonlocal due
+        if force_output or time.monotonic() > due:
+            due = time.monotonic() + 10
+            print_stats(files, force_output=True)
+
+    return print_if_due
 
 
 def run_controls(workers: int, source: random.Random) -> int:

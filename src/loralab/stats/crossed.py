@@ -172,9 +172,9 @@ def moderate(differences: Sequence[Difference]) -> list[Difference]:
     from scipy.stats import f as f_distribution
 
     errors = [test.error for test in differences]
-    df = errors[0].df if errors else 0.0
-    if len(errors) < 2 or any(error.of_seeds == 0 or error.df != df for error in errors):
+    if len(errors) < 2 or any(error.of_seeds == 0 or error.df != errors[0].df for error in errors):
         return [*differences]
+    df = errors[0].df
     variances = np.array([error.of_seeds for error in errors])
     logs = np.log(variances) - digamma(df / 2) + math.log(df / 2)
     prior_df = min(_prior_df(float(logs.var(ddof=1)), df), df * len(errors))
