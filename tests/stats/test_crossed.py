@@ -236,6 +236,15 @@ def test_variances_are_shrunk_as_smyth_says(of_seeds: list[float], df: float) ->
             assert (after.of_seeds, after.df) == pytest.approx((expected, prior_df + df), rel=1e-6)
 
 
+def test_the_prior_of_variances_has_bounds() -> None:
+    """Its degrees of freedom explain the spread of the logarithms that their own degrees of freedom do not."""
+    own = polygamma(1, 1.5)
+    for prior_df in (0.011, 0.5, 1.01, 30.0, 9.0e5):
+        assert _prior_df(own + polygamma(1, prior_df / 2), 3.0) == pytest.approx(prior_df, rel=1e-4)
+    assert [_prior_df(spread, 3.0) for spread in (0.0, own, own + 1e-6)] == [1e6] * 3
+    assert _prior_df(1e9, 3.0) == 0.01
+
+
 def test_unlike_or_few_variances_stay() -> None:
     for of_seeds in ([1e-4], [1e-4, 0.0]):
         tests = _with_variances(of_seeds)
