@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         reset_survivors()
     else:
         shutil.rmtree(WORK, ignore_errors=True)
-        generate(options.workers)
+        generate(options.only, options.workers)
         leave_out(options.only, options.sample, random.Random(options.seed))
     start = time.monotonic()
     run(options.only, options.workers)
@@ -174,10 +174,11 @@ def main(argv: list[str] | None = None) -> None:
         PAGE.write_text(text, encoding="utf-8")
 
 
-def generate(workers: int) -> None:
-    """Write the mutated sources to mutants/, without mutants of texts for people."""
+def generate(only: list[str], workers: int) -> None:
+    """Write the mutated sources of some packages to mutants/, without mutants of texts for people."""
     import libcst
     from mutmut.__main__ import CatchOutput, create_mutants
+    from mutmut.configuration import config
     from mutmut.mutation.mutators import mutation_operators, operator_string
     from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir
 
@@ -187,6 +188,8 @@ def generate(workers: int) -> None:
 
     place = mutation_operators.index((libcst.BaseString, operator_string))
     mutation_operators[place] = (libcst.BaseString, change_string)
+    config().only_mutate = [pattern for package in only for pattern in (f"src/loralab/{package}.py", f"src/loralab/{package}/*")]
+    config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
     WORK.mkdir()
     with CatchOutput():
         copy_src_dir()

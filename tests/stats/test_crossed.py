@@ -118,6 +118,13 @@ def test_two_models_have_the_interval_of_bonett_and_price() -> None:
     assert (low, high) == pytest.approx((p12 - p21 - 1.96 * error, p12 - p21 + 1.96 * error), abs=0.0005)
 
 
+def test_two_models_that_agree_on_all_rows_have_an_interval() -> None:
+    """The two added rows are the only ones that differ: p12 = p21 = 1 / (n + 2)."""
+    low, value, high = difference(np.arange(98) < 70, np.arange(98) < 70, paired=False).interval()
+    assert value == 0
+    assert (low, high) == pytest.approx((-1.96 * math.sqrt(2 / 99) / 10, 1.96 * math.sqrt(2 / 99) / 10), rel=1e-4)
+
+
 def test_one_model_has_wilsons_interval() -> None:
     for correct in (0, 3, 36, 40):
         assert mean_interval(np.arange(40) < correct) == pytest.approx(wilson(correct, 40), abs=1e-9)
@@ -291,7 +298,7 @@ def test_resampled_means_deviate_by_students_t_of_the_seeds() -> None:
 
 
 def test_invalid_tables_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be compared"):
+    with pytest.raises(ValueError, match=r"shapes \(2, 5\) and \(2, 6\) cannot be compared$"):
         difference(np.ones((2, 5)), np.ones((2, 6)), paired=False)
     with pytest.raises(ValueError, match="in pairs"):
         difference(np.ones((2, 5)), np.ones((3, 5)), paired=True)
