@@ -248,7 +248,7 @@ def test_the_cards_peft_example_reproduces_the_runs_predictions(tmp_path: Path, 
     lines = done.stdout.splitlines()
     logits = np.array(json.loads(lines[-1]))
     found = Classifier.load(folder, precision="fp32").predict(texts)
-    assert f"Probabilities use temperature {temperature:.3f}, fitted on validation; predictions are unchanged." in card
+    assert f"Temperature {temperature:.3f}, fitted on the validation rows, calibrates the probabilities" in card
     np.testing.assert_allclose(softmax(logits / temperature), found.probabilities, atol=2e-5)
     shown = np.array(re.findall(r"\d\.\d+(?:e-\d+)?", "".join(lines[:-1])), dtype=float).reshape(2, -1)
     np.testing.assert_allclose(shown, found.probabilities, atol=2e-4)

@@ -23,7 +23,7 @@ _PATH_SETTINGS = ("data.source", "data.test", "data.validation", "data.train_ind
 def model_card(run: RunData, files: frozenset[str]) -> str:
     """Return the card, without local paths. `files`: names in the model folder. Raises ValueError for metadata the hub refuses."""
     settings = {
-        row.name: data_name(str(row.value)) if row.name in _PATH_SETTINGS else format_value(row.value)
+        row.name: data_name(format_value(row.value)) if row.name in _PATH_SETTINGS else format_value(row.value)
         for row in run.settings()
         if row.changed and row.name not in ("model.base", "name")
     }
