@@ -173,6 +173,6 @@ def test_the_terminal_shows_configurations_and_findings(tmp_path: Path, capsys: 
     view = ExperimentView(made, "here")
     view.summarise(ExperimentSummary(made, ()), summary_table(analysis.data, analysis.score), findings(analysis), [], None)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "lora.rank data.source seeds accuracy test accuracy 95 % CI" in lines
+    assert "rank source seeds validation accuracy test accuracy 95 % CI" in lines
     assert "4 [bold]a 2 0.6000 0.5500 0.5035 to 0.5956" in lines
     assert any(line.startswith("Some configurations have fewer than 3 seeds") for line in lines)

@@ -23,6 +23,7 @@ class Manifest:
     """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base.
 
     by_peft: peft saved the adapter, and only peft can read it.
+    base_license: what the base's own card names, if it has one.
     precision: `train.precision` of the run. `Classifier.load` computes in it, so that the model keeps its test scores.
     """
 
@@ -41,6 +42,7 @@ class Manifest:
     data: DataContract | None = None
     by_peft: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    base_license: str | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @property

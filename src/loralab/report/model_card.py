@@ -60,8 +60,8 @@ def _metadata(run: RunData) -> ModelCardData:
         values = [(kind, label, round(run.result.scores[score], 4)) for kind, label, score in metrics]
         results = [EvalResult(**task, metric_type=kind, metric_name=label, metric_value=value) for kind, label, value in values]
     return ModelCardData(
-        license="unknown",  # the author's decision; the hub knows this word
-        language="en" if source in _ENGLISH else "und",  # ISO 639: undetermined
+        license=run.model.get("base_license"),  # the base's own; without one the author decides
+        language="en" if source in _ENGLISH else None,
         library_name="loralab",
         pipeline_tag="text-classification",
         base_model=hub_id(run.config.model.base),

@@ -125,7 +125,8 @@ def format_range(interval: Interval) -> str:
 
 def _difference_text(interval: Interval, comparison: PointComparison) -> str:
     several = f", adjusted for {comparison.family} comparisons" if comparison.family > 1 else ""
-    return f"95 % CI {signed_points(interval.low)} to {signed_points(interval.high)}; {p_text(comparison.p)}{several}."
+    verdict = "" if comparison.significant else " Not significant."
+    return f"95 % CI {signed_points(interval.low)} to {signed_points(interval.high)}; {p_text(comparison.p)}{several}.{verdict}"
 
 
 def _accuracy_text(point: Point, whose: str) -> str:
@@ -280,7 +281,8 @@ def _recommendation(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
             low, value, high = chosen.interval
             yield (
                 f"{capitalize(format_point(chosen.point.factors))} is the cheapest choice that surely loses less than "
-                f"{_MARGIN_TEXT} against {name}: {signed_points(value)} points (95 % CI {signed_points(low)} to {signed_points(high)}), "
+                f"{_MARGIN_TEXT} against {name}: {signed_points(value)} points (95 % CI {signed_points(low)} to "
+                f"{signed_points(high)}), "
                 f"{_price(analysis, chosen.point):,.0f} vs. {_price(analysis, baseline):,.0f} {cost}."
             )
         elif cheaper:
