@@ -82,6 +82,7 @@ def experiment(
     from loralab.cli.display import show_remark
     from loralab.report.experiments.findings import findings
     from loralab.report.experiments.profiles import analyze_experiment
+    from loralab.report.experiments.reading_notes import reading_notes
     from loralab.report.experiments.result_tables import summary_table, trial_table
     from loralab.report.write import figure_remark, write_experiment_report
 
@@ -94,7 +95,7 @@ def experiment(
         rows = {name: [dict(zip(table.columns, row, strict=True)) for row in table.rows] for name, table in tables.items()}
         print_json({"folder": summary.folder, **rows, "findings": sentences, "report": page})
     else:
-        view.summarise(summary, configurations, sentences, page)
+        view.summarise(summary, configurations, sentences, reading_notes(analysis), page)
     if summary.failures:
         reasons = "".join(f"\n  {trial}: {reason}" for trial, reason in summary.failures.items())
         raise RunFailed(f"trials failed: {len(summary.failures)}; the same command runs them again{reasons}")

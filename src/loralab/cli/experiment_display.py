@@ -93,12 +93,19 @@ class ExperimentView(_TrialsView):
             self.note(f"restarted: {outcome.restarted}")
         self.progress.advance(self.task)
 
-    def summarise(self, summary: ExperimentSummary, points: ReportTable, findings: Sequence[str], page: Path | None) -> None:
-        """Print the configurations, the findings and the paths."""
+    def summarise(
+        self, summary: ExperimentSummary, points: ReportTable, findings: Sequence[str], notes: Sequence[str], page: Path | None
+    ) -> None:
+        """Print the configurations, the findings, notes on how to read them, and the paths."""
+        from loralab.report.experiments.result_tables import short_name
+
         console.print(f"{len(summary.outcomes) - len(summary.failures)} of {len(summary.outcomes)} trials have a result\n")
-        show_rows(points.columns, points.rows)
+        names = [short_name(name) for name in points.columns]
+        show_rows(names if len({*names}) == len(names) else points.columns, points.rows)
         for sentence in findings:
             console.print(Padding(Text(sentence), (1, 0, 0, 2), expand=False))
+        if notes:
+            console.print(Padding(Text(" ".join(notes), style="dim"), (1, 0, 0, 2), expand=False))
         console.print(f"\nexperiment  {escape(str(summary.folder))}", soft_wrap=True)
         if page:
             console.print(f"report      {escape(str(page))}", soft_wrap=True)
