@@ -161,7 +161,7 @@ def test_an_experiment_with_different_test_rows_is_in_no_figure_of_the_dashboard
     (table,) = dashboard_tables(rows)
     assert {row[0]: row[table.columns.index("test rows")] for row in table.rows} == {
         "same": "A 400",
-        "different": "differ between trials",
+        "different": "differ",
     }
 
 

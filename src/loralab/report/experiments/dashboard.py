@@ -99,7 +99,7 @@ def draw_dashboard(rows: Sequence[DashboardRow]) -> list[ReportFigure]:
 def _test_set(row: DashboardRow, sets: Mapping[str, str]) -> str:
     """Return the letter of a row's test rows and their number; the same letter means the same rows."""
     if not row.test_rows:
-        return "differ between trials" if row.values else ""
+        return "differ" if row.values else ""
     return f"{sets.get(row.test_set, '')} {row.test_rows:,}".strip()
 
 
