@@ -43,7 +43,7 @@ def check_convertible(model: EncoderClassifier) -> None:
 
 
 def merged_obstacle(model: Any) -> str:
-    """Return why no class of Transformers computes the model's logits, so that there is no merged export; empty if one does."""
+    """Return why no class of Transformers computes the logits, which a merged export needs; empty if one does."""
     try:
         if isinstance(model, EncoderClassifier):
             check_convertible(model)
