@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from command_line import done, invoke
+
 from loralab.cli import display
 from loralab.inference.prediction_files import Predictions
 
