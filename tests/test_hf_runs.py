@@ -186,6 +186,13 @@ def test_deberta_of_version_1_trains_in_bf16(tmp_path: Path, topics_csv: Path) -
         run(load_config("quickstart", [*SETTINGS, *shared, "tuning=full", "train.learning_rate=1e-4"]), tmp_path, "full")
 
 
+def test_a_decoder_is_refused_as_one(tmp_path: Path, topics_csv: Path) -> None:
+    base = make_checkpoint(tmp_path / "base", "bert")
+    (base / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2}))
+    with pytest.raises(LoralabError, match=r"'gpt2' is a decoder, .* loralab trains encoders: use model.base=minilm"):
+        run_training(load_config("quickstart", [f"model.base={base}", f"data.source={topics_csv}"]), folder=tmp_path / "runs")
+
+
 @pytest.mark.parametrize("kind", ["t5", "bart"])
 def test_encoder_decoders_are_refused_before_training(tmp_path: Path, topics_csv: Path, kind: str) -> None:
     base = make_checkpoint(tmp_path / "base", "bert")

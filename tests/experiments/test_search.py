@@ -243,9 +243,9 @@ def test_a_space_from_a_file_or_a_recipe(tmp_path: Path) -> None:
 
 def test_another_search_or_an_unrelated_folder_is_refused(make: Make, tmp_path: Path) -> None:
     run_search(make(trials=1), tmp_path / "s")
-    with pytest.raises(LoralabError, match="holds another search"):
+    with pytest.raises(LoralabError, match=r"holds another search, with --over .*\n"):
         run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s")
-    with pytest.raises(LoralabError, match="holds another experiment, with fixed settings"):
+    with pytest.raises(LoralabError, match=r"another experiment, with fixed settings none, not train.weight_decay=0\.1\n"):
         run_search(make("train.weight_decay=0.1", trials=1), tmp_path / "s")
     assert len(table(tmp_path / "s")) == 1
     summary = run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s", overwrite=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loralab.cli.options import AsJson, Runs, Source, print_json, setting_argument, source_argument
+from loralab.cli.options import AsJson, Runs, Source, check_name, print_json, setting_argument, source_argument
 from loralab.errors import LoralabError, RunFailed
 
 
@@ -67,7 +67,7 @@ def experiment(
     from loralab.cli.experiment_display import ExperimentView
     from loralab.experiments.execute import choose_execution
 
-    folder = runs / (name or default_name(kind, sources))
+    folder = runs / check_name(name or default_name(kind, sources))
     execution = choose_execution(where, jobs, ray_address)
     with ExperimentView(folder, execution.where) as view:
         summary = run_experiment(
@@ -143,7 +143,7 @@ def search(
     plan = plan_search(recipe, settings or [], ranges=space or over or (), trials=trials, **options)
     from loralab.cli.experiment_display import SearchView
 
-    folder = runs / (name or f"search-{Path(recipe).stem}")
+    folder = runs / check_name(name or f"search-{Path(recipe).stem}")
     with SearchView(folder, jobs) as view:
         summary = run_search(
             plan,

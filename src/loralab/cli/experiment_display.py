@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from loralab.cli.display import ProgressView, console, list_names, make_table, show_facts, show_remark, show_rows, shown_path
+from loralab.cli.display import (
+    ProgressView,
+    console,
+    escape,
+    list_names,
+    make_table,
+    show_facts,
+    show_remark,
+    show_rows,
+    shown_path,
+)
 from loralab.metrics import NO_TEST_ROWS
 
 if TYPE_CHECKING:

@@ -167,8 +167,7 @@ def open_study(plan: SearchPlan, folder: Path, storage: str | None) -> Study:
     # differ among machines
     paths: Any = {"data": {"source", "test", "validation", "train_indices"}, "model": {"base"}, "name": True}
     settings = plan.base.model_dump(mode="json", exclude=paths)
-    identity = " ".join(f"{name}={value}" for name, value in settings.items())
-    return Study(plan.settings, folder, folder.name if storage else "search", storage, identity)
+    return Study(plan.settings, folder, folder.name if storage else "search", storage, settings)
 
 
 def run_claimed_trials(study: Study, plan: SearchPlan, folder: Path, on_change: Callable[[], None] = lambda: None) -> None:
