@@ -225,7 +225,11 @@ def run(only: list[str], workers: int) -> None:
     config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
     mutmut.get_mutant_runner = make_runner
     mutmut.print_stats = now_and_then(mutmut.print_stats)
-    mutmut._run((), workers)
+    try:
+        mutmut._run((), workers)
+    except SystemExit as ended:  # mutmut does not show which test
+        tests = " ".join(TESTS[package] for package in only)
+        raise SystemExit(f"a test fails without mutants: (cd {WORK} && PYTHONPATH=src pytest -x {tests})") from ended
 
 
 def now_and_then(print_stats: Callable[..., None]) -> Callable[..., None]:
