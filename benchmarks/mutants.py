@@ -8,13 +8,16 @@ sample, checks that tests pass where nothing was changed, and writes the page.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
+import importlib
 import math
 import os
 import platform
 import random
 import re
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +32,8 @@ PAGE = ROOT / "docs" / "reference" / "mutation.md"
 TESTS = {"metrics": "tests/test_metrics.py", "stats": "tests/stats", "config": "tests/config", "data": "tests/data"}
 PACKAGES = tuple(TESTS)
 CONTROLS = 40
+MODULES = (ROOT / WORK / "modules.txt").absolute()
+OURS = {"__main__", "__mp_main__", "loralab", "benchmarks", "tests"}
 
 # Two words in a row: a text for people. Names of columns, formats and settings have no space between words.
 PROSE = re.compile(r"[^\W\d_]{2,}\S* \S*[^\W\d_]{2,}")
@@ -276,12 +281,24 @@ def make_runner(workers: int) -> Any:
         def submit(self, mutant_name: str, tests: list[str], cpu_time_limit: int, estimated_time: float) -> None:
             super().submit(mutant_name, sorted(tests, key=state().duration_by_test.__getitem__), cpu_time_limit, estimated_time)
 
-    class Frozen(PytestRunner):
+    class Warm(PytestRunner):
+        def run_stats(self, *, tests: Iterable[str]) -> int:
+            code = super().run_stats(tests=tests)
+            MODULES.write_text("\n".join(name for name in sys.modules if name.partition(".")[0] not in OURS), encoding="utf-8")
+            return code
+
         def warm_up(self) -> None:
             super().warm_up()
+            for name in MODULES.read_text(encoding="utf-8").split():  # imported late, and else by each fork: Transformers takes 5 s
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+            for module in [module for name, module in sys.modules.items() if name.startswith("loralab")]:
+                for value in vars(module).values():
+                    if hasattr(value, "cache_clear"):  # filled while tests were collected, by code that is not mutated yet
+                        value.cache_clear()
             gc.freeze()  # pytest collects garbage at its end: half a second where torch is loaded, and more than most tests take
 
-    return FastestFirst(workers, Frozen, {})
+    return FastestFirst(workers, Warm, {})
 
 
 def read_scores(only: list[str]) -> list[Score]:
