@@ -155,11 +155,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args(argv)
     os.chdir(ROOT)
+    leave_texts_out()
+    select(options.only)
     if options.again:
         reset_survivors()
     else:
         shutil.rmtree(WORK, ignore_errors=True)
-        generate(options.only, options.workers)
+        generate(options.workers)
         leave_out(options.only, options.sample, random.Random(options.seed))
     start = time.monotonic()
     run(options.only, options.workers)
@@ -179,13 +181,10 @@ def main(argv: list[str] | None = None) -> None:
         PAGE.write_text(text, encoding="utf-8")
 
 
-def generate(only: list[str], workers: int) -> None:
-    """Write the mutated sources of some packages to mutants/, without mutants of texts for people."""
+def leave_texts_out() -> None:
+    """Make mutmut change no texts for people."""
     import libcst
-    from mutmut.__main__ import CatchOutput, create_mutants
-    from mutmut.configuration import config
     from mutmut.mutation.mutators import mutation_operators, operator_string
-    from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir
 
     def change_string(node: libcst.BaseString) -> Iterator[libcst.BaseString]:
         if not (isinstance(node, libcst.SimpleString) and is_prose(node.evaluated_value)):
@@ -193,13 +192,26 @@ def generate(only: list[str], workers: int) -> None:
 
     place = mutation_operators.index((libcst.BaseString, operator_string))
     mutation_operators[place] = (libcst.BaseString, change_string)
-    config().only_mutate = [pattern for package in only for pattern in (f"src/loralab/{package}.py", f"src/loralab/{package}/*")]
-    config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
+
+
+def generate(workers: int) -> None:
+    """Write the mutated sources to mutants/."""
+    from mutmut.__main__ import CatchOutput, create_mutants
+    from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir
+
     WORK.mkdir()
     with CatchOutput():
         copy_src_dir()
         copy_also_copy_files()
         create_mutants(workers)
+
+
+def select(only: list[str]) -> None:
+    """Make mutmut mutate these packages and run their tests."""
+    from mutmut.configuration import config
+
+    config().only_mutate = [pattern for package in only for pattern in (f"src/loralab/{package}.py", f"src/loralab/{package}/*")]
+    config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
 
 
 def leave_out(only: list[str], sample: int, source: random.Random) -> None:
@@ -225,9 +237,7 @@ def reset_survivors() -> None:
 def run(only: list[str], workers: int) -> None:
     """Try the mutants that have no outcome yet."""
     from mutmut import __main__ as mutmut
-    from mutmut.configuration import config
 
-    config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
     mutmut.get_mutant_runner = make_runner
     mutmut.print_stats = now_and_then(mutmut.print_stats)
     try:
