@@ -95,8 +95,7 @@ def _metadata(run: RunData, publication: Publication | None) -> ModelCardData:
     adapted = run.config.tuning == "lora" and form != "merged"
     relation: dict[str, Any] = {"base_model_relation": "adapter" if adapted else "finetune"}
     return ModelCardData(
-        license=(publication and publication.license)
-        or run.model.get("base_license"),  # without one the author decides
+        license=(publication and publication.license) or run.model.get("base_license"),  # without one the author decides
         language=(publication and publication.language) or ("en" if source in _ENGLISH else None),
         library_name=_LIBRARIES[form],
         pipeline_tag="text-classification",
