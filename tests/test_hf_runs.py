@@ -12,9 +12,10 @@ import pytest
 import torch
 from tiny import FOREIGN_TYPES, make_checkpoint
 
-from loralab import Classifier, LoralabError, RunSummary, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.info import budget_options, describe
 from loralab.model.hf.model import HFClassifier
+from loralab.pipeline import RunSummary, run_training
 from loralab.training.callbacks import Event, StepEnd
 
 SETTINGS = [

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 import pytest
 from typer.testing import CliRunner
 
-from loralab import LoralabError, load_config, run_training
+from loralab import LoralabError, load_config
 from loralab.cli.main import app
 from loralab.config import Config
 from loralab.integrations import trackers as module
 from loralab.integrations.trackers import KINDS, Tracker, Trackers
-from loralab.pipeline import RunSummary
+from loralab.pipeline import RunSummary, run_training
 from loralab.storage import run_folder
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 

@@ -16,9 +16,10 @@ from fake_run import CLASSES, HOSTILE, edit, make_run, softmax
 from huggingface_hub import ModelCard
 from tiny import make_checkpoint, topics, write_csv
 
-from loralab import Classifier, load_config, run_training
+from loralab import Classifier, load_config
 from loralab.config.paths import hub_id
 from loralab.errors import LoralabError
+from loralab.pipeline import run_training
 from loralab.report.figures.run_figures import draw_run_figures
 from loralab.report.html import render_run
 from loralab.report.model_card import model_card
