@@ -157,10 +157,10 @@ def test_labels_that_are_no_class_are_named() -> None:
             ],
         ),
         (
-            ["one|two", "two|three", "three|one"] * 10,
+            ["one|three", "three|two", "two|one"] * 10,
             [
                 Notice(
-                    "labels that look like several in one: one|two, two|three, three|one",
+                    "labels that look like several in one: one|three, three|two, two|one",
                     tuple(range(30)),
                     "keep one label per text, or train on one column per label: loralab learns one label per text",
                     "warning",
