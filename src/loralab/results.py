@@ -185,11 +185,12 @@ class Run:
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """The figures of its report, by name, as matplotlib Figures."""
+        """The figures of its report, by name, as matplotlib Figures with their titles. A notebook shows them."""
         from loralab.report.figures.run_figures import draw_run_figures
+        from loralab.report.figures.style import titled_figure
         from loralab.report.run_data import read_run
 
-        return {drawing.name: drawing.figure for drawing in draw_run_figures(read_run(self.folder))}
+        return {drawing.name: titled_figure(drawing) for drawing in draw_run_figures(read_run(self.folder))}
 
     def classifier(self, **options: Any) -> Classifier:
         """Return the trained model. options: as in `Classifier.load`."""
@@ -262,10 +263,11 @@ class Experiment:
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """The figures of its report, by name, as matplotlib Figures."""
+        """The figures of its report, by name, as matplotlib Figures with their titles. A notebook shows them."""
         from loralab.report.experiments.profiles import draw_experiment_figures
+        from loralab.report.figures.style import titled_figure
 
-        return {drawing.name: drawing.figure for drawing in draw_experiment_figures(self._analysis)}
+        return {drawing.name: titled_figure(drawing) for drawing in draw_experiment_figures(self._analysis)}
 
     def to_frame(self) -> pandas.DataFrame:
         """Return one row per trial: what varies, its scores, costs and state."""
