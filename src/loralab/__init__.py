@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from loralab.estimator import LoraTextClassifier
     from loralab.inference.classifier import Classifier
     from loralab.inference.prediction_files import Predictions
-    from loralab.integrations.hub import push_to_hub
     from loralab.results import Experiment, Run, Scores
     from loralab.training.callbacks import Callback
 
@@ -37,7 +36,6 @@ _HOMES = {
     "loralab.estimator": ("LoraTextClassifier",),
     "loralab.inference.classifier": ("Classifier",),
     "loralab.inference.prediction_files": ("Predictions",),
-    "loralab.integrations.hub": ("push_to_hub",),
     "loralab.results": ("Experiment", "Run", "Scores"),
     "loralab.training.callbacks": ("Callback",),
 }
@@ -63,7 +61,6 @@ __all__ = [
     "load",
     "load_config",
     "model_soup",
-    "push_to_hub",
     "search",
     "train",
 ]

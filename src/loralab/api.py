@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from loralab.data.data_report import DataReport
     from loralab.diagnostics.diagnose import Diagnosis
     from loralab.experiments.run import ExperimentPlan
-    from loralab.inference.classifier import Classifier
+    from loralab.inference.classifier import Backend, Classifier
     from loralab.inference.export import Export
     from loralab.inference.model_soup import Soup
     from loralab.training.callbacks import Callback
@@ -142,19 +142,67 @@ def train(  # noqa: PLR0913 - one parameter per option of the command
 
 
 @_in_python
-def load(path: str | Path, **options: Any) -> Classifier:
-    """Load the model of a run, a bundle, an export, or a folder saved by peft. options: as in `Classifier.load`."""
+def load(
+    path: str | Path,
+    *,
+    revision: str | None = None,
+    base: str | None = None,
+    precision: str | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    backend: Backend = "auto",
+) -> Classifier:
+    """Load a trained model, which classifies texts.
+
+    Parameters
+    ----------
+    path : path
+        A run, a bundle, an export, a folder saved by peft, or a model on the hub, "user/name".
+    revision : str, optional
+        Branch, tag or commit of a model on the hub; default: main.
+    base : path, optional
+        The base encoder's folder, if it has moved.
+    precision : {"auto", "fp32", "bf16", "fp16"}, optional
+        Default: the run's, or auto where the device is slow in it.
+    device : {"auto", "cpu", "cuda", "mps"}, default "auto"
+        Where to compute.
+    threads : int, optional
+        CPU threads of predictions; default: torch's own number.
+    backend : {"auto", "native", "onnx", "onnx-int8"}, default "auto"
+        auto: an export as it is, a run natively.
+
+    Raises
+    ------
+    LoralabError
+        For a missing or damaged folder, and for another base than the run was trained on.
+    """
     from loralab.inference.classifier import Classifier
 
-    return Classifier.load(path, **options)
+    options: Any = {"revision": revision, "base": base, "precision": precision}
+    return Classifier.load(path, device=device, threads=threads, backend=backend, **options)
 
 
 @_in_python
 def evaluate(model: Run | Classifier | str | Path, data: object, settings: Settings = ()) -> Scores:
-    """Return the scores of a model on labelled rows.
+    """Score a model on labelled rows.
 
-    model: a run, its folder, or a loaded classifier. data: a file, or rows in memory as in `train`. settings: of `data`, how to
-    read the rows; default: as the run's training rows were read. Raises LoralabError for a label that is no class of the run.
+    Parameters
+    ----------
+    model : Run, Classifier or path
+        A run, its folder, a loaded model, or a model on the hub.
+    data : path or data in memory
+        The rows, as in `train`. Columns and label values are those of the run's training rows.
+    settings : mapping or sequence of str
+        Settings of `data` that say otherwise how to read the rows, such as {"data.text": "title"}.
+
+    Returns
+    -------
+    Scores
+
+    Raises
+    ------
+    LoralabError
+        For a label that is no class of the run.
     """
     classifier = _classifier(model)
     result = classifier.evaluate_file(_place(data), _data_settings(settings))
@@ -165,10 +213,25 @@ def evaluate(model: Run | Classifier | str | Path, data: object, settings: Setti
 def diagnose(
     run: Run | str | Path, data: object = None, settings: Settings = (), *, texts: Sequence[str] = (), rows: int = 2000
 ) -> Diagnosis:
-    """Analyse a run's errors: calibration, label errors, duplicates, drift, robustness, attributions. The report shows them.
+    """Analyse a run's errors: calibration, label errors, duplicates, drift, robustness, attributions. Its report shows them.
 
-    data: rows to analyse instead of the run's test rows, labelled or not. texts: further texts to explain. rows: at most so many
-    are perturbed. Raises LoralabError for a run that is not complete, and for rows that changed since training.
+    Parameters
+    ----------
+    run : Run or path
+        A complete run.
+    data : path or data in memory, optional
+        Rows to analyse, labelled or not; default: the run's test rows.
+    settings : mapping or sequence of str
+        Settings of `data` that say how to read the rows.
+    texts : sequence of str
+        Further texts whose words are explained.
+    rows : int, default 2000
+        Perturb at most so many rows in the robustness check.
+
+    Raises
+    ------
+    LoralabError
+        For a run that is not complete, and for training rows that changed since.
     """
     from loralab.diagnostics.diagnose import diagnose as diagnose_run
     from loralab.report.write import write_run_report
@@ -184,10 +247,27 @@ def diagnose(
 def export(
     run: Run | str | Path, to: str, out: str | Path | None = None, *, overwrite: bool = False, accept: bool = False
 ) -> Export:
-    """Export a run to merged, peft, sentence-transformers, onnx or onnx-int8, and check it; see `loralab export --help`.
+    """Export a run for other libraries, and check that they give the same logits.
 
-    out: default: the run's exports/FORMAT. accept: keep 8 bits even if they cost accuracy. Raises LoralabError for a model without
-    such a form, and RunFailed if a check fails.
+    Parameters
+    ----------
+    run : Run or path
+        A complete run.
+    to : {"merged", "peft", "sentence-transformers", "onnx", "onnx-int8"}
+        merged: all weights, for Transformers; peft: the adapter and the head; onnx: fp32; onnx-int8: 8-bit matrix products.
+    out : path, optional
+        A new folder; default: the run's exports/FORMAT.
+    overwrite : bool, default False
+        Replace an earlier export.
+    accept : bool, default False
+        Keep 8 bits even if they cost accuracy.
+
+    Raises
+    ------
+    LoralabError
+        For a model without such a form.
+    RunFailed
+        If a check fails; the export is then discarded.
     """
     from loralab.inference.export import export_run
 
@@ -199,10 +279,23 @@ def export(
 def model_soup(
     runs: Sequence[Run | Experiment | str | Path], out: str | Path, *, rank: int | None = None, overwrite: bool = False
 ) -> Soup:
-    """Average the weights of several runs, or of an experiment's trials, into one model in the folder `out`.
+    """Average the weights of several runs into one model, as fast as one run and often slightly more accurate.
 
-    rank: of the averaged adapter; default: the sum of the runs' ranks, which is exact. Raises LoralabError for runs that differ in
-    more than their weights.
+    Parameters
+    ----------
+    runs : sequence of Run, Experiment or path
+        Runs that differ in their seeds, or an experiment with such trials.
+    out : path
+        A new folder for the model.
+    rank : int, optional
+        Rank of the averaged adapter; default: the sum of the runs' ranks, which is exact.
+    overwrite : bool, default False
+        Replace an earlier soup.
+
+    Raises
+    ------
+    LoralabError
+        For runs that differ in more than their weights.
     """
     from loralab.inference.model_soup import make_soup
 
@@ -211,7 +304,22 @@ def model_soup(
 
 @_in_python
 def check_data(data: object, settings: Settings = (), *, recipe: str | Config | None = None) -> DataCheck:
-    """Return what training would decide about data, or refuse. Changes nothing. Arguments as in `train`."""
+    """Return what training would decide about data, or refuse. Changes nothing.
+
+    Parameters
+    ----------
+    data : path or data in memory
+        As in `train`.
+    settings : mapping or sequence of str
+        The settings of the training.
+    recipe : str or Config, default "quickstart"
+        The recipe of the training.
+
+    Returns
+    -------
+    DataCheck
+        The report of each part, as text, table, frame and page; `refused` says whether training would stop.
+    """
     from loralab.data.check import check_source
 
     config, rows, origin = _configure(data, settings, recipe)
@@ -280,12 +388,41 @@ def experiment(  # noqa: PLR0913 - one parameter per option of the command
     overwrite: bool = False,
     verbose: bool | None = None,
 ) -> Experiment:
-    """Run a multi-run experiment and report on it. The same call resumes it: completed trials are skipped.
+    """Run an experiment of many trials and write its report. The same call resumes it: complete trials are skipped.
 
-    kind: seeds, grid, ablation, layers, augmentation, active, zero-shot, few-shot or scaling; `loralab experiment` explains them.
-    data, settings, recipe: as in `train`, for all trials; several recipes with commas between them. points: setting → its values.
-    seeds: of every configuration. where: here, one after another; processes, which needs a script that is guarded by
-    `if __name__ == "__main__"`; or ray. Raises LoralabError for unusable arguments, and RunFailed if trials failed.
+    Parameters
+    ----------
+    kind : str
+        seeds, grid, ablation, layers, augmentation, active, zero-shot, few-shot or scaling; `loralab experiment` explains them.
+    data : path, recipe, or data in memory
+        As in `train`.
+    settings : mapping or sequence of str
+        Settings of all trials, such as {"train.epochs": 2}.
+    points : mapping, optional
+        Setting → values to try, such as {"lora.rank": [4, 16]}; default: the kind's own.
+    seeds : sequence of int, optional
+        The seeds of every configuration; default: the kind's own.
+    recipe : str, optional
+        The recipe of all trials; several with commas between them.
+    name : str, optional
+        The experiment's name; default: kind and recipe.
+    runs : path, default "runs"
+        The folder of all runs and experiments.
+    where : {"here", "processes", "ray"}, default "here"
+        One after another, or several at a time; processes need a script that is guarded by `if __name__ == "__main__"`.
+    jobs : int, optional
+        Trials at a time; default: one per core.
+    overwrite : bool, default False
+        Replace an earlier experiment of this name.
+    verbose : bool, optional
+        Print decisions and progress; default: in notebooks and terminals.
+
+    Raises
+    ------
+    LoralabError
+        For unusable arguments, before anything is trained.
+    RunFailed
+        If trials failed; the others are kept.
     """
     from loralab.experiments.run import default_name as experiment_name
     from loralab.experiments.run import plan_experiment
@@ -305,18 +442,34 @@ def compare(
     *,
     name: str | None = None,
     folder: str | Path = "runs",
-    points: Mapping[str, Sequence[Any]] | None = None,
     overwrite: bool = False,
     verbose: bool | None = None,
 ) -> Experiment:
-    """Compare finished runs or experiments that have the same test rows, as an experiment in `folder`/`name`."""
+    """Compare finished runs or experiments that have the same test rows.
+
+    Parameters
+    ----------
+    runs : sequence of Run, Experiment or path
+        At least two.
+    name : str, optional
+        The comparison's name; default: made from those of the runs.
+    folder : path, default "runs"
+        The folder of the comparison.
+    overwrite : bool, default False
+        Replace an earlier comparison of this name.
+    verbose : bool, optional
+        Print decisions and progress; default: in notebooks and terminals.
+
+    Returns
+    -------
+    Experiment
+    """
     from loralab.experiments.run import default_name as experiment_name
     from loralab.experiments.run import plan_experiment
     from loralab.experiments.spec import find_kind
 
     sources = [str(_folder(run)) for run in runs]
-    texts = {axis: tuple(map(_point, values)) for axis, values in (points or {}).items()}
-    plan = plan_experiment(find_kind("compare"), sources, (), texts)
+    plan = plan_experiment(find_kind("compare"), sources)
     target = Path(folder) / (name or experiment_name("compare", sources))
     return _run_plan(plan, target, overwrite=overwrite, where="here", jobs=None, verbose=verbose)
 
@@ -341,10 +494,41 @@ def search(  # noqa: PLR0913 - one parameter per option of the command
 ) -> Experiment:
     """Tune hyperparameters with Optuna on the validation rows. The same call resumes an interrupted search.
 
-    data, settings, recipe: as in `train`, for all trials. over: setting → its choices, or a range such as "1e-4..1e-2:log";
-    default: the recipe's space. trials: over all calls. objective: a score of the validation rows, or two for a Pareto front, such
-    as ["accuracy", "trainable"]. sampler: tpe, random or grid. pruner: none, median or hyperband. jobs: processes. storage: a
-    PostgreSQL URL that several machines share. `Experiment.best` has the best settings. Raises LoralabError for unusable arguments.
+    Parameters
+    ----------
+    data : path, recipe, or data in memory
+        As in `train`.
+    settings : mapping or sequence of str
+        Settings of all trials, such as {"train.epochs": 2}.
+    over : mapping, optional
+        Setting → choices, or a range such as "1e-4..1e-2:log"; default: the recipe's space.
+    trials : int, default 20
+        Number of trials over all calls.
+    objective : str or two of them, default "accuracy"
+        A score of the validation rows; two, such as ["accuracy", "trainable"], for a Pareto front.
+    sampler : {"tpe", "random", "grid"}, default "tpe"
+        How points are chosen.
+    pruner : {"none", "median", "hyperband"}, default "median"
+        How unpromising trials are ended early.
+    recipe : str, optional
+        The recipe of all trials.
+    name : str, optional
+        The search's name; default: search and the recipe.
+    runs : path, default "runs"
+        The folder of all runs and experiments.
+    jobs : int, default 1
+        Trials at a time, one process each.
+    storage : str, optional
+        A PostgreSQL URL that several machines share.
+    overwrite : bool, default False
+        Replace an earlier search of this name.
+    verbose : bool, optional
+        Print decisions and progress; default: in notebooks and terminals.
+
+    Returns
+    -------
+    Experiment
+        Its `best` holds the best settings: `train(data, recipe=search.best)`.
     """
     from loralab.experiments.search import plan_search, run_search
     from loralab.report.write import write_report

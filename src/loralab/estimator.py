@@ -42,6 +42,7 @@ ESTIMATOR = "estimator.json"
 """The file that `save` adds to a model's folder: parameters and classes."""
 SETTINGS = {
     "base": "model.base",
+    "revision": "model.revision",
     "tuning": "tuning",
     "rank": "lora.rank",
     "alpha": "lora.alpha",
@@ -79,6 +80,8 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         The recipe or settings file to start from; `loralab.list_recipes()` lists the recipes.
     base : str, default=None
         The encoder: minilm, a hub id such as "roberta-base", or a folder with a checkpoint. None: minilm.
+    revision : str, default=None
+        Branch, tag or commit of a base on the hub. None: its main branch.
     tuning : {"lora", "full", "head"}, default=None
         What is trained: adapters and head, all weights, or the head alone. None: lora.
     rank : int, default=None
@@ -159,6 +162,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         recipe: str = "quickstart",
         *,
         base: str | None = None,
+        revision: str | None = None,
         tuning: str | None = None,
         rank: int | None = None,
         alpha: float | None = None,
@@ -188,6 +192,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.recipe = recipe
         self.base = base
+        self.revision = revision
         self.tuning = tuning
         self.rank = rank
         self.alpha = alpha

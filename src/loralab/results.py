@@ -204,6 +204,16 @@ class Run:
 
         return Page(write_run_report(self.folder))
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> str:
+        """Publish the model with its card on the Hugging Face hub, and return the commit's URL.
+
+        repo_id: "user/name". options: as in `loralab.integrations.hub.push_to_hub`, such as what="peft" or private=True. Raises
+        LoralabError for a missing token and for a repository that it may not write.
+        """
+        from loralab.integrations.hub import push_to_hub
+
+        return push_to_hub(self.folder, repo_id, **options)
+
     def _facts(self) -> list[tuple[str, str]]:
         facts = [("run", str(self.folder)), ("encoder", f"{self.config.model.base}, {self.config.tuning}")]
         if not self.complete:

@@ -184,9 +184,9 @@ def list_recipes() -> tuple[Recipe, ...]:
 
 
 def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Config:
-    """Return the settings of a recipe, a YAML file, a run folder, or quickstart on a data file, with `key=value` overrides applied.
+    """Return the settings of `source`: a recipe, a YAML file, a run folder, or quickstart on a data file.
 
-    Raises LoralabError for an unknown recipe or setting, with the nearest match, and for a value of another type or out of range.
+    overrides: settings to change, as on the command line, such as ["lora.rank=4"]. Raises LoralabError for an unknown recipe or setting, with the nearest match, and for a value of another type or out of range.
     """
     settings, origin = _find(str(source))
     merged, notes = _drop_classes(settings, _merge(settings, overrides), origin)
