@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import io
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+import matplotlib.image
 import pandas as pd
 import polars as pl
 import pytest
@@ -65,6 +67,20 @@ def test_a_run_says_what_it_did(run: Run) -> None:
     page = run.report()
     assert Path(page).is_file()
     assert page._repr_html_().startswith("<iframe srcdoc=")
+
+
+def test_a_notebook_shows_figures_on_a_white_ground(run: Run) -> None:
+    figure = run.figures["confusion"]
+    image = matplotlib.image.imread(io.BytesIO(figure._repr_png_()), format="png")  # type: ignore[attr-defined]
+    assert (image[0, 0] == 1).all()
+    assert figure.get_suptitle().startswith("Confusion matrix")
+
+
+def test_the_sample_as_frames() -> None:
+    train, test = loralab.load_sample()
+    assert (len(train), len(test)) == (800, 400)
+    assert [*train.columns] == ["title", "description", "label", "border"]
+    assert train["label"].value_counts().to_dict() == dict.fromkeys(("World", "Sports", "Business", "Sci/Tech"), 200)
 
 
 def test_scores_as_table_and_frame(run: Run) -> None:

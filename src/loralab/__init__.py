@@ -6,7 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralab.api import check_data, compare, diagnose, evaluate, experiment, export, load, model_soup, search, train
+    from loralab.api import (
+        check_data,
+        compare,
+        diagnose,
+        evaluate,
+        experiment,
+        export,
+        load,
+        load_sample,
+        model_soup,
+        search,
+        train,
+    )
     from loralab.config.loading import Config, list_recipes, load_config
     from loralab.errors import LoralabError
     from loralab.estimator import LoraTextClassifier
@@ -26,6 +38,7 @@ _HOMES = {
         "experiment",
         "export",
         "load",
+        "load_sample",
         "model_soup",
         "search",
         "train",
@@ -60,6 +73,7 @@ __all__ = [
     "list_recipes",
     "load",
     "load_config",
+    "load_sample",
     "model_soup",
     "search",
     "train",
