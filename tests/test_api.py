@@ -69,6 +69,14 @@ def test_a_run_says_what_it_did(run: Run) -> None:
     assert page._repr_html_().startswith("<iframe srcdoc=")
 
 
+def test_predictions_of_the_test_rows(run: Run) -> None:
+    assert run.scores is not None
+    frame = run.predictions
+    assert len(frame) == run.scores.rows
+    assert (frame["true"] == frame["predicted"]).mean() == pytest.approx(run.scores.accuracy)
+    assert {*frame["text"]} <= {text for text, _ in ROWS}
+
+
 def test_a_notebook_shows_figures_on_a_white_ground(run: Run) -> None:
     figure = run.figures["confusion"]
     image = matplotlib.image.imread(io.BytesIO(figure._repr_png_()), format="png")  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loralab.config import Config
-from loralab.errors import LoralabError
+from loralab.errors import LoralabError, import_optional
 from loralab.metrics import table
 from loralab.storage import experiment_folder, run_folder
 from loralab.storage.files import read_json_object
@@ -169,6 +169,19 @@ class Run:
         data = read_json_object(self.folder / run_folder.DATA, "it is damaged: train again")
         read = [Notice(**{**own, "rows": tuple(own["rows"])}) for part in data.get("notices", {}).values() for own in part]
         return (*map(str, read), *data.get("remarks", ()))
+
+    @property
+    def predictions(self) -> pandas.DataFrame:
+        """One row per test row: row, its number; true, the label; predicted, confidence, the logits, and the text.
+
+        Raises LoralabError for a run without them.
+        """
+        path = self.folder / run_folder.PREDICTIONS
+        if not path.is_file():
+            raise LoralabError(f"{self.folder} has no predictions of test rows: it has no test rows, or is not complete")
+        columns: Any = {name: str for name in ("true", "predicted", "text")}
+        frame: pandas.DataFrame = import_optional("pandas", "notebook").read_csv(path, dtype=columns, keep_default_na=False)
+        return frame
 
     @property
     def log(self) -> pandas.DataFrame:
