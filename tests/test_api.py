@@ -18,7 +18,7 @@ from tiny import topics, write_csv
 
 import loralab
 from loralab import Experiment, LoralabError, Run, Scores
-from loralab.api import python_words
+from loralab.api.arguments import python_words
 from loralab.storage import run_folder
 
 ROWS = topics(15)

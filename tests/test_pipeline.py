@@ -524,16 +524,6 @@ def test_without_validation_rows_the_last_weights_are_kept(configure: Configure,
     assert "validation" not in json.loads((tmp_path / "run" / "environment.json").read_text())["rows"]
 
 
-def test_run_without_test_rows_is_refused_before_training_or_completes(configure: Configure, tmp_path: Path) -> None:
-    try:
-        run_training(configure("data.test=0", "train.max_steps=1"), folder=tmp_path / "runs")
-    except LoralabError as error:
-        assert "data.test" in str(error)  # noqa: PT017
-        assert list(tmp_path.iterdir()) == []
-    else:
-        assert (tmp_path / "runs" / "run" / "scores.json").is_file()
-
-
 # --- other ways to tune --------------------------------------------------------------------------------------------
 
 

@@ -6,19 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralab.api import (
-        check_data,
-        compare,
-        diagnose,
-        evaluate,
-        experiment,
-        export,
-        load,
-        load_sample,
-        model_soup,
-        search,
-        train,
-    )
+    from loralab.api.data import check_data, load_sample
+    from loralab.api.experiments import compare, experiment, search
+    from loralab.api.runs import diagnose, evaluate, export, load, model_soup, train
     from loralab.config.loading import Config, list_recipes, load_config
     from loralab.errors import LoralabError
     from loralab.estimator import LoraTextClassifier
@@ -30,19 +20,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "loralab.api": (
-        "check_data",
-        "compare",
-        "diagnose",
-        "evaluate",
-        "experiment",
-        "export",
-        "load",
-        "load_sample",
-        "model_soup",
-        "search",
-        "train",
-    ),
+    "loralab.api.data": ("check_data", "load_sample"),
+    "loralab.api.experiments": ("compare", "experiment", "search"),
+    "loralab.api.runs": ("diagnose", "evaluate", "export", "load", "model_soup", "train"),
     "loralab.config.loading": ("Config", "list_recipes", "load_config"),
     "loralab.errors": ("LoralabError", "RunFailed"),
     "loralab.pipeline": ("RunSummary", "run_training"),

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-import reprlib
 import shutil
 import tempfile
-import warnings
 import weakref
-from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -19,16 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.exceptions import DataConversionWarning
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from loralab import api
-from loralab.config import DataConfig
-from loralab.data.columns import find_columns
+from loralab.api.arrays import label_array, label_values, name_classes, sort_classes, text_columns, text_of
+from loralab.api.runs import train
 from loralab.data.folders import Parts
-from loralab.data.in_memory import TEXT, labelled_table
-from loralab.data.labels import cell_text, sort_names
+from loralab.data.in_memory import labelled_table
+from loralab.data.labels import sort_names
 from loralab.data.types import MemoryTable
 from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
@@ -250,11 +245,11 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         """
         label = y if isinstance(y, str) else None
-        columns = _text_columns(X, self.text, label)
-        labels, dtype = _labels(X[label] if label is not None else y)
+        columns = text_columns(X, self.text, label)
+        labels, dtype = label_values(X[label] if label is not None else y)
         check_consistent_length(*columns.values(), labels, sample_weight)
-        classes = _sorted_classes(labels)
-        names = dict(zip(classes, _class_names(classes), strict=True))
+        classes = sort_classes(labels)
+        names = dict(zip(classes, name_classes(classes), strict=True))
         order = sort_names(names.values())  # as in a file of these labels
         number = {own: order.index(names[own]) for own in classes}
         weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
@@ -265,19 +260,19 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         def table(columns: Mapping[str, Sequence[object]], labels: Sequence[Any], weights: Any = None) -> MemoryTable:
             return labelled_table(columns, label, [number[own] for own in labels], order, weights)
 
-        train = table(columns, labels, weights)
-        parts = Parts((train,))
+        rows = table(columns, labels, weights)
+        parts = Parts((rows,))
         if validation_data is not None:
-            held_out, (truths, _) = _text_columns(validation_data[0], list(columns), label), _labels(validation_data[1])
+            held_out, (truths, _) = text_columns(validation_data[0], list(columns), label), label_values(validation_data[1])
             check_consistent_length(*held_out.values(), truths)
             if unknown := [own for own in truths if own not in number]:
                 raise ValueError(f"validation_data has the label {unknown[0]!r}, which no training row has")
             parts = replace(parts, validation=(table(held_out, truths),))
         runs, name = self._new_folder()
         try:
-            self.run_ = api.train(
+            self.run_ = train(
                 parts,
-                self._settings(list(columns), train.table.column_names, names),
+                self._settings(list(columns), rows.table.column_names, names),
                 recipe=self.recipe,
                 name=name,
                 runs=runs,
@@ -287,7 +282,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         except LoralabError as error:
             raise type(error)(_own_words(str(error))) from error
         self.run_.temporary = self._temporary
-        self.classes_ = _as_array(classes, dtype)
+        self.classes_ = label_array(classes, dtype)
         self.text_columns_ = tuple(columns)
         self._load_model(self.run_.folder / MODEL, [names[own] for own in classes])
         return self
@@ -301,8 +296,8 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def predict_proba(self, X: Any) -> npt.NDArray[np.float32]:
         """Return the calibrated probability of each class, (n_samples, n_classes) float32, columns in the order of `classes_`."""
         check_is_fitted(self, "classifier_")
-        columns = _text_columns(X, list(self.text_columns_), None)
-        texts = [" ".join(filter(None, row)) for row in zip(*(map(_text, own) for own in columns.values()), strict=True)]
+        columns = text_columns(X, list(self.text_columns_), None)
+        texts = [" ".join(filter(None, row)) for row in zip(*(map(text_of, own) for own in columns.values()), strict=True)]
         probabilities: npt.NDArray[np.float32] = self.classifier_.predict(texts).probabilities[:, self._order]
         return probabilities
 
@@ -333,7 +328,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folder = Path(path)
         state = read_json_object(folder / ESTIMATOR, "LoraTextClassifier.save writes it; loralab.load reads other models")
         estimator = cls(**state["parameters"])
-        estimator.classes_ = _as_array([*map(_label_of, state["classes"])])
+        estimator.classes_ = label_array([*map(_label_of, state["classes"])])
         estimator.text_columns_ = tuple(state["text_columns"])
         estimator._load_model(folder, state["names"])
         return estimator
@@ -422,95 +417,6 @@ def _files(folder: Path) -> list[Path]:
     if not files:
         raise LoralabError(f"the model's files in {folder} are gone: load or fit the estimator again")
     return files
-
-
-def _text_columns(X: Any, wanted: str | Sequence[str] | None, label: str | None) -> dict[str, Sequence[object]]:
-    """Return the texts by column. wanted: the columns of a data frame; default: the only one, or the one that looks like texts."""
-    if isinstance(X, str):
-        raise ValueError("X is one text, not a sequence of texts: write [text]")
-    if not hasattr(X, "columns"):
-        values = _values(X)
-        if values and isinstance(values[0], (list, tuple)) and len(values[0]) == 1:
-            values = [row[0] for row in values]  # a column of an array, as ColumnTransformer gives it
-        return {TEXT: _check_texts(values)}
-    names = [str(name) for name in X.columns if name != label]
-    frame = {str(name): X[name].to_list() for name in X.columns}
-    if wanted is None:
-        wanted = names if len(names) == 1 else find_columns(frame, MemoryTable("X", None), DataConfig(label=label))[0].text
-    wanted = [wanted] if isinstance(wanted, str) else [*wanted]
-    if missing := [name for name in wanted if name not in frame]:
-        if len(names) > 1:
-            raise ValueError(f"X has no column {missing[0]!r}: it has {', '.join(names)}")
-        wanted = names
-    return {name: _check_texts(frame[name]) for name in wanted}
-
-
-def _values(column: Any) -> list[Any]:
-    """Return an array, a series or a sequence as a list of Python values."""
-    if not hasattr(column, "tolist") and hasattr(column, "__array__") and not hasattr(column, "to_list"):
-        column = np.asarray(column)
-    return column.tolist() if hasattr(column, "tolist") else column.to_list() if hasattr(column, "to_list") else [*column]
-
-
-def _check_texts(values: Sequence[object]) -> Sequence[object]:
-    """Return texts. Raises ValueError for no rows, and TypeError for what is no text."""
-    if not len(values):
-        raise ValueError("X has 0 rows: at least one text is needed")
-    for row, value in enumerate(values):
-        if not isinstance(value, str) and _text(value):
-            raise TypeError(f"X holds texts, but row {row} is a {type(value).__name__}, {reprlib.repr(value)}")
-    return values
-
-
-def _text(value: object) -> str:
-    """Return a text; empty for a missing one."""
-    return cell_text(value) or "" if not isinstance(value, str) else value
-
-
-def _labels(y: Any) -> tuple[list[Any], Any]:
-    """Return labels as Python values, and the dtype of an array of numbers or texts. Raises ValueError for missing labels."""
-    if y is None:
-        raise ValueError("this classifier requires y to be passed, but the target y is None")
-    values, dtype = _values(y), getattr(y, "dtype", None)
-    if values and all(isinstance(value, list) and len(value) == 1 for value in values):
-        message = "A column-vector y was passed when a 1d array was expected: give y.ravel()"
-        warnings.warn(message, DataConversionWarning, stacklevel=3)
-        values = [value[0] for value in values]
-    for row, value in enumerate(values):
-        if not isinstance(value, Hashable) or isinstance(value, list):
-            raise ValueError(f"y holds one label per text, but row {row} is a {type(value).__name__}")
-        if value is None or value != value or type(value).__name__ == "NAType":
-            raise ValueError(f"y has no label in row {row}: leave such rows out")
-        if isinstance(value, float) and not value.is_integer():
-            kind = f"{value} in row {row}, a continuous number: a classifier's labels are discrete; give such labels as texts"
-            raise ValueError(f"Unknown label type: {kind}")
-    return values, dtype if isinstance(dtype, np.dtype) and dtype.kind in "biufU" else None
-
-
-def _sorted_classes(labels: Iterable[Any]) -> list[Any]:
-    """Return the different labels in order; labels of several types by type."""
-    distinct = [*dict.fromkeys(labels)]
-    try:
-        return sorted(distinct)
-    except TypeError:
-        return sorted(distinct, key=lambda own: (type(own).__name__, str(own)))
-
-
-def _class_names(classes: Sequence[Any]) -> list[str]:
-    """Return a different name for each class: the label as text, with its type where two are alike."""
-    names = [str(own) if str(own).strip() else repr(own) for own in classes]
-    counts = Counter(names)
-    named = [f"{name} ({type(own).__name__})" if counts[name] > 1 else name for own, name in zip(classes, names, strict=True)]
-    return named if len({*named}) == len(named) else [f"{name} ({i})" for i, name in enumerate(named)]
-
-
-def _as_array(classes: Sequence[Any], dtype: Any = None) -> npt.NDArray[Any]:
-    """Return labels as an array: of their own dtype, of numbers or texts, or of objects."""
-    if dtype is not None or (len({*map(type, classes)}) == 1 and isinstance(classes[0], (str, bool, int, float))):
-        return np.array(classes, dtype=dtype)
-    array = np.empty(len(classes), dtype=object)
-    array[:] = classes
-    return array
 
 
 def _json_parameter(name: str, value: Any) -> Any:

@@ -16,6 +16,7 @@ from loralab.config.loading import NAMED_SOURCES
 from loralab.data.folders import AG_NEWS_CLASSES
 from loralab.data.sources import load_source
 from loralab.errors import LoralabError
+from loralab.metrics import NO_TEST_ROWS
 from loralab.model.architectures import Dimensions, Sizes, family, is_native, parse_layers, resolve_targets
 from loralab.model.checkpoints import base_dimensions, choose_head
 from loralab.model.manifest import MANIFEST, read_manifest
@@ -51,7 +52,10 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
             for name, unit in (("timing", "s"), ("memory", "MB")):
                 if values := {key: value for key, value in scores.get(name, {}).items() if value is not None}:
                     facts[f"{name} ({unit})"] = values
-            facts["test scores"] = {name: value for name, value in scores["scores"].items() if ":" not in name}
+            tested = {name: value for name, value in scores["scores"].items() if ":" not in name}
+            facts["test scores"] = tested or NO_TEST_ROWS
+            if not tested and scores["validation"]:  # the only scores of the run
+                facts["validation scores"] = {name: value for name, value in scores["validation"].items() if ":" not in name}
         except (KeyError, AttributeError) as error:
             raise LoralabError(f"{folder / run_folder.SCORES} is damaged ({error!r})") from error
     else:

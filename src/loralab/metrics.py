@@ -64,6 +64,10 @@ def absent_classes(scores: Mapping[str, float], classes: Sequence[str]) -> list[
     return [name for name in classes if not scores[f"true:{name}"]]
 
 
+NO_TEST_ROWS = "no test rows (data.test=0)"
+"""What stands in place of the test scores of a run without test rows."""
+
+
 def macro_remark(scores: Mapping[str, float], classes: Sequence[str], rows: str = "test row") -> str:
     """Return which classes macro F1 leaves out, and its value over all classes; empty if every class has rows."""
     absent = absent_classes(scores, classes)

@@ -45,9 +45,9 @@ from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, T
 class RunSummary:
     """The outcome of a run. `scores` are on the test rows, `validation` on the rows that chose the weights.
 
-    Both are those of the saved model, as `predict` and `evaluate` load it.
+    Both are those of the saved model, as `predict` and `evaluate` load it. Without test rows (data.test=0) `scores` is empty.
     temperature: fitted on the validation rows; calibrated: the test rows' loss, ece and brier with it. Both None without
-    validation rows. seconds: from reading the data to the test scores.
+    validation rows, calibrated also without test rows. seconds: from reading the data to the test scores.
 
     timing, in seconds: preparation (reading, tokenizing, loading, caching), cache (the part of it that fills the feature cache),
     training (the steps), step (their median), evaluation (on validation rows, with checkpoints) and test (of the saved model).
@@ -184,13 +184,15 @@ def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
     result, logits = distributed.run_on_main(score_saved_model, session, result)
     summary = summarize(session, result, logits, ended, peaks)
     if distributed.is_main:
-        folder.write_predictions(*prediction_rows(components.plan.splits.test, logits, result.temperature or 1.0))
+        test = components.plan.splits.test
+        if test is not None and logits is not None:
+            folder.write_predictions(*prediction_rows(test, logits, result.temperature or 1.0))
         folder.write_scores({**asdict(summary), "folder": str(folder.folder), "fingerprint": config.fingerprint()})
     return summary
 
 
-def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitResult, metrics.Logits]:
-    """Score the saved model. Return the result with its validation scores and temperature, and its logits of the test rows.
+def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitResult, metrics.Logits | None]:
+    """Score the saved model. Return the result with its validation scores and temperature, and its logits of any test rows.
 
     Writes the temperature, fitted on the validation rows, into the model's folder. The main process alone computes, on the cores of
     the others too, so that the scores are those of `evaluate`.
@@ -202,12 +204,12 @@ def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitR
         logits = saved_logits(folder.model, components.model, parts, config.train.device)
     labels = parts["validation"].labels if "validation" in logits else None
     if labels is None:
-        return result, logits["test"]
+        return result, logits.get("test")
     scores = metrics.scores(logits["validation"], labels, components.manifest.classes, tracked(config, components.manifest.classes))
     temperature = metrics.fit_temperature(logits["validation"], labels)
     with write_errors(folder.model):
         replace(components.manifest, temperature=temperature).write(folder.model)
-    return replace(result, scores=scores, temperature=temperature), logits["test"]
+    return replace(result, scores=scores, temperature=temperature), logits.get("test")
 
 
 def open_folder(
@@ -273,18 +275,26 @@ def stop_if_interrupted(result: FitResult, folder: Path) -> None:
 
 
 def summarize(
-    session: TrainingSession, result: FitResult, logits: metrics.Logits, ended: float, peaks: Mapping[str, float | None]
+    session: TrainingSession, result: FitResult, logits: metrics.Logits | None, ended: float, peaks: Mapping[str, float | None]
 ) -> RunSummary:
-    """Score the test rows and collect the outcome. ended: time.perf_counter() after the last step; peaks: of memory until then."""
+    """Score the test rows and collect the outcome.
+
+    logits: of the test rows, if there are some. ended: time.perf_counter() after the last step; peaks: of memory until then.
+    """
     config, plan, classes = session.config, session.components.plan, session.components.manifest.classes
-    labels = plan.splits.test.require_labels()
+    scores: Mapping[str, float] = {}
+    calibrated = None
+    if plan.splits.test is not None and logits is not None:
+        labels = plan.splits.test.require_labels()
+        scores = metrics.scores(logits, labels, classes, tracked(config, classes))
+        calibrated = metrics.probability_scores(logits, labels, result.temperature) if result.temperature else None
     return RunSummary(
         name=plan.folder.name,
         folder=plan.folder,
-        scores=metrics.scores(logits, labels, classes, tracked(config, classes)),
+        scores=scores,
         validation=result.scores,
         temperature=result.temperature,
-        calibrated=metrics.probability_scores(logits, labels, result.temperature) if result.temperature else None,
+        calibrated=calibrated,
         classes=classes,
         counts=plan.counts,
         steps=result.steps,

@@ -414,6 +414,7 @@ for file in sys.argv[1:]:
 """
 
 
+@pytest.mark.timed
 def test_a_yaml_bomb_is_refused_at_once_with_a_short_message(tmp_path: Path) -> None:
     places = ("lora: {rank: *a9}", "data: {text: *a9}", "train: {class_weights: *a9}", "lora: {layers: *a9}", "*a9 : 1")
     files = [write(tmp_path / f"{i}.yaml", f"{BOMB}{place}\n") for i, place in enumerate(places)]

@@ -400,6 +400,7 @@ def test_unreadable_files_are_errors(tmp_path: Path) -> None:
         check_source(DataConfig(source=path, label="lable"))
 
 
+@pytest.mark.timed
 @pytest.mark.timeout(20)
 def test_a_number_column_as_labels_is_checked_fast(tmp_path: Path) -> None:
     rows = [(f"text {i}", f"{i * 0.37:.4f}") for i in range(6_000)]

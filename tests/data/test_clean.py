@@ -332,6 +332,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.timed
 @pytest.mark.timeout(10)  # a slow step would take minutes
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("kind", HOSTILE)

@@ -96,6 +96,7 @@ def test_signatures_depend_on_the_text_alone() -> None:
     assert find_near_duplicates(sign([]), sign(texts)) == find_near_duplicates(sign(texts), sign([])) == []
 
 
+@pytest.mark.timed
 def test_texts_from_one_template_take_linear_time() -> None:
     """Every text is nearly equal to every other: 10^8 pairs."""
     first = [f"this is the very same long text for all of the rows with number {i}" for i in range(10_000)]

@@ -255,9 +255,12 @@ def test_impossible_fractions_name_the_setting(name: str, value: float) -> None:
         divide(examples([60, 40]), **{**given, name: value})
 
 
-def test_a_run_without_test_rows_is_refused() -> None:
-    with pytest.raises(LoralabError, match=r"^data\.test"):
-        divide(examples([60, 40]), test=0.0)
+@pytest.mark.parametrize(("validation", "rows"), [(0.2, (80, 20)), (0.0, (100, 0))])
+def test_no_test_rows_are_held_out(validation: float, rows: tuple[int, int]) -> None:
+    splits = divide(examples([60, 40]), test=0.0, validation=validation)
+    assert splits.test is None
+    assert (len(splits.train), len(splits.validation or ())) == rows
+    assert "test" not in splits.fingerprints()
 
 
 def test_a_class_without_training_rows_is_named() -> None:

@@ -340,6 +340,7 @@ def test_why_rows_could_not_be_made_is_said(texts: list[str], techniques: list[s
     assert f"7 more were requested, but no technique could make them: {reason}" in remark
 
 
+@pytest.mark.timed
 @pytest.mark.timeout(10)
 @pytest.mark.parametrize("piece", ["<", "[", "@", "-", "!", "a.", "a@", "%", "__", "a-"])
 def test_hostile_words_are_fast(piece: str) -> None:

@@ -55,6 +55,7 @@ class HubStub:
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.failures: dict[str, int] = {}
+        self.gated: set[str] = set()
         stub = self
 
         class Bound(_Handler):
@@ -190,6 +191,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository, user = self.hub.repositories.get(name), self._user
         if repository is None or (repository.private and user != name.partition("/")[0]):
             raise _Refused(404 if user else 401, "RepoNotFound", "Repository not found")
+        if name in self.hub.gated:
+            raise _Refused(403, "GatedRepo", "Access to this model is restricted")
         return repository
 
     def _revision(self, name: str, revision: str) -> tuple[str, dict[str, bytes]]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hub_stub import DROP, OTHER, READER, HubStub
+from hub_stub import DROP, ME, OTHER, READER, HubStub
 from huggingface_hub import ModelCard
 from tiny import topics
 
 from loralab import Classifier, LoralabError, load_config, push_to_hub, run_training
 from loralab.errors import RunFailed
 from loralab.inference import export
+from loralab.report.model_card import model_card
+from loralab.report.run_data import read_run
 from loralab.storage import run_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=<...>'")  # huggingface_hub's own call of httpx
@@ -40,16 +47,14 @@ def open_no_exports_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def trained(tiny: Path, topics_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose base came from a hub, with its report and its exports."""
-    from loralab.report.write import write_report
-
+    """A run whose base came from a hub, with its card and its exports."""
     folder = tmp_path_factory.mktemp("trained")
     with HubStub() as stub, pytest.MonkeyPatch.context() as patch:
         stub.replace_hub(patch, folder / "cache")
         patch.setattr(export.outside, "missing_packages", lambda kind: ["transformers"])
         stub.add(BASE, checkpoint(tiny))
         run = run_training(load_config(topics_csv, SETTINGS), folder=folder / "runs", name="topics").folder
-        write_report(run)
+        (run / "README.md").write_text(model_card(read_run(run), frozenset()))
         for form in ("peft", "merged"):
             export.export_run(run, form)
     return run
@@ -324,3 +329,68 @@ def test_a_path_of_this_machine_in_the_card_stops_the_push(run: Path, hub: HubSt
     with pytest.raises(LoralabError, match=r"README\.md names the path .*copy of this machine, so nothing was uploaded"):
         push_to_hub(copy, "me/topics")
     assert hub.requests == []
+
+
+def test_push_and_predict_on_the_command_line(run: Path, hub: HubStub, tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from loralab.cli.main import app
+
+    def invoke(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments])
+
+    answer = invoke("push", str(run), "me/topics", "--as", "merged", "--private", "--revision", "v1", "--message", "First")
+    assert answer.exit_code == 0, answer.output
+    first, *_, last = answer.stdout.splitlines()
+    assert first.split() == ["uploading", "me/topics", "(merged,", "branch", "v1)"]
+    assert all(name in answer.stdout for name in UPLOADED["merged"])
+    assert last.split() == ["published", f"{hub.endpoint}/me/topics/commit/{hub.repositories['me/topics'].heads['v1']}"]
+    assert hub.repositories["me/topics"].private
+    assert hub.repositories["me/topics"].messages[-1] == "First"
+
+    answer = invoke("push", str(run), "me/topics", "--json")
+    assert json.loads(answer.stdout)["url"].startswith(f"{hub.endpoint}/me/topics/commit/")
+    assert {*json.loads(answer.stdout)["files"]} == UPLOADED["bundle"]
+
+    for more in ((), ("--revision", "v1")):
+        answer = invoke("predict", "me/topics", "--input", "goal striker league", "--json", *more)
+        assert answer.exit_code == 0, answer.output
+        assert json.loads(answer.stdout)[0]["label"] == Classifier.load(run).predict(["goal striker league"]).labels[0]
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\ngoal striker league,Sports\nbank merger,Business\n")
+    answer = invoke("evaluate", "me/topics", "--file", str(rows), "--revision", "v1", "--json")
+    assert "accuracy" in json.loads(answer.stdout)
+
+
+SNIPPET_TEXTS = ["a text", "another text, which is longer"]
+"""The texts of the code in a model card."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_other_processes_push_and_run_the_cards_code(run: Path, hub: HubStub, tmp_path: Path) -> None:
+    """Nothing is patched here: huggingface_hub finds the hub by HF_ENDPOINT, and peft and Transformers load by hub id."""
+    environment = {key: value for key, value in os.environ.items() if key != "HF_HUB_OFFLINE"}
+    environment |= {"HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": ME}
+
+    def python(*arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+        assert answer.returncode == 0, answer.stderr
+        return answer.stdout
+
+    snippets = []
+    for form in UPLOADED:
+        python("-m", "loralab", "push", str(run), f"me/{form}", "--as", form)
+        card = hub.files(f"me/{form}")["README.md"].decode()
+        snippets += re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(snippets) == 6
+    printed = python("-c", "\n".join([*snippets, "print('done')"])).splitlines()
+    assert printed[-1] == "done"
+    expected = Classifier.load(run, precision="fp32").predict(SNIPPET_TEXTS)
+    for start in (1, 4):  # tensors of the bundle and the peft form, after one line with the label of `Classifier`
+        values = np.array(re.findall(r"\d\.\d+(?:e-\d+)?", "".join(printed[start : start + 2])), dtype=float)
+        np.testing.assert_allclose(values.reshape(2, 4), expected.probabilities, atol=2e-4)
+    (answers,) = (line for line in printed if line.startswith("[[{"))
+    first = [answer[0]["label"] for answer in ast.literal_eval(answers)]
+    assert first == expected.labels

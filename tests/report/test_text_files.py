@@ -138,6 +138,22 @@ def test_only_hub_ids_are_named_as_bases(tmp_path: Path, monkeypatch: pytest.Mon
     assert {base: name for base, name in found.items() if name} == known
 
 
+def test_the_card_names_translation_models_without_their_folders(tmp_path: Path) -> None:
+    settings = {"data__augment": "back_translation", "data__back_translation": f"{tmp_path}/en-fr,Helsinki-NLP/opus-mt-fr-en"}
+    card = model_card(read_run(make_run(tmp_path / "x", **settings)), frozenset())
+    assert str(tmp_path).replace("_", "\\_") not in card
+    assert "en-fr, Helsinki-NLP/opus-mt-fr-en" in card or "en-fr,Helsinki-NLP/opus-mt-fr-en" in card
+
+
+def test_the_base_s_commit_is_in_the_description_and_the_card(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "x", model__base="acme/tiny")
+    edit(made / run_folder.ENVIRONMENT, base={"name": "acme/tiny", "sha256": "53aa", "revision": "0123abcd"})
+    assert model_description(read_run(made))["base"]["revision"] == "0123abcd"
+    card = ModelCard(model_card(read_run(made), frozenset({"adapter_config.json", "head.safetensors"})))
+    assert (card.data.base_model, card.data.base_model_relation) == ("acme/tiny", "adapter")
+    assert card.text.count("0123abcd") == 2
+
+
 def test_hostile_names_break_neither_card_nor_table(tmp_path: Path) -> None:
     made = make_run(tmp_path / "x", HOSTILE, data__source='"a: b\\n---\\n|<i>"')
     card = ModelCard(model_card(read_run(made), frozenset()))

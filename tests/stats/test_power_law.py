@@ -120,6 +120,56 @@ def test_intervals_hold_the_law(law: PowerLaw) -> None:
     assert result.diminishing.estimate == diminishing(fitted)
 
 
+def test_intervals_are_quantiles_of_fits_to_the_draws() -> None:
+    """Every draw is fitted with the weights of the measured curve."""
+    random = np.random.default_rng(1)
+    rows, errors = _curves(5, random, deviation=0.02)
+    draws, means = _draws(errors, random)[:40], errors.reshape(-1, len(SIZES)).mean(axis=0)
+    fits = [fit_power_law(SIZES, draw, means**-2) for draw in draws]
+    result = law_intervals(rows, errors, draws, at=[3200, 6400], gain=0.02, level=0.8)
+    assert result.c.low > 0
+    values = {
+        result.c: [fit.c for fit in fits],
+        result.b: [fit.b for fit in fits],
+        result.predictions[0]: [float(fit.predict(3200)) for fit in fits],
+        result.predictions[1]: [float(fit.predict(6400)) for fit in fits],
+        result.diminishing: [diminishing(fit, gain=0.02) for fit in fits],
+    }
+    for interval, drawn in values.items():
+        assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(drawn, [0.1, 0.9])), rel=1e-9)
+    assert result.diminishing.estimate == diminishing(fit_power_law(rows, errors), gain=0.02)
+    usual = law_intervals(rows, errors, draws)
+    assert usual == law_intervals(rows, errors, draws, at=(), gain=0.01, level=0.95)
+    shorter = [fit_power_law(SIZES[:-1], draw[:-1], means[:-1] ** -2) for draw in draws]
+    checked = hold_out_last(rows, errors, draws, level=0.8)
+    predicted = np.array([float(fit.predict(1600)) for fit in shorter])
+    assert checked.predicted_interval[::2] == pytest.approx(tuple(np.quantile(predicted, [0.1, 0.9])), rel=1e-9)
+    assert checked.gap[::2] == pytest.approx(tuple(np.quantile(draws[:, -1] - predicted, [0.1, 0.9])), rel=1e-9)
+    assert hold_out_last(rows, errors, draws) == hold_out_last(rows, errors, draws, level=0.95)
+
+
+def test_where_the_floor_may_be_0_exponent_and_returns_span_the_fits_with_and_without_it() -> None:
+    random = np.random.default_rng(2)
+    law = PowerLaw(a=1.0, b=0.4, c=0.0)
+    rows, errors = np.tile(SIZES, 5), np.tile(law.predict(SIZES), 5) * (1 + 0.03 * random.normal(size=5 * len(SIZES)))
+    draws, means = _draws(errors, random)[:40], errors.reshape(-1, len(SIZES)).mean(axis=0)
+    result = law_intervals(rows, errors, draws)
+    assert result.c.low == 0
+    free = [fit_power_law(SIZES, draw, means**-2) for draw in draws]
+
+    def without_floor(draw: Floats) -> PowerLaw:
+        residuals = lambda p: (p[0] * (SIZES / 100) ** -p[1] - draw) / means  # noqa: E731
+        a, b = least_squares(residuals, [0.2, 0.4], xtol=1e-14).x
+        return PowerLaw(a * 100**b, b, 0.0)
+
+    plain = [without_floor(draw) for draw in draws]
+    for interval, value in ((result.b, lambda fit: fit.b), (result.diminishing, diminishing)):
+        ends = [np.quantile([value(fit) for fit in fits], [0.025, 0.975]) for fits in (free, plain)]
+        assert interval.low == pytest.approx(min(low for low, _ in ends), rel=1e-4)
+        assert interval.high == pytest.approx(max(high for _, high in ends), rel=1e-4)
+        assert interval.estimate == value(fit_power_law(rows, errors))
+
+
 def test_the_last_point_is_left_out() -> None:
     random = np.random.default_rng(0)
     rows, errors = _curves(5, random)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from loralab.diagnostics.diagnose import Diagnosis, ExplainedText
     from loralab.inference.export import Export
     from loralab.inference.prediction_files import Predictions
+    from loralab.integrations.hub import Upload
     from loralab.model.parameter_counts import BudgetOption
 
 MAX_LISTED = 8
@@ -164,6 +165,17 @@ def show_export(export: Export) -> None:
     facts["softmax"] = f"gives the probabilities; the logits include the temperature {export.temperature:.4g}"
     show_facts(facts)
     show_remark(export.remark)
+
+
+def show_upload(upload: Upload) -> None:
+    """Print what will be uploaded, and what others need to use it."""
+    publication, sizes = upload.publication, upload.megabytes
+    where = f"{publication.repo_id} ({publication.form}" + (f", branch {publication.revision})" if publication.revision else ")")
+    show_facts({"uploading": where, "files": f"{len(sizes)}, {sum(sizes.values()):,.2f} MB"})
+    for name, megabytes in sizes.items():
+        console.print(f"  {escape(name):<30} {megabytes:>10,.3f} MB", soft_wrap=True)
+    for remark in upload.remarks:
+        show_remark(remark)
 
 
 def shown_path(path: object, *, quoted: bool = False) -> str:

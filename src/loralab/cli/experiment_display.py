@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeR
 from rich.text import Text
 
 from loralab.cli.display import ProgressView, console, list_names, make_table, show_facts, show_remark, show_rows, shown_path
+from loralab.metrics import NO_TEST_ROWS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,7 +85,8 @@ class ExperimentView(_TrialsView):
         else:
             scores = read_scores(trial_folder(self.folder, outcome.trial))
             validation = f"validation accuracy {scores['validation']['accuracy']:.4f}  " if scores.get("validation") else ""
-            result = f"{validation}test accuracy {scores['scores']['accuracy']:.4f}"
+            tested = scores["scores"]
+            result = validation + (f"test accuracy {tested['accuracy']:.4f}" if tested else NO_TEST_ROWS)
             result += "  [dim]skipped, complete[/]" if outcome.skipped else ""
         self.console.print(f"{_points(outcome.trial.factors):<52} {result}", soft_wrap=True)
         if outcome.restarted:
@@ -204,13 +206,15 @@ def _show_best(summary: SearchSummary) -> None:
 
 def show_soup(soup: Soup) -> None:
     """Print a soup's folder and its accuracy next to its members'."""
-    mean, best = sum(soup.accuracies) / len(soup.accuracies), max(soup.accuracies)
     facts: dict[str, object] = {"written": str(soup.folder), "averaged": f"{len(soup.members)} runs"}
     if soup.rank is not None:
         facts["rank"] = f"{soup.rank}, {soup.parameters:,} parameters of adapters and head"
-    if soup.accuracy is None:
+    if not soup.accuracies:
+        facts["accuracy"] = f"not computed: the runs have {NO_TEST_ROWS}"
+    elif soup.accuracy is None:
         facts["accuracy"] = "not computed: the runs have different test rows, and some may be training rows of other runs"
     else:
+        mean, best = sum(soup.accuracies) / len(soup.accuracies), max(soup.accuracies)
         facts["accuracy"] = f"{soup.accuracy:.4f} on {soup.test_rows:,} test rows; the runs: mean {mean:.4f}, best {best:.4f}"
     show_facts(facts)
     show_remark(soup.remark())

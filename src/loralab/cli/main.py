@@ -77,6 +77,7 @@ _COMMANDS: Sequence[Callable[..., None]] = (
     run_commands.diagnose,
     run_commands.report,
     run_commands.export,
+    run_commands.push,
     experiment_commands.experiment,
     experiment_commands.search,
     run_commands.soup,

@@ -73,6 +73,12 @@ ReadingSettings = Annotated[
     list[str] | None, setting_argument("data.KEY=VALUE", "How to read the file, such as data.delimiter=tab.")
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, such as runs/quickstart-s42.", show_default=False)]
+Model = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run's folder, or the id USER/NAME of a model on the hub.", show_default=False)
+]
+ModelRevision = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of a model on the hub. Default: main.")
+]
 Runs = Annotated[Path, typer.Option(help="Folder of all runs.")]
 Base = Annotated[str | None, typer.Option(metavar="FOLDER", help="The base encoder's folder, if it has moved.")]
 TextColumns = Annotated[

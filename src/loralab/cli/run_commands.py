@@ -1,4 +1,4 @@
-"""Commands on finished runs: predict, evaluate, diagnose, report, export, soup."""
+"""Commands on finished runs: predict, evaluate, diagnose, report, export, push, soup."""
 
 from __future__ import annotations
 
@@ -9,17 +9,29 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from loralab.cli.options import AsJson, Base, LabelColumn, ReadingSettings, RunFolder, TextColumns, print_json, reading_settings
+from loralab.cli.options import (
+    AsJson,
+    Base,
+    LabelColumn,
+    Model,
+    ModelRevision,
+    ReadingSettings,
+    RunFolder,
+    TextColumns,
+    print_json,
+    reading_settings,
+)
 from loralab.errors import LoralabError
 
 if TYPE_CHECKING:
     from loralab.inference.prediction_files import LabelValues, Predictions
+    from loralab.integrations.hub import Form, Upload
 
 STDIN = Path("-")
 
 
 def predict(
-    run: RunFolder,
+    run: Model,
     settings: ReadingSettings = None,
     input_: Annotated[list[str] | None, typer.Option("--input", metavar="TEXT", help="A text; repeatable.")] = None,
     file: Annotated[
@@ -51,6 +63,7 @@ def predict(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing --out.")] = False,
     base: Base = None,
+    revision: ModelRevision = None,
     as_json: AsJson = False,
 ) -> None:
     """Classify texts, or every row of a file.
@@ -62,6 +75,7 @@ def predict(
     loralab predict runs/quickstart-s42 --file new.csv --out new-labelled.csv --keep-columns
     loralab predict runs/quickstart-s42 --file test_unlabelled.pkl --format submission --out submission.csv
     loralab predict runs/quickstart-s42 --file test.csv --template sample_submission.csv --out submission.csv
+    loralab predict USER/NAME --input "Oil slips below $50"      a model on the Hugging Face hub
     """
     if input_ and file is not None:
         raise LoralabError("--input and --file are both set: choose one")
@@ -79,7 +93,7 @@ def predict(
     default = "submission" if template or label_values else "csv"
     form = OutputFormat(format_ or default, keep_columns, raw, template, cast("LabelValues | None", label_values))
     data = reading_settings(text, None, [*(settings or ()), *([f"data.id={id_column}"] if id_column else ())])
-    classifier = Classifier.load(run, base=base)
+    classifier = Classifier.load(run, base=base, revision=revision)
     if texts is not None and out is None:
         predictions = classifier.predict(texts)
         print_json(prediction_rows(texts, predictions)) if as_json else display.show_predictions(texts, predictions)
@@ -133,12 +147,13 @@ def prediction_rows(texts: list[str], predictions: Predictions) -> list[dict[str
 
 
 def evaluate(
-    run: RunFolder,
+    run: Model,
     file: Annotated[Path, typer.Option(help="A labelled file.", show_default=False)],
     settings: ReadingSettings = None,
     text: TextColumns = None,
     label: LabelColumn = None,
     base: Base = None,
+    revision: ModelRevision = None,
     as_json: AsJson = False,
 ) -> None:
     """Score a run on a labelled file.
@@ -151,7 +166,7 @@ def evaluate(
     from loralab.cli import display
     from loralab.inference.classifier import Classifier
 
-    classifier = Classifier.load(run, base=base)
+    classifier = Classifier.load(run, base=base, revision=revision)
     result = classifier.evaluate_file(file, reading_settings(text, label, settings))
     display.show_reading(result.columns, result.facts)
     display.show_notices(result.notices)
@@ -254,6 +269,57 @@ def export(
     with display.working() as progress:
         result = export_run(run, to, out, base=base, overwrite=overwrite, accept=accept, progress=progress)
     print_json(asdict(result)) if as_json else display.show_export(result)
+
+
+def push(
+    run: RunFolder,
+    repo_id: Annotated[
+        str, typer.Argument(metavar="REPO_ID", help="USER/NAME on the hub, created if missing.", show_default=False)
+    ],
+    form: Annotated[str, typer.Option("--as", metavar="FORM", help="bundle, peft or merged.")] = "bundle",
+    private: Annotated[bool, typer.Option("--private", help="Create a private repository; refuse one that is public.")] = False,
+    revision: Annotated[str | None, typer.Option(help="The branch, created if missing. Default: main.")] = None,
+    message: Annotated[str | None, typer.Option(help="The commit's message.")] = None,
+    base: Base = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a complete run's model on the Hugging Face hub.
+
+    Uploads the model, its settings and the model card as one commit. Rows, predictions, logs and paths of this machine are never
+    uploaded. Log in first with `hf auth login`, or set HF_TOKEN to a token with write access.
+
+    \b
+    bundle   the run's model folder, with class names, cleaning and temperature; opens in loralab and peft
+    peft     the adapter and the head in peft's format, as `loralab export --to peft`; opens in peft and loralab
+    merged   all weights, as `loralab export --to merged`; opens in Transformers' pipeline and loralab
+    \b
+    loralab push runs/quickstart-s42 USER/news-classifier --private
+    loralab push runs/quickstart-s42 USER/news-classifier --as merged --revision merged
+    loralab predict USER/news-classifier --input "Oil slips below $50"
+    """
+    from loralab.cli import display
+    from loralab.integrations.hub import push_to_hub
+
+    uploads: list[Upload] = []
+
+    def announce(upload: Upload) -> None:
+        uploads.append(upload)
+        if not as_json:
+            display.show_upload(upload)
+
+    with display.working() as progress:
+        url = push_to_hub(
+            run,
+            repo_id,
+            what=cast("Form", form),
+            private=private,
+            revision=revision,
+            commit_message=message,
+            base=base,
+            announce=announce,
+            progress=progress,
+        )
+    print_json({"url": url, "files": uploads[0].megabytes}) if as_json else print(f"published   {url}")
 
 
 def soup(

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 
 from loralab.cli.display import PlainTimer, ProgressView, console, list_names, show_facts, show_scores, show_tracked, shown_path
 from loralab.cli.options import OUTPUT
-from loralab.metrics import temperature_remark, tracked_scores
+from loralab.metrics import NO_TEST_ROWS, temperature_remark, tracked_scores
 from loralab.report.formatting import capitalize, early_stopping
 from loralab.report.run_data import count_scored_rows
 
@@ -107,11 +107,17 @@ class TrainingView(ProgressView):
             self.console.print(line, soft_wrap=True)
 
     def summarise(self, summary: RunSummary) -> None:
-        """Print the test scores and the parameter counts."""
+        """Print the test scores, or the validation scores of a run without test rows, and the parameter counts."""
         monitor, patience = self.config.train.monitor, self.config.train.patience
         speed = f"{summary.steps} steps in {summary.seconds:.0f} s ({summary.samples_per_second:.0f} samples/s in training)"
-        console.print(f"\n{speed}; weights of step {summary.best_step}. Scores on the test rows:")
-        show_scores(summary.scores, summary.classes)
+        if summary.scores:
+            console.print(f"\n{speed}; weights of step {summary.best_step}. Scores on the test rows:")
+            show_scores(summary.scores, summary.classes)
+        else:
+            console.print(f"\n{speed}; weights of step {summary.best_step}. There are {NO_TEST_ROWS}.", soft_wrap=True)
+            if summary.validation:
+                console.print("Scores on the validation rows, which chose the weights and are therefore optimistic:")
+                show_scores(summary.validation, summary.classes, "validation row")
         show_tracked(self.tracked, monitor, summary.scores, summary.validation)
         if summary.stopped_early:
             best = summary.validation.get(monitor)

@@ -186,7 +186,8 @@ def list_recipes() -> tuple[Recipe, ...]:
 def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Config:
     """Return the settings of `source`: a recipe, a YAML file, a run folder, or quickstart on a data file.
 
-    overrides: settings to change, as on the command line, such as ["lora.rank=4"]. Raises LoralabError for an unknown recipe or setting, with the nearest match, and for a value of another type or out of range.
+    overrides: settings to change, as on the command line, such as ["lora.rank=4"]. Raises LoralabError for an unknown recipe or
+    setting, with the nearest match, and for a value of another type or out of range.
     """
     settings, origin = _find(str(source))
     merged, notes = _drop_classes(settings, _merge(settings, overrides), origin)

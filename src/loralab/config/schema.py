@@ -156,7 +156,7 @@ class DataConfig(SettingsSection):
     strict: bool = Field(False, description="refuse rows without a label instead of leaving them out")
     classes: Words = Field((), description="class names in order, for files that number their labels")
     test: Portion | None = Field(
-        None, description="test file, or fraction or number of rows held out; default: the source's test rows, else 0.2"
+        None, description="test file, or fraction or number of rows held out, 0: none; default: the source's test rows, else 0.2"
     )
     validation: Portion | None = Field(
         None,

@@ -25,10 +25,13 @@ _PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
 def split_remarks(splits: Splits) -> list[str]:
     """Report what was decided, classes with few rows, empty texts, and what two parts have in common."""
     remarks = [*splits.notices, *_rare_classes(splits)]
-    for name, rows in (("training", splits.train), ("test", splits.test)):
-        if empty := missing_texts(rows):
-            remarks.append(f"{len(empty)} {name} rows have no text, such as row {empty[0]}; they are kept as empty texts")
+    if splits.test is None:
+        remarks.append("no test rows (data.test=0): the run has no test scores")
     parts = splits.parts()
+    for part in ("train", "test"):
+        if part in parts and (empty := missing_texts(parts[part])):
+            name = _NAMES[part]
+            remarks.append(f"{len(empty)} {name} rows have no text, such as row {empty[0]}; they are kept as empty texts")
     signed = {name: sign(parts[name].texts) for name in _NAMES if name in parts}
     for first, second in _PAIRS:
         if first in parts and second in parts:
@@ -41,6 +44,8 @@ def _rare_classes(splits: Splits) -> list[str]:
     """Report classes without a row, or with few, in a part whose scores depend on them."""
     counts = {name: np.bincount(rows.require_labels(), minlength=len(rows.classes)) for name, rows in splits.parts().items()}
     scored = [name for name in ("validation", "test") if name in counts]
+    if not scored:
+        return []
     indices = range(len(splits.classes))
     whole = [i for i in indices if not any(counts[name][i] for name in scored)]
     remarks = []

@@ -22,14 +22,14 @@ DEFAULT_TEST, DEFAULT_VALIDATION = 0.2, 0.1
 
 @dataclass(frozen=True)
 class Splits:
-    """The rows of one run. validation: None without validation rows. augmented: rows made from the training rows.
+    """The rows of one run. validation, test: None without such rows. augmented: rows made from the training rows.
 
     notices: what was decided while splitting.
     """
 
     train: Examples
     validation: Examples | None
-    test: Examples
+    test: Examples | None
     augmented: Examples | None = None
     notices: tuple[str, ...] = ()
 
@@ -61,7 +61,8 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
     """Split labelled rows. Hold out `data.test` and `data.validation` of them, stratified, unless `test` or `validation` is given.
 
     Rows are held out before `data.train_indices`, `data.shots_per_class` and the limits apply: runs that differ in these share
-    their test and validation rows. Raises LoralabError if a split is too small or a class has no training row left.
+    their test and validation rows. 0 holds out none. Raises LoralabError if a split is too small or a class has no training row
+    left.
     """
     # One stream per purpose: a limit on one split must not change the rows of another.
     test_stream, validation_stream, train_stream, test_limit_stream = np.random.default_rng(data.split_seed).spawn(4)
@@ -70,12 +71,15 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
     rest, notices = np.arange(len(source)), list[str]()
     _check_setting(source, data, given=test is not None and validation is not None)
     keep = np.ones(len(source.classes), dtype=np.int64)
-    if test is None:
+    if test is None and data.test != 0:
         amount = _amount(data.test, "data.test", DEFAULT_TEST)
         validated = validation is None and data.validation != 0
         held_out = hold_out(source, rest, amount, test_stream, keep + validated)
         if not len(held_out.rows):
-            raise LoralabError(_no_test_rows(data.test))
+            raise LoralabError(
+                "no row can be held out for the test, because each class has one row: add rows, give a file with data.test=FILE, "
+                "or train without a test with data.test=0"
+            )
         rest, notices, test = held_out.rest, [*held_out.notices], source.take(held_out.rows)
         if source.groups is None:  # a class that is too small for three parts stays in training as a whole
             keep = np.where(np.isin(np.arange(len(keep)), test.require_labels()), 1, len(source))
@@ -88,7 +92,8 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
     if data.shots_per_class is not None:
         train = train.take(_sample_shots(train, data.shots_per_class, train_stream))
     train = _limit(train, data.max_train_samples, train_stream, "data.max_train_samples")
-    test = _limit(test, data.max_test_samples, test_limit_stream, "data.max_test_samples")
+    if test is not None:
+        test = _limit(test, data.max_test_samples, test_limit_stream, "data.max_test_samples")
     for i, rows in enumerate(np.bincount(train.require_labels(), minlength=len(source.classes))):
         if not rows:
             raise LoralabError(_no_training_rows(source.classes[i], data))
@@ -100,12 +105,6 @@ def _check_setting(source: Examples, data: DataConfig, given: bool) -> None:
         raise LoralabError("data.group and data.time are both set: leave one out, to split by times or to keep groups together")
     if source.groups is not None and not given:
         check_groups(source)
-
-
-def _no_test_rows(test: float | str | None) -> str:
-    if test is None:
-        return "no row can be held out for the test, because each class has one row: add rows, or give a file with data.test=FILE"
-    return "data.test=0: a run needs test rows; give a fraction, a number of rows, or a file"
 
 
 def _no_training_rows(name: str, data: DataConfig) -> str:

@@ -66,12 +66,17 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class DiagnosedRows:
-    """The rows to diagnose, scored, and their name; `own`: the run's test rows where `rows` are others; its training rows."""
+    """The rows to diagnose, scored, and their name. train: the run's training rows.
+
+    own: the run's test rows if `rows` are of a file; None otherwise, and for a run without test rows. held_out: why the rows count
+    as held out of training.
+    """
 
     name: str
     rows: ScoredExamples
     own: ScoredExamples | None
     train: Examples
+    held_out: str
 
 
 def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
@@ -88,30 +93,27 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
     """Diagnose a run on its own test rows or on a file's, labelled or not, and write diagnosis.json into the run.
 
     data: settings that say how to read the file. inputs: further texts for token attributions. rows: at most so many are perturbed.
-    Raises LoralabError for a folder that is not a complete run, and for data that changed since training.
+    Raises LoralabError for a folder that is not a complete run, for data that changed since training, and for a run without test
+    rows if there is no file.
     """
     folder = Path(run)
     scores = run_folder.read_scores(folder)
     progress("reading the rows")
     splits = read_run_splits(folder)
+    if splits.test is None and file is None:
+        raise LoralabError(f"{folder} has no test rows (data.test=0): give a labelled file with --file FILE")
     progress("loading the classifier")
     classifier = Classifier.load(folder, base=base)
-    given = (
-        None
-        if file is None
-        else _read_file(classifier, file if isinstance(file, MemoryTable) else local_path(file), data or DataConfig())
-    )
-    progress(f"classifying {len(splits.test) if given is None else len(splits.test) + len(given):,} rows")
-    own = ScoredExamples(splits.test, classifier.logits(splits.test.texts))
-    if given is None:
-        diagnosed = DiagnosedRows("the run's test rows", own, None, splits.train)
+    place = file if file is None or isinstance(file, MemoryTable) else local_path(file)
+    given = None if place is None else _read_file(classifier, place, data or DataConfig())
+    progress(f"classifying {len(splits.test or ()) + len(given or ()):,} rows")
+    own = None if splits.test is None else ScoredExamples(splits.test, classifier.logits(splits.test.texts))
+    if place is not None and given is not None:
+        rows_of_file = ScoredExamples(given, classifier.logits(given.texts))
+        diagnosed = DiagnosedRows(place.name, rows_of_file, own, splits.train, ASSUMED_HELD_OUT)
     else:
-        diagnosed = DiagnosedRows(
-            file.name if isinstance(file, MemoryTable) else Path(file or "").name,
-            ScoredExamples(given, classifier.logits(given.texts)),
-            own,
-            splits.train,
-        )
+        assert own is not None
+        diagnosed = DiagnosedRows("the run's test rows", own, None, splits.train, HELD_OUT)
     checks = _run_checks(diagnosed, classifier, scores.get("temperature"), rows, seed, progress)
     progress("computing token attributions")
     explained, table = _explain(folder, base, classifier, diagnosed.rows, inputs)
@@ -160,7 +162,7 @@ def _run_checks(
     if labelled:
         calibration, hypothesis = calibration_sections(data.rows, temperature)
         hypotheses.append(hypothesis)
-        suspects, hypothesis = sections.label_error_section(cleaned, HELD_OUT if data.own is None else ASSUMED_HELD_OUT)
+        suspects, hypothesis = sections.label_error_section(cleaned, data.held_out)
         label_errors.append(suspects)
         hypotheses.append(hypothesis)
     sample = _sample(data.rows, max_perturbed, seed)

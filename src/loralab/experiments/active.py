@@ -20,7 +20,7 @@ from loralab.data.hold_out import stratified
 from loralab.data.splits import load_splits, read_indices
 from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError, suggest
-from loralab.experiments.plans import BaseRecipe, choose_axes, choose_seeds, load_base_recipes, trial_name
+from loralab.experiments.plans import BaseRecipe, choose_axes, choose_seeds, load_base_recipes, require_test_rows, trial_name
 from loralab.experiments.run_trial import is_complete
 from loralab.experiments.spec import ExperimentKind
 from loralab.experiments.strategies import RANDOM, STRATEGIES, PoolScores
@@ -170,6 +170,7 @@ def plan_active(
         raise LoralabError(f"--points labels: {invalid[0]!r} is not a number of rows; give labels=50,100,200")
     bases, fixed = load_base_recipes(kind, recipes, settings, axes)
     for base in bases:
+        require_test_rows(kind, base.config)
         if base.config.data.shots_per_class is not None:
             raise LoralabError(
                 f"{base.recipe} sets data.shots_per_class, but {kind.name} chooses the rows: add data.shots_per_class=null"

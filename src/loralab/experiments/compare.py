@@ -13,6 +13,7 @@ from loralab.config import Config
 from loralab.errors import LoralabError
 from loralab.experiments.plans import choose_axes, points_of_factors, to_factor
 from loralab.experiments.spec import ExperimentKind
+from loralab.metrics import NO_TEST_ROWS
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import TRIALS, ExperimentSpec, Factor, Trial, find_runs
 
@@ -88,6 +89,10 @@ def check_test_rows(runs: Mapping[str, Path]) -> None:
     """Raise LoralabError unless all runs have the same test rows, without which their scores are not comparable."""
     names: dict[str, str] = {}
     for name, run in runs.items():
+        if run_folder.read_config(run).data.test == 0:
+            raise LoralabError(
+                f"{run} has {NO_TEST_ROWS}: train it with data.test=0.2, or score each run on a file with `loralab evaluate`"
+            )
         try:
             names.setdefault(run_folder.read_environment(run)["rows"]["test"]["fingerprint"], name)
         except (KeyError, TypeError) as error:

@@ -82,6 +82,8 @@ def make_plan(
                 factors = {**base.factors, **point_factors, "seed": seed}
                 trial = Trial(trial_name(factors), seeded.model_copy(update={"name": None}), factors)
                 trials.setdefault((base.recipe, seeded.fingerprint()), trial)  # points may equal the recipe's value or one another
+    for trial in trials.values():
+        require_test_rows(kind, trial.config)
     if len({trial.name.casefold() for trial in trials.values()}) < len(trials):
         raise LoralabError("two trials would have the same name: give points that differ by more than punctuation and case")
     varied = points_of_factors(trial.factors for trial in trials.values())
@@ -116,6 +118,14 @@ def load_base_recipes(
     fixed = (*(setting for setting in kind.fixed if setting.partition("=")[0] not in given), *settings)
     several = len(recipes) > 1
     return [BaseRecipe(recipe, load_config(recipe, fixed), {"recipe": recipe} if several else {}) for recipe in recipes], fixed
+
+
+def require_test_rows(kind: ExperimentKind, config: Config) -> None:
+    """Raise LoralabError for trials without test rows, whose scores the experiment compares."""
+    if config.data.test == 0:
+        raise LoralabError(
+            f"{kind.name} compares scores on test rows, and data.test=0 leaves none: set a fraction, such as data.test=0.2"
+        )
 
 
 def choose_axes(kind: ExperimentKind, points: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:

@@ -24,7 +24,8 @@ from loralab.storage.run_folder import SOUP
 class Soup:
     """A model soup: its members with their test accuracies, its own test accuracy, and the rank of its adapters.
 
-    accuracy: None if the members have different test rows, since one member may have been trained on another's test rows.
+    accuracies: of the members with test rows. accuracy: None without test rows, and if the members have different ones, since one
+    member may have been trained on another's test rows.
     parameters: of adapters and head, which a run would train. budget: the smallest `lora.max_trainable` of the members, if any;
     fitting_rank: the highest rank within it, None if no adapter fits.
     """
@@ -80,7 +81,8 @@ def make_soup(
         texts, truths = run_folder.read_test_texts(members[0]) if _share_test_rows(members) else ([], [])
         predicted = Classifier.load(folder, base=base).predict(texts).labels if texts else []
         accuracy = float(np.mean([a == b for a, b in zip(predicted, truths, strict=True)])) if texts else None
-        accuracies = tuple(float(run_folder.read_scores(run)["scores"]["accuracy"]) for run in members)
+        scores = [run_folder.read_scores(run)["scores"] for run in members]
+        accuracies = tuple(float(own["accuracy"]) for own in scores if own)
         soup_rank = manifest.lora.rank if manifest.tuning == "lora" else None
         counts, budget = model.parameter_counts(), _budget(members)
         fitting = _fitting_rank(counts, budget, soup_rank)

@@ -111,7 +111,7 @@ def prepare_upload(
     if manifest.tuning != "full" and public.base != manifest.base:
         remarks.append(f"the base {public.base} is a folder on this machine: whoever loads the model needs it, with base=FOLDER")
     if license is None:
-        remarks.append(f"the model card has no license: set `license` at the top of {run / CARD} and push again")
+        remarks.append(f"the model card has no license: set `license` at the top of {run / CARD}, which `loralab report` writes")
     return Upload(publication, files, tuple(remarks))
 
 

@@ -85,7 +85,7 @@ def _metadata(run: RunData, publication: Publication | None) -> ModelCardData:
     source, results = data_name(run.config.data.source), None
     task: dict[str, Any] = {"task_type": "text-classification", "task_name": "Text classification"}
     task |= {"dataset_type": _HUB_DATA_SETS.get(source, "custom"), "dataset_name": source, "dataset_split": "test"}
-    if run.result:
+    if run.result and run.result.scores:
         absent = sum(row["f1"] is None for row in run.per_class())
         subset = f" over {len(run.classes) - absent} of {len(run.classes)} classes" if absent else ""
         metrics = (("accuracy", "Test accuracy", "accuracy"), ("f1", f"Test macro F1{subset}", "macro_f1"))

@@ -58,7 +58,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class CompletedRun:
-    """The contents of scores.json. calibrated: test scores with the temperature; counts: parameters.
+    """The contents of scores.json. scores: empty without test rows. calibrated: with the temperature; counts: parameters.
 
     timing: seconds by phase; memory: MB of 10⁶ bytes by what takes them (`loralab.pipeline.RunSummary`); empty if not recorded.
     """
@@ -159,7 +159,7 @@ class RunData:
 
     def correct(self) -> int:
         """Return the number of test rows classified correctly."""
-        return round(self.result.scores["accuracy"] * self.test_rows) if self.result else 0
+        return round(self.result.scores["accuracy"] * self.test_rows) if self.result and self.result.scores else 0
 
     def accuracy_interval(self) -> Interval:
         """Return the 95 % interval (Wilson) of the test accuracy."""
@@ -172,8 +172,8 @@ class RunData:
         return name, rows[name] / self.test_rows
 
     def per_class(self) -> list[dict[str, Any]]:
-        """Return the test scores of each class, as `metrics.table` does."""
-        return metrics.table(self.result.scores, self.classes) if self.result else []
+        """Return the test scores of each class, as `metrics.table` does; none without test rows."""
+        return metrics.table(self.result.scores, self.classes) if self.result and self.result.scores else []
 
     def temperature_remark(self) -> str:
         """Return how the probabilities were calibrated, as a sentence; empty without a temperature."""
@@ -182,7 +182,7 @@ class RunData:
 
     def macro_remark(self) -> str:
         """Return which classes the test's macro F1 leaves out; empty if every class has test rows."""
-        return metrics.macro_remark(self.result.scores, self.classes) if self.result else ""
+        return metrics.macro_remark(self.result.scores, self.classes) if self.result and self.result.scores else ""
 
     def parameters(self) -> dict[str, int | float]:
         """Return parameter counts: base, adapter, head, trainable, total, and the trainable share; empty when unknown."""

@@ -7,7 +7,7 @@ log.jsonl                one event per line
 rows/                    the rows of a run on data in memory: train.parquet, and validation and test if they were given
 model/                   the bundle that `Classifier.load` reads
 checkpoint.safetensors   the state at the last evaluation, until the run is complete
-predictions.csv          every test row: number, class, prediction, confidence, logits, text
+predictions.csv          every test row: number, class, prediction, confidence, logits, text; not with data.test=0
 scores.json              written last by training: a run that has it is complete
 diagnosis.json           the results of `loralab diagnose`
 exports/FORMAT/          the files of `loralab export`, with export.json, their check

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from loralab.errors import LoralabError
+from loralab.metrics import NO_TEST_ROWS
 from loralab.report.experiments.experiment_data import ACCURACY
 from loralab.report.experiments.profiles import analyze_experiment
 from loralab.report.experiments.result_tables import ReportTable, format_point
@@ -25,7 +26,7 @@ _LETTERS = (*string.ascii_uppercase, *(f"{a}{b}" for a in string.ascii_uppercase
 
 @dataclass(frozen=True)
 class DashboardRow:
-    """An experiment or a run. values: test accuracies of its best configuration, one per seed; interval: of their mean.
+    """An experiment or a run. values: test accuracies of its best configuration, one per seed, if tested; interval: of their mean.
 
     new_seeds: whether the interval holds for new seeds too. test_set: digest of the test rows. trials: (complete, planned).
     problem: why it cannot be read.
@@ -157,8 +158,8 @@ def _run_row(run: RunData, modified: str) -> DashboardRow:
         run.name,
         "run",
         recipe,
-        str(run.config.seed),
-        (run.result.scores["accuracy"],),
+        str(run.config.seed) if run.result.scores else f"{run.config.seed}, {NO_TEST_ROWS}",
+        (run.result.scores["accuracy"],) if run.result.scores else (),
         run.accuracy_interval() if run.test_rows else None,
         test_set=str(run.environment.get("rows", {}).get("test", {}).get("fingerprint", "")),
         trials=(1, 1),
