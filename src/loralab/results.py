@@ -179,7 +179,7 @@ class Run:
         path = self.folder / run_folder.PREDICTIONS
         if not path.is_file():
             raise LoralabError(f"{self.folder} has no predictions of test rows: it has no test rows, or is not complete")
-        columns: Any = {name: str for name in ("true", "predicted", "text")}
+        columns: Any = dict.fromkeys(("true", "predicted", "text"), str)
         frame: pandas.DataFrame = import_optional("pandas", "notebook").read_csv(path, dtype=columns, keep_default_na=False)
         return frame
 

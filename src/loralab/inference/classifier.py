@@ -254,8 +254,8 @@ class Classifier:
         """Classify a file of any size and write the predictions to `out` atomically.
 
         data: settings of `data` that say how to read the file; the run's data contract decides the rest. format: how to write, or
-        one of its names. template: a sample submission; the predictions are written in its form. progress: called with the number of finished rows. Raises LoralabError for a file that cannot be read,
-        and for a submission that would not be accepted.
+        one of its names. template: a sample submission; the predictions are written in its form. progress: called with the number
+        of finished rows. Raises LoralabError for a file that cannot be read, and for a submission that would not be accepted.
         """
         source, target = local_path(path), local_path(out)
         if target.exists() and source.exists() and target.samefile(source):
