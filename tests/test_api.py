@@ -19,6 +19,7 @@ from tiny import topics, write_csv
 import loralab
 from loralab import Experiment, LoralabError, Run, Scores
 from loralab.api.arguments import python_words
+from loralab.info import count_parameters
 from loralab.storage import run_folder
 
 ROWS = topics(15)
@@ -82,6 +83,19 @@ def test_a_notebook_shows_figures_on_a_white_ground(run: Run) -> None:
     image = matplotlib.image.imread(io.BytesIO(figure._repr_png_()), format="png")  # type: ignore[attr-defined]
     assert (image[0, 0] == 1).all()
     assert figure.get_suptitle().startswith("Confusion matrix")
+
+
+def test_a_budget_as_frame(tiny: Path) -> None:
+    frame = loralab.budget(settings={"model.base": str(tiny)}, max_trainable=3_000)
+    best = frame.query("targets == 'query+value' and layers == 'all'").iloc[0]
+    fits, over = (
+        loralab.Config().override(f"model.base={tiny}", "lora.targets=query,value", f"lora.rank={rank}")
+        for rank in (best["rank"], best["rank"] + 1)
+    )
+    assert count_parameters(fits)[1].trainable == best["trainable"] == 3_000 - best["left"]
+    assert count_parameters(over)[1].trainable > 3_000
+    with pytest.raises(LoralabError, match="1,000"):
+        loralab.budget(max_trainable=1000)
 
 
 def test_the_sample_as_frames() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from loralab.api.data import check_data, load_sample
     from loralab.api.experiments import compare, experiment, search
+    from loralab.api.parameters import budget
     from loralab.api.runs import diagnose, evaluate, export, load, model_soup, train
     from loralab.config.loading import Config, list_recipes, load_config
     from loralab.errors import LoralabError
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "loralab.api.data": ("check_data", "load_sample"),
     "loralab.api.experiments": ("compare", "experiment", "search"),
+    "loralab.api.parameters": ("budget",),
     "loralab.api.runs": ("diagnose", "evaluate", "export", "load", "model_soup", "train"),
     "loralab.config.loading": ("Config", "list_recipes", "load_config"),
     "loralab.errors": ("LoralabError", "RunFailed"),
@@ -44,6 +46,7 @@ __all__ = [
     "Predictions",
     "Run",
     "Scores",
+    "budget",
     "check_data",
     "compare",
     "diagnose",

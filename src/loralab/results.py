@@ -228,7 +228,8 @@ class Run:
         return push_to_hub(self.folder, repo_id, **options)
 
     def _facts(self) -> list[tuple[str, str]]:
-        facts = [("run", str(self.folder)), ("encoder", f"{self.config.model.base}, {self.config.tuning}")]
+        folder = "in a temporary folder" if self.temporary else str(self.folder)
+        facts = [("run", folder), ("encoder", f"{self.config.model.base}, {self.config.tuning}")]
         if not self.complete:
             return [*facts, ("state", "not complete")]
         facts.append(("trained", f"{self.result['counts']['trainable']:,} parameters, {self.result['steps']:,} steps"))
