@@ -17,7 +17,7 @@ import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -154,7 +154,7 @@ def main(argv: list[str] | None = None) -> None:
         reset_survivors()
     else:
         shutil.rmtree(WORK, ignore_errors=True)
-        generate(options.workers)
+        generate(options.only, options.workers)
         leave_out(options.only, options.sample, random.Random(options.seed))
     start = time.monotonic()
     run(options.only, options.workers)
@@ -174,10 +174,11 @@ def main(argv: list[str] | None = None) -> None:
         PAGE.write_text(text, encoding="utf-8")
 
 
-def generate(workers: int) -> None:
-    """Write the mutated sources to mutants/, without mutants of texts for people."""
+def generate(only: list[str], workers: int) -> None:
+    """Write the mutated sources of some packages to mutants/, without mutants of texts for people."""
     import libcst
     from mutmut.__main__ import CatchOutput, create_mutants
+    from mutmut.configuration import config
     from mutmut.mutation.mutators import mutation_operators, operator_string
     from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir
 
@@ -187,6 +188,8 @@ def generate(workers: int) -> None:
 
     place = mutation_operators.index((libcst.BaseString, operator_string))
     mutation_operators[place] = (libcst.BaseString, change_string)
+    config().only_mutate = [pattern for package in only for pattern in (f"src/loralab/{package}.py", f"src/loralab/{package}/*")]
+    config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
     WORK.mkdir()
     with CatchOutput():
         copy_src_dir()
@@ -221,7 +224,21 @@ def run(only: list[str], workers: int) -> None:
 
     config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
     mutmut.get_mutant_runner = make_runner
+    mutmut.print_stats = now_and_then(mutmut.print_stats)
     mutmut._run((), workers)
+
+
+def now_and_then(print_stats: Callable[..., None]) -> Callable[..., None]:
+    """Print the numbers of outcomes every ten seconds: mutmut counts all of them again for each mutant."""
+    due = 0.0
+
+    def print_if_due(files: object, force_output: bool = False) -> None:
+        nonlocal due
+        if force_output or time.monotonic() > due:
+            due = time.monotonic() + 10
+            print_stats(files, force_output=True)
+
+    return print_if_due
 
 
 def run_controls(workers: int, source: random.Random) -> int:

@@ -129,10 +129,11 @@ def test_a_run_with_its_rows_can_be_moved_diagnosed_and_trained_again(run: Run, 
     moved = Run(folder)
 
     diagnosis = loralab.diagnose(moved, texts=["a text"], rows=10)
+    page = moved.report().path.read_text(encoding="utf-8")
     again = loralab.train(moved.folder, name="moved", runs=tmp_path, overwrite=True)
 
     assert diagnosis.attributions
-    assert "near-duplicate" in moved.report().path.read_text(encoding="utf-8")
+    assert "Near-duplicates of training rows" in page
     assert again.result["scores"] == moved.result["scores"]
     assert (again.folder / "rows" / "train.parquet").is_file()
     assert loralab.diagnose(again, FRAME.head(10), rows=10).sections

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import check_is_fitted, validate_data
-from tiny import make_checkpoint
+from tiny import _WORDS, make_checkpoint
 
 from loralab import LoraTextClassifier
 
@@ -52,14 +52,16 @@ class OfNumbers(LoraTextClassifier):
 
 
 def _texts(numbers: Any) -> list[str]:
-    return [" ".join(f"{chr(97 + i % 26)}{value:.1f}" for i, value in enumerate(row)) for row in numbers.tolist()]
+    """Write each number as one of the encoder's words, by its column and its size."""
+    words = [word for group in _WORDS.values() for word in group.split()]
+    return [" ".join(words[(7 * i + round(2 * value)) % len(words)] for i, value in enumerate(row)) for row in numbers.tolist()]
 
 
 EXPECTED: dict[str, str] = {}
 
 
 @parametrize_with_checks(
-    [OfNumbers(epochs=1, rank=1, settings={"train.head_init": "probe"})],
+    [OfNumbers(epochs=6, rank=2, settings={"train.head_init": "probe"})],
     expected_failed_checks=lambda estimator: EXPECTED,
 )
 def test_conventions_of_scikit_learn(estimator: OfNumbers, check: Any) -> None:

@@ -254,6 +254,8 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         number = {own: order.index(names[own]) for own in classes}
         weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
         weighted = {own for own, weight in zip(labels, weights, strict=True) if weight} if weights is not None else {*labels}
+        if not weighted:
+            raise ValueError("every sample_weight is zero: give some rows a weight above zero")
         if len(weighted) < 2:
             raise ValueError(f"y has one class, {labels[0]!r}, in rows with a weight: a classifier needs at least two")
 

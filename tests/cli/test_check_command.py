@@ -166,3 +166,17 @@ def test_a_pipe_is_read_once_and_named() -> None:
         assert "row 48 (line 50)" in answer.stdout
         assert "/dev/" in answer.stdout
         assert "/tmp" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "content", ["great phone\nbroken on arrival\nfine\n", "", "text;a,label\nx;1,2\n", "a\x00b", "текст\n"], ids=repr
+)
+def test_a_refusal_is_one_json_document_too(content: str) -> None:
+    Path("one.csv").write_bytes(content.encode("koi8_r"))
+    answer = invoke("check", "one.csv", "--json")
+    assert answer.code == 2
+    document = json.loads(answer.out)
+    if isinstance(document, dict):
+        assert answer.err == f"loralab: {document['error']}\n"
+        assert "one.csv" in document["error"]
+    assert json.loads(invoke("evaluate", "nowhere", "--file", "one.csv", "--json").out)["error"]

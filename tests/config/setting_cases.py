@@ -23,6 +23,7 @@ OTHER: dict[str, str] = {
     "data.strict": "true",
     "data.group": "author",
     "data.time": "date",
+    "data.weight": "importance",
     "data.classes": "bad,good",
     "data.test": "0.3",
     "data.validation": "240",

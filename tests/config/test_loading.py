@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from setting_cases import OTHER, get, refused, write
 
+import loralab
 from loralab.config import Config, load_config
 from loralab.config.loading import END_OF_SETTINGS, default_name, list_recipes, setting_names
 from loralab.config.schema import NONE_WORDS
@@ -212,7 +213,11 @@ def test_the_fingerprint_is_the_same_in_another_process() -> None:
     code = "from loralab.config.loading import load_config; print(load_config('roberta-class-weights').fingerprint())"
     result = {
         subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": seed}
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(loralab.__file__).parents[1])},
         ).stdout.strip()
         for seed in ("1", "2")
     }

@@ -11,7 +11,7 @@ import pytest
 from setting_cases import OTHER, refused, write
 
 from loralab.config import Config, load_config
-from loralab.config.hints import COMPUTED, other_names
+from loralab.config.hints import COMPUTED, other_names, similar_settings, similar_value
 from loralab.config.loading import list_recipes, setting_names
 from loralab.config.yaml_core import MAX_YAML_BYTES
 
@@ -427,3 +427,176 @@ def test_a_yaml_bomb_is_refused_at_once_with_a_short_message(tmp_path: Path) -> 
 
 def test_a_long_value_gives_a_short_message(tmp_path: Path) -> None:
     assert len(refused(write(tmp_path / "a.yaml", f"lora: {{rank: {'x' * 500_000}}}"))) < 10_000
+
+
+# Whole messages: what is wrong, which value, what to do
+
+
+@pytest.mark.parametrize(
+    ("assignment", "rest"),
+    [
+        (
+            "gradient_accumulation_steps=2",
+            "write train.batch_size=16 for 2 times 8 examples (it counts the examples of an optimizer step, which "
+            "train.max_tokens_per_microbatch splits into micro-batches)",
+        ),
+        ("gradient_accumulation=1", "write train.batch_size=8 for 1 times 8 examples (it"),
+        ("accumulate_grad_batches=9999", "write train.batch_size=79992 for 9999 times"),
+        ("gradient_accumulation_steps=10000", "write train.batch_size=32 for 4 times"),
+        ("gradient_accumulation_steps=0", "write train.batch_size=32 for 4 times"),
+        ("gradient_accumulation_steps=-3", "write train.batch_size=32 for 4 times"),
+        (
+            "per_device_train_batch_size=8",
+            "write train.batch_size=8 (it counts the examples of an optimizer step, over all devices)",
+        ),
+        ("per_device_train_batch_size=", "write train.batch_size=16 (it"),
+        ("early_stopping=5", "write train.patience=5"),
+        ("early_stopping=0", "write train.patience=none"),
+        ("early_stopping=Off", "write train.patience=none"),
+        ("early_stopping=true", "write train.patience=3"),
+        ("early_stopping=2.5", "write train.patience=3"),
+        ("metric_for_best_model=eval_f1", "write train.monitor=macro_f1"),
+        ("metric=val_accuracy", "write train.monitor=accuracy"),
+        ("eval_metric=F1", "write train.monitor=macro_f1"),
+        ("target_modules=[q_proj, 'v_proj', q_lin]", "write lora.targets=query,value"),
+        ('target_modules=["key",,mine]', "write lora.targets=key,mine"),
+        ("target_modules=", "write lora.targets=query,value"),
+        ("fp16=No", "write train.precision=auto"),
+        ("fp16=TRUE", "write train.precision=fp16"),
+        ("bf16=0", "write train.precision=auto"),
+        ("use_lora=none", "write tuning=full"),
+        ("optim=AdamW_Torch", "write train.optimizer=adamw"),
+        ("Optim=sgd", "write train.optimizer=sgd"),
+        ("num-train-epochs=2", "write train.epochs=2"),
+        ("train.lora.r=4", "write lora.rank=4"),
+        ("logging_steps=10", "leave it out; every step is logged"),
+        ("lora=8", "lora is a section; write a setting of it, such as lora.rank, which `loralab settings lora.` lists"),
+        ("zzzzzz=1", "`loralab settings` lists all settings"),
+        ("train.zzz=1", "`loralab settings train.` lists the settings of train"),
+    ],
+)
+def test_an_unknown_setting_says_what_to_write(assignment: str, rest: str) -> None:
+    start = f"unknown setting {assignment.partition('=')[0]!r}: "
+    message = refused("quickstart", [assignment])
+    assert message.startswith(start + rest) if rest.endswith(("(it", "times")) else message == start + rest
+
+
+def test_a_list_or_nothing_in_a_file_is_written_as_in_an_override(tmp_path: Path) -> None:
+    assert "'target_modules': write lora.targets: query,value" in refused(write(tmp_path / "a.yaml", "target_modules: [q_proj, v]"))
+    assert "'rank': write lora.rank: \n" in refused(write(tmp_path / "b.yaml", "rank:")) + "\n"
+    assert "'trian'; did you mean the section 'train'?" in refused(write(tmp_path / "c.yaml", "trian: {epochs: 3}"))
+    assert "'trian': `loralab settings` lists all settings" in refused(write(tmp_path / "d.yaml", "trian: 3"))
+    assert "'data.trian': `loralab settings data.`" in refused(write(tmp_path / "e.yaml", "data: {trian: {epochs: 3}}"))
+
+
+@pytest.mark.parametrize(
+    ("key", "similar"),
+    [
+        ("rank", ["lora.rank"]),
+        ("Train.RANK", ["lora.rank"]),
+        ("dropout", ["model.dropout", "lora.dropout"]),
+        ("warmup_fraction", ["train.warmup"]),
+        ("use-gradient-checkpointing", ["train.gradient_checkpointing"]),
+        ("rate", ["train.learning_rate", "train.head_learning_rate"]),
+        ("samples_max", ["data.max_train_samples", "data.max_test_samples"]),
+        ("head", ["model.head"]),
+        ("bsae", ["model.base"]),
+        ("zz", []),
+        ("of_id", []),
+    ],
+)
+def test_settings_are_similar_by_their_last_word(key: str, similar: list[str]) -> None:
+    assert similar_settings(key, setting_names()) == similar
+
+
+def test_at_most_three_settings_are_similar() -> None:
+    assert similar_settings("size", ["a.batch_size", "b.batch_size", "c.test_size", "d.test_size"]) == [
+        "a.batch_size",
+        "b.batch_size",
+        "c.test_size",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "whole", "hint"),
+    [
+        ("train.max_steps", 1000.0, True, "; did you mean 1000?"),
+        ("train.max_steps", 1000.0, False, ""),
+        ("train.max_steps", 8.5, True, ""),
+        ("train.precision", 16, False, "; did you mean 'fp16'?"),
+        ("train.precision", "FP32", False, "; did you mean 'fp32'?"),
+        ("train.precision", "fp61", False, "; did you mean 'fp16'?"),
+        ("train.precision", "wide", False, ""),
+        ("train.precision", ["fp61"], False, ""),
+    ],
+)
+def test_a_value_suggests_a_similar_one(setting: str, value: object, whole: bool, hint: str) -> None:
+    assert similar_value(setting, value, ("fp32", "bf16", "fp16"), whole) == hint
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (
+            ["model.freeze=0-2"],
+            "model.freeze=0-2 has no effect with tuning=lora, which freezes the whole encoder: add tuning=full, or remove "
+            "model.freeze",
+        ),
+        (
+            ["data.augment_ratio=0.5"],
+            "data.augment_ratio has no effect without a technique: add data.augment=swap, or remove data.augment_ratio",
+        ),
+        (
+            ["data.augment_strength=0.3"],
+            "data.augment_strength has no effect without a technique: add data.augment=swap, or remove data.augment_strength",
+        ),
+        (
+            ["data.augment=swap", "data.back_translation=a,b"],
+            "data.back_translation has no effect without the technique: add data.augment=back_translation",
+        ),
+        (
+            ["data.augment=back_translation", "data.back_translation=a"],
+            "data.back_translation needs two checkpoints, forward and back: write "
+            "data.back_translation=Helsinki-NLP/opus-mt-en-fr,Helsinki-NLP/opus-mt-fr-en",
+        ),
+        (["data.template={text}: {}"], "{text} in data.template has no effect without a prompt: add model.head=prompt"),
+        (
+            ["model.head=prompt", "model.pooling=cls", "data.template=On {}."],
+            "model.pooling=cls has no effect with model.head=prompt, which reads the mask: write model.pooling=auto",
+        ),
+        *(
+            (
+                ["model.head=prompt", f"train.head_init={init}", "data.template=On {}."],
+                f"train.head_init={init} would replace the words that model.head=prompt starts from: write "
+                "train.head_init=descriptions",
+            )
+            for init in ("probe", "probe+descriptions")
+        ),
+        *(
+            (
+                ["model.head=prompt", f"data.template={template}"],
+                f"data.template={template!r}: model.head=prompt takes one {{}}, for the mask, and at most one {{text}}, such as "
+                "'{text} This is news about {}.'",
+            )
+            for template in ("{} {}", "{text} {} {text}")
+        ),
+    ],
+)
+def test_a_conflict_says_what_to_change(assignments: list[str], message: str, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "seed: 1")
+    assert refused(file, assignments) == f"{file}: {message}"
+
+
+@pytest.mark.parametrize(
+    "assignments",
+    [
+        ["model.freeze=0-2", "tuning=full"],
+        ["data.augment_ratio=0.25", "data.augment_strength=0.1"],
+        ["data.augment_ratio=0"],
+        ["data.augment=back_translation", "data.back_translation=a,b"],
+        ["model.head=prompt", "data.template={text} On {}."],
+        ["model.head=prompt", "data.template=On {}.", "train.head_init=descriptions"],
+    ],
+)
+def test_settings_that_suit_each_other_are_accepted(assignments: list[str], tmp_path: Path) -> None:
+    load_config(write(tmp_path / "a.yaml", "seed: 1"), assignments)

@@ -196,7 +196,7 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
     path = put(tmp_path / "rows.csv", "text,label\na,x\nb,y\n")
     code = (
         "import sys; from loralab.data.readers import open_table; from pathlib import Path; "
-        "print(*[c.columns for c in open_table(Path(sys.argv[1])).chunks])"
+        "print(*[dict(c.columns) for c in open_table(Path(sys.argv[1])).chunks])"
     )
     command = f"{subprocess.list2cmdline([__import__('sys').executable])} -c '{code}' <(cat {path})"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)

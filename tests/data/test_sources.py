@@ -16,6 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from loralab.config import DataConfig
+from loralab.data.check import check_source
 from loralab.data.columns import Columns, find_columns
 from loralab.data.folders import find_parts
 from loralab.data.labels import class_indices, label_text
@@ -603,3 +604,23 @@ def test_fingerprint_depends_on_texts_labels_and_class_names() -> None:
     others = [make(texts=("a", "c")), make(texts=("b", "a")), make(texts=("ab", "")), make(labels=(1, 0)), make(classes=("x", "z"))]
     assert len({make(), *others}) == 6
     assert len(make(texts=("\ud800", "b"))) == 16
+
+
+def test_training_and_check_note_the_same_likely_mistakes(tmp_path: Path) -> None:
+    rows = [(f"leaks {i}", label) for i in range(20) for label in ("a", "b", "a|b")] + [
+        (word, "a") for word in ("nan", "NaN", "n/a ")
+    ]
+    path = put(tmp_path / "news.csv", ("text", "label"), *rows)
+    other = put(tmp_path / "test.csv", ("text", "label"), ("fine", "a"), ("null", "b"))
+    data = DataConfig(source=str(path), test=str(other))
+    notices = load_source(data).notices
+    several = next(notice for notice in notices["train"] if "several in one: a|b" in notice.message)
+    words = next(notice for notice in notices["train"] if "read like missing values" in notice.message)
+    assert several.rows == tuple(range(2, 60, 3))
+    assert words.message.endswith("1 'nan', 1 'NaN', 1 'n/a'")
+    assert words.rows == (60, 61, 62)
+    (elsewhere,) = (notice for notice in notices["test"] if "read like missing values" in notice.message)
+    assert elsewhere.rows == (1,)
+    train, test = check_source(data)
+    assert [train.findings.count(notice) for notice in (several, words)] == [1, 1]
+    assert sum("read like missing values" in finding.message for finding in test.findings) == 1

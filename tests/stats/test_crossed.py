@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats as scipy_stats
 from scipy.integrate import quad
-from scipy.special import digamma
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma
 
 from loralab.stats import Difference, difference, mean_interval, moderate, resampled_means, wilson
 from loralab.stats.crossed import Error, _prior_df
@@ -117,6 +118,13 @@ def test_two_models_have_the_interval_of_bonett_and_price() -> None:
     assert (low, high) == pytest.approx((p12 - p21 - 1.96 * error, p12 - p21 + 1.96 * error), abs=0.0005)
 
 
+def test_two_models_that_agree_on_all_rows_have_an_interval() -> None:
+    """The two added rows are the only ones that differ: p12 = p21 = 1 / (n + 2)."""
+    low, value, high = difference(np.arange(98) < 70, np.arange(98) < 70, paired=False).interval()
+    assert value == 0
+    assert (low, high) == pytest.approx((-1.96 * math.sqrt(2 / 99) / 10, 1.96 * math.sqrt(2 / 99) / 10), rel=1e-4)
+
+
 def test_one_model_has_wilsons_interval() -> None:
     for correct in (0, 3, 36, 40):
         assert mean_interval(np.arange(40) < correct) == pytest.approx(wilson(correct, 40), abs=1e-9)
@@ -217,6 +225,33 @@ def test_the_prior_of_variances_is_found_again() -> None:
     assert small.df == pytest.approx(8, rel=0.15)
 
 
+@pytest.mark.parametrize("of_seeds", [[1e-5, 1e-4, 2e-3], [2e-4, 3e-5], [1e-6, 1e-4, 1e-4, 5e-3, 2e-5]])
+@pytest.mark.parametrize("df", [2.0, 5.0])
+def test_variances_are_shrunk_as_smyth_says(of_seeds: list[float], df: float) -> None:
+    """Statistical Applications in Genetics 2004, section 6.2."""
+    logs = np.log(of_seeds) - digamma(df / 2) + math.log(df / 2)
+    excess = logs.var(ddof=1) - polygamma(1, df / 2)
+    inverse = brentq(lambda half: polygamma(1, half) - excess, 1e-3, 1e6) if excess > 0 else math.inf
+    prior_df = min(2 * inverse, df * len(of_seeds))
+    prior = math.exp(logs.mean() + digamma(prior_df / 2) - math.log(prior_df / 2))
+    tests = [Difference(0.01, 400, (3, 3), True, True, 0.01, Error(value, df, 1e-4)) for value in of_seeds]
+    for before, after in zip(of_seeds, [test.error for test in moderate(tests)], strict=True):
+        if before > prior * scipy_stats.f.ppf(0.75, df, prior_df):
+            assert (after.of_seeds, after.df) == (before, df)
+        else:
+            expected = (prior_df * prior + df * before) / (prior_df + df)
+            assert (after.of_seeds, after.df) == pytest.approx((expected, prior_df + df), rel=1e-6)
+
+
+def test_the_prior_of_variances_has_bounds() -> None:
+    """Its degrees of freedom explain the spread of the logarithms that their own degrees of freedom do not."""
+    own = polygamma(1, 1.5)
+    for prior_df in (0.011, 0.5, 1.01, 30.0, 9.0e5):
+        assert _prior_df(own + polygamma(1, prior_df / 2), 3.0) == pytest.approx(prior_df, rel=1e-4)
+    assert [_prior_df(spread, 3.0) for spread in (0.0, own, own + 1e-6)] == [1e6] * 3
+    assert _prior_df(1e9, 3.0) == 0.01
+
+
 def test_unlike_or_few_variances_stay() -> None:
     for of_seeds in ([1e-4], [1e-4, 0.0]):
         tests = _with_variances(of_seeds)
@@ -251,8 +286,19 @@ def test_one_row_is_enough() -> None:
     assert result.interval().low < 0 < result.interval().high
 
 
+def test_resampled_means_deviate_by_students_t_of_the_seeds() -> None:
+    """A hundred rows alike: the deviation of the mean is all between seeds, whose variances are 0.02 and 0.01."""
+    two, three = np.repeat([[0.4], [0.6]], 100, axis=1), np.repeat([[0.4], [0.6], [0.5]], 100, axis=1)
+    draws = resampled_means([two, three], 40_000) - 0.5
+    assert np.quantile(np.abs(draws[:, 0]), 0.9) == pytest.approx(0.1 * scipy_stats.t.ppf(0.95, 1), rel=0.03)
+    error = math.sqrt(0.01 / 3)
+    assert np.quantile(np.abs(draws[:, 1]), 0.9) == pytest.approx(error * scipy_stats.t.ppf(0.95, 2), rel=0.03)
+    assert (resampled_means([two], 9) == resampled_means([two], 9, seed=0)).all()
+    assert (resampled_means([two], 9) != resampled_means([two], 9, seed=1)).all()
+
+
 def test_invalid_tables_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be compared"):
+    with pytest.raises(ValueError, match=r"shapes \(2, 5\) and \(2, 6\) cannot be compared$"):
         difference(np.ones((2, 5)), np.ones((2, 6)), paired=False)
     with pytest.raises(ValueError, match="in pairs"):
         difference(np.ones((2, 5)), np.ones((3, 5)), paired=True)

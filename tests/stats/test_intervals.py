@@ -67,6 +67,13 @@ def test_the_bootstrap_has_the_level_asked_for_and_repeats() -> None:
     assert paired_bootstrap(a, b) == paired_bootstrap(a, b, level=0.95, resamples=2000, seed=0)
 
 
+def test_few_resamples_of_few_rows() -> None:
+    """Of two rows the means can be 0, 1/2 and 1, and each row is drawn as often."""
+    assert paired_bootstrap([1, 0], [0, 0]) == (0, 0.5, 1) == paired_bootstrap([0, 1], [0, 0])
+    low, _, high = paired_bootstrap([1.0, 0.2, 0.7], [0.0, 0.0, 0.0], resamples=1)
+    assert low == high
+
+
 def test_bootstrap_coverage_is_95_percent() -> None:
     random = np.random.default_rng(0)
     hits = 0

@@ -17,8 +17,19 @@ def test_the_mid_p_equals_the_published_one() -> None:
     assert result.interval.estimate == pytest.approx(-6 / 21)
     assert result.p == pytest.approx(2 * 9 / 256 - 8 / 256)
     assert mcnemar(b, a).p == result.p
-    assert result.interval == paired_bootstrap(a, b, resamples=2000, seed=0)
-    assert mcnemar(a, b, resamples=50, seed=7).interval == paired_bootstrap(a, b, resamples=50, seed=7) != result.interval
+
+
+def test_the_interval_is_that_of_the_paired_bootstrap() -> None:
+    a, b = np.random.default_rng(0).random((2, 977)) < 0.7
+    assert mcnemar(a, b).interval == paired_bootstrap(a, b, resamples=2000, seed=0) != paired_bootstrap(a, b, seed=1)
+    assert mcnemar(a, b, resamples=50, seed=7).interval == paired_bootstrap(a, b, resamples=50, seed=7)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 7, 30, 501])
+def test_as_many_rows_on_both_sides_are_no_difference(number: int) -> None:
+    sides = np.r_[np.ones(number), np.zeros(number), np.ones(3)]
+    assert mcnemar(sides, np.r_[1 - sides[: 2 * number], np.ones(3)], resamples=1).p == pytest.approx(1.0, abs=1e-12)
+    assert mcnemar(sides, np.r_[1 - sides[: 2 * number], np.ones(3)], resamples=1).p <= 1.0
 
 
 def test_extremes() -> None:

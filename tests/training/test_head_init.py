@@ -155,3 +155,20 @@ def test_a_head_without_bias_is_fitted_without_one() -> None:
     free, free_biases = regression(features, labels, np.zeros((3, 5)), 1.0)
     assert np.abs(free_biases).max() > 0
     assert not np.allclose(weights, free)
+
+
+def test_the_probe_takes_a_row_of_weight_two_as_the_row_twice(tiny: Path) -> None:
+    data, counts = rows(tiny, 5), np.ones(20)
+    counts[[0, 3, 9]] = 2, 3, 0
+    copies = np.repeat(np.arange(20), counts.astype(int))
+    spans = [data.tokens[data.starts[i] : data.starts[i + 1]] for i in copies]
+    assert data.labels is not None
+    starts = np.concatenate([[0], np.cumsum([len(span) for span in spans])])
+    repeated = replace(data, tokens=np.concatenate(spans), starts=starts, labels=data.labels[copies])
+    one, other, plain = make_model(tiny), make_model(tiny), make_model(tiny)
+    # C multiplies the sum of the weights, so their mean is not 1 here: it is that of the copies
+    initialize_head(one, one.head.out, replace(data, weights=counts), None)
+    initialize_head(other, other.head.out, repeated, None)
+    initialize_head(plain, plain.head.out, data, None)
+    torch.testing.assert_close(one.head.out.weight, other.head.out.weight, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(one.head.out.weight, plain.head.out.weight, rtol=1e-2, atol=1e-3)

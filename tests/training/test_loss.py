@@ -203,3 +203,51 @@ def test_weights_that_are_not_finite_are_refused(odd: float, position: int) -> N
     spec[position] = odd
     with pytest.raises(LoralabError, match="weights above 0"):
         resolve_class_weights(spec, CLASSES, np.zeros(1, dtype=np.int64))
+
+
+# --- row weights ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("weights", "smoothing", "gamma"), COMBINATIONS)
+def test_a_row_of_weight_two_is_the_row_twice(weights: tuple[float, ...] | None, smoothing: float, gamma: float) -> None:
+    logits, labels = batch()
+    counts = np.ones(len(labels))
+    counts[[3, 8, 20]] = 2, 3, 0
+    copies = torch.from_numpy(np.repeat(np.arange(len(labels)), counts.astype(int)))
+    row_weights = counts / counts.mean()
+    loss = make(weights, smoothing, gamma)
+    weighted = loss.with_row_weights(labels.numpy(), row_weights)
+    one, other = logits.clone().requires_grad_(), logits.clone().requires_grad_()
+    (weighted(one, labels, torch.from_numpy(row_weights).float()) / weighted.normalizer(labels)).backward()
+    (loss(other[copies], labels[copies]) / loss.normalizer(labels[copies])).backward()
+    assert one.grad is not None
+    assert other.grad is not None
+    torch.testing.assert_close(one.grad, other.grad)
+    assert not one.grad[20].any()
+
+
+@pytest.mark.parametrize(("weights", "smoothing"), [(None, 0.0), (WEIGHTS, 0.15)])
+@pytest.mark.parametrize("size", [1, 8])
+def test_batches_estimate_the_weighted_mean_without_bias(weights: tuple[float, ...] | None, smoothing: float, size: int) -> None:
+    logits, labels = batch()
+    row_weights = np.random.default_rng(1).exponential(size=len(labels))
+    row_weights /= row_weights.mean()
+    factors = torch.from_numpy(row_weights).float()
+    loss = make(weights, smoothing, 0.0).with_row_weights(labels.numpy(), row_weights)
+    whole = loss(logits, labels, factors) / loss.normalizer(labels)
+    parts = torch.arange(len(labels)).split(size)
+    means = [loss(logits[part], labels[part], factors[part]) / loss.normalizer(labels[part]) for part in parts]
+    torch.testing.assert_close(torch.stack(means).mean(), whole)
+
+
+def test_balanced_weights_count_rows_by_weight_like_scikit_learn() -> None:
+    random = np.random.default_rng(0)
+    labels, row_weights = random.choice(4, size=200, p=[0.6, 0.2, 0.15, 0.05]).astype(np.int64), random.exponential(size=200)
+    weights = resolve_class_weights("balanced", CLASSES, labels, row_weights)
+    assert weights is not None
+    expected = compute_class_weight("balanced", classes=np.arange(4), y=labels, sample_weight=row_weights)
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-6)
+    row_weights[labels == 3] = 0
+    weights = resolve_class_weights("balanced", CLASSES, labels, row_weights)
+    assert weights is not None
+    assert torch.isfinite(weights).all()

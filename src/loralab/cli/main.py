@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import typer
 
 from loralab import __version__
 from loralab.cli import data_commands, experiment_commands, run_commands, settings_commands, train_command
-from loralab.cli.options import OUTPUT, Quiet, Verbose, register
+from loralab.cli.options import OUTPUT, Quiet, Verbose, print_json, register
 from loralab.cli.streams import safe_stdio
 from loralab.errors import LoralabError
 
@@ -38,6 +39,8 @@ def main() -> None:
             if OUTPUT.verbose:
                 traceback.print_exc()
             report_error(f"loralab: {error}")
+            if OUTPUT.json and os.environ.get("RANK", "0") == "0":
+                print_json({"error": str(error)})  # a program that reads the output gets one document in any case
             exit_with(error.exit_code)
         except SystemExit as end:
             if end.code == INTERRUPTED:

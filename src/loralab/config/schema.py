@@ -12,7 +12,7 @@ NONE_WORDS = ("", "none", "None", "null", "~")
 """Texts that mean no value for a setting that may have none."""
 DELIMITER_NAMES: Mapping[str, str] = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|", "space": " "}
 """Name → character that divides columns."""
-COLUMN_SETTINGS = ("text", "label", "id", "group", "time")
+COLUMN_SETTINGS = ("text", "label", "id", "group", "time", "weight")
 """Settings of `data` that name columns, which may be called `none`."""
 
 
@@ -153,6 +153,7 @@ class DataConfig(SettingsSection):
     encoding: str | None = Field(None, description="encoding of text files, such as utf-8 or cp1252; default: detected")
     group: Column | None = Field(None, description="column of groups, such as authors: rows of one group stay in one split")
     time: Column | None = Field(None, description="column of times: the latest rows are the test, those before them validation")
+    weight: Column | None = Field(None, description="column of row weights: how much each training row counts in the loss")
     strict: bool = Field(False, description="refuse rows without a label instead of leaving them out")
     classes: Words = Field((), description="class names in order, for files that number their labels")
     test: Portion | None = Field(

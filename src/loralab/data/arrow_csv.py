@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,9 @@ import numpy.typing as npt
 from loralab.data.delimited import MAX_FIELD, Dialect
 from loralab.data.text_files import BLOCK, open_bytes
 from loralab.data.types import Notice, count_of
+
+if TYPE_CHECKING:
+    import pyarrow
 
 _QUOTE, _LINE, _RETURN = b'"\n\r'
 _MARK = b"\xef\xbb\xbf"
@@ -21,10 +25,10 @@ class Unusual(Exception):
     """The next rows are not ones that Arrow reads as Python's strict csv reader does."""
 
 
-def read_columns(
+def read_blocks(
     path: Path, dialect: Dialect, encoding: str, names: Sequence[str], header: bool, notices: list[Notice]
-) -> Iterator[dict[str, list[object]]]:
-    """Yield the columns of a file, block by block, and note line breaks within quotes.
+) -> Iterator[pyarrow.Table]:
+    """Yield the rows of a file, block by block, and note line breaks within quotes.
 
     It takes UTF-8 of at least two columns in which every double quote opens a field, closes one, or is doubled within one, without
     blank lines, and with records of at most MAX_FIELD bytes. Raises Unusual at a block with others.
@@ -52,13 +56,13 @@ def read_columns(
         notices.append(Notice(f"{count_of(scan.breaks, 'line break')} within double quotes {belong}"))
 
 
-def _parse(content: bytes, delimiter: str, names: Sequence[str], skip: int) -> dict[str, list[object]]:
+def _parse(content: bytes, delimiter: str, names: Sequence[str], skip: int) -> pyarrow.Table:
     import pyarrow
     from pyarrow import csv
 
     text = pyarrow.string()
     try:
-        table = csv.read_csv(
+        return csv.read_csv(
             pyarrow.BufferReader(content),
             csv.ReadOptions(column_names=[*names], skip_rows_after_names=skip, block_size=len(content) + 1, use_threads=False),
             csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False),
@@ -68,7 +72,6 @@ def _parse(content: bytes, delimiter: str, names: Sequence[str], skip: int) -> d
         )
     except pyarrow.ArrowInvalid as error:  # fields missing or too many
         raise Unusual from error
-    return {name: column.to_pylist() for name, column in zip(names, table.columns, strict=True)}
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Data augmentation: Easy Data Augmentation (EDA, Wei and Zou 2019) and back-translation (Sennrich et al. 2016).
 
-Texts are cleaned before they are changed. A new row keeps the label and the row number of its source.
+Texts are cleaned before they are changed. A new row keeps the label, the weight and the row number of its source.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ def augment(
                 missing[int(labels[position])] -= 1
     new.sort(key=lambda row: row[0])
     sources = np.array([position for position, _ in new], dtype=np.int64)
-    return Examples([text for _, text in new], labels[sources], train.rows[sources], train.classes), made
+    weights = None if train.weights is None else train.weights[sources]
+    return Examples([text for _, text in new], labels[sources], train.rows[sources], train.classes, weights=weights), made
 
 
 def show_techniques(text: str, rewrites: Mapping[str, Rewrite], seed: int) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from loralab.data.columns import USUAL_NAMES, Columns, label_candidates, text_ca
 from loralab.data.data_report import DataReport, PartName, SuspiciousLabel, TextLengths
 from loralab.data.folders import Part, Parts, find_parts
 from loralab.data.label_findings import flag_findings, label_findings, unknown_findings
-from loralab.data.labels import MISSING_WORDS, ClassTable, class_counts, other_spellings
+from loralab.data.labels import MISSING_WORDS, ClassTable, class_counts, other_spellings, row_classes
 from loralab.data.readers import open_table
 from loralab.data.row_lines import row_lines
 from loralab.data.sources import (
@@ -77,8 +77,7 @@ class _File:
 
     @property
     def classes(self) -> list[str | None]:
-        index = {label: self.table.match(label) for label in {*self.labels} if label is not None}
-        return [None if label is None or (i := index[label]) is None else self.table.names[i] for label in self.labels]
+        return row_classes(self.labels, self.table)
 
 
 @dataclass(frozen=True)

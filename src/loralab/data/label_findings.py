@@ -10,7 +10,7 @@ from itertools import combinations
 from shlex import quote
 
 from loralab.data.columns import list_names
-from loralab.data.labels import HIDDEN, ClassTable, classes_setting
+from loralab.data.labels import HIDDEN, ClassTable, classes_setting, natural_key
 from loralab.data.types import MAX_LISTED, Notice, count_of
 from loralab.errors import suggest
 
@@ -36,7 +36,7 @@ def label_findings(labels: Sequence[str | None], other_column: str = "") -> list
     for row, label in enumerate(labels):
         if label is not None:
             rows[label].append(row)
-    return [*_alike(counts, rows), *_rare(counts, rows), *_hidden(counts, rows), *_several(counts, rows)]
+    return [*_alike(counts, rows), *_rare(counts, rows), *_hidden(counts, rows), *several_in_one(labels)]
 
 
 def _alike(counts: Mapping[str, int], rows: Mapping[str, Sequence[int]]) -> Iterator[Notice]:
@@ -95,19 +95,21 @@ def _hidden(counts: Mapping[str, int], rows: Mapping[str, Sequence[int]]) -> Ite
         yield Notice(message, tuple(rows[HIDDEN]), "if it means no label, empty these cells", "warning")
 
 
-def _several(counts: Mapping[str, int], rows: Mapping[str, Sequence[int]]) -> Iterator[Notice]:
+def several_in_one(labels: Sequence[str | None]) -> list[Notice]:
     """Report names with commas or the like: several labels in one if their parts are labels too, or recur."""
-    divided = {name: [part for part in _SEPARATORS.split(name) if part] for name in counts if _SEPARATORS.search(name)}
+    names = {label for label in labels if label is not None}
+    divided = {name: [part for part in _SEPARATORS.split(name) if part] for name in sorted(names) if _SEPARATORS.search(name)}
     parts = Counter(part for own in divided.values() for part in {*own})
-    several = [name for name, own in divided.items() if len(own) > 1 and all(part in counts or parts[part] > 1 for part in own)]
+    several = [name for name, own in divided.items() if len(own) > 1 and all(part in names or parts[part] > 1 for part in own)]
     if several:
         message = f"labels that look like several in one: {list_names(several)}"
         fix = "keep one label per text, or train on one column per label: loralab learns one label per text"
-        yield Notice(message, tuple(sorted(row for name in several for row in rows[name])), fix, "warning")
-    elif divided:
-        fix = f"in settings, write a list: {classes_setting([*counts])}"
+        return [Notice(message, tuple(row for row, label in enumerate(labels) if label in several), fix, "warning")]
+    if divided:
+        fix = f"in settings, write a list: {classes_setting(sorted(names, key=natural_key))}"
         marks = "line breaks" if any("\n" in name for name in divided) else "commas or the like"
-        yield Notice(f"class names with {marks}: {list_names([*divided])}", (), fix)
+        return [Notice(f"class names with {marks}: {list_names([*divided])}", (), fix)]
+    return []
 
 
 def unknown_findings(labels: Sequence[str | None], table: ClassTable) -> list[Notice]:

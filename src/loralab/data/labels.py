@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from shlex import quote
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -149,7 +149,7 @@ def find_classes(labels: Sequence[str | None]) -> tuple[ClassTable, list[Notice]
     Other labels that differ only in case, spaces or Unicode form are one class, named by its most frequent spelling. Numbers are in
     order, other classes too: item 2 before item 10.
     """
-    counts = Counter(label for label in labels if label is not None)
+    counts = _counts(labels)
     whole = bool(counts) and all(map(_is_whole, counts))
     groups = defaultdict[str, list[str]](list)
     for value in sorted(counts, key=lambda value: (-counts[value], natural_key(value))):
@@ -175,6 +175,13 @@ def _is_whole_name(name: str) -> bool:
     return re.fullmatch(r"[+-]?\d{1,18}", name, re.ASCII) is not None
 
 
+def _counts(labels: Sequence[str | None]) -> Counter[str]:
+    """Return the rows of each label, without those that have none."""
+    counts = Counter(labels)
+    counts.pop(None, None)
+    return cast("Counter[str]", counts)
+
+
 def classes_setting(names: Sequence[str]) -> str:
     """Return the setting that names classes, quoted for a shell; its form if they are many."""
     if len(names) > MAX_LISTED:
@@ -189,7 +196,7 @@ def name_classes(labels: Sequence[str | None], names: Sequence[str], where: str)
     The labels are names, or numbers from 0, or from 1 if the largest is the number of names. Raises LoralabError for others.
     """
     plain = ClassTable(tuple(names), tuple(() for _ in names))
-    counts = Counter(label for label in labels if label is not None)
+    counts = _counts(labels)
     matched = {value: plain.match(value) for value in counts}
     if None in matched.values() and all(map(_is_whole, counts)):
         if any(index is not None for index in matched.values()):
@@ -255,8 +262,14 @@ def check_known(labels: Sequence[str | None], table: ClassTable, where: str) -> 
 def class_indices(labels: Sequence[str | None], table: ClassTable, where: str) -> Ints:
     """Return class indices, int64[n]; UNLABELLED for a missing label. Raises LoralabError for a label that is no class."""
     check_known(labels, table, where)
-    index = {value: table.match(value) for value in set(labels) if value is not None}
-    return np.fromiter((UNLABELLED if label is None else index[label] for label in labels), dtype=np.int64, count=len(labels))
+    index = {value: UNLABELLED if value is None else table.match(value) for value in set(labels)}
+    return np.fromiter(map(index.__getitem__, labels), dtype=np.int64, count=len(labels))
+
+
+def row_classes(labels: Sequence[str | None], table: ClassTable) -> list[str | None]:
+    """Return the name of each row's class, None for a row without one."""
+    names = {label: table.names[i] for label in {*labels} if label is not None and (i := table.match(label)) is not None}
+    return [None if label is None else names.get(label) for label in labels]
 
 
 def hide_unlabelled(labels: Sequence[str | None], known: ClassTable | None, named: bool) -> tuple[list[str | None], int]:
@@ -264,7 +277,7 @@ def hide_unlabelled(labels: Sequence[str | None], known: ClassTable | None, name
 
     It does if the file names its classes, if all labels are -1, or if the classes known from training have no -1 but 0.
     """
-    present = {label for label in labels if label is not None}
+    present = {*labels} - {None}
     hides = HIDDEN in present and (
         named or present == {HIDDEN} or (known is not None and known.match(HIDDEN) is None and known.match("0") is not None)
     )
@@ -283,14 +296,23 @@ def other_spellings(labels: Sequence[str | None], table: ClassTable) -> list[Not
 
 def missing_words(labels: Sequence[str | None]) -> list[Notice]:
     """Return a notice on labels that read like missing values."""
-    counts = {label: count for label, count in Counter(labels).items() if label is not None and label.casefold() in MISSING_WORDS}
+    fix = "empty them to leave the rows out"
+    return _missing_words([label or "" for label in labels], "labels that read like missing values are classes", fix)
+
+
+def missing_text_words(texts: Sequence[str]) -> list[Notice]:
+    """Return a notice on texts that read like missing values."""
+    return _missing_words(texts, "texts that read like missing values", "remove these rows, or fill them in")
+
+
+def _missing_words(values: Sequence[str], message: str, fix: str) -> list[Notice]:
+    longest = max(map(len, MISSING_WORDS)) + 4  # with some spaces
+    counts = Counter(word for value in values if len(value) <= longest and (word := value.strip()).casefold() in MISSING_WORDS)
     if not counts:
         return []
-    listed = ", ".join(f"{count} {label!r}" for label, count in counts.items())
-    rows = tuple(row for row, label in enumerate(labels) if label in counts)
-    return [
-        Notice(f"labels that read like missing values are classes: {listed}", rows, "empty them to leave the rows out", "warning")
-    ]
+    listed = ", ".join(f"{count} {word!r}" for word, count in counts.most_common())
+    rows = tuple(row for row, value in enumerate(values) if value.strip() in counts)
+    return [Notice(f"{message}: {listed}", rows, fix, "warning")]
 
 
 def natural_key(text: str) -> list[tuple[int, int, str]]:

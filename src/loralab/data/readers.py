@@ -17,7 +17,7 @@ from loralab.config.paths import local_path, similar_file, split_path
 from loralab.config.schema import DELIMITER_NAMES
 from loralab.data.annotation_exports import read_exports
 from loralab.data.archives import data_members, unpacked
-from loralab.data.arrow_csv import Unusual, read_columns
+from loralab.data.arrow_csv import Unusual, read_blocks
 from loralab.data.arrow_files import read_arrow, read_memory, read_parquet, read_saved_dataset
 from loralab.data.columns import USUAL_NAMES, list_names
 from loralab.data.delimited import MAX_FIELD, Dialect, detect_dialect, first_records, has_header, read_records
@@ -27,7 +27,7 @@ from loralab.data.json_files import is_json_lines, json_lines, read_content, rea
 from loralab.data.safe_pickle import read_pickle
 from loralab.data.spreadsheets import filled_sheets, read_sheet
 from loralab.data.text_files import detect_encoding, is_packed, open_text
-from loralab.data.types import CHUNK, ColumnChunk, MemoryTable, Notice, TablePlace
+from loralab.data.types import CHUNK, ArrowColumns, ColumnChunk, MemoryTable, Notice, TablePlace
 from loralab.errors import LoralabError
 
 PUBLISHED = ("label", "title", "description")
@@ -114,10 +114,9 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
     repeated: list[int] = []
     done = 0
     for chunk in _delimited_chunks(path, encoding, dialect, names, table):
-        columns = [*chunk.columns.values()]
-        if header and len(names) > 1 and names[0] in columns[0]:
-            repeated += [done + row for row, values in enumerate(zip(*columns, strict=True)) if [*values] == names]
-        done += len(columns[0])
+        if header and len(names) > 1:
+            repeated += [done + row for row in chunk.rows_equal(names)]
+        done += chunk.rows
         yield chunk
     if repeated:
         table.notices.append(Notice("the header is repeated as a row: were files joined?", tuple(repeated), severity="warning"))
@@ -127,16 +126,16 @@ def _delimited_chunks(path: Path, encoding: str, dialect: Dialect, names: Sequen
     """Yield the rows below the header: by Arrow if it reads the file like the csv module, which reads what is left."""
     header, done = bool(table.facts["header"]), 0
     with suppress(Unusual):
-        for columns in read_columns(path, dialect, encoding, names, header, table.notices):
-            for start in range(0, len(columns[names[0]]), CHUNK):
-                yield ColumnChunk({name: values[start : start + CHUNK] for name, values in columns.items()})
-            done += len(columns[names[0]])
+        for rows in read_blocks(path, dialect, encoding, names, header, table.notices):
+            for start in range(0, len(rows), CHUNK):
+                yield ColumnChunk(ArrowColumns(rows.slice(start, CHUNK)))
+            done += len(rows)
         if done:
             return
     records = read_records(path, encoding, dialect, len(names), header, table.notices)
     yield _columns(names, list(islice(records, done, done + CHUNK)))
-    while rows := list(islice(records, CHUNK)):
-        yield _columns(names, rows)
+    while more := list(islice(records, CHUNK)):
+        yield _columns(names, more)
 
 
 def delimiter(name: str | None) -> str | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from loralab.config.paths import local_path
 from loralab.data.clean import replace_surrogates
 from loralab.data.columns import Columns, LabelNeed, find_columns, resolve_names
 from loralab.data.folders import AG_NEWS_CLASSES, Part, Parts, find_parts
+from loralab.data.label_findings import several_in_one
 from loralab.data.labels import (
     UNLABELLED,
     ClassTable,
@@ -25,11 +26,14 @@ from loralab.data.labels import (
     find_classes,
     hide_unlabelled,
     label_texts,
+    missing_text_words,
     missing_words,
     name_classes,
     other_spellings,
+    row_classes,
 )
 from loralab.data.readers import ARROW_FORMATS, PUBLISHED, class_file, open_table
+from loralab.data.row_weights import parse_weights, weight_notice
 from loralab.data.types import ColumnChunk, Examples, MemoryTable, Notice, TablePlace, count_of, list_rows
 from loralab.errors import LoralabError
 from loralab.storage.data_contract import DataContract
@@ -50,7 +54,10 @@ class Source:
 
 @dataclass(frozen=True)
 class RawExamples:
-    """Texts and label values of a file. class_names: names that the file stores. facts: format, delimiter, header, encoding."""
+    """Texts and label values of a file. class_names: names that the file stores. facts: format, delimiter, header, encoding.
+
+    weights: the column of data.weight and its values.
+    """
 
     path: TablePlace
     texts: list[str]
@@ -61,6 +68,7 @@ class RawExamples:
     facts: Mapping[str, Any] | None = None
     groups: list[object] | None = None
     times: list[object] | None = None
+    weights: tuple[str, list[object]] | None = None
 
     @property
     def where(self) -> str:
@@ -82,7 +90,8 @@ def load_source(data: DataConfig, rows: Parts | None = None) -> Source:
         raise LoralabError(f"{raw.path} has only one class ({only}): a classifier needs at least two")
     train, left_out = keep_labelled(raw, labels, table, data.strict)
     run = contract(raw, table, train)
-    collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out)}
+    likely_mistakes = (*missing_text_words(raw.texts), *several_in_one(row_classes(labels, table)))
+    collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out, *likely_mistakes)}
     given: dict[str, Examples | None] = {}
     known: dict[str, str] = {}
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
@@ -128,7 +137,8 @@ def _read_part(
         return None, (Notice(f"{path}: {reason}: {held_out}", severity="warning"),), {}
     check_known(labels, table, raw.where)
     examples, left_out = keep_labelled(raw, labels, table, data.strict)
-    return examples, (*raw.notices, *number_notices(numbers), *other_spellings(labels, table), *left_out), numbers
+    notices = (*number_notices(numbers), *other_spellings(labels, table), *left_out, *missing_text_words(raw.texts))
+    return examples, (*raw.notices, *notices), numbers
 
 
 def read_examples(
@@ -207,21 +217,30 @@ def _numbers_of(labels: Sequence[str | None], named: Sequence[str | None], table
 def keep_labelled(
     raw: RawExamples, labels: Sequence[str | None], table: ClassTable, strict: bool
 ) -> tuple[Examples, tuple[Notice, ...]]:
-    """Return the rows with a label, and a notice on the others. Raises LoralabError for these if `strict`."""
+    """Return the rows with a label, and notices on the others and on row weights.
+
+    Raises LoralabError for rows without a label if `strict`, and for invalid weights of the others.
+    """
     indices = class_indices(labels, table, raw.where)
     rows = np.arange(len(raw.texts))
     examples = Examples(raw.texts, indices, rows, table.names, raw.groups, raw.times)
     missing = np.flatnonzero(indices == UNLABELLED).tolist()
     if missing and strict:
         raise LoralabError(f"{raw.where}: {list_rows(missing)} have no label (data.strict=true): fill them in or remove the rows")
-    return examples.take(np.flatnonzero(indices != UNLABELLED)) if missing else examples, unlabelled_notices(labels)
+    examples, notices = examples.take(np.flatnonzero(indices != UNLABELLED)) if missing else examples, unlabelled_notices(labels)
+    if raw.weights is None:
+        return examples, notices
+    column, values = raw.weights
+    where = f"{raw.path}, column {column!r} (data.weight)"
+    weights = parse_weights([values[row] for row in examples.rows], examples.rows.tolist(), where)
+    return replace(examples, weights=weights), (*notices, weight_notice(column, weights))
 
 
 def unlabelled_notices(labels: Sequence[str | None]) -> tuple[Notice, ...]:
     """Return a notice on rows without a label, if there are some."""
-    missing = tuple(row for row, label in enumerate(labels) if label is None)
-    if not missing:
+    if None not in labels:
         return ()
+    missing = tuple(row for row, label in enumerate(labels) if label is None)
     message = f"{len(missing):,} of {count_of(len(labels), 'row')} {'has' if len(missing) == 1 else 'have'} no label and "
     message += f"{'is' if len(missing) == 1 else 'are'} left out"
     return (Notice(message, missing, "data.strict=true refuses them", "warning"),)
@@ -258,7 +277,7 @@ def read_raw(files: TablePlace | Part, data: DataConfig, run: DataContract | Non
             columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), labels=need)
             extra, lacking = _split_columns([*chunk.columns], path, data, optional=run is not None)
             notices += lacking
-        rows = len(next(iter(chunk.columns.values())))
+        rows = chunk.rows
         texts += chunk_texts(chunk, columns, path)
         if columns.label is not None:
             labels += chunk.columns.get(columns.label, [None] * rows)
@@ -274,17 +293,20 @@ def read_raw(files: TablePlace | Part, data: DataConfig, run: DataContract | Non
         shard_notices = (Notice(f"{len(shards)} files are read in order, from {path.name} to {shards[-1].name}"), *shard_notices)
     facts = {"format": table.format, **table.facts}
     groups, times = (extra[setting][1] if setting in extra else None for setting in ("group", "time"))
-    return RawExamples(path, texts, labels, names, columns, (*shard_notices, *notices), facts, groups, times)
+    return RawExamples(path, texts, labels, names, columns, (*shard_notices, *notices), facts, groups, times, extra.get("weight"))
 
 
 def _split_columns(
     names: Sequence[str], path: TablePlace, data: DataConfig, optional: bool
 ) -> tuple[dict[str, tuple[str, list[object]]], list[Notice]]:
-    """Return (column, no values yet) of data.group and data.time by setting. optional: a file of test rows may lack them."""
+    """Return (column, no values yet) of data.group, data.time and data.weight by setting.
+
+    optional: a file of test rows may lack the first two; its rows are not weighted.
+    """
     columns: dict[str, tuple[str, list[object]]] = {}
     notices = []
-    for setting, wanted in (("group", data.group), ("time", data.time)):
-        if wanted is None:
+    for setting, wanted in (("group", data.group), ("time", data.time), ("weight", data.weight)):
+        if wanted is None or (optional and setting == "weight"):
             continue
         if optional and not {wanted, wanted.strip()} & {*names}:
             lacking = f"{path} has no column {wanted!r} (data.{setting}): its rows are not compared with the training rows in this"
@@ -315,9 +337,8 @@ def missing_texts(examples: Examples) -> list[int]:
 def chunk_texts(chunk: ColumnChunk, columns: Columns, path: TablePlace) -> list[str]:
     """Return the texts of a chunk: a text column, or several joined by spaces. Raises LoralabError for other values than texts."""
     parts = []
-    rows = len(next(iter(chunk.columns.values())))
     for name in columns.text:
-        values = chunk.columns.get(name) or [None] * rows
+        values = chunk.columns.get(name, [None] * chunk.rows)
         if (texts := _as_texts(values)) is not None:
             parts.append(texts)
             continue
@@ -329,9 +350,9 @@ def chunk_texts(chunk: ColumnChunk, columns: Columns, path: TablePlace) -> list[
 
 def _as_texts(values: Sequence[object]) -> list[str] | None:
     """Return the values if all are valid Unicode texts, which reading one by one would not change."""
-    texts = [value for value in values if type(value) is str]
-    if len(texts) < len(values):
+    if not {*map(type, values)} <= {str}:
         return None
+    texts = cast("list[str]", values)
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:

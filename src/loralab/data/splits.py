@@ -12,6 +12,7 @@ from loralab.config.paths import local_path
 from loralab.data.folders import Parts
 from loralab.data.group_split import check_groups
 from loralab.data.hold_out import Amount, allocate, hold_out, sample_classes
+from loralab.data.row_weights import check_positive
 from loralab.data.sources import Source, load_source
 from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError
@@ -97,7 +98,12 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
     for i, rows in enumerate(np.bincount(train.require_labels(), minlength=len(source.classes))):
         if not rows:
             raise LoralabError(_no_training_rows(source.classes[i], data))
-    return Splits(train, validation if len(validation) else None, test, notices=tuple(notices))
+    if train.weights is not None:
+        check_positive(train.weights, "data.weight, training rows")
+    # The held-out rows are scored without weights, and their fingerprints are those of a run without weights.
+    test = None if test is None else replace(test, weights=None)
+    validation = replace(validation, weights=None) if len(validation) else None
+    return Splits(train, validation, test, notices=tuple(notices))
 
 
 def _check_setting(source: Examples, data: DataConfig, given: bool) -> None:

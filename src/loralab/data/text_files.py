@@ -9,7 +9,7 @@ import io
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,12 @@ _MARKS = {
 _WESTERN = ("cp1252", "cp1250", "cp1254")
 _CANDIDATES = [*_WESTERN, "cp1251", "koi8_r", "cp1253", "cp1255", "cp1256", "cp932", "euc_jp", "gb18030", "big5", "cp949"]
 """Encodings in use before UTF-8, of which one is guessed."""
+_ALPHABETS = ("cp1251", "koi8_r", "iso8859_5", "cp866", "cp1253")
+"""Encodings of Cyrillic and Greek, which all read each other's bytes as letters."""
+_CENTRAL_EUROPEAN = ("iso8859_2", "cp1250")
+_SIGN_IN_WORD = re.compile(r"[^\W\d_][¡£¥¦ª¬¯±²³¶¹º¼½¾¿][^\W\d_]")
+"""What letters such as š, ł and ą become when Central European bytes are read as cp1252."""
+_HALF_WIDTH = re.compile(r"[\uff61-\uff9f]")
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 
 
@@ -98,19 +104,26 @@ def detect_encoding(path: Path, wanted: str | None = None) -> Encoding:
             return Encoding(name, Notice(f"encoding UTF-{name[4:]}, by its byte order mark") if name != "utf-8-sig" else None)
         if b"\x00" in start:
             return _utf16(path, start)
-        decoder, line, block = codecs.getincrementaldecoder("utf-8")(), 1, start
+        decoder, position, block = codecs.getincrementaldecoder("utf-8")(), 0, start
         while True:
             try:
                 if not block.isascii() or not block or decoder.getstate()[0]:
                     decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                line += error.object.count(b"\n", 0, error.start)
                 begin = error.object.rfind(b"\n", 0, error.start) + 1
+                line = _line_at(path, position + len(block) - len(error.object) + error.start)
                 return _legacy(path, error.object[begin:] + raw.read(BLOCK), line)
             if not block:
                 return Encoding("utf-8")
-            line += block.count(b"\n")
+            position += len(block)
             block = raw.read(BLOCK)
+
+
+def _line_at(path: Path, position: int) -> int:
+    """Return the line of a byte. Only bytes that are not UTF-8 are worth counting lines for."""
+    with open_bytes(path) as raw:
+        blocks = (raw.read(min(BLOCK, position - begin)) for begin in range(0, position, BLOCK))
+        return 1 + sum(block.count(b"\n") for block in blocks)
 
 
 def _utf16(path: Path, start: bytes) -> Encoding:
@@ -127,30 +140,51 @@ def _legacy(path: Path, bytes_: bytes, line: int) -> Encoding:
     """Return the 8-bit or East Asian encoding of bytes that are not UTF-8, the first of them at `line`."""
     runs = _HIGH_BYTES.findall(bytes_)
     western = _decodes(bytes_, "cp1252")
-    if western and sum(map(len, runs)) < 2 * len(runs):  # single accents and marks between ASCII letters
+    if sum(map(len, runs)) < 2 * len(runs):  # single accents and marks between ASCII letters
+        if not western:
+            raise _unclear(path, line, bytes_, ["cp1250", "mac_roman"])
+        if _SIGN_IN_WORD.search(bytes_.decode("cp1252")):
+            raise _unclear(path, line, bytes_, [*_CENTRAL_EUROPEAN, "cp1252"])
         return _guessed("cp1252", bytes_, line)
     from charset_normalizer import from_bytes
 
     sample = b"\n".join(row for row in bytes_.splitlines() if _HIGH_BYTES.search(row))[: 1 << 16]
     match = from_bytes(sample, cp_isolation=_CANDIDATES).best()
     best = match.encoding if match is not None else ""
-    if western and (not best or best in _WESTERN):
-        return _guessed("cp1252", bytes_, line)
-    if best and not western:
-        return _guessed(best, bytes_, line)
-    if not best:
-        raise LoralabError(
-            f"{path}, line {line}: not UTF-8 nor another usual encoding: save it as UTF-8, or write data.encoding=NAME"
-        )
-    raise LoralabError(
-        f"{path}, line {line}: not UTF-8; as {best} it reads {_excerpt(bytes_, best)}, as cp1252 {_excerpt(bytes_, 'cp1252')}: "
-        f"write data.encoding={best} or data.encoding=cp1252"
-    )
+    if best == "cp932" and len(_HALF_WIDTH.findall(sample.decode(best, "ignore"))) > sum(map(len, _HIGH_BYTES.findall(sample))) / 2:
+        best = ""  # nobody writes half-width katakana only; Cyrillic bytes read so
+    if best in ("", *_WESTERN, *_ALPHABETS):
+        likely = sorted((name for name in _ALPHABETS if _decodes(sample, name)), key=lambda name: -_lower_share(sample, name))[:2]
+        if western or best != likely[0]:
+            raise _unclear(path, line, bytes_, [*likely, *(["cp1252"] if western else [])])
+    if western:
+        raise _unclear(path, line, bytes_, [best, "cp1252"])
+    return _guessed(best, bytes_, line)
+
+
+def _unclear(path: Path, line: int, bytes_: bytes, names: Sequence[str]) -> LoralabError:
+    """Return the error for bytes with several likely readings, which shows them."""
+    readings = ", ".join(f"as {name} it reads {_excerpt(bytes_, name)}" for name in names)
+    settings = " or ".join(f"data.encoding={name}" for name in names)
+    return LoralabError(f"{path}, line {line}: not UTF-8; {readings}: write {settings}")
+
+
+def _lower_share(bytes_: bytes, name: str) -> float:
+    """Return the share of lower-case letters among the characters that are not ASCII: the largest where the encoding is right."""
+    characters = [character for character in bytes_.decode(name) if not character.isascii()]
+    return sum(map(str.islower, characters)) / max(1, len(characters))
 
 
 def _guessed(name: str, bytes_: bytes, line: int) -> Encoding:
     message = f"line {line} is not UTF-8: the file is read as {name}, such as {_excerpt(bytes_, name)}"
-    return Encoding(name, Notice(message, fix="data.encoding=NAME reads it otherwise", severity="warning"))
+    return Encoding(
+        name,
+        Notice(
+            message,
+            fix=f"data.encoding={'cp1250' if name == 'cp1252' else 'cp1252'}, or another, reads it otherwise",
+            severity="warning",
+        ),
+    )
 
 
 def _excerpt(bytes_: bytes, name: str) -> str:

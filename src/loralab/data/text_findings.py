@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 
 from loralab.data.clean import escapes, html_tags, normalize_text
 from loralab.data.data_report import DuplicateTexts
-from loralab.data.labels import MISSING_WORDS
+from loralab.data.labels import missing_text_words
 from loralab.data.near_duplicates import find_near_duplicates, sign
 from loralab.data.text_notices import MAX_UNKNOWN, longer_limit, loss_notices
 from loralab.data.tokenize import encode, load_tokenizer, unknown_token
@@ -90,12 +90,7 @@ def text_findings(texts: Sequence[str], clean: Sequence[str], other_column: str 
     if empty := tuple(row for row, text in enumerate(texts) if not text.strip()):
         message = f"{count_of(len(empty), 'text')} {_are(len(empty))} empty"
         findings.append(Notice(message, empty, "fill in or remove; training keeps them as empty texts", "warning"))
-    words = Counter(word for text in texts if len(text) < 12 and (word := text.strip()).casefold() in MISSING_WORDS)
-    if words:
-        listed = ", ".join(f"{number} {word!r}" for word, number in words.most_common())
-        rows = tuple(row for row, text in enumerate(texts) if text.strip() in words)
-        message = f"texts that read like missing values: {listed}"
-        findings.append(Notice(message, rows, "remove these rows, or fill them in", "warning"))
+    findings += missing_text_words(texts)
     if _are_ids(texts):
         listed = ", ".join(repr(text) for text in texts[:3])
         fix = other_column or "name the text column with data.text=COLUMN"

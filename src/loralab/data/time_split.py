@@ -10,10 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from loralab.data.labels import cell_text
-from loralab.data.types import list_rows
+from loralab.data.types import Floats, list_rows
 from loralab.errors import LoralabError
 
-Floats = npt.NDArray[np.float64]
 _EXAMPLES = "2026-11-27 or 2026-11-27T20:30"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 Severity = Literal["note", "warning", "error"]
 CHUNK = 8192
 """Rows per chunk: the memory that streaming a large file takes."""
@@ -70,6 +71,25 @@ TablePlace = Path | MemoryTable
 """Where rows are: in a file, or in memory."""
 
 
+class ArrowColumns(Mapping[str, list[object]]):
+    """Columns of an Arrow table. A column becomes Python objects when it is used, which takes as long as reading it."""
+
+    def __init__(self, table: pyarrow.Table) -> None:
+        self.table = table
+        self._lists: dict[str, list[object]] = {}
+
+    def __getitem__(self, name: str) -> list[object]:
+        if name not in self._lists:
+            self._lists[name] = self.table.column(name).to_pylist()
+        return self._lists[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table.column_names)
+
+    def __len__(self) -> int:
+        return len(self.table.column_names)
+
+
 @dataclass(frozen=True)
 class ColumnChunk:
     """Columns of equal length, read from a file.
@@ -78,8 +98,24 @@ class ColumnChunk:
     a categorical pandas column are the names themselves.
     """
 
-    columns: dict[str, list[object]]
+    columns: Mapping[str, list[object]]
     class_names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows."""
+        columns = self.columns
+        return columns.table.num_rows if isinstance(columns, ArrowColumns) else len(next(iter(columns.values()), ()))
+
+    def rows_equal(self, values: Sequence[object]) -> list[int]:
+        """Return the rows that hold exactly these values, one per column."""
+        columns = self.columns
+        if isinstance(columns, ArrowColumns):
+            from pyarrow import compute
+
+            if compute.index(columns.table.column(0), values[0]).as_py() < 0:
+                return []
+        return [row for row, own in enumerate(zip(*columns.values(), strict=True)) if [*own] == [*values]]
 
 
 @dataclass(frozen=True)
@@ -88,6 +124,7 @@ class Examples:
 
     labels: int64[n], indices into `classes`, or None if the source has none. rows: int64[n], row numbers in the source,
     counted from 0 without the header. classes: class names in index order. groups, times: what `data.group` and `data.time` name.
+    weights: float64[n], those of `data.weight`, not scaled; None except for training rows.
     """
 
     texts: Sequence[str]
@@ -96,6 +133,7 @@ class Examples:
     classes: tuple[str, ...] = ()
     groups: Sequence[object] | None = None
     times: Sequence[object] | None = None
+    weights: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -111,22 +149,25 @@ class Examples:
         labels = None if self.labels is None else self.labels[positions]
         groups, times = (None if own is None else [own[i] for i in positions] for own in (self.groups, self.times))
         texts, rows = [self.texts[i] for i in positions], self.rows[positions]
-        return Examples(texts, labels, rows, self.classes, groups, times)
+        weights = None if self.weights is None else self.weights[positions]
+        return Examples(texts, labels, rows, self.classes, groups, times, weights)
 
     def join(self, others: Examples) -> Examples:
-        """Append `others`. Both must have labels and the same classes. Groups and times stay if both have them."""
+        """Append `others`. Both must have labels and the same classes. Groups, times and weights stay if both have them."""
         labels = np.concatenate([self.require_labels(), others.require_labels()])
         pairs = (self.groups, others.groups), (self.times, others.times)
         groups, times = (None if own is None or more is None else [*own, *more] for own, more in pairs)
         texts, rows = [*self.texts, *others.texts], np.concatenate([self.rows, others.rows])
-        return Examples(texts, labels, rows, self.classes, groups, times)
+        both = None if self.weights is None or others.weights is None else (self.weights, others.weights)
+        return Examples(texts, labels, rows, self.classes, groups, times, None if both is None else np.concatenate(both))
 
     def fingerprint(self) -> str:
-        """Return 16 hex digits that identify texts, labels and class names, order included."""
+        """Return 16 hex digits that identify texts, labels, class names and any weights, order included."""
         digest = hashlib.sha256("\x1f".join(self.classes).encode())
         for text in self.texts:
             digest.update(text.encode("utf-8", "surrogatepass") + b"\x1e")
         digest.update(b"" if self.labels is None else self.labels.tobytes())
+        digest.update(b"" if self.weights is None else b"weights" + self.weights.tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -161,6 +202,8 @@ class TextFacts:
 class Encoded:
     """n tokenized texts, concatenated. tokens: int32[total]; starts: int64[n + 1]; labels: int64[n] or None.
 
+    weights: float64[n] with mean 1, how much each row counts in the loss; None if all count the same.
+
     hidden: cached inputs of layer `start`, one vector per token: (total, width) in fp32, fp16, or bf16 stored as uint16
     because NumPy has no bf16.
     """
@@ -172,6 +215,7 @@ class Encoded:
     hidden: Hidden | None = None
     start: int | None = None
     facts: TextFacts = TextFacts()
+    weights: Floats | None = None
 
     def __len__(self) -> int:
         return len(self.starts) - 1

@@ -23,6 +23,7 @@ FEWEST_SEEDS = 3
 """Fewer seeds hardly determine a variance: intervals and tests are then for new rows and these models only."""
 _MOST_DF = 1e10
 """Student's t with more degrees of freedom is the normal distribution."""
+_FEWEST_PRIOR_DF, _MOST_PRIOR_DF = 0.01, 1e6
 _OUTLIER = 0.75
 """A variance above this quantile of its distribution under the prior is not shrunk."""
 
@@ -172,9 +173,9 @@ def moderate(differences: Sequence[Difference]) -> list[Difference]:
     from scipy.stats import f as f_distribution
 
     errors = [test.error for test in differences]
-    df = errors[0].df if errors else 0.0
-    if len(errors) < 2 or any(error.of_seeds == 0 or error.df != df for error in errors):
+    if len(errors) < 2 or any(error.of_seeds == 0 or error.df != errors[0].df for error in errors):
         return [*differences]
+    df = errors[0].df
     variances = np.array([error.of_seeds for error in errors])
     logs = np.log(variances) - digamma(df / 2) + math.log(df / 2)
     prior_df = min(_prior_df(float(logs.var(ddof=1)), df), df * len(errors))
@@ -193,11 +194,12 @@ def _prior_df(spread: float, df: float) -> float:
     from scipy.optimize import brentq
     from scipy.special import polygamma
 
-    excess = spread - float(polygamma(1, df / 2))
-    low, high = 0.01, 1e6
-    if excess <= float(polygamma(1, high / 2)):
-        return high
-    return float(brentq(lambda x: float(polygamma(1, x / 2)) - excess, low, high)) if excess < float(polygamma(1, low / 2)) else low
+    def excess(prior_df: float) -> float:
+        return spread - float(polygamma(1, df / 2) + polygamma(1, prior_df / 2))
+
+    if excess(_MOST_PRIOR_DF) <= 0:
+        return _MOST_PRIOR_DF
+    return float(brentq(excess, _FEWEST_PRIOR_DF, _MOST_PRIOR_DF)) if excess(_FEWEST_PRIOR_DF) < 0 else _FEWEST_PRIOR_DF
 
 
 def mean_interval(values: npt.ArrayLike, comparisons: int = 1, *, level: float = 0.95) -> Interval:

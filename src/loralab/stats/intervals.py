@@ -31,7 +31,7 @@ def paired_bootstrap(
     a, b: (n,), one value per row, such as 1 for a correct prediction. Rows are resampled as pairs, which removes the variance that
     both sides share. Raises ValueError for no rows or unequal lengths.
     """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    first, second = (np.asarray(side, dtype=np.float64) for side in (a, b))
     if first.shape != second.shape or first.ndim != 1 or len(first) == 0:
         raise ValueError(f"expected paired rows, not shapes {first.shape} and {second.shape}")
     differences = first - second

@@ -36,6 +36,8 @@ SCALE = 10.0
 def initialize_head(model: ClassifierModel, out: nn.Linear, train: Encoded | None, descriptions: Encoded | None) -> None:
     """Set `out`, the model's last linear map, from labelled rows, from class descriptions (labelled by class), or both.
 
+    Row weights multiply the cross entropy of the regression and count in the mean norm of the features.
+
     From descriptions alone, a text's logits are SCALE times its cosine to each class, times its feature norm over the descriptions'
     mean norm. A class with neither rows nor descriptions keeps its random weights.
     """
@@ -43,14 +45,14 @@ def initialize_head(model: ClassifierModel, out: nn.Linear, train: Encoded | Non
     known: Ints = np.zeros(0, dtype=np.int64)
     scale = 1.0
     if descriptions is not None:
-        features, known = _features(model, out, descriptions)
+        features, known, _ = _features(model, out, descriptions)
         scale, weights = _mean_norm(features), SCALE * _directions(features, known, out.out_features)
     if train is not None:
-        features, labels = _features(model, out, train)
+        features, labels, row_weights = _features(model, out, train)
         if len(np.unique(labels)) > 1:
-            scale, known = _mean_norm(features), np.concatenate([known, labels])
+            scale, known = _mean_norm(features, row_weights), np.concatenate([known, labels])
             c = PROBE_C if descriptions is None else PROBE_C_WITH_DESCRIPTIONS
-            weights, biases = regression(features / scale, labels, weights, c, bias=out.bias is not None)
+            weights, biases = regression(features / scale, labels, weights, c, row_weights, bias=out.bias is not None)
     classes = torch.from_numpy(np.unique(known))
     with torch.no_grad():
         for parameter, values in ((out.weight, weights / scale), (out.bias, biases)):
@@ -59,13 +61,16 @@ def initialize_head(model: ClassifierModel, out: nn.Linear, train: Encoded | Non
             parameter[classes.to(parameter.device)] = torch.from_numpy(values)[classes].to(parameter)
 
 
-def regression(features: Reals, labels: Ints, prior: Reals, c: float, *, bias: bool = True) -> tuple[Reals, Reals]:
+def regression(
+    features: Reals, labels: Ints, prior: Reals, c: float, row_weights: Reals | None = None, *, bias: bool = True
+) -> tuple[Reals, Reals]:
     """Return weights (classes, width) and biases (classes,) that minimize c · Σ cross entropy + ½ |weights - prior|².
 
-    features: (n, width); prior: (classes, width). bias=False keeps the biases at 0. A class without rows is left out and keeps its
-    prior.
+    features: (n, width); prior: (classes, width); row_weights: (n,), the factors of the rows in the sum. bias=False keeps the
+    biases at 0. A class without rows is left out and keeps its prior.
     """
     inputs, targets, center = torch.from_numpy(features), torch.from_numpy(labels), torch.from_numpy(prior)
+    factors = None if row_weights is None else torch.from_numpy(row_weights)
     absent = torch.bincount(targets, minlength=len(center)) == 0
     offset = torch.zeros_like(center, requires_grad=True)
     biases = torch.zeros(len(center), dtype=torch.float64, requires_grad=bias)
@@ -80,7 +85,11 @@ def regression(features: Reals, labels: Ints, prior: Reals, c: float, *, bias: b
     def objective() -> Tensor:
         solver.zero_grad()
         logits = (inputs @ (center + offset).T + biases).masked_fill(absent, -torch.inf)
-        cost = c * F.cross_entropy(logits, targets, reduction="sum") + 0.5 * (offset**2).sum()
+        if factors is None:
+            error = F.cross_entropy(logits, targets, reduction="sum")
+        else:
+            error = (F.cross_entropy(logits, targets, reduction="none") * factors).sum()
+        cost = c * error + 0.5 * (offset**2).sum()
         cost.backward()  # type: ignore[no-untyped-call]
         return cost
 
@@ -88,12 +97,16 @@ def regression(features: Reals, labels: Ints, prior: Reals, c: float, *, bias: b
     return (center + offset).detach().numpy(), biases.detach().numpy()
 
 
-def _features(model: ClassifierModel, out: nn.Linear, encoded: Encoded) -> tuple[Reals, Ints]:
-    """Return the inputs of `out` (n, width) and the labels, for at most MAX_ROWS evenly spaced texts."""
+def _features(model: ClassifierModel, out: nn.Linear, encoded: Encoded) -> tuple[Reals, Ints, Reals | None]:
+    """Return the inputs of `out` (n, width), the labels and any weights, for at most MAX_ROWS evenly spaced texts.
+
+    Rows of weight 0 are left out.
+    """
     assert encoded.labels is not None
-    rows = np.linspace(0, len(encoded) - 1, min(len(encoded), MAX_ROWS)).astype(np.int64)
+    candidates = np.arange(len(encoded)) if encoded.weights is None else np.flatnonzero(encoded.weights)
+    rows = candidates[np.linspace(0, len(candidates) - 1, min(len(candidates), MAX_ROWS)).astype(np.int64)]
     features, _ = features_and_logits(model, encoded, out, rows)
-    return features.astype(np.float64), encoded.labels[rows]
+    return features.astype(np.float64), encoded.labels[rows], None if encoded.weights is None else encoded.weights[rows]
 
 
 def _directions(features: Reals, labels: Ints, classes: int) -> Reals:
@@ -105,5 +118,5 @@ def _directions(features: Reals, labels: Ints, classes: int) -> Reals:
     return directions
 
 
-def _mean_norm(features: Reals) -> float:
-    return float(np.linalg.norm(features, axis=1).mean()) or 1.0
+def _mean_norm(features: Reals, weights: Reals | None = None) -> float:
+    return float(np.average(np.linalg.norm(features, axis=1), weights=weights)) or 1.0

@@ -17,6 +17,7 @@ from loralab.data.clean import check_steps, clean_text
 from loralab.data.folders import Parts
 from loralab.data.labels import ClassTable, class_counts
 from loralab.data.prompt import Prompt, description_texts, set_prompt
+from loralab.data.row_weights import scale_weights
 from loralab.data.sources import Source
 from loralab.data.split_remarks import split_remarks
 from loralab.data.splits import Splits, load_splits
@@ -98,6 +99,7 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE, ro
 
     tokenize = partial(tokenize_cached, tokenizer=tokenizer, clean=config.data.clean, pad_id=base.dims.pad_id)
     encoded = {name: tokenize(rows) for name, rows in splits.merged().parts().items()}
+    encoded["train"] = replace(encoded["train"], weights=scale_weights(splits.merged().train.weights))
     steps = count_steps(len(encoded["train"]), config.train.batch_size, config.train.epochs, config.train.max_steps)
     if model.allocation is not None:
         model.allocation.check_steps(steps)
@@ -188,8 +190,11 @@ def build_loss(config: Config, splits: Splits, table: ClassTable) -> Loss:
     spec = config.train.class_weights
     if isinstance(spec, Mapping):
         spec = {name if (i := table.match(name)) is None else table.names[i]: weight for name, weight in spec.items()}
-    weights = resolve_class_weights(spec, splits.classes, splits.merged().train.require_labels())
-    return Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
+    train = splits.merged().train
+    labels, row_weights = train.require_labels(), scale_weights(train.weights)
+    weights = resolve_class_weights(spec, splits.classes, labels, row_weights)
+    loss = Loss(weights, config.train.label_smoothing, config.train.focal_gamma)
+    return loss if row_weights is None else loss.with_row_weights(labels, row_weights)
 
 
 def describe_classes(config: Config, splits: Splits) -> Examples | None:

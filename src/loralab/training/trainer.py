@@ -197,7 +197,8 @@ class Trainer:
         batch = collate(self.train_rows, microbatch.positions)
         with mask_stream(self.step, self.distributed.rank, microbatch.number):
             logits = run_batch(self.model, batch, self.device)
-            loss = self.loss(logits, self.labels(microbatch.positions)) / microbatch.normalizer
+            labels, weights = self.labels(microbatch.positions), self.row_weights(microbatch.positions)
+            loss = self.loss(logits, labels, weights) / microbatch.normalizer
             gradients = torch.autograd.grad(self.scaler.scale(loss), self.trained, allow_unused=True)
         return float(loss.detach()), gradients
 
@@ -287,6 +288,11 @@ class Trainer:
         """Return the labels of training rows on the model's device."""
         assert self.train_rows.labels is not None
         return torch.from_numpy(self.train_rows.labels[positions]).to(self.device)
+
+    def row_weights(self, positions: Ints) -> Tensor | None:
+        """Return the weights of training rows on the model's device, in fp32; None if all rows count the same."""
+        weights = self.train_rows.weights
+        return None if weights is None else torch.from_numpy(weights[positions]).to(self.device, torch.float32)
 
     def checkpoint(self) -> Checkpoint:
         """Return the state after the current step. Batches and dropout masks are functions of the step and need no state."""
