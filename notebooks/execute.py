@@ -23,6 +23,7 @@ FOLDER = Path(__file__).parent
 NOTEBOOKS = tuple(sorted(FOLDER.glob("*.ipynb")))
 TIMEOUT = 1200
 """Seconds for one cell, on a busy machine."""
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _ABSOLUTE = re.compile(r"(?<![\w./:-])/(?:home|root|tmp|usr|work|opt|mnt|var|private|Users)/\S*|[A-Z]:\\\\")
 
 
@@ -42,7 +43,7 @@ def execute(path: Path, folder: Path) -> Any:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = _joined_streams(cell.outputs)
+            cell.outputs = _clean_streams(cell.outputs)
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -76,14 +77,17 @@ def find_faults(notebook: Any) -> Iterator[str]:
                     yield f"cell {number}: a warning: {text[:200]}"
 
 
-def _joined_streams(outputs: list[Any]) -> list[Any]:
-    """Return outputs with consecutive texts of one stream as one: where they were cut is a matter of time."""
+def _clean_streams(outputs: list[Any]) -> list[Any]:
+    """Return outputs with consecutive texts of one stream as one, where they were cut is a matter of time; without colours."""
     joined: list[Any] = []
     for output in outputs:
         if joined and output.output_type == "stream" == joined[-1].output_type and output.name == joined[-1].name:
             joined[-1].text += output.text
         else:
             joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = _ANSI.sub("", output.text)  # ipykernel makes programs print colours
     return joined
 
 
