@@ -64,7 +64,7 @@ def test_a_run_says_what_it_did(run: Run) -> None:
     assert all(isinstance(figure, matplotlib.figure.Figure) for figure in run.figures.values())
     assert {"confusion", "learning_curve", "f1_by_class"} <= {*run.figures}
     assert f"{run.result['counts']['trainable']:,} parameters" in repr(run)
-    assert "<table>" in run._repr_html_()
+    assert "<table><tbody>" in run._repr_html_()  # no empty head
     page = run.report()
     assert Path(page).is_file()
     assert page._repr_html_().startswith("<iframe srcdoc=")

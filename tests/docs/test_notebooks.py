@@ -59,6 +59,38 @@ def test_faults_are_seen() -> None:
     assert faults(nbformat.v4.new_output("error", ename="ValueError", evalue="", traceback=[])) == ["cell 1: ValueError"]
 
 
+def test_pages_have_code_tables_and_images() -> None:
+    pytest.importorskip("mkdocs")
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from notebook_pages import to_markdown
+    finally:
+        sys.path.pop(0)
+    table = {
+        "text/plain": "x",
+        "text/html": '<style>td {color: red}</style>\n<table border="1">\n\n<td colspan="2">1 &lt; 2</td></table>',
+    }
+    outputs = [
+        {"output_type": "stream", "text": ["a\n", "b\n"]},
+        {"output_type": "display_data", "data": {"text/plain": "<Figure with 1 Axes>", "image/png": "AAEC"}},
+        {"output_type": "execute_result", "data": table},
+    ]
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "Go to [the next](02_next.ipynb)."]},
+        {"cell_type": "code", "source": ["f()"], "outputs": outputs},
+    ]
+    images: dict[str, bytes] = {}
+    page = to_markdown({"cells": cells}, "01_first", images)
+
+    assert page.startswith("# Title\n\n[Open in Colab](https://")
+    assert "[the next](02_next.md)" in page
+    assert "```python\nf()\n```" in page
+    assert "```text\na\nb\n```" in page
+    assert '<div class="notebook-output"><table> <td colspan="2">1 &lt; 2</td></table></div>' in page
+    assert "![Figure with 1 Axes](01_first_01.png)" in page
+    assert images == {"01_first_01.png": b"\x00\x01\x02"}
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @NOTEBOOKS
