@@ -21,10 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import measure
-from loralab import Config, load_config, run_training
+from loralab import Config, load_config
 from loralab.data.splits import load_splits
 from loralab.inference.model_soup import make_soup
 from loralab.model.checkpoints import resolve_base
+from loralab.pipeline import run_training
 from loralab.training.callbacks import Event, StepEnd
 
 SETFIT = Path(__file__).with_name("setfit_draw.py")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from benchmarks.tiny_bases import TOKENIZERS, make_base
-from loralab import Classifier, LoralabError, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.config import DataConfig
 from loralab.data.sources import load_source
 from loralab.inference import outside
@@ -28,6 +28,7 @@ from loralab.inference.export import export_run
 from loralab.inference.outside import HARD_TEXTS
 from loralab.metrics import softmax
 from loralab.model.manifest import read_manifest
+from loralab.pipeline import run_training
 
 BASES = ("minilm", *TOKENIZERS)
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "interop.md"

@@ -8,13 +8,16 @@ sample, checks that tests pass where nothing was changed, and writes the page.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
+import importlib
 import math
 import os
 import platform
 import random
 import re
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +32,8 @@ PAGE = ROOT / "docs" / "reference" / "mutation.md"
 TESTS = {"metrics": "tests/test_metrics.py", "stats": "tests/stats", "config": "tests/config", "data": "tests/data"}
 PACKAGES = tuple(TESTS)
 CONTROLS = 40
+MODULES = (ROOT / WORK / "modules.txt").absolute()
+OURS = {"__main__", "__mp_main__", "loralab", "benchmarks", "tests"}
 
 # Two words in a row: a text for people. Names of columns, formats and settings have no space between words.
 PROSE = re.compile(r"[^\W\d_]{2,}\S* \S*[^\W\d_]{2,}")
@@ -150,11 +155,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args(argv)
     os.chdir(ROOT)
+    leave_texts_out()
+    select(options.only)
     if options.again:
         reset_survivors()
     else:
         shutil.rmtree(WORK, ignore_errors=True)
-        generate(options.only, options.workers)
+        generate(options.workers)
         leave_out(options.only, options.sample, random.Random(options.seed))
     start = time.monotonic()
     run(options.only, options.workers)
@@ -174,13 +181,10 @@ def main(argv: list[str] | None = None) -> None:
         PAGE.write_text(text, encoding="utf-8")
 
 
-def generate(only: list[str], workers: int) -> None:
-    """Write the mutated sources of some packages to mutants/, without mutants of texts for people."""
+def leave_texts_out() -> None:
+    """Make mutmut change no texts for people."""
     import libcst
-    from mutmut.__main__ import CatchOutput, create_mutants
-    from mutmut.configuration import config
     from mutmut.mutation.mutators import mutation_operators, operator_string
-    from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir
 
     def change_string(node: libcst.BaseString) -> Iterator[libcst.BaseString]:
         if not (isinstance(node, libcst.SimpleString) and is_prose(node.evaluated_value)):
@@ -188,13 +192,26 @@ def generate(only: list[str], workers: int) -> None:
 
     place = mutation_operators.index((libcst.BaseString, operator_string))
     mutation_operators[place] = (libcst.BaseString, change_string)
-    config().only_mutate = [pattern for package in only for pattern in (f"src/loralab/{package}.py", f"src/loralab/{package}/*")]
-    config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
+
+
+def generate(workers: int) -> None:
+    """Write the mutated sources to mutants/."""
+    from mutmut.__main__ import CatchOutput, create_mutants
+    from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir
+
     WORK.mkdir()
     with CatchOutput():
         copy_src_dir()
         copy_also_copy_files()
         create_mutants(workers)
+
+
+def select(only: list[str]) -> None:
+    """Make mutmut mutate these packages and run their tests."""
+    from mutmut.configuration import config
+
+    config().only_mutate = [pattern for package in only for pattern in (f"src/loralab/{package}.py", f"src/loralab/{package}/*")]
+    config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
 
 
 def leave_out(only: list[str], sample: int, source: random.Random) -> None:
@@ -220,12 +237,14 @@ def reset_survivors() -> None:
 def run(only: list[str], workers: int) -> None:
     """Try the mutants that have no outcome yet."""
     from mutmut import __main__ as mutmut
-    from mutmut.configuration import config
 
-    config().pytest_add_cli_args_test_selection = [TESTS[package] for package in only]
     mutmut.get_mutant_runner = make_runner
     mutmut.print_stats = now_and_then(mutmut.print_stats)
-    mutmut._run((), workers)
+    try:
+        mutmut._run((), workers)
+    except SystemExit as ended:  # mutmut does not show which test
+        tests = " ".join(TESTS[package] for package in only)
+        raise SystemExit(f"a test fails without mutants: (cd {WORK} && PYTHONPATH=src pytest -x {tests})") from ended
 
 
 def now_and_then(print_stats: Callable[..., None]) -> Callable[..., None]:
@@ -272,12 +291,24 @@ def make_runner(workers: int) -> Any:
         def submit(self, mutant_name: str, tests: list[str], cpu_time_limit: int, estimated_time: float) -> None:
             super().submit(mutant_name, sorted(tests, key=state().duration_by_test.__getitem__), cpu_time_limit, estimated_time)
 
-    class Frozen(PytestRunner):
+    class Warm(PytestRunner):
+        def run_stats(self, *, tests: Iterable[str]) -> int:
+            code = super().run_stats(tests=tests)
+            MODULES.write_text("\n".join(name for name in sys.modules if name.partition(".")[0] not in OURS), encoding="utf-8")
+            return code
+
         def warm_up(self) -> None:
             super().warm_up()
+            for name in MODULES.read_text(encoding="utf-8").split():  # imported late, and else by each fork: Transformers takes 5 s
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
+            for module in [module for name, module in sys.modules.items() if name.startswith("loralab")]:
+                for value in vars(module).values():
+                    if hasattr(value, "cache_clear"):  # filled while tests were collected, by code that is not mutated yet
+                        value.cache_clear()
             gc.freeze()  # pytest collects garbage at its end: half a second where torch is loaded, and more than most tests take
 
-    return FastestFirst(workers, Frozen, {})
+    return FastestFirst(workers, Warm, {})
 
 
 def read_scores(only: list[str]) -> list[Score]:

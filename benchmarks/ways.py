@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks import measure
-from loralab import load_config, run_training
+from loralab import load_config
 from loralab.config import DataConfig, LoraConfig, ModelConfig, TrainConfig
 from loralab.data import batches
 from loralab.data.batches import ModelInputs
@@ -38,6 +38,7 @@ from loralab.model.bundle import load_bundle
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
 from loralab.model.dropout import Dropout
 from loralab.model.interface import ClassifierModel
+from loralab.pipeline import run_training
 from loralab.training import prefix_cache, trainer
 from loralab.training.callbacks import Event, StepEnd
 from loralab.training.loss import Loss

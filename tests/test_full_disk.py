@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 from tiny import write_csv
 
-from loralab import Classifier, LoralabError, load_config, pipeline, run_training
+from loralab import Classifier, LoralabError, load_config, pipeline
 from loralab.cli.main import main
 from loralab.config import Config
 from loralab.errors import RunFailed
+from loralab.pipeline import run_training
 from loralab.storage import run_folder
 from loralab.training.checkpoint import Checkpoint
 

@@ -12,9 +12,10 @@ import pytest
 import torch
 from tiny import FOREIGN_TYPES, make_checkpoint
 
-from loralab import Classifier, LoralabError, RunSummary, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.info import budget_options, describe
 from loralab.model.hf.model import HFClassifier
+from loralab.pipeline import RunSummary, run_training
 from loralab.training.callbacks import Event, StepEnd
 
 SETTINGS = [
@@ -184,6 +185,13 @@ def test_deberta_of_version_1_trains_in_bf16(tmp_path: Path, topics_csv: Path) -
     assert 0 < abs(losses[0] - exact[0]) < 0.05 * exact[0]
     with pytest.raises(LoralabError, match=r"DeBERTa \(version 1\) computes in fp32 only: set train.precision=fp32"):
         run(load_config("quickstart", [*SETTINGS, *shared, "tuning=full", "train.learning_rate=1e-4"]), tmp_path, "full")
+
+
+def test_a_decoder_is_refused_as_one(tmp_path: Path, topics_csv: Path) -> None:
+    base = make_checkpoint(tmp_path / "base", "bert")
+    (base / "config.json").write_text(json.dumps({"model_type": "gpt2", "n_embd": 32, "n_layer": 2, "n_head": 2}))
+    with pytest.raises(LoralabError, match=r"'gpt2' is a decoder, .* loralab trains encoders: use model.base=minilm"):
+        run_training(load_config("quickstart", [f"model.base={base}", f"data.source={topics_csv}"]), folder=tmp_path / "runs")
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])

@@ -13,9 +13,10 @@ import torch
 from tiny import make_checkpoint, topics, write_csv
 
 import loralab.inference.saved_scores
-from loralab import Classifier, load_config, run_training
+from loralab import Classifier, load_config
 from loralab.diagnostics.diagnose import diagnose
 from loralab.metrics import softmax
+from loralab.pipeline import run_training
 
 CASES = {
     "cached": ("lora.layers=2",),

@@ -27,9 +27,11 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from tiny import make_checkpoint, topics, write_csv
 
 import loralab.pipeline
-from loralab import Classifier, Config, LoralabError, RunFailed, load_config, run_training
+from loralab import Classifier, Config, LoralabError, load_config
 from loralab.data.splits import load_splits
+from loralab.errors import RunFailed
 from loralab.info import count_parameters
+from loralab.pipeline import run_training
 from loralab.storage.files import atomic_folder
 from loralab.training.callbacks import CacheProgress, EvalEnd, Event, StepEnd
 from loralab.training.setup import RunPlan

@@ -12,10 +12,11 @@ import yaml
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 from typer.testing import CliRunner
 
-from loralab import Classifier, Config, LoralabError, load_config, run_training
+from loralab import Classifier, Config, LoralabError, load_config
 from loralab.cli.main import app
 from loralab.diagnostics.diagnose import diagnose
 from loralab.inference.export import export_run
+from loralab.pipeline import run_training
 from loralab.report.run_data import read_run
 from loralab.report.text_files import model_description
 

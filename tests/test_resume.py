@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from loralab import LoralabError, load_config, run_training
+from loralab import LoralabError, load_config
+from loralab.pipeline import run_training
 from loralab.training.callbacks import Event, StepEnd
 
 KILLS = int(os.environ.get("LORALAB_KILLS", "4"))

@@ -12,8 +12,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from loralab import Config, load_config, run_training
+from loralab import Config, load_config
 from loralab.errors import Interrupted
+from loralab.pipeline import run_training
 from loralab.training.callbacks import Event, StepEnd
 from loralab.training.prefix_cache import PrefixCache
 

@@ -15,7 +15,8 @@ import pytest
 from safetensors.torch import load_file
 from tiny import make_checkpoint
 
-from loralab import LoralabError, load_config, run_training
+from loralab import LoralabError, load_config
+from loralab.pipeline import run_training
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 EXACT = ["train.precision=fp32", "train.threads=1", "model.dropout=0", "lora.dropout=0", "train.learning_rate=0.005"]

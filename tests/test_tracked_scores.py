@@ -10,7 +10,8 @@ import pytest
 from command_line import invoke
 from tiny import topics, write_csv
 
-from loralab import LoralabError, load_config, run_training
+from loralab import LoralabError, load_config
+from loralab.pipeline import run_training
 
 AWKWARD = {"World": "World, Asia: [a]", "Sports": "Sports-Clubs/Fans", "Business": "Business", "Sci/Tech": "100%"}
 

@@ -10,7 +10,7 @@ import pytest
 from command_line import invoke
 from tiny import topics, write_csv
 
-from loralab import Classifier, LoralabError, RunSummary, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.diagnostics.diagnose import diagnose
 from loralab.experiments.compare import check_test_rows
 from loralab.experiments.run import plan_experiment
@@ -18,6 +18,7 @@ from loralab.experiments.search import plan_search, run_search
 from loralab.experiments.spec import find_kind
 from loralab.inference.model_soup import make_soup
 from loralab.metrics import NO_TEST_ROWS
+from loralab.pipeline import RunSummary, run_training
 from loralab.report.write import write_report
 
 COUNT = 120

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from tiny import topics
 
-from loralab import LoralabError, RunSummary, load_config, run_training
+from loralab import LoralabError, load_config
+from loralab.pipeline import RunSummary, run_training
 
 COUNT = 80
 Train = Callable[..., RunSummary]

@@ -181,10 +181,11 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
 def temperature_remark(temperature: float, rows: int) -> str:
     """Return what was done to the probabilities, as a sentence. rows: the number of validation rows."""
     if rows < FEWEST_TEMPERATURE_ROWS:
-        return (
-            f"Probabilities have no temperature: fitting one needs {FEWEST_TEMPERATURE_ROWS} validation rows, and there are {rows}."
-        )
-    return f"Probabilities use temperature {temperature:.3f}, fitted on {rows:,} validation rows; predictions are unchanged."
+        return f"Probabilities are not calibrated: that needs {FEWEST_TEMPERATURE_ROWS} validation rows, and there are {rows}."
+    return (
+        f"Temperature {temperature:.3f}, fitted on {rows:,} validation rows, calibrates the probabilities; the predicted classes "
+        "stay the same."
+    )
 
 
 def balance(scores: Mapping[str, float], classes: Sequence[str]) -> float:

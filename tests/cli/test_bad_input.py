@@ -23,7 +23,8 @@ from command_line import Answer, done, invoke
 from safetensors.torch import load_file, save_file
 from tiny import make_checkpoint, topics, write_csv
 
-from loralab import LoralabError, load_config, run_training
+from loralab import LoralabError, load_config
+from loralab.pipeline import run_training
 from loralab.training.callbacks import Event, StepEnd
 
 Prepare = Callable[[Path], list[str]]

@@ -180,3 +180,20 @@ def test_a_refusal_is_one_json_document_too(content: str) -> None:
         assert answer.err == f"loralab: {document['error']}\n"
         assert "one.csv" in document["error"]
     assert json.loads(invoke("evaluate", "nowhere", "--file", "one.csv", "--json").out)["error"]
+
+
+def test_a_column_in_brackets_is_proposed_as_a_setting_that_works() -> None:
+    write_csv(Path("rows.csv"), topics(12), ("[text]", "label"))
+    error = invoke("check", "rows.csv", "data.text=[text]").err
+    (setting,) = shlex.split(error.split("write ")[1].split("; columns")[0])
+    assert invoke("check", "rows.csv", setting, "--json").out.count('"[text]"') == 1
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "/tmp/x", "a\\b"])
+@pytest.mark.parametrize("command", ["train", "search"])
+def test_a_name_is_no_path(name: str, command: str) -> None:
+    write_csv(Path("rows.csv"), topics(12))
+    answer = invoke(command, "rows.csv", "train.max_steps=1", "--name", name)
+    assert answer.code == 2
+    assert f"the name {name!r} is a path" in answer.err
+    assert not Path("runs").exists()

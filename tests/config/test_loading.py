@@ -308,6 +308,51 @@ def test_a_low_rate_is_remarked_for_lora_only() -> None:
 
 
 @pytest.mark.parametrize(
+    ("assignments", "remarks"),
+    [
+        (["train.learning_rate=9e-5"], ["train.learning_rate=9e-05 suits full fine-tuning; LoRA usually needs 2e-4 to 1e-3"]),
+        (["train.learning_rate=1e-4"], []),
+        (["tuning=head", "train.learning_rate=1e-5"], []),
+        (
+            ["tuning=full", "train.learning_rate=3e-4"],
+            ["train.learning_rate=0.0003 suits LoRA; full fine-tuning usually needs 1e-5 to 1e-4"],
+        ),
+        (["tuning=full", "train.learning_rate=2e-4", "lora.variant=ia3", "lora.loraplus_lr_ratio=4"], []),
+        (["lora.variant=ia3"], ["lora.variant=ia3: IA3 has neither rank nor alpha: lora.rank and lora.alpha have no effect"]),
+        (
+            ["lora.loraplus_lr_ratio=4"],
+            ["lora.loraplus_lr_ratio has no effect with lora.variant=lora: use lora.variant=loraplus"],
+        ),
+        (["lora.loraplus_lr_ratio=4", "lora.variant=loraplus"], []),
+        *(
+            (
+                ["data.validation=0", f"train.{name}={value}"],
+                [f"train.{name} has no effect without validation rows: set data.validation, such as data.validation=0.1"],
+            )
+            for name, value in (("monitor", "accuracy"), ("patience", "2"), ("min_delta", "0.1"))
+        ),
+        (
+            ["data.sample_seed=0"],
+            ["data.sample_seed has no effect without data.max_train_samples or data.shots_per_class"],
+        ),
+        (["data.sample_seed=0", "data.shots_per_class=4"], []),
+        (
+            ["model.head=prompt"],
+            ["data.template={}: the prompt is the bare mask; write a sentence, such as 'This is news about {}.'"],
+        ),
+        (["model.head=prompt", "data.template=On {}.", "data.descriptions={a: b, c: d}"], []),
+        (
+            ["data.descriptions={a: b, c: d}", "train.head_init=probe"],
+            ["data.descriptions has no effect with train.head_init=probe: use descriptions or probe+descriptions"],
+        ),
+        (["data.descriptions={a: b, c: d}", "train.head_init=probe+descriptions"], []),
+    ],
+)
+def test_remarks_say_what_has_no_effect_and_what_to_do(assignments: list[str], remarks: list[str]) -> None:
+    assert Config().override(*assignments).remarks() == remarks
+
+
+@pytest.mark.parametrize(
     ("source", "name"),
     [("quickstart", "quickstart-s42"), ("data/my reviews.csv.gz", "my-reviews-s42"), ("../x.csv", "x-s42"), (".csv", "run-s42")],
 )

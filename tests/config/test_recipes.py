@@ -11,12 +11,13 @@ import pytest
 from command_line import done
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 
-from loralab import Classifier, Config, load_config, run_training
+from loralab import Classifier, Config, load_config
 from loralab.config.loading import list_recipes
 from loralab.info import count_parameters
 from loralab.model import dropout
 from loralab.model.architectures import parse_layers, resolve_targets
 from loralab.model.checkpoints import base_dimensions, is_sentence_encoder
+from loralab.pipeline import run_training
 
 RECIPES = [recipe.name for recipe in list_recipes()]
 

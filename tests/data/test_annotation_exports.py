@@ -302,3 +302,60 @@ def test_long_exports_are_counted_over_all_rows(tmp_path: Path) -> None:
     raw = read(lines(tmp_path / "a.jsonl", rows))
     assert labels(raw) == [("X" if i % 2 else None) for i in range(10_000)]
     assert "5,000 of 10,000 rows are not accepted" in said(raw)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reasons"),
+    [
+        ([studio(["X"]), studio(), studio(["X"], cancelled=True)], ["without an annotation", "skipped by an annotator"]),
+        (
+            [
+                {"data": {"text": "a"}, "completions": [{"skipped": True, "result": []}]},
+                {"data": {"text": "b"}, "completions": [{"result": [{"from_name": "s", "value": {"rating": 4}}]}]},
+            ],
+            ["skipped by an annotator"],
+        ),
+        ([flat_studio(1, "a", "X"), flat_studio(2, "b", None)], ["without an annotation"]),
+        (
+            [argilla(("X", "submitted")), argilla(("X", "discarded")), argilla(("X", "draft"))],
+            ["discarded", "without a submitted response"],
+        ),
+        (
+            [
+                {"text": "a", "label.responses": ["X", "Y"], "label.responses.status": ["submitted", "draft"]},
+                {"text": "b", "label.responses": ["Y"], "label.responses.status": ["draft"]},
+            ],
+            ["without a submitted response"],
+        ),
+        (
+            [
+                {"text": "a", "label": [{"value": "X", "status": None}], "label-suggestion": None},
+                {"text": "b", "label": [{"value": "Y", "status": "draft"}], "label-suggestion": "Z"},
+            ],
+            ["without a submitted response"],
+        ),
+        (
+            [
+                {"inputs": {"text": "a"}, "annotation": "X", "prediction": None, "status": "Validated"},
+                {"inputs": {"text": "b"}, "annotation": None, "prediction": None, "status": "Default"},
+                {"inputs": {"text": "c"}, "annotation": "X", "prediction": None, "status": "Discarded"},
+            ],
+            ["without an annotation", "discarded"],
+        ),
+        ([{"text": "a", "cats": {"X": 0.5}}, {"text": "b", "cats": {"X": 0.4, "Y": None}}], ["of no category"]),
+        ([{"data": "a", "label": ["X"]}, {"data": "b", "label": []}], ["without an annotation"]),
+    ],
+)
+def test_rows_without_a_label_say_why(tmp_path: Path, rows: list[dict[str, Any]], reasons: list[str]) -> None:
+    raw = read(lines(tmp_path / "a.json", rows))
+    assert [label is None for label in labels(raw)].count(True) == len(reasons)
+    unlabelled = [str(notice) for notice in raw.notices if "they have no label" in str(notice)]
+    assert [text.partition(" (row")[0] for text in unlabelled] == [
+        f"1 of {len(rows)} rows are {reason}: they have no label" for reason in reasons
+    ]
+
+
+def test_records_of_argilla_1_have_their_text_beside_or_below_inputs(tmp_path: Path) -> None:
+    rows = [{"text": text, "inputs": {"text": "own"}, "annotation": "X", "prediction": None} for text in (None, "beside")]
+    assert [*read(lines(tmp_path / "a.json", rows[:1])).texts] == ["own"]
+    assert [*read(lines(tmp_path / "b.json", rows[1:])).texts] == ["beside"]

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from tiny import topics
 
-from loralab import LoralabError, load_config, run_training
+from loralab import LoralabError, load_config
 from loralab.data.augment import TECHNIQUES, Rewrite, augment, augmentation_remark, check_techniques, show_techniques, word_rewrites
 from loralab.data.types import Examples
 from loralab.diagnostics.diagnose import read_run_splits
+from loralab.pipeline import run_training
 from loralab.training.callbacks import Event, StepEnd
 
 WORDS = TECHNIQUES[:-1]

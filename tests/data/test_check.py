@@ -319,12 +319,21 @@ def test_how_a_file_is_read_is_reported(tmp_path: Path) -> None:
     assert report.reading_settings() == {"delimiter": ";", "encoding": "cp1252"}
 
 
+def test_a_source_without_test_rows_is_noted_and_not_a_problem(tmp_path: Path) -> None:
+    path = put(tmp_path / "rows.csv", good())
+    (report,) = check_source(DataConfig(source=str(path), clean=(), test=0.0))
+    assert not report.refused
+    assert "no test rows (data.test=0): the run has no test scores" in [str(notice) for notice in report.notices]
+    assert not any("no test rows" in str(finding) for finding in report.findings)
+    assert "test" not in report.splits
+
+
 @pytest.mark.parametrize(
     "settings",
     [
         {"validation": 0.001},
         {"test": 29.0},
-        {"test": 0.0},
+        {"weight": "label"},
         {"shots_per_class": 50},
         {"max_train_samples": 1},
         {"classes": ("World", "Sport")},

@@ -143,6 +143,10 @@ def test_html_removes_tags_and_keeps_their_content(text: str, right: str) -> Non
         ("HTTP://X.Y and WWW.Z.org", "  and  "),
         ('<a href="http://a.b">x</a>', '<a href=" ">x</a>'),
         ("no address: http and www", "no address: http and www"),
+        ("see http://münchen.de/straße?ö=1, now", "see  , now"),
+        ("on https://bücher.example and www.éclair.fr.", "on   and  ."),
+        ("见https://t.cn/abc这款手机很差", "见 这款手机很差"),
+        ("на https://a.b/cвсё плохо", "на  всё плохо"),
     ],
 )
 def test_urls_removes_addresses_only(text: str, right: str) -> None:

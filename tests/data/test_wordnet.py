@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from loralab import LoralabError, load_config, run_training
+from loralab import LoralabError, load_config
 from loralab.data import wordnet
 from loralab.data.wordnet import WordNet, find_wordnet
+from loralab.pipeline import run_training
 
 REAL = Path("/usr/share/wordnet")
 LICENCE = "  1 This software and database is being provided to you, the LICENSEE, by  \n"

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from tiny import topics, write_csv
 
-from loralab import Classifier, LoralabError, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.config import DataConfig
 from loralab.data.tokenize import load_tokenizer
 from loralab.diagnostics.attribution import attribute
 from loralab.diagnostics.diagnose import diagnose, read_run_splits
 from loralab.diagnostics.perturb import KINDS, perturb
+from loralab.pipeline import run_training
 from loralab.storage.files import write_json
 from loralab.storage.run_folder import CONFIG, read_config, read_scores
 

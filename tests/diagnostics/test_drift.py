@@ -106,14 +106,14 @@ def test_one_source_has_no_drift_and_another_has_its_differences_named() -> None
     train, own = scored(rows[:250], names), scored(rows[250:], names)
     (measures, _), reason = drift_sections(train.examples, own, None)
     assert reason.supported == NO
-    assert [row[0].split(":")[0] for row in measures.rows] == ["words", "unseen words", "length", "classes"]
+    assert [row[0].split(":")[0] for row in measures.rows] == ["word frequencies", "unseen words", "length", "class shares"]
     other = scored([(f"{text} {text} quite different zeal", name) for text, name in rows[250:] if name != "World"], names)
     (measures, words), reason = drift_sections(train.examples, other, own)
     assert reason.supported == YES
     readings = {str(row[0]).split(":")[0]: row[-1] for row in measures.rows}
-    assert readings["length"] == readings["words"] == "large"
+    assert readings["length"] == readings["word frequencies"] == "large"
     assert "World, 2" in str(measures.rows[3][2])
     assert {row[0] for row in words.rows[:3]} == {"quite", "different", "zeal"}
     assert readings["confidence"] == "not significant"
     (measures, _), reason = drift_sections(train.examples, scored(rows[250:], names, labelled=False), own)
-    assert "classes: Cramér's V" not in [row[0] for row in measures.rows]
+    assert "class shares: V (Cramér)" not in [row[0] for row in measures.rows]

@@ -63,7 +63,7 @@ def test_overconfidence_is_detected_and_the_temperature_removes_it() -> None:
     measures = {row[0]: row[1:] for row in table.rows}
     before, after = (metrics.softmax(rows.logits, t) for t in (1.0, 2.5))
     labels = rows.examples.require_labels()
-    assert measures["expected calibration error"] == tuple(metrics.expected_calibration_error(p, labels) for p in (before, after))
+    assert measures["calibration error (ECE)"] == tuple(metrics.expected_calibration_error(p, labels) for p in (before, after))
     assert measures["Brier score"] == tuple(metrics.brier(p, labels) for p in (before, after))
     assert measures["loss"][0] == pytest.approx(metrics.scores(rows.logits, labels, CLASSES)["loss"])
     assert measures["accuracy"][0] == measures["accuracy"][1]
@@ -134,7 +134,7 @@ def test_suspected_label_errors_have_row_numbers() -> None:
     assert hypothesis.supported == REVIEW
     assert sorted(row[0] for row in section.rows) == [1097, 1098, 1099]
     assert "3 of 100 labels (3.0%)" in hypothesis.evidence
-    assert "1.0000 if all suspicions" in hypothesis.evidence
+    assert "if all of these labels were wrong, the accuracy would be 1.0000" in hypothesis.evidence
     first = section.rows[0]
     assert first[1:3] == (CLASSES[rows.examples.require_labels()[first[0] - 1000]], CLASSES[rows.predicted[first[0] - 1000]])
     assert first[3:5] == pytest.approx((0.05, 0.9), abs=1e-6)
@@ -142,7 +142,8 @@ def test_suspected_label_errors_have_row_numbers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "word"), [(0.80, "lower, by -0.150 ["), (0.94, "not significantly different"), (1.0, "higher")]
+    ("accuracy", "word"),
+    [(0.80, "The difference, −0.150 (95 % CI "), (0.94, "is not significant"), (1.0, "+0.065), is significant")],
 )
 def test_the_first_section_compares_with_the_runs_own_test_rows(accuracy: float, word: str) -> None:
     _, hypothesis = label_error_section(answers(50, 1.0), "held out")

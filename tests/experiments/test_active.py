@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 from tiny import CLASSES, topics, write_csv
 
-from loralab import Classifier, run_training
+from loralab import Classifier
 from loralab.data.splits import load_splits, read_indices
 from loralab.data.types import Examples
 from loralab.errors import Interrupted, LoralabError
@@ -20,6 +20,7 @@ from loralab.experiments.active import ActivePlan, Pool, first_rows, plan_active
 from loralab.experiments.run import ExperimentSummary, run_experiment
 from loralab.experiments.spec import find_kind
 from loralab.experiments.strategies import entropy
+from loralab.pipeline import run_training
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import read_experiment, trial_folder
 

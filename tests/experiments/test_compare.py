@@ -105,7 +105,8 @@ def test_an_experiment_stands_for_its_complete_trials(finished: Callable[..., st
     entries = [TrialRecord.of(Trial(f"seed-{i}", Config(), {"seed": i}), "failed" if i == 2 else None) for i in (1, 2, 3)]
     write_experiment(tmp_path / "runs/e", ExperimentSpec("seeds", "?", ("r",), (), {}), entries)
     plan = plan_comparison(KIND, [str(tmp_path / "runs/e"), finished("b")])
-    assert [*plan.runs] == ["seed-1", "b"]
+    assert [*plan.runs] == ["e_seed-1", "b"]
+    assert [factors["recipe"] for factors in plan.factors.values()] == ["e", "b"]
 
 
 def test_runs_are_referenced_in_place_and_nothing_is_run(finished: Callable[..., str], tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ import psutil
 import pytest
 import torch
 
-from loralab import run_training
 from loralab.config import Config
 from loralab.errors import Interrupted, LoralabError, RunFailed
 from loralab.experiments.execute import ExecutionOptions, choose_execution, run_trials
@@ -29,6 +28,7 @@ from loralab.experiments.plans import StaticPlan, make_plan
 from loralab.experiments.run import run_experiment
 from loralab.experiments.run_trial import Outcome, run_trial
 from loralab.experiments.spec import find_kind
+from loralab.pipeline import run_training
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import Trial, read_experiment
 from loralab.training.callbacks import Event, StepEnd

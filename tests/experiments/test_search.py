@@ -13,7 +13,7 @@ import pytest
 from loralab import LoralabError, load_config
 from loralab.errors import Interrupted
 from loralab.experiments import search as search_module
-from loralab.experiments.search import SearchPlan, SearchSummary, plan_search, run_search
+from loralab.experiments.search import SearchPlan, SearchSummary, check_objectives, plan_search, run_search
 from loralab.experiments.study import SearchTrial, Study
 from loralab.report.write import write_report
 from loralab.storage import run_folder
@@ -214,7 +214,7 @@ def test_two_objectives_give_a_pareto_front(make: Make, tmp_path: Path) -> None:
         (["data.source=none.csv"], {}, "none.csv"),
         (["model.base=none"], {}, "none"),
         ([], {"objectives": ("acuracy",)}, "f1:NAME with NAME one of Business, Sci/Tech"),
-        ([], {"objectives": ("balance:World/Sports",)}, "train.monitor is the same"),
+        ([], {"objectives": ("balance:World/Sports",)}, "train.monitor or train.track has it"),
         (["lora.rank=4"], {}, "both fixed"),
     ],
 )
@@ -243,9 +243,9 @@ def test_a_space_from_a_file_or_a_recipe(tmp_path: Path) -> None:
 
 def test_another_search_or_an_unrelated_folder_is_refused(make: Make, tmp_path: Path) -> None:
     run_search(make(trials=1), tmp_path / "s")
-    with pytest.raises(LoralabError, match="holds another search"):
+    with pytest.raises(LoralabError, match=r"holds another search, with --over .*\n"):
         run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s")
-    with pytest.raises(LoralabError, match="holds another experiment, with fixed settings"):
+    with pytest.raises(LoralabError, match=r"another experiment, with fixed settings none, not train.weight_decay=0\.1\n"):
         run_search(make("train.weight_decay=0.1", trials=1), tmp_path / "s")
     assert len(table(tmp_path / "s")) == 1
     summary = run_search(make(trials=1, over=["lora.rank=2,4"]), tmp_path / "s", overwrite=True)
@@ -255,3 +255,9 @@ def test_another_search_or_an_unrelated_folder_is_refused(make: Make, tmp_path: 
     with pytest.raises(LoralabError, match="not an experiment"):
         run_search(make(trials=1), tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.parametrize("settings", [["train.monitor=balance:World/Sports"], ["train.track=macro_f1,balance:World/Sports"]])
+def test_a_balance_of_two_classes_is_an_objective_if_evaluations_have_it(settings: list[str]) -> None:
+    base = load_config("quickstart", settings)
+    assert check_objectives(base, ["balance:World/Sports"]) == 4

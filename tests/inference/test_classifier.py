@@ -22,13 +22,14 @@ from scipy.special import softmax
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 
-from loralab import Classifier, LoralabError, Predictions, load_config, run_training
+from loralab import Classifier, LoralabError, Predictions, load_config
 from loralab.config import DataConfig
 from loralab.data import readers
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Examples
 from loralab.model.bundle import load_bundle
 from loralab.model.encoder import EncoderClassifier
+from loralab.pipeline import run_training
 from loralab.training.scoring import logits_of
 
 TEXTS = [

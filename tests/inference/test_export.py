@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny import make_checkpoint
 
-from loralab import Classifier, LoralabError, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.config import LoraConfig
 from loralab.errors import RunFailed
 from loralab.inference import export as module
@@ -26,6 +26,7 @@ from loralab.model.architectures import Dimensions
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.hub_files import base_reference
 from loralab.model.manifest import Manifest, read_manifest
+from loralab.pipeline import run_training
 from loralab.storage.run_folder import EXPORT_CHECK
 from loralab.training.scoring import logits_of
 

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 from tiny import make_checkpoint
 
-from loralab import Classifier, LoralabError, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.cli.main import app
 from loralab.inference.model_soup import make_soup
 from loralab.info import describe
 from loralab.model.bundle import load_bundle
 from loralab.model.manifest import read_manifest
+from loralab.pipeline import run_training
 from loralab.storage.run_folder import read_test_texts
 
 TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot", "border treaty"]

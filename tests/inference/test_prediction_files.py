@@ -14,10 +14,11 @@ import pandas as pd
 import pytest
 from tiny import make_checkpoint
 
-from loralab import Classifier, LoralabError, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.config import DataConfig
 from loralab.data import readers
 from loralab.inference.prediction_files import OutputFormat, cell_text, is_formula, read_input
+from loralab.pipeline import run_training
 
 IDS = ["0", "009", "1180000000000000123", "a-b", "-7", "1e5", "ü/1"]
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 from tiny import make_checkpoint
 
-from loralab import Classifier, LoralabError, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.data.labels import ClassTable
 from loralab.inference.prediction_files import OutputFormat
 from loralab.inference.submissions import Submission, check_submission, choose_labels, labels_like, read_template
+from loralab.pipeline import run_training
 
 TEXTS = ["goal", "profit", "chip", "goal goal"]
 IDS = ["0", "2", "009", "1180000000000000123"]

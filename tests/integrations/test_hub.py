@@ -18,9 +18,11 @@ from hub_stub import DROP, ME, OTHER, READER, HubStub
 from huggingface_hub import ModelCard
 from tiny import topics
 
-from loralab import Classifier, LoralabError, load_config, push_to_hub, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.errors import RunFailed
 from loralab.inference import export
+from loralab.integrations.hub import push_to_hub
+from loralab.pipeline import run_training
 from loralab.report.model_card import model_card
 from loralab.report.run_data import read_run
 from loralab.storage import run_folder

@@ -11,13 +11,14 @@ import pytest
 from hub_stub import HubStub
 from tiny import make_checkpoint
 
-from loralab import Classifier, LoralabError, load_config, run_training
+from loralab import Classifier, LoralabError, load_config
 from loralab.config import DataConfig, ModelConfig
 from loralab.data.check import check_source
 from loralab.inference.export import export_run
 from loralab.info import budget_options, count_parameters, describe
 from loralab.model.checkpoints import base_dimensions, resolve_base
 from loralab.model.manifest import read_manifest
+from loralab.pipeline import run_training
 from loralab.report.model_card import model_card
 from loralab.report.run_data import read_run
 

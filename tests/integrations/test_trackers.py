@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 import pytest
 from typer.testing import CliRunner
 
-from loralab import LoralabError, load_config, run_training
+from loralab import LoralabError, load_config
 from loralab.cli.main import app
 from loralab.config import Config
 from loralab.integrations import trackers as module
 from loralab.integrations.trackers import KINDS, Tracker, Trackers
-from loralab.pipeline import RunSummary
+from loralab.pipeline import RunSummary, run_training
 from loralab.storage import run_folder
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 
@@ -185,6 +185,10 @@ def test_a_resumed_run_has_every_step_and_score_once(tracked: Tracked, name: str
     assert kept["memory/process_mb"].keys() == evaluations.keys()
     assert kept["parameters/trainable"] == {11: tracked.summary.counts.trainable}
     assert kept["run/best_step"] == {11: tracked.summary.best_step}
+    for phase, seconds in tracked.summary.timing.items():
+        assert kept.get(f"timing/{phase}") == (None if seconds is None else pytest.approx({11: seconds}))
+    assert kept["memory/process_peak_mb"] == pytest.approx({11: tracked.summary.memory["process"]})
+    assert kept["memory/optimizer_mb"] == pytest.approx({11: tracked.summary.memory["optimizer"]})
 
 
 @pytest.mark.slow

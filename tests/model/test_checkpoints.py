@@ -276,3 +276,20 @@ def test_a_damaged_config_is_refused(base: Path, content: str) -> None:
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"config\.json"):
         resolve_base(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        ("---\nlanguage: en\nlicense: apache-2.0\n---\n\n# A base\n", "apache-2.0"),
+        ("---\nlicense: 'mit'\n---\n", "mit"),
+        ("---\nlicense: other\nlicense_name: own-terms\n---\n", None),
+        ("---\nlanguage: en\n---\nlicense: mit\n", None),
+        ("# A base\n", None),
+        (None, None),
+    ],
+)
+def test_the_license_is_that_of_the_bases_card(base: Path, card: str | None, expected: str | None) -> None:
+    if card is not None:
+        (base / "README.md").write_text(card, encoding="utf-8")
+    assert resolve_base(str(base)).license() == expected

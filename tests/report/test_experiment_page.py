@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
+import os
 import re
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from fake_experiment import make_experiment, over_seeds
-from fake_run import HOSTILE, make_run
+from fake_run import HOSTILE, edit, make_run
 from rich.progress import Progress
 from test_run_page import Page
 
 from loralab.errors import LoralabError
-from loralab.report.experiments.dashboard import read_dashboard
+from loralab.report.experiments.dashboard import dashboard_tables, draw_dashboard, read_dashboard
 from loralab.report.experiments.findings import findings
 from loralab.report.experiments.profiles import analyze_experiment
-from loralab.report.experiments.result_tables import summary_table
+from loralab.report.experiments.result_tables import summary_table, trial_overview
 from loralab.report.write import write_report
 from loralab.storage import experiment_folder, run_folder
 
@@ -83,7 +86,7 @@ def test_the_page_is_accessible(folder: Path, hostile: str) -> None:
 def test_headline_findings_and_tables_have_the_numbers(folder: Path) -> None:
     page = Page((folder / experiment_folder.REPORT).read_text(encoding="utf-8"))
     header = " ".join(page.by_tag["header"][0].split())
-    assert "all layers No choice of fewer layers is shown to lose less than 1 point. Its mean test accuracy: 81.67 %" in header
+    assert "all layers No choice of fewer layers surely loses less than 1 point. Its mean test accuracy: 81.67 %" in header
     assert "6 of 6 planned" in header
     rows = [" ".join(row.split()) for row in page.by_tag["tr"]]
     assert any(row.startswith("top130.5133") for row in rows), rows
@@ -139,6 +142,38 @@ def test_the_dashboard_has_a_row_per_experiment_and_run(tmp_path: Path) -> None:
     assert any("damaged" in row and "cannot be read" in row for row in rows)
 
 
+def test_the_dashboard_is_in_the_order_of_the_dates_it_shows(tmp_path: Path) -> None:
+    for day, name in enumerate(("c", "a", "b"), 1):
+        made = make_experiment(tmp_path / name, "seeds", over_seeds([({}, [0.8])]))
+        seconds = datetime(2026, 1, day).timestamp()
+        os.utime(made / experiment_folder.EXPERIMENT, (seconds, seconds))
+    assert [row.name for row in read_dashboard(tmp_path)] == ["b", "a", "c"]
+
+
+def test_an_experiment_with_different_test_rows_is_in_no_figure_of_the_dashboard(tmp_path: Path) -> None:
+    make_experiment(tmp_path / "same", "seeds", over_seeds([({"recipe": "a"}, [0.8, 0.9])]))
+    made = make_experiment(tmp_path / "different", "seeds", over_seeds([({"recipe": "a"}, [0.8]), ({"recipe": "b"}, [0.9])]))
+    other = next(made.glob("trials/recipe-b*")) / run_folder.ENVIRONMENT
+    edit(other, rows={"test": {"count": 300, "fingerprint": "another"}})
+    rows = read_dashboard(tmp_path)
+    (drawing,) = draw_dashboard(rows)
+    assert drawing.caption.rows == "1 with a result"
+    (table,) = dashboard_tables(rows)
+    assert {row[0]: row[table.columns.index("test rows")] for row in table.rows} == {
+        "same": "A 400",
+        "different": "differ",
+    }
+
+
+def test_the_trials_of_a_search_have_their_numbers(tmp_path: Path) -> None:
+    made = make_experiment(tmp_path / "x", "search", [({"trial": "0002"}, 0.8), ({"trial": "0010"}, 0.9)])
+    records = json.loads((made / experiment_folder.EXPERIMENT).read_text(encoding="utf-8"))["trials"]
+    edit(made / experiment_folder.EXPERIMENT, trials=[record | {"factors": {"lora.rank": 4}} for record in records])
+    table = trial_overview(analyze_experiment(made).data)
+    assert (table.columns[:2], table.keys) == (("trial", "lora.rank"), 2)
+    assert [row[:2] for row in table.rows] == [(2, 4), (10, 4)]
+
+
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match="is no run and no experiment, and holds none"):
         write_report(tmp_path)
@@ -171,8 +206,8 @@ def test_the_terminal_shows_configurations_and_findings(tmp_path: Path, capsys: 
     )
     analysis = analyze_experiment(made)
     view = ExperimentView(made, "here")
-    view.summarise(ExperimentSummary(made, ()), summary_table(analysis.data, analysis.score), findings(analysis), None)
+    view.summarise(ExperimentSummary(made, ()), summary_table(analysis.data, analysis.score), findings(analysis), [], None)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "lora.rank data.source seeds accuracy test accuracy 95 % CI" in lines
+    assert "rank source seeds validation accuracy test accuracy 95 % CI" in lines
     assert "4 [bold]a 2 0.6000 0.5500 0.5035 to 0.5956" in lines
     assert any(line.startswith("Some configurations have fewer than 3 seeds") for line in lines)

@@ -105,8 +105,8 @@ def test_the_headline_is_the_test_accuracy_with_its_interval(page: Page, folder:
     header = " ".join(page.by_tag["header"][0].split())
     assert f"{100 * accuracy:.1f} %" in header
     assert f"{round(accuracy * 200)} of 200 test rows are correct" in header
-    assert f"95 % confidence interval: {100 * low:.1f} to {100 * high:.1f} %" in header
-    assert "Always predicting World: 25.0 %" in header
+    assert f"probably between {100 * low:.1f} and {100 * high:.1f} % (95 % confidence interval)" in header
+    assert "Always predicting World would give 25.0 %" in header
 
 
 def test_tables_hold_the_scores(page: Page, folder: Path) -> None:

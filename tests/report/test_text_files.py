@@ -16,9 +16,10 @@ from fake_run import CLASSES, HOSTILE, edit, make_run, softmax
 from huggingface_hub import ModelCard
 from tiny import make_checkpoint, topics, write_csv
 
-from loralab import Classifier, load_config, run_training
+from loralab import Classifier, load_config
 from loralab.config.paths import hub_id
 from loralab.errors import LoralabError
+from loralab.pipeline import run_training
 from loralab.report.figures.run_figures import draw_run_figures
 from loralab.report.html import render_run
 from loralab.report.model_card import model_card
@@ -116,10 +117,26 @@ def test_the_hub_reads_the_card_and_its_scores(run: Path) -> None:
     measured = {(result.metric_type, result.metric_value) for result in card.data.eval_results}
     assert measured == {("accuracy", round(scores["accuracy"], 4)), ("f1", round(scores["macro_f1"], 4))}
     assert {(result.dataset_name, result.dataset_split) for result in card.data.eval_results} == {("reviews.csv", "test")}
-    assert (card.data.license, card.data.language) == ("unknown", "und")  # of the hub's list, and of ISO 639
+    assert (card.data.license, card.data.language) == (None, None), "what is not known is left out"
     assert all(result.metric_name.startswith("Test ") for result in card.data.eval_results)
     assert "| lora.rank | 4 |" in card.text
     assert 'PeftModel.from_pretrained(base, "model")' in card.text
+
+
+def test_the_card_has_the_license_of_the_base(tmp_path: Path) -> None:
+    made = make_run(tmp_path / "run")
+    edit(made / run_folder.MODEL / "loralab.json", base_license="apache-2.0")
+    card = ModelCard(model_card(read_run(made), frozenset()))
+    assert card.data.license == "apache-2.0"
+    assert "check `license` at its top, which is the base's" in card.text
+
+
+def test_a_card_has_the_scores_of_the_calibrated_probabilities(run: Path) -> None:
+    scores = run_folder.read_scores(run)
+    card = (run / run_folder.CARD).read_text(encoding="utf-8")
+    loss = f"{scores['scores']['loss']:.4f} | {scores['calibrated']['loss']:.4f} | {scores['validation']['loss']:.4f}"
+    assert "| score | test | test, calibrated | validation |" in card
+    assert f"| Loss (cross entropy) | {loss} |" in card
 
 
 def test_the_card_holds_no_path(run: Path) -> None:
@@ -264,7 +281,7 @@ def test_the_cards_peft_example_reproduces_the_runs_predictions(tmp_path: Path, 
     lines = done.stdout.splitlines()
     logits = np.array(json.loads(lines[-1]))
     found = Classifier.load(folder, precision="fp32").predict(texts)
-    assert f"Probabilities use temperature {temperature:.3f}, fitted on validation; predictions are unchanged." in card
+    assert f"Temperature {temperature:.3f}, fitted on the validation rows, calibrates the probabilities" in card
     np.testing.assert_allclose(softmax(logits / temperature), found.probabilities, atol=2e-5)
     shown = np.array(re.findall(r"\d\.\d+(?:e-\d+)?", "".join(lines[:-1])), dtype=float).reshape(2, -1)
     np.testing.assert_allclose(shown, found.probabilities, atol=2e-4)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from workbench import Recorder, make_model, rows, script, train, trained
 
+from loralab.data.types import Encoded
 from loralab.errors import LoralabError, RunFailed
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import Distributed
@@ -25,6 +28,14 @@ def plain(tiny: Path, distributed: Distributed) -> Outcome:
 
 def microbatches_weights_smoothing(tiny: Path, distributed: Distributed) -> Outcome:
     return _fit(tiny, distributed, max_tokens_per_microbatch=24, loss=Loss(torch.tensor([1.3, 0.7, 2.5, 0.2]), 0.1, 2.0))
+
+
+def row_weights(tiny: Path, distributed: Distributed) -> Outcome:
+    data = rows(tiny, 10)
+    assert data.labels is not None
+    weights = np.linspace(0, 2, len(data))
+    loss = Loss(torch.tensor([1.3, 0.7, 2.5, 0.2])).with_row_weights(data.labels, weights)
+    return _fit(tiny, distributed, data=replace(data, weights=weights), loss=loss)
 
 
 def one_example_in_the_last_step(tiny: Path, distributed: Distributed) -> Outcome:
@@ -94,6 +105,7 @@ def errors(tiny: Path, distributed: Distributed) -> Outcome:
 SCENARIOS = (
     plain,
     microbatches_weights_smoothing,
+    row_weights,
     one_example_in_the_last_step,
     frozen_layers_below,
     unused_parameter,
@@ -104,11 +116,11 @@ SCENARIOS = (
 )
 
 
-def _fit(tiny: Path, distributed: Distributed, *, model: Any = None, **settings: Any) -> Outcome:
+def _fit(tiny: Path, distributed: Distributed, *, model: Any = None, data: Encoded | None = None, **settings: Any) -> Outcome:
     model = make_model(tiny) if model is None else model
     recorder = Recorder()
     result = train(
-        model, rows(tiny, 10), rows(tiny, 4, seed=1), listeners=[recorder], distributed=distributed, epochs=1.0, **settings
+        model, data or rows(tiny, 10), rows(tiny, 4, seed=1), listeners=[recorder], distributed=distributed, epochs=1.0, **settings
     )
     return {
         "losses": [event.loss for event in recorder.steps],

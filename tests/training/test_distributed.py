@@ -169,6 +169,7 @@ def outcomes_by_rank(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> li
     [
         "plain",
         "microbatches_weights_smoothing",
+        "row_weights",
         "one_example_in_the_last_step",
         "frozen_layers_below",
         "unused_parameter",

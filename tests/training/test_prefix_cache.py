@@ -100,7 +100,7 @@ def test_it_is_off_with_a_reason(tiny: Path, tmp_path: Path, changes: dict[str, 
 def test_it_is_off_where_nothing_below_is_frozen(tiny: Path, tmp_path: Path) -> None:
     for model in (make_model(tiny), make_model(tiny, layers="0,2"), make_model(tiny, tuning="full")):
         cache = planned(model, tmp_path, rows(tiny))
-        assert (cache.place, cache.reason) == ("off", "no layer below the lowest trained one is frozen")
+        assert (cache.place, cache.reason) == ("off", "the first layer is trained, so no hidden states stay the same")
 
 
 def test_a_requested_place_that_is_too_small_is_refused(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,9 @@ import pytest
 import torch
 from workbench import make_model, rows, train
 
-from loralab import RunFailed, load_config, run_training
+from loralab import load_config
+from loralab.errors import RunFailed
+from loralab.pipeline import run_training
 from loralab.training import trainer
 from loralab.training.callbacks import Event, StepEnd
 from loralab.training.process import explain_out_of_memory, peak_process_mb, process_mb, reset_peak_memory

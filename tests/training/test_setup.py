@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny import topics, write_csv
+from tiny import make_checkpoint, topics, write_csv
 
 from loralab.config import load_config
 from loralab.data import tokenize as tokenization
@@ -128,3 +128,14 @@ def test_fp16_on_a_cpu_gets_a_remark(tiny: Path, tmp_path: Path) -> None:
     config = load_config("quickstart", [f"model.base={tiny}", f"data.source={write_csv(tmp_path / 'rows.csv', topics(20))}"])
     config = config.override("train.device=cpu", "train.precision=fp16")
     assert any("train.precision=fp16" in remark for remark in build_run(config, tmp_path / "run").plan.remarks)
+
+
+def test_a_head_that_no_merged_export_can_have_is_reported_before_training(tmp_path: Path) -> None:
+    write_csv(tmp_path / "rows.csv", topics(20))
+    for family, head, expected in (("albert", "linear", True), ("albert", "default", False), ("bert", "linear", False)):
+        base = make_checkpoint(tmp_path / f"{family}-{head}", family)
+        settings = [f"model.base={base}", f"model.head={head}", "model.pooling=cls", "train.head_init=random"]
+        config = load_config("quickstart", [*settings, f"data.source={tmp_path / 'rows.csv'}"])
+        remarks = [remark for remark in build_run(config, tmp_path / "run").plan.remarks if "--to merged" in remark]
+        assert bool(remarks) == expected, (family, head)
+        assert not remarks or "train with model.pooling=cls model.head=default" in remarks[0]

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
-
-from loralab.cli.display import MAX_LISTED, console, make_table, show_facts
+from loralab.cli.display import MAX_LISTED, console, escape_end, make_table, show_facts
 from loralab.data.types import count_of, list_rows
 
 if TYPE_CHECKING:
@@ -90,8 +88,8 @@ def _show_classes(report: DataReport) -> None:
         table.add_column("values in the file")
     for name, rows in [*report.classes.items()][:MAX_CLASS_LINES]:
         counts = [f"{rows:,}", *(f"{own.get(name, 0):,}" for own in report.splits.values())]
-        values = [escape(", ".join(map(repr, [*report.values[name]][:MAX_LISTED])))] if spelt else []
-        table.add_row(" " * 10, escape(name), *counts, *values)
+        values = [escape_end(", ".join(map(repr, [*report.values[name]][:MAX_LISTED])))] if spelt else []
+        table.add_row(" " * 10, escape_end(name), *counts, *values)
     console.print(table)
     if (more := len(report.classes) - MAX_CLASS_LINES) > 0:
         console.print(f"{'':12}and {count_of(more, 'more class', 'more classes')}: --json lists all")
@@ -104,7 +102,7 @@ def _show(notice: Notice, report: DataReport) -> None:
         lines = report.lines_of(notice.rows)
         where = f": {list_rows(notice.rows)}" + (f" ({list_rows(lines).replace('row', 'line', 1)})" if lines else "")
     color = _COLORS[notice.severity]
-    console.print(f"[{color}]{notice.severity:<11}[/] {escape(notice.message + where)}", soft_wrap=True)
+    console.print(f"[{color}]{notice.severity:<11}[/] {escape_end(notice.message + where)}", soft_wrap=True)
     if notice.fix:
         prefix = "" if notice.severity == "note" else "fix: "
-        console.print(f"{'':12}{prefix}{escape(notice.fix)}", soft_wrap=True)
+        console.print(f"{'':12}{prefix}{escape_end(notice.fix)}", soft_wrap=True)

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.padding import Padding
 from rich.progress import Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from loralab.cli.options import OUTPUT
+from loralab.cli.streams import visible
 from loralab.metrics import macro_remark
 from loralab.metrics import table as score_rows
 
@@ -83,6 +84,17 @@ class ProgressView:
         self.console.print(f"[yellow]note[/]        {escape(text)}", soft_wrap=True)
 
 
+def escape(text: str) -> str:
+    """Return a text as it is printed: brackets are no markup, and control characters are visible."""
+    return escape_markup(visible(text))
+
+
+def escape_end(text: str) -> str:
+    """Return a text as it is printed at the end of a line or cell, where a backslash cannot be taken for markup."""
+    escaped = escape(text)
+    return escaped[:-1] if len(text) - len(text.rstrip("\\")) == 1 and escaped.endswith("\\\\") else escaped
+
+
 def make_table(left: Sequence[str] = (), right: Sequence[str] = (), **options: Any) -> Table:
     """Return a table without borders. Its first columns are aligned to the left, the others to the right."""
     table = Table(box=None, pad_edge=False, **options)
@@ -96,7 +108,7 @@ def show_scores(scores: Mapping[str, float], classes: Sequence[str], rows: str =
     table = make_table(["class"], ["precision", "recall", "F1", "true", "predicted"])
     for row in score_rows(scores, classes):
         values = ["–" if row[kind] is None else f"{row[kind]:.4f}" for kind in ("precision", "recall", "f1")]
-        table.add_row(escape(row["class"]), *values, f"{row['true']:,.0f}", f"{row['predicted']:,.0f}")
+        table.add_row(escape_end(row["class"]), *values, f"{row['true']:,.0f}", f"{row['predicted']:,.0f}")
     console.print(table)
     console.print(f"[bold]accuracy {scores['accuracy']:.4f}   macro F1 {scores['macro_f1']:.4f}[/]   loss {scores['loss']:.4f}")
     if remark := macro_remark(scores, classes, rows):
@@ -147,7 +159,7 @@ def show_predictions(texts: Sequence[str], predictions: Predictions) -> None:
     for text, label, row in zip(texts, predictions.labels, predictions.probabilities, strict=True):
         highest = sorted(zip(predictions.classes, row.tolist(), strict=True), key=lambda pair: -pair[1])[:3]
         probabilities = "  ".join(f"{name} {probability:.3f}" for name, probability in highest)
-        console.print(f"[bold]{escape(label):<12}[/] {escape(text)}", soft_wrap=True)
+        console.print(Text.assemble((visible(f"{label:<12}"), "bold"), " ", visible(text)), soft_wrap=True)
         console.print(f"{'':<12} [dim]{escape(probabilities)}[/]")
 
 
@@ -180,7 +192,7 @@ def show_upload(upload: Upload) -> None:
 
 def shown_path(path: object, *, quoted: bool = False) -> str:
     """Return a path for rich, brackets and all; quoted: so that it can be pasted into a command."""
-    return escape(shlex.quote(str(path)) if quoted else str(path))
+    return escape_end(shlex.quote(str(path)) if quoted else str(path))
 
 
 def show_facts(facts: Mapping[str, Any], target: Console | None = None) -> None:
@@ -190,9 +202,9 @@ def show_facts(facts: Mapping[str, Any], target: Console | None = None) -> None:
         if isinstance(value, Mapping):
             target.print(f"[bold]{escape(name)}[/]")
             for key, content in value.items():
-                target.print(f"  {escape(key):<20} {escape(_format_fact(content))}", soft_wrap=True)
+                target.print(f"  {escape(key):<20} {escape_end(_format_fact(content))}", soft_wrap=True)
         else:
-            target.print(f"[bold]{escape(name):<11}[/] {escape(_format_fact(value))}", soft_wrap=True)
+            target.print(f"[bold]{escape(name):<11}[/] {escape_end(_format_fact(value))}", soft_wrap=True)
 
 
 def show_budget(options: Sequence[BudgetOption], max_trainable: int) -> None:
@@ -246,7 +258,13 @@ def show_augmentation(texts: Sequence[tuple[str, str]]) -> None:
     before = texts[0][1]
     for i, (technique, text) in enumerate(texts):
         style = "dim" if i and text.split() == before.split() else "none"
-        console.print(f"[bold]{technique:<16}[/] {escape(text)}", style=style, soft_wrap=True)
+        console.print(f"[bold]{technique:<16}[/] {escape_end(text)}", style=style, soft_wrap=True)
+    if all(text.split() == before.split() for _, text in texts):
+        few = len(before.split()) < 3
+        show_remark(
+            "no technique changes this text: "
+            + ("they change words, which spaces divide" if few else "a larger --strength, or another --seed, changes more")
+        )
 
 
 def show_diagnosis(diagnosis: Diagnosis, path: Path, page: Path) -> None:
@@ -271,7 +289,7 @@ def show_diagnosis(diagnosis: Diagnosis, path: Path, page: Path) -> None:
             f"{side} it: " + (", ".join(f"{word} {value:+.2f}" for value, word in words) or "nothing")
             for side, words in strongest.items()
         ]
-        console.print(Padding(Text("\n".join(lines), style="dim"), (0, 0, 1, 4), expand=False))
+        console.print(Padding(Text(visible("\n".join(lines)), style="dim"), (0, 0, 1, 4), expand=False))
     console.print(f"data        {shown_path(path)}\nreport      {shown_path(page)}", soft_wrap=True)
 
 
@@ -286,7 +304,7 @@ def show_rows(columns: Sequence[str], rows: Sequence[Sequence[Any]], below: bool
         for name, number in zip(columns, numeric, strict=True):
             table.add_column(escape(name), justify="right" if number else "left", overflow="fold")
         for row in cells:
-            table.add_row(*map(escape, row))
+            table.add_row(*map(escape_end, row))
         console.print(table)
         return
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
@@ -305,7 +323,7 @@ def _colour_words(explained: ExplainedText) -> Text:
     for word, value in explained.tokens:
         weight = value / strongest
         colour = "green" if weight > 0 else "red"
-        line.append(word, style="none" if abs(weight) < 0.1 else f"bold {colour}" if abs(weight) > 0.5 else colour)
+        line.append(visible(word), style="none" if abs(weight) < 0.1 else f"bold {colour}" if abs(weight) > 0.5 else colour)
     return line
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from loralab.cli.options import AsJson, Runs, Source, print_json, setting_argument, source_argument
+from loralab.cli.options import AsJson, Runs, Source, check_name, print_json, setting_argument, source_argument
 from loralab.errors import LoralabError, RunFailed
 
 
@@ -67,7 +67,7 @@ def experiment(
     from loralab.cli.experiment_display import ExperimentView
     from loralab.experiments.execute import choose_execution
 
-    folder = runs / (name or default_name(kind, sources))
+    folder = runs / check_name(name or default_name(kind, sources))
     execution = choose_execution(where, jobs, ray_address)
     with ExperimentView(folder, execution.where) as view:
         summary = run_experiment(
@@ -82,6 +82,7 @@ def experiment(
     from loralab.cli.display import show_remark
     from loralab.report.experiments.findings import findings
     from loralab.report.experiments.profiles import analyze_experiment
+    from loralab.report.experiments.reading_notes import reading_notes
     from loralab.report.experiments.result_tables import summary_table, trial_table
     from loralab.report.write import figure_remark, write_experiment_report
 
@@ -94,7 +95,7 @@ def experiment(
         rows = {name: [dict(zip(table.columns, row, strict=True)) for row in table.rows] for name, table in tables.items()}
         print_json({"folder": summary.folder, **rows, "findings": sentences, "report": page})
     else:
-        view.summarise(summary, configurations, sentences, page)
+        view.summarise(summary, configurations, sentences, reading_notes(analysis), page)
     if summary.failures:
         reasons = "".join(f"\n  {trial}: {reason}" for trial, reason in summary.failures.items())
         raise RunFailed(f"trials failed: {len(summary.failures)}; the same command runs them again{reasons}")
@@ -142,7 +143,7 @@ def search(
     plan = plan_search(recipe, settings or [], ranges=space or over or (), trials=trials, **options)
     from loralab.cli.experiment_display import SearchView
 
-    folder = runs / (name or f"search-{Path(recipe).stem}")
+    folder = runs / check_name(name or f"search-{Path(recipe).stem}")
     with SearchView(folder, jobs) as view:
         summary = run_search(
             plan,

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from loralab.cli.display import ProgressView, console, list_names, make_table, show_facts, show_remark, show_rows, shown_path
+from loralab.cli.display import (
+    ProgressView,
+    console,
+    escape,
+    list_names,
+    make_table,
+    show_facts,
+    show_remark,
+    show_rows,
+    shown_path,
+)
 from loralab.metrics import NO_TEST_ROWS
 
 if TYPE_CHECKING:
@@ -93,12 +102,19 @@ class ExperimentView(_TrialsView):
             self.note(f"restarted: {outcome.restarted}")
         self.progress.advance(self.task)
 
-    def summarise(self, summary: ExperimentSummary, points: ReportTable, findings: Sequence[str], page: Path | None) -> None:
-        """Print the configurations, the findings and the paths."""
+    def summarise(
+        self, summary: ExperimentSummary, points: ReportTable, findings: Sequence[str], notes: Sequence[str], page: Path | None
+    ) -> None:
+        """Print the configurations, the findings, notes on how to read them, and the paths."""
+        from loralab.report.experiments.result_tables import short_name
+
         console.print(f"{len(summary.outcomes) - len(summary.failures)} of {len(summary.outcomes)} trials have a result\n")
-        show_rows(points.columns, points.rows)
+        names = [short_name(name) for name in points.columns]
+        show_rows(names if len({*names}) == len(names) else points.columns, points.rows)
         for sentence in findings:
             console.print(Padding(Text(sentence), (1, 0, 0, 2), expand=False))
+        if notes:
+            console.print(Padding(Text(" ".join(notes), style="dim"), (1, 0, 0, 2), expand=False))
         console.print(f"\nexperiment  {escape(str(summary.folder))}", soft_wrap=True)
         if page:
             console.print(f"report      {escape(str(page))}", soft_wrap=True)

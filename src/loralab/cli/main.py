@@ -13,7 +13,7 @@ import typer
 from loralab import __version__
 from loralab.cli import data_commands, experiment_commands, run_commands, settings_commands, train_command
 from loralab.cli.options import OUTPUT, Quiet, Verbose, print_json, register
-from loralab.cli.streams import safe_stdio
+from loralab.cli.streams import safe_stdio, visible
 from loralab.errors import LoralabError
 
 INTERRUPTED = 130
@@ -38,7 +38,7 @@ def main() -> None:
 
             if OUTPUT.verbose:
                 traceback.print_exc()
-            report_error(f"loralab: {error}")
+            report_error(visible(f"loralab: {error}"))
             if OUTPUT.json and os.environ.get("RANK", "0") == "0":
                 print_json({"error": str(error)})  # a program that reads the output gets one document in any case
             exit_with(error.exit_code)

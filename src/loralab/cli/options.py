@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,19 @@ def reading_settings(text: str | None, label: str | None, settings: list[str] | 
     if other := next((setting for setting in assignments if not setting.startswith("data.")), None):
         raise LoralabError(f"{other!r}: only settings of data apply here, such as data.text=COLUMN or data.delimiter=tab")
     return Config().override(*assignments).data
+
+
+def check_name(name: str) -> str:
+    """Return the name of a run or an experiment. Raises LoralabError for a path, which could be outside the folder of all runs."""
+    if name in (".", "..") or {*name} & {"/", "\\"}:
+        path = Path(name)
+        instead = (
+            f", such as --runs {shlex.quote(str(path.parent))} --name {shlex.quote(path.name)}"
+            if path.name not in ("", "..")
+            else ""
+        )
+        raise LoralabError(f"the name {name!r} is a path: a name is one folder, and --runs the folder that holds it{instead}")
+    return name
 
 
 def print_json(content: Any) -> None:

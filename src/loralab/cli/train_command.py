@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from loralab.cli.options import OUTPUT, AsJson, Runs, Settings, Source, print_json
+from loralab.cli.options import OUTPUT, AsJson, Runs, Settings, Source, check_name, print_json
 from loralab.errors import LoralabError
 
 
@@ -52,7 +52,7 @@ def train(
         config = config.model_copy(update={"name": name})
     from loralab.integrations.trackers import Trackers
 
-    name = config.name or name or default_name(recipe, config.seed)
+    name = check_name(config.name or name or default_name(recipe, config.seed))
     trackers = distributed.run_everywhere(Trackers, track or [], config, runs / name)
     from loralab.cli.training_display import TrainingView
     from loralab.pipeline import run_training

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-from loralab.cli.display import PlainTimer, ProgressView, console, list_names, show_facts, show_scores, show_tracked, shown_path
+from loralab.cli.display import (
+    PlainTimer,
+    ProgressView,
+    console,
+    escape,
+    list_names,
+    show_facts,
+    show_scores,
+    show_tracked,
+    shown_path,
+)
 from loralab.cli.options import OUTPUT
 from loralab.metrics import NO_TEST_ROWS, temperature_remark, tracked_scores
 from loralab.report.formatting import capitalize, early_stopping

@@ -27,10 +27,11 @@ _MAX_ENTITY = 34
 _CLOSING_APOSTROPHE = re.compile(r" (?:#39|apos);(?!\w)")
 _CONTRACTION = re.compile(r"(?:s|t|re|ve|ll|d|m|n|em|til|cause)\b", re.IGNORECASE)
 # An address ends at the first character that it cannot have, at a comma, and at a bracket that it did not open. The punctuation
-# after it is the sentence's.
-_IN_URL = r"A-Za-z0-9\-._~:/?#@!$&*+=%"
+# after it is the sentence's. Letters of other scripts may be a sentence without a space before it; Latin ones are the address's.
+_LATIN = "À-ÖØ-öø-ɏ"
+_IN_URL = rf"A-Za-z0-9{_LATIN}\-._~:/?#@!$&*+=%"
 _URL = re.compile(
-    rf"(?:https?://(?=[A-Za-z0-9\[%])|(?<![A-Za-z0-9_.@/])www\.(?=[A-Za-z0-9]))"
+    rf"(?:https?://(?=[A-Za-z0-9{_LATIN}\[%])|(?<![A-Za-z0-9_.@/])www\.(?=[A-Za-z0-9{_LATIN}]))"
     rf"(?:[{_IN_URL}]|\([{_IN_URL},;]*\)|\[[{_IN_URL},;]*\])+(?<![.?!:])",
     re.IGNORECASE,
 )

@@ -114,9 +114,11 @@ def resolve_names(wanted: Sequence[str] | None, names: Sequence[str], path: Tabl
         for part in parts:
             column = next((column for column in (part, part.strip()) if column in names), None)
             if column is None:
-                raise LoralabError(
-                    f"{path} has no column {part!r} (data.{setting}){suggest(part, names)}; columns: {list_names(names)}"
-                )
+                hint = suggest(part, names)
+                if (bracketed := f"[{part}]") in names:  # the settings read brackets as a list
+                    setting_text = shlex.quote(f"data.{setting}='{bracketed}'")
+                    hint = f"; for the column {bracketed!r}, write {setting_text}"
+                raise LoralabError(f"{path} has no column {part!r} (data.{setting}){hint}; columns: {list_names(names)}")
             resolved.append(column)
     return tuple(resolved)
 

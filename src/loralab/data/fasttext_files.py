@@ -15,7 +15,7 @@ _LABEL = re.compile(rf"(?<!\S){PREFIX}(\S+)\s?")
 
 def read_fasttext(lines: Iterable[str], where: TablePlace) -> Iterator[ColumnChunk]:
     """Yield the texts and labels of lines that are not blank. Raises LoralabError for lines of several labels."""
-    numbered = ((number, line.rstrip("\r\n")) for number, line in enumerate(lines, 1) if line.strip())
+    numbered = ((number, line) for number, line in enumerate(lines, 1) if line.strip())
     while rows := list(islice(numbered, CHUNK)):
         labels = [[*dict.fromkeys(_LABEL.findall(line))] for _, line in rows]
         if several := [number for (number, _), own in zip(rows, labels, strict=True) if len(own) > 1]:

@@ -25,8 +25,6 @@ _PAIRS = (("train", "validation"), ("train", "test"), ("validation", "test"))
 def split_remarks(splits: Splits) -> list[str]:
     """Report what was decided, classes with few rows, empty texts, and what two parts have in common."""
     remarks = [*splits.notices, *_rare_classes(splits)]
-    if splits.test is None:
-        remarks.append("no test rows (data.test=0): the run has no test scores")
     parts = splits.parts()
     for part in ("train", "test"):
         if part in parts and (empty := missing_texts(parts[part])):

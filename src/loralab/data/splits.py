@@ -101,7 +101,10 @@ def split(source: Examples, data: DataConfig, *, test: Examples | None = None, v
     if train.weights is not None:
         check_positive(train.weights, "data.weight, training rows")
     # The held-out rows are scored without weights, and their fingerprints are those of a run without weights.
-    test = None if test is None else replace(test, weights=None)
+    if test is None:
+        notices = [*notices, "no test rows (data.test=0): the run has no test scores"]
+    else:
+        test = replace(test, weights=None)
     validation = replace(validation, weights=None) if len(validation) else None
     return Splits(train, validation, test, notices=tuple(notices))
 

@@ -21,7 +21,12 @@ from loralab.diagnostics.sections import (
 from loralab.stats import paired_bootstrap, wilson
 
 _LEVEL = 0.975
-_ERROR, _CHANCE = "expected calibration error", "ECE expected by chance (97.5th percentile)"
+_NO_TEMPERATURE = "This run has no temperature, which would calibrate its confidences."
+_NOTE = (
+    "The temperature divides the logits: it changes the confidences, not the predicted classes. Brier score: mean squared error of "
+    "the probabilities. Loss: cross entropy. Lower is better for both."
+)
+_ERROR, _CHANCE = "calibration error (ECE)", "calibration error by chance, at most (97.5th percentile)"
 
 
 def calibration_sections(rows: ScoredExamples, temperature: float | None) -> tuple[list[DiagnosisSection], Hypothesis]:
@@ -42,15 +47,15 @@ def calibration_sections(rows: ScoredExamples, temperature: float | None) -> tup
     readings = [_interpret(p, correct, measures, i) for i, p in enumerate(probabilities)]
     table = DiagnosisSection(
         "Calibration",
-        "; ".join(f"{name}: {text}" for name, (_, text) in zip(names, readings, strict=True)),
+        " ".join(f"{name.capitalize()}: {text}." for name, (_, text) in zip(names, readings, strict=True)),
         ("measure", *names),
         tuple((name, *values) for name, values in measures.items()),
-        "This run has no temperature." if temperature is None else None,
+        _NO_TEMPERATURE if temperature is None else _NOTE,
     )
     bins = metrics.calibration_bins(metrics.calibration_totals(probabilities[-1].max(axis=1), correct))
     diagram = DiagnosisSection.of(
         "reliability",
-        f"{metrics.CALIBRATION_BINS} bins of equal width, {names[-1]}. A calibrated bin has its mean confidence in the interval.",
+        f"Rows grouped by confidence, {names[-1]}. Where the interval contains the mean confidence, the model is calibrated.",
         ((f"{b.low:.2f}-{b.high:.2f}", b.rows, b.confidence, b.accuracy, format_interval(wilson(b.correct, b.rows))) for b in bins),
     )
     prefix = f"{names[-1]}: " if temperature is not None else ""
@@ -81,8 +86,11 @@ def _interpret(
     error, chance = measures[_ERROR][column], measures[_CHANCE][column]
     excess = paired_bootstrap(probabilities.max(axis=1), correct, level=_LEVEL)
     biased = not excess.low <= 0 <= excess.high and abs(excess.estimate) > MIN_EFFECT
-    text = f"confidence minus accuracy {format_difference(excess)}, calibration error {error:.3f} (by chance: up to {chance:.3f})"
+    text = (
+        f"mean confidence minus accuracy is {format_difference(excess, '97.5')}, the calibration error {error:.3f} "
+        f"(by chance up to {chance:.3f})"
+    )
     if error <= max(chance, MIN_EFFECT) and not biased:
-        return NO, f"within what chance explains: {text}"
+        return NO, f"calibrated as far as these rows can show: {text}"
     direction = "overconfident" if excess.low > 0 else "underconfident" if excess.high < 0 else "miscalibrated in some bins"
-    return YES, f"{direction}: {text}"
+    return YES, f"{direction}; {text}"

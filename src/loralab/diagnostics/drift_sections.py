@@ -30,19 +30,19 @@ def drift_sections(train: Examples, rows: ScoredExamples, own: ScoredExamples | 
     lengths = drift.kolmogorov_smirnov(train_words, words)
     medians = f"medians {np.median(train_words):.0f}, {np.median(words):.0f} words"
     table: list[tuple[Cell, ...]] = [
-        _null_row("words: divergence, bits", vocabulary.divergence),
-        _null_row("unseen words: share", vocabulary.unseen),
-        _test_row("length: KS distance D", lengths, medians),
+        _null_row("word frequencies: divergence in bits", vocabulary.divergence),
+        _null_row("unseen words: share of all words", vocabulary.unseen),
+        _test_row("length: distance D (Kolmogorov-Smirnov)", lengths, medians),
     ]
     evidence = []
     if rows.examples.labels is not None:
         classes = drift.compare_classes(train.require_labels(), rows.examples.labels, len(train.classes))
-        table.append(_test_row("classes: Cramér's V", classes, _largest_shift(train, rows.examples)))
+        table.append(_test_row("class shares: V (Cramér)", classes, _largest_shift(train, rows.examples)))
         evidence += _accuracy_from_class_shares(rows, own)
     if own is not None:
         confidences = drift.kolmogorov_smirnov(own.confidence, rows.confidence)
         means = f"means {own.confidence.mean():.3f} (test rows), {rows.confidence.mean():.3f}"
-        table.append(_test_row("confidence: KS distance D", confidences, means))
+        table.append(_test_row("confidence: distance D (Kolmogorov-Smirnov)", confidences, means))
     relevant = [str(row[0]).split(":")[0] for row in table if row[-1] not in (NEGLIGIBLE, NOT_SIGNIFICANT)]
     differing = f"different in {', '.join(relevant)}" if relevant else "no relevant difference"
     unseen_effect = _unseen_word_effect(train, rows) if rows.examples.labels is not None else ""
@@ -112,7 +112,7 @@ def _unseen_word_effect(train: Examples, rows: ScoredExamples) -> str:
     accuracies = (
         f"accuracy {correct[many].mean():.3f}, the others {correct[~many].mean():.3f}, difference {format_difference(change)}"
     )
-    return f"Rows above the median share of unseen words: {accuracies}{'' if change.high < 0 else ' (not significant)'}."
+    return f"Rows with more unseen words than the median: {accuracies}{'' if change.high < 0 else ' (not significant)'}."
 
 
 def _largest_shift(train: Examples, rows: Examples) -> str:

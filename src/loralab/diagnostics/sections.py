@@ -98,13 +98,13 @@ def summary_section(
         sentences.append(f"{name} ({len(rows):,} rows) has no labels: checks that need labels are left out.")
     else:
         accuracy = rows.accuracy()
-        sentences.append(f"Accuracy {accuracy.estimate:.4f} {format_interval(accuracy)} on {name} ({len(rows):,} rows).")
+        sentences.append(f"Accuracy {accuracy.estimate:.4f} (95 % CI {format_interval(accuracy)}) on {name}: {len(rows):,} rows.")
         if own is not None:
             change = difference_of_proportions(_correct_of_total(rows.correct), _correct_of_total(own.correct))
-            direction = "lower" if change.high < 0 else "higher" if change.low > 0 else "not significantly different"
+            significance = "" if change.high < 0 or change.low > 0 else "not "
             sentences.append(
-                f"On the run's {len(own):,} test rows it is {own.accuracy().estimate:.4f}: {name} is {direction}, by "
-                f"{format_difference(change)}."
+                f"On the run's {len(own):,} test rows it is {own.accuracy().estimate:.4f}. The difference, "
+                f"{format_difference(change)}, is {significance}significant."
             )
     supported = [hypothesis.name for hypothesis in hypotheses if hypothesis.supported == YES]
     sentences.append(f"Supported: {'; '.join(supported)}." if supported else "No hypothesis is supported.")
@@ -119,7 +119,8 @@ def robustness_section(clean: ScoredExamples, perturbed: Mapping[str, Logits]) -
     if clean.examples.labels is None:
         worst = max(kinds, key=lambda kind: changed[kind])
         evidence = (
-            f"worst of {len(kinds)}: {worst}, {changed[worst]:.1%} of the predictions change; their effect on accuracy needs labels"
+            f"largest change of {len(kinds)} perturbations: {worst}, {changed[worst]:.1%} of the predictions; their effect on "
+            "accuracy needs labels"
         )
         hypothesis = Hypothesis(name, UNCLEAR, evidence)
         columns: tuple[str, ...] = ("perturbation", "predictions changed")
@@ -128,7 +129,7 @@ def robustness_section(clean: ScoredExamples, perturbed: Mapping[str, Logits]) -
     else:
         losses = {kind: paired_bootstrap(rows.correct, clean.correct) for kind, rows in after.items()}
         worst = min(kinds, key=lambda kind: losses[kind].estimate)
-        evidence = f"worst of {len(kinds)}: {worst}, accuracy {format_difference(losses[worst])}"
+        evidence = f"largest loss of {len(kinds)} perturbations: {worst}, accuracy {format_difference(losses[worst])}"
         hypothesis = Hypothesis(name, _loses_accuracy(clean, [after[kind] for kind in kinds]), evidence)
         summary = f"accuracy {clean.correct.mean():.4f} on the clean texts; {evidence}"
         columns = ("perturbation", "accuracy", "difference", "95 % CI", "predictions changed")
@@ -137,7 +138,7 @@ def robustness_section(clean: ScoredExamples, perturbed: Mapping[str, Logits]) -
             for kind, loss in losses.items()
         ]
     removed = [kind for kind, logits in perturbed.items() if np.allclose(logits, clean.logits, atol=1e-4)]
-    no_effect = f" No effect after cleaning and tokenization: {', '.join(removed)}." if removed else ""
+    no_effect = f" Cleaning and tokenizer remove every effect of: {', '.join(removed)}." if removed else ""
     return DiagnosisSection.of("robustness", f"{len(clean):,} texts: {summary}.", table, columns, no_effect=no_effect), hypothesis
 
 
@@ -171,7 +172,7 @@ def label_error_section(rows: ScoredExamples, held_out: str) -> tuple[DiagnosisS
     frequent = ", ".join(f"{pair} {n}" for pair, n in pairs.most_common(3))
     evidence = f"{count} of {len(rows):,} labels ({share:.1%}) are suspected" + (f", most often {frequent}" if pairs else "")
     if count:
-        evidence += f"; accuracy would be {corrected:.4f} if all suspicions were right"
+        evidence += f"; if all of these labels were wrong, the accuracy would be {corrected:.4f}"
     section = DiagnosisSection.of("label errors", f"{evidence}.", table, held_out=held_out, shown=2 * MAX_SHOWN)
     return section, Hypothesis("label errors", REVIEW if count else NO, evidence)
 
@@ -196,7 +197,9 @@ def duplicate_section(
         correct = rows.correct
         difference = difference_of_proportions(_correct_of_total(correct[copied]), _correct_of_total(correct[~copied]))
         without = wilson(*_correct_of_total(correct[~copied]))
-        evidence = f"{count}; accuracy {correct.mean():.4f} with them, {without.estimate:.4f} {format_interval(without)} without"
+        evidence = (
+            f"{count}; accuracy {correct.mean():.4f} with them, {without.estimate:.4f} without (95 % CI {format_interval(without)})"
+        )
         supported = YES if difference.low > 0 else NO if difference.high * copied.sum() / len(rows) < 0.005 else UNCLEAR
         labels, train_labels = examples.require_labels(), train.require_labels()
         contrary = sum(bool(labels[pair.test] != train_labels[pair.train]) for pair in pairs)
@@ -206,13 +209,13 @@ def duplicate_section(
 
 
 def format_interval(interval: Interval) -> str:
-    """Return `[0.861, 0.877]`."""
-    return f"[{interval.low:.3f}, {interval.high:.3f}]"
+    """Return `0.861 to 0.877`."""
+    return f"{interval.low:.3f} to {interval.high:.3f}".replace("-", "−")
 
 
-def format_difference(interval: Interval) -> str:
-    """Return `-0.079 [-0.093, -0.065]`."""
-    return f"{interval.estimate:+.3f} [{interval.low:+.3f}, {interval.high:+.3f}]"
+def format_difference(interval: Interval, level: str = "95") -> str:
+    """Return `−0.079 (95 % CI −0.093 to −0.065)`. level: of the interval, in percent."""
+    return f"{interval.estimate:+.3f} ({level} % CI {interval.low:+.3f} to {interval.high:+.3f})".replace("-", "−")
 
 
 def excerpt(text: str, max_length: int = 100) -> str:

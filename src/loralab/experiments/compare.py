@@ -70,7 +70,10 @@ def plan_comparison(
 
 
 def short_names(folders: Sequence[Path]) -> dict[str, Path]:
-    """Name each run by the fewest last parts of its path that make all names unique. Raises LoralabError for a duplicate."""
+    """Name each run by the fewest last parts of its path that make all names unique and say more than the seed.
+
+    Raises LoralabError for a duplicate.
+    """
     resolved = [folder.resolve() for folder in folders]
     if duplicates := [folder for i, folder in enumerate(resolved) if folder in resolved[:i]]:
         raise LoralabError(f"{duplicates[0]} is given twice")
@@ -78,6 +81,11 @@ def short_names(folders: Sequence[Path]) -> dict[str, Path]:
     names: list[str] = []
     for depth in range(1, max(map(len, parts), default=0) + 1):
         names = ["_".join(path_parts[-depth:]) for path_parts in parts]
+        if depth == 1:  # a trial named by its seed alone: its experiment says what it is
+            names = [
+                "_".join(parts[i][-2:]) if _SEED_SUFFIX.fullmatch(name) and resolved[i].parent.name == TRIALS else name
+                for i, name in enumerate(names)
+            ]
         if len(set(names)) == len(names):
             break
     else:  # x/a_b and x_a/b

@@ -129,6 +129,8 @@ def open_experiment(spec: ExperimentSpec, folder: Path, overwrite: bool) -> Expe
     for name, label in (("kind", "kind"), ("recipes", "recipes"), ("fixed", "fixed settings")):
         before, now = getattr(earlier.spec, name), getattr(spec, name)
         if before != now:
+            if not isinstance(before, str):  # name what differs, not what both have
+                before, now = ([value for value in own if value not in other] for own, other in ((before, now), (now, before)))
             raise LoralabError(
                 f"{folder} holds another experiment, with {label} {_text(before)}, not {_text(now)}\n"
                 "  choose another --name, or replace it with --overwrite"

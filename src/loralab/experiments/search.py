@@ -116,7 +116,7 @@ def plan_search(
         space = read_yaml(ranges) if isinstance(ranges, Path) else search_ranges(recipe) or default_ranges(base)
         space = {name: text for name, text in space.items() if name not in fixed}
     search_settings = SearchSettings(make_space(base, space), tuple(objectives), sampler, pruner, trials, base.seed)
-    return SearchPlan(recipe, tuple(settings), base, search_settings, _check_objectives(base, search_settings.objectives))
+    return SearchPlan(recipe, tuple(settings), base, search_settings, check_objectives(base, search_settings.objectives))
 
 
 def run_search(
@@ -167,8 +167,7 @@ def open_study(plan: SearchPlan, folder: Path, storage: str | None) -> Study:
     # differ among machines
     paths: Any = {"data": {"source", "test", "validation", "train_indices"}, "model": {"base"}, "name": True}
     settings = plan.base.model_dump(mode="json", exclude=paths)
-    identity = " ".join(f"{name}={value}" for name, value in settings.items())
-    return Study(plan.settings, folder, folder.name if storage else "search", storage, identity)
+    return Study(plan.settings, folder, folder.name if storage else "search", storage, settings)
 
 
 def run_claimed_trials(study: Study, plan: SearchPlan, folder: Path, on_change: Callable[[], None] = lambda: None) -> None:
@@ -301,7 +300,7 @@ def _exit_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
+def check_objectives(base: Config, objectives: Sequence[str]) -> int:
     """Check that trials can run and be scored, and return the number of classes."""
     from loralab import metrics
     from loralab.data.sources import load_source
@@ -311,17 +310,18 @@ def _check_objectives(base: Config, objectives: Sequence[str]) -> int:
         raise LoralabError("a search needs validation rows, and data.validation=0 leaves none: remove it")
     data = base.data
     classes = data.classes or load_source(data).train.classes
+    scored = metrics.tracked_scores(base.train.monitor, base.train.track, [str(label) for label in classes])
     for name in objectives:
         if name in COSTS:
             continue
         with contextlib.suppress(LoralabError):
             metrics.check_monitor(name, [str(label) for label in classes])
-            if not name.startswith("balance:") or name == base.train.monitor:
+            if not name.startswith("balance:") or name in scored:
                 continue
         raise LoralabError(
             f"--objective {name}: choose accuracy, macro_f1, macro_f1_all, mcc, kappa, loss, ece, brier, f1:NAME with NAME one of "
             f"{', '.join(map(str, classes))}, or trainable or seconds as the second; "
-            "balance:A/B only if train.monitor is the same"
+            "balance:A/B only if train.monitor or train.track has it"
         )
     count_parameters(base, len(classes))
     return len(classes)

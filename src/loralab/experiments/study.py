@@ -116,7 +116,14 @@ BudgetCheck = Callable[[Mapping[str, str]], tuple[int, str | None]]
 class Study:
     """The trials of a search, in the journal of `folder` or in a PostgreSQL database that several machines share."""
 
-    def __init__(self, settings: SearchSettings, folder: Path, name: str, url: str | None = None, identity: str = "") -> None:
+    def __init__(
+        self,
+        settings: SearchSettings,
+        folder: Path,
+        name: str,
+        url: str | None = None,
+        identity: Mapping[str, object] | None = None,
+    ) -> None:
         """Open or create the study. Raises LoralabError if the storage has another study of this name."""
         import_optional("optuna", "search")
         import optuna
@@ -126,22 +133,24 @@ class Study:
         self.storage = open_database(url) if url else open_journal(folder / STUDY, folder / STUDY_LOCK)
         self.lock: Lock = database_lock(self.storage, name) if url else partial(file_lock, folder / CLAIM_LOCK)
         directions: list[Any] = ["minimize" if minimised else "maximize" for minimised in settings.minimised]
-        identity = f"{identity} {settings.space.to_text()} {settings.objectives}"
+        space = {f"--over {name}": text for name, text in settings.space.to_text().items()}
+        own = {**(identity or {}), **space, "objectives": ", ".join(settings.objectives)}
+        facts = {name: str(value) for name, value in own.items()}
         with self.lock():
             if name in optuna.get_all_study_names(self.storage):
                 attributes = optuna.load_study(study_name=name, storage=self.storage).user_attrs
-                if attributes.get(IDENTITY, identity) != identity:
+                before = attributes.get(IDENTITY, facts)
+                if before != facts:
+                    names = [name for name in {**before, **facts} if before.get(name) != facts.get(name)]
+                    changed = "; ".join(f"{name} {before.get(name, 'not set')}, not {facts.get(name, 'set')}" for name in names)
                     place = f"the database has another search named {name}" if url else f"{folder} holds another search"
-                    raise LoralabError(
-                        f"{place}, with other settings, objectives or another space\n"
-                        "  choose another --name, or replace it with --overwrite"
-                    )
+                    raise LoralabError(f"{place}, with {changed}\n  choose another --name, or replace it with --overwrite")
             pruner = _make_pruner(settings)
             self.study: optuna.Study = optuna.create_study(
                 study_name=name, storage=self.storage, directions=directions, pruner=pruner, load_if_exists=True
             )
             if IDENTITY not in self.study.user_attrs:
-                self.study.set_user_attr(IDENTITY, identity)
+                self.study.set_user_attr(IDENTITY, facts)
 
     def claim(self, check_budget: BudgetCheck) -> SearchTrial | None:
         """Return a trial for this process to run: an abandoned one or a new one; None if there is none left to start."""

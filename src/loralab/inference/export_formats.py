@@ -14,7 +14,7 @@ from loralab.errors import LoralabError
 from loralab.inference.onnx_model import INPUTS, ONNX, OPTIONAL_INPUT, OUTPUT, OnnxClassifier, quantize, to_onnx
 from loralab.model.bundle import load_bundle, save_bundle
 from loralab.model.checkpoints import BASE_CONFIG, WEIGHTS
-from loralab.model.default_head import check_convertible, to_default_head
+from loralab.model.default_head import merged_obstacle, to_default_head
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.hf.model import HFClassifier
 from loralab.model.hub_files import classifier_config, write_json, write_tokenizer
@@ -75,16 +75,8 @@ def _check_merged(model: Any, manifest: Manifest) -> None:
     """Raise LoralabError unless a class of Transformers computes the logits."""
     advice = "use --to onnx, " + ("" if isinstance(manifest.pooling, int) else "--to sentence-transformers, ") + "or train with"
     settings = "model.pooling=cls model.head=default"
-    try:
-        if isinstance(model, EncoderClassifier):
-            check_convertible(model)
-        elif manifest.head != "default":
-            raise LoralabError(
-                f"Transformers has no {manifest.dims.model_type} classifier with pooling={manifest.pooling} and "
-                f"head={manifest.head}"
-            )
-    except LoralabError as error:
-        raise LoralabError(f"--to merged: {error}; {advice} {settings}") from error
+    if obstacle := merged_obstacle(model):
+        raise LoralabError(f"--to merged: {obstacle}; {advice} {settings}")
 
 
 def _check_sentence(model: Any, manifest: Manifest) -> None:

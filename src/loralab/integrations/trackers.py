@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _MAX_NAME = 70
 """Characters of a metric's name. MLflow turns names into file names, which are limited to 255 bytes."""
+_PEAKS = ("process", "gpu")
+"""What `RunSummary.memory` has as a peak; evaluations log its value at that time."""
 
 
 @contextlib.contextmanager
@@ -218,9 +220,11 @@ class Trackers(contextlib.AbstractContextManager["Trackers"]):
             self._log(event.step, validation={**event.scores, "temperature": event.temperature}, memory=event.memory, flush=True)
 
     def finish(self, summary: RunSummary) -> None:
-        """Log the test scores, parameter counts and durations of a complete run."""
+        """Log the test scores, parameter counts, durations and memory of a complete run."""
         run = {name: getattr(summary, name) for name in ("best_step", "seconds", "samples_per_second")}
-        self._log(summary.steps, test=summary.scores, parameters=asdict(summary.counts), run=run)
+        memory = {f"{name}_peak_mb" if name in _PEAKS else f"{name}_mb": value for name, value in summary.memory.items()}
+        timing, counts = summary.timing, asdict(summary.counts)
+        self._log(summary.steps, test=summary.scores, parameters=counts, run=run, timing=timing, memory=memory)
         self._complete = True
 
     def hints(self) -> list[str]:

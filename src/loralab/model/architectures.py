@@ -207,6 +207,7 @@ _FOREIGN_KEYS = {
     "pad_id": ("pad_token_id",),
 }
 _ENCODER_DECODERS = ("t5", "mt5", "umt5", "longt5", "switch_transformers", "bart", "mbart", "led", "plbart", "mvp", "blenderbot")
+_DECODERS = ("gpt2", "gpt_neo", "gpt_neox", "gptj", "bloom", "falcon", "mpt", "llama", "mistral", "gemma", "phi", "opt")
 _POSITIONS_FROM_PADDING = ("camembert", "mpnet", "longformer", "xlm-roberta-xl", "roberta-prelayernorm", "data2vec-text", "xmod")
 
 _CONFIG_KEYS = {
@@ -279,6 +280,11 @@ def _read_sizes(config: Mapping[str, Any], kind: Any, origin: str) -> Sizes:
         return Sizes(model_type=kind, **sizes)
     except (ValidationError, TypeError) as error:
         missing = [_FOREIGN_KEYS[name][0] for name, value in sizes.items() if value is None]
+        if kind in _DECODERS:
+            raise LoralabError(
+                f"{origin}: {kind!r} is a decoder, whose tokens see only those before them, and loralab trains encoders: use "
+                "model.base=minilm, roberta-base, microsoft/deberta-v3-small or another encoder"
+            ) from error
         problem = f" and its config.json has no {missing[0]!r}" if missing else ""
         raise LoralabError(
             f"{origin}: architecture {kind!r} is not one of {', '.join(ARCHITECTURES)}{problem}; "

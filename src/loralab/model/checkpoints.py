@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -31,6 +32,16 @@ class BaseCheckpoint:
     def identity(self) -> str:
         """SHA-256 of the weights, over all shards in order of name."""
         return hash_files(self.shards())
+
+    def license(self) -> str | None:
+        """The license that the base's own card names in its metadata; None if there is none."""
+        card = self.folder / "README.md"
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        metadata = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+        named = (
+            re.search(r"^license:[ \t]*['\"]?([a-z0-9][a-z0-9.-]*)['\"]?[ \t]*$", metadata[1], re.MULTILINE) if metadata else None
+        )
+        return named[1] if named and named[1] not in ("other", "unknown") else None
 
     def shards(self) -> list[Path]:
         """The files of the weights, in order of name. Raises LoralabError when one is missing."""

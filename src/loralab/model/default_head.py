@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,6 +40,18 @@ def check_convertible(model: EncoderClassifier) -> None:
         raise LoralabError(f"Transformers has no classifier with pooling={model.pooling} and head={model.head_kind}")
     if needed > width:
         raise LoralabError(f"{model.classes} classes with a linear head need an encoder {needed} wide, and this one has {width}")
+
+
+def merged_obstacle(model: Any) -> str:
+    """Return why no class of Transformers computes the logits, which a merged export needs; empty if one does."""
+    try:
+        if isinstance(model, EncoderClassifier):
+            check_convertible(model)
+        elif model.head_kind != "default":
+            return f"Transformers has no {model.dims.model_type} classifier with pooling={model.pooling} and head={model.head_kind}"
+    except LoralabError as error:
+        return str(error)
+    return ""
 
 
 @torch.no_grad()

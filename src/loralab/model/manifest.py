@@ -23,7 +23,8 @@ class Manifest:
     """The settings of a saved model: classes, text cleaning, pooling, head, temperature, and the identity of its base.
 
     base_folder: where the base was on the disk of the run; empty in a published model. base_revision: its commit on the hub, if it
-    came from there. by_peft: peft saved the adapter, and only peft can read it.
+    came from there. base_license: what the base's own card names, if it has one. by_peft: peft saved the adapter, and only peft can
+    read it.
     precision: `train.precision` of the run. `Classifier.load` computes in it, so that the model keeps its test scores.
     """
 
@@ -43,6 +44,7 @@ class Manifest:
     data: DataContract | None = None
     by_peft: bool = False
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    base_license: str | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
     @property

@@ -14,12 +14,13 @@ from markupsafe import Markup, escape
 
 from loralab.report.experiments.analysis import ExperimentAnalysis
 from loralab.report.experiments.findings import findings, headline, question_facts
+from loralab.report.experiments.reading_notes import reading_notes
 from loralab.report.experiments.result_tables import ReportTable
 from loralab.report.figures.style import COLORS, GRID, INK, ReportFigure, to_svg
 from loralab.report.formatting import format_value, is_number
 from loralab.report.memory import memory_rows
 from loralab.report.rendering import template_environment
-from loralab.report.run_data import SCORE_LABELS, RunData
+from loralab.report.run_data import SCORE_LABELS, SCORE_MEANINGS, RunData
 from loralab.stats import Interval
 
 MAX_TEXT, MAX_EVALUATIONS, MAX_TABLE_ROWS, MAX_TOKENS = 600, 50, 300, 400
@@ -41,6 +42,7 @@ def render_run(run: RunData, drawings: Sequence[ReportFigure]) -> str:
         run=run,
         result=run.result,
         score_labels=SCORE_LABELS,
+        score_meanings=SCORE_MEANINGS,
         parameters=run.parameters(),
         memory=memory_rows(run),
         settings=settings,
@@ -64,6 +66,7 @@ def render_experiment(analysis: ExperimentAnalysis, tables: Sequence[ReportTable
         headline=headline(analysis),
         question=question_facts(analysis.data),
         findings=findings(analysis),
+        reading=reading_notes(analysis),
         failures=[trial for trial in analysis.data.trials if trial.failure],
     )
 

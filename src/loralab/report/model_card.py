@@ -75,7 +75,7 @@ def data_name(source: str) -> str:
 def _without_folders(setting: str, value: Any) -> Any:
     """Return a setting's value without the folders of paths on this disk."""
     if setting in _PATH_SETTINGS:
-        return data_name(str(value))
+        return data_name(format_value(value))
     if setting == "data.back_translation":
         return tuple(hub_id(name) or data_name(name) for name in value)
     return value
@@ -95,8 +95,8 @@ def _metadata(run: RunData, publication: Publication | None) -> ModelCardData:
     adapted = run.config.tuning == "lora" and form != "merged"
     relation: dict[str, Any] = {"base_model_relation": "adapter" if adapted else "finetune"}
     return ModelCardData(
-        license=(publication and publication.license) or "unknown",  # the author's decision; the hub knows this word
-        language=(publication and publication.language) or ("en" if source in _ENGLISH else "und"),  # ISO 639: undetermined
+        license=(publication and publication.license) or run.model.get("base_license"),  # without one the author decides
+        language=(publication and publication.language) or ("en" if source in _ENGLISH else None),
         library_name=_LIBRARIES[form],
         pipeline_tag="text-classification",
         base_model=hub_id(run.config.model.base),

@@ -29,6 +29,17 @@ SCORE_LABELS = {
     "brier": "Brier score",
 }
 """The scores over all classes, in the order of display."""
+SCORE_MEANINGS = {
+    "accuracy": "share of the rows that are classified correctly",
+    "macro_f1": "mean F1 of the classes, small classes counting as much as large ones",
+    "balance": "lowest F1 of a class over the highest; 1: all classes are recognized equally well",
+    "mcc": "correlation of true and predicted classes; 0: no better than chance, 1: no errors",
+    "kappa": "agreement of true and predicted classes beyond chance; 0: chance, 1: no errors",
+    "loss": "mean of \u2212ln(probability of the true class); lower is better",
+    "ece": "mean gap between confidence and accuracy; lower is better",
+    "brier": "mean squared error of the probabilities; lower is better",
+}
+"""What the scores over all classes measure."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def plan(
     encoder = _encoder(model)
     start = encoder.first_trained_layer()
     if place == "off" or not start or epochs == 0:
-        reason = "no layer below the lowest trained one is frozen" if not start else "nothing is trained"
+        reason = "the first layer is trained, so no hidden states stay the same" if not start else "nothing is trained"
         return PrefixCache("off", "train.feature_cache=off" if place == "off" else reason)
     itemsize = np.dtype(_STORED[encoder.compute_dtype]).itemsize
     sizes = {

@@ -29,6 +29,7 @@ from loralab.errors import LoralabError
 from loralab.model import device
 from loralab.model.build import PromptHead, TrainableModel, build_model, check_counts
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
+from loralab.model.default_head import merged_obstacle
 from loralab.model.manifest import Manifest
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage.cache import cache_folder
@@ -116,10 +117,18 @@ def build_run(config: Config, target: Path, distributed: Distributed = ALONE, ro
         *warmup_remarks(config.train.warmup, steps),
         *placement.remarks(),
         *(prompt.remarks if prompt else ()),
+        *_export_remarks(model),
     )
     plan = RunPlan(target, splits, source, counts, placement, cache, notes, distributed.size, tuple(cached_parts))
     head_descriptions = tokenize(descriptions) if descriptions and not prompt else None
     return RunComponents(plan, model, tokenizer, encoded, head_descriptions, loss, manifest)
+
+
+def _export_remarks(model: TrainableModel) -> list[str]:
+    """Report a head that `loralab export --to merged` will refuse, while settings can still change."""
+    obstacle = merged_obstacle(model)
+    advice = "for a merged export train with model.pooling=cls model.head=default; --to onnx works with any head"
+    return [f"loralab export --to merged will not be possible: {obstacle}; {advice}"] if obstacle else []
 
 
 def _length_remarks(config: Config, base: BaseCheckpoint) -> list[str]:
@@ -230,6 +239,7 @@ def build_manifest(config: Config, base: BaseCheckpoint, model: TrainableModel, 
         base_folder=str(base.folder.resolve()),
         base_sha256=base.identity(),
         base_revision=base.revision,
+        base_license=base.license(),
         dims=base.dims,
         classes=tuple(data.values or ()),
         pooling=model.pooling,

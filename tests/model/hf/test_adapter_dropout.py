@@ -10,8 +10,9 @@ import torch
 from tiny import FOREIGN_TYPES, MODEL_TYPES, make_checkpoint
 from torch import Tensor, nn
 
-from loralab import load_config, run_training
+from loralab import load_config
 from loralab.model.dropout import Dropout
+from loralab.pipeline import run_training
 from loralab.training.callbacks import Event, StepEnd
 
 SPAN, P = 64, 0.3

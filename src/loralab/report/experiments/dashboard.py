@@ -28,7 +28,7 @@ _LETTERS = (*string.ascii_uppercase, *(f"{a}{b}" for a in string.ascii_uppercase
 class DashboardRow:
     """An experiment or a run. values: test accuracies of its best configuration, one per seed, if tested; interval: of their mean.
 
-    new_seeds: whether the interval holds for new seeds too. test_set: digest of the test rows. trials: (complete, planned).
+    test_set: digest of the test rows. trials: (complete, planned).
     problem: why it cannot be read.
     """
 
@@ -38,7 +38,6 @@ class DashboardRow:
     best: str = ""
     values: tuple[float, ...] = ()
     interval: Interval | None = None
-    new_seeds: bool = False
     test_set: str = ""
     trials: tuple[int, int] = (0, 0)
     test_rows: int = 0
@@ -50,21 +49,16 @@ class DashboardRow:
         """The mean test accuracy."""
         return sum(self.values) / len(self.values) if self.values else None
 
-    @property
-    def holds_for(self) -> str:
-        """For what the interval holds."""
-        return "" if self.interval is None else "rows, seeds" if self.new_seeds else "rows"
-
 
 def read_dashboard(folder: Path) -> list[DashboardRow]:
     """Read the experiments and runs in a folder, newest first; damaged ones with their problem. Raises LoralabError for none."""
     if not folder.is_dir():
         raise LoralabError(f"there is no {folder}: give a run, an experiment, or a folder that holds some")
     folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith(".")]
-    rows = [(path.stat().st_mtime, row) for path in folders if (row := _read_row(path))]
+    rows = [row for path in folders if (row := _read_row(path))]
     if not rows:
         raise LoralabError(f"{folder} is no run and no experiment, and holds none")
-    return [row for _, row in sorted(rows, key=lambda item: -item[0])]
+    return sorted(rows, key=lambda row: row.modified, reverse=True)
 
 
 def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
@@ -73,11 +67,11 @@ def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
     experiments = []
     for r in (row for row in rows if row.kind != "run"):
         test = (len(r.values), "{} of {}".format(*r.trials), _test_set(r, sets))
-        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, r.holds_for, *test, r.modified))
+        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, *test, r.modified))
     runs = [
         (r.name, r.recipe, r.problem or r.best, r.mean, r.interval, _test_set(r, sets), r.modified) for r in rows if r.kind == "run"
     ]
-    scores = ("test accuracy", "95 % CI", "for new", "seeds", "trials", "test rows", "modified")
+    scores = ("test accuracy", "95 % CI", "seeds", "trials", "test rows", "modified")
     names = ("name", "kind", "recipe", "best configuration", *scores)
     run_names = ("name", "model and data", "seed", "test accuracy", "95 % CI", "test rows", "modified")
     tables = [
@@ -91,9 +85,9 @@ def draw_dashboard(rows: Sequence[DashboardRow]) -> list[ReportFigure]:
     """Draw the accuracies of all experiments and runs, a figure for each set of test rows."""
     drawings = []
     for digest, letter in zip(_test_sets(rows), _LETTERS, strict=False):
-        shown = [row for row in rows if row.values and row.test_set == digest]
+        shown = [row for row in rows if row.values and row.test_rows and row.test_set == digest]
         panel = Panel("test accuracy", [row.values for row in shown], [row.interval for row in shown])
-        text = "Diamonds: means. Dots: seeds. Bars: the intervals of the tables; those of one or two seeds hold for new rows only."
+        text = "Diamonds: means. Dots: seeds. Bars: 95 % confidence intervals, as in the tables."
         count = f"the newest {MAX_ROWS} of {len(shown)}" if len(shown) > MAX_ROWS else f"{len(shown)} with a result"
         caption = Caption(f"dashboard_{letter.lower()}", f"Test accuracy on set {letter}: {shown[0].test_rows:,} rows", count, text)
         with figure_style():
@@ -105,12 +99,14 @@ def draw_dashboard(rows: Sequence[DashboardRow]) -> list[ReportFigure]:
 
 def _test_set(row: DashboardRow, sets: Mapping[str, str]) -> str:
     """Return the letter of a row's test rows and their number; the same letter means the same rows."""
-    return f"{sets.get(row.test_set, '')} {row.test_rows:,}".strip() if row.test_rows else ""
+    if not row.test_rows:
+        return "differ" if row.values else ""
+    return f"{sets.get(row.test_set, '')} {row.test_rows:,}".strip()
 
 
 def _test_sets(rows: Sequence[DashboardRow]) -> list[str]:
     """Return the digests of the test rows, the set with the most results first."""
-    counts = Counter(row.test_set for row in rows if row.values)
+    counts = Counter(row.test_set for row in rows if row.values and row.test_rows)
     return [digest for digest, _ in counts.most_common()]
 
 
@@ -134,7 +130,7 @@ def _experiment_row(path: Path, modified: str) -> DashboardRow:
     kind, recipe, trials = data.spec.kind, ", ".join(data.spec.recipes), (len(data.complete), len(data.trials))
     if best is None:
         return DashboardRow(path.name, kind, recipe, "no result yet", trials=trials, test_rows=data.test_rows, modified=modified)
-    digest = (best.trials[0].test_fingerprint or "") if data.same_test_rows else f"several in {path.name}"
+    digest = (best.trials[0].test_fingerprint or "") if data.same_test_rows else ""
     return DashboardRow(
         path.name,
         kind,
@@ -142,10 +138,9 @@ def _experiment_row(path: Path, modified: str) -> DashboardRow:
         format_point(best.factors),
         tuple(best.values(ACCURACY)),
         best.interval,
-        best.new_seeds,
         digest,
         trials,
-        data.test_rows,
+        data.test_rows if data.same_test_rows else 0,
         modified,
     )
 

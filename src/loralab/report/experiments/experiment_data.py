@@ -32,7 +32,7 @@ class Score:
     name: str = "accuracy"
 
     def __str__(self) -> str:
-        return f"{self.part} {self.name.replace('_', ' ')}"
+        return f"{self.part} {self.name.replace('_f1', ' F1').replace('_', ' ')}"
 
 
 ACCURACY, MACRO_F1, VALIDATION = Score(), Score(name="macro_f1"), Score("validation")

@@ -17,6 +17,7 @@ MAX_FULL_CLAIMS, MAX_LISTED = 3, 8
 MANY_ROWS = 1e9
 _BY_SIZE = ("few-shot", "scaling")
 """Kinds that compare numbers of rows."""
+_NO_SEEDS = "nothing here depends on the seed. Intervals and tests allow for other test rows."
 _MARGIN_TEXT = f"{100 * MARGIN:g} point"
 
 
@@ -81,9 +82,9 @@ def _gain_headline(gain: PointComparison) -> Headline:
 def _layers_headline(analysis: ExperimentAnalysis) -> Headline:
     baseline = analysis.comparisons[0].baseline
     cheapest = _cheapest(analysis, baseline)
-    measure = f"No choice of fewer layers is shown to lose less than {_MARGIN_TEXT}."
+    measure = f"No choice of fewer layers surely loses less than {_MARGIN_TEXT}."
     if cheapest:
-        measure = f"The fewest layers shown to lose less than {_MARGIN_TEXT} against {format_point(baseline.factors)}."
+        measure = f"The fewest layers that surely lose less than {_MARGIN_TEXT} against {format_point(baseline.factors)}."
     chosen = cheapest.point if cheapest else baseline
     return Headline(format_value(chosen.factors.get("lora.layers")), "layers", measure, _accuracy_text(chosen, "Its mean"))
 
@@ -124,7 +125,8 @@ def format_range(interval: Interval) -> str:
 
 def _difference_text(interval: Interval, comparison: PointComparison) -> str:
     several = f", adjusted for {comparison.family} comparisons" if comparison.family > 1 else ""
-    return f"95 % CI {signed_points(interval.low)} to {signed_points(interval.high)}; {p_text(comparison.p)}{several}."
+    verdict = "" if comparison.significant else " Not significant."
+    return f"95 % CI {signed_points(interval.low)} to {signed_points(interval.high)}; {p_text(comparison.p)}{several}.{verdict}"
 
 
 def _accuracy_text(point: Point, whose: str) -> str:
@@ -155,8 +157,10 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
     data, score = analysis.data, analysis.score
     if len(data.points) == 1 or data.spec.kind in _BY_SIZE:  # whose question is about the sizes, not about the best
         return
+    if not data.same_test_rows and all(p.correct is not None for p in data.points):
+        return  # accuracies on different rows have no highest
     interval = _best_interval(analysis, point)
-    chosen = f" (95 % CI {format_range(interval)}, adjusted for choosing among {len(data.points)})" if interval else ""
+    chosen = f" (95 % CI {format_range(interval)}, wider as it is the best of {len(data.points)})" if interval else ""
     name = format_point(point.factors)
     if data.spec.kind == "search":
         name += f" ({format_point(point.trials[0].factors)})"
@@ -164,8 +168,8 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
         yield f"Highest mean test accuracy: {name}, {format_percent(point.mean(score))}{chosen}."
     else:
         yield (
-            f"Highest mean {score}: {name}, {format_percent(point.mean(score))}; it is optimistic, because it chose the "
-            f"configuration and the checkpoints. Test accuracy: {format_percent(point.mean(ACCURACY))}{chosen}."
+            f"Highest mean {score}: {name}, {format_percent(point.mean(score))}. The best of several validation scores is usually "
+            f"too good, the test accuracy is not: {format_percent(point.mean(ACCURACY))}{chosen}."
         )
     if ties := [format_point(p.factors) for p in data.points if p is not point and abs(p.mean(score) - point.mean(score)) < 1e-9]:
         yield f"Tied with it: {_listed(ties)}. Of tied configurations the one with the fewest trainable parameters is named."
@@ -178,8 +182,10 @@ def _comparisons(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
         return
     if not tested:
         if len(analysis.data.points) > 1:
-            yield "The configurations are not compared: that needs the predictions of each run on the same test rows."
+            yield f"The configurations are not compared: {_obstacle(analysis.data)}."
         return
+    if left_out := [format_point(point.factors) for point in analysis.data.points if point.correct is None]:
+        yield f"Not compared: {_listed(left_out)}. {capitalize(_obstacle(analysis.data))}."
     significant = [comparison for comparison in tested if comparison.significant]
     others = [comparison for comparison in tested if not comparison.significant]
     shared_baseline = len({format_point(comparison.baseline.factors) for comparison in tested}) == 1
@@ -198,13 +204,30 @@ def _comparisons(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
             yield f"{capitalize(point)} vs. {baseline}: {comparison.verdict}."
     else:
         listed = _listed([f"{name(comparison)} {signed_points(comparison.test.value)}" for comparison in significant])
-        yield f"{len(significant)} of {total}{versus} are significant (p < 0.05{adjusted}), in points: {listed}."
+        yield f"{len(significant)} of {total}{versus} are significant (p < 0.05{adjusted}): {listed} points."
     if others and len(tested) == 1:
         yield f"{capitalize(name(others[0]))}{'' if not shared_baseline else ' vs.' + versus[5:]}: {others[0].verdict}."
     elif others:
-        count = f"{len(others)} of {total}{versus} are" if significant else f"None of the {total}{versus} is"
+        count = (
+            f"{len(others)} of {total}{versus} {'is' if len(others) == 1 else 'are'}"
+            if significant
+            else f"None of the {total}{versus} is"
+        )
         names = _listed([f"{name(comparison)} {signed_points(comparison.test.value)}" for comparison in others])
-        yield f"{count} {'not ' if significant else ''}significant (p ≥ 0.05{adjusted}), in points: {names}."
+        yield f"{count} {'not ' if significant else ''}significant (p ≥ 0.05{adjusted}): {names} points."
+
+
+def _obstacle(data: ExperimentData) -> str:
+    """Return why configurations cannot be compared, and what would allow it."""
+    if any(trial.correct is None for trial in data.complete):
+        return "that needs predictions.csv of every run"
+    if data.same_test_rows:
+        return "no configuration has one to be compared with"
+    between = "the seeds of one configuration" if any(point.correct is None for point in data.points) else "the configurations"
+    return (
+        f"{between} were tested on different rows; give all runs the same rows with a test file (data.test), or the same "
+        "data.split_seed and data.max_test_samples"
+    )
 
 
 def _first_against_last(analysis: ExperimentAnalysis) -> list[PointComparison]:
@@ -227,7 +250,7 @@ def _gains(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
         change = "is significant" if gain.significant else "is not significant"
         yield (
             f"From {format_point(gain.point.factors)} to {format_point(gain.baseline.factors)} the test accuracy changes by "
-            f"{signed_points(-value)} points (95 % CI {signed_points(-high)} to {signed_points(-low)}, {p_text(gain.p)}); "
+            f"{signed_points(-value)} points (95 % CI {signed_points(-high)} to {signed_points(-low)}, {p_text(gain.p)}): "
             f"the change {change}."
         )
 
@@ -257,16 +280,17 @@ def _recommendation(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
         if chosen := _cheapest(analysis, baseline):
             low, value, high = chosen.interval
             yield (
-                f"{capitalize(format_point(chosen.point.factors))} is the cheapest choice shown to lose less than {_MARGIN_TEXT} "
-                f"against {name}: {signed_points(value)} points (95 % CI {signed_points(low)} to {signed_points(high)}), "
+                f"{capitalize(format_point(chosen.point.factors))} is the cheapest choice that surely loses less than "
+                f"{_MARGIN_TEXT} against {name}: {signed_points(value)} points (95 % CI {signed_points(low)} to "
+                f"{signed_points(high)}), "
                 f"{_price(analysis, chosen.point):,.0f} vs. {_price(analysis, baseline):,.0f} {cost}."
             )
         elif cheaper:
             nearest = max(cheaper, key=lambda c: c.test.value)
-            loss = f"({signed_points(nearest.test.value)} points), may lose up to {-100 * nearest.interval.low:.2f} points"
             yield (
-                f"No cheaper choice is shown to lose less than {_MARGIN_TEXT} against {name}. The nearest, "
-                f"{format_point(nearest.point.factors)} {loss}."
+                f"No cheaper choice surely loses less than {_MARGIN_TEXT} against {name}. The best of them, "
+                f"{format_point(nearest.point.factors)}, differs by {signed_points(nearest.test.value)} points, but may lose up to "
+                f"{-100 * nearest.interval.low:.2f} points."
             )
 
 
@@ -281,7 +305,10 @@ def _scaling(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
     if intervals is None:
         yield f"The power law has no intervals: they need {FEWEST_SEEDS} seeds at every size."
     c, b = (f" (95 % CI {format_range(intervals.c)})", f" ({_range(intervals.b)})") if intervals else ("", "")
-    yield f"Power law: irreducible error {format_percent(law.c)}{c}, exponent {law.b:.2f}{b}."
+    yield (
+        f"Power law: with ever more rows, the error approaches {format_percent(law.c)}{c}, the irreducible error. Each doubling of "
+        f"the rows multiplies the rest by {2**-law.b:.2f}: exponent {law.b:.2f}{b}."
+    )
     if scaling.diminishing <= 0 or law.a <= 0:
         yield "The error does not decrease with more training rows."
     else:
@@ -293,11 +320,11 @@ def _scaling(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
         )
     interval = f" (95 % CI {format_range(intervals.predictions[0])})" if intervals else ""
     error = format_percent(float(law.predict(scaling.at[0])))
-    yield f"Extrapolation to twice the rows ({scaling.at[0]:,.0f}): error {error}{interval}, if the law holds."
+    yield f"Predicted error with twice the rows ({scaling.at[0]:,.0f}): {error}{interval}, if the law still holds there."
     yield (
         _law_check(scaling.checked)
         if scaling.checked
-        else (f"The law is not checked: that needs four sizes with {FEWEST_SEEDS} seeds each, one of them held out.")
+        else (f"The law is not checked: that needs four sizes with {FEWEST_SEEDS} seeds each, one of them not used for the fit.")
     )
 
 
@@ -309,23 +336,26 @@ def _law_check(checked: HoldOut) -> str:
         f"{signed_points(gap.low)} to {signed_points(gap.high)})"
     )
     if gap.low <= 0 <= gap.high:
-        return f"{measured}. The check could only have seen a deviation of more than about {width:.1f} points."
+        return f"{measured}. The law passes the check, which notices deviations of more than about {width:.1f} points only."
     return f"{measured}: the law does not hold here. Do not rely on its predictions."
 
 
 def _scope(analysis: ExperimentAnalysis) -> Iterator[str]:
     """For what the intervals and tests hold."""
-    points = [point for point in analysis.data.points if point.correct is not None]
+    data = analysis.data
+    points = [point for point in data.points if point.correct is not None]
     if not points:
         return
     if all(len(point.trials) > 1 and (point.correct == point.correct[0]).all() for point in points if point.correct is not None):
-        yield "All seeds give the same predictions: nothing here depends on the seed. Intervals and tests hold for new test rows."
+        yield f"All seeds give the same predictions: {_NO_SEEDS}"
+    elif data.spec.kind == "zero-shot" and "train.epochs=0" in data.spec.fixed:
+        yield f"Nothing is trained: {_NO_SEEDS}"
     elif all(point.new_seeds for point in points):
-        yield f"Intervals and tests hold for new test rows and new seeds.{_what_would_help(analysis)}"
+        yield f"Intervals and tests allow for other test rows and other seeds.{_what_would_help(analysis)}"
     else:
         yield (
-            f"Some configurations have fewer than {FEWEST_SEEDS} seeds: their intervals and tests hold for new test rows and these "
-            "models; models of other seeds may differ."
+            f"Some configurations have fewer than {FEWEST_SEEDS} seeds: their intervals and tests allow for other test rows, not "
+            "for other seeds, with which the results may differ more."
         )
 
 

@@ -122,13 +122,17 @@ def trial_overview(data: ExperimentData) -> ReportTable:
     """One row per trial, for the page: factors, main scores, size, seconds, state. Compared runs have a table of their settings."""
     names = list(dict.fromkeys(name for trial in data.trials for name in trial.factors))
     names = [name for name in names if data.spec.kind != "compare" or name in ("recipe", SEED)]
+    numbered = data.spec.kind == "search" and "trial" not in names and all(trial.name.startswith("trial-") for trial in data.trials)
     scores = [score for score in (VALIDATION, ACCURACY, MACRO_F1) if _is_known(data, score)]
     rows = []
     for trial in data.trials:
         seconds = trial.result.facts()[data.seconds] if trial.result else None
         facts = [trial.result.counts.get("trainable"), round(seconds, 1)] if trial.result and seconds is not None else [None, None]
         state = one_line(f"failed: {trial.failure}") if trial.failure else trial.state
-        rows.append((*(trial.factors.get(name) for name in names), *(trial.value(score) for score in scores), *facts, state))
+        number = [int(trial.name.removeprefix("trial-"))] if numbered else []
+        keys = [*number, *(trial.factors.get(name) for name in names)]
+        rows.append((*keys, *(trial.value(score) for score in scores), *facts, state))
+    names = ["trial", *names] if numbered else names
     columns = (*names, *map(str, scores), "trainable parameters", data.seconds.replace("_", " "), "state")
     return ReportTable("overview", "All trials", columns, rows, len(names))
 

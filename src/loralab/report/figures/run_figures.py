@@ -87,7 +87,7 @@ def f1_by_class(run: RunData) -> ReportFigure | None:
     style.legend_below(axes)
     subset = "" if len(shown) == len(scored) else f"; the {len(shown)} of {len(scored):,} classes with the lowest F1"
     subset += "" if len(scored) == len(rows) else f"; without the {len(rows) - len(scored):,} classes that have no test row"
-    text = "Bars: test rows, with their number in brackets. Diamonds: validation rows, which chose the checkpoint."
+    text = "Bars: test rows, with their number in brackets. Diamonds: validation rows, which chose the best weights."
     return ReportFigure(Caption("f1_by_class", "F1 by class", f"{run.test_rows:,} test rows{subset}", text), figure)
 
 
@@ -119,8 +119,8 @@ def reliability_diagram(run: RunData) -> ReportFigure | None:
     histogram.locator_params(axis="y", nbins=3)
     axes.legend(loc="best")
     text = (
-        "On the diagonal, confidence equals accuracy; below it the model is overconfident. Marker size shows the number of rows; "
-        "small markers are noisy."
+        "Each marker is a group of rows with similar confidence; small markers have few rows and are noisy. On the diagonal, "
+        "confidence equals accuracy; below it the model is overconfident, above it underconfident."
     )
     return ReportFigure(Caption("reliability", "Reliability diagram", f"{summary.rows:,} test rows", text), figure)
 
@@ -141,7 +141,7 @@ def learning_curve(run: RunData) -> ReportFigure | None:
     per_point = run.steps[-1].step / len(steps)
     group = "" if per_point <= 1 else f", each point the mean of about {per_point:.0f}"
     smoothing = f" The bold line is the mean of the last {window * per_point:.0f} steps." if window * per_point > 1 else ""
-    text = f"The training objective{_penalties(run)}.{smoothing}"
+    text = f"Loss on the rows of each training step{_penalties(run)}.{smoothing}"
     return ReportFigure(Caption("learning_curve", "Learning curve", f"{len(run.steps):,} steps{group}", text), figure)
 
 
@@ -157,8 +157,8 @@ def loss_curves(run: RunData) -> ReportFigure | None:
     axes.plot([row.step for row in rows], [row.scores["loss"] for row in rows], "s--", color=VERMILLION, label=label)
     _finish_curves(axes, run, "loss")
     text = (
-        f"Training: the objective{_penalties(run)}, averaged since the previous evaluation. Validation: plain cross entropy, "
-        "without dropout. A widening gap suggests overfitting."
+        f"Training: mean since the previous evaluation, with dropout{_penalties(run)}. Validation: cross entropy, without "
+        "dropout. A validation loss that rises while the training loss falls suggests overfitting."
     )
     return ReportFigure(Caption("loss", "Training and validation loss", _evaluation_count(run), text), figure)
 
@@ -178,7 +178,7 @@ def accuracy_curves(run: RunData) -> ReportFigure | None:
         reach = [[max(0.0, accuracy - interval.low)], [max(0.0, interval.high - accuracy)]]
         bar: dict[str, Any] = {"color": VERMILLION, "fmt": "D", "capsize": 3, "markersize": 5}
         axes.errorbar([run.result.best_step], [accuracy], yerr=reach, label="test accuracy, 95 % CI", zorder=3, **bar)
-        text = f"Scores on the validation rows. The diamond is the accuracy on {run.test_rows:,} test rows with its 95 % interval."
+        text += f" The diamond is the accuracy on {run.test_rows:,} test rows, with its 95 % confidence interval (CI)."
     _finish_curves(axes, run, "score")
     return ReportFigure(Caption("accuracy", "Accuracy by step", _evaluation_count(run), text), figure)
 
@@ -203,7 +203,7 @@ def tracked_curves(run: RunData) -> ReportFigure | None:
         monitored = " (monitored)" if name == run.monitor else ""
         panel.set_title(shorten(name, 46 // columns - len(monitored)) + monitored, fontsize=8.5, loc="left")
     _finish_panels(figure, panels, len(names), columns)
-    text = "Circles: validation rows. Diamond: test rows, with the best checkpoint, which the dotted line marks."
+    text = "Circles: validation rows. Dotted line: the best weights. Diamond: their score on the test rows."
     return ReportFigure(Caption("tracked", "Monitored and tracked scores by step", _evaluation_count(run), text), figure)
 
 
@@ -228,7 +228,7 @@ def class_f1_curves(run: RunData) -> ReportFigure | None:
         axes.plot([row.step for row in rows], [row.scores[f"f1:{name}"] for row in rows], label=shorten(name, MAX_NAME), **form)
     _finish_curves(axes, run, "F1")
     subset = "" if len(shown) == len(scored) else f"; the {len(shown)} of {len(scored):,} classes with the lowest F1 at the end"
-    text = "F1 of each class on the validation rows. Lines that drift apart show a loss of balance between the classes."
+    text = "F1 of each class on the validation rows. Lines that move apart show that some classes gain while others lose."
     return ReportFigure(Caption("f1_by_step", "F1 by class and step", f"{_evaluation_count(run)}{subset}", text), figure)
 
 
@@ -264,7 +264,7 @@ def _most_confused_classes(summary: PredictionSummary) -> list[int]:
 def _finish_curves(axes: Axes, run: RunData, ylabel: str) -> None:
     """Mark the step of the best checkpoint, then add labels, ticks and the legend."""
     if best := _best_step(run):
-        axes.axvline(best, color=INK, linewidth=0.9, linestyle=":", label="best checkpoint")
+        axes.axvline(best, color=INK, linewidth=0.9, linestyle=":", label="best weights")
     axes.set(xlabel="step", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(6))  # the default picks more ticks than the constrained layout leaves room for
