@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check docs format bench calibrate mutants clean
+.PHONY: demo test check docs notebooks format bench calibrate mutants clean
 
 demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headlines, write a submission
 	$(BIN)/loralab train quickstart --name demo --overwrite
@@ -25,6 +25,9 @@ check: .venv/dev  ## format, lint, types, import contracts and fast tests: the f
 
 docs: .venv/dev  ## build the documentation into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: .venv/dev  ## execute notebooks/*.ipynb and store their outputs: three minutes; ARGS="01_quickstart"
+	$(BIN)/python notebooks/execute.py $(ARGS)
 
 format: .venv/dev  ## format the code
 	$(BIN)/ruff format .

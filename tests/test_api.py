@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import io
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib.figure
+import matplotlib.image
 import pandas as pd
 import polars as pl
 import pytest
@@ -17,6 +19,7 @@ from tiny import topics, write_csv
 import loralab
 from loralab import Experiment, LoralabError, Run, Scores
 from loralab.api.arguments import python_words
+from loralab.info import count_parameters
 from loralab.storage import run_folder
 
 ROWS = topics(15)
@@ -61,10 +64,45 @@ def test_a_run_says_what_it_did(run: Run) -> None:
     assert all(isinstance(figure, matplotlib.figure.Figure) for figure in run.figures.values())
     assert {"confusion", "learning_curve", "f1_by_class"} <= {*run.figures}
     assert f"{run.result['counts']['trainable']:,} parameters" in repr(run)
-    assert "<table>" in run._repr_html_()
+    assert "<table><tbody>" in run._repr_html_()  # no empty head
     page = run.report()
     assert Path(page).is_file()
     assert page._repr_html_().startswith("<iframe srcdoc=")
+
+
+def test_predictions_of_the_test_rows(run: Run) -> None:
+    assert run.scores is not None
+    frame = run.predictions
+    assert len(frame) == run.scores.rows
+    assert (frame["true"] == frame["predicted"]).mean() == pytest.approx(run.scores.accuracy)
+    assert {*frame["text"]} <= {text for text, _ in ROWS}
+
+
+def test_a_notebook_shows_figures_on_a_white_ground(run: Run) -> None:
+    figure = run.figures["confusion"]
+    image = matplotlib.image.imread(io.BytesIO(figure._repr_png_()), format="png")  # type: ignore[attr-defined]
+    assert (image[0, 0] == 1).all()
+    assert figure.get_suptitle().startswith("Confusion matrix")
+
+
+def test_a_budget_as_frame(tiny: Path) -> None:
+    frame = loralab.budget(settings={"model.base": str(tiny)}, max_trainable=3_000)
+    best = frame.query("targets == 'query+value' and layers == 'all'").iloc[0]
+    fits, over = (
+        loralab.Config().override(f"model.base={tiny}", "lora.targets=query,value", f"lora.rank={rank}")
+        for rank in (best["rank"], best["rank"] + 1)
+    )
+    assert count_parameters(fits)[1].trainable == best["trainable"] == 3_000 - best["left"]
+    assert count_parameters(over)[1].trainable > 3_000
+    with pytest.raises(LoralabError, match="1,000"):
+        loralab.budget(max_trainable=1000)
+
+
+def test_the_sample_as_frames() -> None:
+    train, test = loralab.load_sample()
+    assert (len(train), len(test)) == (800, 400)
+    assert [*train.columns] == ["title", "description", "label", "border"]
+    assert train["label"].value_counts().to_dict() == dict.fromkeys(("World", "Sports", "Business", "Sci/Tech"), 200)
 
 
 def test_scores_as_table_and_frame(run: Run) -> None:

@@ -252,6 +252,10 @@ def test_weights_of_rows_and_classes_matter(clf: LoraTextClassifier) -> None:
         clf.set_params(class_weight={"Wrld": 1}).fit(TEXTS, LABELS)
 
 
+def test_a_run_in_a_temporary_folder_shows_no_path(fitted: LoraTextClassifier) -> None:
+    assert repr(fitted.run_).startswith("run         in a temporary folder\n")
+
+
 def test_callbacks_see_the_run_and_may_stop_it(clf: LoraTextClassifier) -> None:
     class Stop(Callback):
         steps = evaluations = 0

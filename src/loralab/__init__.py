@@ -6,8 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralab.api.data import check_data
+    from loralab.api.data import check_data, load_sample
     from loralab.api.experiments import compare, experiment, search
+    from loralab.api.parameters import budget
     from loralab.api.runs import diagnose, evaluate, export, load, model_soup, train
     from loralab.config.loading import Config, list_recipes, load_config
     from loralab.errors import LoralabError
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "loralab.api.data": ("check_data",),
+    "loralab.api.data": ("check_data", "load_sample"),
     "loralab.api.experiments": ("compare", "experiment", "search"),
+    "loralab.api.parameters": ("budget",),
     "loralab.api.runs": ("diagnose", "evaluate", "export", "load", "model_soup", "train"),
     "loralab.config.loading": ("Config", "list_recipes", "load_config"),
     "loralab.errors": ("LoralabError",),
@@ -43,6 +45,7 @@ __all__ = [
     "Predictions",
     "Run",
     "Scores",
+    "budget",
     "check_data",
     "compare",
     "diagnose",
@@ -52,6 +55,7 @@ __all__ = [
     "list_recipes",
     "load",
     "load_config",
+    "load_sample",
     "model_soup",
     "search",
     "train",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loralab.config import Config
-from loralab.errors import LoralabError
+from loralab.errors import LoralabError, import_optional
 from loralab.metrics import table
 from loralab.storage import experiment_folder, run_folder
 from loralab.storage.files import read_json_object
@@ -171,6 +171,19 @@ class Run:
         return (*map(str, read), *data.get("remarks", ()))
 
     @property
+    def predictions(self) -> pandas.DataFrame:
+        """One row per test row: row, its number; true, the label; predicted, confidence, the logits, and the text.
+
+        Raises LoralabError for a run without them.
+        """
+        path = self.folder / run_folder.PREDICTIONS
+        if not path.is_file():
+            raise LoralabError(f"{self.folder} has no predictions of test rows: it has no test rows, or is not complete")
+        columns: Any = dict.fromkeys(("true", "predicted", "text"), str)
+        frame: pandas.DataFrame = import_optional("pandas", "notebook").read_csv(path, dtype=columns, keep_default_na=False)
+        return frame
+
+    @property
     def log(self) -> pandas.DataFrame:
         """One row per optimizer step; the scores of an evaluation are in the row of its step, in columns `validation NAME`."""
         steps: dict[int, dict[str, Any]] = {}
@@ -185,11 +198,12 @@ class Run:
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """The figures of its report, by name, as matplotlib Figures."""
+        """The figures of its report, by name, as matplotlib Figures with their titles. A notebook shows them."""
         from loralab.report.figures.run_figures import draw_run_figures
+        from loralab.report.figures.style import titled_figure
         from loralab.report.run_data import read_run
 
-        return {drawing.name: drawing.figure for drawing in draw_run_figures(read_run(self.folder))}
+        return {drawing.name: titled_figure(drawing) for drawing in draw_run_figures(read_run(self.folder))}
 
     def classifier(self, **options: Any) -> Classifier:
         """Return the trained model. options: as in `Classifier.load`."""
@@ -214,7 +228,8 @@ class Run:
         return push_to_hub(self.folder, repo_id, **options)
 
     def _facts(self) -> list[tuple[str, str]]:
-        facts = [("run", str(self.folder)), ("encoder", f"{self.config.model.base}, {self.config.tuning}")]
+        folder = "in a temporary folder" if self.temporary else str(self.folder)
+        facts = [("run", folder), ("encoder", f"{self.config.model.base}, {self.config.tuning}")]
         if not self.complete:
             return [*facts, ("state", "not complete")]
         facts.append(("trained", f"{self.result['counts']['trainable']:,} parameters, {self.result['steps']:,} steps"))
@@ -272,10 +287,11 @@ class Experiment:
 
     @property
     def figures(self) -> dict[str, Figure]:
-        """The figures of its report, by name, as matplotlib Figures."""
+        """The figures of its report, by name, as matplotlib Figures with their titles. A notebook shows them."""
         from loralab.report.experiments.profiles import draw_experiment_figures
+        from loralab.report.figures.style import titled_figure
 
-        return {drawing.name: drawing.figure for drawing in draw_experiment_figures(self._analysis)}
+        return {drawing.name: titled_figure(drawing) for drawing in draw_experiment_figures(self._analysis)}
 
     def to_frame(self) -> pandas.DataFrame:
         """Return one row per trial: what varies, its scores, costs and state."""

@@ -34,10 +34,10 @@ def text_table(columns: Sequence[str], rows: Rows) -> str:
 
 def html_table(columns: Sequence[str], rows: Rows, caption: str = "") -> str:
     """Return a table as HTML, everything escaped. caption: a line above it."""
-    head = "".join(f"<th>{escape(name)}</th>" for name in columns)
+    head = f"<thead><tr>{''.join(f'<th>{escape(name)}</th>' for name in columns)}</tr></thead>" if any(columns) else ""
     body = "".join(f"<tr>{''.join(_html_cell(value) for value in row)}</tr>" for row in rows)
     above = f"<p>{escape(caption)}</p>" if caption else ""
-    return f"<div>{above}<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    return f"<div>{above}<table>{head}<tbody>{body}</tbody></table></div>"
 
 
 def format_cell(value: Any) -> str:

@@ -387,3 +387,12 @@ def test_scalars_of_the_core_schema(text: str, value: object) -> None:
 @pytest.mark.parametrize("text", ["a\x85b", "a\u2028b", "\u2029", "a\nb", "ü: y"])
 def test_line_breaks_of_unicode_survive_a_settings_file(text: str) -> None:
     assert parse_yaml(dump_yaml({"a": text})) == {"a": text}
+
+
+def test_class_names_of_a_recipe_stay_if_they_are_given(tmp_path: Path) -> None:
+    """The remark on names that are left out says to write them."""
+    recipe, source = "roberta-million-budget", f"data.source={tmp_path / 'train.csv'}"
+    names = load_config(recipe).data.classes
+    assert names
+    assert not load_config(recipe, [source]).data.classes
+    assert load_config(recipe, [source, f"data.classes={','.join(names)}"]).data.classes == names

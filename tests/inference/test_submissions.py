@@ -109,6 +109,13 @@ def test_an_id_that_is_missing_or_not_unique_is_refused(stars: Classifier, tmp_p
 # --- with a template -----------------------------------------------------------------------------------------------
 
 
+def test_a_template_by_path(stars: Classifier, test_csv: Path) -> None:
+    template = put(test_csv.parent / "sample.csv", "target,id", *(f"{i % 3 + 1},{name}" for i, name in enumerate(IDS[::-1])))
+    expected_lines, _ = submit(stars, test_csv, template=template)
+    stars.predict_file(test_csv, test_csv.parent / "other.csv", template=str(template))
+    assert (test_csv.parent / "other.csv").read_text(encoding="utf-8").splitlines() == expected_lines
+
+
 def test_a_template_gives_header_order_and_label_values(stars: Classifier, test_csv: Path) -> None:
     template = put(test_csv.parent / "sample.csv", "target,id", *(f"{i % 3 + 1},{name}" for i, name in enumerate(IDS[::-1])))
     lines, _ = submit(stars, test_csv, template=template)

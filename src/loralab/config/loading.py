@@ -190,7 +190,9 @@ def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()
     setting, with the nearest match, and for a value of another type or out of range.
     """
     settings, origin = _find(str(source))
-    merged, notes = _drop_classes(settings, _merge(settings, overrides), origin)
+    merged, notes = _merge(settings, overrides), tuple[str, ...]()
+    if not any(override.startswith("data.classes=") for override in overrides):
+        merged, notes = _drop_classes(settings, merged, origin)
     config = _validate(merged, origin)
     config._notes = notes
     return config
@@ -280,7 +282,7 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
 def _drop_classes(before: Mapping[str, Any], after: dict[str, Any], origin: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Leave out the class names of a recipe if the data is another's, and say so: they name the classes of the recipe's own."""
     old, new = (settings.get("data", {}) for settings in (before, after))
-    kept = not origin.startswith("recipe ") or old.get("source") == new.get("source") or old.get("classes") != new.get("classes")
+    kept = not origin.startswith("recipe ") or old.get("source") == new.get("source")
     if kept or not old.get("classes"):
         return after, ()
     names = ",".join(old["classes"])

@@ -248,23 +248,24 @@ class Classifier:
         data: DataConfig | None = None,
         *,
         format: OutputFormat | str = "csv",
+        template: str | Path | None = None,
         progress: Callable[[int], None] = lambda rows: None,
     ) -> PredictionReport:
         """Classify a file of any size and write the predictions to `out` atomically.
 
         data: settings of `data` that say how to read the file; the run's data contract decides the rest. format: how to write, or
-        one of its names. progress: called with the number of finished rows. Raises LoralabError for a file that cannot be read,
-        and for a submission that would not be accepted.
+        one of its names. template: a sample submission; the predictions are written in its form. progress: called with the number
+        of finished rows. Raises LoralabError for a file that cannot be read, and for a submission that would not be accepted.
         """
         source, target = local_path(path), local_path(out)
         if target.exists() and source.exists() and target.samefile(source):
             raise LoralabError(f"{target} is the input file: give another file name for the predictions")
-        output = check_format(format)
-        template = read_template(output.template) if output.template else None
-        preferred = () if template is None else template.id_names(self._label_column)
+        output = check_format(format if template is None else OutputFormat("submission", template=local_path(template)))
+        sample = read_template(output.template) if output.template else None
+        preferred = () if sample is None else sample.id_names(self._label_column)
         check_target(target)
         rows = read_input(source, data or DataConfig(), self.manifest.data, preferred)
-        return self._write(rows, target, output, template, progress)
+        return self._write(rows, target, output, sample, progress)
 
     def predict_to_file(self, texts: Sequence[str], out: str | Path, *, format: OutputFormat | str = "csv") -> PredictionReport:
         """Classify texts and write the predictions to `out` atomically, with the position of each text as its id."""

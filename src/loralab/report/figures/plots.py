@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from loralab.report.figures import style
-from loralab.report.figures.style import BLUE, COLORS, GREY, HEIGHT, INK, WIDTH, Caption, ReportFigure, single_axes
+from loralab.report.figures.style import BLUE, COLORS, GREY, HEIGHT, INK, WIDTH, Caption, ReportFigure, StyledFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.stats import Interval
 
@@ -58,7 +57,7 @@ def strip_plot(caption: Caption, labels: Sequence[str], panels: Sequence[Panel])
     names = [shorten(label, MAX_LABEL) for label in labels[:n]]
     boxes = any(len(values) >= MIN_BOX_VALUES for panel in panels if not panel.bars for values in panel.values[:n])
     width = max(WIDTH, 0.07 * max(map(len, names)) + 1.75 * len(panels) + 0.5)
-    figure = Figure(figsize=(width, 0.95 + max((0.52 if boxes else 0.36) * n, 0.6)), layout="constrained")
+    figure = StyledFigure(figsize=(width, 0.95 + max((0.52 if boxes else 0.36) * n, 0.6)), layout="constrained")
     columns = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, panel, color in zip(columns, panels, COLORS * len(panels), strict=False):
         for i, (values, interval) in enumerate(zip(panel.values[:n], panel.intervals[:n], strict=True)):

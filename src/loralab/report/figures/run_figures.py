@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from loralab.report.figures import style
-from loralab.report.figures.style import BLUE, HEIGHT, INK, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
+from loralab.report.figures.style import BLUE, HEIGHT, INK, VERMILLION, WIDTH, Caption, ReportFigure, StyledFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.report.predictions import PredictionSummary
 from loralab.report.run_data import SCORE_LABELS, RunData, thin_steps
@@ -97,7 +97,7 @@ def reliability_diagram(run: RunData) -> ReportFigure | None:
     if summary is None or not summary.rows:
         return None
     temperature = run.result.temperature if run.result else None
-    figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
+    figure = StyledFigure(figsize=(WIDTH, 3.9), layout="constrained")
     axes, histogram = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle=":", label="perfect calibration")
     label = f"with temperature {temperature:.2f}" if temperature else "test"
@@ -190,7 +190,7 @@ def tracked_curves(run: RunData) -> ReportFigure | None:
         return None
     columns = min(2, len(names))
     lines = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(WIDTH, max(2.2, 0.5 + 1.45 * lines)), layout="constrained")
+    figure = StyledFigure(figsize=(WIDTH, max(2.2, 0.5 + 1.45 * lines)), layout="constrained")
     panels = list(figure.subplots(lines, columns, sharex=True, squeeze=False).flat)
     best = _best_step(run)
     for panel, name in zip(panels, names, strict=False):
@@ -239,7 +239,7 @@ def score_curves(run: RunData) -> ReportFigure | None:
         return None
     names = [name for name in SCORE_LABELS if name in rows[0].scores]
     count = len(names) + 1
-    figure = Figure(figsize=(WIDTH, 0.35 + 1.3 * ((count + 1) // 2)), layout="constrained")
+    figure = StyledFigure(figsize=(WIDTH, 0.35 + 1.3 * ((count + 1) // 2)), layout="constrained")
     panels = list(figure.subplots((count + 1) // 2, 2, sharex=True, squeeze=False).flat)
     for panel, name in zip(panels, names, strict=False):
         panel.plot([row.step for row in rows], [row.scores[name] for row in rows], color=BLUE, marker="o", markersize=3)

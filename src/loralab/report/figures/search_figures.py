@@ -10,12 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from loralab.errors import LoralabError
 from loralab.report.figures import style
-from loralab.report.figures.style import BLUE, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
+from loralab.report.figures.style import BLUE, VERMILLION, WIDTH, Caption, ReportFigure, StyledFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.report.run_data import SCORE_LABELS
 from loralab.storage.experiment_folder import SEARCH_RESULTS
@@ -100,7 +99,7 @@ def score_by_setting(results: SearchResults) -> ReportFigure | None:
     if not trials:
         return None
     settings = results["axes"]
-    figure = Figure(figsize=(WIDTH, 0.3 + 1.75 * ((len(settings) + 1) // 2)), layout="constrained")
+    figure = StyledFigure(figsize=(WIDTH, 0.3 + 1.75 * ((len(settings) + 1) // 2)), layout="constrained")
     panels = list(figure.subplots((len(settings) + 1) // 2, 2, sharey=True, squeeze=False).flat)
     values = [trial["values"][0] for trial in trials]
     best = next((i for i, trial in enumerate(trials) if trial["number"] == results["best"][0]), 0)

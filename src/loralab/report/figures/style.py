@@ -16,6 +16,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from loralab.report.figures.fonts import readable_texts
 
@@ -30,6 +31,16 @@ WIDTH, HEIGHT = 4.4, 3.0
 """Inches: narrow enough that labels stay readable on a phone."""
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, GOLD, GREY)
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "X"), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
+
+
+class StyledFigure(Figure):
+    """A figure that a notebook shows by itself, in the style of the reports and without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        with figure_style():
+            self.savefig(file, format="png", metadata={"Software": None})
+        return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -75,18 +86,30 @@ def figure_style() -> Iterator[None]:
 
 def single_axes(height: float = HEIGHT, width: float = WIDTH) -> tuple[Figure, Axes]:
     """Return a new figure with one plot."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = StyledFigure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots()
 
 
 def save_png(drawing: ReportFigure, path: Path, numbers: dict[str, int]) -> None:
     """Write the figure with its title on a white ground. Words that no installed font has become numbers: see `readable_texts`."""
     with figure_style():
-        title = drawing.figure.suptitle(f"{drawing.caption.title}\n{drawing.caption.rows}", fontsize=9, linespacing=1.4)
+        title = _add_title(drawing)
         with readable_texts(drawing.figure, numbers):
             drawing.figure.savefig(path, format="png", dpi=200, facecolor="white", metadata={"Software": None})
         title.set_visible(False)
         title.set_in_layout(False)
+
+
+def titled_figure(drawing: ReportFigure) -> Figure:
+    """Return the figure with its title on a white ground, for a notebook."""
+    with figure_style():
+        _add_title(drawing)
+    drawing.figure.set_facecolor("white")
+    return drawing.figure
+
+
+def _add_title(drawing: ReportFigure) -> Text:
+    return drawing.figure.suptitle(f"{drawing.caption.title}\n{drawing.caption.rows}", fontsize=9, linespacing=1.4)
 
 
 def to_svg(drawing: ReportFigure) -> str:

@@ -7,12 +7,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from loralab.report.figures import style
-from loralab.report.figures.style import BLUE, CORRECT_FILL, INK, VERMILLION, WIDTH, Caption, ReportFigure, single_axes
+from loralab.report.figures.style import (
+    BLUE,
+    CORRECT_FILL,
+    INK,
+    VERMILLION,
+    WIDTH,
+    Caption,
+    ReportFigure,
+    StyledFigure,
+    single_axes,
+)
 from loralab.report.formatting import shorten
 from loralab.report.scaling_law import ScalingLaw
 
@@ -50,7 +59,7 @@ def surface_plot(
     """Draw the mean as a surface over two settings, their values evenly spaced. None for fewer than two values on a side."""
     if len(xs) < 2 or len(ys) < 2 or not np.isfinite(grid).all():
         return None
-    figure = Figure(figsize=(WIDTH, 3.7))
+    figure = StyledFigure(figsize=(WIDTH, 3.7))
     axes: Any = figure.add_axes((-0.02, 0.04, 0.96, 1.0), projection="3d")
     x, y = np.meshgrid(range(len(xs)), range(len(ys)))
     axes.plot_surface(x, y, 100 * grid, color=CORRECT_FILL, alpha=0.45, shade=False, edgecolor=INK, linewidth=0.5)
