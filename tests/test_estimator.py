@@ -145,7 +145,7 @@ def test_every_parameter_is_documented() -> None:
 
 def test_the_documented_defaults_are_those_of_quickstart() -> None:
     from loralab import load_config
-    from loralab.estimator import SETTINGS
+    from loralab.api.estimator_settings import SETTINGS
 
     values = load_config("quickstart").flatten()
     documented = (LoraTextClassifier.__doc__ or "").split("\n    ----------\n")[1]
