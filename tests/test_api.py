@@ -285,7 +285,8 @@ def test_no_progress_where_nobody_looks(run: Run, fast: dict[str, Any], tmp_path
     assert capsys.readouterr() == ("", "")
 
     loralab.train(FRAME, fast, runs=tmp_path, name="loud", verbose=True)
-    assert "parameters" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "parameters" in shown.out + shown.err
 
 
 @pytest.mark.parametrize("name", loralab.__all__)

@@ -57,7 +57,11 @@ def _texts(numbers: Any) -> list[str]:
     return [" ".join(words[(7 * i + round(2 * value)) % len(words)] for i, value in enumerate(row)) for row in numbers.tolist()]
 
 
-EXPECTED: dict[str, str] = {}
+EXPECTED = {
+    "check_sample_weight_equivalence_on_dense_data": "rows of weight 0 and repeated rows change the batches",
+    "check_classifiers_train": "a random encoder of three layers does not reach 83 % on blobs of numbers; on texts it learns",
+}
+"""Checks that fail, and why."""
 
 
 @parametrize_with_checks(

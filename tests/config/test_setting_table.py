@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import Field
@@ -65,6 +65,9 @@ def test_tables_are_made_of_every_kind_of_setting() -> None:
         both: int | str = 4
         word: Literal["a"] | bool | None = None
         words: tuple[str, ...] = ("x", "y")
+        choice: Literal["a", "b"] | int = "b"
+        formed: str = Field("x", json_schema_extra={"form": "x or y"})
+        anything: Any = None
 
     class Outer(SettingsSection):
         seed: int = 3
@@ -76,14 +79,20 @@ def test_tables_are_made_of_every_kind_of_setting() -> None:
         Setting("inner.both", "whole number or text", "", 4, ""),
         Setting("inner.word", "a or true or false", "", None, "", ("a",)),
         Setting("inner.words", "list", "", ("x", "y"), ""),
+        Setting("inner.choice", "a, b or whole number", "", "b", "", ("a", "b")),
+        Setting("inner.formed", "x or y", "", "x", ""),
+        Setting("inner.anything", "text", "", None, ""),
     )
-    assert [row.default_text for row in reference.setting_table(Outer)] == ["3", "2.5", "4", "none", "x,y"]
+    assert [row.default_text for row in reference.setting_table(Outer)] == ["3", "2.5", "4", "none", "x,y", "b", "x", "none"]
     assert [row.requirement for row in reference.setting_table(Outer)] == [
         "a whole number",
         "a number ≥ 1, < 5",
         "a whole number or text",
         "a or true or false",
         "a list of names",
+        "a, b or a whole number",
+        "x or y",
+        "text",
     ]
 
 
@@ -108,6 +117,8 @@ def test_settings_match_by_name_description_and_other_names() -> None:
     with pytest.raises(LoralabError, match=r"^no setting matches 'zzzzzz': `loralab settings` lists all settings$"):
         setting_table("zzzzzz")
     assert [row.name for row in setting_table(" Lora.RANK ")] == ["lora.rank"]
+    with pytest.raises(LoralabError, match=r"^no setting matches 'dropuot'; did you mean 'model\.dropout' or 'lora\.dropout'\?$"):
+        setting_table("dropuot")
 
 
 def test_the_schema_of_settings_files_has_a_title_and_free_sections() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from setting_cases import OTHER, refused, write
 from loralab.config import Config, load_config
 from loralab.config.hints import COMPUTED, other_names, similar_settings, similar_value
 from loralab.config.loading import list_recipes, setting_names
+from loralab.config.schema import DELIMITER_NAMES, DataConfig
 from loralab.config.yaml_core import MAX_YAML_BYTES
 
 RECIPES = [recipe.name for recipe in list_recipes()]
@@ -460,6 +462,7 @@ def test_a_long_value_gives_a_short_message(tmp_path: Path) -> None:
         ("eval_metric=F1", "write train.monitor=macro_f1"),
         ("target_modules=[q_proj, 'v_proj', q_lin]", "write lora.targets=query,value"),
         ('target_modules=["key",,mine]', "write lora.targets=key,mine"),
+        ("target_modules=[Xq, X]", "write lora.targets=Xq,X"),
         ("target_modules=", "write lora.targets=query,value"),
         ("fp16=No", "write train.precision=auto"),
         ("fp16=TRUE", "write train.precision=fp16"),
@@ -483,6 +486,7 @@ def test_an_unknown_setting_says_what_to_write(assignment: str, rest: str) -> No
 
 def test_a_list_or_nothing_in_a_file_is_written_as_in_an_override(tmp_path: Path) -> None:
     assert "'target_modules': write lora.targets: query,value" in refused(write(tmp_path / "a.yaml", "target_modules: [q_proj, v]"))
+    assert "'class_names': write data.classes: a,b" in refused(write(tmp_path / "f.yaml", "class_names: [a, b]"))
     assert "'rank': write lora.rank: \n" in refused(write(tmp_path / "b.yaml", "rank:")) + "\n"
     assert "'trian'; did you mean the section 'train'?" in refused(write(tmp_path / "c.yaml", "trian: {epochs: 3}"))
     assert "'trian': `loralab settings` lists all settings" in refused(write(tmp_path / "d.yaml", "trian: 3"))
@@ -509,6 +513,13 @@ def test_settings_are_similar_by_their_last_word(key: str, similar: list[str]) -
     assert similar_settings(key, setting_names()) == similar
 
 
+def test_similar_words_are_close_or_share_all_their_parts() -> None:
+    assert similar_settings("my_own_tops", ["a.tops"]) == ["a.tops"]
+    assert similar_settings("my_own_top", ["a.top"]) == [], "words of three letters are in too many names"
+    assert similar_settings("size_of_batch", ["a.batch_size", "b.size_test"]) == ["a.batch_size"]
+    assert similar_settings("ranks", ["b.rang", "a.rank"]) == ["a.rank"]
+
+
 def test_at_most_three_settings_are_similar() -> None:
     assert similar_settings("size", ["a.batch_size", "b.batch_size", "c.test_size", "d.test_size"]) == [
         "a.batch_size",
@@ -532,6 +543,8 @@ def test_at_most_three_settings_are_similar() -> None:
 )
 def test_a_value_suggests_a_similar_one(setting: str, value: object, whole: bool, hint: str) -> None:
     assert similar_value(setting, value, ("fp32", "bf16", "fp16"), whole) == hint
+    assert similar_value("a", "161", ("16",), whole) == "; did you mean '16'?"
+    assert similar_value("a", 161, ("16",), whole) == "", "a number is no misspelt word"
 
 
 @pytest.mark.parametrize(
@@ -600,3 +613,41 @@ def test_a_conflict_says_what_to_change(assignments: list[str], message: str, tm
 )
 def test_settings_that_suit_each_other_are_accepted(assignments: list[str], tmp_path: Path) -> None:
     load_config(write(tmp_path / "a.yaml", "seed: 1"), assignments)
+
+
+def test_a_file_that_is_no_yaml_says_where(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yaml", "seed: 1\nlora: {rank: ]}\n")
+    assert refused(file) == f"cannot read the settings file {file}: expected the node content, but found ']' in line 2, column 14"
+    file = write(tmp_path / "b.yaml", "seed: 1\nseed: 2\n")
+    assert refused(file) == f"cannot read the settings file {file}: the key 'seed' occurs more than once"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("ab", "a delimiter is one character, or one of {names}"),
+        ('"', "a quote or a line break cannot divide columns"),
+        ("\n", "a quote or a line break cannot divide columns"),
+        ("\r", "a quote or a line break cannot divide columns"),
+    ],
+)
+def test_what_cannot_divide_columns(value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message.format(names=", ".join(DELIMITER_NAMES)))):
+        DataConfig(delimiter=value)
+
+
+def test_columns_may_have_numbers_for_names() -> None:
+    data = DataConfig(label=3, id=2.5, time=datetime.date(2026, 1, 2))
+    assert (data.label, data.id, data.time) == ("3", "2.5", "2026-01-02")
+    assert [DataConfig(delimiter=value).delimiter for value in (";", "|", "tab")] == [";", "|", "tab"]
+    with pytest.raises(ValueError, match="label"):
+        DataConfig(label=True)
+
+
+def test_a_damaged_run_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_bytes(b"seed: \xff\n...\n")
+    assert refused(tmp_path).startswith(f"{tmp_path / 'config.yaml'} is damaged: 'utf-8' codec can't decode byte 0xff")
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    assert refused(tmp_path) == (
+        f"{tmp_path / 'config.yaml'} is cut off: its last line is not '...'; restore it from a copy or train again"
+    )

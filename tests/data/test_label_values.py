@@ -10,6 +10,8 @@ import pytest
 from loralab.data.labels import (
     ClassTable,
     class_indices,
+    classes_setting,
+    declared_numbers,
     find_classes,
     hide_unlabelled,
     label_texts,
@@ -18,6 +20,7 @@ from loralab.data.labels import (
     natural_key,
     other_spellings,
 )
+from loralab.data.types import Notice
 from loralab.errors import LoralabError
 
 
@@ -196,3 +199,137 @@ def test_codes_keep_their_zeros() -> None:
     assert table.names == ("1", "2")
     assert notice.fix == "data.classes=01,1,2 keeps them apart"
     assert find_classes(["0", "00"])[0].names == ("0",)
+
+
+# Whole messages and tables
+
+
+def test_further_values_of_a_class() -> None:
+    table = ClassTable(("a", "b"), (("x",), ("y",))).with_values({"0": "a", "1": "b", "y": "b", "2": "gone"})
+    assert table == ClassTable(("a", "b"), (("x", "0"), ("y", "1")))
+    assert table.as_dict() == {"a": ["x", "0"], "b": ["y", "1"]}
+    assert (table.match("0"), table.match("1"), table.match("2")) == (0, 1, None)
+    assert (table.knows("0"), table.knows("a"), table.knows("A")) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("names", "setting"),
+    [
+        (["a", "b"], "data.classes=a,b"),
+        (["a b", "c"], "'data.classes=a b,c'"),
+        (["a,b", "é"], """'data.classes=["a,b", "é"]'"""),
+        (['"a"', "b"], """'data.classes=["\\"a\\"", "b"]'"""),
+        (["{a}"], """'data.classes=["{a}"]'"""),
+        (["[a]"], """'data.classes=["[a]"]'"""),
+        ([*"abcdefgh"], "data.classes=a,b,c,d,e,f,g,h"),
+        ([*"abcdefghi"], "data.classes=NAME,NAME,... with each spelling"),
+    ],
+)
+def test_the_setting_that_names_classes_can_be_pasted(names: list[str], setting: str) -> None:
+    assert classes_setting(names) == setting
+
+
+def test_spellings_of_one_class_are_noted_with_their_rows() -> None:
+    labels = ["b", "B", None, "b", "a ", "a", "a", "c"]
+    table, (notice,) = find_classes([None if label is None else label.strip() for label in labels])
+    assert notice == Notice("spellings of one class: 'b' (2), 'B' (1)", (1,), "data.classes=B,a,b,c keeps them apart", "warning")
+    assert table == ClassTable(("a", "b", "c"), (("a",), ("b", "B"), ("c",)))
+    many = [spelling for name in "abcdef" for spelling in (name, name, name.upper())]
+    _, (notice,) = find_classes(many)
+    assert notice.message == "spellings of one class: 'a' (2), 'A' (1); 'b' (2), 'B' (1); 'c' (2), 'C' (1); 'd' (2), 'D' (1)"
+    assert notice.rows == tuple(range(2, 18, 3))
+
+
+def test_names_without_rows_are_noted() -> None:
+    _, (notice,) = name_classes(["a", "b", "a"], ["a", "b", "c", "d"], "a.csv")
+    assert notice == Notice("classes c, d have no row: the model has 2 classes", severity="warning")
+    _, (notice,) = name_classes(["a", "b", "a"], ["a", "b", "c"], "a.csv")
+    assert notice == Notice("class c has no row: the model has 2 classes", severity="warning")
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "message"),
+    [
+        (
+            ["2", "3"],
+            ["a", "b", "c", "d"],
+            "a.csv: labels 2, 3 of 4 classes could count from 0 or from 1: write the class names into the file, or name the "
+            "classes that occur, in order, in data.classes",
+        ),
+        (["0", "4", "4"], [*"abcd"], "a.csv: label '4' in rows 1, 2 is not a class; classes: a, b, c, d"),
+        (["5", "1"], [*"abcd"], "a.csv: label '5' in row 0 is not a class; classes: a, b, c, d"),
+        (
+            ["Wrold"],
+            ["World", "Sports"],
+            "a.csv: label 'Wrold' in row 0 is not a class; did you mean 'World'?; classes: World, Sports",
+        ),
+        (["x", "-1"], ["x", "y"], "a.csv: label '-1' in row 1 is not a class; classes: x, y"),
+        (
+            ["u", "v", "u", "w"],
+            ["x", "y"],
+            "a.csv: label 'u' in rows 0, 2 is not a class (2 more labels are none either); classes: x, y",
+        ),
+        (
+            ["1", "0"],
+            ["1", "2"],
+            "a.csv: the labels 0, 1 and data.classes=1,2 are both numbers, but not the same ones: give the numbers of the file, or "
+            "names that are no numbers, in their order",
+        ),
+    ],
+)
+def test_labels_that_are_not_those_named_are_refused(labels: list[str], names: list[str], message: str) -> None:
+    with pytest.raises(LoralabError) as error:
+        name_classes(labels, names, "a.csv")
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "numbers"),
+    [
+        (["0", "1", None], ["x", "y"], {"0": "x", "1": "y"}),
+        (["1", "2"], ["x", "y"], {"1": "x", "2": "y"}),
+        (["1.0", "0"], ["x", "y"], {"1.0": "y", "0": "x"}),
+        (["0", "7"], ["x", "y"], {"0": "x"}),
+        (["0", "a"], ["x", "y"], {}),
+        (["0", "x"], ["x", "y"], {}),
+        ([None], ["x", "y"], {}),
+        (["0"], [], {}),
+    ],
+)
+def test_numbers_of_another_file_are_the_classes_somebody_wrote_down(
+    labels: list[str | None], names: list[str], numbers: dict[str, str]
+) -> None:
+    table = ClassTable(tuple(names), tuple(() for _ in names))
+    assert declared_numbers(labels, names, table, "b.csv") == numbers
+
+
+def test_spellings_and_missing_words_are_noted() -> None:
+    table = ClassTable(("Yes", "no"), (("Yes",), ("no",)))
+    assert other_spellings(["yes", "YES", "yes", "no", None, "maybe"], table) == [
+        Notice("labels are read by their meaning: 'yes' (2) as 'Yes', 'YES' (1) as 'Yes'")
+    ]
+    assert missing_words(["a", "nan", "N/A", None, "nan"]) == [
+        Notice(
+            "labels that read like missing values are classes: 2 'nan', 1 'N/A'",
+            (1, 2, 4),
+            "empty them to leave the rows out",
+            "warning",
+        )
+    ]
+
+
+def test_several_labels_are_refused_with_an_example() -> None:
+    with pytest.raises(LoralabError) as error:
+        label_texts(["a", ["b", "c"], None, ["d", "e"]], "a.json")
+    assert str(error.value) == (
+        "a.json has several labels in rows 1, 3, such as ['b', 'c']: loralab learns one label per text; keep one, or train on one "
+        "column per label"
+    )
+    assert label_texts([{"a": 1.0, "b": 0.0}, {"a": "x"}, {"a": 2}, float("nan"), [], " x "], "") == [
+        "a",
+        "x",
+        "2",
+        None,
+        None,
+        "x",
+    ]

@@ -101,7 +101,7 @@ def similar_settings(key: str, names: Sequence[str]) -> list[str]:
         by_last.setdefault(_last_word(name), []).append(name)
     parts = {*last.split("_")}
     related = [word for word in by_last if len(word) > 3 and ({*word.split("_")} <= parts or parts <= {*word.split("_")})]
-    words = [last] if last in by_last else difflib.get_close_matches(last, by_last, n=1, cutoff=0.7) or related
+    words = difflib.get_close_matches(last, by_last, n=1, cutoff=0.7) or related
     return [name for word in words for name in by_last[word]][:3]
 
 

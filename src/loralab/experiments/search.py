@@ -167,7 +167,9 @@ def open_study(plan: SearchPlan, folder: Path, storage: str | None) -> Study:
     # differ among machines
     paths: Any = {"data": {"source", "test", "validation", "train_indices"}, "model": {"base"}, "name": True}
     settings = plan.base.model_dump(mode="json", exclude=paths)
-    return Study(plan.settings, folder, folder.name if storage else "search", storage, settings)
+    sections = {name: value if isinstance(value, dict) else {"": value} for name, value in settings.items()}
+    named = {f"{section}.{name}".rstrip("."): value for section, own in sections.items() for name, value in own.items()}
+    return Study(plan.settings, folder, folder.name if storage else "search", storage, named)
 
 
 def run_claimed_trials(study: Study, plan: SearchPlan, folder: Path, on_change: Callable[[], None] = lambda: None) -> None:
