@@ -209,6 +209,13 @@ def test_runs_are_kept_where_they_should_be(clf: LoraTextClassifier, tmp_path: P
     assert second.report().path.is_file()
 
 
+def test_a_failed_fit_leaves_nothing_behind(clf: LoraTextClassifier, tmp_path: Path) -> None:
+    with pytest.raises(LoralabError, match="rank=-1"):
+        clf.set_params(runs=tmp_path, rank=-1).fit(TEXTS, LABELS)
+
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_run_outlives_its_estimator(tiny: Path) -> None:
     run = LoraTextClassifier(base=str(tiny), epochs=0).fit(TEXTS, LABELS).run_
 

@@ -116,10 +116,12 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : ndarray of shape (n_classes,)
         The labels, as they were given, sorted.
     run_ : Run
-        The run of `fit`: scores on the validation rows, decisions about the rows, log, figures, report. Absent after `load` and
-        unpickling.
+        The run of `fit`: validation scores, notices (what was decided about the rows), log, figures, report. Absent after
+        `load` and unpickling.
     classifier_ : Classifier
         The trained model.
+    text_columns_ : tuple of str
+        The text columns of a data frame; ("text",) for other texts.
 
     Examples
     --------
@@ -263,6 +265,8 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 verbose=self.verbose,
             )
         except LoralabError as error:
+            with suppress(OSError):  # a reserved name whose run never began
+                (runs / name).rmdir()
             raise type(error)(parameter_words(str(error))) from error
         self.run_.temporary = self._temporary
         self.classes_ = label_array(classes, dtype)
