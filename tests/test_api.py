@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import matplotlib.image
 import pandas as pd
 import polars as pl
 import pytest
+from command_line import done
 from tiny import topics, write_csv
 
 import loralab
@@ -278,6 +280,32 @@ def test_predictions_as_table_and_frame(run: Run) -> None:
     assert frame["label"].tolist() == predictions.labels
     assert "Predictions of 16 texts, the first 10" in repr(predictions)
     assert "&lt;b&gt;one" in predictions._repr_html_()
+
+
+def test_scores_of_predictions_are_those_of_evaluate(run: Run) -> None:
+    predictions = loralab.load(run.folder).predict(FRAME["text"].tolist())
+
+    scores = Scores.from_predictions(predictions, FRAME["label"].tolist())
+
+    assert scores.per_class == loralab.evaluate(run, FRAME).per_class
+    with pytest.raises(LoralabError, match="label 'Wrld' is not a class; did you mean 'World'"):
+        Scores.from_predictions(predictions, ["Wrld"] * 60)
+    with pytest.raises(LoralabError, match="1 labels do not fit 60 predictions"):
+        Scores.from_predictions(predictions, ["World"])
+
+
+def test_texts_are_rewritten_as_on_the_command_line() -> None:
+    text = "Oil prices fall to the lowest level of the year"
+
+    rewritten = loralab.augment([text, "one two three four"], ["swap", "deletion"], strength=0.2)
+
+    shown = json.loads(done("augment", text, "--technique", "swap", "--technique", "deletion", "--strength", "0.2", "--json"))
+    assert {item["technique"]: item["text"] for item in shown[1:]} == {name: texts[0] for name, texts in rewritten.items()}
+    assert sorted(rewritten["swap"][1].split()) == ["four", "one", "three", "two"]
+    with pytest.raises(LoralabError, match="'swop' is not a technique; did you mean 'swap'"):
+        loralab.augment([text], ["swop"])
+    with pytest.raises(LoralabError, match="texts is one text"):
+        loralab.augment(text)
 
 
 def test_no_progress_where_nobody_looks(run: Run, fast: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

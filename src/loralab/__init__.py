@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from loralab.api.data import check_data, load_sample
+    from loralab.api.data import augment, check_data, load_sample
     from loralab.api.experiments import compare, experiment, search
     from loralab.api.parameters import budget
     from loralab.api.runs import diagnose, evaluate, export, load, model_soup, train
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "loralab.api.data": ("check_data", "load_sample"),
+    "loralab.api.data": ("augment", "check_data", "load_sample"),
     "loralab.api.experiments": ("compare", "experiment", "search"),
     "loralab.api.parameters": ("budget",),
     "loralab.api.runs": ("diagnose", "evaluate", "export", "load", "model_soup", "train"),
@@ -45,6 +45,7 @@ __all__ = [
     "Predictions",
     "Run",
     "Scores",
+    "augment",
     "budget",
     "check_data",
     "compare",

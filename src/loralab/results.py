@@ -9,8 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from loralab import metrics
 from loralab.config import Config
-from loralab.errors import LoralabError, import_optional
+from loralab.errors import LoralabError, import_optional, suggest
 from loralab.metrics import table
 from loralab.storage import experiment_folder, run_folder
 from loralab.storage.files import read_json_object
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from loralab.inference.classifier import Classifier
+    from loralab.inference.prediction_files import Predictions
     from loralab.report.experiments.analysis import ExperimentAnalysis
 
 PAGE_HEIGHT = 800
@@ -74,6 +78,22 @@ class Scores:
         others = {name: value for name, value in scores.items() if name not in _OVERALL and not name.startswith(kinds)}
         rows = sum(own.true for own in per_class.values())
         return cls(rows, **overall, per_class=per_class, others=others, notices=tuple(notices))
+
+    @classmethod
+    def from_predictions(cls, predictions: Predictions, labels: Sequence[str]) -> Scores:
+        """Return the scores of predictions against the true class names, one per text.
+
+        The loss is that of the calibrated probabilities. Raises LoralabError for a label that is no class.
+        """
+        number = {name: i for i, name in enumerate(predictions.classes)}
+        if unknown := [label for label in labels if label not in number]:
+            raise LoralabError(f"label {unknown[0]!r} is not a class{suggest(unknown[0], number)}: {', '.join(number)}")
+        if len(labels) != len(predictions):
+            raise LoralabError(f"{len(labels):,} labels do not fit {len(predictions):,} predictions")
+        log_p = np.log(predictions.probabilities.clip(np.finfo(np.float32).tiny))
+        return cls.from_mapping(
+            metrics.scores(log_p, np.array([number[label] for label in labels]), predictions.classes), predictions.classes
+        )
 
     def to_frame(self) -> pandas.DataFrame:
         """Return one row per class: precision, recall, f1, true, predicted."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loralab.api.arguments import Settings, configure, in_python, python_words
 from loralab.config import Config
-from loralab.errors import import_optional
+from loralab.errors import LoralabError, import_optional
 from loralab.results import Page
 from loralab.tables import html_table, to_frame
 
@@ -40,6 +41,46 @@ def check_data(data: object, settings: Settings = (), *, recipe: str | Config | 
 
     config, rows, origin = configure(data, settings, recipe)
     return DataCheck(origin, tuple(check_source(config.data, config.model, rows=rows)))
+
+
+@in_python
+def augment(
+    texts: Sequence[str],
+    techniques: Sequence[str] = ("swap", "deletion"),
+    *,
+    strength: float = 0.1,
+    back_translation: Sequence[str] = (),
+    seed: int = 42,
+) -> dict[str, list[str]]:
+    """Rewrite texts by augmentation techniques, as `data.augment` does with training rows.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        Texts, each rewritten independently of the others.
+    techniques : sequence of {"synonym", "insertion", "deletion", "swap", "back_translation"}
+        synonym and insertion need WordNet, back_translation two translation models.
+    strength : float, default 0.1
+        Fraction of a text's words that is changed.
+    back_translation : sequence of str
+        Two Marian checkpoints, forward and back; default: English and French.
+    seed : int, default 42
+        Seed of the changes.
+
+    Returns
+    -------
+    dict of list of str
+        The rewritten texts by technique; a text that a technique cannot change stays as it is.
+
+    """
+    from loralab.data.augment import check_techniques
+    from loralab.training.setup import load_rewrites
+
+    if isinstance(texts, str):
+        raise LoralabError("texts is one text, not a sequence of texts: write [text]")
+    check_techniques(techniques)
+    rewrites = load_rewrites(techniques, strength, back_translation)
+    return {name: [*rewrite(texts, f"{seed}/0/{name}/0")] for name, rewrite in rewrites.items()}
 
 
 @in_python
