@@ -166,13 +166,13 @@ def main(argv: list[str] | None = None) -> None:
     start = time.monotonic()
     run(options.only, options.workers)
     minutes = (time.monotonic() - start) / 60
-    failures = run_controls(options.workers, random.Random(options.seed))
+    failures, controls = run_controls(options.workers, random.Random(options.seed))
     scores = read_scores(options.only)
     write_survivors()
     arguments = f" SAMPLE={options.sample} SEED={options.seed}" if options.sample else ""
     how = (
         f"Measured with `make mutants{arguments}` in {minutes:,.0f} minutes on {os.cpu_count()} cores (mutmut "
-        f"{metadata.version('mutmut')}, Python {platform.python_version()}). Controls: of {CONTROLS} functions with nothing "
+        f"{metadata.version('mutmut')}, Python {platform.python_version()}). Controls: of {controls} functions with nothing "
         f"changed, the tests of {failures} failed."
     )
     text = page(scores, how)
@@ -260,8 +260,8 @@ def now_and_then(print_stats: Callable[..., None]) -> Callable[..., None]:
     return print_if_due
 
 
-def run_controls(workers: int, source: random.Random) -> int:
-    """Run the tests of some functions, chosen at random, as for a mutant but with nothing changed; return how often they failed."""
+def run_controls(workers: int, source: random.Random) -> tuple[int, int]:
+    """Run the tests of some functions, drawn at random, as for a mutant but with nothing changed; return failures and functions."""
     from mutmut.state import state
 
     tests = {name: sorted(tests) for name, tests in state().tests_by_mangled_function_name.items() if tests}
@@ -275,7 +275,7 @@ def run_controls(workers: int, source: random.Random) -> int:
     while runner.pending_count():
         codes.append(runner.wait_for_result().exit_code)
     runner.shutdown()
-    return sum(code != 0 for code in codes)
+    return sum(code != 0 for code in codes), len(codes)
 
 
 def make_runner(workers: int) -> Any:

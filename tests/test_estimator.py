@@ -145,7 +145,7 @@ def test_every_parameter_is_documented() -> None:
 
 def test_the_documented_defaults_are_those_of_quickstart() -> None:
     from loralab import load_config
-    from loralab.estimator import SETTINGS
+    from loralab.api.estimator_settings import SETTINGS
 
     values = load_config("quickstart").flatten()
     documented = (LoraTextClassifier.__doc__ or "").split("\n    ----------\n")[1]
@@ -207,6 +207,13 @@ def test_runs_are_kept_where_they_should_be(clf: LoraTextClassifier, tmp_path: P
     assert [path.name for path in sorted((tmp_path / "runs").iterdir())] == ["fit-0001", "fit-0002"]
     assert first.folder != second.folder
     assert second.report().path.is_file()
+
+
+def test_a_failed_fit_leaves_nothing_behind(clf: LoraTextClassifier, tmp_path: Path) -> None:
+    with pytest.raises(LoralabError, match="rank=-1"):
+        clf.set_params(runs=tmp_path, rank=-1).fit(TEXTS, LABELS)
+
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_run_outlives_its_estimator(tiny: Path) -> None:

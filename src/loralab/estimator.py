@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 import shutil
-import tempfile
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,7 +16,17 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from loralab.api.arrays import label_array, label_values, name_classes, sort_classes, text_columns, text_of
+from loralab.api.arrays import (
+    json_label,
+    label_array,
+    label_of_json,
+    label_values,
+    name_classes,
+    sort_classes,
+    text_columns,
+    text_of,
+)
+from loralab.api.estimator_settings import SETTINGS, parameter_words
 from loralab.api.runs import train
 from loralab.data.folders import Parts
 from loralab.data.in_memory import labelled_table
@@ -27,7 +34,7 @@ from loralab.data.labels import sort_names
 from loralab.data.types import MemoryTable
 from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
-from loralab.storage.files import atomic_folder, read_json_object, write_json
+from loralab.storage.files import TemporaryFolder, atomic_folder, read_json_object, write_json
 from loralab.storage.run_folder import MODEL
 
 if TYPE_CHECKING:
@@ -35,32 +42,6 @@ if TYPE_CHECKING:
 
 ESTIMATOR = "estimator.json"
 """The file that `save` adds to a model's folder: parameters and classes."""
-SETTINGS = {
-    "base": "model.base",
-    "revision": "model.revision",
-    "tuning": "tuning",
-    "rank": "lora.rank",
-    "alpha": "lora.alpha",
-    "dropout": "lora.dropout",
-    "targets": "lora.targets",
-    "layers": "lora.layers",
-    "max_trainable": "lora.max_trainable",
-    "epochs": "train.epochs",
-    "batch_size": "train.batch_size",
-    "learning_rate": "train.learning_rate",
-    "label_smoothing": "train.label_smoothing",
-    "class_weight": "train.class_weights",
-    "monitor": "train.monitor",
-    "patience": "train.patience",
-    "validation_fraction": "data.validation",
-    "max_length": "data.max_length",
-    "clean": "data.clean",
-    "augment": "data.augment",
-    "device": "train.device",
-    "precision": "train.precision",
-    "threads": "train.threads",
-}
-"""Parameter → the setting that it is."""
 
 
 class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -135,10 +116,12 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_ : ndarray of shape (n_classes,)
         The labels, as they were given, sorted.
     run_ : Run
-        The run of `fit`: scores on the validation rows, decisions about the rows, log, figures, report. Absent after `load` and
-        unpickling.
+        The run of `fit`: validation scores, notices (what was decided about the rows), log, figures, report. Absent after
+        `load` and unpickling.
     classifier_ : Classifier
         The trained model.
+    text_columns_ : tuple of str
+        The text columns of a data frame; ("text",) for other texts.
 
     Examples
     --------
@@ -150,7 +133,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     """
 
-    _temporary: _TemporaryFolder | None = None
+    _temporary: TemporaryFolder | None = None
 
     def __init__(  # noqa: PLR0913 - an estimator's parameters
         self,
@@ -282,7 +265,9 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 verbose=self.verbose,
             )
         except LoralabError as error:
-            raise type(error)(_own_words(str(error))) from error
+            with suppress(OSError):  # a reserved name whose run never began
+                (runs / name).rmdir()
+            raise type(error)(parameter_words(str(error))) from error
         self.run_.temporary = self._temporary
         self.classes_ = label_array(classes, dtype)
         self.text_columns_ = tuple(columns)
@@ -314,7 +299,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise LoralabError(f"{target} exists: choose another folder, or replace a saved estimator with overwrite=True")
         state = {
             "parameters": {name: _json_parameter(name, value) for name, value in self.get_params(deep=False).items()},
-            "classes": [_json_label(own) for own in self.classes_.tolist()],
+            "classes": [json_label(own) for own in self.classes_.tolist()],
             "names": self._names,
             "text_columns": [*self.text_columns_],
         }
@@ -330,7 +315,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         folder = Path(path)
         state = read_json_object(folder / ESTIMATOR, "LoraTextClassifier.save writes it; loralab.load reads other models")
         estimator = cls(**state["parameters"])
-        estimator.classes_ = label_array([*map(_label_of, state["classes"])])
+        estimator.classes_ = label_array([*map(label_of_json, state["classes"])])
         estimator.text_columns_ = tuple(state["text_columns"])
         estimator._load_model(folder, state["names"])
         return estimator
@@ -354,7 +339,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         files = state.pop("_folder", None)
         super().__setstate__(state)
         if files is not None:
-            self._temporary = _TemporaryFolder()
+            self._temporary = TemporaryFolder()
             for name, content in files.items():
                 (self._temporary.path / name).write_bytes(content)
             self._load_model(self._temporary.path, self._names)
@@ -369,7 +354,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return the folder of runs and the name of a new run."""
         self._temporary = None
         if self.runs is None:
-            self._temporary = _TemporaryFolder()
+            self._temporary = TemporaryFolder()
             return self._temporary.path, "fit"
         folder = Path(self.runs)
         folder.mkdir(parents=True, exist_ok=True)
@@ -398,21 +383,6 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 _NOT_PICKLED = ("classifier_", "run_", "_temporary")
 
 
-class _TemporaryFolder:
-    """A folder that is deleted with the last object that has it."""
-
-    def __init__(self) -> None:
-        self.path = Path(tempfile.mkdtemp(prefix="loralab-"))
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
-def _own_words(message: str) -> str:
-    """Return a message with parameters in place of the settings that they are."""
-    for name, setting in SETTINGS.items():
-        message = re.sub(rf"\b{re.escape(setting)}=", f"{name}=", message)
-    return message
-
-
 def _files(folder: Path) -> list[Path]:
     """Return the files of a model. Raises LoralabError if they are gone."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file() and file.name != ESTIMATOR] if folder.is_dir() else []
@@ -425,18 +395,3 @@ def _json_parameter(name: str, value: Any) -> Any:
     if isinstance(value, np.random.RandomState):
         raise LoralabError(f"{name} holds a generator, which a file cannot: set it to a whole number before saving")
     return value.item() if isinstance(value, np.generic) else str(value) if isinstance(value, Path) else value
-
-
-def _json_label(label: Any) -> Any:
-    """Return a label for JSON; a tuple as an object. Raises LoralabError for labels of other types."""
-    if isinstance(label, tuple):
-        return {"tuple": [_json_label(own) for own in label]}
-    if not isinstance(label, (str, bool, int, float)):
-        raise LoralabError(
-            f"labels of type {type(label).__name__}, such as {label!r}, cannot be saved: use texts or numbers, or pickle"
-        )
-    return label
-
-
-def _label_of(stored: Any) -> Any:
-    return tuple(map(_label_of, stored["tuple"])) if isinstance(stored, dict) else stored

@@ -61,18 +61,36 @@ def test_paired_differences_have_errors_of_seeds_and_rows() -> None:
     of_seeds, of_rows, rest = (square / table.size for square in mean_squares(table))
     assert of_rows > rest
     assert result.value == pytest.approx(a.mean() - b.mean())
-    assert (result.rows, result.seeds, result.new_seeds) == (60, (4, 4), True)
+    assert (result.rows, result.seeds, result.paired, result.new_seeds) == (60, (4, 4), True, True)
     assert (result.error.of_seeds, result.error.of_rows) == (pytest.approx(of_seeds), pytest.approx(of_rows - rest))
     assert result.error.df == pytest.approx(3)
     error, df = math.sqrt(of_seeds + of_rows - rest), (of_seeds + of_rows - rest) ** 2 / (of_seeds**2 / 3)
     assert result.p() == pytest.approx(2 * scipy_stats.t.sf(table.mean() / error, df))
     margin = scipy_stats.t.ppf(0.975, df) * error
     assert result.interval() == pytest.approx((table.mean() - margin, a.mean() - b.mean(), table.mean() + margin))
+    narrow = scipy_stats.t.ppf(0.9, df) * error
+    assert result.interval(level=0.8) == pytest.approx((table.mean() - narrow, a.mean() - b.mean(), table.mean() + narrow))
     several = behrens_fisher(table.mean(), of_seeds, 3, of_rows - rest)
     assert result.p(4) == pytest.approx(1 - (1 - several) ** 4, rel=1e-6)
     low, value, high = result.interval(4)
     assert behrens_fisher((high - low) / 2, of_seeds, 3, of_rows - rest) == pytest.approx(1 - 0.95**0.25, rel=1e-5)
     assert ((low + high) / 2, value) == (pytest.approx(table.mean()), pytest.approx(a.mean() - b.mean()))
+
+
+def test_unpaired_differences_have_errors_of_both_sides_seeds_and_of_rows() -> None:
+    random = np.random.default_rng(7)
+    difficulty = random.random(60)
+    a, b = random.random((4, 60)) < 0.5 + difficulty, random.random((3, 60)) < 0.3 + difficulty
+    result, by_row = difference(a, b, paired=False), a.mean(axis=0) - b.mean(axis=0)
+    step = math.sqrt((by_row[by_row != 0] ** 2).mean())
+    first, second = np.column_stack([a, np.full(4, step), np.full(4, -step)]), np.column_stack([b, np.zeros((3, 2))])
+    seeds_a, _, rest_a = (square / first.size for square in mean_squares(first))
+    seeds_b, _, rest_b = (square / second.size for square in mean_squares(second))
+    of_rows = (first.mean(axis=0) - second.mean(axis=0)).var(ddof=1) / 62 - rest_a - rest_b
+    assert of_rows > 0
+    assert (result.seeds, result.paired, result.new_seeds) == ((4, 3), False, True)
+    assert (result.error.of_seeds, result.error.of_rows) == (pytest.approx(seeds_a + seeds_b), pytest.approx(of_rows))
+    assert result.error.df == pytest.approx((seeds_a + seeds_b) ** 2 / (seeds_a**2 / 3 + seeds_b**2 / 2))
 
 
 @pytest.mark.parametrize("df", [2.0, 3.7, 9.0])
@@ -128,6 +146,15 @@ def test_two_models_that_agree_on_all_rows_have_an_interval() -> None:
 def test_one_model_has_wilsons_interval() -> None:
     for correct in (0, 3, 36, 40):
         assert mean_interval(np.arange(40) < correct) == pytest.approx(wilson(correct, 40), abs=1e-9)
+
+
+def test_means_of_several_models_hold_together() -> None:
+    level = 0.95 ** (1 / 3)
+    for correct in (3, 36, 40):
+        assert mean_interval(np.arange(40) < correct, 3) == pytest.approx(wilson(correct, 40, level=level), abs=1e-9)
+        assert mean_interval(np.arange(40) < correct, level=0.8) == pytest.approx(wilson(correct, 40, level=0.8), abs=1e-9)
+    table = np.random.default_rng(0).random((3, 40)) < 0.8
+    assert mean_interval(table, 3) == pytest.approx(mean_interval(table, level=level)) != mean_interval(table)
 
 
 def test_models_that_do_not_depend_on_the_seed_are_one_model() -> None:

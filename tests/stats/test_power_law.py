@@ -143,6 +143,7 @@ def test_intervals_are_quantiles_of_fits_to_the_draws() -> None:
     shorter = [fit_power_law(SIZES[:-1], draw[:-1], means[:-1] ** -2) for draw in draws]
     checked = hold_out_last(rows, errors, draws, level=0.8)
     predicted = np.array([float(fit.predict(1600)) for fit in shorter])
+    assert checked.predicted_interval.estimate == checked.predicted
     assert checked.predicted_interval[::2] == pytest.approx(tuple(np.quantile(predicted, [0.1, 0.9])), rel=1e-9)
     assert checked.gap[::2] == pytest.approx(tuple(np.quantile(draws[:, -1] - predicted, [0.1, 0.9])), rel=1e-9)
     assert hold_out_last(rows, errors, draws) == hold_out_last(rows, errors, draws, level=0.95)

@@ -17,6 +17,7 @@ from loralab.data.columns import find_columns
 from loralab.data.in_memory import TEXT
 from loralab.data.labels import cell_text
 from loralab.data.types import MemoryTable
+from loralab.errors import LoralabError
 
 
 def text_columns(X: Any, wanted: str | Sequence[str] | None, label: str | None) -> dict[str, Sequence[object]]:
@@ -106,3 +107,19 @@ def label_array(classes: Sequence[Any], dtype: Any = None) -> npt.NDArray[Any]:
     array = np.empty(len(classes), dtype=object)
     array[:] = classes
     return array
+
+
+def json_label(label: Any) -> Any:
+    """Return a label for JSON; a tuple as an object. Raises LoralabError for labels of other types."""
+    if isinstance(label, tuple):
+        return {"tuple": [json_label(own) for own in label]}
+    if not isinstance(label, (str, bool, int, float)):
+        raise LoralabError(
+            f"labels of type {type(label).__name__}, such as {label!r}, cannot be saved: use texts or numbers, or pickle"
+        )
+    return label
+
+
+def label_of_json(stored: Any) -> Any:
+    """Return a label that `json_label` wrote."""
+    return tuple(map(label_of_json, stored["tuple"])) if isinstance(stored, dict) else stored

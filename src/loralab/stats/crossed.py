@@ -182,11 +182,12 @@ def moderate(differences: Sequence[Difference]) -> list[Difference]:
     prior = math.exp(float(logs.mean()) + float(digamma(prior_df / 2)) - math.log(prior_df / 2))
     outlier = prior * float(f_distribution.ppf(_OUTLIER, df, prior_df))
     more = prior_df + df
-    shared = [
-        error if error.of_seeds > outlier else replace(error, of_seeds=(prior_df * prior + df * error.of_seeds) / more, df=more)
-        for error in errors
-    ]
-    return [replace(test, error=error) for test, error in zip(differences, shared, strict=True)]
+
+    def shrink(error: Error) -> Error:
+        of_seeds = (prior_df * prior + df * error.of_seeds) / more
+        return error if error.of_seeds > outlier else replace(error, of_seeds=of_seeds, df=more)
+
+    return [replace(test, error=shrink(test.error)) for test in differences]
 
 
 def _prior_df(spread: float, df: float) -> float:
@@ -242,10 +243,9 @@ def resampled_means(groups: list[npt.ArrayLike], resamples: int, *, seed: int = 
 
 
 class _MeanSquares(NamedTuple):
-    """Mean squares of a table (seeds, rows) without replication."""
+    """Mean squares of a table (seeds, rows) without replication: between seeds, and of what neither seed nor row explains."""
 
     seeds: float
-    rows: float
     rest: float
 
 
@@ -253,10 +253,9 @@ def _mean_squares(table: Floats) -> _MeanSquares:
     seeds, rows = table.shape
     by_seed, by_row, mean = table.mean(axis=1), table.mean(axis=0), table.mean()
     of_seeds = rows * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
-    df_rows = max(rows - 1, 1)  # one row differs from no other: its sums of squares are 0
-    of_rows = seeds * float(((by_row - mean) ** 2).sum()) / df_rows
-    rest = float(((table - by_seed[:, None] - by_row + mean) ** 2).sum()) / ((seeds - 1) * df_rows)
-    return _MeanSquares(of_seeds, of_rows, rest)
+    df = (seeds - 1) * max(rows - 1, 1)  # of one row the rest is 0
+    rest = float(((table - by_seed[:, None] - by_row + mean) ** 2).sum()) / df
+    return _MeanSquares(of_seeds, rest)
 
 
 def _error_of_rows(by_row: Floats) -> Error:
@@ -268,14 +267,14 @@ def _error(sides: list[Floats], by_row: Floats) -> Error:
 
     sides: the independent tables (seeds, rows) behind it. The degrees of freedom of two sides are Welch's.
     """
-    squares = [_mean_squares(side) for side in sides]
-    of_seeds = [square.seeds / side.size for square, side in zip(squares, sides, strict=True)]
-    rest = sum(square.rest / side.size for square, side in zip(squares, sides, strict=True))
+    parts = [(_mean_squares(side), side) for side in sides]
+    of_seeds = sum(squares.seeds / side.size for squares, side in parts)
+    rest = sum(squares.rest / side.size for squares, side in parts)
+    spread = sum((squares.seeds / side.size) ** 2 / (len(side) - 1) for squares, side in parts)
     rows = _error_of_rows(by_row)
-    spread = sum(value**2 / (len(side) - 1) for value, side in zip(of_seeds, sides, strict=True))
     if spread == 0:  # the seeds have equal means: all variance is that of the rows
         return rows
-    return Error(sum(of_seeds), sum(of_seeds) ** 2 / spread, max(rows.of_rows - rest, 0.0))
+    return Error(of_seeds, of_seeds**2 / spread, max(rows.of_rows - rest, 0.0))
 
 
 def _values(values: npt.ArrayLike) -> Floats:

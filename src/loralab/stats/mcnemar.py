@@ -34,4 +34,4 @@ def mcnemar(correct_a: npt.ArrayLike, correct_b: npt.ArrayLike, *, resamples: in
     only_a, only_b = int(np.sum(first & ~second)), int(np.sum(second & ~first))
     fewer, discordant = min(only_a, only_b), only_a + only_b
     p = float(bdtr(fewer, discordant, 0.5) + (bdtr(fewer - 1, discordant, 0.5) if fewer else 0))
-    return McNemar(only_a, only_b, min(1.0, p), interval)  # rounding may go above 1 where both numbers are equal
+    return McNemar(only_a, only_b, p, interval)

@@ -87,12 +87,12 @@ def law_intervals(
     irreducible error may be 0 is also fitted with 0, because the least-squares fit then has too large an exponent: the intervals
     of exponent and `diminishing` span both fits. Raises as `fit_power_law` does.
     """
-    curve = _curve(rows, errors, None)
+    curve, drawn = _curve(rows, errors, None), np.asarray(draws, dtype=np.float64)
     law = _solve(curve.sizes, curve.means[None], curve.weights)[0]
-    laws = _solve(curve.sizes, np.asarray(draws, dtype=np.float64), curve.weights)
+    laws = _solve(curve.sizes, drawn, curve.weights)
     predictions = np.array([resampled.predict(at) for resampled in laws])
     c = percentile_interval(law.c, [resampled.c for resampled in laws], level)
-    fits = [laws, _solve(curve.sizes, np.asarray(draws, dtype=np.float64), curve.weights, floor=False)] if c.low == 0 else [laws]
+    fits = [laws, _solve(curve.sizes, drawn, curve.weights, floor=False)] if c.low == 0 else [laws]
     b = [percentile_interval(law.b, [resampled.b for resampled in fit], level) for fit in fits]
     until = diminishing(law, gain=gain)
     returns = [percentile_interval(until, [diminishing(resampled, gain=gain) for resampled in fit], level) for fit in fits]
@@ -173,8 +173,8 @@ def _solve(sizes: Floats, means: Floats, weights: Floats, *, floor: bool = True)
     draws, y, scaled, w = np.arange(len(means)), means[:, None, :], sizes / sizes[0], weights / weights.sum()
     for _ in range(REFINEMENTS):
         x = scaled ** -exponents[:, :, None]
-        dx, dy = x - (x @ w)[..., None], y - (y @ w)[..., None]
-        a = (dx * dy) @ w / (dx**2 @ w)
+        dx = x - (x @ w)[..., None]
+        a = (dx * y) @ w / (dx**2 @ w)
         c = y @ w - a * (x @ w)
         a = np.where((c < 0) | (not floor), (x * y) @ w / (x**2 @ w), np.maximum(a, 0))  # c = 0 instead of below
         c = np.where(a > 0, np.maximum(c, 0) * floor, y @ w)
