@@ -26,7 +26,7 @@ check: .venv/dev  ## format, lint, types, import contracts and fast tests: the f
 docs: .venv/dev  ## build the documentation into site/; warnings are errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-notebooks: .venv/dev  ## execute notebooks/*.ipynb and store their outputs: three minutes; ARGS="01_quickstart"
+notebooks: .venv/dev  ## execute notebooks/*.ipynb and store their outputs: three to five minutes; ARGS="01_quickstart"
 	$(BIN)/python notebooks/execute.py $(ARGS)
 
 format: .venv/dev  ## format the code
