@@ -387,3 +387,9 @@ def test_scalars_of_the_core_schema(text: str, value: object) -> None:
 @pytest.mark.parametrize("text", ["a\x85b", "a\u2028b", "\u2029", "a\nb", "ü: y"])
 def test_line_breaks_of_unicode_survive_a_settings_file(text: str) -> None:
     assert parse_yaml(dump_yaml({"a": text})) == {"a": text}
+
+
+def test_yaml_keeps_the_order_and_every_letter() -> None:
+    text = Config().override("name=Läden").to_yaml()
+    assert text.startswith("seed: 42\nname: Läden\ndata:\n  source: sample\n")
+    assert dump_yaml(["plain words", "yes", "a\u2028b"]) == "- plain words\n- 'yes'\n- \"a\\Lb\"\n"
