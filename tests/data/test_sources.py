@@ -25,10 +25,11 @@ from loralab.data.sources import (
     keep_labelled,
     load_source,
     missing_texts,
+    number_notices,
     read_raw,
     training_classes,
 )
-from loralab.data.types import Examples, list_rows
+from loralab.data.types import Examples, Notice, list_rows
 from loralab.errors import LoralabError
 
 AG_NEWS = ("World", "Sports", "Business", "Sci/Tech")
@@ -603,3 +604,8 @@ def test_fingerprint_depends_on_texts_labels_and_class_names() -> None:
     others = [make(texts=("a", "c")), make(texts=("b", "a")), make(texts=("ab", "")), make(labels=(1, 0)), make(classes=("x", "z"))]
     assert len({make(), *others}) == 6
     assert len(make(texts=("\ud800", "b"))) == 16
+
+
+def test_numbers_read_by_the_order_of_classes_are_noted() -> None:
+    assert number_notices({"2": "b c", "1": "a"}) == [Notice("numbers are read by the order of data.classes: 1 as 'a', 2 as 'b c'")]
+    assert number_notices({}) == []
