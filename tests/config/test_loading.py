@@ -396,3 +396,9 @@ def test_class_names_of_a_recipe_stay_if_they_are_given(tmp_path: Path) -> None:
     assert names
     assert not load_config(recipe, [source]).data.classes
     assert load_config(recipe, [source, f"data.classes={','.join(names)}"]).data.classes == names
+
+
+def test_yaml_keeps_the_order_and_every_letter() -> None:
+    text = Config().override("name=Läden").to_yaml()
+    assert text.startswith("seed: 42\nname: Läden\ndata:\n  source: sample\n")
+    assert dump_yaml(["plain words", "yes", "a\u2028b"]) == "- plain words\n- 'yes'\n- \"a\\Lb\"\n"

@@ -651,3 +651,18 @@ def test_a_damaged_run_folder_is_named(tmp_path: Path) -> None:
     assert refused(tmp_path) == (
         f"{tmp_path / 'config.yaml'} is cut off: its last line is not '...'; restore it from a copy or train again"
     )
+
+
+def test_a_message_names_the_section_the_value_and_the_rule(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.yml", "train: {rank: 4}")
+    assert refused(file) == f"{file}: unknown setting 'train.rank': write lora.rank: 4"
+    file = write(tmp_path / "b.yaml", "lora: 3")
+    assert refused(file) == f"{file}: lora=3: must be a section of settings, such as lora: {{rank: 8}}"
+    message = refused("quickstart", ["data.delimiter=ab"])
+    assert message.startswith("recipe quickstart: data.delimiter='ab': a delimiter is one character, or one of tab, ")
+    assert refused("quickstart", ["lora.rank=["]).startswith("lora.rank: '[' cannot be read: expected the node content, but found ")
+
+
+def test_classes_may_be_called_true_and_false() -> None:
+    weights = load_config("quickstart", ["train.class_weights={true: 2, no: 1}"]).train.class_weights
+    assert weights == {"true": 2.0, "no": 1.0}

@@ -213,3 +213,21 @@ def test_files_of_other_names_are_said(tmp_path: Path, names: tuple[str, ...], e
     for name in names:
         write(tmp_path / name, name)
     assert [str(notice) for notice in find_parts(str(tmp_path)).notices] == expected
+
+
+def test_a_folder_without_a_training_part_says_what_it_holds_and_what_to_write(tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    write(folder / "reviews.csv", "a")
+    write(folder / "test.csv", "b")
+    expected = (
+        f"{folder} has no training part: expected train.csv, .jsonl, .parquet or the like, or a saved dataset in train/; it holds "
+    )
+    with pytest.raises(LoralabError) as error:
+        find_parts(str(folder))
+    assert str(error.value) == (
+        f"{expected}reviews.csv, test.csv: name the training file, such as data.source='{folder / 'reviews.csv'}'"
+    )
+    (folder / "reviews.csv").rename(folder / "sample_submission.csv")
+    with pytest.raises(LoralabError) as error:
+        find_parts(str(folder))
+    assert str(error.value) == f"{expected}sample_submission.csv, test.csv"

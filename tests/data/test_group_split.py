@@ -132,5 +132,8 @@ def test_many_groups_take_little_time() -> None:
 def test_joined_rows_keep_groups_and_times_that_both_have() -> None:
     with_groups = two_classes(["a", "b"])
     assert list(with_groups.join(with_groups).groups or ()) == ["a", "b", "a", "b"]
+    timed = Examples(with_groups.texts, with_groups.labels, with_groups.rows, with_groups.classes, None, ["2026", "2027"])
+    assert list(timed.join(timed).times or ()) == ["2026", "2027", "2026", "2027"]
+    assert timed.join(with_groups).times is None
     plain = Examples(with_groups.texts, with_groups.labels, with_groups.rows, with_groups.classes)
     assert with_groups.join(plain).groups is None

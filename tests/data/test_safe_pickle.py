@@ -646,3 +646,9 @@ def test_the_interpreter_agrees_with_pickle() -> None:
         stream = io.BytesIO()
         pickle._Pickler(stream, protocol).dump(value)
         assert PickleInterpreter().run(stream.getvalue()) == value
+
+
+def test_a_list_of_several_kinds_of_rows_names_them(tmp_path: Path) -> None:
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(["text", {"text": "a"}, ("a", 1)]))
+    with pytest.raises(LoralabError, match="is a list of dict and str and tuple: loralab reads a list of texts, of"):
+        read_pickle(tmp_path / "a.pkl")

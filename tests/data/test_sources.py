@@ -26,10 +26,11 @@ from loralab.data.sources import (
     keep_labelled,
     load_source,
     missing_texts,
+    number_notices,
     read_raw,
     training_classes,
 )
-from loralab.data.types import Examples, list_rows
+from loralab.data.types import Examples, Notice, list_rows
 from loralab.errors import LoralabError
 
 AG_NEWS = ("World", "Sports", "Business", "Sci/Tech")
@@ -624,3 +625,8 @@ def test_training_and_check_note_the_same_likely_mistakes(tmp_path: Path) -> Non
     train, test = check_source(data)
     assert [train.findings.count(notice) for notice in (several, words)] == [1, 1]
     assert sum("read like missing values" in finding.message for finding in test.findings) == 1
+
+
+def test_numbers_read_by_the_order_of_classes_are_noted() -> None:
+    assert number_notices({"2": "b c", "1": "a"}) == [Notice("numbers are read by the order of data.classes: 1 as 'a', 2 as 'b c'")]
+    assert number_notices({}) == []
