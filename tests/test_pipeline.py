@@ -145,7 +145,7 @@ def test_environment_names_versions_device_base_and_rows(configure: Configure, t
     assert (written["precision"], written["device"]) == ("fp32", "cuda" if torch.cuda.is_available() else "cpu")
     assert written["threads"] == torch.get_num_threads()
     assert written["machine"]["cores"] == os.cpu_count()
-    assert written["base"] == {"name": str(tiny), "sha256": sha(tiny / "model.safetensors")}
+    assert written["base"] == {"name": str(tiny), "revision": None, "sha256": sha(tiny / "model.safetensors")}
     splits, _ = load_splits(config.data)
     assert {part: facts["count"] for part, facts in written["rows"].items()} == {"train": 86, "validation": 10, "test": 24}
     assert written["rows"]["test"]["fingerprint"] == splits.test.fingerprint()

@@ -254,7 +254,7 @@ BAD_DATA: dict[str, tuple[Prepare, list[str]]] = {
     ),
     "two encodings, late": (
         _write("late.csv", b"text,label\n" + "".join(f"it came much too late: плохо {i},x\n" for i in range(20)).encode("cp1251")),
-        ["as cp1251 it reads 'o late: плохо 0,x', as cp1252"],
+        ["as cp1251 it reads 'o late: плохо 0,x', as", "as cp1252 it reads 'o late: ïëîõî 0,x'", "write data.encoding=cp1251 or"],
     ),
     "unknown ending": (_write("rows.doc", bytes(64)), ["rows.doc: unknown file format", ".csv"]),
     "no gzip": (_write("fake.csv.gz", b"\x1f\x8b\x00"), ["cannot read fake.csv.gz"]),

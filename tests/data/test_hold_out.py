@@ -70,7 +70,10 @@ def test_without_a_row_to_spare_there_is_no_validation_and_that_is_said() -> Non
     parts = divide(examples([2, 1]))
     assert parts.validation is None
     assert "data.validation: no validation rows, because no class has a row to spare" in split_remarks(parts)
-    with pytest.raises(LoralabError, match=r"each class has one row: add rows, or give a file with data\.test=FILE"):
+    with pytest.raises(
+        LoralabError,
+        match=r"each class has one row: add rows, give a file with data\.test=FILE, or train without a test with data\.test=0",
+    ):
         divide(examples([1, 1, 1]))
 
 

@@ -151,8 +151,10 @@ def test_given_rows_are_used_unchanged() -> None:
     source, test, validation = examples([30, 20]), examples([5, 5], "test"), examples([3, 4], "validation")
     parts = divide(source, test=test, validation=validation)
     assert rows(parts.train) == list(range(50))
-    assert parts.test is test
-    assert parts.validation is validation
+    assert parts.test is not None
+    assert parts.validation is not None
+    assert (parts.test.fingerprint(), parts.test.rows.tolist()) == (test.fingerprint(), test.rows.tolist())
+    assert (parts.validation.fingerprint(), parts.validation.rows.tolist()) == (validation.fingerprint(), validation.rows.tolist())
     assert len(divide(source, test=test).train) == 45
 
 

@@ -228,9 +228,14 @@ def test_noise_is_not_important() -> None:
 
 
 def test_another_search_of_the_same_name_is_refused(tmp_path: Path) -> None:
-    Study(settings(), tmp_path, "s", identity="a")
-    Study(settings(9, sampler="random"), tmp_path, "s", identity="a")  # more trials or another sampler are allowed
-    for other, identity in ((settings(objectives=("loss",)), "a"), (settings(over={"lora.rank": "2,4"}), "a"), (settings(), "b")):
+    own, another = {"lora.rank": 4}, {"lora.rank": 8}
+    Study(settings(), tmp_path, "s", identity=own)
+    Study(settings(9, sampler="random"), tmp_path, "s", identity=own)  # more trials or another sampler are allowed
+    for other, identity in (
+        (settings(objectives=("loss",)), own),
+        (settings(over={"lora.rank": "2,4"}), own),
+        (settings(), another),
+    ):
         with pytest.raises(LoralabError, match="holds another search"):
             Study(other, tmp_path, "s", identity=identity)
 

@@ -134,7 +134,7 @@ def test_license_and_language_of_the_runs_card_are_published(run: Path, hub: Hub
     assert "no license" in notices[0]
     card = run / "README.md"
     before = card.read_text()
-    card.write_text(before.replace("license: unknown", "license: mit").replace("language: und", "language: de"))
+    card.write_text(before.replace("---\n", "---\nlicense: mit\nlanguage: de\n", 1))
     try:
         push_to_hub(run, "me/topics", announce=lambda upload: notices.extend(upload.remarks))
     finally:

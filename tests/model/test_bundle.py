@@ -281,7 +281,15 @@ KEYS = ["base", "base_folder", "base_sha256", "dims", "classes", "pooling", "hea
 def test_a_manifest_without_a_key_is_refused(saved: Callable[..., Path], key: str) -> None:
     folder = saved()
     content = json.loads((folder / "loralab.json").read_text())
-    optional = {"quantize", "temperature", "data", "by_peft", "precision", "base_revision"}  # older bundles have none of them
+    optional = {
+        "quantize",
+        "temperature",
+        "data",
+        "by_peft",
+        "precision",
+        "base_revision",
+        "base_license",
+    }  # older bundles have none of them
     assert set(content) == {"format", *optional, *KEYS}
     content.pop(key)
     (folder / "loralab.json").write_text(json.dumps(content))

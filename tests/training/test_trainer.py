@@ -375,8 +375,8 @@ def test_a_loss_that_is_not_finite_fails_the_run_with_advice(tiny: Path, data: E
 class _Cusp(Loss):
     """A finite loss with a NaN gradient: √0."""
 
-    def __call__(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return super().__call__(logits, labels) + torch.sqrt(logits.sum() * 0)
+    def __call__(self, logits: torch.Tensor, labels: torch.Tensor, row_weights: torch.Tensor | None = None) -> torch.Tensor:
+        return super().__call__(logits, labels, row_weights) + torch.sqrt(logits.sum() * 0)
 
 
 def test_a_gradient_that_is_not_finite_fails_the_run_before_the_update(tiny: Path, data: Encoded) -> None:

@@ -158,8 +158,7 @@ def _author_metadata(card: Path) -> tuple[str | None, str | list[str] | None]:
         data: Any = ModelCard.load(card).data if card.is_file() else None
     except (OSError, ValueError):  # edited into something else
         return None, None
-    license, language = getattr(data, "license", None), getattr(data, "language", None)
-    return None if license == "unknown" else license, None if language == "und" else language
+    return getattr(data, "license", None), getattr(data, "language", None)
 
 
 def _check_private(files: Mapping[str, Path | bytes], paths: list[Path]) -> None:
