@@ -5,8 +5,7 @@ to that file first. A block after `<!-- skip: REASON -->` is not run. `text`, `j
 
 What is shortened: `train`, `experiment` and `search` get `train.max_steps=2` and few training, validation and test rows (SHORT,
 FEW_ROWS); `experiment` runs its trials in this process, over its first two seeds; `search` runs two trials; `diagnose` perturbs
-10 rows; guides write no reports but where `report` is the command. Python's `load_config` gets the settings of SHORT. Nothing
-else is changed.
+10 rows; guides write no reports but where `report` is the command. Nothing else is changed.
 """
 
 from __future__ import annotations
@@ -71,7 +70,6 @@ def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the blocks of a page in `folder`, which then holds the example files."""
     write_example_files(folder)
     monkeypatch.chdir(folder)
-    _shorten_python(monkeypatch)
     namespace: dict[str, Any] = {"__name__": "__main__"}
     for block in read_blocks(page):
         where = f"{page}:{block.line}"
@@ -151,18 +149,6 @@ def shorten(arguments: list[str], report: bool = True) -> list[str]:
     elif not report:
         added.append("--no-report")
     return [command, *rest, *added]
-
-
-def _shorten_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give Python's `load_config` the settings of SHORT."""
-    from loralab import config
-
-    real = config.load_config
-
-    def load_config(source: str | Path = "quickstart", overrides: Sequence[str] = ()) -> Any:
-        return real(source, [*overrides, *SHORT])
-
-    monkeypatch.setattr(config, "load_config", load_config)
 
 
 def write_example_files(folder: Path) -> None:
