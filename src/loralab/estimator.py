@@ -268,7 +268,7 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             with suppress(OSError):  # a reserved name whose run never began
                 (runs / name).rmdir()
             raise type(error)(parameter_words(str(error))) from error
-        self.run_.temporary = self._temporary
+        self.run_._temporary = self._temporary
         self.classes_ = label_array(classes, dtype)
         self.text_columns_ = tuple(columns)
         self._load_model(self.run_.folder / MODEL, [names[own] for own in classes])

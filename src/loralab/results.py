@@ -148,7 +148,7 @@ class Run:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.config: Config = run_folder.read_config(self.folder)
-        self.temporary: object = None
+        self._temporary: object = None
         """Keeps a temporary folder as long as this object."""
 
     @property
@@ -248,7 +248,7 @@ class Run:
         return push_to_hub(self.folder, repo_id, **options)
 
     def _facts(self) -> list[tuple[str, str]]:
-        folder = "in a temporary folder" if self.temporary else str(self.folder)
+        folder = "in a temporary folder" if self._temporary else str(self.folder)
         facts = [("run", folder), ("encoder", f"{self.config.model.base}, {self.config.tuning}")]
         if not self.complete:
             return [*facts, ("state", "not complete")]
