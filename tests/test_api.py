@@ -319,12 +319,12 @@ def test_no_progress_where_nobody_looks(run: Run, fast: dict[str, Any], tmp_path
 
 @pytest.mark.parametrize("name", loralab.__all__)
 def test_public_names_are_documented(name: str) -> None:
-    thing = getattr(loralab, name)
+    member = getattr(loralab, name)
 
-    documentation = inspect.getdoc(thing) or ""
+    documentation = inspect.getdoc(member) or ""
     assert len(documentation) > 40
-    if inspect.isfunction(thing):
-        for parameter in inspect.signature(thing).parameters:
+    if inspect.isfunction(member):
+        for parameter in inspect.signature(member).parameters:
             assert parameter in documentation, parameter
 
 

@@ -51,47 +51,47 @@ def test_scores_are_scikit_learns(n: int, classes: int, seed: int) -> None:
     names = tuple(f"class {i}" for i in range(classes))
     logits, labels = guesses(n, classes, seed)
     predicted, numbers = logits.argmax(axis=1), list(range(classes))
-    found = scores(logits, labels, names)
+    result = scores(logits, labels, names)
     probabilities = np.exp(logits.astype(np.float64))
     probabilities /= probabilities.sum(axis=1, keepdims=True)
-    assert found["loss"] == pytest.approx(log_loss(labels, probabilities, labels=numbers), rel=1e-9)
-    assert found["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert result["loss"] == pytest.approx(log_loss(labels, probabilities, labels=numbers), rel=1e-9)
+    assert result["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
     present = sorted({*labels.tolist()})
-    assert found["macro_f1"] == pytest.approx(f1_score(labels, predicted, labels=present, average="macro", zero_division=0))
-    assert found["macro_f1_all"] == pytest.approx(f1_score(labels, predicted, labels=numbers, average="macro", zero_division=0))
+    assert result["macro_f1"] == pytest.approx(f1_score(labels, predicted, labels=present, average="macro", zero_division=0))
+    assert result["macro_f1_all"] == pytest.approx(f1_score(labels, predicted, labels=numbers, average="macro", zero_division=0))
     if len(present) == classes:
-        assert found["macro_f1"] == found["macro_f1_all"]
+        assert result["macro_f1"] == result["macro_f1_all"]
     by_class = f1_score(labels, predicted, labels=present, average=None, zero_division=0)
-    assert found["balance"] == pytest.approx(by_class.min() / by_class.max() if by_class.any() else 1.0)
+    assert result["balance"] == pytest.approx(by_class.min() / by_class.max() if by_class.any() else 1.0)
     matrix = confusion_matrix(labels, predicted, labels=numbers)
     for kind, score in (("precision", precision_score), ("recall", recall_score), ("f1", f1_score)):
         expected = score(labels, predicted, labels=numbers, average=None, zero_division=0)
         defined = {f"{kind}:{names[i]}": expected[i] for i in present}  # a class without rows has none of these
-        assert {name: value for name, value in found.items() if name.startswith(f"{kind}:")} == pytest.approx(defined)
-    assert [found[f"true:{name}"] for name in names] == matrix.sum(axis=1).tolist()
-    assert [found[f"predicted:{name}"] for name in names] == matrix.sum(axis=0).tolist()
-    assert found["mcc"] == pytest.approx(matthews_corrcoef(labels, predicted) if n > 1 else 0.0)
-    assert found["kappa"] == pytest.approx(cohen_kappa_score(labels, predicted, labels=numbers) if n > 1 else 0.0)
+        assert {name: value for name, value in result.items() if name.startswith(f"{kind}:")} == pytest.approx(defined)
+    assert [result[f"true:{name}"] for name in names] == matrix.sum(axis=1).tolist()
+    assert [result[f"predicted:{name}"] for name in names] == matrix.sum(axis=0).tolist()
+    assert result["mcc"] == pytest.approx(matthews_corrcoef(labels, predicted) if n > 1 else 0.0)
+    assert result["kappa"] == pytest.approx(cohen_kappa_score(labels, predicted, labels=numbers) if n > 1 else 0.0)
     hot = np.eye(classes)[labels]
-    assert found["brier"] == pytest.approx(((probabilities - hot) ** 2).sum(axis=1).mean())
-    assert len(found) == 9 + 3 * len(present) + 2 * classes
-    assert all(type(value) is float for value in found.values())
+    assert result["brier"] == pytest.approx(((probabilities - hot) ** 2).sum(axis=1).mean())
+    assert len(result) == 9 + 3 * len(present) + 2 * classes
+    assert all(type(value) is float for value in result.values())
 
 
 def test_scores_of_three_rows_by_hand() -> None:
     logits = np.log(np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.5, 0.25, 0.25]], dtype=np.float32))
-    found = scores(logits, np.array([0, 1, 1]), ("a", "b", "c"))
-    assert found["loss"] == pytest.approx((2 * np.log(2) + np.log(4)) / 3)
-    assert found["accuracy"] == pytest.approx(2 / 3)
-    assert (found["precision:a"], found["recall:a"], found["f1:a"]) == pytest.approx((1 / 2, 1, 2 / 3))
-    assert (found["precision:b"], found["recall:b"], found["f1:b"]) == pytest.approx((1, 1 / 2, 2 / 3))
-    assert not {"precision:c", "recall:c", "f1:c"} & {*found}  # no row is c
-    assert (found["macro_f1"], found["macro_f1_all"]) == pytest.approx((2 / 3, 4 / 9))
+    result = scores(logits, np.array([0, 1, 1]), ("a", "b", "c"))
+    assert result["loss"] == pytest.approx((2 * np.log(2) + np.log(4)) / 3)
+    assert result["accuracy"] == pytest.approx(2 / 3)
+    assert (result["precision:a"], result["recall:a"], result["f1:a"]) == pytest.approx((1 / 2, 1, 2 / 3))
+    assert (result["precision:b"], result["recall:b"], result["f1:b"]) == pytest.approx((1, 1 / 2, 2 / 3))
+    assert not {"precision:c", "recall:c", "f1:c"} & {*result}  # no row is c
+    assert (result["macro_f1"], result["macro_f1_all"]) == pytest.approx((2 / 3, 4 / 9))
 
 
 def test_agreement_beyond_chance_is_0_where_all_rows_are_of_one_class_and_predicted_so() -> None:
-    found = scores(np.eye(3, dtype=np.float32)[[0, 0]], np.array([0, 0]), ("a", "b", "c"))
-    assert (found["accuracy"], found["mcc"], found["kappa"]) == (1.0, 0.0, 0.0)
+    result = scores(np.eye(3, dtype=np.float32)[[0, 0]], np.array([0, 0]), ("a", "b", "c"))
+    assert (result["accuracy"], result["mcc"], result["kappa"]) == (1.0, 0.0, 0.0)
 
 
 def test_scores_of_probabilities_use_the_temperature() -> None:
@@ -105,17 +105,17 @@ def test_scores_of_probabilities_use_the_temperature() -> None:
 
 
 def test_the_loss_is_finite_where_the_logits_are_extreme() -> None:
-    found = scores(np.array([[1e30, -1e30]], dtype=np.float32), np.array([0]), ("a", "b"))
-    assert found["loss"] == pytest.approx(0.0)
+    result = scores(np.array([[1e30, -1e30]], dtype=np.float32), np.array([0]), ("a", "b"))
+    assert result["loss"] == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize("name", ["balance:Business/Sci/Tech", "balance:Sci-Tech/Business", "balance:business-sci-tech"])
 def test_balance_is_the_smaller_f1_over_the_larger(name: str) -> None:
     logits, labels = guesses(300, 4, 0)
-    found = scores(logits, labels, CLASSES, names=[name])
-    low, high = sorted((found["f1:Business"], found["f1:Sci/Tech"]))
+    result = scores(logits, labels, CLASSES, names=[name])
+    low, high = sorted((result["f1:Business"], result["f1:Sci/Tech"]))
     assert 0 < low < high
-    assert found[name] == pytest.approx(low / high)
+    assert result[name] == pytest.approx(low / high)
     assert name not in scores(logits, labels, CLASSES)
 
 
@@ -224,10 +224,10 @@ def test_a_wrong_name_to_track_is_refused_under_its_setting() -> None:
 
 def test_the_table_has_a_row_for_each_class_in_order() -> None:
     logits, labels = guesses(100, 4, 0)
-    found = scores(logits, labels, CLASSES)
-    rows = table(found, CLASSES)
+    result = scores(logits, labels, CLASSES)
+    rows = table(result, CLASSES)
     assert [row["class"] for row in rows] == list(CLASSES)
-    assert [row["f1"] for row in rows] == [found[f"f1:{name}"] for name in CLASSES]
+    assert [row["f1"] for row in rows] == [result[f"f1:{name}"] for name in CLASSES]
     assert sum(row["true"] for row in rows) == sum(row["predicted"] for row in rows) == 100
 
 
@@ -242,24 +242,24 @@ def test_the_table_has_a_row_for_each_class_in_order() -> None:
 )
 def test_classes_without_rows_are_left_out_of_macro_f1_and_named(labels: list[int], remark: str) -> None:
     logits = np.eye(4, dtype=np.float32)[[0, 1, 2, 2]]
-    found = scores(logits, np.array(labels), CLASSES, names=["balance:World/Sports"])
-    present = [name for name in CLASSES if found[f"true:{name}"]]
-    assert found["macro_f1"] == pytest.approx(np.mean([found[f"f1:{name}"] for name in present]))
-    assert found["macro_f1_all"] == pytest.approx(sum(found[f"f1:{name}"] for name in present) / 4)
-    said = macro_remark(found, CLASSES)
+    result = scores(logits, np.array(labels), CLASSES, names=["balance:World/Sports"])
+    present = [name for name in CLASSES if result[f"true:{name}"]]
+    assert result["macro_f1"] == pytest.approx(np.mean([result[f"f1:{name}"] for name in present]))
+    assert result["macro_f1_all"] == pytest.approx(sum(result[f"f1:{name}"] for name in present) / 4)
+    said = macro_remark(result, CLASSES)
     assert said.startswith(remark)
     assert bool(said) == bool(remark)
-    absent = [row for row in table(found, CLASSES) if row["class"] not in present]
+    absent = [row for row in table(result, CLASSES) if row["class"] not in present]
     assert all(row["precision"] is row["recall"] is row["f1"] is None and row["true"] == 0 for row in absent)
-    assert ("balance:World/Sports" in found) == ({"World", "Sports"} <= {*present})
+    assert ("balance:World/Sports" in result) == ({"World", "Sports"} <= {*present})
 
 
 def test_a_remark_lists_a_few_of_many_absent_classes() -> None:
     names = tuple(f"class {i}" for i in range(40))
-    found = scores(np.eye(40, dtype=np.float32)[:2], np.array([0, 1]), names)
+    result = scores(np.eye(40, dtype=np.float32)[:2], np.array([0, 1]), names)
     eight = "class 2, class 3, class 4, class 5, class 6, class 7, class 8, class 9"
-    assert f"; {eight} and 30 more have no test row" in macro_remark(found, names)
-    assert f"; {eight} have no test row" in macro_remark(found, names[:10])
+    assert f"; {eight} and 30 more have no test row" in macro_remark(result, names)
+    assert f"; {eight} have no test row" in macro_remark(result, names[:10])
 
 
 def test_softmax_is_scipys_at_any_temperature() -> None:
@@ -281,10 +281,10 @@ def test_calibration_error_is_the_sum_over_equal_bins(bins: int) -> None:
     for i in range(bins):
         inside = (confidence > i / bins) & (confidence <= (i + 1) / bins)
         expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean()) if inside.any() else 0.0
-    found = (
+    result = (
         expected_calibration_error(probabilities, labels) if bins == 15 else expected_calibration_error(probabilities, labels, bins)
     )
-    assert found == pytest.approx(expected)
+    assert result == pytest.approx(expected)
 
 
 def test_calibration_bins_by_hand() -> None:

@@ -65,9 +65,9 @@ TEXT = "a plain text of some words"
     ],
 )
 def test_a_finding_has_rows_an_example_and_a_fix(texts: list[str], finding: Notice) -> None:
-    found = text_findings(texts, ())
-    assert finding in found
-    assert len(found) == 1 or "" in texts
+    findings = text_findings(texts, ())
+    assert finding in findings
+    assert len(findings) == 1 or "" in texts
 
 
 @pytest.mark.parametrize(

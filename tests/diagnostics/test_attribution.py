@@ -26,9 +26,9 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def load(base: Path, pooling: str = "cls") -> EncoderClassifier:
     """A model with pretrained layers, and a head as large as a trained one's."""
-    found = resolve_base(str(base))
-    model = EncoderClassifier(found.dims, 4, pooling=pooling)  # type: ignore[arg-type]
-    load_pretrained(model, found)
+    resolved = resolve_base(str(base))
+    model = EncoderClassifier(resolved.dims, 4, pooling=pooling)  # type: ignore[arg-type]
+    load_pretrained(model, resolved)
     generator = torch.Generator().manual_seed(1)
     for parameter in model.head.parameters():
         torch.nn.init.normal_(parameter, std=0.5, generator=generator)

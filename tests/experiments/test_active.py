@@ -89,8 +89,8 @@ def test_chosen_rows_are_the_most_uncertain_for_the_last_classifier(
     unlimited = last.config.data.model_copy(update={"train_indices": None, "max_train_samples": None})
     training = load_splits(unlimited)[0].train
     unlabelled = [i for i in range(len(training)) if i not in rows(summary, "entropy", 14, 1)]
-    found = Classifier.load(trial_folder(folder, last)).predict([training.texts[i] for i in unlabelled])
-    unsure = np.argsort(-entropy(found.probabilities), kind="stable")[:6]
+    loaded = Classifier.load(trial_folder(folder, last)).predict([training.texts[i] for i in unlabelled])
+    unsure = np.argsort(-entropy(loaded.probabilities), kind="stable")[:6]
     assert rows(summary, "entropy", 20, 1) - rows(summary, "entropy", 14, 1) == {unlabelled[i] for i in unsure}
 
 

@@ -134,10 +134,10 @@ def test_merged_equals_unmerged(run: Path, classifier: Classifier) -> None:
 
 def test_bf16_agrees_with_fp32(run: Path, classifier: Classifier) -> None:
     texts = [text for text, _ in topics(25, seed=5)]
-    found = Classifier.load(run, precision="bf16").predict(texts)
+    loaded = Classifier.load(run, precision="bf16").predict(texts)
     exact = classifier.predict(texts)
-    assert np.mean([a == b for a, b in zip(found.labels, exact.labels, strict=True)]) > 0.95
-    np.testing.assert_allclose(found.probabilities, exact.probabilities, atol=0.15)
+    assert np.mean([a == b for a, b in zip(loaded.labels, exact.labels, strict=True)]) > 0.95
+    np.testing.assert_allclose(loaded.probabilities, exact.probabilities, atol=0.15)
 
 
 def test_weights_that_were_trained_whole_are_cast_when_they_are_loaded(base: Path, topics_csv: Path, tmp_path: Path) -> None:
@@ -189,22 +189,22 @@ def test_moved_run_works_with_sockets_blocked(run: Path, classifier: Classifier,
     with pytest.raises(OSError, match="blocked"):
         socket.create_connection(("localhost", 1))
     no_network.clear()
-    found = Classifier.load(moved, precision="fp32").predict(TEXTS)
-    np.testing.assert_array_equal(found.probabilities, classifier.predict(TEXTS).probabilities)
+    loaded = Classifier.load(moved, precision="fp32").predict(TEXTS)
+    np.testing.assert_array_equal(loaded.probabilities, classifier.predict(TEXTS).probabilities)
     assert no_network == []
 
 
 def test_bundle_alone_is_enough(run: Path, classifier: Classifier, tmp_path: Path) -> None:
     bundle = shutil.copytree(run / "model", tmp_path / "bundle")
-    found = Classifier.load(bundle, precision="fp32")
-    assert found.classes == classifier.classes
-    np.testing.assert_array_equal(found.predict(TEXTS).probabilities, classifier.predict(TEXTS).probabilities)
+    loaded = Classifier.load(bundle, precision="fp32")
+    assert loaded.classes == classifier.classes
+    np.testing.assert_array_equal(loaded.predict(TEXTS).probabilities, classifier.predict(TEXTS).probabilities)
 
 
 def test_loading_depends_on_no_ambient_seed(run: Path, classifier: Classifier) -> None:
     torch.manual_seed(99)
-    found = Classifier.load(run, precision="fp32").predict(TEXTS)
-    np.testing.assert_array_equal(found.probabilities, classifier.predict(TEXTS).probabilities)
+    loaded = Classifier.load(run, precision="fp32").predict(TEXTS)
+    np.testing.assert_array_equal(loaded.probabilities, classifier.predict(TEXTS).probabilities)
 
 
 def test_loading_twice_merges_once(run: Path) -> None:
@@ -222,8 +222,8 @@ def test_moved_base_is_found_by_its_new_name_and_another_is_refused(
     with pytest.raises(LoralabError, match="gone"):
         Classifier.load(copy)
     moved = shutil.copytree(base, tmp_path / "moved")
-    found = Classifier.load(copy, base=str(moved), precision="fp32").predict(TEXTS)
-    np.testing.assert_array_equal(found.probabilities, classifier.predict(TEXTS).probabilities)
+    loaded = Classifier.load(copy, base=str(moved), precision="fp32").predict(TEXTS)
+    np.testing.assert_array_equal(loaded.probabilities, classifier.predict(TEXTS).probabilities)
     other = make_checkpoint(tmp_path / "other", seed=1)
     with pytest.raises(LoralabError, match=r"trained on .* with weights .* but .*other has weights"):
         Classifier.load(copy, base=str(other))
@@ -269,12 +269,12 @@ def test_folder_that_peft_saved_loads_and_gives_its_probabilities(model_type: st
             if parameter.requires_grad:
                 parameter.normal_(std=0.3)
     model.save_pretrained(tmp_path / "adapter")
-    found = Classifier.load(tmp_path / "adapter", precision="fp32")
-    assert found.classes == ("0", "1", "2", "3")
+    loaded = Classifier.load(tmp_path / "adapter", precision="fp32")
+    assert loaded.classes == ("0", "1", "2", "3")
     for text in TEXTS[1:5]:
         with torch.no_grad():
-            logits = model(input_ids=torch.tensor([found.tokenizer.encode(text).ids])).logits
-        np.testing.assert_allclose(found.predict([text]).probabilities, torch.softmax(logits, dim=1).numpy(), atol=1e-5)
+            logits = model(input_ids=torch.tensor([loaded.tokenizer.encode(text).ids])).logits
+        np.testing.assert_allclose(loaded.predict([text]).probabilities, torch.softmax(logits, dim=1).numpy(), atol=1e-5)
 
 
 # --- evaluate ------------------------------------------------------------------------------------------------------

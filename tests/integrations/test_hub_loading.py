@@ -82,8 +82,8 @@ def test_exports_name_the_commit_of_the_base(
 
 
 def test_without_a_revision_main_is_used(commits: tuple[str, str]) -> None:
-    found = resolve_base(BASE)
-    assert (found.revision, found.dims.layers) == (commits[1], 2)
+    resolved = resolve_base(BASE)
+    assert (resolved.revision, resolved.dims.layers) == (commits[1], 2)
     assert base_dimensions(BASE, "v1").layers == 3
 
 
@@ -139,9 +139,9 @@ def test_an_adapter_of_peft_is_loaded_on_the_revision_that_it_names(hub: HubStub
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": BASE, "revision": "v1"}))
     hub.add("me/adapter", contents(tmp_path / "adapter"))
-    found = Classifier.load("me/adapter")
-    assert (found.manifest.base, found.manifest.base_revision) == (BASE, commits[0])
-    np.testing.assert_array_equal(found.logits(TEXTS), Classifier.load(tmp_path / "adapter").logits(TEXTS))
+    loaded = Classifier.load("me/adapter")
+    assert (loaded.manifest.base, loaded.manifest.base_revision) == (BASE, commits[0])
+    np.testing.assert_array_equal(loaded.logits(TEXTS), Classifier.load(tmp_path / "adapter").logits(TEXTS))
 
 
 # --- models --------------------------------------------------------------------------------------------------------

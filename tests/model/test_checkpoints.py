@@ -64,11 +64,11 @@ def fill_cache(cache: Path, repository: str, *files: Path) -> Path:
 
 
 def test_minilm_is_the_published_one() -> None:
-    found = resolve_base("minilm")
+    resolved = resolve_base("minilm")
     assert checkpoints.MINILM_SHA256 == MINILM_SHA256
-    assert hashlib.sha256((found.folder / "model.safetensors").read_bytes()).hexdigest() == MINILM_SHA256
-    assert found.identity() == MINILM_SHA256
-    assert (found.dims.model_type, found.dims.layers, found.dims.width) == ("bert", 6, 384)
+    assert hashlib.sha256((resolved.folder / "model.safetensors").read_bytes()).hexdigest() == MINILM_SHA256
+    assert resolved.identity() == MINILM_SHA256
+    assert (resolved.dims.model_type, resolved.dims.layers, resolved.dims.width) == ("bert", 6, 384)
     assert is_sentence_encoder("minilm")
 
 
@@ -112,9 +112,9 @@ def test_a_hub_id_in_the_cache_needs_no_network(no_network: Path, base: Path, mo
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     fill_cache(no_network, "acme/tiny", *base.iterdir())
-    found = resolve_base("acme/tiny")
-    assert found.name == "acme/tiny"
-    assert found.identity() == resolve_base(str(base)).identity()
+    resolved = resolve_base("acme/tiny")
+    assert resolved.name == "acme/tiny"
+    assert resolved.identity() == resolve_base(str(base)).identity()
     assert base_dimensions("acme/tiny") == resolve_base(str(base)).dims
 
 

@@ -139,9 +139,9 @@ def test_peft_s_adapter_opens_here(
 def test_a_classifier_of_a_peft_folder_gives_peft_s_probabilities(checkpoints: dict[str, Path], tmp_path: Path, kind: str) -> None:
     theirs = saved_by_peft(tmp_path / "peft", checkpoints[kind], kind, ("query", "value"), (0, 1, 2))
     texts = ["Chip profit falls.", "a goal", "The minister of the border said so"]
-    found = Classifier.load(tmp_path / "peft", precision="fp32").predict(texts)
+    loaded = Classifier.load(tmp_path / "peft", precision="fp32").predict(texts)
     tokenizer = load_tokenizer(checkpoints[kind], 128)
-    for text, probabilities in zip(texts, found.probabilities, strict=True):
+    for text, probabilities in zip(texts, loaded.probabilities, strict=True):
         tokens = torch.tensor([tokenizer.encode(text).ids])
         expected = logits_of(theirs, tokens, torch.ones_like(tokens, dtype=torch.bool)).softmax(-1)[0]
         np.testing.assert_allclose(probabilities, expected.numpy(), atol=1e-5)

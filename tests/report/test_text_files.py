@@ -280,11 +280,11 @@ def test_the_cards_peft_example_reproduces_the_runs_predictions(tmp_path: Path, 
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     logits = np.array(json.loads(lines[-1]))
-    found = Classifier.load(folder, precision="fp32").predict(texts)
+    loaded = Classifier.load(folder, precision="fp32").predict(texts)
     assert f"Temperature {temperature:.3f}, fitted on the validation rows, calibrates the probabilities" in card
-    np.testing.assert_allclose(softmax(logits / temperature), found.probabilities, atol=2e-5)
+    np.testing.assert_allclose(softmax(logits / temperature), loaded.probabilities, atol=2e-5)
     shown = np.array(re.findall(r"\d\.\d+(?:e-\d+)?", "".join(lines[:-1])), dtype=float).reshape(2, -1)
-    np.testing.assert_allclose(shown, found.probabilities, atol=2e-4)
+    np.testing.assert_allclose(shown, loaded.probabilities, atol=2e-4)
 
 
 def test_a_disk_that_refuses_a_figure_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
