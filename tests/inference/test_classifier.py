@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pandas as pd
 import pytest
 import torch
@@ -205,6 +206,14 @@ def test_loading_depends_on_no_ambient_seed(run: Path, classifier: Classifier) -
     torch.manual_seed(99)
     loaded = Classifier.load(run, precision="fp32").predict(TEXTS)
     np.testing.assert_array_equal(loaded.probabilities, classifier.predict(TEXTS).probabilities)
+
+
+def test_a_series_or_an_array_of_texts_is_a_list_of_texts(classifier: Classifier) -> None:
+    expected = classifier.predict(TEXTS)
+    for texts in (pandas.Series(TEXTS, index=range(7, 7 + len(TEXTS))), np.array(TEXTS), tuple(TEXTS)):
+        predictions = classifier.predict(texts)
+        np.testing.assert_array_equal(predictions.probabilities, expected.probabilities)
+        assert predictions.to_frame()["text"].tolist() == [*TEXTS]
 
 
 def test_loading_twice_merges_once(run: Path) -> None:

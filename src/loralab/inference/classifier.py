@@ -185,7 +185,8 @@ class Classifier:
         return read_examples(place, data or DataConfig(), self.class_table, self.manifest.data)
 
     def predict(self, texts: Sequence[str]) -> Predictions:
-        """Classify texts. Raises LoralabError for a value that is not a str."""
+        """Classify texts: a list, or a series or array of texts. Raises LoralabError for a value that is not a str."""
+        texts = texts if isinstance(texts, str) else [*texts]
         return self._predictions(self.logits(texts), texts)
 
     def predict_with_features(self, texts: Sequence[str]) -> tuple[Predictions, npt.NDArray[np.float32]]:
