@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
 
 _QUOTE, _LINE, _RETURN = b'"\n\r'
 _MARK = b"\xef\xbb\xbf"
-PARSERS = 2
-"""Blocks that are parsed at a time."""
 
 
 class Unusual(Exception):
@@ -40,46 +36,24 @@ def read_blocks(
     plain = encoding in ("utf-8", "utf-8-sig") and dialect.quotes and not dialect.skip_spaces and not dialect.skip_lines
     if not plain or len(names) < 2 or dialect.delimiter is None or not dialect.delimiter.isascii():
         raise Unusual
-    scan, delimiter = _Scan.of(dialect.delimiter), dialect.delimiter
-    parsing: deque[Future[pyarrow.Table]] = deque()
-    blocks, unusual = _whole_records(path, scan), None
-    with ThreadPoolExecutor(PARSERS) as parsers:  # Arrow and NumPy release the interpreter: blocks are parsed while others are read
-        skip = int(header)
-        while unusual is None:
-            try:
-                content = next(blocks, None)
-            except Unusual as error:  # the blocks before it are read
-                unusual, content = error, None
-            if content is None:
-                break
-            parsing.append(parsers.submit(_parse, content, delimiter, names, skip))
-            skip = 0
-            if len(parsing) > PARSERS:
-                yield parsing.popleft().result()
-        while parsing:
-            yield parsing.popleft().result()
-    if unusual is not None:
-        raise unusual
-    if scan.breaks:
-        belong = "belongs to its text" if scan.breaks == 1 else "belong to their texts"
-        notices.append(Notice(f"{count_of(scan.breaks, 'line break')} within double quotes {belong}"))
-
-
-def _whole_records(path: Path, scan: _Scan) -> Iterator[bytes]:
-    """Yield a file in blocks that end where a record ends. Raises Unusual."""
+    scan = _Scan.of(dialect.delimiter)
     with open_bytes(path) as file:
-        block, pending = file.read(BLOCK).removeprefix(_MARK), b""
+        block, pending, skip = file.read(BLOCK).removeprefix(_MARK), b"", int(header)
         while block:
             following = file.read(BLOCK)
             end = scan.last_line_end(block, following[0] if following else _LINE)
             if not following:
                 end = len(block)
             if end:
-                yield pending + block[:end]
+                yield _parse(pending + block[:end], dialect.delimiter, names, skip)
+                skip = 0
             pending = block[end:] if end else pending + block
             block = following
     if scan.inside:
         raise Unusual
+    if scan.breaks:
+        belong = "belongs to its text" if scan.breaks == 1 else "belong to their texts"
+        notices.append(Notice(f"{count_of(scan.breaks, 'line break')} within double quotes {belong}"))
 
 
 def _parse(content: bytes, delimiter: str, names: Sequence[str], skip: int) -> pyarrow.Table:
