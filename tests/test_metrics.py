@@ -246,9 +246,9 @@ def test_classes_without_rows_are_left_out_of_macro_f1_and_named(labels: list[in
     present = [name for name in CLASSES if result[f"true:{name}"]]
     assert result["macro_f1"] == pytest.approx(np.mean([result[f"f1:{name}"] for name in present]))
     assert result["macro_f1_all"] == pytest.approx(sum(result[f"f1:{name}"] for name in present) / 4)
-    said = macro_remark(result, CLASSES)
-    assert said.startswith(remark)
-    assert bool(said) == bool(remark)
+    sentence = macro_remark(result, CLASSES)
+    assert sentence.startswith(remark)
+    assert bool(sentence) == bool(remark)
     absent = [row for row in table(result, CLASSES) if row["class"] not in present]
     assert all(row["precision"] is row["recall"] is row["f1"] is None and row["true"] == 0 for row in absent)
     assert ("balance:World/Sports" in result) == ({"World", "Sports"} <= {*present})
