@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from loralab import __version__
-from loralab.cli import data_commands, experiment_commands, run_commands, settings_commands, train_command
+from loralab.cli import data_commands, experiment_commands, run_commands, serve_command, settings_commands, train_command
 from loralab.cli.options import OUTPUT, Quiet, Verbose, print_json, register
 from loralab.cli.streams import safe_stdio, visible
 from loralab.errors import LoralabError
@@ -81,6 +81,7 @@ _COMMANDS: Sequence[Callable[..., None]] = (
     run_commands.report,
     run_commands.export,
     run_commands.push,
+    serve_command.serve,
     experiment_commands.experiment,
     experiment_commands.search,
     run_commands.soup,

@@ -1,0 +1,1 @@
+"""`loralab serve`: an HTTP API and a page for trained runs."""
