@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib import metadata
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,7 +16,6 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from loralab import __version__
 from loralab.errors import LoralabError, RunFailed
 from loralab.serve.engine import QueueFull
 from loralab.serve.limits import Limits
@@ -36,6 +36,7 @@ from loralab.serve.schemas import (
 from loralab.serve.service import Forbidden, Service, TooLarge
 from loralab.serve.settings import ServerSettings
 
+VERSION = metadata.version("loralab")
 B = TypeVar("B", bound=BaseModel)
 ERROR_TYPES = {404: "not_found", 413: "too_large", 422: "invalid_request", 429: "overloaded", 503: "unavailable", 504: "timeout"}
 PREDICT_TYPES = {413: "validation", 422: "validation", 429: "overloaded", 404: "validation", 503: "unhealthy", 504: "backend"}
@@ -53,7 +54,7 @@ def create_app(settings: ServerSettings, service: Service | None = None) -> Limi
         yield
         service.close()
 
-    app = FastAPI(title="loralab", version=__version__, lifespan=lifespan, description="Text classification by trained runs.")
+    app = FastAPI(title="loralab", version=VERSION, lifespan=lifespan, description="Text classification by trained runs.")
     app.state.service = service
     add_error_handlers(app)
     add_routes(app, service)
@@ -109,7 +110,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.get("/info", responses=_errors((404,)))
     async def info(model: str | None = None) -> dict[str, Any]:
         """Describe a model: encoder, classes, accuracy with its interval, temperature, data contract; and the server's limits."""
-        return {"version": __version__, **model_info(service.models.get(model)), "limits": service.limits()}
+        return {"version": VERSION, **model_info(service.models.get(model)), "limits": service.limits()}
 
     @app.post("/feedback", status_code=201, responses=_errors((404, 507, *COMMON_ERRORS)))
     async def feedback(asked: FeedbackRequest) -> dict[str, Any]:

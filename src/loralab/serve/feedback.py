@@ -7,6 +7,7 @@ import io
 import os
 import threading
 from pathlib import Path
+from typing import IO
 
 from loralab.errors import LoralabError
 from loralab.storage.files import file_lock, write_errors
@@ -28,28 +29,25 @@ class FeedbackFile:
         """
         with self._lock, write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                file_lock(self.path.with_name(f".{self.path.name}.lock")),
-                self.path.open("a+", encoding="utf-8", newline="") as file,
-            ):
-                prefix = self._prefix(file)
-                line = io.StringIO()
-                table = csv.writer(line, lineterminator="\n")
-                if prefix is None:
-                    table.writerow(HEADER)
-                table.writerow((text, label, model, predicted, time))
-                file.write((prefix or "") + line.getvalue())
+            lock = self.path.with_name(f".{self.path.name}.lock")
+            with file_lock(lock), self.path.open("a+b") as file:
+                rows = [(text, label, model, predicted, time)]
+                beginning = self._end_of_last_row(file)
+                if beginning is None:
+                    beginning, rows = "", [HEADER, *rows]
+                lines = io.StringIO()
+                csv.writer(lines, lineterminator="\n").writerows(rows)
+                file.write((beginning + lines.getvalue()).encode("utf-8", "replace"))
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _prefix(self, file: io.TextIOWrapper) -> str | None:
-        """Return None for an empty file, else what completes its last line. Raises LoralabError for another header."""
+    def _end_of_last_row(self, file: IO[bytes]) -> str | None:
+        """Return None for an empty file, else what ends its last row. Raises LoralabError for another header."""
         file.seek(0)
-        first = file.readline()
-        if not first:
+        header = file.readline().decode("utf-8", "replace")
+        if not header:
             return None
-        if next(csv.reader([first]), []) != [*HEADER]:
+        if next(csv.reader([header]), []) != [*HEADER]:
             raise LoralabError(f"{self.path} has other columns than {', '.join(HEADER)}: choose another --feedback file")
-        size = file.buffer.seek(0, os.SEEK_END)
-        file.buffer.seek(size - 1)
-        return "" if file.buffer.read(1) == b"\n" else "\n"
+        file.seek(file.seek(0, os.SEEK_END) - 1)
+        return "" if file.read(1) == b"\n" else "\n"
