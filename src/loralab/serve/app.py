@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
 from loralab.errors import LoralabError, RunFailed
 from loralab.serve.engine import QueueFull
-from loralab.serve.limits import Limits
+from loralab.serve.limits import Handler, Limits, Log
 from loralab.serve.model_info import model_card, model_info
 from loralab.serve.models import Classified, ServedModel, UnknownModel
 from loralab.serve.schemas import (
@@ -37,7 +39,6 @@ from loralab.serve.service import Forbidden, Service, TooLarge
 from loralab.serve.settings import ServerSettings
 
 VERSION = metadata.version("loralab")
-B = TypeVar("B", bound=BaseModel)
 ERROR_TYPES = {404: "not_found", 413: "too_large", 422: "invalid_request", 429: "overloaded", 503: "unavailable", 504: "timeout"}
 PREDICT_TYPES = {413: "validation", 422: "validation", 429: "overloaded", 404: "validation", 503: "unhealthy", 504: "backend"}
 COMMON_ERRORS = (401, 403, 408, 413, 415, 422, 429, 503, 504)
@@ -56,40 +57,65 @@ def create_app(settings: ServerSettings, service: Service | None = None) -> Limi
 
     app = FastAPI(title="loralab", version=VERSION, lifespan=lifespan, description="Text classification by trained runs.")
     app.state.service = service
-    add_error_handlers(app)
+    add_error_handlers(app, service)
     add_routes(app, service)
-    return Limits(app, service)
+    direct: dict[str, Handler] = {path: partial(_handled, service, handler, path) for path, handler in DIRECT.items()}
+    return Limits(app, service, direct)
+
+
+async def classify(service: Service, body: bytes, log: Log) -> Response:
+    """Answer /v1/classify."""
+    asked = ClassifyRequest.model_validate_json(body)
+    model = service.models.get(asked.model)
+    classified = await _classify(service, model, _texts(model, asked.input), log)
+    words = None
+    if asked.explain:
+        pairs = zip(classified.predictions.texts, classified.predictions.labels, strict=True)
+        words = [await service.explain(model, text, label) for text, label in pairs]
+    return _json(_classify_response(asked, classified, words))
+
+
+async def predict(service: Service, body: bytes, log: Log) -> Response:
+    """Answer /predict."""
+    asked = PredictRequest.model_validate_json(body)
+    model = service.models.get(None)
+    single = isinstance(asked.inputs, str) or isinstance(asked.inputs[0], str)
+    inputs: Any = [asked.inputs] if single else asked.inputs
+    texts = _texts(model, [text if isinstance(text, str) else text if len(text) == 2 else text[0] for text in inputs])
+    if asked.truncate is False:
+        _refuse_cut_texts(model, texts)
+    classified = await _classify(service, model, texts, log)
+    rows = classified.logits if asked.raw_scores else classified.predictions.probabilities
+    answer = [_ranked(model.classes, row) for row in rows.tolist()]
+    return _json(answer[0] if single else answer)
+
+
+DIRECT: Mapping[str, Callable[[Service, bytes, Log], Awaitable[Response]]] = {"/v1/classify": classify, "/predict": predict}
+"""Routes that need speed: their requests do not pass through FastAPI, which only documents them."""
+
+
+async def _handled(
+    service: Service, handler: Callable[[Service, bytes, Log], Awaitable[Response]], path: str, body: bytes, log: Log
+) -> Response:
+    """Run a handler, and answer its errors."""
+    try:
+        return await handler(service, body, log)
+    except (LoralabError, QueueFull, TimeoutError, ValidationError) as error:
+        return answer_error(service, error, path)
 
 
 def add_routes(app: FastAPI, service: Service) -> None:
     """Add the routes of the API."""
 
     @app.post("/v1/classify", **_described(ClassifyRequest, ClassifyResponse))
-    async def classify(request: Request) -> Response:
+    async def classify_texts(request: Request) -> Response:
         """Classify texts. The format is vLLM's; `scores`, `top_k`, `threshold`, `abstain_below` and `explain` go beyond it."""
-        asked = _parse(ClassifyRequest, await request.body())
-        model = service.models.get(asked.model)
-        classified = await _classify(service, request, model.name, _texts(model, asked.input))
-        words = None
-        if asked.explain:
-            pairs = zip(classified.predictions.texts, classified.predictions.labels, strict=True)
-            words = [await service.explain(classified.model, text, label) for text, label in pairs]
-        return _json(_classify_response(asked, classified, words))
+        return await classify(service, await request.body(), {})
 
     @app.post("/predict", **_described(PredictRequest, PredictResponse, PredictError))
-    async def predict(request: Request) -> Response:
+    async def predict_texts(request: Request) -> Response:
         """Classify texts by the first model. The format is that of text-embeddings-inference."""
-        asked = _parse(PredictRequest, await request.body())
-        model = service.models.get(None)
-        single = isinstance(asked.inputs, str) or isinstance(asked.inputs[0], str)
-        inputs: Any = [asked.inputs] if single else asked.inputs
-        texts = _texts(model, [text if isinstance(text, str) else text if len(text) == 2 else text[0] for text in inputs])
-        if asked.truncate is False:
-            _refuse_cut_texts(model, texts)
-        classified = await _classify(service, request, model.name, texts)
-        rows = classified.logits if asked.raw_scores else classified.predictions.probabilities
-        answer = [_ranked(model.classes, row) for row in rows.tolist()]
-        return _json(answer[0] if single else answer)
+        return await predict(service, await request.body(), {})
 
     @app.get("/v1/models", response_model=ModelList)
     async def list_models() -> ModelList:
@@ -115,7 +141,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/feedback", status_code=201, responses=_errors((404, 507, *COMMON_ERRORS)))
     async def feedback(asked: FeedbackRequest) -> dict[str, Any]:
         """Append a text with its right label to the feedback file, a CSV that `loralab train` reads."""
-        classified = await service.classify(asked.model, [asked.text])
+        classified = await service.classify(service.models.get(asked.model), [asked.text])
         service.take_feedback(classified, asked.text, asked.label, datetime.now(UTC).isoformat(timespec="seconds"))
         return {"predicted": classified.predictions.labels[0], "label": asked.label}
 
@@ -135,12 +161,11 @@ def add_routes(app: FastAPI, service: Service) -> None:
         return Response(service.monitor.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-async def _classify(service: Service, request: Request, model: str | None, texts: Sequence[str]) -> Classified:
+async def _classify(service: Service, model: ServedModel, texts: Sequence[str], log: Log) -> Classified:
     """Classify, and note for the log what was asked."""
-    log = request.scope.setdefault("loralab.log", {})
-    log |= {"rows": len(texts), **({"texts": [*texts]} if service.settings.log_texts else {})}
+    log |= {"model": model.name, "rows": len(texts), **({"texts": [*texts]} if service.settings.log_texts else {})}
     classified = await service.classify(model, texts)
-    log |= {"model": classified.model.name, "tokens": classified.tokens}
+    log["tokens"] = classified.tokens
     return classified
 
 
@@ -194,52 +219,49 @@ def _ranked(classes: Sequence[str], row: Sequence[float]) -> list[dict[str, Any]
     return [{"score": row[i], "label": classes[i]} for i in order.tolist()]
 
 
-def add_error_handlers(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI, service: Service) -> None:
     """Answer the errors of the package with their status, and in the format that the route's clients expect."""
 
-    @app.exception_handler(LoralabError)
-    async def refuse_input(request: Request, error: LoralabError) -> Response:
-        return error_response(status_of(error), str(error), request)
+    async def answer(request: Request, error: Exception) -> Response:
+        return answer_error(service, error, request.url.path)
 
-    @app.exception_handler(QueueFull)
-    async def refuse_load(request: Request, error: QueueFull) -> Response:
-        seconds = max(1, round(request.app.state.service.engine.wait_seconds))
-        message = f"too many texts wait: try again in {seconds} s"
-        return error_response(429, message, request, {"Retry-After": str(seconds)})
-
-    @app.exception_handler(TimeoutError)
-    async def give_up(request: Request, error: TimeoutError) -> Response:
-        return error_response(504, f"no answer within {request.app.state.service.settings.timeout:g} seconds", request)
-
-    @app.exception_handler(ValidationError)
-    async def refuse_body(request: Request, error: ValidationError) -> Response:
-        return error_response(422, _first_problem(error.errors(include_url=False)), request)
+    for kind in (LoralabError, QueueFull, TimeoutError, ValidationError, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, answer)
 
 
-def status_of(error: LoralabError) -> int:
+def answer_error(service: Service, error: Exception, path: str) -> Response:
+    """Return the response to an error."""
+    if isinstance(error, QueueFull):
+        seconds = max(1, round(service.engine.wait_seconds))
+        return error_response(429, f"too many texts wait: try again in {seconds} s", path, {"Retry-After": str(seconds)})
+    if isinstance(error, TimeoutError):
+        return error_response(504, f"no answer within {service.settings.timeout:g} seconds", path)
+    if isinstance(error, HTTPException):
+        return error_response(error.status_code, str(error.detail), path, error.headers)
+    if isinstance(error, (ValidationError, RequestValidationError)):
+        return error_response(422, _first_problem(error.errors()), path)
+    return error_response(status_of(error), str(error), path)
+
+
+def status_of(error: Exception) -> int:
     """Return the HTTP status of an error."""
     known = {UnknownModel: 404, TooLarge: 413, Forbidden: 403, RunFailed: 507}
     return next((status for kind, status in known.items() if isinstance(error, kind)), 422)
 
 
-def error_response(status: int, message: str, request: Request | None = None, headers: dict[str, str] | None = None) -> Response:
+def error_response(status: int, message: str, path: str = "", headers: Mapping[str, str] | None = None) -> Response:
     """Return an error in OpenAI's format, or for /predict in that of text-embeddings-inference."""
-    if request is not None and request.url.path == "/predict":
+    if path == "/predict":
         content: dict[str, Any] = {"error": message, "error_type": PREDICT_TYPES.get(status, "backend")}
     else:
         content = {"error": {"message": message, "type": ERROR_TYPES.get(status, "error"), "code": status, "param": None}}
-    return JSONResponse(content, status, headers)
+    return JSONResponse(content, status, dict(headers or {}))
 
 
 def _first_problem(errors: Sequence[Any]) -> str:
     first = errors[0]
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "constrained")))
     return f"{place}: {first['msg']}" if place else str(first["msg"])
-
-
-def _parse(model: type[B], body: bytes) -> B:
-    """Read a body. pydantic's parser is faster than json's, and bounds nesting."""
-    return model.model_validate_json(body)
 
 
 def _json(content: Any) -> Response:

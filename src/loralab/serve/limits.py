@@ -24,6 +24,9 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+Log = dict[str, Any]
+Handler = Callable[[bytes, Log], Awaitable[Application]]
+"""(body, what the log gets) → the response."""
 
 OPEN_PATHS = frozenset(("/", "/health", "/ready"))
 """Paths that need no key, besides the page's own files."""
@@ -69,9 +72,11 @@ class Keys:
 class Limits:
     """Wraps an application with the limits of a server's settings."""
 
-    def __init__(self, app: Application, service: Service) -> None:
+    def __init__(self, app: Application, service: Service, direct: Mapping[str, Handler]) -> None:
+        """direct: handlers of POST requests by path. The application describes them, but to route them takes it a millisecond."""
         self.app = app
         self.service = service
+        self.direct = direct
         self.keys = Keys(service.settings.keys)
         hosts = {*service.settings.allowed_hosts, service.settings.host}
         self.hosts = None if hosts & {"0.0.0.0", "::", "*"} else {*hosts, *LOOPBACK}  # noqa: S104 - compared, not bound
@@ -147,27 +152,41 @@ class Limits:
         except TimeoutError:
             await refuse(send, 408, f"the body took longer than {seconds:g} seconds to arrive")
             return
-        pending: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
+        task, answering = asyncio.current_task(), True
 
-        async def replay() -> Message:
-            return pending.pop() if pending else await gone
+        def cancel(gone: asyncio.Future[Message]) -> None:
+            if answering and task is not None:
+                task.cancel()
 
-        gone = asyncio.ensure_future(receive())
-        answer = asyncio.ensure_future(self.app(scope, replay, send))
+        gone = asyncio.ensure_future(receive())  # returns when the client is gone
+        gone.add_done_callback(cancel)
         try:
-            await asyncio.wait((gone, answer), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                answer.cancel()
-            await asyncio.gather(answer, return_exceptions=answer.cancelled())
+            await self._run(scope, bytes(body), gone, send)
         except asyncio.CancelledError:
-            if not answer.cancelled():
-                answer.cancel()
+            if not gone.done() or task is None or task.uncancel():
                 raise
         finally:
+            answering = False
             gone.cancel()
 
+    async def _run(self, scope: Scope, body: bytes, gone: asyncio.Future[Message], send: Send) -> None:
+        """Answer a request whose body is complete."""
+        handler = self.direct.get(scope["path"]) if scope["method"] == "POST" else None
+        if handler is not None:
+            scope["loralab.route"] = scope["path"]
+            response = await handler(body, scope.setdefault("loralab.log", {}))
+        else:
+            response = self.app
+        pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def replay() -> Message:
+            return pending.pop() if pending else await asyncio.shield(gone)
+
+        await response(scope, replay, send)
+
     def _log(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None) or "other"  # a client cannot make up metrics by asking for any path
+        # Not the path, or a client could make up any number of metrics.
+        route = scope.get("loralab.route") or getattr(scope.get("route"), "path", None) or "other"
         self.service.monitor.note_request(route, status, seconds)
         if _log.isEnabledFor(logging.INFO):
             client = scope.get("client") or ("", 0)

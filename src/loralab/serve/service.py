@@ -67,12 +67,8 @@ class Service:
         self.models.remove(name)
         self.monitor.remove_model(name)
 
-    async def classify(self, name: str | None, texts: Sequence[str]) -> Classified:
-        """Classify texts by the model of a name, or by the first one.
-
-        Raises UnknownModel, TooLarge, QueueFull, and TimeoutError.
-        """
-        model = self.models.get(name)
+    async def classify(self, model: ServedModel, texts: Sequence[str]) -> Classified:
+        """Classify texts. Raises TooLarge, QueueFull, and TimeoutError."""
         self.check_texts(texts)
         async with asyncio.timeout(self.settings.timeout):
             classified = await model.classify(self.engine, texts)
