@@ -79,7 +79,7 @@ async def predict(service: Service, body: bytes, log: Log) -> Response:
     """Answer /predict."""
     asked = PredictRequest.model_validate_json(body)
     model = service.models.get(None)
-    single = isinstance(asked.inputs, str) or isinstance(asked.inputs[0], str)
+    single = isinstance(asked.inputs, str) or any(isinstance(text, str) for text in asked.inputs)
     inputs: Any = [asked.inputs] if single else asked.inputs
     texts = _texts(model, [text if isinstance(text, str) else text if len(text) == 2 else text[0] for text in inputs])
     if asked.truncate is False:

@@ -37,7 +37,10 @@ LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 BODY_SECONDS = 20.0
 """A body that takes longer to arrive is refused."""
 TYPES = {400: "invalid_request", 401: "authentication", 403: "forbidden", 408: "timeout", 413: "too_large", 415: "media_type"}
+CLIENT_GONE = 499
+"""nginx's status of a request whose client left before the answer. Only the log and the metrics have it."""
 _log = logging.getLogger("loralab.serve.requests")
+_errors = logging.getLogger(__name__)
 
 
 class Keys:
@@ -85,7 +88,7 @@ class Limits:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        start, status = time.perf_counter(), 499  # nginx's code for a client that left
+        start, status = time.perf_counter(), CLIENT_GONE
 
         async def noting_send(message: Message) -> None:
             nonlocal status
@@ -96,8 +99,9 @@ class Limits:
         try:
             await self._answer(scope, receive, noting_send)
         except Exception:
-            status = 500
-            raise
+            _errors.exception("a request to %s failed", scope["path"])
+            if status == CLIENT_GONE:
+                await refuse(noting_send, 500, "the server has an error; its log says more")
         finally:
             self._log(scope, status, time.perf_counter() - start)
 
