@@ -12,11 +12,12 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 
 from loralab.errors import LoralabError, RunFailed
 from loralab.serve.engine import QueueFull
@@ -237,7 +238,8 @@ def answer_error(service: Service, error: Exception, path: str) -> Response:
     if isinstance(error, TimeoutError):
         return error_response(504, f"no answer within {service.settings.timeout:g} seconds", path)
     if isinstance(error, HTTPException):
-        return error_response(error.status_code, str(error.detail), path, error.headers)
+        status = 422 if error.status_code == 400 else error.status_code  # FastAPI's 400 is a body that is no JSON
+        return error_response(status, str(error.detail), path, error.headers)
     if isinstance(error, (ValidationError, RequestValidationError)):
         return error_response(422, _first_problem(error.errors()), path)
     return error_response(status_of(error), str(error), path)
