@@ -173,8 +173,6 @@ async def _classify(service: Service, model: ServedModel, texts: Sequence[str], 
 def _texts(model: ServedModel, inputs: Any) -> list[str]:
     """Return the texts of a request: pairs are joined as the columns of the training file were. Raises LoralabError for others."""
     items = [inputs] if isinstance(inputs, str) else inputs
-    if not items:
-        raise LoralabError("there are no texts: send at least one")
     if any(not isinstance(item, str) for item in items) and model.text_columns != 2:
         columns = "one text column" if model.text_columns < 2 else f"{model.text_columns} text columns"
         raise LoralabError(f"model {model.name!r} was trained on {columns} and takes no text pairs: send one text each")

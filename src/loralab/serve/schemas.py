@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, StringConstraints(strict=True)]
+AtLeastOne = Field(min_length=1)
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
 TextOrPair = Annotated[list[Text], Field(min_length=1, max_length=2)]
 
@@ -19,7 +20,7 @@ class ClassifyRequest(BaseModel):
         json_schema_extra={"example": {"model": "quickstart-s42", "input": ["Oil slips below 50 dollars as stocks of crude rise"]}}
     )
 
-    input: Text | list[Text] | list[Pair] = Field(
+    input: Text | Annotated[list[Text], AtLeastOne] | Annotated[list[Pair], AtLeastOne] = Field(
         description="A text, a list of texts, or a list of text pairs for a model that was trained on several text columns."
     )
     model: str | None = Field(None, description="A name from /v1/models. Default: the first model.")
