@@ -259,7 +259,7 @@ def error_response(status: int, message: str, path: str = "", headers: Mapping[s
 
 
 def _first_problem(errors: Sequence[Any]) -> str:
-    first = errors[0]
+    first = next((error for error in errors if error["type"] != "string_type"), errors[0])  # a list may also be a text
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "constrained")))
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 

@@ -74,11 +74,7 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": {"inputs": "Oil slips below 50 dollars as stocks of crude rise"}})
 
-    inputs: (
-        Text
-        | Annotated[list[Text], Field(min_length=1, max_length=2)]
-        | list[Annotated[list[Text], Field(min_length=1, max_length=2)]]
-    )
+    inputs: Text | TextOrPair | Annotated[list[TextOrPair], AtLeastOne]
     raw_scores: bool = Field(False, description="Return logits instead of probabilities.")
     truncate: bool | None = Field(None, description="false: refuse texts beyond the model's length instead of cutting them.")
     truncation_direction: Literal["right", "Right"] = Field("right", description="Texts are cut at their end.")
