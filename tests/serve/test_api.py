@@ -142,7 +142,7 @@ def test_pairs_are_joined_as_in_training(client: Client, served_runs: Path) -> N
     ("body", "status", "message"),
     [
         ({"input": "x", "model": "newss"}, 404, "there is no model 'newss'; loaded: news, tone, pairs; did you mean 'news'?"),
-        ({"input": []}, 422, "there are no texts"),
+        ({"input": []}, 422, "at least 1 item"),
         ({}, 422, "input: Field required"),
         ({"input": [1]}, 422, "input"),
         ({"input": "x", "top_k": 0}, 422, "top_k"),

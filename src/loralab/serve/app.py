@@ -12,11 +12,12 @@ from importlib import metadata
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
+from starlette.exceptions import HTTPException
 
 from loralab.errors import LoralabError, RunFailed
 from loralab.serve.engine import QueueFull
@@ -174,8 +175,6 @@ async def _classify(service: Service, model: ServedModel, texts: Sequence[str], 
 def _texts(model: ServedModel, inputs: Any) -> list[str]:
     """Return the texts of a request: pairs are joined as the columns of the training file were. Raises LoralabError for others."""
     items = [inputs] if isinstance(inputs, str) else inputs
-    if not items:
-        raise LoralabError("there are no texts: send at least one")
     if any(not isinstance(item, str) for item in items) and model.text_columns != 2:
         columns = "one text column" if model.text_columns < 2 else f"{model.text_columns} text columns"
         raise LoralabError(f"model {model.name!r} was trained on {columns} and takes no text pairs: send one text each")
@@ -239,7 +238,8 @@ def answer_error(service: Service, error: Exception, path: str) -> Response:
     if isinstance(error, TimeoutError):
         return error_response(504, f"no answer within {service.settings.timeout:g} seconds", path)
     if isinstance(error, HTTPException):
-        return error_response(error.status_code, str(error.detail), path, error.headers)
+        status = 422 if error.status_code == 400 else error.status_code  # FastAPI's 400 is a body that is no JSON
+        return error_response(status, str(error.detail), path, error.headers)
     if isinstance(error, (ValidationError, RequestValidationError)):
         return error_response(422, _first_problem(error.errors()), path)
     return error_response(status_of(error), str(error), path)
@@ -261,7 +261,7 @@ def error_response(status: int, message: str, path: str = "", headers: Mapping[s
 
 
 def _first_problem(errors: Sequence[Any]) -> str:
-    first = errors[0]
+    first = next((error for error in errors if error["type"] != "string_type"), errors[0])  # a list may also be a text
     place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("list[", "str", "constrained")))
     return f"{place}: {first['msg']}" if place else str(first["msg"])
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from loralab.inference.shared_layers import Logits, SharedModel, TextOfModel, Tokens, logits_of_texts
 from loralab.serve.queue import Entry, Job, QueueFull, TextQueue
 
@@ -49,6 +51,8 @@ class Engine:
 
     async def logits(self, model: SharedModel, tokens: Sequence[Tokens]) -> Logits:
         """Return the logits (n, classes) of tokenized texts. Cancel the task to drop what still waits. Raises QueueFull."""
+        if not tokens:
+            return np.zeros((0, model.model.classes), dtype=np.float32)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Logits] = loop.create_future()
 

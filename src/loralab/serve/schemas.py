@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, StringConstraints(strict=True)]
+AtLeastOne = Field(min_length=1)
 Pair = Annotated[list[Text], Field(min_length=2, max_length=2)]
 TextOrPair = Annotated[list[Text], Field(min_length=1, max_length=2)]
 
@@ -19,7 +20,7 @@ class ClassifyRequest(BaseModel):
         json_schema_extra={"example": {"model": "quickstart-s42", "input": ["Oil slips below 50 dollars as stocks of crude rise"]}}
     )
 
-    input: Text | list[Text] | list[Pair] = Field(
+    input: Text | Annotated[list[Text], AtLeastOne] | Annotated[list[Pair], AtLeastOne] = Field(
         description="A text, a list of texts, or a list of text pairs for a model that was trained on several text columns."
     )
     model: str | None = Field(None, description="A name from /v1/models. Default: the first model.")
@@ -73,11 +74,7 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": {"inputs": "Oil slips below 50 dollars as stocks of crude rise"}})
 
-    inputs: (
-        Text
-        | Annotated[list[Text], Field(min_length=1, max_length=2)]
-        | list[Annotated[list[Text], Field(min_length=1, max_length=2)]]
-    )
+    inputs: Text | TextOrPair | Annotated[list[TextOrPair], AtLeastOne]
     raw_scores: bool = Field(False, description="Return logits instead of probabilities.")
     truncate: bool | None = Field(None, description="false: refuse texts beyond the model's length instead of cutting them.")
     truncation_direction: Literal["right", "Right"] = Field("right", description="Texts are cut at their end.")
