@@ -33,7 +33,7 @@ class LabelledRow:
 class LabelledFile:
     """A CSV with the columns text, label, row, suggested, time, which `loralab train` reads.
 
-    A crash may cut off the last row. It was never confirmed, so it is moved to a file that ends in .torn, and can be labelled again.
+    A crash may cut off the last row. It was never confirmed: it is moved to a file that ends in .torn, and can be labelled again.
     Another process may change the file between two calls.
     """
 

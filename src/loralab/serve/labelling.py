@@ -261,7 +261,7 @@ class Session:
         probe.fit(self._features[rows] / scale, [present.index(labels[row]) for row in rows])
         probabilities = np.full((len(self.texts), len(classes)), np.nan)
         probabilities[known] = 0.0
-        columns = [classes.index(name) for name in present]
+        columns = np.array([classes.index(name) for name in present])
         probabilities[np.ix_(known, columns)] = probe.predict_proba(self._features[known] / scale)
         return Scores(probabilities, f"a classifier of your {len(rows):,} labels")
 
@@ -294,7 +294,7 @@ class Sessions:
         return session
 
     def get(self, name: str) -> Session | None:
-        """Return a session by name, opened from the disk if need be; None for an unknown one. Raises LoralabError for a damaged one."""
+        """Return a session by name, opened if need be; None for an unknown one. Raises LoralabError for a damaged one."""
         with self._lock:
             if name not in self._open:
                 path = self._paths().get(name)

@@ -24,7 +24,6 @@ from loralab.serve.run_listing import RunListing, compare_runs, rows_to_check
 from loralab.serve.service import Forbidden, Service
 from loralab.serve.training_jobs import TrainingJob
 from loralab.serve.uploads import EXTENSIONS, Upload, Uploads
-from loralab.storage import run_folder
 
 T = TypeVar("T")
 FILES = Path(__file__).parent / "page"

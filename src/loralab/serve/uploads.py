@@ -1,4 +1,4 @@
-"""Files that the page's users send: kept in a temporary folder under names of the server's own, and read by the package's reader."""
+"""Files that the page's users send: kept in a temporary folder under names of the server's own."""
 
 from __future__ import annotations
 

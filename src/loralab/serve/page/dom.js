@@ -29,6 +29,18 @@ export function field(label, control, hint) {
   return el("div", { class: "field" }, el("label", { for: id }, label), control, hint && el("small", { id: `${id}-hint` }, hint));
 }
 
+// A slider for a probability, with its value beside the label.
+export function slider(label, properties, oninput, hint) {
+  const output = el("output", {}, "0 %");
+  const control = el("input", { type: "range", value: 0, min: 0, ...properties, oninput: () => {
+    output.textContent = percent(Number(control.value), 0);
+    oninput?.();
+  } });
+  const root = field(label, control, hint);
+  root.querySelector("label").append(" ", output);
+  return { root, control };
+}
+
 export function select(options, chosen, onchange) {
   const control = el("select", { onchange: () => onchange?.(control.value) });
   for (const option of options) {

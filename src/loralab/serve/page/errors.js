@@ -1,7 +1,7 @@
 // Errors: read the test rows of a run, and mark those whose label is wrong.
 
 import { get } from "/page/api.js";
-import { announce, count, debounce, el, field, percent, plainKey, replace, save, select } from "/page/dom.js";
+import { announce, count, debounce, el, field, percent, plainKey, replace, save, select, slider } from "/page/dom.js";
 
 export const title = "Errors";
 const SHOWN = 40;
@@ -40,25 +40,23 @@ function showRun(place, name, content) {
   const kinds = select([["errors", `all errors (${content.errors})`], ...ordered.map(([pair, number]) => [pair, `${pair} (${number})`]),
     ["correct", "correct rows, least confident first"], ["marked", "rows that you marked"]], "errors", update);
   const search = el("input", { type: "search", oninput: debounce(update, 150), placeholder: "words of the text" });
-  const least = el("input", { type: "range", min: 0, max: 1, step: 0.05, value: 0, oninput: () => update() });
-  const shownLeast = el("output", {}, "0 %");
+  const least = slider("Confidence at least", { max: 1, step: 0.05 }, () => update());
   const summary = el("p", { class: "note", role: "status" });
   const list = el("ol", { class: "rows", "aria-label": "Test rows" });
   const more = el("button", { type: "button", onclick: () => { limit += SHOWN; draw(); } }, "Show more");
   const exporting = el("button", { type: "button", class: "primary", onclick: () => save(marks.toCsv(rows), "fixes.csv") });
   place.replaceChildren(
-    el("div", { class: "fields" }, field("Rows", kinds), field("Search", search), el("div", { class: "field" }, field("Confidence at least", least), shownLeast)),
+    el("div", { class: "fields" }, field("Rows", kinds), field("Search", search), least.root),
     el("p", { class: "keys" }, el("kbd", {}, "j"), " ", el("kbd", {}, "k"), " next, previous  ", el("kbd", {}, "w"), " the label is wrong  ",
       content.classes.length <= 9 && [el("kbd", {}, "1"), "–", el("kbd", {}, String(content.classes.length)), " the right label  "], el("kbd", {}, "u"), " undo"),
     el("div", { class: "actions" }, summary, exporting), list, more);
 
   function update() {
     const words = search.value.trim().toLowerCase();
-    shownLeast.textContent = percent(Number(least.value), 0);
     filtered = rows.filter((row) => {
       const wrong = row.label !== row.predicted;
       const kind = kinds.value === "errors" ? wrong : kinds.value === "correct" ? !wrong : kinds.value === "marked" ? marks.has(row) : `${row.label} → ${row.predicted}` === kinds.value;
-      return kind && row.confidence >= Number(least.value) && (!words || row.text.toLowerCase().includes(words));
+      return kind && row.confidence >= Number(least.control.value) && (!words || row.text.toLowerCase().includes(words));
     });
     limit = SHOWN;
     current = 0;

@@ -2,7 +2,7 @@
 
 import { get, getBlob, post, remove } from "/page/api.js";
 import { FileChooser } from "/page/choose_file.js";
-import { announce, count, duration, el, field, guarded, percent, save, select, table } from "/page/dom.js";
+import { announce, count, duration, el, field, guarded, percent, save, select, slider, table } from "/page/dom.js";
 
 export const title = "Files";
 
@@ -15,9 +15,8 @@ export async function open(root, server) {
   }
   let chosen = null, timer = null, job = null;
   const models = select(names, names[0], (name) => chooser.useModel(name));
-  const level = el("input", { type: "range", min: 0, max: 0.99, step: 0.01, value: 0 });
-  const shownLevel = el("output", {}, "0 %");
-  level.addEventListener("input", () => { shownLevel.textContent = percent(Number(level.value), 0); });
+  const level = slider("Leave rows below this confidence undecided:", { max: 0.99, step: 0.01 }, null,
+    "They get no class and come first in the file, for you to read.");
   const start = el("button", { type: "button", class: "primary", disabled: true, onclick: guarded(begin) }, "Classify");
   const chooser = new FileChooser(server, (value) => {
     chosen = value;
@@ -29,13 +28,13 @@ export async function open(root, server) {
     el("p", { class: "lead" }, "Every row gets a class and its probability. You download the file with these columns added."),
     chooser.root,
     el("div", { class: "fields" }, field("Model", models),
-      el("div", { class: "field" }, field("Leave rows below this confidence undecided", level, "They get no class and come first in the file, for you to read."), shownLevel)),
+      level.root),
     start, result);
 
   async function begin() {
     if (job) await remove(`/api/jobs/${job.id}`).catch(() => {});
     start.disabled = true;
-    job = await post("/api/jobs", { file: chosen.id, text: chosen.text, model: models.value, abstain_below: Number(level.value) });
+    job = await post("/api/jobs", { file: chosen.id, text: chosen.text, model: models.value, abstain_below: Number(level.control.value) });
     const name = `${chosen.file.replace(/\.[^.]+$/, "")}-classified.csv`;
     const bar = el("progress", { max: job.total, value: 0, "aria-label": "Rows classified" });
     const left = el("p", { class: "note" });

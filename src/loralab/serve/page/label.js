@@ -98,7 +98,9 @@ async function openSession(root, name) {
     if (busy) return; // one answer at a time: a key pressed twice must not label the next row
     busy = true;
     try {
+      const within = choices.contains(document.activeElement);
       update(await post(`${path}/${action}`, content));
+      if (within) text.focus(); // its button is gone
     } finally {
       busy = false;
     }
@@ -124,7 +126,7 @@ async function openSession(root, name) {
       const share = state.suggestion?.probabilities[one];
       return el("button", { type: "button", class: one === selected ? "choice suggested" : "choice", onclick: () => label(one) },
         i < 9 && el("kbd", {}, String(i + 1)), el("span", {}, one), share !== undefined && el("small", {}, percent(share, 0)),
-        share !== undefined && el("span", { class: "share", "aria-hidden": "true", style: { width: percent(share) } }));
+        share !== undefined && el("span", { class: "share", "aria-hidden": "true", style: { width: `${100 * share}%` } }));
     }));
     hint.textContent = over ? "" : state.suggestion ? `Suggested by ${state.suggestion.source}. Enter accepts ${state.suggestion.label}.`
       : "Suggestions start when two classes have a label.";

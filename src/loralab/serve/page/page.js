@@ -32,7 +32,7 @@ const show = guarded(async () => {
   }
   const first = shown === null;
   shown?.close?.();
-  const root = el("div", { class: `view ${view}` });
+  const root = el("div", { class: `view-${view}` });
   main.replaceChildren(root);
   document.title = `${VIEWS[view].title} · loralab`;
   await server.refresh();

@@ -6,12 +6,12 @@ import { trainingProgress } from "/page/training.js";
 
 export const title = "Runs";
 const POLL = 2000, IDLE_POLL = 10_000;
-const COLUMNS = [["Compare"], ["Name", "name", "name"], ["Kind", "", "kind"], ["State", "", "status"], ["Test accuracy", "n", "accuracy"], ["Macro F1", "n", "macro_f1"],
+const COLUMNS = [["Compare", "one"], ["Name", "name", "name"], ["Kind", "", "kind"], ["State", "", "status"], ["Test accuracy", "n", "accuracy"], ["Macro F1", "n", "macro_f1"],
   ["Test rows", "n", "test_rows"], ["Data", "some", "data"], ["Changed", "one", "modified"], ["Actions"]];
 
 export async function open(root, server) {
   const place = el("div", { "aria-busy": "true" });
-  const live = el("div");
+  const live = el("div", { class: "live" });
   const compared = el("section", { class: "comparison", "aria-label": "Comparison" });
   const chosen = new Set();
   let order = { key: "modified", down: true }, runs = [], timer;
@@ -38,7 +38,7 @@ export async function open(root, server) {
     replace(live, runs.filter((run) => run.status === "running" && run.kind === "run").map((run) =>
       el("article", { class: "card", "aria-label": `Training ${run.name}` }, el("h2", {}, run.name), trainingProgress(run))));
     const sorted = [...runs].sort((a, b) => compareValues(a[order.key], b[order.key]) * (order.down ? -1 : 1));
-    replace(place, el("div", { class: "scroll wide", tabindex: 0, role: "group", "aria-label": "Runs and experiments" },
+    replace(place, el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": "Runs and experiments" },
       el("table", { class: "runs" }, el("caption", { class: "hidden" }, "Runs and experiments"),
         el("thead", {}, el("tr", {}, COLUMNS.map(header))), el("tbody", {}, sorted.map(line)))));
     if (focus) place.querySelector(`[data-key="${CSS.escape(focus)}"]`)?.focus();
@@ -65,7 +65,7 @@ export async function open(root, server) {
     const accuracy = run.accuracy !== undefined && run.accuracy !== null && [percent(run.accuracy), run.low !== undefined ? el("small", {}, ` ${(100 * run.low).toFixed(1)}–${(100 * run.high).toFixed(1)}`) : el("small", {}, " best trial")];
     const state = run.status === "running" ? `running, step ${run.step} of ${run.steps || "?"}` : run.trials ? `${run.status}: ${run.trials[0]} of ${run.trials[1]} trials` : run.status;
     return el("tr", {},
-      el("td", {}, box), el("th", { scope: "row", class: "name" }, run.name), el("td", {}, run.kind), el("td", { class: `state ${run.status}`, title: run.problem }, state),
+      el("td", { class: "one" }, box), el("th", { scope: "row", class: "name" }, run.name), el("td", {}, run.kind), el("td", { class: `state ${run.status}`, title: run.problem }, state),
       el("td", { class: "n" }, accuracy), el("td", { class: "n" }, run.macro_f1?.toFixed(4)), el("td", { class: "n" }, run.test_rows?.toLocaleString("en")),
       el("td", { class: "some" }, [run.encoder, run.data].filter(Boolean).join(" on ")), el("td", { class: "one" }, new Date(1000 * run.modified).toLocaleString("sv").slice(0, 16)),
       el("td", { class: "one links" }, actions(run)));

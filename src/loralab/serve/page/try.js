@@ -82,7 +82,7 @@ class Card {
     const answer = await post("/v1/classify", { model: this.model.model, input: text }, signal);
     const { label, scores } = answer.data[0];
     for (const [name, { item, bar, value }] of this.rows) {
-      bar.style.setProperty("width", percent(scores[name], 2));
+      bar.style.setProperty("width", `${100 * scores[name]}%`);
       value.textContent = percent(scores[name]);
       item.classList.toggle("best", name === label);
     }
