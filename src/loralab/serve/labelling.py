@@ -6,7 +6,7 @@ import json
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,24 @@ QUEUE = 12
 """Rows that are chosen at once: labels that arrive before the next choice do not wait for it."""
 PROBE_LABELS = 10
 """Labels per class, on average, from which the probe replaces the probabilities of a served model."""
+CHUNKS_PER_CHOICE = 8
+"""Without new labels, rows are chosen again when the features of so many more chunks are known."""
 RECENT = 30
 """Labels over which the agreement with the suggestions is counted."""
 
 
 @dataclass(frozen=True)
 class SessionSettings:
-    """What the user chose. file: as the browser names it, only to be shown; model: of which the classes are; "" for none."""
+    """What the user chose. file: as the browser names it, only to be shown; model: of which the classes are; "" for none.
+
+    total: rows of the pool.
+    """
 
     file: str
     classes: tuple[str, ...]
     strategy: str
     model: str = ""
+    total: int = 0
 
     def __post_init__(self) -> None:
         """Raise LoralabError for unusable classes and strategies."""
@@ -70,8 +76,7 @@ class Session:
     def __init__(self, folder: Path, models: Models) -> None:
         """Open a session's folder. Raises LoralabError for a damaged one."""
         self.name, self.folder, self.models = folder.name, folder, models
-        content = read_json_object(folder / SESSION, "the session is damaged: move its folder")
-        self.settings = SessionSettings(**{**content, "classes": tuple(content["classes"])})
+        self.settings = _read_settings(folder)
         lines = (folder / POOL).read_text(encoding="utf-8").split("\n")
         self.texts: list[str] = [json.loads(line) for line in lines if line]
         self.labelled = LabelledFile(folder / LABELLED)
@@ -146,7 +151,6 @@ class Session:
                 "name": self.name,
                 **asdict(self.settings),
                 "path": str(self.labelled.path),
-                "total": len(self.texts),
                 "labelled": len(self.labelled.rows),
                 "skipped": len(self.skipped),
                 "counts": counts,
@@ -158,11 +162,6 @@ class Session:
                 "text": None if row is None else self.texts[row],
                 "suggestion": None if row is None else self._suggestion(row),
             }
-
-    def summary(self) -> dict[str, Any]:
-        """Return what a list of sessions shows."""
-        settings = asdict(self.settings)
-        return {"name": self.name, **settings, "labelled": len(self.labelled.rows), "total": len(self.texts)}
 
     def _check_open(self, row: int) -> None:
         if not 0 <= row < len(self.texts) or row in self._history:
@@ -196,10 +195,11 @@ class Session:
                     self._changed.wait_for(lambda: self._closed or self._dirty or self.computed < len(self.texts))
                     if self._closed:
                         return
-                    self._dirty = False
+                    dirty, self._dirty = self._dirty, False
                 if self.computed < len(self.texts):
                     self._compute_chunk(model)
-                self._score_and_choose()
+                if dirty or self.computed % (CHUNKS_PER_CHOICE * CHUNK) == 0 or self.computed == len(self.texts):
+                    self._score_and_choose()
         except (LoralabError, OSError, ValueError) as error:
             self.problem = f"Rows come in random order and without suggestions: {error}"
 
@@ -287,7 +287,8 @@ class Sessions:
             number = next(n for n in range(1, 10_000) if not (self.folder / f"{today}-{n}").exists())
             path = self.folder / f"{today}-{number}"
             with atomic_folder(path) as temporary:
-                (temporary / SESSION).write_text(json.dumps(asdict(settings), indent=2) + "\n", encoding="utf-8")
+                content = asdict(replace(settings, total=len(pool)))
+                (temporary / SESSION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
                 with (temporary / POOL).open("w", encoding="utf-8", newline="\n") as file:
                     file.writelines(json.dumps(text) + "\n" for text in pool)
             session = self._open[path.name] = Session(path, self.models)
@@ -306,14 +307,12 @@ class Sessions:
     def summaries(self) -> list[dict[str, Any]]:
         """Return all sessions, the latest first. Damaged ones say so."""
         rows: list[dict[str, Any]] = []
-        for name in sorted(self._paths(), reverse=True):
+        for name, path in sorted(self._paths().items(), reverse=True):
             try:
-                session = self.get(name)
-            except (LoralabError, OSError, ValueError, KeyError, TypeError) as error:
+                labelled = len(LabelledFile(path / LABELLED).rows)
+                rows.append({"name": name, **asdict(_read_settings(path)), "labelled": labelled})
+            except LoralabError as error:
                 rows.append({"name": name, "problem": str(error)})
-            else:
-                if session is not None:
-                    rows.append(session.summary())
         return rows
 
     def close(self) -> None:
@@ -323,3 +322,11 @@ class Sessions:
 
     def _paths(self) -> dict[str, Path]:
         return {path.name: path for path in self.folder.iterdir() if (path / SESSION).is_file()} if self.folder.is_dir() else {}
+
+
+def _read_settings(folder: Path) -> SessionSettings:
+    content = read_json_object(folder / SESSION, "move the session's folder away")
+    try:
+        return SessionSettings(**{**content, "classes": tuple(content["classes"])})
+    except (KeyError, TypeError) as error:
+        raise LoralabError(f"{folder / SESSION} is damaged ({error!r}): move the session's folder away") from error

@@ -14,7 +14,6 @@ import numpy as np
 
 from loralab.errors import LoralabError
 from loralab.report.run_data import count_scored_rows
-from loralab.serve.training_jobs import progress_of
 from loralab.stats.intervals import wilson
 from loralab.stats.mcnemar import mcnemar
 from loralab.storage import experiment_folder, run_folder
@@ -86,7 +85,7 @@ class RunListing:
         known = self._cache.get(path)
         if known is None or known[0] != times or experiment:
             try:
-                line = _experiment_line(path) if experiment else _run_line(path)
+                line = _experiment_line(path) if experiment else run_line(path)
             except (LoralabError, OSError, KeyError, TypeError, ValueError) as error:
                 line = {"kind": "experiment" if experiment else "run", "status": "damaged", "problem": str(error)}
             known = self._cache[path] = (times, {**line, "modified": max(times) / 1e9})
@@ -100,7 +99,8 @@ def _is_run(path: Path) -> bool:
     return (path / run_folder.CONFIG).is_file()
 
 
-def _run_line(path: Path) -> dict[str, Any]:
+def run_line(path: Path) -> dict[str, Any]:
+    """Return a run's settings and scores, or its progress. Raises LoralabError and KeyError for a damaged run."""
     config = run_folder.read_config(path)
     line: dict[str, Any] = {"kind": "run", "encoder": config.model.base, "data": Path(config.data.source).name, "seed": config.seed}
     if not (path / run_folder.SCORES).is_file():
@@ -112,6 +112,30 @@ def _run_line(path: Path) -> dict[str, Any]:
         low, _, high = wilson(round(values["accuracy"] * rows), rows)
         line |= {"accuracy": values["accuracy"], "low": low, "high": high, "macro_f1": values.get("macro_f1")}
     return {**line, "rows": (path / run_folder.PREDICTIONS).is_file(), "model": (path / run_folder.MODEL).is_dir()}
+
+
+def progress_of(folder: Path) -> dict[str, Any]:
+    """Return how far a run is, from its log: step, steps, seconds, training loss, and the scores of each evaluation."""
+    events = run_folder.read_log(folder)
+    steps = [event for event in events if event["event"] == "StepEnd"]
+    last = steps[-1] if steps else {}
+    evaluations = [
+        {"step": event["step"], **{name: event["scores"].get(name) for name in ("accuracy", "macro_f1", "loss")}}
+        for event in events
+        if event["event"] == "EvalEnd"
+    ]
+    return {
+        "step": last.get("step", 0),
+        "steps": last.get("steps", 0),
+        "seconds": last.get("seconds"),
+        "losses": [[event["step"], event["loss"]] for event in _thin(steps)],
+        "evaluations": evaluations,
+    }
+
+
+def _thin(steps: list[dict[str, Any]], most: int = 200) -> list[dict[str, Any]]:
+    stride = -(-len(steps) // most) or 1
+    return steps[::stride]
 
 
 def _experiment_line(path: Path) -> dict[str, Any]:

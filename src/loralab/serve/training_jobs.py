@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab.errors import LoralabError
-from loralab.storage import run_folder
+from loralab.serve.run_listing import progress_of, run_line
 from loralab.storage.files import write_errors
 
 OUTPUT_LINES = 12
@@ -46,7 +46,8 @@ class TrainingJob:
     def state(self) -> dict[str, Any]:
         """Return the progress: steps and evaluations so far."""
         status = "running" if self.running else "finished" if self.process.returncode == 0 else "failed"
-        return {"name": self.name, "status": status, "loaded": self.loaded, "problem": self.problem, **progress_of(self.folder)}
+        line = run_line(self.folder) if status == "finished" else progress_of(self.folder)
+        return {**line, "name": self.name, "status": status, "loaded": self.loaded, "problem": self.problem}
 
     def stop(self) -> None:
         """End the process. Its run can be resumed on the command line."""
@@ -63,27 +64,3 @@ class TrainingJob:
         else:
             lines = self._output.read_text(encoding="utf-8", errors="replace").splitlines()
             self.problem = "\n".join(lines[-OUTPUT_LINES:]) or f"the process ended with code {self.process.returncode}"
-
-
-def progress_of(folder: Path) -> dict[str, Any]:
-    """Return how far a run is, from its log: step, steps, seconds, training loss, and the scores of each evaluation."""
-    events = run_folder.read_log(folder)
-    steps = [event for event in events if event["event"] == "StepEnd"]
-    last = steps[-1] if steps else {}
-    evaluations = [
-        {"step": event["step"], **{name: event["scores"].get(name) for name in ("accuracy", "macro_f1", "loss")}}
-        for event in events
-        if event["event"] == "EvalEnd"
-    ]
-    return {
-        "step": last.get("step", 0),
-        "steps": last.get("steps", 0),
-        "seconds": last.get("seconds"),
-        "losses": [[event["step"], event["loss"]] for event in _thin(steps)],
-        "evaluations": evaluations,
-    }
-
-
-def _thin(steps: list[dict[str, Any]], most: int = 200) -> list[dict[str, Any]]:
-    stride = -(-len(steps) // most) or 1
-    return steps[::stride]

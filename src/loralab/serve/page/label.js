@@ -149,6 +149,7 @@ async function openSession(root, name) {
       few.length > 0 && el("p", { class: "note" }, `Each class needs five labels before a model can be trained and tested: ${few.join(", ")}.`),
       run?.status === "running" && [el("p", {}, "Training ", el("strong", {}, run.name)), ...trainingProgress(run)],
       run?.status === "failed" && el("pre", { class: "warning small" }, run.problem),
+      run?.status === "finished" && run.test_rows > 0 && el("p", {}, `${Math.round(run.accuracy * run.test_rows)} of ${count(run.test_rows, "test row")} are correct: ${percent(run.accuracy)}, on new rows probably between ${percent(run.low)} and ${percent(run.high)}.`),
       run?.status === "finished" && el("p", {}, el("strong", {}, run.name), " is trained",
         run.loaded ? [" and loaded. ", el("a", { href: "#try" }, "Try it"), ", or see its scores under ", el("a", { href: "#runs" }, "Runs"), "."] : run.problem ? `, but cannot be loaded: ${run.problem}` : " and being loaded …"));
   }
