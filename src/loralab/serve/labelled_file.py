@@ -130,15 +130,17 @@ def _parse(content: bytes, path: Path) -> tuple[list[list[str]], list[int]]:
             position += len(line)
             yield line.decode("utf-8", "replace")
 
+    torn = False
     with csv_field_limit(MAX_TEXT_CHARACTERS):
         try:
             for record in csv.reader(lines(), strict=True):
                 if len(record) != len(HEADER) or (records and not record[2].isdecimal()):
+                    torn = not content.endswith(b"\n")
                     break
                 records.append(record)
                 ends.append(position)
-        except csv.Error:
-            pass
-    if position < len(content) or (records and records[0] != [*HEADER]):
+        except csv.Error:  # a quote that nothing closes, up to the end of the file
+            torn = True
+    if position < len(content) or (ends[-1:] != [position] and not torn):
         raise LoralabError(f"{path}: row {len(records)} is damaged: it needs {', '.join(HEADER)}; correct the file or move it")
     return records, ends
