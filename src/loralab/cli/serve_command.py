@@ -9,7 +9,7 @@ import typer
 
 from loralab.cli.options import OUTPUT
 from loralab.config.loading import RUN_SETTINGS
-from loralab.errors import LoralabError, import_optional
+from loralab.errors import LoralabError, import_optional, suggest
 
 
 def _option(help_text: str, *names: str, **options: Any) -> Any:
@@ -54,6 +54,14 @@ def serve(
         int, _option("Recent texts per model, kept in memory, that drift is measured on; 0: none.", "--drift-texts", min=0)
     ] = 1000,
     labels: Annotated[Path, _option("The folder of what is labelled on the page.", "--labels", metavar="FOLDER")] = Path("labels"),
+    where: Annotated[str, _option("local, or ray: as replicas of a Ray Serve application.", "--where")] = "local",
+    replicas: Annotated[
+        str, _option("With --where ray: how many, or the fewest and the most, such as 1-4.", "--replicas", metavar="N|N-M")
+    ] = "1",
+    ray_address: Annotated[
+        str | None,
+        _option("With --where ray: a running Ray. Default: start one here.", "--ray-address", metavar="HOST:PORT"),
+    ] = None,
     log_texts: Annotated[bool, _option("Write the texts of requests into the log.", "--log-texts")] = False,
 ) -> None:
     """Serve trained runs over HTTP, with a page at /.
@@ -64,11 +72,14 @@ def serve(
     loralab serve news=runs/news-s1 tone=runs/tone-s1      several models, which share their encoder
     loralab serve --watch runs                             all runs of a folder, new ones too
     loralab serve runs/news-s1 --host 0.0.0.0 --api-keys keys.txt
+    loralab serve runs/news-s1 --where ray --replicas 1-4  replicas by Ray Serve
     \b
     Every option can be set in the environment: --max-rows by LORALAB_MAX_ROWS.
     """
     if not runs and watch is None:
         raise LoralabError("there is nothing to serve: name a run, such as loralab serve runs/quickstart-s42, or --watch FOLDER")
+    if where not in ("local", "ray"):
+        raise LoralabError(f"--where {where}: valid are local and ray{suggest(where, ('local', 'ray'))}")
     from loralab.serve.settings import ServerSettings
 
     settings = ServerSettings(
@@ -96,6 +107,11 @@ def serve(
         allowed_hosts=tuple(allowed_host or ()),
     )
     _import_server_packages()
+    if where == "ray":
+        from loralab.serve.on_ray import parse_replicas, run_until_interrupted
+
+        run_until_interrupted(settings, parse_replicas(replicas), ray_address)
+        return
     from loralab.serve.run import run_server
 
     run_server(settings, quiet=OUTPUT.quiet)
