@@ -115,6 +115,7 @@ def test_a_session_through_http(client: Client, settings: ServerSettings) -> Non
     assert state["skipped"] == 1
     assert client.post(f"{path}/undo", {}).json()["skipped"] == 0
     assert client.get("/api/labelling").json()["sessions"][0]["labelled"] == 1
+    wanted["file"] = upload(client).json()["id"]
     assert client.post("/api/labelling", {**wanted, "classes": ["a"]}).status_code == 422
     assert client.post("/api/labelling", {**wanted, "text": ["other"]}).status_code == 422
 

@@ -16,6 +16,7 @@ from loralab.errors import LoralabError
 from loralab.serve.run_listing import RunListing, compare_runs, progress_of, read_rows, rows_to_check
 from loralab.stats.mcnemar import mcnemar
 from loralab.storage import run_folder
+from loralab.storage.experiment_folder import ExperimentSpec, TrialRecord, write_experiment
 
 
 @pytest.fixture
@@ -150,3 +151,15 @@ def rewrite(folder: Path, predicted: dict[int, str]) -> None:
         table = csv.DictWriter(file, [*rows[0]])
         table.writeheader()
         table.writerows(rows)
+
+
+def test_an_experiment_counts_its_trials(folder: Path) -> None:
+    spec = ExperimentSpec("seeds", "does the seed matter?", ("quickstart",), (), {"seed": (1, 2, 3)})
+    records = [TrialRecord(f"seed-{n}", {"seed": n}, "x", failure="no memory" if n == 3 else None) for n in (1, 2, 3)]
+    write_experiment(folder / "seeds", spec, records)
+    shutil.copytree(folder / "news", folder / "seeds" / "trials" / "seed-1")
+    line = by_name(folder)["seeds"]
+    assert (line["kind"], line["status"], line["trials"]) == ("seeds", "incomplete", [1, 3, 1])
+    assert line["accuracy"] == by_name(folder)["news"]["accuracy"]
+    shutil.copytree(folder / "tone", folder / "seeds" / "trials" / "seed-2")
+    assert by_name(folder)["seeds"]["status"] == "complete"

@@ -28,7 +28,7 @@ MAX_POOL = 20_000
 """Rows that a session offers; of more rows it takes a random sample."""
 QUEUE = 12
 """Rows that are chosen at once: labels that arrive before the next choice do not wait for it."""
-PROBE_LABELS = 10
+PROBE_LABELS = 25
 """Labels per class, on average, from which the probe replaces the probabilities of a served model."""
 CHUNKS_PER_CHOICE = 8
 """Without new labels, rows are chosen again when the features of so many more chunks are known."""

@@ -246,7 +246,7 @@ def _add_classifying(router: APIRouter, page: Page) -> None:
     async def job_result(name: str) -> Response:
         job = _known(page.jobs.get(name), "the server no longer has this job")
         _known(job.finished or None, "the job is not finished")
-        return FileResponse(job.result, media_type="text/csv", headers=SECURITY)
+        return FileResponse(job.result, media_type="text/csv", filename="classified.csv", headers=SECURITY)
 
     @router.delete("/api/jobs/{name}", status_code=204)
     async def remove_job(name: str) -> Response:
@@ -260,6 +260,7 @@ def _add_classifying(router: APIRouter, page: Page) -> None:
         settings = SessionSettings(wanted.name, tuple(name.strip() for name in wanted.classes), wanted.strategy, wanted.model)
         source = read_input(upload.path, upload.read_as(wanted.text))
         session = page.sessions.create(settings, [text for rows in source.rows for text in rows.texts])
+        page.uploads.remove(upload.id)  # the session has its own copy of the texts
         return page.session_state(page.session(session.name))
 
 

@@ -22,8 +22,8 @@ from loralab.tables import clip
 
 QUIET_SECONDS = 120.0
 """An incomplete run whose files did not change for so long has probably stopped."""
-MAX_SHOWN_ROWS, MAX_CHARACTERS = 5000, 1000
-MAX_DIFFERENCES = 300
+MAX_SHOWN_ROWS, MAX_CHARACTERS = 5000, 4000
+MAX_DIFFERENCES, MAX_COMPARED = 300, 600
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def rows_to_check(folder: Path) -> dict[str, Any]:
         "classes": classes,
         "total": len(rows),
         "errors": len(errors),
-        "rows": [[row.row, row.true, row.predicted, row.confidence, clip(row.text, MAX_CHARACTERS)] for row in shown],
+        "rows": [[row.row, row.true, row.predicted, row.confidence, row.text[:MAX_CHARACTERS]] for row in shown],
     }
 
 
@@ -204,7 +204,7 @@ def compare_runs(first: Path, second: Path) -> dict[str, Any]:
         "difference": {"value": value, "low": low, "high": high},
         "differing": len(differing),
         "differences": [
-            [x.row, x.true, x.predicted, x.confidence, y.predicted, y.confidence, clip(x.text, MAX_CHARACTERS)]
+            [x.row, x.true, x.predicted, x.confidence, y.predicted, y.confidence, clip(x.text, MAX_COMPARED)]
             for x, y in differing[:MAX_DIFFERENCES]
         ],
     }

@@ -1,6 +1,6 @@
 // Choose a file, see its columns, and say which have the texts. Files and Label share it.
 
-import { get, upload } from "/page/api.js";
+import { get, remove, upload } from "/page/api.js";
 import { announce, count, el, guarded, newId, replace } from "/page/dom.js";
 
 // onchosen({file, id, text: [...], rows}) is called for every change, with null while no text column is chosen.
@@ -37,6 +37,8 @@ export class FileChooser {
     const dot = file.name.lastIndexOf(".");
     const extension = dot < 0 ? ".csv" : file.name.slice(dot).toLowerCase();
     this.preview.replaceChildren(el("p", { class: "note" }, `Reading ${file.name} …`));
+    if (this.chosen) remove(`/api/files/${this.chosen.id}`).catch(() => {}); // the server deletes it after an hour anyway
+    this.chosen = null;
     try {
       this.show(file.name, await upload("/api/files", { type: extension, model: this.model }, file));
     } catch (error) {

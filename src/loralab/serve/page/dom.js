@@ -58,7 +58,7 @@ export function table(caption, columns, rows, { unseen = true } = {}) {
       el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell, i) => el("td", { class: columns[i][1] }, cell)))))));
 }
 
-export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)} %`;
+export const percent = (share, digits = 1) => `${(100 * share).toFixed(digits)}\u00a0%`; // with a space that does not break
 export const count = (number, noun, plural = `${noun}s`) => `${number.toLocaleString("en")} ${number === 1 ? noun : plural}`;
 export const clip = (text, length) => (text.length > length ? `${text.slice(0, length - 1)}…` : text);
 

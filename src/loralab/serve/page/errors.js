@@ -1,10 +1,11 @@
 // Errors: read the test rows of a run, and mark those whose label is wrong.
 
 import { get } from "/page/api.js";
-import { announce, count, debounce, el, field, percent, plainKey, replace, save, select, slider } from "/page/dom.js";
+import { announce, clip, count, debounce, el, field, percent, plainKey, replace, save, select, slider } from "/page/dom.js";
 
 export const title = "Errors";
 const SHOWN = 40;
+const LONG = 900; // characters that are shown; all are searched and exported
 
 export async function open(root, server, [wanted]) {
   root.append(el("h1", {}, "Read a run's errors"));
@@ -49,7 +50,8 @@ function showRun(place, name, content) {
     el("div", { class: "fields" }, field("Rows", kinds), field("Search", search), least.root),
     el("p", { class: "keys" }, el("kbd", {}, "j"), " ", el("kbd", {}, "k"), " next, previous  ", el("kbd", {}, "w"), " the label is wrong  ",
       content.classes.length <= 9 && [el("kbd", {}, "1"), "–", el("kbd", {}, String(content.classes.length)), " the right label  "], el("kbd", {}, "u"), " undo"),
-    el("div", { class: "actions" }, summary, exporting), list, more);
+    el("div", { class: "actions" }, summary, exporting), list, more,
+    el("p", { class: "note" }, "Row numbers are those of the file with the test rows, from 0. The marks stay in this browser."));
 
   function update() {
     const words = search.value.trim().toLowerCase();
@@ -94,7 +96,7 @@ function showRun(place, name, content) {
       el("p", { class: "verdict" },
         "label ", el("span", { class: row.label === row.predicted ? "label" : "wrong" }, row.label),
         ", predicted ", el("span", { class: "label" }, row.predicted), el("small", {}, `  ${percent(row.confidence)} confident, row ${row.row}`)),
-      el("p", { class: "text" }, row.text),
+      el("p", { class: "text" }, clip(row.text, LONG)),
       el("div", { class: "actions" }, choice ? [el("span", {}, "The right label is "), choice,
         el("button", { type: "button", class: "quiet", onclick: () => mark(item, undefined) }, "Undo")]
         : el("button", { type: "button", class: "quiet", onclick: () => mark(item, row.predicted) }, "The label is wrong")));

@@ -78,17 +78,19 @@ async function openSession(root, name) {
   let timer, busy = false, selected = null;
   const progress = el("progress", { "aria-label": "Rows labelled" });
   const numbers = el("p", { class: "note" });
-  const text = el("p", { class: "sample", tabindex: -1 });
+  const text = el("p", { class: "sample", tabindex: 0 });
   const choices = el("div", { class: "classes", role: "group", "aria-label": "Classes" });
   const hint = el("p", { class: "note" });
+  const many = state.classes.length > 9;
+  const find = el("input", { type: "search", oninput: filter, onkeydown: chooseFirst, autocomplete: "off" });
   const undo = el("button", { type: "button", class: "quiet", onclick: guarded(() => act("undo")) }, "Undo ", el("kbd", {}, "u"));
   const skip = el("button", { type: "button", class: "quiet", onclick: guarded(() => act("rows", { row: state.row })) }, "Skip ", el("kbd", {}, "s"));
   const side = el("dl", { class: "facts" });
   const training = el("div", { class: "training" });
   const train = el("button", { type: "button", class: "primary", onclick: guarded(() => act("train")) }, "Train on these labels");
   replace(root, el("h1", {}, state.file || state.name), progress, numbers,
-    el("section", { class: "labelling", "aria-label": "Row to label" }, text, choices, hint, el("div", { class: "actions" }, undo, skip)),
-    el("p", { class: "keys" }, state.classes.slice(0, 9).length > 0 && [el("kbd", {}, "1"), "–", el("kbd", {}, String(Math.min(9, state.classes.length))), " choose a class  "],
+    el("section", { class: "labelling", "aria-label": "Row to label" }, text, many && field("Find a class", find), choices, hint, el("div", { class: "actions" }, undo, skip)),
+    el("p", { class: "keys" }, state.classes.slice(0, 9).length > 0 && [el("kbd", {}, "1"), "–", el("kbd", {}, String(Math.min(9, state.classes.length))), " choose a class  "], many && [el("kbd", {}, "/"), " find a class  "],
       el("kbd", {}, "Enter"), " accept the suggestion  ", el("kbd", {}, "u"), " undo  ", el("kbd", {}, "s"), " skip"),
     el("section", { "aria-label": "Labels so far" }, el("h2", {}, "So far"), side,
       el("p", { class: "note" }, "Saved in ", el("code", {}, state.path), ", a file that ", el("code", {}, "loralab train"), " reads. ", el("a", { href: "#label" }, "All files"))),
@@ -128,6 +130,7 @@ async function openSession(root, name) {
         i < 9 && el("kbd", {}, String(i + 1)), el("span", {}, one), share !== undefined && el("small", {}, percent(share, 0)),
         share !== undefined && el("span", { class: "share", "aria-hidden": "true", style: { width: `${100 * share}%` } }));
     }));
+    filter();
     hint.textContent = over ? "" : state.suggestion ? `Suggested by ${state.suggestion.source}. Enter accepts ${state.suggestion.label}.`
       : "Suggestions start when two classes have a label.";
     undo.disabled = !state.undo;
@@ -149,9 +152,23 @@ async function openSession(root, name) {
       few.length > 0 && el("p", { class: "note" }, `Each class needs five labels before a model can be trained and tested: ${few.join(", ")}.`),
       run?.status === "running" && [el("p", {}, "Training ", el("strong", {}, run.name)), ...trainingProgress(run)],
       run?.status === "failed" && el("pre", { class: "warning small" }, run.problem),
-      run?.status === "finished" && run.test_rows > 0 && el("p", {}, `${Math.round(run.accuracy * run.test_rows)} of ${count(run.test_rows, "test row")} are correct: ${percent(run.accuracy)}, on new rows probably between ${percent(run.low)} and ${percent(run.high)}.`),
+      run?.status === "finished" && run.test_rows > 0 && el("p", {}, `${Math.round(run.accuracy * run.test_rows)} of ${count(run.test_rows, "test row")} are correct: ${percent(run.accuracy)}, on new rows probably between ${percent(run.low)} and ${percent(run.high)}.`,
+        state.strategy !== "random" && " The test rows are some of those you labelled, which are harder than most: the model is probably better than this."),
       run?.status === "finished" && el("p", {}, el("strong", {}, run.name), " is trained",
         run.loaded ? [" and loaded. ", el("a", { href: "#try" }, "Try it"), ", or see its scores under ", el("a", { href: "#runs" }, "Runs"), "."] : run.problem ? `, but cannot be loaded: ${run.problem}` : " and being loaded …"));
+  }
+
+  function filter() {
+    const words = find.value.trim().toLowerCase();
+    for (const button of choices.children) button.hidden = !button.querySelector("span").textContent.toLowerCase().includes(words);
+  }
+
+  function chooseFirst(event) {
+    if (event.key === "Escape") find.blur();
+    if (event.key !== "Enter") return;
+    choices.querySelector("button:not([hidden])")?.click();
+    find.value = "";
+    find.blur();
   }
 
   // Suggestions and training go on while the user reads.
@@ -177,6 +194,7 @@ async function openSession(root, name) {
     if (event.repeat || !key) return;
     if (/^[1-9]$/.test(key) && state.classes[key - 1] !== undefined) label(state.classes[key - 1]);
     else if (key === "Enter" && selected !== null && !event.target.closest("button, a, summary")) label(selected);
+    else if (key === "/" && many) find.focus();
     else if (key === "u" && state.undo) guarded(act)("undo");
     else if (key === "s" && state.row !== null) guarded(act)("rows", { row: state.row });
     else return;

@@ -6,8 +6,8 @@ import { trainingProgress } from "/page/training.js";
 
 export const title = "Runs";
 const POLL = 2000, IDLE_POLL = 10_000;
-const COLUMNS = [["Compare", "one"], ["Name", "name", "name"], ["Kind", "", "kind"], ["State", "", "status"], ["Test accuracy", "n", "accuracy"], ["Macro F1", "n", "macro_f1"],
-  ["Test rows", "n", "test_rows"], ["Data", "some", "data"], ["Changed", "one", "modified"], ["Actions"]];
+const COLUMNS = [["Compare", "one"], ["Name", "name", "name"], ["State", "", "status"], ["Test accuracy", "n", "accuracy"], ["Test rows", "n", "test_rows"],
+  ["Data", "name", "data"], ["Changed", "one", "modified"], ["Actions", "one"]];
 
 export async function open(root, server) {
   const place = el("div", { "aria-busy": "true" });
@@ -49,7 +49,7 @@ export async function open(root, server) {
     const sorting = order.key === key ? (order.down ? "descending" : "ascending") : null;
     return el("th", { scope: "col", class: kind, "aria-sort": sorting },
       el("button", { type: "button", class: "sort", "data-key": `sort-${key}`, onclick: () => {
-        order = { key, down: order.key === key ? !order.down : !["name", "kind", "status", "data"].includes(key) };
+        order = { key, down: order.key === key ? !order.down : !["name", "status", "data"].includes(key) };
         draw();
         announce(`Sorted by ${name}, ${order.down ? "descending" : "ascending"}`);
       } }, name, el("span", { "aria-hidden": "true" }, sorting === "descending" ? " ↓" : sorting === "ascending" ? " ↑" : "")));
@@ -65,9 +65,9 @@ export async function open(root, server) {
     const accuracy = run.accuracy !== undefined && run.accuracy !== null && [percent(run.accuracy), run.low !== undefined ? el("small", {}, ` ${(100 * run.low).toFixed(1)}–${(100 * run.high).toFixed(1)}`) : el("small", {}, " best trial")];
     const state = run.status === "running" ? `running, step ${run.step} of ${run.steps || "?"}` : run.trials ? `${run.status}: ${run.trials[0]} of ${run.trials[1]} trials` : run.status;
     return el("tr", {},
-      el("td", { class: "one" }, box), el("th", { scope: "row", class: "name" }, run.name), el("td", {}, run.kind), el("td", { class: `state ${run.status}`, title: run.problem }, state),
-      el("td", { class: "n" }, accuracy), el("td", { class: "n" }, run.macro_f1?.toFixed(4)), el("td", { class: "n" }, run.test_rows?.toLocaleString("en")),
-      el("td", { class: "some" }, [run.encoder, run.data].filter(Boolean).join(" on ")), el("td", { class: "one" }, new Date(1000 * run.modified).toLocaleString("sv").slice(0, 16)),
+      el("td", { class: "one" }, box), el("th", { scope: "row", class: "name" }, run.name, run.kind !== "run" && el("small", {}, ` ${run.kind}`)), el("td", { class: `state ${run.status}`, title: run.problem }, state),
+      el("td", { class: "n" }, accuracy), el("td", { class: "n" }, run.test_rows?.toLocaleString("en")),
+      el("td", { class: "name data" }, [run.encoder, run.data].filter(Boolean).join(" on ")), el("td", { class: "one" }, new Date(1000 * run.modified).toLocaleString("sv").slice(0, 16)),
       el("td", { class: "one links" }, actions(run)));
   }
 
@@ -136,4 +136,4 @@ function comparison(first, second, result) {
       result.differences.map(([row, label, a, confidenceA, b, confidenceB, text]) => [row, label, predicted(a, confidenceA, label), predicted(b, confidenceB, label), text]))];
 }
 
-const predicted = (name, confidence, label) => [el("span", { class: name === label ? "right" : "wrong" }, name), el("small", {}, ` ${percent(confidence, 0)}`)];
+const predicted = (name, confidence, label) => [el("span", { class: name === label ? "right" : "wrong" }, name), " ", el("small", { class: "one" }, percent(confidence, 0))];

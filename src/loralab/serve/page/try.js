@@ -6,6 +6,7 @@ import { announce, clip, debounce, el, field, guarded, percent } from "/page/dom
 export const title = "Try";
 const TYPING = 150;
 const EXPLAINING = 600;
+const MANY = 12;
 let text = ""; // kept while other views are shown
 
 export async function open(root, server) {
@@ -61,7 +62,8 @@ class Card {
     this.model = model;
     this.summary = "";
     this.verdict = el("p", { class: "verdict" }, "–");
-    this.bars = el("ul", { class: "bars" });
+    this.many = model.classes.length > MANY;
+    this.bars = el("ul", { class: "bars", "aria-label": "Probabilities", tabindex: this.many && 0 });
     this.rows = new Map();
     for (const name of model.classes) {
       const bar = el("span", { class: "bar" }), value = el("span", { class: "value" });
@@ -86,9 +88,16 @@ class Card {
       value.textContent = percent(scores[name]);
       item.classList.toggle("best", name === label);
     }
+    if (this.many) this.sort(scores);
     this.verdict.replaceChildren(el("strong", {}, label), ` ${percent(scores[label])}`);
     this.summary = `${this.model.model}: ${label}, ${percent(scores[label], 0)}`;
     this.words.replaceChildren();
+  }
+
+  // Of many classes the probable ones come first.
+  sort(scores) {
+    const names = [...this.rows.keys()].sort((a, b) => scores[b] - scores[a]);
+    this.bars.replaceChildren(...names.map((name) => this.rows.get(name).item));
   }
 
   clear() {
