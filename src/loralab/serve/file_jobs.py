@@ -156,9 +156,10 @@ class FileJobs:
             job.result.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Stop all jobs and delete their results."""
+        """Stop all jobs and delete their results. Call it in the event loop."""
         for name in [*self._jobs]:
             self.remove(name)
+        shutil.rmtree(self._folder.path, ignore_errors=True)
 
 
 def _chunks(source: PredictionInput) -> Iterator[InputRows]:

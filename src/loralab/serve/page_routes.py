@@ -153,7 +153,7 @@ def page_routes(service: Service) -> APIRouter:
     @asynccontextmanager
     async def lifespan(_: object) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(page.close)
+        page.close()
 
     router = APIRouter(include_in_schema=False, lifespan=lifespan)
     _add_files(router, page)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 import threading
 import time
 import zipfile
@@ -118,9 +119,9 @@ class Uploads:
                 self.remove(upload.id)
 
     def close(self) -> None:
-        """Delete all files."""
-        for name in [*self._files]:
-            self.remove(name)
+        """Delete all files, and their folder: a signal may end the process without finalizers."""
+        self._files.clear()
+        shutil.rmtree(self._folder.path, ignore_errors=True)
 
     def _check_packing(self, content: bytes) -> None:
         """Raise LoralabError for packed files, a few bytes of which may be gigabytes. Workbooks are packed, within a limit."""
