@@ -18,7 +18,7 @@ def render_api_page(description: Schema) -> str:
         {
             "method": method.upper(),
             "path": path,
-            "description": operation.get("description") or operation.get("summary", ""),
+            "description": (operation.get("description") or operation.get("summary", "")).replace("`", ""),
             "parameters": [
                 _field(p["name"], p["schema"], p.get("required", False), schemas) for p in operation.get("parameters", ())
             ],
@@ -44,7 +44,7 @@ def _body(operation: Schema, schemas: Schema) -> dict[str, Any]:
     return {"body": fields, "example": json.dumps(schema["example"], ensure_ascii=False) if "example" in schema else ""}
 
 
-def _field(name: str, schema: Schema, required: bool, schemas: Schema) -> dict[str, Any]:
+def _field(name: str, schema: Schema, required: bool | None, schemas: Schema) -> dict[str, Any]:
     return {"name": name, "type": _type(schema, schemas), "description": schema.get("description", ""), "required": required}
 
 
@@ -56,7 +56,7 @@ def _type(schema: Schema, schemas: Schema) -> str:
     if schema.get("type") == "array":
         return f"list of ({_type(schema['items'], schemas)})"
     names = {"string": "text", "boolean": "true or false", "null": "null"}
-    limits = [f"{word} {schema[key]}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
+    limits = [f"{word} {schema[key]:g}" for key, word in (("minimum", "from"), ("maximum", "to")) if key in schema]
     return " ".join([names.get(schema.get("type", ""), str(schema.get("type", "anything"))), *limits])
 
 

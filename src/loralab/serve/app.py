@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ValidationError
@@ -40,6 +40,7 @@ from loralab.serve.schemas import (
 from loralab.serve.service import Forbidden, Service, TooLarge
 from loralab.serve.settings import ServerSettings
 
+ModelName = Annotated[str | None, Query(description="A name from /v1/models. Default: the first model.")]
 VERSION = metadata.version("loralab")
 ERROR_TYPES = {404: "not_found", 413: "too_large", 422: "invalid_request", 429: "overloaded", 503: "unavailable", 504: "timeout"}
 PREDICT_TYPES = {413: "validation", 422: "validation", 429: "overloaded", 404: "validation", 503: "unhealthy", 504: "backend"}
@@ -136,17 +137,17 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/models", response_model=ModelCard, responses=_errors((404, *COMMON_ERRORS)))
     def load_model(asked: LoadRequest) -> ModelCard:
-        """Load a run of the server's folder, or load it again after it has changed. Needs --folder and API keys."""
+        """Load a run of the server's folder, or load it again after it has changed. The server needs --watch FOLDER and --api-keys FILE."""
         return model_card(service.load_at_request(asked.model))
 
     @app.delete("/v1/models/{name:path}", status_code=204, responses=_errors((404, *COMMON_ERRORS)))
     def remove_model(name: str) -> Response:
-        """Remove a model. Requests that have begun are finished. Needs --folder and API keys."""
+        """Remove a model. Requests that have begun are finished. The server needs --watch FOLDER and --api-keys FILE."""
         service.remove_at_request(name)
         return Response(status_code=204)
 
     @app.get("/info", responses=_errors((404,)))
-    async def info(model: str | None = None) -> dict[str, Any]:
+    async def info(model: ModelName = None) -> dict[str, Any]:
         """Describe a model: encoder, classes, accuracy with its interval, temperature, data contract; and the server's limits."""
         return {"version": VERSION, **model_info(service.models.get(model)), "limits": service.limits()}
 
