@@ -137,7 +137,7 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/models", response_model=ModelCard, responses=_errors((404, *COMMON_ERRORS)))
     def load_model(asked: LoadRequest) -> ModelCard:
-        """Load a run of the server's folder, or load it again after it has changed. The server needs --watch FOLDER and --api-keys FILE."""
+        """Load a run of the watched folder, or load it again. The server needs --watch FOLDER and --api-keys FILE."""
         return model_card(service.load_at_request(asked.model))
 
     @app.delete("/v1/models/{name:path}", status_code=204, responses=_errors((404, *COMMON_ERRORS)))
