@@ -127,7 +127,7 @@ def inline_svg(drawing: ReportFigure) -> Markup:
     del root.attrib["width"], root.attrib["height"]
     root.attrib |= {"role": "img", "aria-label": drawing.description}
     width = 72 * drawing.figure.get_figwidth()
-    min_width = 0.8 * width if drawing.wide else 0  # on a phone wide figures scroll, the others shrink
+    min_width = width if drawing.wide else 0  # on a phone wide figures scroll; the others fit
     root.attrib["style"] = f"--width: {width:.0f}pt; --min-width: {min_width:.0f}pt"
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree has escaped every text
 
