@@ -87,7 +87,7 @@ def draw_dashboard(rows: Sequence[DashboardRow]) -> list[ReportFigure]:
     for digest, letter in zip(_test_sets(rows), _LETTERS, strict=False):
         shown = [row for row in rows if row.values and row.test_rows and row.test_set == digest]
         panel = Panel("test accuracy", [row.values for row in shown], [row.interval for row in shown])
-        text = "Diamonds: means. Dots: seeds. Bars: 95 % confidence intervals, as in the tables."
+        text = "Diamonds: means. Dots: seeds. Lines through the diamonds: 95 % confidence intervals, as in the tables."
         count = f"the newest {MAX_ROWS} of {len(shown)}" if len(shown) > MAX_ROWS else f"{len(shown)} with a result"
         caption = Caption(f"dashboard_{letter.lower()}", f"Test accuracy on set {letter}: {shown[0].test_rows:,} rows", count, text)
         with figure_style():
