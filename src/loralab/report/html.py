@@ -146,7 +146,12 @@ def format_column(cells: Sequence[object]) -> list[str]:
     """Return the cells of a column as text. Its fractions have the same number of digits, at most four."""
     digits = max((len(f"{cell:.4f}".rstrip("0").partition(".")[2]) for cell in cells if isinstance(cell, float)), default=0)
     return [
-        f"{cell:,.{digits}f}".replace("-", "−") if is_number(cell) else "" if cell is None else format_value(cell) for cell in cells
+        f"{round(cell, digits) + 0.0:,.{digits}f}".replace("-", "−")
+        if is_number(cell)
+        else ""
+        if cell is None
+        else format_value(cell)
+        for cell in cells
     ]
 
 

@@ -183,7 +183,8 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
     else:
         yield (
             f"Highest mean {score}: {name}, with {format_percent(point.mean(score))}. As the best of "
-            f"{len(data.points)} this score is probably too high. Rely on the test accuracy: {format_percent(point.mean(ACCURACY))}{chosen}."
+            f"{len(data.points)} this score is probably too high. "
+            f"Rely on the test accuracy: {format_percent(point.mean(ACCURACY))}{chosen}."
         )
     if ties := [format_point(p.factors) for p in data.points if p is not point and abs(p.mean(score) - point.mean(score)) < 1e-9]:
         yield f"Tied with it: {_listed(ties)}. Of tied configurations the one with the fewest trainable parameters is named."

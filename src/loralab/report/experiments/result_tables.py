@@ -84,8 +84,8 @@ def label_legend(points: Sequence[Point]) -> str:
 
 
 def short_name(factor: str) -> str:
-    """Return a setting's name without its section: `rank` for lora.rank."""
-    return factor.rpartition(".")[2].replace("_", " ")
+    """Return a setting's name without its section: `rank` for lora.rank; of a number of rows what it counts."""
+    return UNITS[factor] if factor in UNITS else factor.rpartition(".")[2].replace("_", " ")
 
 
 def experiment_tables(analysis: ExperimentAnalysis) -> list[ReportTable]:
