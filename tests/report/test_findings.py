@@ -58,7 +58,7 @@ def test_results_that_do_not_depend_on_the_seed_are_decided_by_rows(tmp_path: Pa
     interval = r"15\.0\d to 22\.8\d"  # Bonett and Price: 77/402 and 1/402 discordant
     assert re.search(rf"Head descriptions vs\. head names: better by 19\.00 points \(95 % CI {interval}, p < 0\.001\)\.", words)
     assert words.endswith("so the seed changes nothing. Intervals and tests allow for other test rows.")
-    assert (top.number, top.unit, top.measure) == ("87.3", "%", "Test accuracy of head descriptions (mean of 5 runs).")
+    assert (top.number, top.unit, top.measure) == ("87.3", "%", "Test accuracy with head descriptions (mean of 5 runs).")
     assert top.uncertainty.endswith("adjusted for the choice among 2. Lowest: head names, 68.25 %.")
     edit(folder / EXPERIMENT, kind="seeds")
     top = headline(analyze_experiment(folder))
@@ -115,7 +115,7 @@ def test_a_choice_on_validation_rows_has_its_test_score(tmp_path: Path) -> None:
     )
     top = headline(analysis)
     assert (top.number, top.unit) == ("59.0", "%")
-    assert top.measure == "Test accuracy of rank 8 (mean of 3 runs). It has the highest validation accuracy."
+    assert top.measure == "Test accuracy with rank 8 (mean of 3 runs), which has the highest validation accuracy."
 
 
 def test_an_ablation_counts_the_changes_that_matter(tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ def test_the_first_size_is_tested_against_the_last(tmp_path: Path) -> None:
     assert "From 1 row per class to 100 rows per class the test accuracy changes by +40.00 points (95 % CI +3" in words
     top = headline(analyze_experiment(folder))
     assert (top.number, top.unit) == ("90.0", "%")
-    assert top.measure == "Test accuracy of 50 rows per class (mean of 3 runs)."
+    assert top.measure == "Test accuracy with 50 rows per class (mean of 3 runs)."
     assert top.uncertainty.endswith("adjusted for the choice among 4. Lowest: 1 row per class, 50.00 %.")
     edit(folder / EXPERIMENT, kind="scaling")
     top = headline(analyze_experiment(folder))

@@ -29,7 +29,7 @@ SHORT_TEXT, LONG_TEXT = 24, 40
 WIDE_TABLE, TALL_TABLE = 8, 25
 """Columns and rows from which a table gets more of the window's width, and scrolls vertically."""
 _CSS_NAMES = ("var(--blue)", "var(--vermillion)", "var(--green)", "var(--purple)", "var(--gold)", "var(--soft)")
-_CSS_COLORS = {INK: "currentColor", GRID: "var(--rule)", **dict(zip(COLORS, _CSS_NAMES, strict=True))}
+_CSS_COLORS = {INK: "currentColor", GRID: "var(--rule)", "#ffffff": "var(--sheet)", **dict(zip(COLORS, _CSS_NAMES, strict=True))}
 _FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 
 

@@ -32,7 +32,8 @@ def score_figure(analysis: ExperimentAnalysis) -> Drawings:
     """The deciding score, macro F1 or test accuracy, and training time of every configuration."""
     points = _in_order(analysis, MAX_ROWS)
     panels = [_score_panel(points, analysis.score), _score_panel(points, MACRO_F1 if analysis.score == ACCURACY else ACCURACY)]
-    panels.append(_seconds_panel(analysis, points))
+    seconds = _seconds_panel(analysis, points)
+    panels += [seconds] if any(value >= 0.1 for values in seconds.values for value in values) else []  # zero-shot trains nothing
     text = label_legend(points) + _explain_marks(points, ACCURACY, boxes=True)
     caption = Caption("points", "Scores of each configuration", _count_runs(analysis, points), text)
     return [plots.strip_plot(caption, point_labels(points), panels)]

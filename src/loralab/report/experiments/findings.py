@@ -113,8 +113,9 @@ def _difference_headline(analysis: ExperimentAnalysis) -> Headline:
 
 def _best_headline(analysis: ExperimentAnalysis, best: Point) -> Headline:
     runs, interval, choices = best.values(ACCURACY), _best_interval(analysis, best), len(analysis.data.points)
-    name = f" of {format_point(best.factors)}" if choices > 1 else ""
-    chosen = ". It has the highest validation accuracy" if name and analysis.score.part == "validation" else ""
+    preposition = "of" if analysis.data.spec.kind == "search" else "with"
+    name = f" {preposition} {format_point(best.factors)}" if choices > 1 else ""
+    chosen = ", which has the highest validation accuracy" if name and analysis.score.part == "validation" else ""
     measure = f"Test accuracy{name}{f' (mean of {len(runs)} runs)' if len(runs) > 1 else ''}{chosen}."
     adjusted = f", adjusted for the choice among {choices}" if name else ""
     uncertainty = f"95 % CI {format_range(interval)} %{adjusted}." if interval else ""

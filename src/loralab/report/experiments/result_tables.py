@@ -65,8 +65,9 @@ def _format_factor(factor: str, value: Any) -> str:
     if is_number(value) and factor in UNITS:
         return f"{value:,} {UNITS[factor].replace('s', '', 1) if value == 1 else UNITS[factor]}"
     if value == "recipe" and name != "recipe":
-        return f"recipe's {name}"
-    return f"no {name}" if value is None else f"{name} {format_value(value)}"
+        return f"the recipe's {name}"
+    nothing = value is None or (factor, value) == ("data.descriptions", "none")
+    return f"no {name}" if nothing else f"{name} {format_value(value)}"
 
 
 def point_labels(points: Sequence[Point]) -> list[str]:

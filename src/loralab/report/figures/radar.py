@@ -21,7 +21,7 @@ def radar_plot(caption: Caption, series: Mapping[str, Mapping[str, float]]) -> R
     The axes begin at `radar_center`.
     """
     names, center = list(next(iter(series.values()))), radar_center(series)
-    figure = StyledFigure(figsize=(WIDTH, 3.5), layout="constrained")
+    figure = StyledFigure(figsize=(WIDTH, 4.0), layout="constrained")
     axes = figure.add_subplot(projection="polar", theta_offset=np.pi / 2, theta_direction=-1)
     angles = np.linspace(0, 2 * np.pi, len(names), endpoint=False)
     for (label, values), color, line in zip(series.items(), COLORS, _LINES, strict=False):

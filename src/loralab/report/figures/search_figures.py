@@ -158,7 +158,7 @@ def parallel_coordinates(results: SearchResults) -> ReportFigure | None:
     axes.tick_params(length=0)
     axes.grid(visible=True, axis="x", color=style.INK, linewidth=0.6)
     ties = f" ({len(results['best'])} tie)" if len(results["objectives"]) == 1 and len(results["best"]) > 1 else ""
-    text = f"Each line is a complete trial: darker is better, orange is the best{ties}."
+    text = f"Each line is a complete trial: bluer is better, orange is the best{ties}."
     return ReportFigure(Caption("search_parallel", "Parallel coordinates", trial_counts(results), text), figure)
 
 
