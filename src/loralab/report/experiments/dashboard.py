@@ -67,9 +67,11 @@ def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
     experiments = []
     for r in (row for row in rows if row.kind != "run"):
         test = (len(r.values), "{} of {}".format(*r.trials), _test_set(r, sets))
-        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, *test, r.modified))
+        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, *test, r.modified[:10]))
     runs = [
-        (r.name, r.recipe, r.problem or r.best, r.mean, r.interval, _test_set(r, sets), r.modified) for r in rows if r.kind == "run"
+        (r.name, r.recipe, r.problem or r.best, r.mean, r.interval, _test_set(r, sets), r.modified[:10])
+        for r in rows
+        if r.kind == "run"
     ]
     scores = ("test accuracy", "95 % CI", "seeds", "trials", "test rows", "modified")
     names = ("name", "kind", "recipe", "best configuration", *scores)
