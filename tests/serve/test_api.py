@@ -213,6 +213,7 @@ def test_a_body_without_a_length_is_limited_while_it_arrives(client: Client) -> 
 
     answer = client.request("POST", "/v1/classify", content=chunks(), headers={"content-type": "application/json"})
     assert answer.status_code == 413
+    assert client.request("POST", "/v1/classify", content=chunks()).status_code == 415
 
 
 def test_models_info_health_and_readiness(client: Client) -> None:
