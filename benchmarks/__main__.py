@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks import cached, cold_start, few_shot, gpu, measure, memory, prediction, scaling, training, trials
+from benchmarks import cached, cold_start, few_shot, gpu, measure, memory, prediction, scaling, serving, training, trials
 
-BENCHMARKS = [module.BENCHMARK for module in (training, cached, trials, prediction, cold_start, memory, scaling, few_shot, gpu)]
+BENCHMARKS = [
+    module.BENCHMARK for module in (training, cached, trials, prediction, serving, cold_start, memory, scaling, few_shot, gpu)
+]
 OPTIONAL = ("few-shot", "gpu")  # of little use without real data, or without a GPU
 BY_DEFAULT = [benchmark.name for benchmark in BENCHMARKS if benchmark.name not in OPTIONAL]
 

@@ -1,9 +1,10 @@
 """A load generator for HTTP servers: many clients in one process, with as little work per request as possible.
 
-    python -m benchmarks.load URL BODIES.jsonl --clients 64 --seconds 10 [--rate 500]
+    python -m benchmarks.load BODIES.jsonl URL [URL ...] --clients 64 --seconds 10 [--rate 500]
 
-Each client keeps one connection and sends its next request when the last is answered (a closed loop), or all clients together send
-at a fixed rate (an open loop), which does not slow down with the server. Prints JSON: latencies in seconds, statuses, answers.
+Clients are spread over the URLs. Each client keeps one connection and sends its next request when the last is answered (a closed
+loop), or all clients together send at a fixed rate (an open loop), which does not slow down with the server. Prints JSON: latencies
+in seconds, statuses, answers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from urllib.parse import urlsplit
 
 @dataclass
 class Load:
-    """What clients saw. started: seconds since the beginning, of each answered request; answers: (number of the body, status, body)."""
+    """What clients saw.
+
+    started: seconds since the beginning, of each answered request. answers: (number of the request's body, status, body).
+    """
 
     latencies: list[float] = field(default_factory=list)
     started: list[float] = field(default_factory=list)
@@ -73,7 +77,7 @@ class Connection:
 
 
 async def run_load(
-    url: str, bodies: Sequence[bytes], *, clients: int, seconds: float, rate: float | None = None, keep: bool = False
+    urls: Sequence[str], bodies: Sequence[bytes], *, clients: int, seconds: float, rate: float | None = None, keep: bool = False
 ) -> Load:
     """Send bodies in turn for so long. rate: requests per second of an open loop. keep: keep all answers."""
     load, start, number = Load(), time.perf_counter(), 0
@@ -92,22 +96,22 @@ async def run_load(
         if keep:
             load.answers.append((i % len(bodies), status, content.decode()))
 
-    async def client() -> None:
+    async def client(i: int) -> None:
         nonlocal number
-        connection = Connection(url)
+        connection = Connection(urls[i % len(urls)])
         while time.perf_counter() - start < seconds:
             number += 1
             await request(connection, number - 1)
         connection.close()
 
     if rate is None:
-        await asyncio.gather(*(client() for _ in range(clients)))
+        await asyncio.gather(*(client(i) for i in range(clients)))
     else:
-        free = [Connection(url) for _ in range(clients)]
+        free = [Connection(urls[i % len(urls)]) for i in range(clients)]
         tasks: set[asyncio.Task[None]] = set()
 
         async def send(i: int) -> None:
-            connection = free.pop() if free else Connection(url)
+            connection = free.pop() if free else Connection(urls[i % len(urls)])
             await request(connection, i)
             free.append(connection)
 
@@ -125,8 +129,8 @@ async def run_load(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("url")
     parser.add_argument("bodies", type=Path)
+    parser.add_argument("urls", nargs="+")
     parser.add_argument("--clients", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rate", type=float)
@@ -140,7 +144,7 @@ def main() -> None:
     except ImportError:
         run = asyncio.run
     load = run(
-        run_load(options.url, bodies, clients=options.clients, seconds=options.seconds, rate=options.rate, keep=options.keep)
+        run_load(options.urls, bodies, clients=options.clients, seconds=options.seconds, rate=options.rate, keep=options.keep)
     )
     json.dump(vars(load), sys.stdout)
 

@@ -362,7 +362,7 @@ def test_no_temperature_fits_better() -> None:
 def test_the_remark_says_when_there_is_no_temperature() -> None:
     assert (
         temperature_remark(0.5, 40)
-        == "Temperature 0.500, fitted on 40 validation rows, calibrates the probabilities; the predicted classes stay the same."
+        == "Temperature 0.500, fitted on 40 validation rows, calibrates the probabilities. It changes no predicted class."
     )
     assert temperature_remark(0.5, 20).startswith("Temperature 0.500, fitted on 20 validation rows")
     assert temperature_remark(1.0, 8) == "Probabilities are not calibrated: that needs 20 validation rows, and there are 8."

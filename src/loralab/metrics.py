@@ -183,8 +183,8 @@ def temperature_remark(temperature: float, rows: int) -> str:
     if rows < FEWEST_TEMPERATURE_ROWS:
         return f"Probabilities are not calibrated: that needs {FEWEST_TEMPERATURE_ROWS} validation rows, and there are {rows}."
     return (
-        f"Temperature {temperature:.3f}, fitted on {rows:,} validation rows, calibrates the probabilities; the predicted classes "
-        "stay the same."
+        f"Temperature {temperature:.3f}, fitted on {rows:,} validation rows, calibrates the probabilities. It changes no predicted "
+        "class."
     )
 
 

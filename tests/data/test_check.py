@@ -265,8 +265,11 @@ def test_shared_texts_name_exact_and_near_ones(tmp_path: Path) -> None:
     test[6] = (words + " indeed", "World")
     train, other = check(tmp_path, [*good(), (words, "World")], test)
     exact, near = own(other)
-    assert (exact.message, exact.rows) == ("1 text is also among the training texts, 1 with another label", (4,))
-    assert (near.message, near.rows) == ("1 text nearly equals training texts, such as row 6 and training row 30", (6,))
+    assert (exact.message, exact.rows) == ("1 of the file's 40 texts is also among the training texts, 1 with another label", (4,))
+    assert (near.message, near.rows) == (
+        "1 of the file's 40 texts nearly equals training texts, such as row 6 and training row 30",
+        (6,),
+    )
     assert "test texts are also training texts" in str(train.findings)
 
 

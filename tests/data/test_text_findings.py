@@ -128,12 +128,12 @@ def test_texts_that_another_part_has_too() -> None:
     other = ["same  text", "ANOTHER", "another", "", f"{long} field"]
     fix = "remove them here or from the training rows: the scores are too high"
     assert shared_findings((own, ["a", "b", "a", "a", "a"]), (other, ["a", "a", "a", "a", "a"]), "training") == [
-        Notice("2 texts are also among the training texts, 1 with another label", (0, 1), fix, "warning"),
-        Notice("1 text nearly equals training texts, such as row 4 and training row 4", (4,), fix, "warning"),
+        Notice("2 of the file's 5 texts are also among the training texts, 1 with another label", (0, 1), fix, "warning"),
+        Notice("1 of the file's 5 texts nearly equals training texts, such as row 4 and training row 4", (4,), fix, "warning"),
     ]
     (exact, _) = shared_findings((own, []), (other, ["a"] * 5), "training")
-    assert exact.message == "2 texts are also among the training texts"
+    assert exact.message == "2 of the file's 5 texts are also among the training texts"
     (exact, nearly) = shared_findings(([own[0], near, near], [None, None, "a"]), (other, ["a"] * 5), "test")
-    assert exact.message == "1 text is also among the test texts"
-    assert nearly.message == "2 texts nearly equal test texts, such as row 1 and test row 4"
+    assert exact.message == "1 of the file's 3 texts is also among the test texts"
+    assert nearly.message == "2 of the file's 3 texts nearly equal test texts, such as row 1 and test row 4"
     assert shared_findings((["x"], ["a"]), (["y"], ["a"]), "test") == []

@@ -5,7 +5,8 @@ to that file first. A block after `<!-- skip: REASON -->` is not run. `text`, `j
 
 What is shortened: `train`, `experiment` and `search` get `train.max_steps=2` and few training, validation and test rows (SHORT,
 FEW_ROWS); `experiment` runs its trials in this process, over its first two seeds; `search` runs two trials; `diagnose` perturbs
-10 rows; guides write no reports but where `report` is the command. Nothing else is changed.
+10 rows; guides write no reports but where `report` is the command; `serve` runs in the background until the page ends. Nothing
+else is changed.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import random
 import re
 import shlex
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -71,6 +74,11 @@ def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_example_files(folder)
     monkeypatch.chdir(folder)
     namespace: dict[str, Any] = {"__name__": "__main__"}
+    with ExitStack() as servers:
+        _run_blocks(page, namespace, servers)
+
+
+def _run_blocks(page: str, namespace: dict[str, Any], servers: ExitStack) -> None:
     for block in read_blocks(page):
         where = f"{page}:{block.line}"
         if block.title:
@@ -81,7 +89,23 @@ def run_page(page: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             exec(compile(block.body, where, "exec"), namespace)
         else:
             for words in commands(block):
-                _run_command(words, where, report=page not in GUIDES)
+                if words[:2] == ["loralab", "serve"]:
+                    servers.enter_context(_serving(words[2:]))
+                else:
+                    _run_command(words, where, report=page not in GUIDES)
+
+
+@contextmanager
+def _serving(arguments: Sequence[str]) -> Iterator[None]:
+    """Run `loralab serve` until the end of the page, and wait until it is ready."""
+    process = subprocess.Popen([sys.executable, "-m", "loralab", "-q", "serve", *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        assert "serving http://" in process.stdout.readline()
+        yield
+    finally:
+        process.terminate()
+        process.communicate(timeout=40)
 
 
 def commands(block: Block) -> Iterator[list[str]]:

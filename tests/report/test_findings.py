@@ -36,7 +36,7 @@ def test_under_three_seeds_a_claim_is_about_these_models(tmp_path: Path, kind: s
     ]
     words = text_of(seeds(tmp_path, *points, kind=kind))
     assert " by 40.00 points for these models (95 % CI 3" in words
-    assert "their intervals and tests allow for other test rows, not for other seeds" in words or n == 2
+    assert "intervals and tests allow for other test rows only. Other seeds may change the results" in words or n == 2
 
 
 def test_with_three_seeds_a_large_difference_is_claimed(tmp_path: Path) -> None:
@@ -57,15 +57,27 @@ def test_results_that_do_not_depend_on_the_seed_are_decided_by_rows(tmp_path: Pa
     words, top = text_of(folder), headline(analyze_experiment(folder))
     interval = r"15\.0\d to 22\.8\d"  # Bonett and Price: 77/402 and 1/402 discordant
     assert re.search(rf"Head descriptions vs\. head names: better by 19\.00 points \(95 % CI {interval}, p < 0\.001\)\.", words)
-    assert words.endswith("nothing here depends on the seed. Intervals and tests allow for other test rows.")
+    assert words.endswith("so the seed changes nothing. Intervals and tests allow for other test rows.")
+    assert (top.number, top.unit, top.measure) == ("87.3", "%", "Test accuracy with head descriptions (mean of 5 runs).")
+    assert top.uncertainty.endswith("adjusted for the choice among 2. Lowest: head names, 68.25 %.")
+    edit(folder / EXPERIMENT, kind="seeds")
+    top = headline(analyze_experiment(folder))
     assert (top.number, top.unit) == ("+19.00", "points")
+    assert top.measure == "Difference in mean test accuracy: head descriptions minus head names."
     assert re.fullmatch(r"95 % CI \+15\.0\d to \+22\.8\d; p < 0\.001\.", top.uncertainty)
+
+
+def test_active_learning_is_judged_with_all_labels(tmp_path: Path) -> None:
+    accuracies = {("random", 20): 0.5, ("random", 40): 0.8, ("margin", 20): 0.6, ("margin", 40): 0.81}
+    points = [({"strategy": name, "labels": n}, [a, a, a + 0.01]) for (name, n), a in accuracies.items()]
+    top = headline(analyze_experiment(seeds(tmp_path, *points, kind="active")))
+    assert top.measure == "Difference in mean test accuracy: strategy margin, 40 labels minus strategy random, 40 labels."
 
 
 def test_a_zero_shot_experiment_of_one_seed_does_not_blame_the_seed(tmp_path: Path) -> None:
     folder = seeds(tmp_path, ({"head": "names"}, [0.68]), ({"head": "descriptions"}, [0.87]), kind="zero-shot")
     edit(folder / EXPERIMENT, fixed=["train.epochs=0"])
-    assert text_of(folder).endswith("nothing here depends on the seed. Intervals and tests allow for other test rows.")
+    assert text_of(folder).endswith("so the seed changes nothing. Intervals and tests allow for other test rows.")
 
 
 def test_one_recipe_has_its_mean_and_spread(tmp_path: Path) -> None:
@@ -86,7 +98,7 @@ def test_several_comparisons_are_adjusted_together(tmp_path: Path) -> None:
     assert "None of the 2 differences from recipe a is significant" not in words
     assert "Recipe c vs. recipe a: better by 1.75 points" in words
     assert (
-        "1 of 2 differences from recipe a is not significant (p ≥ 0.05, adjusted for 2 comparisons): recipe b +1.25 points."
+        "1 of 2 differences from recipe a is not significant (p ≥ 0.05, adjusted for 2 comparisons). In points: recipe b (+1.25)."
         in words
     )
 
@@ -95,15 +107,15 @@ def test_a_choice_on_validation_rows_has_its_test_score(tmp_path: Path) -> None:
     points = [({"lora.rank": r}, [0.5 + r / 100, 0.51 + r / 100, 0.52 + r / 100]) for r in (2, 4, 8)]
     analysis = analyze_experiment(seeds(tmp_path, *points, kind="grid"))
     words = findings(analysis)
-    assert words[0].startswith("Highest mean validation accuracy: rank 8, 64.00 %. The best of several ")
-    assert "the test accuracy is not: 59.00 % (95 % CI " in words[0]
-    assert words[0].endswith("wider as it is the best of 3).")
+    assert words[0].startswith("Highest mean validation accuracy: rank 8, with 64.00 %. As the best of 3 this score ")
+    assert "Rely on the test accuracy: 59.00 % (95 % CI " in words[0]
+    assert words[0].endswith("adjusted for the choice among 3).")
     assert {comparison.family for comparison in analysis.comparisons} == {3}, (
         "each pair of three could have been the best and another"
     )
     top = headline(analysis)
     assert (top.number, top.unit) == ("59.0", "%")
-    assert top.measure == "Test accuracy of rank 8, mean of 3 runs. It has the highest validation accuracy."
+    assert top.measure == "Test accuracy with rank 8 (mean of 3 runs), which has the highest validation accuracy."
 
 
 def test_an_ablation_counts_the_changes_that_matter(tmp_path: Path) -> None:
@@ -134,9 +146,9 @@ def test_the_cheapest_choice_within_the_margin_is_recommended(tmp_path: Path) ->
     for path in folder.glob("trials/*all*"):
         edit(path / run_folder.SCORES, counts={"base": 1000, "adapter": 360, "head": 40, "trainable": 400}, seconds=50)
     assert (
-        "Layers top2 is the cheapest choice that surely loses less than 1 point against layers all: +0.00 points (95 % CI −"
-    ) in (words := text_of(folder))
-    assert "100 vs. 400 trainable parameters." in words
+        "Layers top2 has the fewest trainable parameters of the choices shown to lose less than 1 point against layers all: "
+        "100 vs. 400. Difference: +0.00 points (95 % CI −"
+    ) in text_of(folder)
 
 
 def test_what_is_not_shown_to_be_as_good_is_not_recommended(tmp_path: Path) -> None:
@@ -146,8 +158,8 @@ def test_what_is_not_shown_to_be_as_good_is_not_recommended(tmp_path: Path) -> N
     for path in folder.glob("trials/*all*"):
         edit(path / run_folder.SCORES, counts={"base": 1000, "adapter": 360, "head": 40, "trainable": 400})
     words = text_of(folder)
-    nearest = "The best of them, layers top1, differs by −1.00 points, but may lose up to 1.80 points."
-    assert f"No cheaper choice surely loses less than 1 point against layers all. {nearest}" in words
+    nearest = "The best of them, layers top1, differs by −1.00 points; its 95 % CI reaches down to −1.80."
+    assert f"No choice with fewer trainable parameters is shown to lose less than 1 point against layers all. {nearest}" in words
 
 
 def test_an_incomplete_experiment_says_so(tmp_path: Path) -> None:
@@ -165,7 +177,6 @@ def test_an_incomplete_experiment_says_so(tmp_path: Path) -> None:
 def test_question_varied_and_fixed_settings(tmp_path: Path) -> None:
     folder = seeds(tmp_path, ({"lora.rank": 2}, [0.8, 0.8]), ({"lora.rank": 4}, [0.8, 0.8]))
     assert question_facts(analyze_experiment(folder).data) == {
-        "Question": ["Which?"],
         "Recipe": ["quickstart"],
         "Varied": ["lora.rank: 2, 4", "seed: 1, 2"],
         "Fixed": ["train.epochs=3", "everything else: recipe defaults"],
@@ -181,7 +192,7 @@ def test_the_law_is_checked_at_its_last_size(tmp_path: Path) -> None:
         points = [({"data.max_train_samples": n}, [a - 0.001, a, a + 0.001]) for n, a in sizes.items()]
         return text_of(make_experiment(tmp_path / str(last), "scaling", over_seeds(points)))
 
-    assert "The law passes the check, which notices deviations of more than about " in words(0.85)
+    assert "The law passes this check, which only notices deviations above about " in words(0.85)
     assert "the law does not hold here. Do not rely on its predictions." in words(0.95)
     assert "the law does not hold here. Do not rely on its predictions." in words(0.75)
 
@@ -205,10 +216,15 @@ def test_the_first_size_is_tested_against_the_last(tmp_path: Path) -> None:
     points = [({"data.shots_per_class": n}, [a - 0.01, a, a + 0.01]) for n, a in ((1, 0.5), (10, 0.86), (50, 0.9), (100, 0.9))]
     folder = seeds(tmp_path, *points, kind="few-shot")
     words = text_of(folder)
-    assert "From shots per class 1 to shots per class 100 the test accuracy changes by +40.00 points (95 % CI +3" in words
+    assert "From 1 row per class to 100 rows per class the test accuracy changes by +40.00 points (95 % CI +3" in words
+    top = headline(analyze_experiment(folder))
+    assert (top.number, top.unit) == ("90.0", "%")
+    assert top.measure == "Test accuracy with 50 rows per class (mean of 3 runs)."
+    assert top.uncertainty.endswith("adjusted for the choice among 4. Lowest: 1 row per class, 50.00 %.")
+    edit(folder / EXPERIMENT, kind="scaling")
     top = headline(analyze_experiment(folder))
     assert (top.number, top.unit) == ("+40.00", "points")
-    assert top.measure == "Gain in mean test accuracy from shots per class 1 to shots per class 100."
+    assert top.measure == "Gain in mean test accuracy from 1 row per class to 100 rows per class."
 
 
 def test_without_predictions_nothing_is_compared(tmp_path: Path) -> None:
@@ -234,7 +250,7 @@ def test_a_search_names_trials_by_number_and_is_complete_with_pruned_ones(tmp_pa
     edit(folder / EXPERIMENT, trials=[*records[:2], records[2] | {"pruned": "pruned at evaluation 1"}])
     words = text_of(folder)
     assert "not complete" not in words
-    assert words.startswith("Highest mean validation accuracy: trial 10 (trial 0010), 95.00 %")
+    assert words.startswith("Highest mean validation accuracy: trial 10 (trial 0010), with 95.00 %")
     assert "Trial 2 vs. trial 10: worse by 10.00 points for these models" in words
 
 

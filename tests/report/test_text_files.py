@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from loralab.errors import LoralabError
 from loralab.pipeline import run_training
 from loralab.report.figures.run_figures import draw_run_figures
 from loralab.report.html import render_run
-from loralab.report.model_card import model_card
+from loralab.report.model_card import export_forms, model_card
 from loralab.report.run_data import read_run
 from loralab.report.text_files import model_description, training_log, write_metrics
 from loralab.report.write import write_report
@@ -169,6 +170,23 @@ def test_the_base_s_commit_is_in_the_description_and_the_card(tmp_path: Path) ->
     card = ModelCard(model_card(read_run(made), frozenset({"adapter_config.json", "head.safetensors"})))
     assert (card.data.base_model, card.data.base_model_relation) == ("acme/tiny", "adapter")
     assert card.text.count("0123abcd") == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "forms"),
+    [
+        ({}, ["onnx", "merged", "sentence-transformers"]),
+        ({"pooling": 2}, ["onnx"]),
+        ({"lora": {"variant": "dora"}}, ["onnx", "sentence-transformers"]),
+        ({"classes": 200}, ["onnx", "sentence-transformers"]),
+        ({"quantize": "8bit"}, []),
+    ],
+)
+def test_the_card_names_the_exports_that_the_model_has(changes: dict[str, Any], forms: list[str]) -> None:
+    manifest = {"pooling": "mean", "head": "linear", "dims": {"width": 384, "activation": "gelu"}, **changes}
+    assert (
+        re.findall(r"`([a-z-]+)`", " ".join(export_forms(manifest, manifest.get("classes", 4))).replace("`pipeline`", "")) == forms
+    )
 
 
 def test_hostile_names_break_neither_card_nor_table(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+import torch
 from tiny import topics
 
 from loralab import Classifier
@@ -102,16 +103,18 @@ def test_top_k_threshold_and_abstention(client: Client) -> None:
     assert client.post("/v1/classify", {"input": TEXTS[0], "abstain_below": 0.0}).json()["data"][0]["label"] == ranked[0][0]
 
 
-def test_explanations_sum_to_the_change_of_the_logit(client: Client) -> None:
+def test_explanations_sum_to_the_change_of_the_logit(client: Client, served_runs: Path) -> None:
     entry = client.post("/v1/classify", {"input": TEXTS[0], "explain": True}).json()["data"][0]
     assert "".join(word for word, _ in entry["words"]) == TEXTS[0]
-    model = client.service.models.get("news")
-    index = model.classes.index(entry["label"])
-    blank = model.explainer.tokenizer.token_to_id("[PAD]")
-    assert blank == model.explainer.manifest.dims.pad_id
-    assert sum(value for _, value in entry["words"]) == pytest.approx(
-        sum(v for _, v in model.explain(TEXTS[0], model.classes[index]))
-    )
+    exact = Classifier.load(served_runs / "news", precision="fp32", backend="native")
+    encoding = exact.tokenizer.encode(TEXTS[0])
+    blank = [token if special else 0 for token, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True)]
+    inputs = torch.tensor([encoding.ids, blank])
+    text, baseline = exact.model(inputs, torch.ones_like(inputs, dtype=torch.bool))[:, exact.classes.index(entry["label"])].tolist()
+    assert sum(value for _, value in entry["words"]) == pytest.approx(text - baseline, rel=0.02, abs=0.02)
+    too_many = client.post("/v1/classify", {"input": TEXTS[:1] * 17, "explain": True})
+    assert too_many.status_code == 413
+    assert "at most 16 texts" in too_many.json()["error"]["message"]
 
 
 def test_predict_answers_in_the_format_of_text_embeddings_inference(client: Client, served_runs: Path) -> None:
@@ -210,6 +213,7 @@ def test_a_body_without_a_length_is_limited_while_it_arrives(client: Client) -> 
 
     answer = client.request("POST", "/v1/classify", content=chunks(), headers={"content-type": "application/json"})
     assert answer.status_code == 413
+    assert client.request("POST", "/v1/classify", content=chunks()).status_code == 415
 
 
 def test_models_info_health_and_readiness(client: Client) -> None:
@@ -367,3 +371,14 @@ def test_the_description_of_the_api_is_valid_and_complete(client: Client) -> Non
     description = client.get("/openapi.json").json()
     assert {"/v1/classify", "/predict", "/v1/models", "/info", "/feedback", "/metrics"} <= set(description["paths"])
     assert json.dumps(description).count("$ref") > 10
+
+
+def test_the_page_of_the_api_needs_no_other_server(client: Client) -> None:
+    page = client.get("/docs")
+    assert page.status_code == 200
+    for name in ("POST /v1/classify", "abstain_below", "GET /metrics", "text or list of (text) or list of (list of (text))"):
+        assert name in page.text
+    assert "http://" not in page.text
+    assert "https://" not in page.text
+    assert "<script" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]

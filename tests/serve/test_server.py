@@ -92,7 +92,7 @@ def test_many_clients_get_the_offline_answers(served_runs: Path) -> None:
     offline = Classifier.load(served_runs / "news").predict(TEXTS)
     bodies = [json.dumps({"input": text}).encode() for text in TEXTS]
     with serving(str(served_runs / "news")) as server:
-        load = asyncio.run(run_load(server.address + "/v1/classify", bodies, clients=64, seconds=5, keep=True))
+        load = asyncio.run(run_load([server.address + "/v1/classify"], bodies, clients=64, seconds=5, keep=True))
     assert not load.errors
     assert set(load.statuses) == {200}
     assert len(load.answers) > 500
@@ -105,7 +105,7 @@ def test_many_clients_get_the_offline_answers(served_runs: Path) -> None:
 def test_overload_is_refused_and_leaves_no_trace(served_runs: Path) -> None:
     body = [json.dumps({"input": TEXTS[:40]}).encode()]
     with serving(str(served_runs / "news"), "--max-queue", "30", "--workers", "1") as server:
-        url = server.address + "/v1/classify"
+        url = [server.address + "/v1/classify"]
         load = asyncio.run(run_load(url, body, clients=40, seconds=3))
         assert set(load.statuses) == {200, 429}
         assert not load.errors

@@ -185,7 +185,7 @@ def shared_findings(own: Labelled, other: Labelled, name: str) -> list[Notice]:
     findings = []
     fix = f"remove them here or from the {name} rows: the scores are too high"
     if exact:
-        message = f"{count_of(len(exact), 'text')} {_are(len(exact))} also among the {name} texts"
+        message = f"{len(exact):,} of the file's {len(texts):,} texts {_are(len(exact))} also among the {name} texts"
         if labels and other_labels:
             pairs = [(labels[row], {other_labels[i] for i in places[normalize_text(texts[row])]}) for row in exact]
             if another := sum(label is not None and label not in there for label, there in pairs):
@@ -194,7 +194,7 @@ def shared_findings(own: Labelled, other: Labelled, name: str) -> list[Notice]:
     if near:
         row, match = near[0]
         nearly = f"nearly {'equals' if len(near) == 1 else 'equal'} {name} texts"
-        message = f"{count_of(len(near), 'text')} {nearly}, such as row {row} and {name} row {match}"
+        message = f"{len(near):,} of the file's {len(texts):,} texts {nearly}, such as row {row} and {name} row {match}"
         findings.append(Notice(message, tuple(row for row, _ in near), fix, "warning"))
     return findings
 

@@ -87,8 +87,8 @@ def _interpret(
     excess = paired_bootstrap(probabilities.max(axis=1), correct, level=_LEVEL)
     biased = not excess.low <= 0 <= excess.high and abs(excess.estimate) > MIN_EFFECT
     text = (
-        f"mean confidence minus accuracy is {format_difference(excess, '97.5')}, the calibration error {error:.3f} "
-        f"(by chance up to {chance:.3f})"
+        f"mean confidence minus accuracy is {format_difference(excess, '97.5')}; the calibration error is {error:.3f}, "
+        f"by chance up to {chance:.3f}"
     )
     if error <= max(chance, MIN_EFFECT) and not biased:
         return NO, f"calibrated as far as these rows can show: {text}"

@@ -112,7 +112,7 @@ def _unseen_word_effect(train: Examples, rows: ScoredExamples) -> str:
     accuracies = (
         f"accuracy {correct[many].mean():.3f}, the others {correct[~many].mean():.3f}, difference {format_difference(change)}"
     )
-    return f"Rows with more unseen words than the median: {accuracies}{'' if change.high < 0 else ' (not significant)'}."
+    return f"Rows with more unseen words than the median: {accuracies}{'' if change.high < 0 else '; not significant'}."
 
 
 def _largest_shift(train: Examples, rows: Examples) -> str:

@@ -106,8 +106,8 @@ def summary_section(
                 f"On the run's {len(own):,} test rows it is {own.accuracy().estimate:.4f}. The difference, "
                 f"{format_difference(change)}, is {significance}significant."
             )
-    supported = [hypothesis.name for hypothesis in hypotheses if hypothesis.supported == YES]
-    sentences.append(f"Supported: {'; '.join(supported)}." if supported else "No hypothesis is supported.")
+    supported = [f"{hypothesis.name.replace(': ', ' (')})" for hypothesis in hypotheses if hypothesis.supported == YES]
+    sentences.append(f"Supported hypotheses: {'; '.join(supported)}." if supported else "No hypothesis is supported.")
     return DiagnosisSection.of("hypotheses", " ".join(sentences), map(astuple, hypotheses))
 
 
@@ -129,7 +129,7 @@ def robustness_section(clean: ScoredExamples, perturbed: Mapping[str, Logits]) -
     else:
         losses = {kind: paired_bootstrap(rows.correct, clean.correct) for kind, rows in after.items()}
         worst = min(kinds, key=lambda kind: losses[kind].estimate)
-        evidence = f"largest loss of {len(kinds)} perturbations: {worst}, accuracy {format_difference(losses[worst])}"
+        evidence = f"of {len(kinds)} perturbations {worst} costs most accuracy: {format_difference(losses[worst])}"
         hypothesis = Hypothesis(name, _loses_accuracy(clean, [after[kind] for kind in kinds]), evidence)
         summary = f"accuracy {clean.correct.mean():.4f} on the clean texts; {evidence}"
         columns = ("perturbation", "accuracy", "difference", "95 % CI", "predictions changed")

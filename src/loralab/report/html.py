@@ -29,7 +29,7 @@ SHORT_TEXT, LONG_TEXT = 24, 40
 WIDE_TABLE, TALL_TABLE = 8, 25
 """Columns and rows from which a table gets more of the window's width, and scrolls vertically."""
 _CSS_NAMES = ("var(--blue)", "var(--vermillion)", "var(--green)", "var(--purple)", "var(--gold)", "var(--soft)")
-_CSS_COLORS = {INK: "currentColor", GRID: "var(--rule)", **dict(zip(COLORS, _CSS_NAMES, strict=True))}
+_CSS_COLORS = {INK: "currentColor", GRID: "var(--rule)", "#ffffff": "var(--sheet)", **dict(zip(COLORS, _CSS_NAMES, strict=True))}
 _FONT = re.compile(r"'DejaVu Sans'[^;\"]*")
 
 
@@ -127,7 +127,7 @@ def inline_svg(drawing: ReportFigure) -> Markup:
     del root.attrib["width"], root.attrib["height"]
     root.attrib |= {"role": "img", "aria-label": drawing.description}
     width = 72 * drawing.figure.get_figwidth()
-    min_width = 0.8 * width if drawing.wide else 0  # on a phone wide figures scroll, the others shrink
+    min_width = width if drawing.wide else 0  # on a phone wide figures scroll; the others fit
     root.attrib["style"] = f"--width: {width:.0f}pt; --min-width: {min_width:.0f}pt"
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - ElementTree has escaped every text
 
@@ -146,7 +146,12 @@ def format_column(cells: Sequence[object]) -> list[str]:
     """Return the cells of a column as text. Its fractions have the same number of digits, at most four."""
     digits = max((len(f"{cell:.4f}".rstrip("0").partition(".")[2]) for cell in cells if isinstance(cell, float)), default=0)
     return [
-        f"{cell:,.{digits}f}".replace("-", "−") if is_number(cell) else "" if cell is None else format_value(cell) for cell in cells
+        f"{round(cell, digits) + 0.0:,.{digits}f}".replace("-", "−")
+        if is_number(cell)
+        else ""
+        if cell is None
+        else format_value(cell)
+        for cell in cells
     ]
 
 

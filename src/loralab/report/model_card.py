@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,8 @@ _PATH_SETTINGS = ("data.source", "data.test", "data.validation", "data.train_ind
 
 _LIBRARIES = {"bundle": "loralab", "peft": "peft", "merged": "transformers"}
 """Form of a published model → the library that the hub offers to open it with."""
+_PEFT_VARIANTS = ("dora", "adalora", "vera", "ia3")
+"""Adapters that peft computes. A report does not load the modules of models, which have the same list."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,26 @@ def model_card(run: RunData, files: frozenset[str], publication: Publication | N
         revision=(run.environment.get("base") or {}).get("revision"),
         published=publication,
         form=publication.form if publication else "bundle",
+        export_forms=export_forms(run.model, len(run.classes)),
         separate_head="head.safetensors" in files,  # peft has no place for loralab's own head: the example applies it
     )
     metadata = _metadata(run, publication).to_yaml()
     return str(ModelCard(f"---\n{metadata}\n---\n\n{body}"))  # parses the metadata back: invalid ones raise
+
+
+def export_forms(model: Mapping[str, Any], classes: int) -> list[str]:
+    """Return what `loralab export --to` can write for other libraries: see `inference.export_formats.check_exportable`."""
+    if model.get("quantize", "none") != "none":
+        return []
+    pooling, head, dims = model.get("pooling"), model.get("head"), model.get("dims", {})
+    native = "activation" in dims and not model.get("by_peft") and model.get("lora", {}).get("variant") not in _PEFT_VARIANTS
+    fits = native and isinstance(pooling, str) and 2 * classes + 2 <= dims["width"]
+    forms = ["`onnx` (ONNX Runtime)"]
+    if (head == "linear" and fits) or (head == "default" and (pooling == "cls" or not native)):
+        forms.append("`merged` (Transformers' `pipeline`)")
+    if isinstance(pooling, str) and (head == "linear" or (head == "default" and native)):
+        forms.append("`sentence-transformers`")
+    return forms
 
 
 def data_name(source: str) -> str:

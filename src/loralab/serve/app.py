@@ -9,17 +9,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from importlib import metadata
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 
 from loralab.errors import LoralabError, RunFailed
+from loralab.serve.api_page import render_api_page
 from loralab.serve.engine import QueueFull
 from loralab.serve.limits import Handler, Limits, Log
 from loralab.serve.model_info import model_card, model_info
@@ -40,9 +41,11 @@ from loralab.serve.schemas import (
 from loralab.serve.service import Forbidden, Service, TooLarge
 from loralab.serve.settings import ServerSettings
 
+ModelName = Annotated[str | None, Query(description="A name from /v1/models. Default: the first model.")]
 VERSION = metadata.version("loralab")
 ERROR_TYPES = {404: "not_found", 413: "too_large", 422: "invalid_request", 429: "overloaded", 503: "unavailable", 504: "timeout"}
 PREDICT_TYPES = {413: "validation", 422: "validation", 429: "overloaded", 404: "validation", 503: "unhealthy", 504: "backend"}
+API_PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 COMMON_ERRORS = (401, 403, 408, 413, 415, 422, 429, 503, 504)
 
 
@@ -57,7 +60,14 @@ def create_app(settings: ServerSettings, service: Service | None = None) -> Limi
         yield
         service.close()
 
-    app = FastAPI(title="loralab", version=VERSION, lifespan=lifespan, description="Text classification by trained runs.")
+    app = FastAPI(
+        title="loralab",
+        version=VERSION,
+        lifespan=lifespan,
+        description="Text classification by trained runs.",
+        docs_url=None,  # FastAPI's own page loads its scripts from another server
+        redoc_url=None,
+    )
     app.state.service = service
     add_error_handlers(app, service)
     add_routes(app, service)
@@ -73,6 +83,8 @@ async def classify(service: Service, body: bytes, log: Log) -> Response:
     classified = await _classify(service, model, _texts(model, asked.input), log)
     words = None
     if asked.explain:
+        if len(classified.predictions) > service.settings.max_explained:
+            raise TooLarge(f"explain takes at most {service.settings.max_explained} texts per request")
         pairs = zip(classified.predictions.texts, classified.predictions.labels, strict=True)
         words = [await service.explain(model, text, label) for text, label in pairs]
     return _json(_classify_response(asked, classified, words))
@@ -127,17 +139,17 @@ def add_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/models", response_model=ModelCard, responses=_errors((404, *COMMON_ERRORS)))
     def load_model(asked: LoadRequest) -> ModelCard:
-        """Load a run of the server's folder, or load it again after it has changed. Needs --folder and API keys."""
+        """Load a run of the watched folder, or load it again. The server needs --watch FOLDER and --api-keys FILE."""
         return model_card(service.load_at_request(asked.model))
 
     @app.delete("/v1/models/{name:path}", status_code=204, responses=_errors((404, *COMMON_ERRORS)))
     def remove_model(name: str) -> Response:
-        """Remove a model. Requests that have begun are finished. Needs --folder and API keys."""
+        """Remove a model. Requests that have begun are finished. The server needs --watch FOLDER and --api-keys FILE."""
         service.remove_at_request(name)
         return Response(status_code=204)
 
     @app.get("/info", responses=_errors((404,)))
-    async def info(model: str | None = None) -> dict[str, Any]:
+    async def info(model: ModelName = None) -> dict[str, Any]:
         """Describe a model: encoder, classes, accuracy with its interval, temperature, data contract; and the server's limits."""
         return {"version": VERSION, **model_info(service.models.get(model)), "limits": service.limits()}
 
@@ -157,6 +169,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
     async def ready() -> Response:
         """Answer 200 when models are loaded and warmed up."""
         return _json({"status": "ready"}) if service.ready else error_response(503, "models are being loaded")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return HTMLResponse(render_api_page(app.openapi()), headers={"Content-Security-Policy": API_PAGE_POLICY})
 
     @app.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
     def metrics() -> Response:

@@ -137,7 +137,8 @@ class Limits:
         if not declared.isdigit() or int(declared) > limit:
             await refuse(send, 413, too_large)
             return
-        if not upload and not headers.get("content-type", "").lower().startswith("application/json") and declared != "0":
+        has_body = declared != "0" or "transfer-encoding" in headers
+        if has_body and not upload and not headers.get("content-type", "").lower().startswith("application/json"):
             await refuse(send, 415, "send JSON, with the header: Content-Type: application/json")
             return
         body, more = bytearray(), True

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +59,12 @@ class ServedModel:
         contract = self.classifier.manifest.data
         return len(contract.text) if contract else 1
 
-    @cached_property
-    def explainer(self) -> Classifier:
-        """The model in fp32, which attributions need. Loaded when it is first wanted."""
-        return Classifier.load(self.source, precision="fp32")
-
-    def explain(self, text: str, label: str) -> list[tuple[str, float]]:
-        """Return how much each word of a text adds to the logit of a class. Raises LoralabError where that is not possible."""
+    def explain(self, model: EncoderClassifier, text: str, label: str) -> list[tuple[str, float]]:
+        """Return how much each word of a text adds to the logit of a class. model: this one in fp32."""
         from loralab.diagnostics.attribution import attribute, join_words
 
-        model = self.explainer.model
-        if not isinstance(model, EncoderClassifier):
-            raise LoralabError(f"model {self.name!r} runs through another library, so its words cannot be explained")
         cleaned = replace_surrogates(clean_text(text, self.classifier.manifest.clean))
-        encoding = self.explainer.tokenizer.encode(cleaned)
+        encoding = self.classifier.tokenizer.encode(cleaned)
         special = [bool(flag) for flag in encoding.special_tokens_mask]
         values = attribute(model, encoding.ids, special, self.classes.index(label)).values
         return join_words(cleaned, encoding, values)
@@ -112,6 +103,7 @@ class Models:
 
     def __init__(self) -> None:
         self._models: dict[str, ServedModel] = {}
+        self._exact: dict[ServedModel, EncoderClassifier] = {}  # in fp32, for explanations
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -145,6 +137,21 @@ class Models:
             model = ServedModel(name, str(path), classifier, shared)
             self._models = {**self._models, name: model}  # a new dict, so that readers need no lock
         return model
+
+    def exact(self, model: ServedModel) -> EncoderClassifier:
+        """Return a model in fp32, which explanations need. Loaded when it is first wanted; it shares weights with the others.
+
+        Raises LoralabError for a model that the native encoder does not compute.
+        """
+        with self._lock:
+            if model not in self._exact:
+                exact = Classifier.load(model.source, precision="fp32").model
+                if not isinstance(exact, EncoderClassifier):
+                    raise LoralabError(f"model {model.name!r} runs through another library, so its words cannot be explained")
+                loaded = {key: value for key, value in self._exact.items() if key in self._models.values()}
+                share_weights(exact, loaded.values())
+                self._exact = {**loaded, model: exact}
+            return self._exact[model]
 
     def remove(self, name: str) -> None:
         """Remove a model. Requests that have begun are finished. Raises UnknownModel."""

@@ -74,7 +74,9 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(json_schema_extra={"example": {"inputs": "Oil slips below 50 dollars as stocks of crude rise"}})
 
-    inputs: Text | TextOrPair | Annotated[list[TextOrPair], AtLeastOne]
+    inputs: Text | TextOrPair | Annotated[list[TextOrPair], AtLeastOne] = Field(
+        description="A text, a pair, or a list of [text] and [first, second]."
+    )
     raw_scores: bool = Field(False, description="Return logits instead of probabilities.")
     truncate: bool | None = Field(None, description="false: refuse texts beyond the model's length instead of cutting them.")
     truncation_direction: Literal["right", "Right"] = Field("right", description="Texts are cut at their end.")
@@ -83,15 +85,15 @@ class PredictRequest(BaseModel):
 class FeedbackRequest(BaseModel):
     """A text with its right label."""
 
-    text: Annotated[Text, Field(min_length=1)]
-    label: Annotated[Text, Field(min_length=1)]
+    text: Annotated[Text, Field(min_length=1, description="What was classified.")]
+    label: Annotated[Text, Field(min_length=1, description="Its right class.")]
     model: str | None = Field(None, description="The model whose classes the label is one of. Default: the first model.")
 
 
 class LoadRequest(BaseModel):
     """A run to load: the name of a folder in the folder that the server watches."""
 
-    model: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]{1,200}$")]
+    model: Annotated[str, StringConstraints(pattern=r"^[^/\\\x00]{1,200}$")] = Field(description="The name of its folder.")
 
 
 class ModelCard(BaseModel):

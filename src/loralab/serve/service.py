@@ -81,7 +81,8 @@ class Service:
         Raises LoralabError for a model that the native encoder does not compute, and TimeoutError.
         """
         async with asyncio.timeout(self.settings.timeout), self._explaining:
-            return await asyncio.to_thread(model.explain, text, label)
+            exact = await asyncio.to_thread(self.models.exact, model)
+            return await asyncio.to_thread(model.explain, exact, text, label)
 
     def check_texts(self, texts: Sequence[str]) -> None:
         """Raise TooLarge for too many or too long texts."""
@@ -123,7 +124,7 @@ class Service:
 
     def limits(self) -> dict[str, float]:
         """Return the limits that clients should know."""
-        names = ("max_rows", "max_text", "max_body", "max_queue", "max_batch_tokens", "timeout")
+        names = ("max_rows", "max_explained", "max_text", "max_body", "max_queue", "max_batch_tokens", "timeout")
         return {name: getattr(self.settings, name) for name in names}
 
     def close(self) -> None:

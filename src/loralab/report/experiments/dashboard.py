@@ -67,9 +67,11 @@ def dashboard_tables(rows: Sequence[DashboardRow]) -> list[ReportTable]:
     experiments = []
     for r in (row for row in rows if row.kind != "run"):
         test = (len(r.values), "{} of {}".format(*r.trials), _test_set(r, sets))
-        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, *test, r.modified))
+        experiments.append((r.name, r.kind, r.recipe, r.problem or r.best, r.mean, r.interval, *test, r.modified[:10]))
     runs = [
-        (r.name, r.recipe, r.problem or r.best, r.mean, r.interval, _test_set(r, sets), r.modified) for r in rows if r.kind == "run"
+        (r.name, r.recipe, r.problem or r.best, r.mean, r.interval, _test_set(r, sets), r.modified[:10])
+        for r in rows
+        if r.kind == "run"
     ]
     scores = ("test accuracy", "95 % CI", "seeds", "trials", "test rows", "modified")
     names = ("name", "kind", "recipe", "best configuration", *scores)
@@ -87,7 +89,7 @@ def draw_dashboard(rows: Sequence[DashboardRow]) -> list[ReportFigure]:
     for digest, letter in zip(_test_sets(rows), _LETTERS, strict=False):
         shown = [row for row in rows if row.values and row.test_rows and row.test_set == digest]
         panel = Panel("test accuracy", [row.values for row in shown], [row.interval for row in shown])
-        text = "Diamonds: means. Dots: seeds. Bars: 95 % confidence intervals, as in the tables."
+        text = "Diamonds: means. Dots: seeds. Lines through the diamonds: 95 % confidence intervals, as in the tables."
         count = f"the newest {MAX_ROWS} of {len(shown)}" if len(shown) > MAX_ROWS else f"{len(shown)} with a result"
         caption = Caption(f"dashboard_{letter.lower()}", f"Test accuracy on set {letter}: {shown[0].test_rows:,} rows", count, text)
         with figure_style():

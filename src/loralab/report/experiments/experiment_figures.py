@@ -32,7 +32,8 @@ def score_figure(analysis: ExperimentAnalysis) -> Drawings:
     """The deciding score, macro F1 or test accuracy, and training time of every configuration."""
     points = _in_order(analysis, MAX_ROWS)
     panels = [_score_panel(points, analysis.score), _score_panel(points, MACRO_F1 if analysis.score == ACCURACY else ACCURACY)]
-    panels.append(_seconds_panel(analysis, points))
+    seconds = _seconds_panel(analysis, points)
+    panels += [seconds] if any(value >= 0.1 for values in seconds.values for value in values) else []  # zero-shot trains nothing
     text = label_legend(points) + _explain_marks(points, ACCURACY, boxes=True)
     caption = Caption("points", "Scores of each configuration", _count_runs(analysis, points), text)
     return [plots.strip_plot(caption, point_labels(points), panels)]
@@ -106,7 +107,7 @@ def factor_pair_figures(analysis: ExperimentAnalysis) -> Drawings:
     contents = [format_value(x) for x in xs], [format_value(y) for y in ys], grid, short_name(across), short_name(up)
     rows = _count_runs(analysis, analysis.data.points)
     title = f"{capitalize(str(analysis.score))} by {short_name(across)} and {short_name(up)}"
-    frame = f"Mean {analysis.score} in %. The frame marks the highest; the table has the tests of the differences.{note}"
+    frame = f"Mean {analysis.score} in %. The frame marks the highest, which may be chance: see the differences.{note}"
     diamond = f"Mean {analysis.score} in %. The diamond marks the highest.{note}"
     surface = Caption("surface", f"{title}, as a surface", rows, diamond)
     return [heat_map(Caption("heat", title, rows, frame), *contents), surface_plot(surface, *contents)]
@@ -162,7 +163,7 @@ def scaling_figure(analysis: ExperimentAnalysis) -> Drawings:
         return []
     text = "error = c + a · rows^−b (Hestness et al. 2017)."
     if scaling.intervals:
-        text += " Band: 95 % interval for new rows and seeds."
+        text += " Band: 95 % confidence interval of the law, allowing for other test rows and seeds."
     if scaling.checked:
         text += " Dashed: the law fitted without the largest size; its diamond is the error it predicts there."
     rows = f"{len(scaling.rows)} runs at {len(set(scaling.rows))} sizes"
@@ -182,7 +183,7 @@ def difference_figure(analysis: ExperimentAnalysis) -> Drawings:
     rows = [(name, c.interval, c.test.value, c.significant) for name, c in zip(names, shown, strict=True)]
     family = analysis.comparisons[0].family
     adjusted = f", adjusted for {family} comparisons" if family > 1 else ""
-    text = f"Bars: 95 % intervals{adjusted}. Filled, coloured: significant. Hollow, grey: not significant."
+    text = f"Bars: 95 % confidence intervals{adjusted}. Filled, coloured: significant. Hollow, grey: not significant."
     count = f"{len(analysis.comparisons)} comparison{'s' if len(analysis.comparisons) != 1 else ''}"
     against, legend = (f"with {baseline}", label_legend(points)) if baseline else ("of pairs", "")
     caption = Caption("differences", "Differences in test accuracy", f"{count} {against}", legend + text)
@@ -226,13 +227,13 @@ def _line_along(score: Score, factor: str, others: Mapping[str, Factor], points:
 
 def _explain_marks(points: Sequence[Point], score: Score, *, lines: bool = False, boxes: bool = False) -> str:
     """Explain the marks that a figure of these configurations has."""
-    mean, spread = ("Lines", "Bands") if lines else ("Diamonds", "Bars")
+    mean, spread = ("Lines", "Bands") if lines else ("Diamonds", "Lines through the diamonds")
     seeds = max((len(point.trials) for point in points), default=0)
     text = f"{mean}: one run per configuration." if seeds < 2 else f"{mean}: mean over seeds. Dots: single runs."
     drawn = [point for point in points if point.interval] if score == ACCURACY else []
     if len(drawn) == len(points) or (drawn and not lines):
         scope = "rows and seeds" if all(point.new_seeds for point in drawn) else "rows"
-        text += f" {spread}: 95 % intervals of the test accuracy for new {scope}."
+        text += f" {spread}: 95 % confidence intervals of the test accuracy, allowing for other test {scope}."
     return f"{text} Boxes: quartiles, from {plots.MIN_BOX_VALUES} seeds." if boxes and seeds >= plots.MIN_BOX_VALUES else text
 
 

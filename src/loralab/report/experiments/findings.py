@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from loralab.report.experiments.analysis import MARGIN, ExperimentAnalysis, PointComparison, p_text, sort_by_factor
-from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, ExperimentData, Point
+from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED, ExperimentData, Point
 from loralab.report.experiments.result_tables import format_point
 from loralab.report.formatting import capitalize, format_value, signed_points
 from loralab.report.scaling_law import SMALL_GAIN
@@ -17,7 +17,7 @@ MAX_FULL_CLAIMS, MAX_LISTED = 3, 8
 MANY_ROWS = 1e9
 _BY_SIZE = ("few-shot", "scaling")
 """Kinds that compare numbers of rows."""
-_NO_SEEDS = "nothing here depends on the seed. Intervals and tests allow for other test rows."
+_NO_SEEDS = "so the seed changes nothing. Intervals and tests allow for other test rows."
 _MARGIN_TEXT = f"{100 * MARGIN:g} point"
 
 
@@ -31,13 +31,13 @@ class Headline(NamedTuple):
 
 
 def question_facts(data: ExperimentData) -> dict[str, list[str]]:
-    """Return the question, recipes, varied and fixed settings, and test rows, each as lines."""
+    """Return the recipes, varied and fixed settings, and test rows, each as lines."""
     spec = data.spec
-    varied = [f"{name}: {', '.join(format_value(value) for value in values)}" for name, values in spec.varied.items()]
+    factors = [(name, values) for name, values in spec.varied.items() if name != SEED or len(values) > 1]
+    varied = [f"{name}: {', '.join(format_value(value) for value in values)}" for name, values in factors]
     if spec.kind == "compare" and len(varied) > MAX_LISTED:
         varied = [f"{len(varied) - 1} settings: see the table of settings that differ"]
     facts = {
-        "Question": [spec.question],
         "Recipe" if len(spec.recipes) == 1 else "Recipes": [*spec.recipes],
         "Varied": varied or ["nothing"],
         "Fixed": [*spec.fixed, "everything else: recipe defaults"],
@@ -66,7 +66,9 @@ def headline(analysis: ExperimentAnalysis) -> Headline:
         return Headline("–", "", "No trial has a result yet.", "")
     if not analysis.comparisons or not analysis.planned:
         return _best_headline(analysis, analysis.best)
-    if kind in _BY_SIZE:
+    if kind in ("few-shot", "zero-shot"):
+        return _accuracies_headline(analysis, analysis.best)
+    if kind == "scaling":
         return _gain_headline(_first_against_last(analysis)[0])
     if kind == "layers":
         return _layers_headline(analysis)
@@ -82,11 +84,12 @@ def _gain_headline(gain: PointComparison) -> Headline:
 def _layers_headline(analysis: ExperimentAnalysis) -> Headline:
     baseline = analysis.comparisons[0].baseline
     cheapest = _cheapest(analysis, baseline)
-    measure = f"No choice of fewer layers surely loses less than {_MARGIN_TEXT}."
+    measure = f"With fewer layers, a loss of {_MARGIN_TEXT} or more is not ruled out."
     if cheapest:
-        measure = f"The fewest layers that surely lose less than {_MARGIN_TEXT} against {format_point(baseline.factors)}."
+        measure = f"The fewest layers shown to lose less than {_MARGIN_TEXT} against {format_point(baseline.factors)}."
     chosen = cheapest.point if cheapest else baseline
-    return Headline(format_value(chosen.factors.get("lora.layers")), "layers", measure, _accuracy_text(chosen, "Its mean"))
+    accuracy = _accuracy_text(chosen, f"With {format_point(chosen.factors)}, mean")
+    return Headline(format_value(chosen.factors.get("lora.layers")), "layers", measure, accuracy)
 
 
 def _changes_headline(analysis: ExperimentAnalysis) -> Headline:
@@ -98,19 +101,31 @@ def _changes_headline(analysis: ExperimentAnalysis) -> Headline:
 
 
 def _difference_headline(analysis: ExperimentAnalysis) -> Headline:
-    largest = max(analysis.comparisons, key=lambda comparison: abs(comparison.test.value))
-    several = f" The largest of {len(analysis.comparisons)} differences." if len(analysis.comparisons) > 1 else ""
-    pair = f"{capitalize(format_point(largest.point.factors))} vs. {format_point(largest.baseline.factors)}"
-    measure = f"{pair}: difference in mean test accuracy.{several}"
+    compared = analysis.comparisons
+    if analysis.data.spec.kind == "active" and (points := sort_by_factor([c.point for c in compared], "labels")):
+        compared = tuple(c for c in compared if c.point.factors.get("labels") == points[-1].factors["labels"])
+    largest = max(compared, key=lambda comparison: abs(comparison.test.value))
+    several = f" The largest of {len(compared)} differences." if len(compared) > 1 else ""
+    pair = f"{format_point(largest.point.factors)} minus {format_point(largest.baseline.factors)}"
+    measure = f"Difference in mean test accuracy: {pair}.{several}"
     return Headline(signed_points(largest.test.value), "points", measure, _difference_text(largest.interval, largest))
 
 
 def _best_headline(analysis: ExperimentAnalysis, best: Point) -> Headline:
-    runs, interval = best.values(ACCURACY), _best_interval(analysis, best)
-    name = f" of {format_point(best.factors)}" if len(analysis.data.points) > 1 else ""
-    chosen = " It has the highest validation accuracy." if name and analysis.score.part == "validation" else ""
-    measure = f"Test accuracy{name}{f', mean of {len(runs)} runs' if len(runs) > 1 else ''}.{chosen}"
-    return Headline(f"{100 * best.mean(ACCURACY):.1f}", "%", measure, f"95 % CI {format_range(interval)} %." if interval else "")
+    runs, interval, choices = best.values(ACCURACY), _best_interval(analysis, best), len(analysis.data.points)
+    preposition = "of" if analysis.data.spec.kind == "search" else "with"
+    name = f" {preposition} {format_point(best.factors)}" if choices > 1 else ""
+    chosen = ", which has the highest validation accuracy" if name and analysis.score.part == "validation" else ""
+    measure = f"Test accuracy{name}{f' (mean of {len(runs)} runs)' if len(runs) > 1 else ''}{chosen}."
+    adjusted = f", adjusted for the choice among {choices}" if name else ""
+    uncertainty = f"95 % CI {format_range(interval)} %{adjusted}." if interval else ""
+    return Headline(f"{100 * best.mean(ACCURACY):.1f}", "%", measure, uncertainty)
+
+
+def _accuracies_headline(analysis: ExperimentAnalysis, best: Point) -> Headline:
+    top, lowest = _best_headline(analysis, best), min(analysis.data.points, key=lambda point: point.mean(ACCURACY))
+    others = f"Lowest: {format_point(lowest.factors)}, {format_percent(lowest.mean(ACCURACY))}."
+    return top._replace(uncertainty=f"{top.uncertainty} {others}".strip())
 
 
 def format_percent(share: float) -> str:
@@ -160,16 +175,17 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
     if not data.same_test_rows and all(p.correct is not None for p in data.points):
         return  # accuracies on different rows have no highest
     interval = _best_interval(analysis, point)
-    chosen = f" (95 % CI {format_range(interval)}, wider as it is the best of {len(data.points)})" if interval else ""
+    chosen = f" (95 % CI {format_range(interval)}, adjusted for the choice among {len(data.points)})" if interval else ""
     name = format_point(point.factors)
     if data.spec.kind == "search":
         name += f" ({format_point(point.trials[0].factors)})"
     if score == ACCURACY:
-        yield f"Highest mean test accuracy: {name}, {format_percent(point.mean(score))}{chosen}."
+        yield f"Highest mean test accuracy: {name}, with {format_percent(point.mean(score))}{chosen}."
     else:
         yield (
-            f"Highest mean {score}: {name}, {format_percent(point.mean(score))}. The best of several validation scores is usually "
-            f"too good, the test accuracy is not: {format_percent(point.mean(ACCURACY))}{chosen}."
+            f"Highest mean {score}: {name}, with {format_percent(point.mean(score))}. As the best of "
+            f"{len(data.points)} this score is probably too high. "
+            f"Rely on the test accuracy: {format_percent(point.mean(ACCURACY))}{chosen}."
         )
     if ties := [format_point(p.factors) for p in data.points if p is not point and abs(p.mean(score) - point.mean(score)) < 1e-9]:
         yield f"Tied with it: {_listed(ties)}. Of tied configurations the one with the fewest trainable parameters is named."
@@ -203,8 +219,8 @@ def _comparisons(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
             point, baseline = format_point(comparison.point.factors), format_point(comparison.baseline.factors)
             yield f"{capitalize(point)} vs. {baseline}: {comparison.verdict}."
     else:
-        listed = _listed([f"{name(comparison)} {signed_points(comparison.test.value)}" for comparison in significant])
-        yield f"{len(significant)} of {total}{versus} are significant (p < 0.05{adjusted}): {listed} points."
+        listed = _listed([f"{name(comparison)} ({signed_points(comparison.test.value)})" for comparison in significant])
+        yield f"{len(significant)} of {total}{versus} are significant (p < 0.05{adjusted}). In points: {listed}."
     if others and len(tested) == 1:
         yield f"{capitalize(name(others[0]))}{'' if not shared_baseline else ' vs.' + versus[5:]}: {others[0].verdict}."
     elif others:
@@ -213,8 +229,8 @@ def _comparisons(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
             if significant
             else f"None of the {total}{versus} is"
         )
-        names = _listed([f"{name(comparison)} {signed_points(comparison.test.value)}" for comparison in others])
-        yield f"{count} {'not ' if significant else ''}significant (p ≥ 0.05{adjusted}): {names} points."
+        names = _listed([f"{name(comparison)} ({signed_points(comparison.test.value)})" for comparison in others])
+        yield f"{count} {'not ' if significant else ''}significant (p ≥ 0.05{adjusted}). In points: {names}."
 
 
 def _obstacle(data: ExperimentData) -> str:
@@ -280,17 +296,16 @@ def _recommendation(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
         if chosen := _cheapest(analysis, baseline):
             low, value, high = chosen.interval
             yield (
-                f"{capitalize(format_point(chosen.point.factors))} is the cheapest choice that surely loses less than "
-                f"{_MARGIN_TEXT} against {name}: {signed_points(value)} points (95 % CI {signed_points(low)} to "
-                f"{signed_points(high)}), "
-                f"{_price(analysis, chosen.point):,.0f} vs. {_price(analysis, baseline):,.0f} {cost}."
+                f"{capitalize(format_point(chosen.point.factors))} has the fewest {cost} of the choices shown to lose less than "
+                f"{_MARGIN_TEXT} against {name}: {_price(analysis, chosen.point):,.0f} vs. {_price(analysis, baseline):,.0f}. "
+                f"Difference: {signed_points(value)} points (95 % CI {signed_points(low)} to {signed_points(high)})."
             )
         elif cheaper:
             nearest = max(cheaper, key=lambda c: c.test.value)
             yield (
-                f"No cheaper choice surely loses less than {_MARGIN_TEXT} against {name}. The best of them, "
-                f"{format_point(nearest.point.factors)}, differs by {signed_points(nearest.test.value)} points, but may lose up to "
-                f"{-100 * nearest.interval.low:.2f} points."
+                f"No choice with fewer {cost} is shown to lose less than {_MARGIN_TEXT} against {name}. The best of them, "
+                f"{format_point(nearest.point.factors)}, differs by {signed_points(nearest.test.value)} points; its 95 % CI "
+                f"reaches down to {signed_points(nearest.interval.low)}."
             )
 
 
@@ -307,7 +322,7 @@ def _scaling(analysis: ExperimentAnalysis, best: Point) -> Iterator[str]:
     c, b = (f" (95 % CI {format_range(intervals.c)})", f" ({_range(intervals.b)})") if intervals else ("", "")
     yield (
         f"Power law: with ever more rows, the error approaches {format_percent(law.c)}{c}, the irreducible error. Each doubling of "
-        f"the rows multiplies the rest by {2**-law.b:.2f}: exponent {law.b:.2f}{b}."
+        f"the rows multiplies the error above it by {2**-law.b:.2f}: exponent {law.b:.2f}{b}."
     )
     if scaling.diminishing <= 0 or law.a <= 0:
         yield "The error does not decrease with more training rows."
@@ -336,7 +351,7 @@ def _law_check(checked: HoldOut) -> str:
         f"{signed_points(gap.low)} to {signed_points(gap.high)})"
     )
     if gap.low <= 0 <= gap.high:
-        return f"{measured}. The law passes the check, which notices deviations of more than about {width:.1f} points only."
+        return f"{measured}. The law passes this check, which only notices deviations above about {width:.1f} points."
     return f"{measured}: the law does not hold here. Do not rely on its predictions."
 
 
@@ -347,15 +362,15 @@ def _scope(analysis: ExperimentAnalysis) -> Iterator[str]:
     if not points:
         return
     if all(len(point.trials) > 1 and (point.correct == point.correct[0]).all() for point in points if point.correct is not None):
-        yield f"All seeds give the same predictions: {_NO_SEEDS}"
+        yield f"All seeds give the same predictions, {_NO_SEEDS}"
     elif data.spec.kind == "zero-shot" and "train.epochs=0" in data.spec.fixed:
-        yield f"Nothing is trained: {_NO_SEEDS}"
+        yield f"Nothing is trained, {_NO_SEEDS}"
     elif all(point.new_seeds for point in points):
         yield f"Intervals and tests allow for other test rows and other seeds.{_what_would_help(analysis)}"
     else:
         yield (
-            f"Some configurations have fewer than {FEWEST_SEEDS} seeds: their intervals and tests allow for other test rows, not "
-            "for other seeds, with which the results may differ more."
+            f"With fewer than {FEWEST_SEEDS} seeds per configuration, intervals and tests allow for other test rows only. Other "
+            "seeds may change the results by more than the intervals show."
         )
 
 

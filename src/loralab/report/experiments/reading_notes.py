@@ -13,9 +13,11 @@ def reading_notes(analysis: ExperimentAnalysis) -> list[str]:
     if analysis.comparisons:
         notes += [
             "Points are percentage points.",
-            "p: how often chance alone makes a difference at least this large. Below 0.05 a difference is significant; one that is "
-            "not may still exist, too small for this experiment.",
+            "p: how often chance alone makes a difference at least this large. Below 0.05 a difference is significant. "
+            "A difference that is not significant may still exist, too small for this experiment to show.",
         ]
         if (family := analysis.comparisons[0].family) > 1:
-            notes.append(f"Adjusted: stricter, so that all {family} comparisons together err in 5 % of experiments.")
+            notes.append(f"Adjusted: stricter, so that chance makes any of {family} comparisons significant in 5 % of experiments.")
+            if not analysis.planned:
+                notes.append("All pairs of configurations count, since any of them could have been the best.")
     return notes

@@ -11,12 +11,14 @@ from typing import IO, Any
 
 from loralab.report.experiments.analysis import ExperimentAnalysis, PointComparison, sort_by_factor
 from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED, VALIDATION, ExperimentData, Point, Score
-from loralab.report.formatting import format_value, one_line
+from loralab.report.formatting import format_value, is_number, one_line
 from loralab.report.scaling_law import ScalingLaw
 from loralab.stats import Interval
 
 DEFAULTS = "recipe defaults"
 """The configuration that no factor changes."""
+UNITS = {"data.max_train_samples": "training rows", "data.shots_per_class": "rows per class", "labels": "labels"}
+"""Factors that are numbers, and what they count."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,18 @@ def flat_cells(table: ReportTable) -> tuple[list[str], list[list[Any]]]:
 
 def format_point(factors: Mapping[str, Any]) -> str:
     """Return a configuration as text: `rank 8, targets value`."""
-    named = ", ".join(f"{short_name(name)} {format_value(value)}" for name, value in factors.items() if name != SEED)
+    named = ", ".join(_format_factor(name, value) for name, value in factors.items() if name != SEED)
     return one_line(named) or DEFAULTS
+
+
+def _format_factor(factor: str, value: Any) -> str:
+    name = short_name(factor)
+    if is_number(value) and factor in UNITS:
+        return f"{value:,} {UNITS[factor].replace('s', '', 1) if value == 1 else UNITS[factor]}"
+    if value == "recipe" and name != "recipe":
+        return f"the recipe's {name}"
+    nothing = value is None or (factor, value) == ("data.descriptions", "none")
+    return f"no {name}" if nothing else f"{name} {format_value(value)}"
 
 
 def point_labels(points: Sequence[Point]) -> list[str]:
@@ -73,8 +85,8 @@ def label_legend(points: Sequence[Point]) -> str:
 
 
 def short_name(factor: str) -> str:
-    """Return a setting's name without its section: `rank` for lora.rank."""
-    return factor.rpartition(".")[2].replace("_", " ")
+    """Return a setting's name without its section: `rank` for lora.rank; of a number of rows what it counts."""
+    return UNITS[factor] if factor in UNITS else factor.rpartition(".")[2].replace("_", " ")
 
 
 def experiment_tables(analysis: ExperimentAnalysis) -> list[ReportTable]:
@@ -179,7 +191,7 @@ def comparison_table(comparisons: Sequence[PointComparison]) -> ReportTable:
     rows = []
     for comparison in comparisons:
         test, names = comparison.test, (format_point(comparison.point.factors), format_point(comparison.baseline.factors))
-        seeds = f"{test.seeds[0]}, paired" if test.paired else "{}, {}".format(*test.seeds)
+        seeds = f"{test.seeds[0]}, paired" if test.paired else "{} and {}".format(*test.seeds)
         rows.append((*names, comparison.verdict, test.value, comparison.interval, comparison.p, seeds))
     columns = ("configuration", "baseline", "result", "difference", "95 % CI", "p", "seeds")
     return ReportTable("comparisons", "Differences in test accuracy", columns, rows, 3)
@@ -201,7 +213,7 @@ def sample_efficiency_table(analysis: ExperimentAnalysis) -> ReportTable | None:
             gain_per_100 = 100 * gain / added if added > 0 else None
         share = mean / largest if largest else None
         rows.append((*point.factors.values(), point.training_rows, mean, share, gain, gain_per_100))
-    columns = (*analysis.data.axes, "training rows", str(score), "share of the largest size's", "gain over the previous size")
+    columns = (*analysis.data.axes, "training rows", str(score), "share of the largest size", "gain over the previous size")
     return ReportTable("efficiency", "Sample efficiency", (*columns, "gain per 100 rows"), rows, len(analysis.data.axes))
 
 

@@ -64,7 +64,8 @@ def strip_plot(caption: Caption, labels: Sequence[str], panels: Sequence[Panel])
             finite = [value for value in values if math.isfinite(value)]
             if finite and panel.bars:
                 axes.barh(i, float(np.mean(finite)), color=color, height=0.55, alpha=0.75)
-                axes.plot(finite, [i] * len(finite), ".", color=INK, markersize=3, alpha=0.7)
+                if len(finite) > 1:
+                    axes.plot(finite, [i] * len(finite), ".", color=INK, markersize=3, alpha=0.7)
             elif finite:
                 _draw_strip(axes, i, finite, interval, color)
         axes.set_title(panel.title, fontsize=8.5, loc="left")
@@ -102,7 +103,7 @@ def line_plot(
     for (label, height), dashes in zip(levels, (":", "-.", "--"), strict=False):
         axes.axhline(height, color=INK, linewidth=1.1, linestyle=dashes, label=shorten(label, 34))
     axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.margins(x=0.04, y=0.08)
     if len(series) + len(levels) > 1:
         style.legend_below(axes)

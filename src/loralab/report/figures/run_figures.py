@@ -267,7 +267,9 @@ def _finish_curves(axes: Axes, run: RunData, ylabel: str) -> None:
         axes.axvline(best, color=INK, linewidth=0.9, linestyle=":", label="best weights")
     axes.set(xlabel="step", ylabel=ylabel)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(6))  # the default picks more ticks than the constrained layout leaves room for
+    axes.yaxis.set_major_locator(
+        MaxNLocator(6, steps=[1, 2, 5, 10])
+    )  # the default picks more ticks than the constrained layout leaves room for
     axes.margins(x=0.03, y=0.08)
     style.legend_below(axes)
 

@@ -110,7 +110,7 @@ def score_by_setting(results: SearchResults) -> ReportFigure | None:
         panel.plot(x[best], values[best], "D", color=VERMILLION, markersize=5)
         panel.set_title(shorten(setting["name"], MAX_NAME), fontsize=8.5, loc="left")
         _scale_x(panel, setting, ticks)
-        panel.tick_params(labelsize=7)
+        panel.tick_params(labelsize=7.5)
         panel.yaxis.set_major_locator(MaxNLocator(4))
         panel.margins(x=0.12, y=0.1)
     for panel in panels[len(settings) :]:
@@ -133,7 +133,7 @@ def parallel_coordinates(results: SearchResults) -> ReportFigure | None:
     goodness[worst_first] = np.linspace(0, 1, len(values)) ** 2  # by rank: one very bad trial would make all others look alike
     columns = [setting_positions(setting, [trial["points"][setting["name"]] for trial in trials]) for setting in settings]
     figure, axes = single_axes(3.4, max(WIDTH, 1.15 * (len(settings) + 1)))
-    note: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "fontsize": 6.5, "va": "center"}
+    note: dict[str, Any] = {"xytext": (3, 0), "textcoords": "offset points", "fontsize": 7.5, "va": "center"}
     background: dict[str, Any] = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
     heights = []
     for i, ((x, ticks), setting) in enumerate(zip(columns, settings, strict=True)):
@@ -151,14 +151,14 @@ def parallel_coordinates(results: SearchResults) -> ReportFigure | None:
         axes.plot(lines[i], color=VERMILLION if best else SHADES(float(goodness[i])), linewidth=1.8 if best else 1.0)
     names = [*(setting["name"].rpartition(".")[2] for setting in settings), objective_label(results["objectives"][0])]
     labels = [shorten(name, 14) for name in names]
-    axes.set_xticks(range(len(names)), labels, fontsize=7, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_xticks(range(len(names)), labels, fontsize=8, rotation=30, ha="right", rotation_mode="anchor")
     axes.set_yticks([])
     axes.set_xlim(-0.1, len(names) - 0.55)
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(length=0)
     axes.grid(visible=True, axis="x", color=style.INK, linewidth=0.6)
     ties = f" ({len(results['best'])} tie)" if len(results["objectives"]) == 1 and len(results["best"]) > 1 else ""
-    text = f"Each line is a complete trial: darker is better, orange is the best{ties}."
+    text = f"Each line is a complete trial: bluer is better, orange is the best{ties}."
     return ReportFigure(Caption("search_parallel", "Parallel coordinates", trial_counts(results), text), figure)
 
 

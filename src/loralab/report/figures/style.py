@@ -27,8 +27,8 @@ CORRECT_FILL, WRONG_FILL = "#0072b3", "#d55e01"
 """Blue and vermillion behind text. They differ by one from the colours above, so that a dark page does not replace them."""
 _STYLE = mpl.rc_params_from_file(Path(__file__).with_name("loralab.mplstyle"), use_default_template=False)
 INK, GRID = _STYLE["text.color"], _STYLE["grid.color"]
-WIDTH, HEIGHT = 4.4, 3.0
-"""Inches: narrow enough that labels stay readable on a phone."""
+WIDTH, HEIGHT = 3.6, 2.6
+"""Inches: a phone shows this width without shrinking the labels."""
 COLORS = (BLUE, VERMILLION, GREEN, PURPLE, GOLD, GREY)
 MARKERS, DASHES = ("o", "s", "^", "D", "v", "X"), ("-", "--", "-.", ":", (0, (5, 1)), (0, (1, 1)))
 
@@ -125,7 +125,7 @@ def legend_below(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     figure = axes.get_figure(root=True)
     assert figure
-    columns = 3 if len("".join(labels)) < 36 else 2 if max(map(len, labels), default=0) <= 24 else 1
+    columns = 3 if len("".join(labels)) < 32 else 2 if sum(sorted(map(len, labels))[-2:]) <= 43 else 1
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
