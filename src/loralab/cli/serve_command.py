@@ -125,7 +125,7 @@ def ui(
     browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in your browser.")] = True,
     labels: Annotated[Path, typer.Option(help="The folder of what you label.", metavar="FOLDER")] = Path("labels"),
 ) -> None:
-    """Open the page: label texts, train, try models, classify files, compare runs.
+    """Open the page in a browser: label, train, try, compare.
 
     \b
     loralab ui               the runs in ./runs; no run is needed to begin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import shutil
 import time
@@ -21,6 +22,7 @@ from loralab.serve.uploads import SECONDS_KEPT, Upload
 from loralab.storage.files import TemporaryFolder, csv_field_limit
 from loralab.storage.run_folder import MAX_TEXT_CHARACTERS
 
+_log = logging.getLogger(__name__)
 CHUNK = 32
 """Texts that a job has in the queue: few, so that other requests wait for at most one such chunk."""
 MAX_JOBS = 16
@@ -71,8 +73,11 @@ class FileJob:
         except asyncio.CancelledError:
             self.result.unlink(missing_ok=True)
             raise
-        except (LoralabError, OSError) as error:
+        except LoralabError as error:
             self.problem = str(error)
+        except Exception as error:  # the page would wait forever
+            _log.exception("a file could not be classified")
+            self.problem = f"{type(error).__name__}: {error}"
         finally:
             self._end = time.monotonic()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from loralab.serve.models import Models, ServedModel, UnknownModel
 from loralab.storage.files import atomic_folder, read_json_object
 from loralab.training.head_init import PROBE_C
 
+_log = logging.getLogger(__name__)
 SESSION, POOL, LABELLED = "session.json", "pool.jsonl", "labelled.csv"
 STRATEGY_NAMES = ("margin", "entropy", "badge", RANDOM)
 MAX_POOL = 20_000
@@ -200,7 +202,8 @@ class Session:
                     self._compute_chunk(model)
                 if dirty or self.computed % (CHUNKS_PER_CHOICE * CHUNK) == 0 or self.computed == len(self.texts):
                     self._score_and_choose()
-        except (LoralabError, OSError, ValueError) as error:
+        except Exception as error:  # labelling goes on without suggestions
+            _log.exception("suggestions of %s", self.folder)
             self.problem = f"Rows come in random order and without suggestions: {error}"
 
     def _feature_model(self) -> FeatureModel:

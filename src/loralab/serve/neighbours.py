@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -14,6 +15,7 @@ from loralab.errors import LoralabError
 from loralab.serve.features import CHUNK, FeatureModel
 from loralab.serve.models import ServedModel
 
+_log = logging.getLogger(__name__)
 MAX_ROWS = 5000
 """More training rows are sampled evenly."""
 
@@ -71,8 +73,11 @@ class Neighbours:
                 chunks.append(_unit(model.compute(rows.texts[start : start + CHUNK]).features))
                 self.done = min(start + CHUNK, len(rows))
             self._rows, self._feature_model, self._features = rows, model, np.concatenate(chunks)
-        except (LoralabError, OSError, ValueError) as error:
+        except LoralabError as error:
             self.problem = str(error)
+        except Exception as error:  # the page would wait forever
+            _log.exception("neighbours of %s", self.model.name)
+            self.problem = f"{type(error).__name__}: {error}"
 
 
 class NeighbourIndex:

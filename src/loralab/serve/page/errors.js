@@ -96,7 +96,7 @@ function showRun(place, name, content) {
       el("p", { class: "verdict" },
         "label ", el("span", { class: row.label === row.predicted ? "label" : "wrong" }, row.label),
         ", predicted ", el("span", { class: "label" }, row.predicted), el("small", {}, `  ${percent(row.confidence)} confident, row ${row.row}`)),
-      el("p", { class: "text" }, clip(row.text, LONG)),
+      el("p", { class: "text", dir: "auto" }, clip(row.text, LONG)),
       el("div", { class: "actions" }, choice ? [el("span", {}, "The right label is "), choice,
         el("button", { type: "button", class: "quiet", onclick: () => mark(item, undefined) }, "Undo")]
         : el("button", { type: "button", class: "quiet", onclick: () => mark(item, row.predicted) }, "The label is wrong")));

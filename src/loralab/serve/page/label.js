@@ -78,7 +78,7 @@ async function openSession(root, name) {
   let timer, busy = false, selected = null;
   const progress = el("progress", { "aria-label": "Rows labelled" });
   const numbers = el("p", { class: "note" });
-  const text = el("p", { class: "sample", tabindex: 0 });
+  const text = el("p", { class: "sample", tabindex: 0, dir: "auto" });
   const choices = el("div", { class: "classes", role: "group", "aria-label": "Classes" });
   const hint = el("p", { class: "note" });
   const many = state.classes.length > 9;

@@ -1,7 +1,7 @@
 // The page: its views, which one is shown, and what all of them know of the server.
 
 import { get } from "/page/api.js";
-import { el, guarded } from "/page/dom.js";
+import { el, guarded, replace } from "/page/dom.js";
 import * as errors from "/page/errors.js";
 import * as files from "/page/files.js";
 import * as label from "/page/label.js";
@@ -34,16 +34,19 @@ const show = guarded(async () => {
   shown?.close?.();
   const root = el("div", { class: `view-${view}` });
   main.replaceChildren(root);
+  shown = { root };
   document.title = `${VIEWS[view].title} · loralab`;
   await server.refresh();
-  document.getElementById("about").textContent = about(server.state);
-  shown = { close: await VIEWS[view].open(root, server, parts) };
+  replace(document.getElementById("about"), about(server.state));
+  const close = await VIEWS[view].open(root, server, parts);
+  if (shown.root === root) shown.close = close;
+  else close?.(); // another view was chosen meanwhile
   if (!first) main.focus({ preventScroll: true });
 });
 
 function about(state) {
   const folder = state.folder ? `Runs: ${state.folder}. ` : "";
-  return `loralab ${state.version}. ${folder}Labels: ${state.labels}. Everything stays on this server.`;
+  return [`loralab ${state.version}. ${folder}Labels: ${state.labels}. Everything stays on this server. `, el("a", { href: "/docs" }, "API")];
 }
 
 addEventListener("hashchange", show);

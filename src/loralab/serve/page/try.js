@@ -13,10 +13,10 @@ export async function open(root, server) {
   root.append(el("h1", {}, "Try a text"));
   const models = server.state.models;
   if (!models.length) {
-    root.append(await noModel(server));
+    root.append(await noModel());
     return undefined;
   }
-  const input = el("textarea", { rows: 5, maxlength: server.state.max_text, spellcheck: "false",
+  const input = el("textarea", { rows: 5, maxlength: server.state.max_text, spellcheck: "false", dir: "auto",
     placeholder: "Type or paste a text. The probabilities follow as you type." });
   input.value = text;
   const explain = el("input", { type: "checkbox", id: "explain" });
@@ -119,7 +119,7 @@ class Card {
       const strongest = Math.max(...words.map(([, value]) => Math.abs(value)), 1e-9);
       this.words.replaceChildren(
         el("h3", {}, "Words that decided"),
-        el("p", { class: "text" }, words.map(([word, value]) =>
+        el("p", { class: "text", dir: "auto" }, words.map(([word, value]) =>
           el("span", { class: `token ${value > 0 ? "for" : "against"}`, style: { "--strength": Math.abs(value) / strongest },
             title: `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}` }, word))),
         el("p", { class: "note" }, el("span", { class: "token for", style: { "--strength": 0.8 } }, "for"), ` ${label}, `,
@@ -151,7 +151,7 @@ function neighbourList(answer) {
     el("h3", {}, "Nearest training rows"),
     el("ol", { class: "near" }, answer.rows.map((row) => el("li", {},
       el("span", { class: "label" }, row.label), el("small", {}, ` similarity ${row.similarity.toFixed(2)}, row ${row.row}`),
-      el("p", { title: row.text }, clip(row.text, 220))))),
+      el("p", { title: row.text, dir: "auto" }, clip(row.text, 220))))),
   ];
 }
 
@@ -165,7 +165,7 @@ function pause(milliseconds, signal) {
   });
 }
 
-async function noModel(server) {
+async function noModel() {
   const { runs } = await get("/api/runs");
   const complete = runs.filter((run) => run.kind === "run" && run.model);
   if (!complete.length) {
