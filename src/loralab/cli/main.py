@@ -82,6 +82,7 @@ _COMMANDS: Sequence[Callable[..., None]] = (
     run_commands.export,
     run_commands.push,
     serve_command.serve,
+    serve_command.ui,
     experiment_commands.experiment,
     experiment_commands.search,
     run_commands.soup,

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from loralab.cli.options import OUTPUT
-from loralab.errors import LoralabError, suggest
+from loralab.config.loading import RUN_SETTINGS
+from loralab.errors import LoralabError, import_optional, suggest
 
 
 def _option(help_text: str, *names: str, **options: Any) -> Any:
@@ -45,12 +46,14 @@ def serve(
     max_rows: Annotated[int, _option("Texts per request.", "--max-rows", min=1)] = 1024,
     max_text: Annotated[int, _option("Characters per text.", "--max-text", min=1)] = 100_000,
     max_body: Annotated[int, _option("Bytes per request.", "--max-body", min=1)] = 8_000_000,
+    max_upload: Annotated[int, _option("Bytes per file that the page takes.", "--max-upload", min=1)] = 200_000_000,
     max_connections: Annotated[int, _option("Open connections.", "--max-connections", min=1)] = 2048,
     timeout: Annotated[float, _option("Seconds until a request is given up with 504.", "--timeout", min=0.01)] = 30.0,
     feedback: Annotated[Path, _option("The CSV that /feedback appends to.", "--feedback", metavar="FILE")] = Path("feedback.csv"),
     drift_texts: Annotated[
         int, _option("Recent texts per model, kept in memory, that drift is measured on; 0: none.", "--drift-texts", min=0)
     ] = 1000,
+    labels: Annotated[Path, _option("The folder of what is labelled on the page.", "--labels", metavar="FOLDER")] = Path("labels"),
     where: Annotated[str, _option("local, or ray: as replicas of a Ray Serve application.", "--where")] = "local",
     replicas: Annotated[
         str, _option("With --where ray: how many, or the fewest and the most, such as 1-4.", "--replicas", metavar="N|N-M")
@@ -93,18 +96,17 @@ def serve(
         max_rows=max_rows,
         max_text=max_text,
         max_body=max_body,
+        max_upload=max_upload,
         max_connections=max_connections,
         timeout=timeout,
         keys=api_keys,
         feedback=feedback,
+        labels=labels,
         drift_texts=drift_texts,
         log_texts=log_texts,
         allowed_hosts=tuple(allowed_host or ()),
     )
-    from loralab.errors import import_optional
-
-    for package in ("fastapi", "uvicorn", "prometheus_client"):
-        import_optional(package, "serve")
+    _import_server_packages()
     if where == "ray":
         from loralab.serve.on_ray import parse_replicas, run_until_interrupted
 
@@ -113,6 +115,38 @@ def serve(
     from loralab.serve.run import run_server
 
     run_server(settings, quiet=OUTPUT.quiet)
+
+
+def ui(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Your runs; those trained on the page go there, too.")] = Path(
+        "runs"
+    ),
+    port: Annotated[int | None, typer.Option(help="Port. Default: a free one from 8000.", min=1, max=65535)] = None,
+    browser: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in your browser.")] = True,
+    labels: Annotated[Path, typer.Option(help="The folder of what you label.", metavar="FOLDER")] = Path("labels"),
+) -> None:
+    """Open the page: label texts, train, try models, classify files, compare runs.
+
+    \b
+    loralab ui               the runs in ./runs; no run is needed to begin
+    loralab ui experiments   those of another folder
+
+    Only this machine can reach the page. It ends with Ctrl-C.
+    """
+    if (folder / RUN_SETTINGS).is_file() or (folder.exists() and not folder.is_dir()):
+        raise LoralabError(f"{folder} is not a folder of runs: give the folder that it is in, such as loralab ui {folder.parent}")
+    _import_server_packages()
+    from loralab.serve.run import free_port, run_server
+    from loralab.serve.settings import ServerSettings
+
+    chosen = port or free_port("127.0.0.1", range(8000, 8020))
+    run_server(ServerSettings(folder=folder, port=chosen, labels=labels), quiet=True, browser=browser)
+
+
+def _import_server_packages() -> None:
+    """Raise LoralabError, with what to install, if a package of the extra `serve` is missing."""
+    for package in ("fastapi", "uvicorn", "prometheus_client"):
+        import_optional(package, "serve")
 
 
 def _named(runs: list[str]) -> dict[str, str]:

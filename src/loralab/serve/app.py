@@ -25,6 +25,7 @@ from loralab.serve.engine import QueueFull
 from loralab.serve.limits import Handler, Limits, Log
 from loralab.serve.model_info import model_card, model_info
 from loralab.serve.models import Classified, ServedModel, UnknownModel
+from loralab.serve.page_routes import page_routes
 from loralab.serve.schemas import (
     ClassifyRequest,
     ClassifyResponse,
@@ -70,6 +71,7 @@ def create_app(settings: ServerSettings, service: Service | None = None) -> Limi
     app.state.service = service
     add_error_handlers(app, service)
     add_routes(app, service)
+    app.include_router(page_routes(service))
     direct: dict[str, Handler] = {path: partial(_handled, service, handler, path) for path, handler in DIRECT.items()}
     return Limits(app, service, direct)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+import threading
 import time
+import webbrowser
 from contextlib import suppress
 
 import uvicorn
@@ -17,9 +19,10 @@ from loralab.serve.service import Service
 from loralab.serve.settings import ServerSettings
 
 
-def run_server(settings: ServerSettings, *, quiet: bool = False) -> None:
+def run_server(settings: ServerSettings, *, quiet: bool = False, browser: bool = False) -> None:
     """Load the models, listen, and serve until a signal ends the process. Accepted requests are finished.
 
+    browser: open the page in the user's browser.
     Raises LoralabError for a run that cannot be loaded and for an address that cannot be used.
     """
     listener = _listen(settings)  # before the models are loaded, which takes longer
@@ -42,14 +45,30 @@ def run_server(settings: ServerSettings, *, quiet: bool = False) -> None:
     )
     host, port = listener.getsockname()[:2]
     print(_ready_line(service, host, port, time.perf_counter() - start), flush=True)
+    if browser:  # some browsers keep their caller waiting
+        threading.Thread(target=webbrowser.open, args=(_address(host, port),), daemon=True).start()
     with suppress(KeyboardInterrupt):  # uvicorn has shut down by then
         uvicorn.Server(config).run(sockets=[listener])
 
 
 def _ready_line(service: Service, host: str, port: int, seconds: float) -> str:
     models = "; ".join(f"{model.name} ({', '.join(model.classes)})" for model in service.models.all) or "no model"
-    name = f"[{host}]" if ":" in host else host
-    return f"serving http://{name}:{port}  {models}  warmed up in {seconds:.1f} s"
+    return f"serving {_address(host, port)}  {models}  warmed up in {seconds:.1f} s"
+
+
+def _address(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def free_port(host: str, ports: range) -> int:
+    """Return the first port that nobody listens on; 0, any free one, if there is none."""
+    for port in ports:
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                candidate.bind((host, port))
+                return port
+    return 0
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

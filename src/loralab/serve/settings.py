@@ -19,6 +19,7 @@ class ServerSettings:
     text. max_body, max_upload: bytes of a request and of a file on the page. timeout: seconds until 504. max_connections: open
     sockets. keys: a file with one API key per line. feedback: the CSV that /feedback appends to. log_texts: log texts as well.
     drift_texts: number of recent texts that drift is measured on; 0: none is kept.
+    labels: the folder of what is labelled on the page.
     """
 
     runs: Mapping[str, str] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class ServerSettings:
     log_texts: bool = False
     drift_texts: int = 1000
     allowed_hosts: tuple[str, ...] = ()
+    labels: Path = Path("labels")
 
     @property
     def threads(self) -> int:

@@ -1,0 +1,50 @@
+// The page: its views, which one is shown, and what all of them know of the server.
+
+import { get } from "/page/api.js";
+import { el, guarded } from "/page/dom.js";
+import * as errors from "/page/errors.js";
+import * as files from "/page/files.js";
+import * as label from "/page/label.js";
+import * as runs from "/page/runs.js";
+import * as trying from "/page/try.js";
+
+const VIEWS = { try: trying, files, errors, label, runs };
+const main = document.getElementById("main");
+let shown = null;
+
+// server.state is what /api/state answers; refresh() asks again, such as after a model was loaded.
+const server = {
+  state: null,
+  async refresh() {
+    this.state = await get("/api/state");
+    return this.state;
+  },
+};
+
+const show = guarded(async () => {
+  const [name, ...parts] = location.hash.slice(1).split("/").map(decodeURIComponent);
+  const view = VIEWS[name] ? name : "try";
+  if (!VIEWS[name] && location.hash && location.hash !== "#main") history.replaceState(null, "", "#try");
+  if (location.hash === "#main") return main.focus();
+  for (const link of document.querySelectorAll("nav a")) {
+    if (link.hash === `#${view}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  const first = shown === null;
+  shown?.close?.();
+  const root = el("div", { class: `view-${view}` });
+  main.replaceChildren(root);
+  document.title = `${VIEWS[view].title} · loralab`;
+  await server.refresh();
+  document.getElementById("about").textContent = about(server.state);
+  shown = { close: await VIEWS[view].open(root, server, parts) };
+  if (!first) main.focus({ preventScroll: true });
+});
+
+function about(state) {
+  const folder = state.folder ? `Runs: ${state.folder}. ` : "";
+  return `loralab ${state.version}. ${folder}Labels: ${state.labels}. Everything stays on this server.`;
+}
+
+addEventListener("hashchange", show);
+show();
