@@ -1,7 +1,8 @@
-"""Servers as processes on loopback."""
+"""Servers as processes on loopback, and applications in this process."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,8 +12,41 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+
+from loralab.serve.app import create_app
+from loralab.serve.service import Service
+from loralab.serve.settings import ServerSettings
+
+
+class Client:
+    """Calls an application as a web server would."""
+
+    def __init__(self, service: Service, host: str = "127.0.0.1:8000") -> None:
+        self.service, self.host = service, host
+        self.app = create_app(service.settings, service)
+
+    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        async def call() -> httpx.Response:
+            transport = httpx.ASGITransport(app=self.app)  # type: ignore[arg-type]
+            async with httpx.AsyncClient(transport=transport, base_url=f"http://{self.host}") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(call())
+
+    def post(self, path: str, content: Any, **options: Any) -> httpx.Response:
+        return self.request("POST", path, json=content, **options)
+
+    def get(self, path: str, **options: Any) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+
+def start(settings: ServerSettings) -> Client:
+    service = Service(settings)
+    service.load()
+    return Client(service)
 
 
 class Server:
