@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Server, serving
+from servers import Server, serving
 from tiny import CLASSES, topics, write_csv
 
 from loralab.report.write import write_report

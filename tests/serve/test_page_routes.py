@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from test_api import Client, start
+from servers import Client, start
 from tiny import topics
 
 from loralab.serve.settings import ServerSettings

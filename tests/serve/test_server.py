@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 import pytest
-from conftest import serving
+from servers import serving
 from tiny import topics
 
 from benchmarks.load import run_load

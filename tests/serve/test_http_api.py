@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import dataclasses
 import json
@@ -11,47 +10,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 import torch
+from servers import Client, start
 from tiny import topics
 
 from loralab import Classifier
-from loralab.serve.app import create_app
 from loralab.serve.engine import QueueFull
 from loralab.serve.service import Service
 from loralab.serve.settings import ServerSettings
 
 TEXTS = [text for text, _ in topics(3, 3)]
-
-
-class Client:
-    """Calls an application as a web server would."""
-
-    def __init__(self, service: Service, host: str = "127.0.0.1:8000") -> None:
-        self.service, self.host = service, host
-        self.app = create_app(service.settings, service)
-
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def call() -> httpx.Response:
-            transport = httpx.ASGITransport(app=self.app)  # type: ignore[arg-type]
-            async with httpx.AsyncClient(transport=transport, base_url=f"http://{self.host}") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(call())
-
-    def post(self, path: str, content: Any, **options: Any) -> httpx.Response:
-        return self.request("POST", path, json=content, **options)
-
-    def get(self, path: str, **options: Any) -> httpx.Response:
-        return self.request("GET", path, **options)
-
-
-def start(settings: ServerSettings) -> Client:
-    service = Service(settings)
-    service.load()
-    return Client(service)
 
 
 @pytest.fixture(scope="module")
