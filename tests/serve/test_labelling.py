@@ -61,7 +61,7 @@ def test_a_served_model_suggests_at_once(sessions: Sessions, models: Models) -> 
     assert suggestion["source"] == "model news"
     assert set(suggestion["probabilities"]) == set(CLASSES)
     assert sum(suggestion["probabilities"].values()) == pytest.approx(1, abs=1e-3)
-    wait_for(lambda: session.computed == len(TEXTS))
+    wait_for(lambda: session.suggestions.computed == len(TEXTS))
     give(session, 12)
     rows = session.labelled.rows
     assert [row.suggested for row in rows] == models.get("news").classifier.predict([row.text for row in rows]).labels
@@ -72,7 +72,7 @@ def test_a_served_model_suggests_at_once(sessions: Sessions, models: Models) -> 
 @pytest.mark.parametrize("strategy", STRATEGY_NAMES)
 def test_without_a_model_a_probe_learns_from_the_labels(sessions: Sessions, strategy: str) -> None:
     session = start(sessions, strategy=strategy)
-    wait_for(lambda: session.computed == len(TEXTS))
+    wait_for(lambda: session.suggestions.computed == len(TEXTS))
     assert session.state()["suggestion"] is None
     give(session, 25)
     wait_for(lambda: session.state()["suggestion"] and "25 labels" in session.state()["suggestion"]["source"])
@@ -88,7 +88,7 @@ def test_without_a_model_a_probe_learns_from_the_labels(sessions: Sessions, stra
 def test_the_row_on_the_page_stays_until_it_is_done(sessions: Sessions) -> None:
     session = start(sessions, model="news")
     row = session.state()["row"]
-    wait_for(lambda: session.computed == len(TEXTS))
+    wait_for(lambda: session.suggestions.computed == len(TEXTS))
     assert session.state()["row"] == row
     session.skip(row)
     assert session.state()["row"] != row
@@ -179,6 +179,6 @@ def test_wrong_labels_rows_and_files_are_refused(sessions: Sessions) -> None:
 
 def test_a_damaged_session_is_listed_with_its_problem(sessions: Sessions) -> None:
     session = start(sessions)
-    (session.folder / labelling.SESSION).write_text(json.dumps({"file": "x"}), encoding="utf-8")
+    (sessions.folder / session.name / labelling.SESSION).write_text(json.dumps({"file": "x"}), encoding="utf-8")
     [line] = sessions.summaries()
     assert "damaged" in line["problem"]

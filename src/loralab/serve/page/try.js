@@ -13,7 +13,8 @@ export async function open(root, server) {
   root.append(el("h1", {}, "Try a text"));
   const models = server.state.models;
   if (!models.length) {
-    root.append(await noModel());
+    const place = root.appendChild(el("p", { class: "note" }, "Looking for runs …"));
+    place.replaceWith(await noModel());
     return undefined;
   }
   const input = el("textarea", { rows: 5, maxlength: server.state.max_text, spellcheck: "false", dir: "auto",
