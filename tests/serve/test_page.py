@@ -39,7 +39,7 @@ def runs(served_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number, row in enumerate(rows[:3] if name == "news" else rows[:1]):
             row["predicted"] = next(other for other in CLASSES if other != row["true"])
             row["confidence"] = str(0.9 - number / 10)
-        rows[0]["text"] = HOSTILE
+        rows[0]["text"], rows[1]["text"] = HOSTILE, "=HYPERLINK(1)"
         with path.open("w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, [*rows[0]])
             table.writeheader()
@@ -195,13 +195,17 @@ def test_errors_are_marked_and_exported(page: Page, tmp_path: Path) -> None:
     tab.get_by_label("Rows", exact=True).select_option("marked")
     assert rows.count() == 1
     tab.get_by_label("The right label").select_option("World")
+    tab.get_by_label("Rows", exact=True).select_option("errors")
+    tab.get_by_label("Search").fill("hyperlink")
+    tab.wait_for_timeout(300)
+    tab.get_by_role("button", name="The label is wrong").click()
     with tab.expect_download() as download:
-        tab.get_by_role("button", name="Export 1 correction").click()
+        tab.get_by_role("button", name="Export 2 corrections").click()
     download.value.save_as(tmp_path / "fixes.csv")
     with (tmp_path / "fixes.csv").open(encoding="utf-8", newline="") as file:
-        [fix] = csv.DictReader(file)
-    assert fix["right_label"] == "World"
-    assert fix["text"] == HOSTILE
+        first, second = csv.DictReader(file)
+    assert (first["right_label"], first["text"]) == ("World", HOSTILE)
+    assert second["text"] == "'=HYPERLINK(1)"
     tab.get_by_label("Rows", exact=True).select_option("correct")
     tab.get_by_label("Search").fill("no such words anywhere")
     tab.get_by_text("No row is like this").wait_for()
@@ -283,6 +287,30 @@ def test_label_a_file_and_train_on_it(browser: Any, runs: Path, tmp_path: Path) 
         tab.get_by_label("Text", exact=True).fill(ROWS[0][0])
         tab.locator(".best").first.wait_for()
         page.close()
+
+
+def test_many_classes_have_a_search(page: Page, mine: Path) -> None:
+    tab = page.open("label")
+    tab.locator(".drop").evaluate(
+        """(zone, content) => {
+          const dropped = new DataTransfer();
+          dropped.items.add(new File([content], "dropped.csv"));
+          zone.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
+        }""",
+        mine.read_text(encoding="utf-8"),
+    )
+    tab.get_by_label("message").wait_for()
+    tab.get_by_label("One class per line").fill("\n".join(f"intent {n}" for n in range(1, 15)))
+    tab.get_by_role("button", name="Start labelling").click()
+    tab.locator(".choice").nth(13).wait_for()
+    tab.keyboard.press("/")
+    tab.keyboard.type("14")
+    assert tab.locator(".choice:visible").count() == 1
+    tab.keyboard.press("Enter")
+    tab.get_by_text(f"1 of {len(ROWS) + 1} rows labelled").wait_for()
+    assert tab.locator(".choice:visible").count() == 14
+    assert tab.locator(".facts div", has_text="intent 14").locator("dd").inner_text() == "1"
+    assert violations(tab) == []
 
 
 def label_current(tab: Any, rows: dict[str, str]) -> None:

@@ -120,7 +120,7 @@ def test_a_session_through_http(client: Client, settings: ServerSettings) -> Non
     assert client.post("/api/labelling", {**wanted, "text": ["other"]}).status_code == 422
 
 
-def test_strangers_may_not_write_or_start_programs(settings: ServerSettings) -> None:
+def test_strangers_may_not_write_read_texts_or_start_programs(settings: ServerSettings) -> None:
     client = start(replace(settings, host="0.0.0.0"))
     try:
         assert client.get("/api/state").json()["may_change"] is False
@@ -131,8 +131,12 @@ def test_strangers_may_not_write_or_start_programs(settings: ServerSettings) -> 
             ("/api/labelling/x/undo", {}),
             ("/api/labelling/x/train", {}),
             ("/api/runs/load", {"run": "news"}),
+            ("/api/neighbours", {"model": "news", "text": "x"}),
         ):
             assert client.post(path, content).status_code == 403, path
+        link = client.get("/api/runs").json()["runs"][0]["report"]
+        for path in ("/api/rows?run=news", "/api/comparison?first=news&second=news", "/api/labelling", f"/page/reports/{link}"):
+            assert client.get(path).status_code == 403, f"{path} shows texts"
     finally:
         client.service.close()
 

@@ -111,9 +111,9 @@ class Page:
         return self.service.settings.keys is None and self.service.settings.host not in (*LOOPBACK, "::1")
 
     def check_owner(self) -> None:
-        """Raise Forbidden for what writes files and starts programs, where strangers might."""
+        """Raise Forbidden for what shows the owner's texts, writes files or starts programs, where strangers might."""
         if self.open_to_strangers:
-            raise Forbidden("on a server that the network can reach, this needs API keys: start it with --api-keys")
+            raise Forbidden("anybody on the network can reach this server, so this needs API keys: start it with --api-keys")
 
     def run_paths(self) -> dict[str, Path]:
         """Return the runs and experiments that clients may name."""
@@ -183,6 +183,7 @@ def _add_files(router: APIRouter, page: Page) -> None:
 
     @router.get("/page/reports/{link}")
     def report(link: str) -> Response:
+        page.check_owner()
         path = _known(page.listing.report(link), "there is no such report: open it from the list of runs")
         return FileResponse(path, media_type="text/html", headers={**SECURITY, "Content-Security-Policy": REPORT_POLICY})
 
@@ -208,6 +209,7 @@ def _add_trying(router: APIRouter, page: Page) -> None:
 
     @router.post("/api/neighbours")
     def neighbours(query: NeighbourQuery) -> dict[str, Any]:
+        page.check_owner()
         service.check_texts([query.text])
         return page.neighbours.of(service.models.get(query.model)).nearest(query.text, query.count)
 
@@ -267,10 +269,12 @@ def _add_classifying(router: APIRouter, page: Page) -> None:
 def _add_labelling(router: APIRouter, page: Page) -> None:
     @router.get("/api/labelling")
     def sessions() -> dict[str, Any]:
+        page.check_owner()
         return {"folder": str(page.sessions.folder), "sessions": page.sessions.summaries()}
 
     @router.get("/api/labelling/{name}")
     def session_state(name: str) -> dict[str, Any]:
+        page.check_owner()
         return page.session_state(page.session(name))
 
     @router.post("/api/labelling/{name}/rows")
@@ -313,10 +317,12 @@ def _add_runs(router: APIRouter, page: Page) -> None:
 
     @router.get("/api/rows")
     def rows(run: str) -> dict[str, Any]:
+        page.check_owner()
         return rows_to_check(page.run_path(run))
 
     @router.get("/api/comparison")
     def comparison(first: str, second: str) -> dict[str, Any]:
+        page.check_owner()
         return compare_runs(page.run_path(first), page.run_path(second))
 
 

@@ -21,8 +21,13 @@ export async function open(root, server, [wanted]) {
   let close;
   const show = async (name) => {
     close?.();
+    close = undefined;
     place.replaceChildren(el("p", { class: "note" }, "Reading the test rows …"));
-    close = showRun(place, name, await get("/api/rows", { run: name }));
+    try {
+      close = showRun(place, name, await get("/api/rows", { run: name }));
+    } catch (error) {
+      place.replaceChildren(el("p", { class: "warning small", role: "alert" }, error.message));
+    }
   };
   root.append(el("p", { class: "lead" }, "Confident errors are often wrong labels. Mark them here, and export the corrections."),
     el("div", { class: "fields" }, field("Run", select(names, first, show))), place);

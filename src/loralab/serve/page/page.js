@@ -38,7 +38,9 @@ const show = guarded(async () => {
   document.title = `${VIEWS[view].title} · loralab`;
   await server.refresh();
   replace(document.getElementById("about"), about(server.state));
-  const close = await VIEWS[view].open(root, server, parts);
+  const close = await VIEWS[view].open(root, server, parts).catch((error) => {
+    root.append(el("p", { class: "warning", role: "alert" }, error.message));
+  });
   if (shown.root === root) shown.close = close;
   else close?.(); // another view was chosen meanwhile
   if (!first) main.focus({ preventScroll: true });

@@ -133,7 +133,10 @@ class Card {
 
   async showNeighbours(text, signal) {
     for (;;) {
-      const answer = await post("/api/neighbours", { model: this.model.model, text, count: 4 }, signal);
+      const answer = await post("/api/neighbours", { model: this.model.model, text, count: 4 }, signal).catch((error) => {
+        if (error.name === "AbortError") throw error;
+        return { status: "unavailable", problem: error.message };
+      });
       if (answer.status === "computing") {
         this.neighbours.replaceChildren(el("p", { class: "note" }, "Nearest training rows: reading the training rows, ",
           answer.total ? `${answer.done.toLocaleString("en")} of ${answer.total.toLocaleString("en")} …` : "…"));
@@ -141,7 +144,7 @@ class Card {
         continue;
       }
       this.neighbours.replaceChildren(...(answer.status === "ready" ? neighbourList(answer)
-        : [el("h3", {}, "Nearest training rows"), el("p", { class: "note" }, `The training rows cannot be read: ${answer.problem}`)]));
+        : [el("h3", {}, "Nearest training rows"), el("p", { class: "note" }, `They cannot be shown: ${answer.problem}`)]));
       return;
     }
   }
