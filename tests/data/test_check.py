@@ -14,6 +14,7 @@ import pyarrow.parquet
 import pytest
 
 from loralab.config import DataConfig, ModelConfig
+from loralab.data import readers, sources
 from loralab.data.check import check_source
 from loralab.data.columns import Columns
 from loralab.data.data_report import DataReport
@@ -417,3 +418,16 @@ def test_a_number_column_as_labels_is_checked_fast(tmp_path: Path) -> None:
     (report,) = check(tmp_path, rows)
     assert time.perf_counter() - began < 10
     assert "6,000 different labels in 6,000 rows" in str(report.findings)
+
+
+def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def counted(path: Path, *arguments: Any) -> readers.Table:
+        opened.append(path.name)
+        return readers.open_table(path, *arguments)
+
+    monkeypatch.setattr(sources, "open_table", counted)
+    reports = check(tmp_path, good(), [("an unknown text", "World"), ("another one", "Sports")])
+    assert [report.rows for report in reports] == [30, 2]
+    assert opened == ["rows.csv", "other.csv"]
