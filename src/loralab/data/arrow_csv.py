@@ -52,8 +52,8 @@ def read_blocks(
     if scan.inside:
         raise Unusual
     if scan.breaks:
-        belong = "belongs to its text" if scan.breaks == 1 else "belong to their texts"
-        notices.append(Notice(f"{count_of(scan.breaks, 'line break')} within double quotes {belong}"))
+        breaks = count_of(scan.breaks, "line break within double quotes belongs", "line breaks within double quotes belong")
+        notices.append(Notice(f"{breaks} to the texts"))
 
 
 def _parse(content: bytes, delimiter: str, names: Sequence[str], skip: int) -> pyarrow.Table:

@@ -9,7 +9,7 @@ import numpy as np
 from loralab.data.group_split import choose_groups
 from loralab.data.labels import cell_text
 from loralab.data.time_split import choose_latest
-from loralab.data.types import Examples, Ints
+from loralab.data.types import Examples, Ints, count_of
 from loralab.errors import LoralabError
 
 
@@ -155,7 +155,7 @@ def _latest(source: Examples, rest: Ints, size: int, amount: Amount) -> HeldOut:
 
 def _rows(count: int, wanted: int, part: str = "") -> str:
     """Return `20 test rows`, or `20 test rows instead of 24`."""
-    rows = f"{count} {part} row".replace("  ", " ") + "s" * (count != 1)
+    rows = count_of(count, f"{part} row".strip())
     return rows if count == wanted else f"{rows} instead of {wanted}"
 
 

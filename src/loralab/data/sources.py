@@ -253,8 +253,8 @@ def unlabelled_notices(labels: Sequence[str | None]) -> tuple[Notice, ...]:
     if None not in labels:
         return ()
     missing = tuple(row for row, label in enumerate(labels) if label is None)
-    message = f"{len(missing):,} of {count_of(len(labels), 'row')} {'has' if len(missing) == 1 else 'have'} no label and "
-    message += f"{'is' if len(missing) == 1 else 'are'} left out"
+    total = count_of(len(labels), "row")
+    message = count_of(len(missing), f"of {total} has no label and is left out", f"of {total} have no label and are left out")
     return (Notice(message, missing, "data.strict=true refuses them", "warning"),)
 
 

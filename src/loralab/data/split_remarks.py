@@ -12,7 +12,7 @@ from loralab.data.shared_texts import SharedTexts, find_shared_texts
 from loralab.data.sources import missing_texts
 from loralab.data.splits import Splits
 from loralab.data.time_split import parse_times
-from loralab.data.types import MAX_LISTED, Examples, Ints
+from loralab.data.types import MAX_LISTED, Examples, Ints, count_of
 
 MIN_PART_ROWS = 3
 """Fewer validation or test rows of a class are remarked on."""
@@ -52,8 +52,8 @@ def _rare_classes(splits: Splits) -> list[str]:
     for name in scored:
         absent = [splits.classes[i] for i in indices if not counts[name][i] and i not in whole]
         if absent:
-            classes = "class" if len(absent) == 1 else "classes"
-            remarks.append(f"no {name} row of {len(absent)} {classes}, which its macro F1 leaves out: {list_names(absent)}")
+            classes = count_of(len(absent), "class", "classes")
+            remarks.append(f"no {name} row of {classes}, which its macro F1 leaves out: {list_names(absent)}")
     few = [i for i in indices if i not in whole and min(counts[name][i] for name in scored) < MIN_PART_ROWS]
     if few:
         listed = _list_counts(splits.classes, few, [counts[name] for name in ("train", *scored)])
