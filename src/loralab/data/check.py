@@ -130,7 +130,7 @@ class _ReadOnce:
     def __init__(self) -> None:
         self._files: dict[tuple[Part, bool], RawExamples] = {}
 
-    def __call__(self, files: Part, data: DataConfig, run: DataContract | None = None, need: LabelNeed = "named") -> RawExamples:
+    def __call__(self, files: Part, data: DataConfig, run: DataContract | None, need: LabelNeed) -> RawExamples:
         key = files, run is not None  # a run says which columns other files have
         if key not in self._files or (need == "required" and self._files[key].columns.label is None):
             self._files[key] = read_raw(files, data, run, need)
@@ -139,11 +139,11 @@ class _ReadOnce:
 
 def _reports(data: DataConfig, model: ModelConfig, verify: Verify | None, rows: Parts | None) -> list[DataReport]:
     parts, read = rows or find_parts(data.source), _ReadOnce()
-    files = [_training_file(read(parts.train, data, need="wanted"), parts.notices, data)]
+    files = [_training_file(read(parts.train, data, None, "wanted"), parts.notices, data)]
     run = contract(files[0].raw, files[0].table)
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
         if paths := part_files(setting, own):
-            files.append(_other_file(part, read(paths, data, run), files[0].table, data))  # type: ignore[arg-type]
+            files.append(_other_file(part, read(paths, data, run, "named"), files[0].table, data))  # type: ignore[arg-type]
     training = _try_training(data, verify, rows, read)
     if any(unknown_findings(file.labels, file.table) for file in files[1:]) and "is not a class" in training.refusal:
         training = replace(training, refusal="")  # the findings on these labels say so

@@ -31,7 +31,7 @@ class Amount:
         """Return the error for an amount that does not work, with amounts that do."""
         asked = f"holds out {size} of {of} rows" if size <= of else f"asks for {size} rows of {of}"
         values = f"{self.setting}={least}" if least == most else f"{self.setting}={least} to {self.setting}={most}"
-        advice = f"; {values} would do" if 0 < least <= most else ""
+        advice = f"; {values} would do" if least <= most else ""
         return LoralabError(f"{self.setting}={self.value:g} {asked}{reason}{advice}")
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -77,12 +77,8 @@ class RawExamples:
         return f"{self.path}, column {self.columns.label!r}"
 
 
-class ReadFile(Protocol):
-    """Reads a file or its shards, as `read_raw` does."""
-
-    def __call__(
-        self, files: Part, data: DataConfig, run: DataContract | None = None, need: LabelNeed = "named"
-    ) -> RawExamples: ...
+ReadFile = Callable[[Part, DataConfig, DataContract | None, LabelNeed], "RawExamples"]
+"""Reads a file or its shards, as `read_raw` does."""
 
 
 def load_source(data: DataConfig, rows: Parts | None = None, read: ReadFile | None = None) -> Source:
@@ -94,7 +90,7 @@ def load_source(data: DataConfig, rows: Parts | None = None, read: ReadFile | No
     """
     read = read or read_raw
     parts = rows or find_parts(data.source)
-    raw = read(parts.train, data, need="required")
+    raw = read(parts.train, data, None, "required")
     labels, table, notices = training_classes(raw, given_classes(data))
     if len(table.names) < 2:
         only = ", ".join(table.names) or "no label"
@@ -110,7 +106,7 @@ def load_source(data: DataConfig, rows: Parts | None = None, read: ReadFile | No
         collected[part] = ()
         if files:
             asked = isinstance(setting, str)
-            given[part], collected[part], numbers = _labelled_part(read(files, data, run), data, table, asked)
+            given[part], collected[part], numbers = _labelled_part(read(files, data, run, "named"), data, table, asked)
             known |= numbers
         if own and files != own:
             collected[part] += (Notice(f"{own[0]} is not used: data.{part}={setting}"),)
