@@ -132,3 +132,13 @@ def test_tokenized_texts_have_lengths() -> None:
     encoded = Encoded(np.arange(5, dtype=np.int32), np.array([0, 2, 2, 5]), None, 0)
     assert (len(encoded), encoded.lengths.tolist(), encoded.longest) == (3, [2, 0, 3], 3)
     assert Encoded(np.zeros(0, dtype=np.int32), np.array([0]), None, 0).longest == 0
+
+
+def test_fields_of_other_types_fail_in_tests() -> None:
+    """The fixture `types_of_fields` sees them."""
+    notice: type = Notice
+    for arguments in ((None,), ("m", [1]), ("m", ("1",)), ("m", (), None), ("m", (), "", "WARNING")):
+        with pytest.raises(AssertionError, match="Notice"):
+            notice(*arguments)
+    with pytest.raises(AssertionError, match="Examples"):
+        Examples([None], None, np.arange(1))  # type: ignore[list-item]
