@@ -114,7 +114,7 @@ class _Scan:
             raise Unusual
         self.breaks += int(within.sum())
         self.inside = (self.inside + len(quotes)) % 2
-        self.length, self.tail = int(lengths[-1]), (self.tail + block)[-2:] if len(block) < 2 else block[-2:]
+        self.length, self.tail = int(lengths[-1]) - 1, (self.tail + block)[-2:] if len(block) < 2 else block[-2:]
         return int(ends[-1]) + 1 if len(ends) else 0
 
     def _beside(self, positions: npt.NDArray[np.intp], offset: int) -> npt.NDArray[np.uint8]:
