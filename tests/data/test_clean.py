@@ -345,3 +345,16 @@ def test_steps_are_fast_on_hostile_text(kind: str, step: str) -> None:
     cleaned = STEPS[step](HOSTILE[kind])
     assert time.perf_counter() - began < 3
     assert STEPS[step](cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ('say "a &quot;b&quot; c" d quot;e quot;', 'say "a "b" c" d "e"'),
+        (r"\u00e9 and \u00E9 and \uD83D\uDE42", "é and é and 🙂"),
+        (r"\ud800 x", "\ufffd x"),
+        (r"\\u00e9", "é"),
+    ],
+)
+def test_code_points_and_quotes(text: str, right: str) -> None:
+    assert escapes(text) == right
