@@ -159,3 +159,12 @@ def test_rows_without_a_group_are_refused_and_shared_groups_counted() -> None:
     others = Examples(["e", "f", "i"], None, np.arange(3), (), ["h", "h ", None])
     assert (shared_groups(rows, others), shared_groups(others, rows)) == ((1, 2), (1, 1))
     assert shared_groups(rows, Examples(["e"], None, np.arange(1))) == (0, 0)
+
+
+def test_classes_keep_their_proportions_in_groups_of_one_class() -> None:
+    labels = np.repeat([0, 1], [60, 30])
+    groups = np.arange(90) // 3  # 20 groups of class 0 and 10 of class 1
+    for seed in range(5):
+        chosen = choose_groups(labels, groups, 18, np.random.default_rng(seed), np.array([1, 1]), grow=False)
+        assert np.bincount(labels[np.isin(groups, chosen)]).tolist() == [12, 6]
+        assert np.array_equal(chosen, np.unique(chosen))
