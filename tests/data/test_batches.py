@@ -180,3 +180,13 @@ def test_tokens_are_64_bit_numbers_and_no_texts_have_no_batches() -> None:
 def test_parts_have_equal_numbers_of_texts_and_tokens() -> None:
     parts = partition_by_length(np.arange(12), np.arange(1, 13) * 10, 3)
     assert [part.tolist() for part in parts] == [[11, 6, 5, 0], [10, 7, 4, 1], [9, 8, 3, 2]]
+
+
+def test_cached_states_keep_the_layer_where_they_start() -> None:
+    hidden = np.arange(6, dtype=np.float16).reshape(3, 2)
+    encoded = Encoded(np.array([1, 2, 3], dtype=np.int32), np.array([0, 1, 3]), np.array([1, 0]), 7, hidden, 4)
+    batch = collate(encoded, np.array([1, 0]))
+    assert (batch.start, batch.inputs.dtype, batch.mask.tolist()) == (4, np.float16, [[True, True], [True, False]])
+    assert batch.inputs.tolist() == [[[2, 3], [4, 5]], [[0, 1], [0, 0]]]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1]
