@@ -421,3 +421,12 @@ def test_rows_of_a_task_have_the_labels_of_all_annotators(tmp_path: Path) -> Non
     (repeated,) = [notice for notice in raw.notices if "further annotations" in notice.message]
     assert (repeated.rows, repeated.severity, repeated.fix) == ((2, 4), "warning", "keep one row per task")
     assert repeated.message.startswith("2 rows are further")
+
+
+def test_rows_without_labels_still_have_a_label_column(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "X", "answer": "ignore"}, {"text": "b", "label": None, "answer": "accept"}]
+    raw = read_raw(lines(tmp_path / "prodigy.jsonl", rows), DataConfig(), need="wanted")
+    assert (raw.columns.label, raw.labels) == ("label", [None, None])
+    old = [{"text": "a", "inputs": None, "prediction": None, "annotation": "X", "status": "Discarded"}] * 2
+    raw = read_raw(lines(tmp_path / "argilla.jsonl", old), DataConfig(), need="wanted")
+    assert (raw.columns.label, raw.labels) == ("label", [None, None])

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from loralab.data.clean import STEPS, check_steps, clean_text, escapes, html_tags, show_steps, urls, whitespace
+from loralab.data.clean import (
+    STEPS,
+    check_steps,
+    clean_text,
+    escapes,
+    html_tags,
+    normalize_text,
+    show_steps,
+    urls,
+    whitespace,
+)
 from loralab.errors import LoralabError
 
 ALL = ("escapes", "html", "urls", "whitespace")
@@ -358,3 +368,7 @@ def test_steps_are_fast_on_hostile_text(kind: str, step: str) -> None:
 )
 def test_code_points_and_quotes(text: str, right: str) -> None:
     assert escapes(text) == right
+
+
+def test_texts_are_equal_but_for_case_and_white_space() -> None:
+    assert normalize_text("  One\n\tTWO\u00a0Straße ") == "one two strasse"

@@ -272,3 +272,12 @@ def test_shards_are_grouped_by_name_and_suffix(tmp_path: Path) -> None:
         _tables([tmp_path / "x-0-of-3.csv", tmp_path / "x-2-of-3.csv"])
     with pytest.raises(LoralabError, match=r"shards of several tables"):
         _tables([tmp_path / "x-0-of-1.csv", tmp_path / "x-1-of-2.csv"])
+
+
+def test_parts_are_found_two_folders_below_and_no_deeper(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    (deep / "train.csv").write_text("text,label\na,x\nb,y\n", encoding="utf-8")
+    assert find_parts(str(tmp_path / "a")).train == (deep / "train.csv",)
+    with pytest.raises(LoralabError, match="has no training part"):
+        find_parts(str(tmp_path))
