@@ -23,7 +23,8 @@ def test_predictions_show_texts_and_labels_as_they_are(text: str, label: str, ca
     assert capture.get().splitlines()[0] == f"{label:<12} {text}".expandtabs(8)
 
 
-def test_control_characters_are_visible() -> None:
+def test_control_characters_are_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text("text,label\n" + f"fine {ESCAPE},a{ESCAPE}\nleaks,b\n" * 20, encoding="utf-8")
     for arguments in (("check", "rows.csv"), ("augment", f"some {ESCAPE} words"), ("clean", ESCAPE)):
         out = invoke(*arguments).out

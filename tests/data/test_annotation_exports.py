@@ -359,3 +359,74 @@ def test_records_of_argilla_1_have_their_text_beside_or_below_inputs(tmp_path: P
     rows = [{"text": text, "inputs": {"text": "own"}, "annotation": "X", "prediction": None} for text in (None, "beside")]
     assert [*read(lines(tmp_path / "a.json", rows[:1])).texts] == ["own"]
     assert [*read(lines(tmp_path / "b.json", rows[1:])).texts] == ["beside"]
+
+
+def test_rows_without_a_label_are_noted_by_their_reason(tmp_path: Path) -> None:
+    rows = [
+        {"text": "a", "label": "X", "answer": "accept"},
+        {"text": "b", "label": "X", "answer": "reject"},
+        {"text": "c", "label": None, "answer": "accept"},
+        {"text": "d", "label": "Y", "answer": "ignore"},
+        {"text": "e", "accept": ["Y", "Y"], "answer": "accept"},
+        {"text": "f", "label": "Y", "answer": None},
+    ]
+    raw = read(lines(tmp_path / "rows.jsonl", rows))
+    assert labels(raw) == ["X", None, None, None, "Y", None]
+    noted = [notice for notice in raw.notices if notice.rows]
+    assert sorted((notice.rows, notice.severity) for notice in noted) == [((row,), "warning") for row in (1, 2, 3, 5)]
+    by_row = {notice.rows[0]: notice.message for notice in noted}
+    assert by_row[1].startswith("column 'answer': 1 of 6 rows are not accepted (rejected)")
+    assert by_row[2].startswith("1 of 6 rows are without an annotation")
+    assert by_row[3].startswith("column 'answer': 1 of 6 rows are not accepted (ignored)")
+    assert by_row[5].startswith("1 of 6 rows are not answered")
+
+
+def test_answers_of_argilla_count_if_they_were_submitted(tmp_path: Path) -> None:
+    answer = {"values": {"label": {"value": "X"}}}
+    rows = [
+        {"fields": {"text": "a"}, "responses": [answer]},
+        {"fields": {"text": "b"}, "responses": [{**answer, "status": "draft"}]},
+        {"fields": {"text": "c"}, "responses": [{**answer, "status": "submitted"}, {**answer, "status": "discarded"}]},
+        {"fields": {"text": "d"}, "responses": [{**answer, "status": "discarded"}]},
+        {"fields": {"text": "e"}, "responses": {"label": [{"value": "Y"}]}},
+        {"fields": {"text": "f"}, "responses": {"label": [{"value": "Y", "status": "pending"}]}, "status": "discarded"},
+        {"fields": {"text": "g"}, "responses": None},
+    ]
+    raw = read(lines(tmp_path / "rows.jsonl", rows))
+    assert labels(raw) == ["X", None, "X", None, "Y", None, None]
+    reasons = {notice.message.partition(" rows are ")[2].partition(":")[0]: notice.rows for notice in raw.notices if notice.rows}
+    assert reasons == {"without a submitted response": (1, 6), "discarded": (3, 5)}
+    flat = [
+        {"text": "a", "kind.responses": ["X", "Y"], "kind.responses.status": ["draft", "submitted"]},
+        {"text": "b", "kind.responses": ["X", "Y"], "kind.responses.status": ["submitted"]},
+        {"text": "c", "kind.responses": None, "kind.responses.status": None},
+        {"text": "d", "kind.responses": ["X"], "kind.responses.status": ["discarded"]},
+    ]
+    raw = read(lines(tmp_path / "flat.jsonl", flat[:1] + flat[2:]))
+    assert labels(raw) == ["Y", None, None]
+    with pytest.raises(LoralabError, match="several labels in row 1"):
+        labels(read(lines(tmp_path / "both.jsonl", flat)))
+
+
+def test_rows_of_a_task_have_the_labels_of_all_annotators(tmp_path: Path) -> None:
+    rows = [
+        flat_studio(1, "a", "X"),
+        flat_studio(2, "b", "Y"),
+        flat_studio(1, "a", "X"),
+        flat_studio(3, "c", ""),
+        flat_studio(2, "b", ""),
+    ]
+    raw = read(lines(tmp_path / "rows.jsonl", rows))
+    assert labels(raw) == ["X", "Y", "X", None, "Y"]
+    (repeated,) = [notice for notice in raw.notices if "further annotations" in notice.message]
+    assert (repeated.rows, repeated.severity, repeated.fix) == ((2, 4), "warning", "keep one row per task")
+    assert repeated.message.startswith("2 rows are further")
+
+
+def test_rows_without_labels_still_have_a_label_column(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "X", "answer": "ignore"}, {"text": "b", "label": None, "answer": "accept"}]
+    raw = read_raw(lines(tmp_path / "prodigy.jsonl", rows), DataConfig(), need="wanted")
+    assert (raw.columns.label, raw.labels) == ("label", [None, None])
+    old = [{"text": "a", "inputs": None, "prediction": None, "annotation": "X", "status": "Discarded"}] * 2
+    raw = read_raw(lines(tmp_path / "argilla.jsonl", old), DataConfig(), need="wanted")
+    assert (raw.columns.label, raw.labels) == ("label", [None, None])

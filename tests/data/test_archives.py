@@ -18,6 +18,7 @@ import pyarrow.feather
 import pytest
 
 from loralab.config import DataConfig
+from loralab.data.archives import data_members
 from loralab.data.sources import load_source, read_raw
 from loralab.errors import LoralabError
 
@@ -164,3 +165,20 @@ def test_other_contents_are_refused_with_what_to_do(tmp_path: Path, name: str, c
 def test_an_archive_in_an_archive_is_refused(tmp_path: Path) -> None:
     inner = zipped(tmp_path / "in.zip", **{"rows.csv": CSV}).read_bytes()
     assert "unpack it" in refused(zipped(tmp_path / "a.zip", **{"in.zip": inner}))
+
+
+@pytest.mark.parametrize(
+    ("names", "members"),
+    [
+        (["a.csv", "README.txt", "__MACOSX/a.csv", ".b.csv", "c/.d.csv"], ["a.csv"]),
+        (["README.txt", "a.md"], ["README.txt"]),
+        (["a.md", "b"], ["a.md", "b"]),
+        (["x/b.jsonl", "x/a.csv.gz", "x/"], ["x/b.jsonl", "x/a.csv.gz"]),
+        ([], []),
+    ],
+)
+def test_members_that_hold_data(tmp_path: Path, names: list[str], members: list[str]) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+        assert data_members(archive) == members

@@ -13,7 +13,19 @@ import pytest
 from tiny import topics
 
 from loralab import LoralabError, load_config
-from loralab.data.augment import TECHNIQUES, Rewrite, augment, augmentation_remark, check_techniques, show_techniques, word_rewrites
+from loralab.data.augment import (
+    TECHNIQUES,
+    Rewrite,
+    _delete,
+    _gap,
+    _match_case,
+    augment,
+    augmentation_remark,
+    check_techniques,
+    protected,
+    show_techniques,
+    word_rewrites,
+)
 from loralab.data.types import Examples
 from loralab.diagnostics.diagnose import read_run_splits
 from loralab.pipeline import run_training
@@ -265,3 +277,65 @@ def test_global_random_state_is_unchanged() -> None:
     before = random.getstate(), np.random.get_state()[1].tolist()
     augment(news([5, 5]), word_rewrites(WORDS, 0.2, synonyms), ratio=1, seed=0)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "fixed"),
+    [
+        ("call [ORDER NO] now", [1, 2]),
+        ("call <ORDER NO> now {a b c d} then", [1, 2, 4, 5, 6, 7]),
+        ("[a b c d e] x", [0, 1, 2, 3, 4]),
+        ("[a b c d e f] x", []),
+        ("[a b [c d] x", [2, 3]),
+        ("[a-<b [x c> end", [0, 1, 2]),
+        ("list[a b] and [ a b]", []),
+        ("[a]b c]", [0]),
+        ("never say no, isn't it", [0, 2, 3]),
+        ("@user #tag %s $NAME :smile: __X__ www.x.org a@b.org x.com plain", [*range(9)]),
+        ("(Not) good. non-stop don't", [0, 2, 3]),
+    ],
+)
+def test_negations_and_placeholders_are_protected(text: str, fixed: list[int]) -> None:
+    assert sorted(protected(text.split())) == fixed
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "gap"),
+    [
+        ("a [b c d] e", 0, 0),
+        ("a [b c d] e", 1, 1),
+        ("a [b c d] e", 2, 4),
+        ("a [b c d] e", 3, 4),
+        ("a [b c d]", 2, 4),
+        ("a b", 2, 2),
+        ("[b c] no x", 1, 3),
+    ],
+)
+def test_words_are_inserted_beside_placeholders(text: str, position: int, gap: int) -> None:
+    assert _gap(text.split(), position) == gap
+
+
+def test_deletion_keeps_protected_words_and_at_least_one() -> None:
+    stream = random.Random(0)
+    for _ in range(50):
+        kept = _delete(["never", "a", "b", "c"], 0.5, stream)
+        assert kept[0] == "never"
+        assert 1 <= len(kept) < 4
+        assert _delete(["no", "not"], 0.0, stream) == ["no", "not"]
+        assert len(_delete(["a", "b"], 0.0, stream)) == 1
+        assert len(_delete(["a", "b"], 1.0, stream)) == 1
+        assert _delete(["a"], 1.0, stream) == ["a"]
+
+
+def test_cases_are_matched() -> None:
+    assert [_match_case(word, "new York") for word in ("OIL", "Oil", "oil", "A")] == [
+        "NEW YORK",
+        "New York",
+        "new York",
+        "NEW YORK",
+    ]
+
+
+def test_empty_results_are_no_rows() -> None:
+    rows, made = augment(examples(["a b", "c d"], [0, 1]), {"deletion": lambda texts, key: [" " for _ in texts]}, ratio=1.0, seed=0)
+    assert (len(rows), dict(made)) == (0, {})

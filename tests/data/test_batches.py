@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loralab.config import DataConfig
-from loralab.data.batches import WINDOW, collate, epoch_batches, make_microbatches
+from loralab.data.batches import WINDOW, collate, epoch_batches, make_microbatches, partition_by_length
 from loralab.data.sources import load_source
 from loralab.data.tokenize import encode, load_tokenizer
 from loralab.data.types import Encoded, Ints
@@ -167,3 +167,26 @@ def test_sample_needs_little_padding() -> None:
     whole = stream().permutation(len(lengths))
     unsorted = padding_factor(lengths, [whole[i : i + 16] for i in range(0, len(whole), 16)])
     assert np.mean(factors) - 1 < (unsorted - 1) / 3
+
+
+def test_tokens_are_64_bit_numbers_and_no_texts_have_no_batches() -> None:
+    encoded = Encoded(np.array([1, 2, 3], dtype=np.int32), np.array([0, 1, 3]), None, 7)
+    assert collate(encoded, np.array([0, 1])).inputs.dtype == np.int64
+    none = np.zeros(0, dtype=np.int64)
+    assert [*make_microbatches(none, none, 8)] == []
+    assert epoch_batches(none, 4, stream()) == []
+
+
+def test_parts_have_equal_numbers_of_texts_and_tokens() -> None:
+    parts = partition_by_length(np.arange(12), np.arange(1, 13) * 10, 3)
+    assert [part.tolist() for part in parts] == [[11, 6, 5, 0], [10, 7, 4, 1], [9, 8, 3, 2]]
+
+
+def test_cached_states_keep_the_layer_where_they_start() -> None:
+    hidden = np.arange(6, dtype=np.float16).reshape(3, 2)
+    encoded = Encoded(np.array([1, 2, 3], dtype=np.int32), np.array([0, 1, 3]), np.array([1, 0]), 7, hidden, 4)
+    batch = collate(encoded, np.array([1, 0]))
+    assert (batch.start, batch.inputs.dtype, batch.mask.tolist()) == (4, np.float16, [[True, True], [True, False]])
+    assert batch.inputs.tolist() == [[[2, 3], [4, 5]], [[0, 1], [0, 0]]]
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [0, 1]

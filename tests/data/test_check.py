@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
+from tiny import make_checkpoint
 
 from loralab.config import DataConfig, ModelConfig
+from loralab.data import readers, sources
 from loralab.data.check import check_source
 from loralab.data.columns import Columns
 from loralab.data.data_report import DataReport
@@ -420,3 +424,77 @@ def test_a_number_column_as_labels_is_checked_fast(tmp_path: Path) -> None:
     (report,) = check(tmp_path, rows)
     assert time.perf_counter() - began < 10
     assert "6,000 different labels in 6,000 rows" in str(report.findings)
+
+
+def test_each_file_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+
+    def counted(path: Path, *arguments: Any) -> readers.Table:
+        opened.append(path.name)
+        return readers.open_table(path, *arguments)
+
+    monkeypatch.setattr(sources, "open_table", counted)
+    reports = check(tmp_path, good(), [("an unknown text", "World"), ("another one", "Sports")])
+    assert [report.rows for report in reports] == [30, 2]
+    assert opened == ["rows.csv", "other.csv"]
+
+
+def test_suspicious_labels_have_their_text_and_reason(tmp_path: Path) -> None:
+    rows = [*good(), ("a text with the label n/a", "N/A"), ("a text of sport", "Sprots"), ("twice", "World"), ("twice", "Sports")]
+    report = check(tmp_path, rows)[0]
+    suspicious = {own.row: (own.label, own.text, own.reason) for own in report.suspicious}
+    assert suspicious[30] == ("N/A", "a text with the label n/a", "reads like a missing value")
+    assert suspicious[31][:2] == ("Sprots", "a text of sport")
+    assert "'Sprots' (1 row) looks like 'Sports'" in suspicious[31][2]
+    assert suspicious[32] == ("World", "twice", "this text also occurs with another label")
+    assert suspicious[33] == ("Sports", "twice", "this text also occurs with another label")
+    assert [*suspicious] == [30, 31, 32, 33]
+    assert report.examples["World"] == [row[0] for row in good() if row[1] == "World"][:3]
+    assert report.duplicates[0].rows == (32, 33)
+    assert report.values["Sprots"] == ["Sprots"]
+    assert report.detected == {"text": "by name", "label": "by name"}
+
+
+def test_pipes_are_named_and_not_their_copies(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    content = "text;label\n" + "".join(f"{text};{label}\n" for text, label in [*good(), ("", "World")])
+    writer = threading.Thread(target=pipe.write_text, args=(content,))
+    writer.start()
+    (report,) = check_source(DataConfig(source=str(pipe), clean=()))
+    writer.join()
+    assert (report.path, report.rows, report.reading["delimiter"]) == (pipe, 31, ";")
+    assert any("semicolons" in notice.message for notice in report.notices)
+    assert report.lines is not None
+    assert report.lines[-1] == 32
+    error = "text,other\n" + "a,b\n" * 3
+    writer = threading.Thread(target=pipe.write_text, args=(error,))
+    writer.start()
+    (report,) = check_source(DataConfig(source=str(pipe), clean=()))
+    writer.join()
+    (refusal,) = [finding for finding in report.findings if finding.severity == "error"]
+    assert str(pipe) in refusal.message
+    assert "loralab-" not in refusal.message.replace(str(pipe), "")
+
+
+def test_how_columns_are_detected(tmp_path: Path) -> None:
+    rows = [(f"{i}", f"a long text of row {i}", "xy"[i % 2]) for i in range(30)]
+    path = put(tmp_path / "rows.csv", rows, ("id", "words", "kind"))
+    (report,) = check_source(DataConfig(source=str(path), clean=()))
+    assert report.detected == {"text": "by content", "label": "by content", "id": "by name"}
+    (report,) = check_source(DataConfig(source=str(path), clean=(), text="words", label="kind", id="id"))
+    assert report.detected == {"text": "as data.text says", "label": "as data.label says", "id": "as data.id says"}
+
+
+def test_a_cased_vocabulary_without_settings_is_remarked_on(tmp_path: Path) -> None:
+    folder = tmp_path / "encoder"
+    make_checkpoint(folder)
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "tokenizer.json").unlink()
+    (folder / "vocab.txt").write_text("\n".join([*words, "Apple"]) + "\n", encoding="utf-8")
+    path = put(tmp_path / "rows.csv", good())
+    (report,) = check_source(DataConfig(source=str(path), clean=()), ModelConfig(base=str(folder)))
+    (remark,) = [finding for finding in report.findings if "capitals" in finding.message]
+    assert remark.severity == "warning"
+    assert str(folder / "tokenizer_config.json") in remark.message
+    assert report.lengths.unit == "tokens"

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from loralab.data.clean import STEPS, check_steps, clean_text, escapes, html_tags, show_steps, urls, whitespace
+from loralab.data.clean import (
+    STEPS,
+    check_steps,
+    clean_text,
+    escapes,
+    html_tags,
+    normalize_text,
+    show_steps,
+    urls,
+    whitespace,
+)
 from loralab.errors import LoralabError
 
 ALL = ("escapes", "html", "urls", "whitespace")
@@ -345,3 +355,20 @@ def test_steps_are_fast_on_hostile_text(kind: str, step: str) -> None:
     cleaned = STEPS[step](HOSTILE[kind])
     assert time.perf_counter() - began < 3
     assert STEPS[step](cleaned) == cleaned
+
+
+@pytest.mark.parametrize(
+    ("text", "right"),
+    [
+        ('say "a &quot;b&quot; c" d quot;e quot;', 'say "a "b" c" d "e"'),
+        (r"\u00e9 and \u00E9 and \uD83D\uDE42", "é and é and 🙂"),
+        (r"\ud800 x", "\ufffd x"),
+        (r"\\u00e9", "é"),
+    ],
+)
+def test_code_points_and_quotes(text: str, right: str) -> None:
+    assert escapes(text) == right
+
+
+def test_texts_are_equal_but_for_case_and_white_space() -> None:
+    assert normalize_text("  One\n\tTWO\u00a0Straße ") == "one two strasse"

@@ -159,3 +159,22 @@ def test_columns_that_are_not_clear_are_refused_with_settings(values: dict[str, 
 
 def test_columns_as_text() -> None:
     assert str(Columns(("a", "b"), None, "c")) == "text: a + b, id: c"
+
+
+@pytest.mark.parametrize(
+    ("flags", "several"),
+    [
+        ({"toxic": ["0", "1"] * 4, "insult": ["1", "0"] * 4}, True),
+        ({"toxic": ["True", "False"] * 4, "insult": [1, 0] * 4}, True),
+        ({"toxic": ["0", "1"] * 4}, False),
+        ({"toxic": ["0", "1"] * 4, "kind": ["a", "b"] * 4}, False),
+    ],
+)
+def test_several_columns_of_flags_are_explained(flags: dict[str, list[Any]], several: bool) -> None:
+    values = {"text": [f"a long text of row {i}" for i in range(8)], **flags, "n": [f"{i}" for i in range(8)]}
+    if len(flags) == 1:
+        assert find(values)[1] == "toxic"
+    else:
+        message = refused(values)
+        assert ("are all 0 or 1" in message) == several
+        assert message.partition("\n")[0].endswith("name the label column, for example data.label=toxic")

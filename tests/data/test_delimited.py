@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +13,9 @@ from typing import Any
 import pytest
 
 from loralab.config import DataConfig
-from loralab.data.readers import Table, open_table
+from loralab.data.delimited import Dialect, first_records, has_header, is_usual, read_records
+from loralab.data.readers import Table, open_table, read_chunks
+from loralab.data.types import CHUNK, Notice
 from loralab.errors import LoralabError
 
 ROWS = [(f"leaks, no {i}" if i % 2 else f"lovely {i}", ("neg", "pos")[i % 2]) for i in range(20)]
@@ -201,3 +206,119 @@ def test_a_pipe_is_read(tmp_path: Path) -> None:
     command = f"{subprocess.list2cmdline([__import__('sys').executable])} -c '{code}' <(cat {path})"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
     assert "['a', 'b']" in result.stdout
+
+
+@pytest.mark.parametrize(("first", "second"), [(";", "\t"), ("\t", ";"), ("|", "\t"), (";", "|")])
+def test_each_proposed_delimiter_reads_a_file_that_two_divide(tmp_path: Path, first: str, second: str) -> None:
+    path = put(tmp_path / "rows.csv", "".join(f"text {i}{first}x{second}{i % 2}\n" for i in range(9)))
+    with pytest.raises(LoralabError) as error:
+        next(read_chunks(path))
+    settings = re.findall(r"data\.delimiter=(\S+)", str(error.value))
+    assert len(settings) == 2
+    widths = [len(next(read_chunks(path, DataConfig(delimiter=setting, header=False))).columns) for setting in settings]
+    assert widths == [2, 2]
+    names = {"\t": "tabs", ";": "semicolons (;)", "|": "vertical bars (|)"}
+    assert str(error.value).startswith(f"{path}: ")
+    assert names[first] in str(error.value)
+    assert names[second] in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "messages"),
+    [
+        ("a b,x\n", []),
+        ("a b,x\n\nc d,y\n", ["1 blank line skipped: line 3"]),
+        ("\n" * 9 + "a b,x\n", ["9 blank lines skipped: line 2, 3, 4, 5, 6, 7, 8, 9, ..."]),
+        ("\n" * 8 + "a b,x\n\n\n", ["8 blank lines skipped: line 2, 3, 4, 5, 6, 7, 8, 9"]),
+        ('"a\nb",x\n\n', ["1 row spans several lines, within double quotes"]),
+        ('"a\nb",x\n"c\nd","\n\n"\n,\n', ["2 rows span several lines, within double quotes"]),
+        ("a b,x,\nc d,y\n", ["empty fields after the last column skipped in 1 row"]),
+        ("a b,x,\nc d,y,,\n", ["empty fields after the last column skipped in 2 rows"]),
+    ],
+)
+def test_what_is_skipped_is_noted(tmp_path: Path, content: str, messages: list[str]) -> None:
+    path = put(tmp_path / "rows.csv", "text,label\n" + content)
+    notices: list[Notice] = []
+    records = [*read_records(path, "utf-8", Dialect(","), 2, True, notices)]
+    assert [notice.message for notice in notices] == messages
+    expected = [row[:2] for row in csv.reader(io.StringIO(content, newline="")) if row]
+    assert records == expected
+    assert [notice.severity for notice in notices] == ["warning" if "blank" in message else "note" for message in messages]
+
+
+@pytest.mark.parametrize(
+    ("content", "dialect", "place"),
+    [
+        ("a,b\nc,d,e\n", Dialect(","), r"row 1 \(line 2\) has 3 fields, not 2 \('c', 'd', 'e'\)"),
+        ("a,b\n\nc\n", Dialect(","), r"row 1 \(line 3\) has 1 field, not 2 \('c'\)"),
+        ("sep=;\na;b\n" + "x;" * 5 + "y\n", Dialect(";", skip_lines=1), r"row 1 \(line 3\) has 6 fields, not 2 .*'x', \.\.\.\)"),
+        ('a|"b\nc|d|e\n', Dialect("|", quotes=False), r"row 1 \(line 2\) has 3 fields, not 2.*data\.quotes=true"),
+        ('a,b\nc,"d', Dialect(","), r", line 2: unexpected end of data.*data\.quotes=false"),
+        ('sep=,\na,b\nc,"d"x\n', Dialect(",", skip_lines=1), r", line 3: "),
+        ("a,b\nc\rd,e\n", Dialect(","), r", line 2: a carriage return within a field"),
+    ],
+)
+def test_damaged_records_are_named_by_row_and_line(tmp_path: Path, content: str, dialect: Dialect, place: str) -> None:
+    path = put(tmp_path / "rows.csv", content)
+    with pytest.raises(LoralabError, match=place) as error:
+        [*read_records(path, "utf-8", dialect, 2, False, [])]
+    assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [
+        *(("text", True), ("Text ", True), ("review_text", True), ("reviewText", True), ("Review Text", True), ("text2", True)),
+        *(("my text", False), ("context", False), ("", False), ("text of row", False), ("_", False), ("TEXT-1", True)),
+    ],
+)
+def test_usual_names(name: str, usual: bool) -> None:
+    assert is_usual(name, {"text", "review"}) == usual
+
+
+@pytest.mark.parametrize(
+    ("rows", "known", "header"),
+    [
+        ([["text", "label"], ["a", "b"]], (), True),
+        ([["text", "x"], ["text", "y"]], (), None),
+        ([["text", "label"], ["text", "y"]], (), True),
+        ([["body", "x"], ["a", "b"]], ("body",), True),
+        ([["body", "x"], ["body", "b"]], ("body",), None),
+        ([["body", "x"], ["body", "b"]], ("body", "x"), True),
+        ([["", "0", "1"], ["a", "b", "c"]], (), True),
+        ([["0", "1"], ["a", "b"]], (), True),
+        ([["0", "2"], ["a", "b"]], (), None),
+        ([["a b", "good"], ["c d", "good"]], (), False),
+        ([["good"], ["good"]], (), None),
+        ([["a b", "1"], ["c d", "2"]], (), False),
+        ([["a b", "q"], ["c d", "2"]], (), True),
+        ([["a b", "q"], *[[f"c {i}", "xy"[i % 2]] for i in range(20)]], (), True),
+        ([["a b", "q"], *[[f"c {i}", "xy"[i % 2]] for i in range(19)]], (), None),
+        ([["a b", "q"], *[[f"c {i}", "vwxyz"[i % 5]] for i in range(20)]], (), None),
+        ([["a b c d", "q"], *[[f"c {i}", "xy"[i % 2]] for i in range(20)]], (), None),
+        ([["a" * 41, "q"], *[[f"c {i}", "xy"[i % 2]] for i in range(20)]], (), None),
+        ([["only"]], (), None),
+    ],
+)
+def test_first_records_that_name_columns(rows: list[list[str]], known: Sequence[str], header: bool | None) -> None:
+    assert has_header(rows, {"text", "label"}, known) is header
+
+
+def test_lines_are_records_of_one_field(tmp_path: Path) -> None:
+    records = Dialect(None, quotes=False, skip_lines=1).records(["sep=,\n", "a,b\r\n", "\n", '"c'])
+    assert records.line_num == 0
+    assert [(record, records.line_num) for record in records] == [(["a,b"], 1), ([], 2), (['"c'], 3)]
+    assert [Dialect(d).name for d in (None, ",", "\t", "§")] == ["line", "comma", "tab", "'§'"]
+    path = put(tmp_path / "rows.csv", 'a,b\r\n\r\nc,d\r\n"e')
+    assert first_records(path, "utf-8", Dialect(",")) == [["a", "b"], ["c", "d"]]
+    assert first_records(path, "utf-8", Dialect(","), 1) == [["a", "b"]]
+    assert first_records(put(path, "a,b\rc,d\r"), "utf-8", Dialect(",", newline="\r")) == [["a", "b"], ["c", "d"]]
+
+
+def test_headers_within_later_chunks_are_noted_with_their_rows(tmp_path: Path) -> None:
+    rows = [f"text {i},{i % 2}\n" for i in range(2 * CHUNK + 10)]
+    rows[3] = rows[CHUNK + 5] = rows[2 * CHUNK + 7] = "text,label\n"
+    table = open_table(put(tmp_path / "rows.csv", "text,label\n" + "".join(rows)))
+    assert sum(chunk.rows for chunk in table.chunks) == len(rows)
+    (notice,) = table.notices
+    assert (notice.rows, notice.severity) == ((3, CHUNK + 5, 2 * CHUNK + 7), "warning")

@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from loralab.config import DataConfig
-from loralab.data.folders import PART_WORDS, find_parts
+from loralab.data.folders import PART_WORDS, _part_of, _tables, find_parts
 from loralab.data.sources import load_source, read_raw
 from loralab.errors import LoralabError
 
@@ -231,3 +231,53 @@ def test_a_folder_without_a_training_part_says_what_it_holds_and_what_to_write(t
     with pytest.raises(LoralabError) as error:
         find_parts(str(folder))
     assert str(error.value) == f"{expected}sample_submission.csv, test.csv"
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *(
+            ("train", ("train", True)),
+            ("Training", ("train", True)),
+            ("my_train", ("train", False)),
+            ("train-00000", ("train", True)),
+        ),
+        *(("dev", ("validation", True)), ("val", ("validation", True)), ("x.valid.1", ("validation", False))),
+        *(
+            ("test2", ("test", True)),
+            ("testing", ("test", True)),
+            ("latest", None),
+            ("trained", None),
+            ("train_test", None),
+            ("", None),
+        ),
+    ],
+)
+def test_names_of_parts(name: str, part: tuple[str, bool] | None) -> None:
+    assert _part_of(name) == part
+
+
+def test_shards_are_grouped_by_name_and_suffix(tmp_path: Path) -> None:
+    names = ["train-00001-of-00002.csv", "train-00000-of-00002.csv", "train.jsonl", "test (1).csv", "test (2).csv", "test.csv"]
+    names += ["a-2.csv", "a-10.csv"]
+    tables = [([file.name for file in files], name) for files, name in _tables(tmp_path / name for name in names)]
+    assert tables == [
+        (["train-00000-of-00002.csv", "train-00001-of-00002.csv"], "train"),
+        (["train.jsonl"], "train"),
+        (["test (1).csv", "test (2).csv"], "test"),
+        (["test.csv"], "test"),
+        (["a-2.csv", "a-10.csv"], "a"),
+    ]
+    with pytest.raises(LoralabError, match=r"1 of 3 shards are missing: it has x-0-of-3\.csv, x-2-of-3\.csv"):
+        _tables([tmp_path / "x-0-of-3.csv", tmp_path / "x-2-of-3.csv"])
+    with pytest.raises(LoralabError, match=r"shards of several tables"):
+        _tables([tmp_path / "x-0-of-1.csv", tmp_path / "x-1-of-2.csv"])
+
+
+def test_parts_are_found_two_folders_below_and_no_deeper(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    (deep / "train.csv").write_text("text,label\na,x\nb,y\n", encoding="utf-8")
+    assert find_parts(str(tmp_path / "a")).train == (deep / "train.csv",)
+    with pytest.raises(LoralabError, match="has no training part"):
+        find_parts(str(tmp_path))

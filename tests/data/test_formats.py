@@ -19,6 +19,7 @@ import pyarrow.parquet
 import pytest
 
 from loralab.config import DataConfig
+from loralab.data.formats import stem_of, suffix_of
 from loralab.data.labels import label_texts
 from loralab.data.sources import RawExamples, read_raw
 from loralab.errors import LoralabError
@@ -159,3 +160,23 @@ def test_keys_may_be_missing_and_a_misspelt_one_is_said(tmp_path: Path) -> None:
     raw = read(path)
     assert (raw.texts, labels(raw)) == (["a", "b", "", ""], ["x", "y", "x", "y"])
     assert any("'Text' occurs in 1 row" in str(notice) for notice in raw.notices)
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix", "stem"),
+    [
+        ("train.csv", ".csv", "train"),
+        ("Train.CSV.GZ", ".csv", "Train"),
+        ("a.b.jsonl.xz", ".jsonl", "a.b"),
+        ("rows.csv.zip", ".csv", "rows"),
+        ("rows.zip", ".zip", "rows"),
+        ("rows.gz", ".gz", "rows"),
+        (".gz", "", ".gz"),
+        ("rows.tar.bz2", ".tar", "rows.tar"),
+        ("rows", "", "rows"),
+        ("rows.txt", ".txt", "rows"),
+        (".csv", "", ".csv"),
+    ],
+)
+def test_suffixes_and_stems(name: str, suffix: str, stem: str) -> None:
+    assert (suffix_of(Path(name)), stem_of(Path(name))) == (suffix, stem)

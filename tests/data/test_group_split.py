@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loralab.config import DataConfig
+from loralab.data.group_split import check_groups, choose_groups, shared_groups
 from loralab.data.split_remarks import split_remarks
 from loralab.data.splits import Splits, split
 from loralab.data.types import Examples
@@ -137,3 +138,33 @@ def test_joined_rows_keep_groups_and_times_that_both_have() -> None:
     assert timed.join(with_groups).times is None
     plain = Examples(with_groups.texts, with_groups.labels, with_groups.rows, with_groups.classes)
     assert with_groups.join(plain).groups is None
+
+
+def test_groups_are_chosen_by_their_rows_and_classes() -> None:
+    labels, groups = np.array([0, 0, 1, 1, 0, 1, 0, 1]), np.array([0, 0, 0, 1, 2, 2, 3, 3])
+    for seed in range(20):
+        stream = np.random.default_rng(seed)
+        chosen = choose_groups(labels, groups, 2, stream, np.array([1, 1]), grow=False).tolist()
+        assert chosen in ([2], [3])  # two rows, one of each class
+    assert (
+        choose_groups(labels, np.zeros(8, dtype=np.int64), 2, np.random.default_rng(0), np.array([1, 1]), grow=True).tolist() == []
+    )
+
+
+def test_rows_without_a_group_are_refused_and_shared_groups_counted() -> None:
+    rows = Examples(["a", "b", "c", "d"], np.array([0, 1, 0, 1]), np.array([5, 6, 7, 8]), ("x", "y"), ["g", None, " ", "h"])
+    with pytest.raises(LoralabError, match=r"data\.group: rows 6, 7 have no group"):
+        check_groups(rows)
+    check_groups(rows.take(np.array([0, 3])))
+    others = Examples(["e", "f", "i"], None, np.arange(3), (), ["h", "h ", None])
+    assert (shared_groups(rows, others), shared_groups(others, rows)) == ((1, 2), (1, 1))
+    assert shared_groups(rows, Examples(["e"], None, np.arange(1))) == (0, 0)
+
+
+def test_classes_keep_their_proportions_in_groups_of_one_class() -> None:
+    labels = np.repeat([0, 1], [60, 30])
+    groups = np.arange(90) // 3  # 20 groups of class 0 and 10 of class 1
+    for seed in range(5):
+        chosen = choose_groups(labels, groups, 18, np.random.default_rng(seed), np.array([1, 1]), grow=False)
+        assert np.bincount(labels[np.isin(groups, chosen)]).tolist() == [12, 6]
+        assert np.array_equal(chosen, np.unique(chosen))

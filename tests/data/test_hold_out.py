@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loralab.config import DataConfig
+from loralab.data.hold_out import Amount, allocate
 from loralab.data.split_remarks import split_remarks
 from loralab.data.splits import Splits, split
 from loralab.data.types import Examples
@@ -150,3 +151,61 @@ GOLDEN = {
 def test_splits_of_classes_with_enough_rows_do_not_change() -> None:
     parts = divide(examples([60, 30, 17, 11]), split_seed=3, max_test_samples=18)
     assert {name: str(value["fingerprint"]) for name, value in parts.fingerprints().items()} == GOLDEN
+
+
+@pytest.mark.parametrize(
+    ("counts_", "size", "least", "most", "expected"),
+    [
+        ([50, 30, 20], 10, [0, 0, 0], [50, 30, 20], [5, 3, 2]),
+        ([50, 30, 20], 3, [1, 1, 1], [49, 29, 19], [1, 1, 1]),
+        ([90, 5, 5], 10, [1, 1, 1], [90, 5, 5], [8, 1, 1]),
+        ([90, 5, 5], 10, [0, 0, 0], [5, 5, 5], [5, 3, 2]),
+        ([1, 1, 1], 2, [0, 0, 0], [1, 1, 1], [1, 1, 0]),
+        ([10, 10], 20, [1, 1], [10, 10], [10, 10]),
+        ([6, 1, 1, 1], 4, [1, 1, 1, 1], [5, 1, 1, 1], [1, 1, 1, 1]),
+    ],
+)
+def test_rows_are_allocated_in_proportion_within_limits(
+    counts_: list[int], size: int, least: list[int], most: list[int], expected: list[int]
+) -> None:
+    assert allocate(*map(np.array, (counts_,)), size, np.array(least), np.array(most)).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "of", "rows"), [(0.0, 9, 0), (0.25, 10, 2), (0.35, 10, 4), (0.999, 10, 10), (1.0, 9, 1), (7.0, 9, 7), (20.0, 9, 20)]
+)
+def test_amounts_are_fractions_or_numbers_of_rows(value: float, of: int, rows: int) -> None:
+    assert Amount(value, "data.test").rows(of) == rows
+
+
+@pytest.mark.parametrize("value", [-1.0, -0.1, float("inf"), float("nan")])
+def test_other_amounts_are_refused(value: float) -> None:
+    with pytest.raises(LoralabError, match=r"^data\.test="):
+        Amount(value, "data.test").rows(9)
+
+
+@pytest.mark.parametrize(
+    ("size", "of", "least", "most", "message"),
+    [
+        (2, 9, 3, 5, "data.test=2 holds out 2 of 9 rows, why; data.test=3 to data.test=5 would do"),
+        (9, 9, 3, 3, "data.test=2 holds out 9 of 9 rows, why; data.test=3 would do"),
+        (10, 9, 1, 0, "data.test=2 asks for 10 rows of 9, why"),
+    ],
+)
+def test_refusals_name_amounts_that_work(size: int, of: int, least: int, most: int, message: str) -> None:
+    assert str(Amount(2.0, "data.test").refuse(size, of, least, most, ", why")) == message
+
+
+@pytest.mark.parametrize(
+    ("rows", "test", "message"),
+    [
+        ([5, 5], "1", "holds out 1 of 10 rows, but 2 classes have enough rows for one; data.test=2 to data.test=8 would do"),
+        ([5, 5], "9", "holds out 9 of 10 rows, but each class keeps one; data.test=2 to data.test=8 would do"),
+        ([5, 5], "10", "holds out 10 of 10 rows, but each class keeps one"),
+        ([5, 5], "11", "asks for 11 rows of 10; data.test=2 to data.test=8 would do"),
+        ([5, 5], "0.01", "holds out 0 of 10 rows; data.test=2 to data.test=8 would do"),
+    ],
+)
+def test_amounts_that_do_not_work_are_refused_with_those_that_do(rows: list[int], test: str, message: str) -> None:
+    with pytest.raises(LoralabError, match=re.escape(message)):
+        divide(examples(rows), test=float(test), validation=0)

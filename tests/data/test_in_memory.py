@@ -14,8 +14,9 @@ import pyarrow as pa
 import pytest
 
 from loralab.config import DataConfig
-from loralab.data.in_memory import labelled_table, memory_parts, read_parts, same_parts, write_parts
-from loralab.data.sources import load_source
+from loralab.data.folders import Parts
+from loralab.data.in_memory import labelled_table, memory_parts, memory_table, read_parts, same_parts, write_parts
+from loralab.data.sources import load_source, read_raw
 from loralab.errors import LoralabError
 
 TEXTS = ["oil rises", "late goal", "naïve 文字 🙂", "", "a,b;c\n'quoted'", "cup won"]
@@ -138,3 +139,74 @@ def test_what_is_no_table_is_refused(data: object, message: str) -> None:
         load_source(MEMORY, memory_parts(data))
 
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        (["a", 1, None, 2.5], ["a", "1", None, "2.5"]),
+        (["a\ud800", "b", None, float("nan")], ["a?", "b", None, None]),
+        ([True, "x"], ["True", "x"]),
+        ([1, 2**70], ["1", str(2**70)]),
+        ([1, 2, None], [1, 2, None]),
+    ],
+)
+def test_values_that_no_arrow_type_holds_are_texts(values: list[Any], stored: list[Any]) -> None:
+    assert memory_table({"text": values}, "the data").table.column("text").to_pylist() == stored
+
+
+def test_the_types_are_those_of_a_parquet_file() -> None:
+    table = pa.table(
+        {
+            "text": pa.array(["x", None, "y"], pa.string_view()),
+            "label": pa.array(["a", "b", "a"]).dictionary_encode(),
+            "number": pa.array([3, 1, 3]).dictionary_encode(),
+            "id": [1, 2, 3],
+        }
+    )
+    stored = memory_table(table, "the data").table
+    assert stored.to_pydict() == table.to_pydict()
+    assert [str(kind) for kind in stored.schema.types] == ["string", "string", "int64", "int64"]
+
+
+def test_objects_are_named_by_the_type_that_is_none() -> None:
+    table = memory_table({"text": ["a", "b", "c"], "object": [None, "x", {1}]}, "the data")
+    assert (table.table.column_names, [notice.severity for notice in table.notices]) == (["text"], ["warning"])
+    assert "type set" in table.notices[0].message
+
+
+def test_equal_names_are_refused() -> None:
+    with pytest.raises(LoralabError, match="2 columns are called '1': rename them"):
+        memory_table(pd.DataFrame({1: ["a"], "1": ["b"]}), "the data")
+
+
+@pytest.mark.parametrize(
+    ("data", "columns"),
+    [
+        ([("a", 1), ["b", 2]], {"text": ["a", "b"], "label": [1, 2]}),
+        ((["a", "b"], [1, 2]), {"text": ["a", "b"], "label": [1, 2]}),
+        ([{"text": "a"}, {"text": "b", "label": 1}], {"text": ["a", "b"], "label": [None, 1]}),
+    ],
+)
+def test_rows_and_pairs_become_columns(data: object, columns: dict[str, Any]) -> None:
+    assert memory_table(data, "the data").table.to_pydict() == columns
+
+
+@pytest.mark.parametrize("data", [[("a", 1, 2)], [(1, "a")], [["a"]], ["ab", "cd"], "text", 5, [], [{"a"}], ("ab", "cd")])
+def test_other_rows_are_refused(data: object) -> None:
+    with pytest.raises(LoralabError, match="is no table"):
+        memory_table(data, "the data")
+
+
+def test_labelled_rows_are_one_table(tmp_path: Path) -> None:
+    table = labelled_table({"label": ["x", None], "weight": ["", "y"]}, None, [1, 0], ["no", "yes"], [1, 2])
+    assert table.table.to_pydict() == {"label": ["x", None], "weight": [None, "y"], "label_": [1, 0], "weight_": [1.0, 2.0]}
+    assert [str(kind) for kind in table.table.schema.types] == ["string", "string", "int64", "double"]
+    parts = Parts((table,))
+    write_parts(parts, tmp_path / "rows")
+    stored = read_parts(tmp_path / "rows")
+    assert same_parts(parts, stored)
+    assert not same_parts(parts, Parts((table,), test=(table,)))
+    raw = read_raw(stored.train, DataConfig(text="label", label="label_"))
+    assert (raw.class_names, raw.labels) == (("no", "yes"), [1, 0])
+    assert labelled_table({"text": ["x"]}, "kind", [0], ["no"]).table.column_names == ["text", "kind"]

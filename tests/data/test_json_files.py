@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pandas
 import pytest
 
 from loralab.config import DataConfig
+from loralab.data.json_files import MAX_LINE, is_json_lines, json_lines, read_content
 from loralab.data.readers import read_chunks
 from loralab.data.sources import load_source, read_raw
 from loralab.errors import LoralabError
@@ -149,3 +151,67 @@ def test_lists_by_class_are_columns_if_the_user_names_one(tmp_path: Path) -> Non
     path = put(tmp_path, "a.json", {"frage": TEXTS, "art": LABELS})
     assert "may be columns" in refused(path)
     assert read_raw(path, DataConfig(text=["frage"], label="art")).labels == LABELS
+
+
+def content_of(text: str, lines: bool | None = None) -> Any:
+    return read_content(io.StringIO(text), "x.json", *([] if lines is None else [lines]))
+
+
+def test_documents_and_lines_are_read_with_the_line_of_an_error() -> None:
+    assert content_of(" [1, 2]\n ") == [1, 2]
+    assert content_of('{"a": 1}\n[2]\n 3') == [{"a": 1}, [2], 3]
+    assert content_of("") == []
+    with pytest.raises(LoralabError, match=r"x\.json, line 2: not JSON: Expecting value"):
+        content_of('{"a": 1}\nx')
+    with pytest.raises(LoralabError, match=r"x\.json, line 3: not JSON: Expecting value"):
+        content_of('{"a": 1}\n{"a":\n}\n')
+    with pytest.raises(LoralabError, match=r"x\.json, line 2: not JSON.*write one object per line"):
+        content_of('{"a": 1}\n{"a":\n}\n', True)
+    with pytest.raises(LoralabError, match=r"x\.json is not JSON: key 'a' occurs twice"):
+        content_of('[{"a": 1, "b": 2, "a": 3}]')
+
+
+def test_json_lines_are_objects_with_the_line_of_an_error() -> None:
+    def rows(text: str) -> list[Any]:
+        return [*json_lines(io.StringIO(text), "x.jsonl")]
+
+    assert rows('{"a": 1}\n\n  \n["t", {"cats": {}}]\n{}') == [{"a": 1}, {"text": "t", "cats": {}}, {}]
+    for text, message in (
+        ('{}\n\n["t", 1]', "line 3: a list, not an object"),
+        ('{}\n"t"', "line 2: a str, not"),
+        ("3", "line 1: an int, not"),
+        ('{}\n{"a": 1, "a": 2}', "line 2: not JSON: key 'a' occurs twice"),
+        ("{}\n{", "line 2: not JSON: "),
+    ):
+        with pytest.raises(LoralabError, match=f"x.jsonl, {message}"):
+            rows(text)
+    fits = '{"a":"' + "x" * (MAX_LINE - 8) + '"}'
+    assert len(fits) == MAX_LINE
+    assert len(rows(fits)) == 1
+    with pytest.raises(LoralabError, match=f"line 2: longer than {MAX_LINE} characters"):
+        rows("{}\n" + fits + "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "several", "single"),
+    [
+        ('{"a": 1}\n{"a": 2}', True, True),
+        ('\n\n{"a": 1}\n\n', False, True),
+        ('{"a": 1}', False, True),
+        ('["t", {}]\n["u", {}]', True, True),
+        ("[1]\n[2]", False, False),
+        ("{\n}", False, False),
+        ("", False, False),
+        ("x", False, False),
+    ],
+)
+def test_json_lines_are_told_from_documents(text: str, several: bool, single: bool) -> None:
+    assert (is_json_lines(io.StringIO(text)), is_json_lines(io.StringIO(text), single=True)) == (several, single)
+
+
+def test_lists_of_texts_and_columns_are_rows(tmp_path: Path) -> None:
+    assert read_raw(put(tmp_path, "a.json", ["one", "two"]), DataConfig()).texts == ["one", "two"]
+    assert next(read_chunks(put(tmp_path, "b.json", ["one", "two"]))).columns == {"text": ["one", "two"]}
+    columns = {"text": ["a", "b"], "label": [1, 2], "x": [None, {}]}
+    assert next(read_chunks(put(tmp_path, "c.json", columns))).columns == columns
+    assert "differ in length (text 2, label 1)" in refused(put(tmp_path, "d.json", {"text": ["a", "b"], "label": [1]}))

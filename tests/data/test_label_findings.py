@@ -281,3 +281,30 @@ def test_several_columns_of_0_and_1_may_be_several_labels() -> None:
     assert finding.fix == "train once per column, such as 'data.label=my rude'"
     for label, columns in (("n", values), ("spam", {"spam": [0, 1], "n": [1, 2]}), (None, values)):
         assert flag_findings(columns, label, ["text"]) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "rare", "common"),
+    [
+        ("dangerous", "non-dangerous", False, False),
+        ("toxic", "non toxic", False, False),
+        ("sport", "sprot", True, False),
+        ("sports", "sport", True, True),
+        ("business", "busines", True, True),
+        ("entertainment", "entretanment", True, False),
+        ("spam", "spm", False, False),
+        ("item 1", "item 2", False, False),
+        ("a b", "A_B", True, True),
+        ("abc", "abd", False, False),
+        ("+", "-", False, False),
+    ],
+)
+def test_names_are_alike_by_their_letters(one: str, other: str, rare: bool, common: bool) -> None:
+    assert (are_alike(one, other, rare=True), are_alike(other, one, rare=True)) == (rare, rare)
+    assert (are_alike(one, other, rare=False), are_alike(other, one, rare=False)) == (common, common)
+
+
+@pytest.mark.parametrize(("rows", "alike"), [(2, True), (3, False)])
+def test_a_class_is_rare_up_to_a_tenth_of_another(rows: int, alike: bool) -> None:
+    findings = label_findings(["sport"] * 20 + ["sprot"] * rows)
+    assert any("looks like" in finding.message for finding in findings) == alike

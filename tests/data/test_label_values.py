@@ -8,17 +8,21 @@ from typing import Any
 import pytest
 
 from loralab.data.labels import (
+    UNLABELLED,
     ClassTable,
+    check_known,
     class_indices,
     classes_setting,
     declared_numbers,
     find_classes,
     hide_unlabelled,
+    label_text,
     label_texts,
     missing_words,
     name_classes,
     natural_key,
     other_spellings,
+    row_classes,
 )
 from loralab.data.types import Notice
 from loralab.errors import LoralabError
@@ -333,3 +337,89 @@ def test_several_labels_are_refused_with_an_example() -> None:
         None,
         "x",
     ]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["item 10", "item 9", "item 2b", "item 2a", "item"], ["item", "item 2a", "item 2b", "item 9", "item 10"]),
+        (["a", "1", "-", "10", "2"], ["1", "2", "10", "-", "a"]),
+        (["9" * 18, "1" + "0" * 18, "8"], ["8", "9" * 18, "1" + "0" * 18]),
+        (["x9", "x" + "9" * 19, "x10"], ["x9", "x10", "x" + "9" * 19]),
+    ],
+)
+def test_names_are_ordered_by_their_numbers(values: list[str], expected: list[str]) -> None:
+    assert sorted(values, key=natural_key) == expected
+
+
+def test_natural_keys_compare_any_texts() -> None:
+    assert natural_key("ab12c") == [(1, 0, "ab"), (0, 12, "12"), (1, 0, "c")]
+    assert natural_key("1" * 18) == [(0, int("1" * 18), "1" * 18)]
+    assert natural_key("1" * 19) == [(1, 0, "1" * 19)]
+    assert natural_key("") == []
+    assert natural_key("²") == [(1, 0, "²")]
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "expected"),
+    [
+        (["0", "1"], ["a", "b"], {"0": "a", "1": "b"}),
+        (["1", "2"], ["a", "b"], {"1": "a", "2": "b"}),
+        (["0", "2"], ["a", "b"], {"0": "a"}),
+        (["0", None], ["a", "b"], {"0": "a"}),
+        (["0", "a"], ["a", "b"], {}),
+        (["0", "x"], ["a", "b"], {}),
+        (["0", "1"], [], {}),
+        ([None], ["a", "b"], {}),
+        (["1.0", "00"], ["a", "b"], {"1.0": "b", "00": "a"}),
+        (["-1", "1"], ["a", "b"], {"1": "b"}),
+    ],
+)
+def test_numbers_are_classes_by_declared_order(labels: list[str | None], names: list[str], expected: dict[str, str]) -> None:
+    table = ClassTable(("a", "b"), (("a",), ("b",)))
+    assert declared_numbers(labels, names, table, "x.csv") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"POS": 1.0, "NEG": 0.0}, "POS"),
+        ({"POS": True, "NEG": False}, "POS"),
+        ({"POS": 0.0}, None),
+        ({"label": "x"}, "x"),
+        ({"label": 2}, "2"),
+        ({}, None),
+        (["x"], "x"),
+        (("x",), "x"),
+        ({"x"}, "x"),
+        ([], None),
+        ([[" x "]], "x"),
+        ([None], None),
+        (float("nan"), None),
+        ("  ", None),
+        (0, "0"),
+        (False, "False"),
+    ],
+)
+def test_values_of_one_label(value: Any, text: str | None) -> None:
+    assert label_text(value) == text
+
+
+@pytest.mark.parametrize("value", [["x", "y"], {"POS": 1.0, "NEG": 0.5}, {"a": "x", "b": "y"}, [["x", "y"]]])
+def test_values_of_several_labels_are_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="several labels"):
+        label_text(value)
+
+
+def test_labels_of_other_spellings_are_noted() -> None:
+    table = ClassTable(("yes", "no"), (("yes", "1"), ("no", "0")))
+    (notice,) = other_spellings(["yes", "YES", "YES", "no", "true", "1", None, "maybe"], table)
+    assert notice.message.endswith("'YES' (2) as 'yes', 'true' (1) as 'yes'")
+    assert other_spellings(["yes", "0", None, "maybe"], table) == []
+    assert row_classes(["YES", None, "maybe", "0"], table) == ["yes", None, None, "no"]
+    assert class_indices(["YES", None, "0"], table, "x").tolist() == [0, UNLABELLED, 1]
+    with pytest.raises(LoralabError, match=r"^x: label 'maybe' in rows 0, 2 is not .*\(1 more .*: yes, no$"):
+        check_known(["maybe", "yes", "maybe", "other"], table, "x")
+    check_known([None, "1", "YES"], table, "x")
+    assert table.with_values({"2": "yes", "1": "yes", "3": "other"}).values == (("yes", "1", "2"), ("no", "0"))
+    assert (table.knows("1"), table.knows("YES"), table.as_dict()) == (True, False, {"yes": ["yes", "1"], "no": ["no", "0"]})

@@ -103,3 +103,18 @@ def test_texts_from_one_template_take_linear_time() -> None:
     start = time.perf_counter()
     assert len(pairs(first, [text + "x" for text in first])) == 10_000
     assert time.perf_counter() - start < 30  # 0.6 s alone; comparing all pairs takes minutes
+
+
+def test_a_pair_at_the_limit_is_a_near_duplicate() -> None:
+    words = [f"word{i}" for i in range(30)]
+    first = " ".join(words[:19])  # 17 shingles
+    second = " ".join([*words[:16], *words[20:23]])  # 14 of them, and 3 others: 14 of 20
+    assert len(shingles(first) & shingles(second)) / len(shingles(first) | shingles(second)) == MIN_JACCARD
+    assert find_near_duplicates(sign([first]), sign([second])) == [(0, 0)]
+
+
+def test_empty_texts_and_parts_have_no_near_duplicates() -> None:
+    texts = [" ".join(f"word{i}" for i in range(n)) for n in (25, 27)]
+    assert find_near_duplicates(sign([]), sign(texts)) == find_near_duplicates(sign(texts), sign([])) == []
+    assert find_near_duplicates(sign(["", "?"]), sign(["", "!"])) == []
+    assert find_near_duplicates(sign(["", texts[1]]), sign(["unlike", "", texts[0]])) == [(2, 1)]

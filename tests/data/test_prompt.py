@@ -10,7 +10,7 @@ import pytest
 from tiny import CLASSES
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from loralab.data.prompt import Prompt, set_prompt
+from loralab.data.prompt import Prompt, description_texts, set_prompt
 from loralab.data.tokenize import load_tokenizer
 from loralab.data.types import Examples
 from loralab.errors import LoralabError
@@ -109,3 +109,21 @@ def test_invalid_prompts_are_refused(tiny: Path) -> None:
     bare = Tokenizer(models.WordLevel({"goal": 0}, unk_token="goal"))
     with pytest.raises(LoralabError, match=r"no mask token \(\[MASK\] or <mask>\)"):
         prompted(bare)
+
+
+def test_words_of_several_tokens_are_counted(tiny: Path) -> None:
+    prompt = set_prompt(load_tokenizer(tiny, 64), "It is {}.", names("goal", "xy", "coach", "yx", "goal"))
+    assert prompt.remarks == ["2 words have several tokens, such as 'xy': their mean is used"]
+    assert set_prompt(load_tokenizer(tiny, 64), "It is {}.", names("goal", "coach")).remarks == []
+
+
+def test_descriptions_are_texts_with_their_class() -> None:
+    rows = description_texts(["a", "b"], {"b": ("x", "y"), "a": ["z"]}, "about {} now")
+    assert rows.texts == ["about z now", "about x now", "about y now"]
+    assert (rows.require_labels().tolist(), rows.rows.tolist(), rows.classes) == ([0, 1, 1], [0, 1, 2], ("a", "b"))
+    assert description_texts(["a", "b"], None, "{}").texts == ["a", "b"]
+    with pytest.raises(LoralabError, match=r"'c' is not a class.*: a, b"):
+        description_texts(["a", "b"], {"a": ("x",), "c": ("y",)}, "{}")
+    for empty in ({"a": ("x",)}, {"a": ("x",), "b": ()}):
+        with pytest.raises(LoralabError, match="class 'b' has none"):
+            description_texts(["a", "b"], empty, "{}")

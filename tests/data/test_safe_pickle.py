@@ -652,3 +652,61 @@ def test_a_list_of_several_kinds_of_rows_names_them(tmp_path: Path) -> None:
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(["text", {"text": "a"}, ("a", 1)]))
     with pytest.raises(LoralabError, match="is a list of dict and str and tuple: loralab reads a list of texts, of"):
         read_pickle(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("start", [0, 1, 7, 8, 9, 16, 23])
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 17])
+def test_arrow_arrays_begin_anywhere(save: Callable[[bytes], Path], start: int, length: int) -> None:
+    stream = random.Random(start * 100 + length)
+    flags = [stream.random() < 0.5 for _ in range(start + length)]
+    bits = np.packbits(flags, bitorder="little").tobytes()
+    numbers = [stream.randrange(-100, 100) for _ in flags]
+    texts = ["x" * stream.randrange(3) for _ in flags]
+    ends = np.concatenate([[0], np.cumsum([*map(len, texts)])]).astype("<i8")
+    columns = {
+        "flag": arrow("bool", length, [None, bits], start=start),
+        "valid": arrow("int32", length, [bits, ints(*numbers)], start=start),
+        "text": arrow("large_string", length, [bits, ends.tobytes(), "".join(texts).encode()], start=start),
+        "float": arrow("double", length, [None, ints(*numbers, width="d")], start=start),
+    }
+    table = read_pickle(save(dataset(memory(**columns))))
+    assert table.columns == {
+        "flag": flags[start:],
+        "valid": [number if valid else None for number, valid in zip(numbers, flags, strict=True)][start:],
+        "text": [text if valid else None for text, valid in zip(texts, flags, strict=True)][start:],
+        "float": [float(number) for number in numbers][start:],
+    }
+
+
+@pytest.mark.parametrize(
+    "kind", sorted({*["int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "halffloat", "float", "double"]})
+)
+def test_arrow_numbers_of_every_type(save: Callable[[bytes], Path], kind: str) -> None:
+    names = {"halffloat": "float16", "float": "float32", "double": "float64"}
+    values = np.array([0, 1, 100], dtype=names.get(kind, kind))
+    assert read_pickle(save(dataset(memory(n=arrow(kind, 3, [None, values.tobytes()]))))).columns == {"n": [0, 1, 100]}
+
+
+@pytest.mark.parametrize("unit", ["D", "s", "ms", "us", "ns"])
+def test_times_of_every_unit_are_texts(save: Callable[[bytes], Path], unit: str) -> None:
+    times = np.array(["2024-05-01", "NaT", "1969-12-31"], dtype=f"M8[{unit}]")
+    table = read_pickle(save(pickle.dumps({"text": ["a", "b", "c"], "time": times})))
+    assert table.columns["time"] == [str(times[0]), None, str(times[2])]
+
+
+@pytest.mark.parametrize("unit", ["h", "2s", "M"])
+def test_times_of_other_units_are_refused(save: Callable[[bytes], Path], unit: str) -> None:
+    with pytest.raises(LoralabError):
+        read_pickle(save(pickle.dumps({"text": ["a"], "time": np.array(["2024-05-01"], dtype=f"M8[{unit}]")})))
+
+
+@pytest.mark.parametrize("kind", ["?", "i1", "<i2", ">i4", "<u8", "f2", ">f8", "U3", ">U2", "O"])
+def test_arrays_of_every_kind_are_lists(save: Callable[[bytes], Path], kind: str) -> None:
+    values = np.array([0, 1, 1]).astype(kind)
+    assert read_pickle(save(pickle.dumps({"text": ["a", "b", "c"], "x": values}))).columns["x"] == values.tolist()
+
+
+@pytest.mark.parametrize("kind", ["c8", "m8[s]", "S3", "i4,i4"])
+def test_arrays_of_other_kinds_are_refused(save: Callable[[bytes], Path], kind: str) -> None:
+    with pytest.raises(LoralabError, match="loralab reads text, numbers and booleans"):
+        read_pickle(save(pickle.dumps({"text": ["a"], "x": np.zeros(1, dtype=kind)})))

@@ -27,6 +27,7 @@ from loralab.data.sources import (
     load_source,
     missing_texts,
     number_notices,
+    read_examples,
     read_raw,
     training_classes,
 )
@@ -630,3 +631,32 @@ def test_training_and_check_note_the_same_likely_mistakes(tmp_path: Path) -> Non
 def test_numbers_read_by_the_order_of_classes_are_noted() -> None:
     assert number_notices({"2": "b c", "1": "a"}) == [Notice("numbers are read by the order of data.classes: 1 as 'a', 2 as 'b c'")]
     assert number_notices({}) == []
+
+
+def test_a_labelled_file_is_read_with_known_classes(tmp_path: Path) -> None:
+    training = put(tmp_path / "train.csv", ("body", "kind"), ("one text", "a"), ("two texts", "b"), ("three", "a"))
+    source = load_source(DataConfig(source=str(training), text="body", label="kind"))
+    assert source.contract.rows == {"a": 2, "b": 1}
+    assert source.contract.values == {"a": ("a",), "b": ("b",)}
+    assert (source.contract.format, source.contract.delimiter, source.contract.header) == ("csv", ",", True)
+    other = put(tmp_path / "other.csv", ("body", "kind", "x"), ("four", "B", "1"), ("five", "", "2"), ("six", "a", "3"))
+    examples, raw = read_examples(other, DataConfig(), source.classes, source.contract)
+    assert (examples.texts, examples.labels.tolist(), examples.rows.tolist()) == (["four", "six"], [1, 0], [0, 2])  # type: ignore[union-attr]
+    assert raw.texts == ["four", "five", "six"]
+    assert [notice.message[:22] for notice in raw.notices] == ["labels are read by the", "1 of 3 rows has no lab"]
+    assert raw.sample["x"] == ["1", "2", "3"]
+    assert "have no label" in refused(partial(read_examples, other, DataConfig(strict=True), source.classes, source.contract))
+    numbered = put(tmp_path / "numbers.csv", ("body", "kind"), ("four", "1"), ("five", "0"))
+    examples, raw = read_examples(numbered, DataConfig(classes=("a", "b")), source.classes, source.contract)
+    assert examples.labels.tolist() == [1, 0]  # type: ignore[union-attr]
+    assert any("by the order of data.classes" in notice.message for notice in raw.notices)
+    without = put(tmp_path / "empty.csv", ("body", "kind"), ("four", ""), ("five", ""))
+    error = refused(partial(read_examples, without, DataConfig(), source.classes, source.contract))
+    assert error == f"{without}, column 'kind': no row has a label"
+
+
+def test_labels_are_found_by_content_only_where_they_are_wanted(tmp_path: Path) -> None:
+    path = put(tmp_path / "rows.csv", ("text", "other"), *((f"some text {i}", "xy"[i % 2]) for i in range(8)))
+    assert read_raw(path, DataConfig()).columns.label is None
+    assert read_raw(path, DataConfig(), need="wanted").columns.label == "other"
+    assert read_raw(path, DataConfig(), need="required").labels == ["x", "y"] * 4

@@ -308,3 +308,13 @@ def test_unreadable_index_files_are_reported(tmp_path: Path) -> None:
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe1")
     with pytest.raises(LoralabError, match=r"data\.train_indices: cannot read"):
         read_indices(tmp_path / "bytes.txt")
+
+
+def test_fewer_test_rows_than_classes_are_allowed() -> None:
+    parts = divide(examples([10, 10, 10]), test=9, validation=0, max_test_samples=2)
+    assert len(parts.test or ()) == 2
+    with pytest.raises(LoralabError, match=r"max_train_samples=2: each of 3 classes needs a row; .*=3 would do"):
+        divide(examples([10, 10, 10]), test=9, validation=0, max_train_samples=2)
+    assert np.bincount(
+        divide(examples([10, 10, 10]), test=9, validation=0, max_train_samples=3).train.require_labels()
+    ).tolist() == [1, 1, 1]

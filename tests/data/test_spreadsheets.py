@@ -13,6 +13,8 @@ from loralab import errors
 from loralab.config import DataConfig
 from loralab.data.readers import CHUNK, open_table
 from loralab.data.sources import RawExamples, load_source, read_raw
+from loralab.data.spreadsheets import _trimmed, _with_returns
+from loralab.data.types import Notice
 from loralab.errors import LoralabError
 
 ROWS = [["text", "label"], *([f"number {i}", "neg" if i % 2 else "pos"] for i in range(6))]
@@ -144,3 +146,43 @@ def test_a_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(errors.importlib, "import_module", missing)
     assert "pip install 'loralab[excel]'" in refused(path)
+
+
+def test_empty_rows_are_noted_by_their_lines(tmp_path: Path) -> None:
+    for count, lines in ((1, "line 3"), (8, "line 3, 4, 5, 6, 7, 8, 9, 10"), (9, "line 3, 4, 5, 6, 7, 8, 9, 10, ...")):
+        rows = [["text", "label"], ["a", "x"], *([None, ""] for _ in range(count)), ["b", "y"], [None, None]]
+        raw = read(workbook(tmp_path / "rows.xlsx", sheet=rows))
+        (notice,) = [notice for notice in raw.notices if "empty row" in notice.message]
+        assert notice.message.endswith(f"skipped: {lines}")
+        assert (notice.severity, raw.texts) == ("warning", ["a", "b"])
+
+
+def test_formulas_without_a_value_are_named_by_path_line_and_column(tmp_path: Path) -> None:
+    rows = [["text", "label"], ["a", "x"], ["b", '=IF(A1="a","x","y")']]
+    path = workbook(tmp_path / "rows.xlsx", sheet=rows, other=[["text", "label"], ["a", "x"]])
+    assert refused(path / "sheet").startswith(f"{path / 'sheet'}, line 3, column 2: the formula =IF(A1=")
+    assert read(path / "other").texts == ["a"]
+    only = workbook(tmp_path / "only.xlsx", sheet=[["text", "label"], ["=A1", "x"]])
+    assert refused(only).startswith(f"{only}, line 2, column 1: the formula =A1 ")
+
+
+def test_rows_have_one_width(tmp_path: Path) -> None:
+    notices: list[Notice] = []
+    rows = [["a", None, "", None], ["b"], ["", "c"], [None, 0]]
+    assert _trimmed(rows, notices) == [["a", None], ["b", None], ["", "c"], [None, 0]]
+    assert _trimmed([[None], [""]], notices) == []
+    assert notices == []
+    assert _with_returns([["a_x000D_b", 1, "_x000D_"], ["c"]], notices) == [["a\rb", 1, "\r"], ["c"]]
+    assert [notice.message.split()[-2:] for notice in notices] == [["2", "cells"]]
+
+
+def test_sheets_are_named_where_several_have_rows(tmp_path: Path) -> None:
+    path = workbook(tmp_path / "rows.xlsx", first=ROWS, second=ROWS, empty=[])
+    assert refused(path).count("2 sheets with rows (first, second)") + refused(path).count("several tables (first, second)") == 1
+    assert "no sheet 'third' with rows but 2 sheets" in refused(path / "third")
+    assert f"such as {path}/first" in refused(path / "third")
+    assert "no sheet 'empty' with rows but 2 sheets" in refused(path / "empty")
+    raw = read(workbook(tmp_path / "one.xlsx", first=ROWS, second=[]))
+    assert "sheet 'first' is read; without rows: second" in said(raw)
+    assert "is read" not in said(read(tmp_path / "one.xlsx" / "first"))
+    assert "0 sheets with rows (none)" in refused(workbook(tmp_path / "none.xlsx", first=[], second=[]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from loralab.data.data_report import DuplicateTexts
-from loralab.data.text_findings import MAX_DUPLICATES, duplicate_findings, shared_findings, text_findings
+from loralab.data.text_findings import MAX_DUPLICATES, duplicate_findings, measure_texts, shared_findings, text_findings
 from loralab.data.types import Notice
 
 TEXT = "a plain text of some words"
@@ -137,3 +139,24 @@ def test_texts_that_another_part_has_too() -> None:
     assert exact.message == "1 of the file's 3 texts is also among the test texts"
     assert nearly.message == "2 of the file's 3 texts nearly equal test texts, such as row 1 and test row 4"
     assert shared_findings((["x"], ["a"]), (["y"], ["a"]), "test") == []
+
+
+@pytest.mark.parametrize("text", ["’", "“x”", "é", "ü", "naïve", "€", "…", "–", "ñ", "日本", "Привет", "🙂", "ßä", "°"])
+def test_utf8_read_as_cp1252_is_damage_and_the_text_is_not(text: str) -> None:
+    read = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in f"a {text} b".encode())
+    (finding,) = text_findings(["plain", read], ())
+    assert (finding.rows, finding.severity) == ((1,), "warning")
+    assert text_findings(["plain", f"a {text} b"], ()) == []
+
+
+@pytest.mark.parametrize("text", ["Ã", "São", "Â", "É! Ã ", "ÀÉÎ", "Ñ“x”", "El Niño…", "à la carte", "Ø 5", "× 2"])
+def test_letters_alone_are_no_damage(text: str) -> None:
+    assert text_findings([text], ()) == []
+
+
+def test_texts_are_measured_with_their_unknown_tokens(tiny: Path) -> None:
+    measured = measure_texts(["", "shares", "☃ ☃ shares", "a " * 600], tiny, ())
+    assert measured.unknown.tolist() == [0, 0, 2, 0]
+    assert measured.lengths.tolist()[:3] == [2, measured.lengths[1], measured.lengths[1] + 2]
+    assert measured.lengths[3] >= 602
+    assert (measured.facts.cut, measured.facts.unknown) == (0, 2)

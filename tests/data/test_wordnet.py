@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,21 @@ def test_real_synonyms_of_news_words() -> None:
     assert {"petroleum", "crude oil"} <= {*known.synonyms("oil"), *known.synonyms("crude")}
     assert "damages" in known.synonyms("prices") or "cost" in known.synonyms("prices")
     assert known.synonyms("the") == []
+
+
+def test_folders_are_those_of_nltk_and_debian(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NLTK_DATA", os.pathsep.join(("/one", "", "/two")))
+    monkeypatch.setenv("WNSEARCHDIR", "/named")
+    roots = [
+        "/one",
+        "/two",
+        f"{tmp_path}/nltk_data",
+        *(f"{sys.prefix}/{own}" for own in ("nltk_data", "share/nltk_data", "lib/nltk_data")),
+    ]
+    roots += ["/usr/share/nltk_data", "/usr/local/share/nltk_data", "/usr/lib/nltk_data", "/usr/local/lib/nltk_data"]
+    expected = ["/named", *(f"{root}/corpora/wordnet" for root in roots), "/usr/share/wordnet"]
+    assert [str(folder) for folder in wordnet._folders() if not isinstance(folder, zipfile.Path)] == expected
+    monkeypatch.delenv("WNSEARCHDIR")
+    monkeypatch.delenv("NLTK_DATA")
+    assert [str(folder) for folder in wordnet._folders() if not isinstance(folder, zipfile.Path)] == [*expected[3:]]

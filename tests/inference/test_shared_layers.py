@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tiny import make_checkpoint, topics, write_csv
 
 from loralab import Classifier, load_config
 from loralab.inference import shared_layers
-from loralab.inference.shared_layers import SharedModel, TextOfModel, logits_of_texts, share_weights
+from loralab.inference.shared_layers import SharedModel, StateCache, TextOfModel, logits_of_texts, share_weights, shared_depth
 from loralab.model.encoder import EncoderClassifier
 from loralab.pipeline import run_training
 
@@ -56,7 +57,8 @@ def mixed(classifiers: list[Classifier], texts: list[str]) -> list[tuple[int, st
 
 
 def as_texts(classifiers: list[Classifier], pairs: list[tuple[int, str]]) -> list[TextOfModel]:
-    shared = [SharedModel(classifier.model, classifier.manifest.dims.pad_id) for classifier in classifiers]
+    alone = [SharedModel(classifier.model, classifier.manifest.dims.pad_id) for classifier in classifiers]
+    shared = [model.among(alone) for model in alone]
     return [TextOfModel(shared[i], classifiers[i].encode([text]).tokens) for i, text in pairs]
 
 
@@ -66,7 +68,7 @@ def test_a_mixed_batch_gives_the_logits_of_every_model_alone(runs: dict[str, Pat
     texts = [*(text for text, _ in topics(4, 3)), "", "goal " * 40]
     pairs = mixed(classifiers, texts)
     alone = [dict(zip(texts, Classifier.load(runs[name]).logits(texts), strict=True)) for name in names]
-    for (i, text), logits in zip(pairs, logits_of_texts(as_texts(classifiers, pairs)), strict=True):
+    for (i, text), logits in zip(pairs, logits_of_texts(as_texts(classifiers, pairs), StateCache(1 << 20)), strict=True):
         np.testing.assert_allclose(logits, alone[i][text], atol=2e-5)
 
 
@@ -83,20 +85,38 @@ def test_models_of_one_encoder_store_its_weights_once(runs: dict[str, Path]) -> 
     assert share_weights(second.model, [first.model]) == 0, "nothing is left to share"
 
 
-def test_common_layers_run_once_for_all_models(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_common_layers_run_once_per_text(runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     classifiers = load(runs, "top1", "second top1", "top2")
     calls: list[tuple[int, int, int]] = []
     encode = EncoderClassifier.encode
 
-    def counted(
-        self: EncoderClassifier, hidden: torch.Tensor, mask: torch.Tensor, start: int = 0, stop: int | None = None, **rest: bool
-    ) -> torch.Tensor:
+    def counted(self: Any, hidden: Any, mask: Any, start: int = 0, stop: int | None = None, **rest: Any) -> Any:
         calls.append((start, 3 if stop is None else stop, len(hidden)))
         return encode(self, hidden, mask, start, stop, **rest)
 
     monkeypatch.setattr(EncoderClassifier, "encode", counted)
-    logits_of_texts(as_texts(classifiers, [(i, text) for i in range(3) for text in ("goal", "bank rate")]))
-    assert sorted(calls) == [(0, 1, 2), (1, 2, 2), (1, 3, 2), (2, 3, 2), (2, 3, 2)], "each text once per layer until models differ"
+    cache = StateCache(1 << 20)
+    texts = as_texts(classifiers, [(i, text) for i in range(3) for text in ("goal", "bank rate")])
+    logits_of_texts(texts, cache)
+    assert sorted(calls) == [(0, 1, 2), (0, 2, 2), (1, 3, 2), (2, 3, 2), (2, 3, 2)]
+    calls.clear()
+    first = logits_of_texts(texts[:2], cache)
+    assert calls == [(2, 3, 2)], "the states of both texts are known"
+    calls.clear()
+    np.testing.assert_allclose(logits_of_texts(texts[:2], StateCache(0)), first, atol=2e-5)
+    assert calls == [(0, 2, 2), (2, 3, 2)]
+
+
+def test_the_cache_forgets_what_was_used_longest_ago() -> None:
+    cache = StateCache(100)
+    for name in ("a", "b", "c"):
+        cache.put((name, b""), torch.zeros(10))
+        cache.get(("a", b""))
+    assert cache.get(("b", b"")) is None
+    assert cache.get(("a", b"")) is not None
+    assert cache.bytes == 80
+    cache.put(("large", b""), torch.zeros(1000))
+    assert cache.bytes == 0
 
 
 def test_models_of_different_encoders_share_nothing(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -107,9 +127,10 @@ def test_models_of_different_encoders_share_nothing(runs: dict[str, Path], tmp_p
     (first,) = load(runs, "top1")
     share_weights(other.model, [first.model])
     a, b = (SharedModel(classifier.model, 0) for classifier in (first, other))
-    assert a.shared_depth(b) == 0
+    assert shared_depth(a, b) == 0
+    a, b = a.among([a, b]), b.among([a, b])
     pairs = [(0, "goal"), (1, "goal")]
-    results = logits_of_texts([TextOfModel(m, c.encode(["goal"]).tokens) for m, c in ((a, first), (b, other))])
+    results = logits_of_texts([TextOfModel(m, c.encode(["goal"]).tokens) for m, c in ((a, first), (b, other))], StateCache(1 << 20))
     for (i, text), logits in zip(pairs, results, strict=True):
         np.testing.assert_allclose(logits, [first, other][i].logits([text])[0], atol=2e-5)
 
@@ -119,4 +140,4 @@ def test_models_of_another_library_are_computed_alone(runs: dict[str, Path], mon
     monkeypatch.setattr(shared_layers, "EncoderClassifier", type("Other", (), {}))
     texts = as_texts([first, second], [(0, "goal"), (1, "goal"), (0, "bank rate")])
     expected = [first.logits(["goal"])[0], second.logits(["goal"])[0], first.logits(["bank rate"])[0]]
-    np.testing.assert_allclose(logits_of_texts(texts), expected, atol=2e-5)
+    np.testing.assert_allclose(logits_of_texts(texts, StateCache(1 << 20)), expected, atol=2e-5)

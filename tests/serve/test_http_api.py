@@ -293,7 +293,7 @@ def test_a_request_that_takes_too_long_is_given_up_and_its_texts_are_dropped(set
 def test_a_worker_survives_an_error_in_a_batch(settings: ServerSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     client = start(dataclasses.replace(settings, runs={"news": settings.runs["news"]}))
 
-    def fail(texts: object) -> None:
+    def fail(texts: object, cache: object) -> None:
         raise RuntimeError("kernel")
 
     with monkeypatch.context() as patched:

@@ -43,6 +43,9 @@ def serve(
     workers: Annotated[int | None, _option("Threads that compute. Default: one per core.", "--workers", min=1)] = None,
     max_batch_tokens: Annotated[int, _option("Tokens per batch.", "--max-batch-tokens", min=1)] = 1024,
     max_queue: Annotated[int, _option("Texts that may wait; further requests get 429.", "--max-queue", min=1)] = 512,
+    state_cache_mb: Annotated[
+        int, _option("Memory for states of recent texts that several models have in common.", "--state-cache-mb", min=0)
+    ] = 64,
     max_rows: Annotated[int, _option("Texts per request.", "--max-rows", min=1)] = 1024,
     max_text: Annotated[int, _option("Characters per text.", "--max-text", min=1)] = 100_000,
     max_body: Annotated[int, _option("Bytes per request.", "--max-body", min=1)] = 8_000_000,
@@ -93,6 +96,7 @@ def serve(
         workers=workers,
         max_batch_tokens=max_batch_tokens,
         max_queue=max_queue,
+        state_cache_mb=state_cache_mb,
         max_rows=max_rows,
         max_text=max_text,
         max_body=max_body,

@@ -52,8 +52,8 @@ def read_blocks(
     if scan.inside:
         raise Unusual
     if scan.breaks:
-        belong = "belongs to its text" if scan.breaks == 1 else "belong to their texts"
-        notices.append(Notice(f"{count_of(scan.breaks, 'line break')} within double quotes {belong}"))
+        breaks = count_of(scan.breaks, "line break within double quotes belongs", "line breaks within double quotes belong")
+        notices.append(Notice(f"{breaks} to the texts"))
 
 
 def _parse(content: bytes, delimiter: str, names: Sequence[str], skip: int) -> pyarrow.Table:
@@ -114,7 +114,7 @@ class _Scan:
             raise Unusual
         self.breaks += int(within.sum())
         self.inside = (self.inside + len(quotes)) % 2
-        self.length, self.tail = int(lengths[-1]), (self.tail + block)[-2:] if len(block) < 2 else block[-2:]
+        self.length, self.tail = int(lengths[-1]) - 1, (self.tail + block)[-2:] if len(block) < 2 else block[-2:]
         return int(ends[-1]) + 1 if len(ends) else 0
 
     def _beside(self, positions: npt.NDArray[np.intp], offset: int) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from loralab.data.clean import clean_text
 from loralab.data.hold_out import stratified
-from loralab.data.types import Examples, Ints
+from loralab.data.types import Examples, Ints, count_of
 from loralab.errors import LoralabError, suggest
 
 Words = list[str]
@@ -164,7 +164,8 @@ def _unchanged_reasons(texts: Iterable[str], techniques: Collection[str]) -> lis
         (single, "one word (words end at a space; Chinese, Japanese and Thai are written without)"),
         (fixed, "only words that are kept: negations, placeholders, addresses"),
     )
-    reasons = [f"{count:,} of {len(words):,} texts {'is' if count == 1 else 'are'} {kind}" for count, kind in kinds if count]
+    of = f"of {len(words):,} texts"
+    reasons = [f"{count_of(count, f'{of} is', f'{of} are')} {kind}" for count, kind in kinds if count]
     if set(techniques) <= {"synonym", "insertion"}:
         reasons.append("no other word has a synonym in WordNet, which is English")
     return reasons or ["the other texts have too few words that a technique may change"]

@@ -14,12 +14,11 @@ from loralab.config import DataConfig, ModelConfig
 from loralab.data.archives import unpacked
 from loralab.data.augment import check_techniques
 from loralab.data.clean import check_steps
-from loralab.data.columns import USUAL_NAMES, Columns, label_candidates, text_candidates
+from loralab.data.columns import USUAL_NAMES, Columns, LabelNeed, label_candidates, text_candidates
 from loralab.data.data_report import DataReport, PartName, SuspiciousLabel, TextLengths
 from loralab.data.folders import Part, Parts, find_parts
 from loralab.data.label_findings import flag_findings, label_findings, unknown_findings
 from loralab.data.labels import MISSING_WORDS, ClassTable, class_counts, other_spellings, row_classes
-from loralab.data.readers import open_table
 from loralab.data.row_lines import row_lines
 from loralab.data.sources import (
     RawExamples,
@@ -45,6 +44,7 @@ from loralab.data.tokenize import tokenizer_remarks
 from loralab.data.types import Notice
 from loralab.errors import LoralabError
 from loralab.model.checkpoints import BaseCheckpoint, resolve_base
+from loralab.storage.data_contract import DataContract
 
 MAX_EXAMPLES, MAX_SUSPICIOUS = 3, 30
 """Texts of each class, and rows with suspicious labels, that a report lists."""
@@ -124,22 +124,34 @@ def _with_names(report: DataReport, pipes: Mapping[str, str]) -> DataReport:
     return report
 
 
+class _ReadOnce:
+    """Reads each file once: the training, which is tried, gets the rows that are checked."""
+
+    def __init__(self) -> None:
+        self._files: dict[tuple[Part, bool], RawExamples] = {}
+
+    def __call__(self, files: Part, data: DataConfig, run: DataContract | None, need: LabelNeed) -> RawExamples:
+        key = files, run is not None  # a run says which columns other files have
+        if key not in self._files or (need == "required" and self._files[key].columns.label is None):
+            self._files[key] = read_raw(files, data, run, need)
+        return self._files[key]
+
+
 def _reports(data: DataConfig, model: ModelConfig, verify: Verify | None, rows: Parts | None) -> list[DataReport]:
-    parts = rows or find_parts(data.source)
-    files = [_training_file(parts.train, parts.notices, data)]
+    parts, read = rows or find_parts(data.source), _ReadOnce()
+    files = [_training_file(read(parts.train, data, None, "wanted"), parts.notices, data)]
     run = contract(files[0].raw, files[0].table)
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
         if paths := part_files(setting, own):
-            files.append(_other_file(part, read_raw(paths, data, run), files[0].table, data))  # type: ignore[arg-type]
-    training = _try_training(data, verify, rows)
+            files.append(_other_file(part, read(paths, data, run, "named"), files[0].table, data))  # type: ignore[arg-type]
+    training = _try_training(data, verify, rows, read)
     if any(unknown_findings(file.labels, file.table) for file in files[1:]) and "is not a class" in training.refusal:
         training = replace(training, refusal="")  # the findings on these labels say so
     return [_report(file, files[:i], data, model, training) for i, file in enumerate(files)]
 
 
-def _training_file(paths: Part, notices: Sequence[Notice], data: DataConfig) -> _File:
-    """Read the training file. Labels that cannot be read are none here: the refusal of the training says why."""
-    raw = read_raw(paths, data, need="wanted")
+def _training_file(raw: RawExamples, notices: Sequence[Notice], data: DataConfig) -> _File:
+    """Find the classes of the training file. Labels that cannot be read are none here: the refusal of the training says why."""
     labels, table, decided = list[str | None](), ClassTable((), ()), list[Notice]()
     for names in (given_classes(data), ()) if raw.columns.label is not None else ():
         with suppress(LoralabError):
@@ -162,11 +174,11 @@ def _other_file(part: PartName, raw: RawExamples, table: ClassTable, data: DataC
     )
 
 
-def _try_training(data: DataConfig, verify: Verify | None, rows: Parts | None) -> _Training:
+def _try_training(data: DataConfig, verify: Verify | None, rows: Parts | None, read: _ReadOnce) -> _Training:
     try:
         check_steps(data.clean)
         check_techniques(data.augment)
-        splits, source = load_splits(data, rows)
+        splits, source = load_splits(data, rows, read)
         if verify is not None:
             verify(splits, source.classes)
     except LoralabError as error:
@@ -176,8 +188,7 @@ def _try_training(data: DataConfig, verify: Verify | None, rows: Parts | None) -
 
 def _report(file: _File, earlier: Sequence[_File], data: DataConfig, model: ModelConfig, training: _Training) -> DataReport:
     """Return the report of a file. earlier: the files of the parts before it, with which it should share no texts."""
-    raw, classes = file.raw, file.classes
-    sample = _first_rows(raw, data)
+    raw, classes, sample = file.raw, file.classes, file.raw.sample
     lengths, collected = _measure(raw.texts, data, model)
     collected += text_findings(raw.texts, data.clean, _likelier(sample, raw.columns, "text"))
     labels: Sequence[str | None]
@@ -243,14 +254,6 @@ def _remark(message: str) -> Notice:
     """Return a remark on the splits as a warning, with what mends it."""
     fix = next((fix for words, fix in _REMARK_FIXES.items() if words in message), "")
     return Notice(message, (), fix, "warning")
-
-
-def _first_rows(raw: RawExamples, data: DataConfig) -> Mapping[str, Sequence[object]]:
-    """Return the first rows of all columns."""
-    columns = raw.columns
-    known = tuple(filter(None, (*columns.text, columns.label, columns.id)))
-    chunk = next(open_table(raw.path, data, known).chunks, None)
-    return chunk.columns if chunk is not None else {}
 
 
 def _likelier(sample: Mapping[str, Sequence[object]], columns: Columns, kind: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from loralab.data.text_files import open_text
-from loralab.data.types import MAX_LISTED, Notice
+from loralab.data.types import MAX_LISTED, Notice, count_of
 from loralab.errors import LoralabError
 from loralab.storage.files import csv_field_limit
 
@@ -287,11 +287,11 @@ def read_records(
             raise LoralabError(f"{path}, line {reader.line_num + dialect.skip_lines}: {problem}") from error
     if blank:
         lines = ", ".join(map(str, blank[:MAX_LISTED])) + (", ..." if len(blank) > MAX_LISTED else "")
-        notices.append(Notice(f"{len(blank)} blank line{'s' * (len(blank) > 1)} skipped: line {lines}", severity="warning"))
+        notices.append(Notice(f"{count_of(len(blank), 'blank line')} skipped: line {lines}", severity="warning"))
     if spanning:
-        notices.append(Notice(f"{spanning} row{'s span' if spanning > 1 else ' spans'} several lines, within double quotes"))
+        notices.append(Notice(f"{count_of(spanning, 'row spans', 'rows span')} several lines, within double quotes"))
     if surplus:
-        notices.append(Notice(f"empty fields after the last column skipped in {surplus} row{'s' * (surplus > 1)}"))
+        notices.append(Notice(f"empty fields after the last column skipped in {count_of(surplus, 'row')}"))
 
 
 def _ragged(record: Sequence[str], width: int, dialect: Dialect) -> str:
@@ -299,7 +299,7 @@ def _ragged(record: Sequence[str], width: int, dialect: Dialect) -> str:
     advice = "put texts with commas, tabs or line breaks into double quotes"
     if not dialect.quotes:
         advice = "with data.quotes=true, double quotes enclose texts"
-    counts = f"has {len(record)} field{'s' * (len(record) != 1)}, not {width}"
+    counts = f"has {count_of(len(record), 'field')}, not {width}"
     return f"{counts} ({fields}): {advice}, or name another delimiter with data.delimiter"
 
 

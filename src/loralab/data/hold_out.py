@@ -9,7 +9,7 @@ import numpy as np
 from loralab.data.group_split import choose_groups
 from loralab.data.labels import cell_text
 from loralab.data.time_split import choose_latest
-from loralab.data.types import Examples, Ints
+from loralab.data.types import Examples, Ints, count_of
 from loralab.errors import LoralabError
 
 
@@ -31,7 +31,7 @@ class Amount:
         """Return the error for an amount that does not work, with amounts that do."""
         asked = f"holds out {size} of {of} rows" if size <= of else f"asks for {size} rows of {of}"
         values = f"{self.setting}={least}" if least == most else f"{self.setting}={least} to {self.setting}={most}"
-        advice = f"; {values} would do" if 0 < least <= most else ""
+        advice = f"; {values} would do" if least <= most else ""
         return LoralabError(f"{self.setting}={self.value:g} {asked}{reason}{advice}")
 
 
@@ -155,7 +155,7 @@ def _latest(source: Examples, rest: Ints, size: int, amount: Amount) -> HeldOut:
 
 def _rows(count: int, wanted: int, part: str = "") -> str:
     """Return `20 test rows`, or `20 test rows instead of 24`."""
-    rows = f"{count} {part} row".replace("  ", " ") + "s" * (count != 1)
+    rows = count_of(count, f"{part} row".strip())
     return rows if count == wanted else f"{rows} instead of {wanted}"
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, cast
 
@@ -56,7 +56,7 @@ class Source:
 class RawExamples:
     """Texts and label values of a file. class_names: names that the file stores. facts: format, delimiter, header, encoding.
 
-    weights: the column of data.weight and its values.
+    weights: the column of data.weight and its values. sample: the first rows of all columns.
     """
 
     path: TablePlace
@@ -69,6 +69,7 @@ class RawExamples:
     groups: list[object] | None = None
     times: list[object] | None = None
     weights: tuple[str, list[object]] | None = None
+    sample: Mapping[str, Sequence[object]] = field(default_factory=dict)
 
     @property
     def where(self) -> str:
@@ -76,14 +77,20 @@ class RawExamples:
         return f"{self.path}, column {self.columns.label!r}"
 
 
-def load_source(data: DataConfig, rows: Parts | None = None) -> Source:
+ReadFile = Callable[[Part, DataConfig, DataContract | None, LabelNeed], "RawExamples"]
+"""Reads a file or its shards, as `read_raw` does."""
+
+
+def load_source(data: DataConfig, rows: Parts | None = None, read: ReadFile | None = None) -> Source:
     """Read `data.source` and the files of `data.validation` and `data.test`. The training rows decide the classes.
 
-    rows: tables in memory in place of `data.source`. Rows without a label are left out, or refused with `data.strict`. A test file
-    without any labels is not used. Raises LoralabError for missing files, columns or classes, with row numbers.
+    rows: tables in memory in place of `data.source`. read: reads the files, such as one that has read them before. Rows without a
+    label are left out, or refused with `data.strict`. A test file without any labels is not used. Raises LoralabError for missing
+    files, columns or classes, with row numbers.
     """
+    read = read or read_raw
     parts = rows or find_parts(data.source)
-    raw = read_raw(parts.train, data, need="required")
+    raw = read(parts.train, data, None, "required")
     labels, table, notices = training_classes(raw, given_classes(data))
     if len(table.names) < 2:
         only = ", ".join(table.names) or "no label"
@@ -92,12 +99,15 @@ def load_source(data: DataConfig, rows: Parts | None = None) -> Source:
     run = contract(raw, table, train)
     likely_mistakes = (*missing_text_words(raw.texts), *several_in_one(row_classes(labels, table)))
     collected = {"train": (*parts.notices, *raw.notices, *notices, *left_out, *likely_mistakes)}
-    given: dict[str, Examples | None] = {}
+    given: dict[str, Examples | None] = dict.fromkeys(("validation", "test"))
     known: dict[str, str] = {}
     for part, setting, own in (("validation", data.validation, parts.validation), ("test", data.test, parts.test)):
         files = part_files(setting, own)
-        given[part], collected[part], numbers = _read_part(files, data, table, run, asked=isinstance(setting, str))
-        known |= numbers
+        collected[part] = ()
+        if files:
+            asked = isinstance(setting, str)
+            given[part], collected[part], numbers = _labelled_part(read(files, data, run, "named"), data, table, asked)
+            known |= numbers
         if own and files != own:
             collected[part] += (Notice(f"{own[0]} is not used: data.{part}={setting}"),)
     if known:  # so that the run reads a later file that numbers its classes
@@ -116,16 +126,14 @@ def part_files(setting: float | str | None, own: Part) -> Part:
     return (local_path(setting),) if isinstance(setting, str) else own if setting is None else ()
 
 
-def _read_part(
-    files: Part, data: DataConfig, table: ClassTable, run: DataContract, asked: bool
+def _labelled_part(
+    raw: RawExamples, data: DataConfig, table: ClassTable, asked: bool
 ) -> tuple[Examples | None, tuple[Notice, ...], dict[str, str]]:
     """Return the labelled rows of a validation or test file, the decisions taken, and its numbers of classes by `data.classes`.
 
-    There are no rows without a file, or without labels if nobody asked for it.
+    A file without labels has no rows, or is refused if a setting asked for it.
     """
-    if not files:
-        return None, (), {}
-    raw, path = read_raw(files, data, run), files[0]
+    path = raw.path
     labels, hidden, numbers = known_labels(raw, table, data.classes)
     if not any(label is not None for label in labels):
         reason = "all its labels are -1" if hidden else "no labels"
@@ -241,8 +249,8 @@ def unlabelled_notices(labels: Sequence[str | None]) -> tuple[Notice, ...]:
     if None not in labels:
         return ()
     missing = tuple(row for row, label in enumerate(labels) if label is None)
-    message = f"{len(missing):,} of {count_of(len(labels), 'row')} {'has' if len(missing) == 1 else 'have'} no label and "
-    message += f"{'is' if len(missing) == 1 else 'are'} left out"
+    total = count_of(len(labels), "row")
+    message = count_of(len(missing), f"of {total} has no label and is left out", f"of {total} have no label and are left out")
     return (Notice(message, missing, "data.strict=true refuses them", "warning"),)
 
 
@@ -269,6 +277,7 @@ def read_raw(files: TablePlace | Part, data: DataConfig, run: DataContract | Non
     extra: dict[str, tuple[str, list[object]]] = {}
     columns: Columns | None = None
     names: tuple[str, ...] = ()
+    sample: Mapping[str, Sequence[object]] = {}
     shards = files if isinstance(files, tuple) else (files,)
     tables = [open_table(shard, data, known_columns(run)) for shard in shards]
     path, table = shards[0], tables[0]
@@ -277,6 +286,7 @@ def read_raw(files: TablePlace | Part, data: DataConfig, run: DataContract | Non
             columns, notices = find_columns(chunk.columns, path, data, run=run_columns(run), labels=need)
             extra, lacking = _split_columns([*chunk.columns], path, data, optional=run is not None)
             notices += lacking
+            sample = chunk.columns
         rows = chunk.rows
         texts += chunk_texts(chunk, columns, path)
         if columns.label is not None:
@@ -293,7 +303,8 @@ def read_raw(files: TablePlace | Part, data: DataConfig, run: DataContract | Non
         shard_notices = (Notice(f"{len(shards)} files are read in order, from {path.name} to {shards[-1].name}"), *shard_notices)
     facts = {"format": table.format, **table.facts}
     groups, times = (extra[setting][1] if setting in extra else None for setting in ("group", "time"))
-    return RawExamples(path, texts, labels, names, columns, (*shard_notices, *notices), facts, groups, times, extra.get("weight"))
+    notices = [*shard_notices, *notices]
+    return RawExamples(path, texts, labels, names, columns, (*notices,), facts, groups, times, extra.get("weight"), sample=sample)
 
 
 def _split_columns(

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from loralab.data.clean import normalize_text
 from loralab.data.columns import list_names
 from loralab.data.group_split import shared_groups
-from loralab.data.near_duplicates import SignedTexts, find_near_duplicates, sign
+from loralab.data.shared_texts import SharedTexts, find_shared_texts
 from loralab.data.sources import missing_texts
 from loralab.data.splits import Splits
 from loralab.data.time_split import parse_times
-from loralab.data.types import MAX_LISTED, Examples, Ints
+from loralab.data.types import MAX_LISTED, Examples, Ints, count_of
 
 MIN_PART_ROWS = 3
 """Fewer validation or test rows of a class are remarked on."""
@@ -30,10 +29,10 @@ def split_remarks(splits: Splits) -> list[str]:
         if part in parts and (empty := missing_texts(parts[part])):
             name = _NAMES[part]
             remarks.append(f"{len(empty)} {name} rows have no text, such as row {empty[0]}; they are kept as empty texts")
-    signed = {name: sign(parts[name].texts) for name in _NAMES if name in parts}
+    shared = find_shared_texts({name: parts[name].texts for name in _NAMES if name in parts}, _PAIRS)
     for first, second in _PAIRS:
         if first in parts and second in parts:
-            remarks += _shared_texts(parts, signed, first, second)
+            remarks += _shared_texts(parts, shared[first, second], first, second)
             remarks += _given_parts(parts[first], parts[second], first, second)
     return remarks
 
@@ -53,8 +52,8 @@ def _rare_classes(splits: Splits) -> list[str]:
     for name in scored:
         absent = [splits.classes[i] for i in indices if not counts[name][i] and i not in whole]
         if absent:
-            classes = "class" if len(absent) == 1 else "classes"
-            remarks.append(f"no {name} row of {len(absent)} {classes}, which its macro F1 leaves out: {list_names(absent)}")
+            classes = count_of(len(absent), "class", "classes")
+            remarks.append(f"no {name} row of {classes}, which its macro F1 leaves out: {list_names(absent)}")
     few = [i for i in indices if i not in whole and min(counts[name][i] for name in scored) < MIN_PART_ROWS]
     if few:
         listed = _list_counts(splits.classes, few, [counts[name] for name in ("train", *scored)])
@@ -70,16 +69,13 @@ def _list_counts(classes: Sequence[str], indices: Sequence[int], parts: Sequence
     return ", ".join(shown) + (f" and {len(indices) - MAX_LISTED} more classes" if len(indices) > MAX_LISTED else "")
 
 
-def _shared_texts(parts: Mapping[str, Examples], signed: Mapping[str, SignedTexts], first: str, second: str) -> list[str]:
+def _shared_texts(parts: Mapping[str, Examples], shared: SharedTexts, first: str, second: str) -> list[str]:
     """Report texts that two parts share, exactly or nearly."""
-    rows, others = parts[second], parts[first]
-    known = set(map(normalize_text, others.texts))
-    exact = {i for i, text in enumerate(rows.texts) if text.strip() and normalize_text(text) in known}
-    near = [pair for pair in find_near_duplicates(signed[first], signed[second]) if pair[0] not in exact]
+    rows, others, (exact, near) = parts[second], parts[first], shared
     effect = f"{second} scores {'will' if first == 'train' else 'may'} be too high"
     remarks = []
     if exact:
-        remarks.append(f"{len(exact)} of {len(rows)} {second} texts are also {_NAMES[first]} texts: {effect}")
+        remarks.append(f"{exact} of {len(rows)} {second} texts are also {_NAMES[first]} texts: {effect}")
     if near:
         i, j = near[0]
         example = f"such as {second} row {rows.rows[i]} and {_NAMES[first]} row {others.rows[j]}"

@@ -13,7 +13,7 @@ from loralab.data.folders import Parts
 from loralab.data.group_split import check_groups
 from loralab.data.hold_out import Amount, allocate, hold_out, sample_classes
 from loralab.data.row_weights import check_positive
-from loralab.data.sources import Source, load_source
+from loralab.data.sources import ReadFile, Source, load_source
 from loralab.data.types import Examples, Ints
 from loralab.errors import LoralabError
 
@@ -52,9 +52,12 @@ class Splits:
         return self if self.augmented is None else replace(self, train=self.train.join(self.augmented), augmented=None)
 
 
-def load_splits(data: DataConfig, rows: Parts | None = None) -> tuple[Splits, Source]:
-    """Read `data.source`, or `rows` in memory, and split it. Other rows must have the classes of the training rows."""
-    source = load_source(data, rows)
+def load_splits(data: DataConfig, rows: Parts | None = None, read: ReadFile | None = None) -> tuple[Splits, Source]:
+    """Read `data.source`, or `rows` in memory, and split it. Other rows must have the classes of the training rows.
+
+    read: as in `load_source`.
+    """
+    source = load_source(data, rows, read)
     return split(source.train, data, test=source.test, validation=source.validation), source
 
 

@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any
 
 from loralab.data.columns import list_names
-from loralab.data.types import Notice
+from loralab.data.types import Notice, count_of
 from loralab.errors import LoralabError, import_optional
 
 
@@ -76,7 +76,7 @@ def _with_returns(rows: list[list[Any]], notices: list[Notice]) -> list[list[Any
                 row[i] = cell.replace("_x000D_", "\r")
                 count += 1
     if count:
-        notices.append(Notice(f"_x000D_ is read as a carriage return in {count} cell{'s' * (count > 1)}"))
+        notices.append(Notice(f"_x000D_ is read as a carriage return in {count_of(count, 'cell')}"))
     return rows
 
 
@@ -86,7 +86,7 @@ def _trimmed(rows: list[list[Any]], notices: list[Notice]) -> list[list[Any]]:
     width = max((i + 1 for row in rows for i, cell in enumerate(row) if cell is not None and cell != ""), default=0)
     if empty := sorted({*range(filled[0], filled[-1])} - {*filled}) if filled else []:
         lines = ", ".join(str(i + 1) for i in empty[:8]) + (", ..." if len(empty) > 8 else "")
-        notices.append(Notice(f"{len(empty)} empty row{'s' * (len(empty) > 1)} skipped: line {lines}", severity="warning"))
+        notices.append(Notice(f"{count_of(len(empty), 'empty row')} skipped: line {lines}", severity="warning"))
     return [[*rows[i][:width], *[None] * (width - len(rows[i]))] for i in filled]
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from loralab.data.alphabets import likely_encodings
 from loralab.data.types import Notice
 from loralab.errors import LoralabError
 
@@ -37,6 +38,8 @@ _ALPHABETS = ("cp1251", "koi8_r", "iso8859_5", "cp866", "cp1253")
 _CENTRAL_EUROPEAN = ("iso8859_2", "cp1250")
 _SIGN_IN_WORD = re.compile(r"[^\W\d_][¡£¥¦ª¬¯±²³¶¹º¼½¾¿][^\W\d_]")
 """What letters such as š, ł and ą become when Central European bytes are read as cp1252."""
+MIN_SURE = 20
+"""Letters that are not ASCII from which their alphabet alone says that an encoding is not cp1252."""
 _HALF_WIDTH = re.compile(r"[\uff61-\uff9f]")
 _HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
 
@@ -141,6 +144,11 @@ def _legacy(path: Path, bytes_: bytes, line: int) -> Encoding:
     runs = _HIGH_BYTES.findall(bytes_)
     western = _decodes(bytes_, "cp1252")
     if sum(map(len, runs)) < 2 * len(runs):  # single accents and marks between ASCII letters
+        likely = [name for name in likely_encodings(bytes_[: 1 << 16]) if _decodes(bytes_, name)]
+        if len(likely) == 1 and (sum(map(len, runs)) >= MIN_SURE or likely[0] == "cp1252" or not western):
+            return _guessed(likely[0], bytes_, line)
+        if likely:
+            raise _unclear(path, line, bytes_, [*likely, *(["cp1252"] if western else [])])
         if not western:
             raise _unclear(path, line, bytes_, ["cp1250", "mac_roman"])
         if _SIGN_IN_WORD.search(bytes_.decode("cp1252")):

@@ -79,7 +79,7 @@ def length_findings(measured: MeasuredTexts, base: str, max_length: int, longest
         what, _, fix = message.partition(": ")
         findings.append(Notice(what, _rows(measured.unknown > MAX_UNKNOWN * measured.lengths), fix, "warning"))
     if measured.facts.emptied:
-        message = f"{count_of(len(measured.facts.emptied), 'text')} {_are(len(measured.facts.emptied))} empty after cleaning"
+        message = f"{count_of(len(measured.facts.emptied), 'text is', 'texts are')} empty after cleaning"
         findings.append(Notice(message, measured.facts.emptied, "data.clean=none keeps them", "warning"))
     return findings
 
@@ -88,7 +88,7 @@ def text_findings(texts: Sequence[str], clean: Sequence[str], other_column: str 
     """Report missing and damaged texts, and ids in place of texts. other_column: a setting that names a likelier text column."""
     findings = []
     if empty := tuple(row for row, text in enumerate(texts) if not text.strip()):
-        message = f"{count_of(len(empty), 'text')} {_are(len(empty))} empty"
+        message = f"{count_of(len(empty), 'text is', 'texts are')} empty"
         findings.append(Notice(message, empty, "fill in or remove; training keeps them as empty texts", "warning"))
     findings += missing_text_words(texts)
     if _are_ids(texts):
@@ -116,7 +116,7 @@ def _damage_findings(texts: Sequence[str], clean: Sequence[str]) -> list[Notice]
             continue
         rows = tuple(row for row, text in enumerate(texts) if damaged(text))
         if rows:
-            number = f"{count_of(len(rows), 'text')} {'has' if len(rows) == 1 else 'have'}"
+            number = count_of(len(rows), "text has", "texts have")
             setting = f"data.clean={','.join((*clean, step))} {'restores' if step == 'escapes' else 'removes'} them"
             findings.append(Notice(f"{number} {what} {_excerpt(texts[rows[0]])!r}", rows, fix or setting, "warning"))
     return findings
@@ -159,10 +159,10 @@ def duplicate_findings(
     findings = []
     if conflicts:
         different = sum(len(own) > 1 for own in labels_by_text)
-        message = f"{count_of(different, 'text')} {'occurs' if different == 1 else 'occur'} with different labels"
+        message = f"{count_of(different, 'text occurs', 'texts occur')} with different labels"
         findings.append(Notice(message, conflicts, "decide on one label for each text, or remove these rows", "warning"))
     if repeats:
-        message = f"{count_of(len(repeats), 'row')} {'repeats' if len(repeats) == 1 else 'repeat'} the text of an earlier row"
+        message = f"{count_of(len(repeats), 'row repeats', 'rows repeat')} the text of an earlier row"
         findings.append(Notice(message, repeats, "remove: a text in two splits inflates the score", "warning"))
     order = sorted(range(len(repeated)), key=lambda i: (-len(labels_by_text[i]), -len(repeated[i]), repeated[i]))[:MAX_DUPLICATES]
     listed = [DuplicateTexts(texts[repeated[i][0]], tuple(repeated[i]), tuple(labels_by_text[i])) for i in order]
@@ -185,7 +185,8 @@ def shared_findings(own: Labelled, other: Labelled, name: str) -> list[Notice]:
     findings = []
     fix = f"remove them here or from the {name} rows: the scores are too high"
     if exact:
-        message = f"{len(exact):,} of the file's {len(texts):,} texts {_are(len(exact))} also among the {name} texts"
+        share = f"of the file's {len(texts):,} texts"
+        message = f"{count_of(len(exact), f'{share} is', f'{share} are')} also among the {name} texts"
         if labels and other_labels:
             pairs = [(labels[row], {other_labels[i] for i in places[normalize_text(texts[row])]}) for row in exact]
             if another := sum(label is not None and label not in there for label, there in pairs):
@@ -193,15 +194,12 @@ def shared_findings(own: Labelled, other: Labelled, name: str) -> list[Notice]:
         findings.append(Notice(message, exact, fix, "warning"))
     if near:
         row, match = near[0]
-        nearly = f"nearly {'equals' if len(near) == 1 else 'equal'} {name} texts"
-        message = f"{len(near):,} of the file's {len(texts):,} texts {nearly}, such as row {row} and {name} row {match}"
+        share = f"of the file's {len(texts):,} texts nearly"
+        equal = count_of(len(near), f"{share} equals", f"{share} equal")
+        message = f"{equal} {name} texts, such as row {row} and {name} row {match}"
         findings.append(Notice(message, tuple(row for row, _ in near), fix, "warning"))
     return findings
 
 
 def _rows(chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[int, ...]:
     return tuple(np.flatnonzero(chosen).tolist())
-
-
-def _are(number: int) -> str:
-    return "is" if number == 1 else "are"

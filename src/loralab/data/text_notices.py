@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from loralab.data.types import Encoded, Examples, Ints, TextFacts
+from loralab.data.types import Encoded, Examples, Ints, TextFacts, count_of
 
 MAX_UNKNOWN = 0.05
 """A larger share of unknown tokens is remarked on."""
@@ -34,7 +34,7 @@ def _emptied_notices(emptied: Mapping[str, Ints]) -> list[str]:
         return []
     count, first = sum(map(len, emptied.values())), min(emptied, key=lambda part: emptied[part].min())
     listed = ", ".join(f"{len(numbers):,} {part}" for part, numbers in emptied.items())
-    what = f"{count:,} text{'s are' if count > 1 else ' is'} empty after cleaning, such as row {emptied[first].min()} ({first})"
+    what = f"{count_of(count, 'text is', 'texts are')} empty after cleaning, such as row {emptied[first].min()} ({first})"
     return [f"{what}: {listed}; data.clean=none keeps them"]
 
 

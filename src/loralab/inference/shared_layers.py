@@ -1,61 +1,63 @@
-"""Several classifiers on one encoder: equal weights are stored once, and layers that models share run once for all texts.
+"""Several classifiers on one encoder: equal weights are stored once, and layers that models share run once per text.
 
-Models that adapt only their top layers have the lower layers in common. A batch may mix texts of all models. It goes through the
-common layers together and splits where the models differ:
+Models that adapt only their top layers have the lower layers in common. A batch may mix texts of all models:
 
 embeddings → layers 0-2, equal in all models → layers 3-5 and head of model A on A's texts
                                              → layers 3-5 and head of model B on B's texts
 
-Adapters are merged, as in `Classifier.load`, so the logits are those of each model on its own. A text that several models classify
-goes through the common layers once.
+The states between the two are kept for a while, so that a text that another model classifies next starts at layer 3. Adapters are
+merged, as in `Classifier.load`, so the logits are those of each model on its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import cast
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from loralab.data.batches import collate, make_microbatches
-from loralab.data.types import Encoded, Ints
+from loralab.data.batches import ModelInputs, collate, make_microbatches
+from loralab.data.types import Encoded
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.interface import ClassifierModel
 from loralab.training.scoring import inference_tokens, run_batch, to_tensors
 
 Logits = npt.NDArray[np.float32]
 Tokens = npt.NDArray[np.int32]
+SERIAL = "_loralab_serial"
+"""The attribute of a parameter with its number."""
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, eq=False)
 class SharedModel:
-    """A model in evaluation mode, with what says which of its parts other models share. Its weights do not change any more.
+    """A model in evaluation mode, with the layers that it has in common with others. Its weights do not change any more.
 
-    embeddings, layers: identities of the parameters, of the embeddings and of each layer. Models that the native encoder does not
-    compute have none, and share nothing.
+    prefix: what identifies the embeddings and the layers that others have too; depth: how many layers these are, 0 for none.
     """
 
     model: ClassifierModel
     pad_id: int
-    embeddings: Hashable = field(init=False)
-    layers: tuple[Hashable, ...] = field(init=False)
+    prefix: str = ""
+    depth: int = 0
 
-    def __post_init__(self) -> None:
-        native = isinstance(self.model, EncoderClassifier)
-        model = cast(EncoderClassifier, self.model)
-        settings = (model.dims, model.compute_dtype, model.device, self.pad_id) if native else id(self)
-        object.__setattr__(self, "embeddings", (settings, _ids(model.embeddings) if native else ()))
-        object.__setattr__(self, "layers", tuple(map(_ids, model.layers)) if native else ())
-
-    def shared_depth(self, other: SharedModel) -> int:
-        """Return how many layers above the embeddings both have in common, if their embeddings are the same."""
-        if self.embeddings != other.embeddings:
-            return 0
-        return next((i for i, (a, b) in enumerate(zip(self.layers, other.layers, strict=True)) if a != b), len(self.layers))
+    def among(self, others: Sequence[SharedModel]) -> SharedModel:
+        """Return the same model with the deepest prefix that it has in common with one of the others."""
+        if not isinstance(self.model, EncoderClassifier):
+            return self
+        depth = max((shared_depth(self, other) for other in others if other.model is not self.model), default=0)
+        model = self.model
+        parts = [model.embeddings, *list(model.layers)[:depth]]
+        # A text, because its hash is computed once. The rest of what decides the states is the same for equal parameters.
+        return replace(self, prefix=f"{self.pad_id} {[_serials(part) for part in parts]}", depth=depth)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,45 @@ class TextOfModel:
 
     model: SharedModel
     tokens: Tokens
+
+
+class StateCache:
+    """The last states of texts at the layers where models part, up to a number of bytes. Threads may share it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes, self.bytes = max_bytes, 0
+        self._states: OrderedDict[tuple[str, bytes], Tensor] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: tuple[str, bytes]) -> Tensor | None:
+        """Return the states (tokens, width) of a text, or None."""
+        with self._lock:
+            states = self._states.get(key)
+            if states is not None:
+                self._states.move_to_end(key)
+            return states
+
+    def put(self, key: tuple[str, bytes], states: Tensor) -> None:
+        """Keep the states of a text, and forget those that were used longest ago."""
+        with self._lock:
+            if key in self._states:
+                return
+            self._states[key] = states
+            self.bytes += states.nbytes
+            while self.bytes > self.max_bytes:
+                self.bytes -= self._states.popitem(last=False)[1].nbytes
+
+
+def shared_depth(a: SharedModel, b: SharedModel) -> int:
+    """Return how many layers above the embeddings two models have in common; 0 if their embeddings differ."""
+    if not (isinstance(a.model, EncoderClassifier) and isinstance(b.model, EncoderClassifier)):
+        return 0
+    first, second = a.model, b.model
+    alike = first.dims == second.dims and first.compute_dtype == second.compute_dtype and first.device == second.device
+    if not alike or a.pad_id != b.pad_id or _serials(first.embeddings) != _serials(second.embeddings):
+        return 0
+    pairs = zip(first.layers, second.layers, strict=True)
+    return next((depth for depth, (one, other) in enumerate(pairs) if _serials(one) != _serials(other)), len(first.layers))
 
 
 def share_weights(model: ClassifierModel, others: Iterable[ClassifierModel]) -> int:
@@ -84,97 +125,87 @@ def share_weights(model: ClassifierModel, others: Iterable[ClassifierModel]) -> 
     return saved
 
 
-def logits_of_texts(texts: Sequence[TextOfModel]) -> list[Logits]:
+def logits_of_texts(texts: Sequence[TextOfModel], cache: StateCache) -> list[Logits]:
     """Return the logits (classes,) fp32 of each text by its model, without the temperature."""
+    states = _common_states(texts, cache)
     results: dict[int, Logits] = {}
-    groups: dict[Hashable, list[int]] = {}  # texts that can ride in one micro-batch: their models have the same embeddings
-    for i, text in enumerate(texts):
-        groups.setdefault(text.model.embeddings, []).append(i)
-    for group in groups.values():
-        lengths = np.array([len(texts[i].tokens) for i in group])
-        for microbatch in make_microbatches(np.arange(len(group)), lengths, inference_tokens(texts[group[0]].model.model.device)):
-            results.update(_run(texts, [group[i] for i in microbatch]))
+    for shared, positions in _grouped(range(len(texts)), lambda i: texts[i].model).items():
+        lengths = np.array([len(texts[i].tokens) for i in positions])
+        tokens = inference_tokens(shared.model.device)
+        for microbatch in make_microbatches(np.arange(len(positions)), lengths, tokens):
+            chosen = [positions[i] for i in microbatch]
+            with torch.inference_mode():
+                logits = _classify(shared, [texts[i] for i in chosen], states)
+            results.update(zip(chosen, logits, strict=True))
     return [results[i] for i in range(len(texts))]
 
 
-@dataclass
-class _Demand:
-    """A model, and what it classifies: (position of the result, row of the micro-batch)."""
-
-    model: SharedModel
-    pairs: list[tuple[int, int]] = field(default_factory=list)
-
-    @property
-    def rows(self) -> Ints:
-        return np.unique([row for _, row in self.pairs])
-
-
-def _run(texts: Sequence[TextOfModel], positions: Sequence[int]) -> Iterator[tuple[int, Logits]]:
-    """Run one micro-batch of texts whose models have the same embeddings. Yields positions and logits."""
-    rows: dict[bytes, int] = {}  # a text of several models is one row
-    unique: list[Tokens] = []
-    demands: dict[SharedModel, _Demand] = {}
-    for position in positions:
-        text = texts[position]
-        row = rows.setdefault(text.tokens.tobytes(), len(unique))
-        if row == len(unique):
-            unique.append(text.tokens)
-        demands.setdefault(text.model, _Demand(text.model)).pairs.append((position, row))
-    starts = np.concatenate([[0], np.cumsum([len(tokens) for tokens in unique])])
-    first = texts[positions[0]].model
-    batch, model = collate(Encoded(np.concatenate(unique), starts, None, first.pad_id), np.arange(len(unique))), first.model
-    with torch.inference_mode():
-        if not isinstance(model, EncoderClassifier):
-            values = run_batch(model, batch, model.device).float().cpu().numpy()
-            yield from ((position, values[row]) for demand in demands.values() for position, row in demand.pairs)
-            return
-        inputs, mask = to_tensors(batch, model.device)
-        yield from _descend(
-            [*demands.values()], _States(model.embeddings(inputs, model.compute_dtype), mask, np.arange(len(unique))), 0
-        )
+def _common_states(texts: Sequence[TextOfModel], cache: StateCache) -> dict[tuple[str, bytes], Tensor]:
+    """Return the states (tokens, width) of each different text at its model's depth, from the cache or computed together."""
+    states: dict[tuple[str, bytes], Tensor] = {}
+    missing: dict[tuple[str, bytes], TextOfModel] = {}
+    for text in texts:
+        if text.model.depth:
+            key = _key(text)
+            known = states.get(key)
+            if known is None and (known := cache.get(key)) is None:
+                missing[key] = text
+            else:
+                states[key] = known
+    for group in _grouped(missing.items(), lambda item: item[1].model.prefix).values():
+        lengths = np.array([len(text.tokens) for _, text in group])
+        shared = group[0][1].model
+        model = cast(EncoderClassifier, shared.model)
+        for microbatch in make_microbatches(np.arange(len(group)), lengths, inference_tokens(model.device)):
+            with torch.inference_mode():
+                inputs, mask = to_tensors(_collate([group[i][1] for i in microbatch]), model.device)
+                hidden = model.encode(model.embeddings(inputs, model.compute_dtype), mask, 0, shared.depth)
+                for i, row in zip(microbatch, hidden, strict=True):
+                    key = group[i][0]
+                    states[key] = row[: lengths[i]].clone()  # not a view of all rows
+                    cache.put(key, states[key])
+    return states
 
 
-@dataclass(frozen=True)
-class _States:
-    """Hidden states (batch, time, width) and mask (batch, time) of some rows of the micro-batch; rows: their numbers, ascending."""
-
-    hidden: Tensor
-    mask: Tensor
-    rows: Ints
-
-    def take(self, rows: Ints) -> _States:
-        """Return the states of some of these rows, cut to the longest."""
-        if len(rows) == len(self.rows):
-            return self
-        index = torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.hidden.device)
-        mask = self.mask[index]
-        longest = int(mask.sum(dim=1).max())
-        return _States(self.hidden[index, :longest], mask[:, :longest], rows)
+def _classify(shared: SharedModel, texts: Sequence[TextOfModel], states: Mapping[tuple[str, bytes], Tensor]) -> Logits:
+    """Return the logits (n, classes) of some texts of one model."""
+    batch, model = _collate(texts), shared.model
+    if not shared.depth:
+        return run_batch(model, batch, model.device).float().cpu().numpy()
+    mask = torch.from_numpy(batch.mask).to(model.device)
+    first = states[_key(texts[0])]
+    hidden = first.new_zeros(*mask.shape, first.shape[1])
+    for row, text in zip(hidden, texts, strict=True):
+        row[: len(text.tokens)] = states[_key(text)]
+    return model(hidden, mask, shared.depth).float().cpu().numpy()
 
 
-def _descend(demands: Sequence[_Demand], states: _States, start: int) -> Iterator[tuple[int, Logits]]:
-    """Run the layers from `start` on: together while the models agree, then each group of equal models on its own rows."""
-    models = [cast(EncoderClassifier, demand.model.model) for demand in demands]
-    layers = len(models[0].layers)
-    stop = min((demands[0].model.shared_depth(demand.model) for demand in demands[1:]), default=layers)
-    pooled_only = all(model.pooling == "cls" for model in models)
-    hidden = models[0].encode(states.hidden, states.mask, start, stop, pooled_only=pooled_only)
-    states = _States(hidden, states.mask, states.rows)
-    if stop == layers:
-        for model, demand in zip(models, demands, strict=True):
-            chosen = states.take(demand.rows)
-            logits = model.classify(chosen.hidden, chosen.mask).cpu().numpy()
-            yield from ((position, logits[np.searchsorted(chosen.rows, row)]) for position, row in demand.pairs)
-        return
-    branches: dict[Hashable, list[_Demand]] = {}
-    for demand in demands:
-        branches.setdefault(demand.model.layers[stop], []).append(demand)
-    for branch in branches.values():
-        yield from _descend(branch, states.take(np.unique(np.concatenate([demand.rows for demand in branch]))), stop)
+def _collate(texts: Sequence[TextOfModel]) -> ModelInputs:
+    starts = np.concatenate([[0], np.cumsum([len(text.tokens) for text in texts])])
+    encoded = Encoded(np.concatenate([text.tokens for text in texts]), starts, None, texts[0].model.pad_id)
+    return collate(encoded, np.arange(len(texts)))
 
 
-def _ids(module: nn.Module) -> tuple[int, ...]:
-    return tuple(id(parameter) for parameter in module.parameters())
+def _key(text: TextOfModel) -> tuple[str, bytes]:
+    return text.model.prefix, text.tokens.tobytes()
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: dict[K, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
+    return groups
+
+
+_numbers = itertools.count()
+
+
+def _serials(module: nn.Module) -> tuple[int, ...]:
+    """Return a number for each parameter that no other ever gets: `id` returns those of deleted ones again."""
+    for parameter in module.parameters():
+        if not hasattr(parameter, SERIAL):
+            setattr(parameter, SERIAL, next(_numbers))
+    return tuple(getattr(parameter, SERIAL) for parameter in module.parameters())
 
 
 def _equal(a: nn.Parameter, b: nn.Parameter) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loralab.inference.shared_layers import Logits, SharedModel, TextOfModel, Tokens, logits_of_texts
+from loralab.inference.shared_layers import Logits, SharedModel, StateCache, TextOfModel, Tokens, logits_of_texts
 from loralab.serve.queue import Entry, Job, QueueFull, TextQueue
 
 __all__ = ["BatchDone", "Engine", "QueueFull"]
@@ -33,14 +33,22 @@ class Engine:
     """Classifies texts with any of several models, which may share layers.
 
     workers: threads, each with its share of the cores. max_batch_tokens: tokens per batch. max_queue: texts that may wait.
+    state_cache: bytes for states that models have in common.
     """
 
     def __init__(
-        self, workers: int, *, max_batch_tokens: int, max_queue: int, on_batch: Callable[[BatchDone], None] = lambda batch: None
+        self,
+        workers: int,
+        *,
+        max_batch_tokens: int,
+        max_queue: int,
+        state_cache: int = 0,
+        on_batch: Callable[[BatchDone], None] = lambda batch: None,
     ) -> None:
         self.queue = TextQueue(max_queue)
         self.max_batch_tokens = max_batch_tokens
         self.on_batch = on_batch
+        self.states = StateCache(state_cache)
         self.tokens_per_second = 0.0
         self._cores, self._busy = workers, 0
         self._lock = threading.Lock()
@@ -112,7 +120,7 @@ class Engine:
         for lock in locks:
             lock.acquire()
         try:
-            results = logits_of_texts(texts)
+            results = logits_of_texts(texts, self.states)
         finally:
             for lock in locks:
                 lock.release()

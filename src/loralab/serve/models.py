@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +103,7 @@ class Models:
 
     def __init__(self) -> None:
         self._models: dict[str, ServedModel] = {}
-        self._exact: dict[ServedModel, EncoderClassifier] = {}  # in fp32, for explanations
+        self._exact: dict[Classifier, EncoderClassifier] = {}  # in fp32, for explanations
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -134,9 +134,8 @@ class Models:
             share_weights(classifier.model, [model.classifier.model for model in self._models.values()])
             classifier.model.eval()
             shared = SharedModel(classifier.model, classifier.manifest.dims.pad_id)
-            model = ServedModel(name, str(path), classifier, shared)
-            self._models = {**self._models, name: model}  # a new dict, so that readers need no lock
-        return model
+            self._replace({**self._models, name: ServedModel(name, str(path), classifier, shared)})
+            return self._models[name]
 
     def exact(self, model: ServedModel) -> EncoderClassifier:
         """Return a model in fp32, which explanations need. Loaded when it is first wanted; it shares weights with the others.
@@ -144,17 +143,23 @@ class Models:
         Raises LoralabError for a model that the native encoder does not compute.
         """
         with self._lock:
-            if model not in self._exact:
+            if model.classifier not in self._exact:
                 exact = Classifier.load(model.source, precision="fp32").model
                 if not isinstance(exact, EncoderClassifier):
                     raise LoralabError(f"model {model.name!r} runs through another library, so its words cannot be explained")
-                loaded = {key: value for key, value in self._exact.items() if key in self._models.values()}
+                served = {served.classifier for served in self._models.values()}
+                loaded = {classifier: other for classifier, other in self._exact.items() if classifier in served}
                 share_weights(exact, loaded.values())
-                self._exact = {**loaded, model: exact}
-            return self._exact[model]
+                self._exact = {**loaded, model.classifier: exact}
+            return self._exact[model.classifier]
 
     def remove(self, name: str) -> None:
         """Remove a model. Requests that have begun are finished. Raises UnknownModel."""
         with self._lock:
             self.get(name)
-            self._models = {key: model for key, model in self._models.items() if key != name}
+            self._replace({key: model for key, model in self._models.items() if key != name})
+
+    def _replace(self, models: Mapping[str, ServedModel]) -> None:
+        """Set the models, each with what it shares with the others. The dict is new, so that readers need no lock."""
+        shared = [model.shared for model in models.values()]
+        self._models = {name: replace(model, shared=model.shared.among(shared)) for name, model in models.items()}

@@ -37,6 +37,7 @@ class Service:
             settings.threads,
             max_batch_tokens=settings.max_batch_tokens,
             max_queue=settings.max_queue,
+            state_cache=settings.state_cache_mb << 20,
             on_batch=self.monitor.note_batch,
         )
         self.monitor.watch_queue(self.engine.queue)

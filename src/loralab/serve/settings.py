@@ -15,9 +15,10 @@ class ServerSettings:
     runs: name → folder or hub id of each model. folder: runs and experiments that the page shows, and that may be loaded while
     serving. watch: also load each finished run of `folder`, and reload and remove them as they change.
     workers: threads that compute; None: one per core. max_batch_tokens: per batch. max_queue: texts that may wait; further
-    requests get 429. max_rows: texts per request; max_explained: those of a request with explanations. max_text: characters per
-    text. max_body, max_upload: bytes of a request and of a file on the page. timeout: seconds until 504. max_connections: open
-    sockets. keys: a file with one API key per line. feedback: the CSV that /feedback appends to. log_texts: log texts as well.
+    requests get 429. state_cache_mb: MiB for the states of recent texts that several models have in common. max_rows: texts per
+    request; max_explained: those of a request with explanations. max_text: characters per text. max_body, max_upload: bytes of a
+    request and of a file on the page. timeout: seconds until 504. max_connections: open sockets. keys: a file with one API key
+    per line. feedback: the CSV that /feedback appends to. log_texts: log texts as well.
     drift_texts: number of recent texts that drift is measured on; 0: none is kept.
     labels: the folder of what is labelled on the page.
     """
@@ -32,6 +33,7 @@ class ServerSettings:
     workers: int | None = None
     max_batch_tokens: int = 1024
     max_queue: int = 512
+    state_cache_mb: int = 64
     max_rows: int = 1024
     max_explained: int = 16
     max_text: int = 100_000
