@@ -98,10 +98,10 @@ def page(browser: Any, server: Server) -> Iterator[Page]:
 
 
 @pytest.fixture(scope="module")
-def mine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unlabelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's unlabelled file, with a formula and a hostile text."""
     rows = [(f"t{i}", text) for i, (text, _) in enumerate(ROWS)]
-    return write_csv(tmp_path_factory.mktemp("mine") / "mine.csv", [*rows, ("=1+1", HOSTILE)], header=("ticket", "message"))
+    return write_csv(tmp_path_factory.mktemp("unlabelled") / "mine.csv", [*rows, ("=1+1", HOSTILE)], header=("ticket", "message"))
 
 
 def violations(tab: Any) -> list[str]:
@@ -154,10 +154,10 @@ def test_an_outdated_answer_is_ignored(page: Page) -> None:
     assert verdict.inner_text() == label
 
 
-def test_files_classifies_a_file(page: Page, mine: Path, tmp_path: Path) -> None:
+def test_files_classifies_a_file(page: Page, unlabelled: Path, tmp_path: Path) -> None:
     tab = page.open("files")
     assert tab.get_by_role("button", name="Classify").is_disabled()
-    tab.locator("input[type=file]").set_input_files(mine)
+    tab.locator("input[type=file]").set_input_files(unlabelled)
     tab.get_by_role("columnheader", name="message").wait_for()
     assert tab.get_by_label("message").is_checked(), "its texts are detected"
     assert f"{len(ROWS) + 1} rows" in tab.locator(".preview").inner_text()
@@ -289,7 +289,7 @@ def test_label_a_file_and_train_on_it(browser: Any, runs: Path, tmp_path: Path) 
         page.close()
 
 
-def test_many_classes_have_a_search(page: Page, mine: Path) -> None:
+def test_many_classes_have_a_search(page: Page, unlabelled: Path) -> None:
     tab = page.open("label")
     tab.locator(".drop").evaluate(
         """(zone, content) => {
@@ -297,7 +297,7 @@ def test_many_classes_have_a_search(page: Page, mine: Path) -> None:
           dropped.items.add(new File([content], "dropped.csv"));
           zone.dispatchEvent(new DragEvent("drop", { dataTransfer: dropped, bubbles: true, cancelable: true }));
         }""",
-        mine.read_text(encoding="utf-8"),
+        unlabelled.read_text(encoding="utf-8"),
     )
     tab.get_by_label("message").wait_for()
     tab.get_by_label("One class per line").fill("\n".join(f"intent {n}" for n in range(1, 15)))
@@ -322,7 +322,7 @@ def label_current(tab: Any, rows: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_view_is_accessible(browser: Any, server: Server, mine: Path, view: str, scheme: str) -> None:
+def test_every_view_is_accessible(browser: Any, server: Server, unlabelled: Path, view: str, scheme: str) -> None:
     page = Page(browser, server.address, color_scheme=scheme, viewport={"width": 1100, "height": 800})
     tab = page.open(view)
     if view == "try":
@@ -331,7 +331,7 @@ def test_every_view_is_accessible(browser: Any, server: Server, mine: Path, view
         tab.locator(".explained .token").first.wait_for()
         tab.locator(".near li").first.wait_for()
     if view in ("files", "label"):
-        tab.locator("input[type=file]").set_input_files(mine)
+        tab.locator("input[type=file]").set_input_files(unlabelled)
         tab.locator(".preview table").wait_for()
     if view in ("errors", "runs"):
         tab.locator("input, .row, tbody tr").first.wait_for()
