@@ -8,12 +8,16 @@ function askForKey(problem) {
     const dialog = document.getElementById("key-dialog");
     const input = document.getElementById("key");
     document.getElementById("key-problem").textContent = problem;
-    dialog.addEventListener("close", () => {
-      sessionStorage.setItem(KEY, input.value.trim());
-      input.value = "";
-      asking = null;
-      resolve();
-    }, { once: true });
+    dialog.addEventListener(
+      "close",
+      () => {
+        sessionStorage.setItem(KEY, input.value.trim());
+        input.value = "";
+        asking = null;
+        resolve();
+      },
+      { once: true },
+    );
     dialog.addEventListener("cancel", (event) => event.preventDefault());
     dialog.showModal();
   });
@@ -59,6 +63,19 @@ export const get = async (path, values, signal) => (await request(path + query(v
 export const getBlob = async (path) => (await request(path)).blob();
 export const remove = (path) => request(path, { method: "DELETE" });
 export const post = async (path, content, signal) =>
-  (await request(path, { method: "POST", body: JSON.stringify(content), headers: { "Content-Type": "application/json" }, signal })).json();
+  (
+    await request(path, {
+      method: "POST",
+      body: JSON.stringify(content),
+      headers: { "Content-Type": "application/json" },
+      signal,
+    })
+  ).json();
 export const upload = async (path, values, file) =>
-  (await request(path + query(values), { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } })).json();
+  (
+    await request(path + query(values), {
+      method: "POST",
+      body: file,
+      headers: { "Content-Type": "application/octet-stream" },
+    })
+  ).json();

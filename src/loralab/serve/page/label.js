@@ -1,12 +1,11 @@
-// Label: rows of the user's file, the most useful ones first.
+// Label: choose a file and its classes, or go on with an earlier one.
 
 import { get, post } from "/page/api.js";
 import { FileChooser } from "/page/choose_file.js";
-import { announce, count, el, field, guarded, percent, plainKey, replace, select } from "/page/dom.js";
-import { trainingProgress } from "/page/training.js";
+import { count, el, field, guarded, replace, select } from "/page/dom.js";
+import { openSession } from "/page/session.js";
 
 export const title = "Label";
-const POLL = 1000;
 const STRATEGIES = {
   margin: "rows between two classes first (margin)",
   entropy: "rows between all classes first (entropy)",
@@ -21,12 +20,22 @@ export async function open(root, server, [name]) {
 async function openStart(root, server) {
   root.append(el("h1", {}, "Label your own texts"));
   if (!server.state.may_change) {
-    root.append(el("p", { class: "warning small" }, "Anybody on the network can reach this server. Labelling writes files, so it needs API keys: start the server with --api-keys."));
+    root.append(
+      el(
+        "p",
+        { class: "warning small" },
+        "Anybody on the network can reach this server. Labelling writes files, so it needs API keys: start the server with --api-keys.",
+      ),
+    );
     return;
   }
   const { folder, sessions } = await get("/api/labelling");
   let chosen = null;
-  const start = el("button", { type: "button", class: "primary", disabled: true, onclick: guarded(begin) }, "Start labelling");
+  const start = el(
+    "button",
+    { type: "button", class: "primary", disabled: true, onclick: guarded(begin) },
+    "Start labelling",
+  );
   const classes = el("textarea", { rows: 4, oninput: check, placeholder: "positive\nnegative", spellcheck: "false" });
   const models = server.state.models;
   const model = select([["", "no model"], ...models.map((one) => [one.model, one.model])], "", (value) => {
@@ -34,176 +43,90 @@ async function openStart(root, server) {
     if (picked) classes.value = picked.classes.join("\n");
     check();
   });
-  const strategy = select(server.state.strategies.map((key) => [key, STRATEGIES[key]]), "margin");
+  const strategy = select(
+    server.state.strategies.map((key) => [key, STRATEGIES[key]]),
+    "margin",
+  );
   const chooser = new FileChooser(server, (value) => {
     chosen = value;
     check();
   });
-  const named = () => classes.value.split("\n").map((line) => line.trim()).filter(Boolean);
+  const named = () =>
+    classes.value
+      .split("\n")
+      .map((line) => line.trim())
+      .filter(Boolean);
   const missing = el("small", {});
   function check() {
     const names = named();
-    const problem = !chosen ? "Choose a file and its text column." : names.length < 2 ? "Name at least two classes."
-      : new Set(names).size < names.length ? "Two classes have the same name." : "";
+    const problem = !chosen
+      ? "Choose a file and its text column."
+      : names.length < 2
+        ? "Name at least two classes."
+        : new Set(names).size < names.length
+          ? "Two classes have the same name."
+          : "";
     missing.textContent = problem;
     start.disabled = problem !== "";
   }
   async function begin() {
-    const session = await post("/api/labelling", { file: chosen.id, text: chosen.text, name: chosen.file.slice(0, 300), classes: named(),
-      strategy: strategy.value, model: model.value });
+    const session = await post("/api/labelling", {
+      file: chosen.id,
+      text: chosen.text,
+      name: chosen.file.slice(0, 300),
+      classes: named(),
+      strategy: strategy.value,
+      model: model.value,
+    });
     location.hash = `#label/${encodeURIComponent(session.name)}`;
   }
-  replace(root, root.firstChild,
-    el("p", { class: "lead" }, "The page shows the rows that teach the classifier most, and suggests a class as soon as it can. A few hundred labels are often enough."),
-    sessions.length > 0 && el("section", {}, el("h2", {}, "Go on labelling"), el("ul", { class: "choices" }, sessions.map(sessionItem))),
-    el("section", {}, el("h2", {}, sessions.length ? "Or start with another file" : "Start"),
-      el("ol", { class: "steps" },
+  replace(
+    root,
+    root.firstChild,
+    el(
+      "p",
+      { class: "lead" },
+      "The page shows the rows that teach the classifier most, and suggests a class as soon as it can. A few hundred labels are often enough.",
+    ),
+    sessions.length > 0 &&
+      el("section", {}, el("h2", {}, "Go on labelling"), el("ul", { class: "choices" }, sessions.map(sessionItem))),
+    el(
+      "section",
+      {},
+      el("h2", {}, sessions.length ? "Or start with another file" : "Start"),
+      el(
+        "ol",
+        { class: "steps" },
         el("li", {}, el("h3", {}, "Your file"), chooser.root),
-        el("li", {}, el("h3", {}, "Its classes"), models.length > 0 && field("Take them from a model, which then suggests labels", model), field("One class per line", classes)),
-        el("li", {}, el("h3", {}, "Which rows come first"), field("Order", strategy))),
+        el(
+          "li",
+          {},
+          el("h3", {}, "Its classes"),
+          models.length > 0 && field("Take them from a model, which then suggests labels", model),
+          field("One class per line", classes),
+        ),
+        el("li", {}, el("h3", {}, "Which rows come first"), field("Order", strategy)),
+      ),
       el("p", { class: "actions" }, start, " ", missing),
-      el("p", { class: "note" }, "Each label is saved at once, in the folder ", el("code", {}, folder), " of the server. You can close this page at any time and go on later.")));
+      el(
+        "p",
+        { class: "note" },
+        "Each label is saved at once, in the folder ",
+        el("code", {}, folder),
+        " of the server. You can close this page at any time and go on later.",
+      ),
+    ),
+  );
   check();
 }
 
 function sessionItem(session) {
   if (session.problem) return el("li", {}, el("strong", {}, session.name), ` cannot be opened: ${session.problem}`);
-  return el("li", {}, el("a", { href: `#label/${encodeURIComponent(session.name)}` }, session.file || session.name),
-    ` ${session.labelled.toLocaleString("en")} of ${count(session.total, "row")} labelled, classes ${session.classes.join(", ")} `, el("small", {}, session.name));
-}
-
-async function openSession(root, name) {
-  const path = `/api/labelling/${encodeURIComponent(name)}`;
-  let state = await get(path);
-  let timer, busy = false, selected = null;
-  const progress = el("progress", { "aria-label": "Rows labelled" });
-  const numbers = el("p", { class: "note" });
-  const text = el("p", { class: "sample", tabindex: 0, dir: "auto" });
-  const choices = el("div", { class: "classes", role: "group", "aria-label": "Classes" });
-  const hint = el("p", { class: "note" });
-  const many = state.classes.length > 9;
-  const find = el("input", { type: "search", oninput: filter, onkeydown: chooseFirst, autocomplete: "off" });
-  const undo = el("button", { type: "button", class: "quiet", onclick: guarded(() => act("undo")) }, "Undo ", el("kbd", {}, "u"));
-  const skip = el("button", { type: "button", class: "quiet", onclick: guarded(() => act("rows", { row: state.row })) }, "Skip ", el("kbd", {}, "s"));
-  const side = el("dl", { class: "facts" });
-  const training = el("div", { class: "training" });
-  const train = el("button", { type: "button", class: "primary", onclick: guarded(() => act("train")) }, "Train on these labels");
-  replace(root, el("h1", {}, state.file || state.name), progress, numbers,
-    el("section", { class: "labelling", "aria-label": "Row to label" }, text, many && field("Find a class", find), choices, hint, el("div", { class: "actions" }, undo, skip)),
-    el("p", { class: "keys" }, state.classes.slice(0, 9).length > 0 && [el("kbd", {}, "1"), "–", el("kbd", {}, String(Math.min(9, state.classes.length))), " choose a class  "], many && [el("kbd", {}, "/"), " find a class  "],
-      el("kbd", {}, "Enter"), " accept the suggestion  ", el("kbd", {}, "u"), " undo  ", el("kbd", {}, "s"), " skip"),
-    el("section", { "aria-label": "Labels so far" }, el("h2", {}, "So far"), side,
-      el("p", { class: "note" }, "Saved in ", el("code", {}, state.path), ", a file that ", el("code", {}, "loralab train"), " reads. ", el("a", { href: "#label" }, "All files"))),
-    el("section", { "aria-label": "Training" }, el("h2", {}, "Train"), training, train));
-
-  async function act(action, content = {}) {
-    if (busy) return; // one answer at a time: a key pressed twice must not label the next row
-    busy = true;
-    try {
-      const within = choices.contains(document.activeElement);
-      update(await post(`${path}/${action}`, content));
-      if (within) text.focus(); // its button is gone
-    } finally {
-      busy = false;
-    }
-  }
-  const label = guarded((value) => (state.row === null ? null : act("rows", { row: state.row, label: value })));
-
-  function update(next) {
-    const other = next.row !== state.row;
-    state = next;
-    draw();
-    if (other && state.text !== null) announce(state.suggestion ? `${state.text} Suggestion: ${state.suggestion.label}` : state.text);
-  }
-
-  function draw() {
-    progress.max = state.total;
-    progress.value = state.labelled;
-    numbers.textContent = `${state.labelled.toLocaleString("en")} of ${count(state.total, "row")} labelled` + (state.skipped ? `, ${state.skipped.toLocaleString("en")} skipped` : "") +
-      (state.problem ? `. ${state.problem}` : state.computed < state.total ? `. Reading all rows for suggestions: ${percent(state.computed / state.total, 0)}` : "");
-    const over = state.row === null;
-    text.textContent = over ? "All rows are done." : state.text;
-    selected = state.suggestion?.label ?? null;
-    replace(choices, !over && state.classes.map((one, i) => {
-      const share = state.suggestion?.probabilities[one];
-      return el("button", { type: "button", class: one === selected ? "choice suggested" : "choice", onclick: () => label(one) },
-        i < 9 && el("kbd", {}, String(i + 1)), el("span", {}, one), share !== undefined && el("small", {}, percent(share, 0)),
-        share !== undefined && el("span", { class: "share", "aria-hidden": "true", style: { width: `${100 * share}%` } }));
-    }));
-    filter();
-    hint.textContent = over ? "" : state.suggestion ? `Suggested by ${state.suggestion.source}. Enter accepts ${state.suggestion.label}.`
-      : "Suggestions start when two classes have a label.";
-    undo.disabled = !state.undo;
-    skip.disabled = over;
-    const { same, of } = state.agreement;
-    replace(side, state.classes.map((one) => el("div", {}, el("dt", {}, one), el("dd", {}, state.counts[one].toLocaleString("en")))),
-      of > 0 && el("div", {}, el("dt", {}, "Suggestions accepted"), el("dd", {}, percent(same / of, 0), el("small", {}, ` of the last ${of}`))));
-    drawTraining();
-    poll();
-  }
-
-  function drawTraining() {
-    const run = state.training;
-    const few = state.classes.filter((one) => state.counts[one] < 5);
-    train.hidden = run?.status === "running";
-    train.disabled = few.length > 0;
-    train.replaceChildren(run ? "Train again" : "Train on these labels");
-    replace(training,
-      few.length > 0 && el("p", { class: "note" }, `Each class needs five labels before a model can be trained and tested: ${few.join(", ")}.`),
-      run?.status === "running" && [el("p", {}, "Training ", el("strong", {}, run.name)), ...trainingProgress(run)],
-      run?.status === "failed" && el("pre", { class: "warning small" }, run.problem),
-      run?.status === "finished" && run.test_rows > 0 && el("p", {}, `${Math.round(run.accuracy * run.test_rows)} of ${count(run.test_rows, "test row")} are correct: ${percent(run.accuracy)}, on new rows probably between ${percent(run.low)} and ${percent(run.high)}.`,
-        state.strategy !== "random" && " The test rows are some of those you labelled, which are harder than most: the model is probably better than this."),
-      run?.status === "finished" && el("p", {}, el("strong", {}, run.name), " is trained",
-        run.loaded ? [" and loaded. ", el("a", { href: "#try" }, "Try it"), ", or see its scores under ", el("a", { href: "#runs" }, "Runs"), "."] : run.problem ? `, but cannot be loaded: ${run.problem}` : " and being loaded …"));
-  }
-
-  function filter() {
-    const words = find.value.trim().toLowerCase();
-    for (const button of choices.children) button.hidden = !button.querySelector("span").textContent.toLowerCase().includes(words);
-  }
-
-  function chooseFirst(event) {
-    if (event.key === "Escape") find.blur();
-    if (event.key !== "Enter") return;
-    choices.querySelector("button:not([hidden])")?.click();
-    find.value = "";
-    find.blur();
-  }
-
-  // Suggestions and training go on while the user reads.
-  function poll() {
-    clearTimeout(timer);
-    const run = state.training;
-    const waiting = run && (run.status === "running" || (run.status === "finished" && !run.loaded && !run.problem));
-    const suggesting = !state.problem && (state.computed < state.total || (state.row !== null && !state.suggestion && state.labelled > 1));
-    if (waiting || suggesting) {
-      timer = setTimeout(async () => {
-        try {
-          const next = await get(path);
-          if (!busy) update(next);
-        } catch {
-          poll();
-        }
-      }, POLL);
-    }
-  }
-
-  function onkey(event) {
-    const key = plainKey(event);
-    if (event.repeat || !key) return;
-    if (/^[1-9]$/.test(key) && state.classes[key - 1] !== undefined) label(state.classes[key - 1]);
-    else if (key === "Enter" && selected !== null && !event.target.closest("button, a, summary")) label(selected);
-    else if (key === "/" && many) find.focus();
-    else if (key === "u" && state.undo) guarded(act)("undo");
-    else if (key === "s" && state.row !== null) guarded(act)("rows", { row: state.row });
-    else return;
-    event.preventDefault();
-  }
-  addEventListener("keydown", onkey);
-  draw();
-  return () => {
-    clearTimeout(timer);
-    removeEventListener("keydown", onkey);
-  };
+  return el(
+    "li",
+    {},
+    el("a", { href: `#label/${encodeURIComponent(session.name)}` }, session.file || session.name),
+    ` ${session.labelled.toLocaleString("en")} of ${count(session.total, "row")} labelled, classes ${session.classes.join(", ")} `,
+    el("small", {}, session.name),
+  );
 }

@@ -48,7 +48,10 @@ const show = guarded(async () => {
 
 function about(state) {
   const folder = state.folder ? `Runs: ${state.folder}. ` : "";
-  return [`loralab ${state.version}. ${folder}Labels: ${state.labels}. Everything stays on this server. `, el("a", { href: "/docs" }, "API")];
+  return [
+    `loralab ${state.version}. ${folder}Labels: ${state.labels}. Everything stays on this server. `,
+    el("a", { href: "/docs" }, "API"),
+  ];
 }
 
 addEventListener("hashchange", show);

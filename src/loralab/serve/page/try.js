@@ -17,16 +17,31 @@ export async function open(root, server) {
     place.replaceWith(await noModel());
     return undefined;
   }
-  const input = el("textarea", { rows: 5, maxlength: server.state.max_text, spellcheck: "false", dir: "auto",
-    placeholder: "Type or paste a text. The probabilities follow as you type." });
+  const input = el("textarea", {
+    rows: 5,
+    maxlength: server.state.max_text,
+    spellcheck: "false",
+    dir: "auto",
+    placeholder: "Type or paste a text. The probabilities follow as you type.",
+  });
   input.value = text;
   const explain = el("input", { type: "checkbox", id: "explain" });
   const cards = models.map((model) => new Card(model));
   root.append(
     field("Text", input),
-    el("p", { class: "options" }, explain, el("label", { for: "explain" }, "Colour the words that decided"),
-      el("small", {}, " takes about a second after you pause")),
-    el("div", { class: "cards" }, cards.map((card) => card.root)));
+    el(
+      "p",
+      { class: "options" },
+      explain,
+      el("label", { for: "explain" }, "Colour the words that decided"),
+      el("small", {}, " takes about a second after you pause"),
+    ),
+    el(
+      "div",
+      { class: "cards" },
+      cards.map((card) => card.root),
+    ),
+  );
 
   let controller = new AbortController();
   const classify = async () => {
@@ -39,11 +54,14 @@ export async function open(root, server) {
       follow();
     }
   };
-  const follow = debounce(guarded(async () => {
-    const { signal } = controller;
-    await Promise.all(cards.map((card) => card.showNeighbours(text, signal)));
-    if (explain.checked) await Promise.all(cards.map((card) => card.explain(text, signal)));
-  }), EXPLAINING);
+  const follow = debounce(
+    guarded(async () => {
+      const { signal } = controller;
+      await Promise.all(cards.map((card) => card.showNeighbours(text, signal)));
+      if (explain.checked) await Promise.all(cards.map((card) => card.explain(text, signal)));
+    }),
+    EXPLAINING,
+  );
   const typed = debounce(guarded(classify), TYPING);
   input.addEventListener("input", () => {
     text = input.value;
@@ -67,17 +85,33 @@ class Card {
     this.bars = el("ul", { class: "bars", "aria-label": "Probabilities", tabindex: this.many && 0 });
     this.rows = new Map();
     for (const name of model.classes) {
-      const bar = el("span", { class: "bar" }), value = el("span", { class: "value" });
-      const item = el("li", {}, el("span", { class: "class" }, name), el("span", { class: "track", "aria-hidden": "true" }, bar), value);
+      const bar = el("span", { class: "bar" }),
+        value = el("span", { class: "value" });
+      const item = el(
+        "li",
+        {},
+        el("span", { class: "class" }, name),
+        el("span", { class: "track", "aria-hidden": "true" }, bar),
+        value,
+      );
       this.rows.set(name, { item, bar, value });
       this.bars.append(item);
     }
     this.words = el("div", { class: "explained" });
     this.neighbours = el("div", { class: "neighbours" });
-    const accuracy = model.accuracy && `, ${percent(model.accuracy.value)} of ${model.accuracy.test_rows.toLocaleString("en")} test rows correct`;
-    this.root = el("article", { class: "card", "aria-label": `Model ${model.model}` },
-      el("h2", {}, model.model), el("p", { class: "note" }, `${model.encoder}${accuracy ?? ""}`),
-      this.verdict, this.bars, this.words, this.neighbours);
+    const accuracy =
+      model.accuracy &&
+      `, ${percent(model.accuracy.value)} of ${model.accuracy.test_rows.toLocaleString("en")} test rows correct`;
+    this.root = el(
+      "article",
+      { class: "card", "aria-label": `Model ${model.model}` },
+      el("h2", {}, model.model),
+      el("p", { class: "note" }, `${model.encoder}${accuracy ?? ""}`),
+      this.verdict,
+      this.bars,
+      this.words,
+      this.neighbours,
+    );
   }
 
   async classify(text, signal) {
@@ -120,11 +154,30 @@ class Card {
       const strongest = Math.max(...words.map(([, value]) => Math.abs(value)), 1e-9);
       this.words.replaceChildren(
         el("h3", {}, "Words that decided"),
-        el("p", { class: "text", dir: "auto" }, words.map(([word, value]) =>
-          el("span", { class: `token ${value > 0 ? "for" : "against"}`, style: { "--strength": Math.abs(value) / strongest },
-            title: `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}` }, word))),
-        el("p", { class: "note" }, el("span", { class: "token for", style: { "--strength": 0.8 } }, "for"), ` ${label}, `,
-          el("span", { class: "token against", style: { "--strength": 0.8 } }, "against"), " it. The stronger the colour, the more a word moves the result."));
+        el(
+          "p",
+          { class: "text", dir: "auto" },
+          words.map(([word, value]) =>
+            el(
+              "span",
+              {
+                class: `token ${value > 0 ? "for" : "against"}`,
+                style: { "--strength": Math.abs(value) / strongest },
+                title: `${value > 0 ? "+" : "−"}${Math.abs(value).toFixed(2)}`,
+              },
+              word,
+            ),
+          ),
+        ),
+        el(
+          "p",
+          { class: "note" },
+          el("span", { class: "token for", style: { "--strength": 0.8 } }, "for"),
+          ` ${label}, `,
+          el("span", { class: "token against", style: { "--strength": 0.8 } }, "against"),
+          " it. The stronger the colour, the more a word moves the result.",
+        ),
+      );
     } catch (error) {
       if (error.name === "AbortError") throw error;
       this.words.replaceChildren(el("p", { class: "note" }, error.message));
@@ -133,18 +186,32 @@ class Card {
 
   async showNeighbours(text, signal) {
     for (;;) {
-      const answer = await post("/api/neighbours", { model: this.model.model, text, count: 4 }, signal).catch((error) => {
-        if (error.name === "AbortError") throw error;
-        return { status: "unavailable", problem: error.message };
-      });
+      const answer = await post("/api/neighbours", { model: this.model.model, text, count: 4 }, signal).catch(
+        (error) => {
+          if (error.name === "AbortError") throw error;
+          return { status: "unavailable", problem: error.message };
+        },
+      );
       if (answer.status === "computing") {
-        this.neighbours.replaceChildren(el("p", { class: "note" }, "Nearest training rows: reading the training rows, ",
-          answer.total ? `${answer.done.toLocaleString("en")} of ${answer.total.toLocaleString("en")} …` : "…"));
+        this.neighbours.replaceChildren(
+          el(
+            "p",
+            { class: "note" },
+            "Nearest training rows: reading the training rows, ",
+            answer.total ? `${answer.done.toLocaleString("en")} of ${answer.total.toLocaleString("en")} …` : "…",
+          ),
+        );
         await pause(700, signal);
         continue;
       }
-      this.neighbours.replaceChildren(...(answer.status === "ready" ? neighbourList(answer)
-        : [el("h3", {}, "Nearest training rows"), el("p", { class: "note" }, `They cannot be shown: ${answer.problem}`)]));
+      this.neighbours.replaceChildren(
+        ...(answer.status === "ready"
+          ? neighbourList(answer)
+          : [
+              el("h3", {}, "Nearest training rows"),
+              el("p", { class: "note" }, `They cannot be shown: ${answer.problem}`),
+            ]),
+      );
       return;
     }
   }
@@ -153,19 +220,33 @@ class Card {
 function neighbourList(answer) {
   return [
     el("h3", {}, "Nearest training rows"),
-    el("ol", { class: "near" }, answer.rows.map((row) => el("li", {},
-      el("span", { class: "label" }, row.label), el("small", {}, ` similarity ${row.similarity.toFixed(2)}, row ${row.row}`),
-      el("p", { title: row.text, dir: "auto" }, clip(row.text, 220))))),
+    el(
+      "ol",
+      { class: "near" },
+      answer.rows.map((row) =>
+        el(
+          "li",
+          {},
+          el("span", { class: "label" }, row.label),
+          el("small", {}, ` similarity ${row.similarity.toFixed(2)}, row ${row.row}`),
+          el("p", { title: row.text, dir: "auto" }, clip(row.text, 220)),
+        ),
+      ),
+    ),
   ];
 }
 
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);
-    signal.addEventListener("abort", () => {
-      clearTimeout(timer);
-      reject(new DOMException("", "AbortError"));
-    }, { once: true });
+    signal.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        reject(new DOMException("", "AbortError"));
+      },
+      { once: true },
+    );
   });
 }
 
@@ -173,12 +254,31 @@ async function noModel() {
   const { runs } = await get("/api/runs");
   const complete = runs.filter((run) => run.kind === "run" && run.model);
   if (!complete.length) {
-    return el("div", { class: "empty" },
+    return el(
+      "div",
+      { class: "empty" },
       el("p", {}, "There is no model yet. There are two ways to get one:"),
-      el("ul", {},
-        el("li", {}, "You have texts without labels: ", el("a", { href: "#label" }, "label some of them here"), ", and train on them with one click."),
-        el("li", {}, "You have a labelled file: run ", el("code", {}, "loralab train reviews.csv"), " in a terminal. The run then appears under ",
-          el("a", { href: "#runs" }, "Runs"), ".")));
+      el(
+        "ul",
+        {},
+        el(
+          "li",
+          {},
+          "You have texts without labels: ",
+          el("a", { href: "#label" }, "label some of them here"),
+          ", and train on them with one click.",
+        ),
+        el(
+          "li",
+          {},
+          "You have a labelled file: run ",
+          el("code", {}, "loralab train reviews.csv"),
+          " in a terminal. The run then appears under ",
+          el("a", { href: "#runs" }, "Runs"),
+          ".",
+        ),
+      ),
+    );
   }
   const load = guarded(async (run, button) => {
     button.disabled = true;
@@ -191,9 +291,28 @@ async function noModel() {
       button.textContent = "Load";
     }
   });
-  return el("div", { class: "empty" }, el("p", {}, "No model is loaded. Load one of your runs:"),
-    el("ul", { class: "choices" }, complete.slice(0, 12).map((run) => {
-      const button = el("button", { type: "button", class: "primary", "aria-label": `Load ${run.name}`, onclick: () => load(run, button) }, "Load");
-      return el("li", {}, button, " ", el("strong", {}, run.name), run.accuracy !== undefined && ` ${percent(run.accuracy)} accurate`);
-    })));
+  return el(
+    "div",
+    { class: "empty" },
+    el("p", {}, "No model is loaded. Load one of your runs:"),
+    el(
+      "ul",
+      { class: "choices" },
+      complete.slice(0, 12).map((run) => {
+        const button = el(
+          "button",
+          { type: "button", class: "primary", "aria-label": `Load ${run.name}`, onclick: () => load(run, button) },
+          "Load",
+        );
+        return el(
+          "li",
+          {},
+          button,
+          " ",
+          el("strong", {}, run.name),
+          run.accuracy !== undefined && ` ${percent(run.accuracy)} accurate`,
+        );
+      }),
+    ),
+  );
 }
