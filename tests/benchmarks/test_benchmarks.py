@@ -63,6 +63,14 @@ def test_prediction(tmp_path: Path) -> None:
     assert {"loralab", "loralab bf16", "loralab onnx", "pipeline bf16"} < set(report["ways"])
 
 
+def test_serving(tmp_path: Path, tiny: Path, topics_csv: Path) -> None:
+    report = result("serving", tmp_path, tiny, "--data", str(topics_csv), "--test", str(topics_csv), "--parts", "speed", "minute")
+    assert list(report["ways"]) == ["loralab", "pipeline fp32", "pipeline bf16"]
+    assert all({f"texts/s, {clients}", f"p99 ms, {clients}"} < set(report["ways"]["loralab"]) for clients in (1, 8, 64))
+    assert report["facts"]["answers in 1 s"] > 1
+    assert report["facts"]["largest difference of a probability from offline"] < 1e-3
+
+
 def test_cold_start(tmp_path: Path, tiny: Path) -> None:
     report = result("cold-start", tmp_path, tiny)
     assert report["ways"]["loralab --help"]["median"] < report["ways"]["pipeline"]["median"]
