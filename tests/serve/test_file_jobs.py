@@ -16,10 +16,10 @@ from tiny import topics
 
 from loralab.errors import LoralabError
 from loralab.serve import file_jobs, uploads
-from loralab.serve.file_jobs import FileJob, FileJobs
+from loralab.serve.page.file_jobs import FileJob, FileJobs
+from loralab.serve.page.uploads import Uploads
 from loralab.serve.service import Service
 from loralab.serve.settings import ServerSettings
-from loralab.serve.uploads import Uploads
 
 ROWS = topics(20, seed=7)
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from loralab.errors import LoralabError, RunFailed
-from loralab.serve.labelled_file import HEADER, LabelledFile, LabelledRow
+from loralab.serve.page.labelled_file import HEADER, LabelledFile, LabelledRow
 
 TEXTS = ("plain", 'a "quoted", text', "two\nlines", "carriage\rreturn", "=1+1", "żółw 🐢", " ")
 

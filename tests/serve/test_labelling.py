@@ -13,8 +13,8 @@ from tiny import CLASSES, topics
 
 from loralab.errors import LoralabError
 from loralab.serve import labelling
-from loralab.serve.labelling import STRATEGY_NAMES, Session, Sessions, SessionSettings
 from loralab.serve.models import Models
+from loralab.serve.page.labelling import STRATEGY_NAMES, Session, Sessions, SessionSettings
 
 ROWS = dict(topics(30, seed=4))
 TEXTS = [*ROWS]

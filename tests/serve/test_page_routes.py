@@ -21,7 +21,7 @@ from loralab.serve.settings import ServerSettings
 from loralab.storage import run_folder
 
 CSV = "text\n" + "\n".join(text for text, _ in topics(3))
-SOURCES = Path(__file__).parents[2] / "src/loralab/serve/page"
+SOURCES = Path(__file__).parents[2] / "src/loralab/serve/page/static"
 
 
 @pytest.fixture(scope="module")

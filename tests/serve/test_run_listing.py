@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from loralab.errors import LoralabError
-from loralab.serve.run_listing import RunListing, compare_runs, progress_of, read_rows, rows_to_check
+from loralab.serve.page.run_listing import RunListing, compare_runs, progress_of, read_rows, rows_to_check
 from loralab.stats.mcnemar import mcnemar
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import ExperimentSpec, TrialRecord, write_experiment

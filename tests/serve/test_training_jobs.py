@@ -9,8 +9,8 @@ import pytest
 from tiny import topics
 
 from loralab.errors import LoralabError
-from loralab.serve.labelled_file import LabelledFile, LabelledRow
-from loralab.serve.training_jobs import TrainingJob
+from loralab.serve.page.labelled_file import LabelledFile, LabelledRow
+from loralab.serve.page.training_jobs import TrainingJob
 
 pytestmark = pytest.mark.slow
 

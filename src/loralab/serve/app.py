@@ -25,7 +25,7 @@ from loralab.serve.engine import QueueFull
 from loralab.serve.limits import Handler, Limits, Log
 from loralab.serve.model_info import model_card, model_info
 from loralab.serve.models import Classified, ServedModel, UnknownModel
-from loralab.serve.page_routes import page_routes
+from loralab.serve.page.routes import page_routes
 from loralab.serve.schemas import (
     ClassifyRequest,
     ClassifyResponse,

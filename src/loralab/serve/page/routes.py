@@ -15,18 +15,18 @@ from pydantic import BaseModel, Field
 
 from loralab.inference.prediction_files import read_input
 from loralab.report.rendering import template_environment
-from loralab.serve.file_jobs import FileJobs
-from loralab.serve.labelling import STRATEGY_NAMES, Session, Sessions, SessionSettings
 from loralab.serve.limits import LOOPBACK
 from loralab.serve.model_info import model_info
-from loralab.serve.neighbours import NeighbourIndex
-from loralab.serve.run_listing import RunListing, compare_runs, rows_to_check
+from loralab.serve.page.file_jobs import FileJobs
+from loralab.serve.page.labelling import STRATEGY_NAMES, Session, Sessions, SessionSettings
+from loralab.serve.page.neighbours import NeighbourIndex
+from loralab.serve.page.run_listing import RunListing, compare_runs, rows_to_check
+from loralab.serve.page.training_jobs import TrainingJob
+from loralab.serve.page.uploads import EXTENSIONS, Upload, Uploads
 from loralab.serve.service import Forbidden, Service
-from loralab.serve.training_jobs import TrainingJob
-from loralab.serve.uploads import EXTENSIONS, Upload, Uploads
 
 T = TypeVar("T")
-FILES = Path(__file__).parent / "page"
+FILES = Path(__file__).parent / "static"
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html", ".svg": "image/svg+xml"}
 SECURITY = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from loralab.data.types import Examples
 from loralab.diagnostics.diagnose import read_run_splits
 from loralab.errors import LoralabError
-from loralab.serve.features import CHUNK, FeatureModel
 from loralab.serve.models import ServedModel
+from loralab.serve.page.features import CHUNK, FeatureModel
 
 _log = logging.getLogger(__name__)
 MAX_ROWS = 5000

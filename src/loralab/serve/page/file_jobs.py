@@ -18,7 +18,7 @@ from loralab.errors import LoralabError
 from loralab.inference.prediction_files import CsvWriter, InputRows, OutputFormat, PredictionInput, Predictions, read_input
 from loralab.serve.engine import Engine, QueueFull
 from loralab.serve.models import ServedModel
-from loralab.serve.uploads import SECONDS_KEPT, Upload
+from loralab.serve.page.uploads import SECONDS_KEPT, Upload
 from loralab.storage.files import TemporaryFolder, csv_field_limit
 from loralab.storage.run_folder import MAX_TEXT_CHARACTERS
 

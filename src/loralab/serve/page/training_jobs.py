@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from loralab.errors import LoralabError
-from loralab.serve.run_listing import progress_of, run_line
+from loralab.serve.page.run_listing import progress_of, run_line
 from loralab.storage.files import write_errors
 
 OUTPUT_LINES = 12

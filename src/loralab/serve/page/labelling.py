@@ -15,9 +15,9 @@ import numpy as np
 
 from loralab.errors import LoralabError
 from loralab.experiments.strategies import RANDOM
-from loralab.serve.labelled_file import LabelledFile, LabelledRow
 from loralab.serve.models import Models
-from loralab.serve.suggestions import Suggestions
+from loralab.serve.page.labelled_file import LabelledFile, LabelledRow
+from loralab.serve.page.suggestions import Suggestions
 from loralab.storage.files import atomic_folder, read_json_object
 
 SESSION, POOL, LABELLED = "session.json", "pool.jsonl", "labelled.csv"

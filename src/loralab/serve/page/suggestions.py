@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from loralab.errors import LoralabError
 from loralab.experiments.strategies import RANDOM, STRATEGIES, PoolScores
-from loralab.serve.features import CHUNK, FeatureModel
 from loralab.serve.models import ServedModel
+from loralab.serve.page.features import CHUNK, FeatureModel
 from loralab.training.head_init import PROBE_C
 
 _log = logging.getLogger(__name__)
