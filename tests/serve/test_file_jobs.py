@@ -15,7 +15,7 @@ import pytest
 from tiny import topics
 
 from loralab.errors import LoralabError
-from loralab.serve import file_jobs, uploads
+from loralab.serve.page import file_jobs, uploads
 from loralab.serve.page.file_jobs import FileJob, FileJobs
 from loralab.serve.page.uploads import Uploads
 from loralab.serve.service import Service

@@ -12,8 +12,8 @@ import pytest
 from tiny import CLASSES, topics
 
 from loralab.errors import LoralabError
-from loralab.serve import labelling
 from loralab.serve.models import Models
+from loralab.serve.page import labelling
 from loralab.serve.page.labelling import STRATEGY_NAMES, Session, Sessions, SessionSettings
 
 ROWS = dict(topics(30, seed=4))
