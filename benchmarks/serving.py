@@ -270,7 +270,8 @@ def started(
     announces: bool = False,
 ) -> Iterator[Server]:
     """Start a server and wait until it answers. announces: it prints its address in its first line."""
-    process = subprocess.Popen([program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    output = subprocess.PIPE if announces else subprocess.DEVNULL  # a pipe that nobody reads fills up, and the server waits
+    process = subprocess.Popen([program, *arguments], stdout=output, stderr=subprocess.DEVNULL)
     try:
         address = f"http://127.0.0.1:{port}"
         if announces:
@@ -280,7 +281,11 @@ def started(
         yield Server(address + path, process)
     finally:
         process.terminate()
-        process.communicate()
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
 
 
 def wait_until_healthy(url: str, process: subprocess.Popen[bytes]) -> None:
