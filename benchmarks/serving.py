@@ -64,6 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=480, help="rows that the run is trained on")
     parser.add_argument("--infinity", help="the program infinity_emb")
+    parser.add_argument("--engines", nargs="+", default=["torch", "optimum"], help="of infinity")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
 
 
@@ -110,7 +111,7 @@ class Measured:
             servers[f"pipeline {dtype}"] = lambda dtype=dtype: started(
                 "-m", "benchmarks.pipeline_server", str(merged), "--dtype", dtype, "--port", "8001", port=8001
             )
-        for engine in ("torch", "optimum") if self.options.infinity else ():
+        for engine in self.options.engines if self.options.infinity else ():
             model = merged if engine == "torch" else self._onnx_for_infinity(merged)
             servers[f"infinity {engine}"] = lambda engine=engine, model=model: started(
                 *(
