@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -64,7 +63,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", type=int, default=1000)
     parser.add_argument("--rows", type=int, default=480, help="rows that the run is trained on")
     parser.add_argument("--infinity", help="the program infinity_emb")
-    parser.add_argument("--engines", nargs="+", default=["torch", "optimum"], help="of infinity")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=[*PARTS])
 
 
@@ -111,15 +109,14 @@ class Measured:
             servers[f"pipeline {dtype}"] = lambda dtype=dtype: started(
                 "-m", "benchmarks.pipeline_server", str(merged), "--dtype", dtype, "--port", "8001", port=8001
             )
-        for engine in self.options.engines if self.options.infinity else ():
-            model = merged if engine == "torch" else self._onnx_for_infinity(merged)
-            servers[f"infinity {engine}"] = lambda engine=engine, model=model: started(
+        if self.options.infinity:  # its engine optimum does not find the ONNX file of a local folder
+            servers["infinity torch"] = lambda: started(
                 *(
                     "v2",
                     "--model-id",
-                    str(model),
+                    str(merged),
                     "--engine",
-                    engine,
+                    "torch",
                     "--port",
                     "8001",
                     "--device",
@@ -146,18 +143,6 @@ class Measured:
             return float(load["rate"])
 
         return {way: lambda way=way: measured(way) for way in servers}
-
-    def _onnx_for_infinity(self, merged: Path) -> Path:
-        """Return a folder with the merged model and its ONNX graph under the name that infinity looks for."""
-        exported = export_run(self.trained, "onnx").folder
-        target = self.folder / "infinity-onnx"
-        (target / "onnx").mkdir(parents=True, exist_ok=True)
-        for path in merged.iterdir():
-            if path.is_file() and not (target / path.name).exists():
-                os.link(path, target / path.name)
-        if not (target / "onnx" / "model.onnx").exists():
-            os.link(exported / "model.onnx", target / "onnx" / "model.onnx")
-        return target
 
     def minute(self) -> None:
         with self.loralab(self.trained) as server:
