@@ -52,7 +52,9 @@ def run_server(settings: ServerSettings, *, quiet: bool = False, browser: bool =
 
 
 def _ready_line(service: Service, host: str, port: int, seconds: float) -> str:
-    models = "; ".join(f"{model.name} ({', '.join(model.classes)})" for model in service.models.all) or "no model"
+    if not len(service.models):
+        return f"serving {_address(host, port)}  no model yet"
+    models = "; ".join(f"{model.name} ({', '.join(model.classes)})" for model in service.models.all)
     return f"serving {_address(host, port)}  {models}  warmed up in {seconds:.1f} s"
 
 
