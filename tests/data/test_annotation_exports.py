@@ -29,7 +29,7 @@ def lines(path: Path, rows: list[Any]) -> Path:
     return path
 
 
-def said(raw: RawExamples) -> str:
+def notices_of(raw: RawExamples) -> str:
     return " / ".join(map(str, raw.notices))
 
 
@@ -239,7 +239,7 @@ def test_rows_of_one_task_are_compared(tmp_path: Path) -> None:
     rows = [flat_studio(1, "a", "X"), flat_studio(1, "a", "X"), flat_studio(2, "b", "X"), flat_studio(2, "b", "Y")]
     path = lines(tmp_path / "a.json", rows)
     assert "several labels in rows 2, 3" in refused(path)
-    assert "2 rows are further annotations of a task: their texts are repeated (rows 1, 3)" in said(read(path))
+    assert "2 rows are further annotations of a task: their texts are repeated (rows 1, 3)" in notices_of(read(path))
 
 
 def test_of_several_questions_the_user_names_one(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_of_several_questions_the_user_names_one(tmp_path: Path) -> None:
         row["annotations"][0]["result"].append({"from_name": "urgency", "type": "choices", "value": {"choices": [level]}})
     path = lines(tmp_path / "a.json", rows)
     assert labels(read(path, label="urgency")) == ["high", "low"]
-    assert "labels of 'class', 'urgency'; data.label=NAME reads another one" in said(read(path))
+    assert "labels of 'class', 'urgency'; data.label=NAME reads another one" in notices_of(read(path))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_of_several_questions_the_user_names_one(tmp_path: Path) -> None:
     ],
 )
 def test_other_tables_are_no_exports(tmp_path: Path, row: dict[str, Any]) -> None:
-    assert "export" not in said(read_raw(lines(tmp_path / "a.jsonl", [row, row]), DataConfig()))
+    assert "export" not in notices_of(read_raw(lines(tmp_path / "a.jsonl", [row, row]), DataConfig()))
 
 
 def test_the_user_may_take_the_answers_for_labels(tmp_path: Path) -> None:
@@ -286,7 +286,7 @@ def test_exports_are_recognised_in_every_format(tmp_path: Path, name: str, write
     write(tmp_path / name)
     raw = read(tmp_path / name)
     assert labels(raw) == ["X", "Y", "X", None]
-    assert "1 of 4 rows are not accepted (ignored)" in said(raw)
+    assert "1 of 4 rows are not accepted (ignored)" in notices_of(raw)
 
 
 def test_nested_columns_of_parquet_are_read(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_long_exports_are_counted_over_all_rows(tmp_path: Path) -> None:
     rows = [{"text": f"t{i}", "label": "X", "answer": "accept" if i % 2 else "reject"} for i in range(10_000)]
     raw = read(lines(tmp_path / "a.jsonl", rows))
     assert labels(raw) == [("X" if i % 2 else None) for i in range(10_000)]
-    assert "5,000 of 10,000 rows are not accepted" in said(raw)
+    assert "5,000 of 10,000 rows are not accepted" in notices_of(raw)
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
-def said(raw: RawExamples) -> str:
+def notices_of(raw: RawExamples) -> str:
     return " / ".join(map(str, raw.notices))
 
 
@@ -70,13 +70,13 @@ def test_cells_keep_their_types(tmp_path: Path) -> None:
 def test_empty_rows_and_columns_are_skipped(tmp_path: Path, rows: list[list[Any]], notice: str) -> None:
     raw = read(workbook(tmp_path / "a.xlsx", S=rows))
     assert (raw.texts, raw.labels) == (TEXTS, [row[1] for row in ROWS[1:]])
-    assert notice in said(raw)
+    assert notice in notices_of(raw)
 
 
 def test_one_sheet_with_rows_is_read(tmp_path: Path) -> None:
     raw = read(workbook(tmp_path / "a.xlsx", Notes=[], Data=ROWS))
     assert raw.texts == TEXTS
-    assert "sheet 'Data' is read; without rows: Notes" in said(raw)
+    assert "sheet 'Data' is read; without rows: Notes" in notices_of(raw)
 
 
 def test_several_sheets_are_refused_with_paths_that_work(tmp_path: Path) -> None:
@@ -105,13 +105,13 @@ def test_formulas_need_saved_values(tmp_path: Path) -> None:
 def test_merged_cells_are_said(tmp_path: Path) -> None:
     raw = read(workbook(tmp_path / "a.xlsx", merge="B2:B3", S=ROWS))
     assert raw.labels[:3] == ["pos", None, "pos"]
-    assert "merged cells" in said(raw)
+    assert "merged cells" in notices_of(raw)
 
 
 def test_carriage_returns_of_excel_are_no_text(tmp_path: Path) -> None:
     raw = read(workbook(tmp_path / "a.xlsx", S=[["text", "label"], ["one_x000D_\ntwo", "x"], ["b", "y"]]))
     assert raw.texts == ["one\r\ntwo", "b"]
-    assert "carriage return in 1 cell" in said(raw)
+    assert "carriage return in 1 cell" in notices_of(raw)
 
 
 def test_long_sheets_have_every_row_once(tmp_path: Path) -> None:
@@ -183,6 +183,6 @@ def test_sheets_are_named_where_several_have_rows(tmp_path: Path) -> None:
     assert f"such as {path}/first" in refused(path / "third")
     assert "no sheet 'empty' with rows but 2 sheets" in refused(path / "empty")
     raw = read(workbook(tmp_path / "one.xlsx", first=ROWS, second=[]))
-    assert "sheet 'first' is read; without rows: second" in said(raw)
-    assert "is read" not in said(read(tmp_path / "one.xlsx" / "first"))
+    assert "sheet 'first' is read; without rows: second" in notices_of(raw)
+    assert "is read" not in notices_of(read(tmp_path / "one.xlsx" / "first"))
     assert "0 sheets with rows (none)" in refused(workbook(tmp_path / "none.xlsx", first=[], second=[]))
