@@ -320,7 +320,9 @@ def test_keys_are_needed_once_there_are_any(settings: ServerSettings, tmp_path: 
 
 def test_models_come_and_go_at_a_request_only_with_keys(settings: ServerSettings, served_runs: Path, tmp_path: Path) -> None:
     client = start(dataclasses.replace(settings, folder=served_runs, runs={"news": settings.runs["news"]}))
-    assert client.post("/v1/models", {"model": "tone"}).status_code == 403
+    refused = client.post("/v1/models", {"model": "tone"})
+    assert refused.status_code == 403
+    assert "--watch FOLDER and --api-keys FILE" in refused.json()["error"]["message"]
     assert client.request("DELETE", "/v1/models/news").status_code == 403
     client.service.close()
 

@@ -115,8 +115,8 @@ class Engine:
 
     def _compute(self, batch: Sequence[Entry]) -> None:
         texts = [TextOfModel(entry.job.model, entry.job.tokens[entry.index]) for entry in batch]
-        shared = {id(text.model): text.model.model for text in texts if not text.model.model.thread_safe}
-        locks = [self._locks.setdefault(key, threading.Lock()) for key in sorted(shared)]
+        unsafe = {id(text.model.model) for text in texts if not text.model.model.thread_safe}
+        locks = [self._locks.setdefault(key, threading.Lock()) for key in sorted(unsafe)]
         for lock in locks:
             lock.acquire()
         try:

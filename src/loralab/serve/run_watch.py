@@ -65,4 +65,7 @@ class RunWatch:
 
     def _watch(self) -> None:
         while not self._stop.wait(SECONDS):
-            self.update()
+            try:
+                self.update()
+            except OSError as error:  # the folder may be readable again later
+                _log.warning("cannot look at %s: %s", self.folder, error)

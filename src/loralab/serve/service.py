@@ -119,9 +119,7 @@ class Service:
 
     def _check_changes_allowed(self) -> None:
         if self.settings.keys is None or self.settings.folder is None:
-            raise Forbidden(
-                "models are loaded and removed while serving only with --folder and --api-keys: start the server with both"
-            )
+            raise Forbidden("models are loaded and removed at a request only if the server has --watch FOLDER and --api-keys FILE")
 
     def limits(self) -> dict[str, float]:
         """Return the limits that clients should know."""
