@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TypeGuard
 
+from loralab.stats import Interval
+
 
 def is_number(value: object) -> TypeGuard[int | float]:
     """Return True for an int or a float that is not a bool."""
@@ -61,3 +63,13 @@ def format_value(value: object) -> str:
 def signed_points(share: float) -> str:
     """Return a difference of shares in percentage points: `+1.20` or `−0.35`."""
     return f"{100 * share:+.2f}".replace("-", "−")
+
+
+def format_percent(share: float) -> str:
+    """Return a share as `91.23 %`."""
+    return f"{100 * share:.2f} %"
+
+
+def format_range(interval: Interval) -> str:
+    """Return an interval of a share in percent, within 0 and 100: `90.10 to 92.30`."""
+    return f"{100 * max(0.0, interval.low):.2f} to {100 * min(1.0, interval.high):.2f}"

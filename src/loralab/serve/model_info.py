@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from loralab.errors import LoralabError
+from loralab.report.run_data import count_scored_rows
 from loralab.serve.models import ServedModel
 from loralab.serve.schemas import ModelCard
 from loralab.stats.intervals import wilson
@@ -41,7 +42,7 @@ def _accuracy(model: ServedModel) -> dict[str, Any] | None:
         return None
     try:
         scores = read_scores(model.folder)["scores"]
-        accuracy, rows = float(scores["accuracy"]), sum(int(value) for name, value in scores.items() if name.startswith("true:"))
+        accuracy, rows = float(scores["accuracy"]), count_scored_rows(scores)
     except (LoralabError, KeyError, TypeError, ValueError):
         return None
     low, _, high = wilson(round(accuracy * rows), rows)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from loralab.report.experiments.analysis import MARGIN, ExperimentAnalysis, PointComparison, p_text, sort_by_factor
 from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED, ExperimentData, Point
 from loralab.report.experiments.result_tables import format_point
-from loralab.report.formatting import capitalize, format_value, signed_points
+from loralab.report.formatting import capitalize, format_percent, format_range, format_value, signed_points
 from loralab.report.scaling_law import SMALL_GAIN
 from loralab.stats import FEWEST_SEEDS, HoldOut, Interval, mean_interval
 
@@ -126,16 +126,6 @@ def _accuracies_headline(analysis: ExperimentAnalysis, best: Point) -> Headline:
     top, lowest = _best_headline(analysis, best), min(analysis.data.points, key=lambda point: point.mean(ACCURACY))
     others = f"Lowest: {format_point(lowest.factors)}, {format_percent(lowest.mean(ACCURACY))}."
     return top._replace(uncertainty=f"{top.uncertainty} {others}".strip())
-
-
-def format_percent(share: float) -> str:
-    """Return a share as `91.23 %`."""
-    return f"{100 * share:.2f} %"
-
-
-def format_range(interval: Interval) -> str:
-    """Return an interval of a share in percent, within 0 and 100: `90.10 to 92.30`."""
-    return f"{100 * max(0.0, interval.low):.2f} to {100 * min(1.0, interval.high):.2f}"
 
 
 def _difference_text(interval: Interval, comparison: PointComparison) -> str:
