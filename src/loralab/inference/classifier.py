@@ -147,6 +147,7 @@ class Classifier:
             if backend == "native":
                 raise LoralabError(f"{folder} is an ONNX export: load the run it was exported from")
             manifest = read_manifest(folder)
+            manifest.check_files(folder)
             check_cleaning(manifest, folder)
             tokenizer = load_tokenizer(folder, min(manifest.max_length, manifest.dims.longest))
             return cls(OnnxClassifier(folder / ONNX, threads), manifest, tokenizer)

@@ -27,7 +27,8 @@ from loralab.model.hub_files import base_config, base_reference
 from loralab.model.interface import ClassifierModel
 from loralab.model.tensor_files import HEAD_WEIGHTS
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder, write_json
+from loralab.storage.files import atomic_folder
+from loralab.storage.sealed import record_files, write_sealed
 from loralab.training.scoring import logits_of
 
 FORMATS = tuple(WRITERS)
@@ -143,7 +144,9 @@ def export_run(
             accuracy=accuracy,
             remark=remark,
         )
-        write_json(folder / run_folder.EXPORT_CHECK, {**dataclasses.asdict(result), "folder": str(target)})
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        content = {**dataclasses.asdict(result), "folder": str(target), "run": run_folder.run_identity(run)}
+        write_sealed(folder / run_folder.EXPORT_CHECK, content, record_files(folder, names))
     return result
 
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from loralab.errors import LoralabError, RunFailed
+from loralab.safe_files import read_text
 
 
 @contextlib.contextmanager
@@ -106,9 +107,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json_object(path: Path, advice: str) -> dict[str, Any]:
-    """Read a JSON object. Raises LoralabError, ending with `advice`, if the file is missing, damaged or holds something else."""
+    """Read a JSON object of a stranger's folder.
+
+    Raises LoralabError, ending with `advice`, if the file is missing, damaged or no regular file, or holds something else.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:
