@@ -40,6 +40,7 @@ from loralab.safe_files import MAX_LINE_CHARACTERS, MAX_PREDICTIONS_BYTES, check
 from loralab.storage import run_log
 from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors
 from loralab.storage.sealed import check_file_record, read_sealed, record_files, seal, write_sealed
+from loralab.storage.temporaries import restore
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = RUN_SETTINGS, "environment.json", "log.jsonl", "model", "scores.json"
 DATA, ROWS = "data.json", ROWS_FOLDER
@@ -125,6 +126,7 @@ class RunFolder:
 
 def check_available(folder: Path, overwrite: bool, resume: bool = False) -> None:
     """Raise LoralabError if `folder` holds a run that is not to be replaced or resumed, or something else than a run."""
+    restore(folder)
     if resume:
         check_resumable(folder)
         return
@@ -208,6 +210,7 @@ def model_folder(path: Path) -> Path:
 
     Raises LoralabError for a run without a model, and for a model of another run.
     """
+    restore(path)
     if not path.is_dir():
         raise LoralabError(f"there is no run {path}: `loralab train` makes one")
     if not exists(path / MODEL):
@@ -354,6 +357,7 @@ def read_data(folder: Path) -> dict[str, Any]:
 
 def read_config(folder: Path) -> Config:
     """Read a run's settings. Raises LoralabError if the file is missing, damaged or of another run."""
+    restore(folder)
     check_recorded(folder, CONFIG)
     if not exists(folder / CONFIG):
         raise LoralabError(f"{folder} is not a run: it has no {CONFIG}")
