@@ -26,6 +26,7 @@ from loralab.model.bundle import find_base
 from loralab.model.hub_files import base_config, base_reference
 from loralab.model.interface import ClassifierModel
 from loralab.model.tensor_files import HEAD_WEIGHTS
+from loralab.safe_files import check_folder, exists
 from loralab.storage import run_folder
 from loralab.storage.files import atomic_folder
 from loralab.storage.sealed import record_files, write_sealed
@@ -84,6 +85,8 @@ def export_run(
         raise LoralabError(f"--to {format}: there is no such format{suggest(format, FORMATS)}; valid: {', '.join(FORMATS)}")
     bundle = run_folder.model_folder(run)
     target = out or run / run_folder.EXPORTS / format
+    if exists(run / run_folder.EXPORTS):
+        check_folder(run / run_folder.EXPORTS)
     if target.exists() and not overwrite:
         raise LoralabError(f"{target} exists: choose another --out, or replace it with --overwrite")
     if target.exists() and not (target / run_folder.EXPORT_CHECK).is_file():
