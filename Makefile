@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check docs notebooks format bench calibrate mutants clean
+.PHONY: demo test check docs notebooks format bench calibrate mutants flips clean
 
 demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headlines, write a submission
 	$(BIN)/loralab train quickstart --name demo --overwrite
@@ -42,6 +42,9 @@ calibrate: .venv/dev  ## how often the reports' claims and intervals are right, 
 
 mutants: .venv/dev  ## mutation testing of metrics, stats, config and data: hours; SAMPLE=600 SEED=1, ONLY="stats metrics"; writes docs/reference/mutation.md
 	$(BIN)/python -m benchmarks.mutants $(SAMPLE:%=--sample %) $(SEED:%=--seed %) $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+flips: .venv/dev  ## flip 2,000 bits in the files of a run: each is named or changes nothing; a minute
+	LORALAB_FLIPS=2000 $(PYTEST) tests/storage/test_bit_flips.py
 
 clean:  ## remove the virtual environment, caches and the built documentation; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache mutants site

@@ -21,8 +21,9 @@ from loralab.model.architectures import Dimensions, Sizes, family, is_native, pa
 from loralab.model.checkpoints import base_dimensions, choose_head
 from loralab.model.manifest import MANIFEST, read_manifest
 from loralab.model.parameter_counts import BudgetOption, ParameterCounts, count_from_shapes, solve_budget
+from loralab.safe_files import exists
 from loralab.storage import run_folder
-from loralab.storage.files import read_json_object
+from loralab.storage.sealed import read_sealed
 
 
 def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -32,8 +33,8 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     `overrides` of a run or a saved model.
     """
     folder = Path(target)
-    saved = (folder / MANIFEST).is_file()
-    if not saved and not (folder / run_folder.CONFIG).is_file():
+    saved = exists(folder / MANIFEST)
+    if not saved and not exists(folder / run_folder.CONFIG) and not exists(folder / run_folder.SCORES):
         config = load_config(target, overrides)
         return _configuration(config, class_count(config))
     if overrides:
@@ -42,10 +43,9 @@ def describe(target: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if saved:
         return {"model": target, **_saved_model(folder)}
     config = run_folder.read_config(folder)
-    has_environment = (folder / run_folder.ENVIRONMENT).is_file()
-    classes = len(run_folder.read_environment(folder).get("classes", ())) if has_environment else class_count(config)
+    classes = len(run_folder.read_environment(folder).get("classes", ()))
     facts = {"run": target, **_configuration(config, classes)}
-    if (folder / run_folder.SCORES).is_file():
+    if exists(folder / run_folder.SCORES):
         scores = run_folder.read_scores(folder)
         try:
             facts["result"] = {key: scores[key] for key in ("steps", "best_step", "stopped_early", "seconds", "samples_per_second")}
@@ -170,8 +170,8 @@ def _saved_model(folder: Path) -> dict[str, Any]:
     if manifest.tuning == "lora":
         facts["lora"] = manifest.lora.model_dump(mode="json", include={"rank", "alpha", "targets", "layers", "variant"})
     facts["parameters"] = {"base": counts.base, "adapter": counts.adapter, "head": counts.head, "total": counts.total}
-    if (folder / run_folder.SOUP).is_file():
-        soup = read_json_object(folder / run_folder.SOUP, "make the soup again with --overwrite")
+    if exists(folder / run_folder.SOUP):
+        soup = read_sealed(folder / run_folder.SOUP, "make the soup again with --overwrite").content
         facts["soup"] = {key: soup.get(key) for key in ("members", "accuracies", "accuracy", "test_rows", "parameters", "budget")}
     return facts
 

@@ -20,6 +20,7 @@ from loralab.inference.saved_scores import saved_logits
 from loralab.model.bundle import save_bundle
 from loralab.model.device import thread_limit
 from loralab.model.interface import ClassifierModel
+from loralab.model.manifest import read_manifest
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
 from loralab.storage.files import atomic_folder, size_mb, write_errors
@@ -208,7 +209,7 @@ def score_saved_model(session: TrainingSession, result: FitResult) -> tuple[FitR
     scores = metrics.scores(logits["validation"], labels, components.manifest.classes, tracked(config, components.manifest.classes))
     temperature = metrics.fit_temperature(logits["validation"], labels)
     with write_errors(folder.model):
-        replace(components.manifest, temperature=temperature).write(folder.model)
+        replace(read_manifest(folder.model), temperature=temperature).write(folder.model)
     return replace(result, scores=scores, temperature=temperature), logits.get("test")
 
 

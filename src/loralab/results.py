@@ -15,8 +15,8 @@ from loralab import metrics
 from loralab.config import Config
 from loralab.errors import LoralabError, import_optional, suggest
 from loralab.metrics import table
+from loralab.safe_files import exists
 from loralab.storage import experiment_folder, run_folder
-from loralab.storage.files import read_json_object
 from loralab.tables import html_table, text_table, to_frame
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Run:
     @property
     def complete(self) -> bool:
         """Whether training has ended and the scores are written."""
-        return (self.folder / run_folder.SCORES).is_file()
+        return exists(self.folder / run_folder.SCORES)
 
     @cached_property
     def result(self) -> Mapping[str, Any]:
@@ -186,7 +186,7 @@ class Run:
         """What was decided about the rows and settings, as it was printed."""
         from loralab.data.types import Notice
 
-        data = read_json_object(self.folder / run_folder.DATA, "it is damaged: train again")
+        data = run_folder.read_data(self.folder)
         read = [Notice(**{**own, "rows": tuple(own["rows"])}) for part in data.get("notices", {}).values() for own in part]
         return (*map(str, read), *data.get("remarks", ()))
 
@@ -196,11 +196,13 @@ class Run:
 
         Raises LoralabError for a run without them.
         """
-        path = self.folder / run_folder.PREDICTIONS
-        if not path.is_file():
-            raise LoralabError(f"{self.folder} has no predictions of test rows: it has no test rows, or is not complete")
         columns: Any = dict.fromkeys(("true", "predicted", "text"), str)
-        frame: pandas.DataFrame = import_optional("pandas", "notebook").read_csv(path, dtype=columns, keep_default_na=False)
+        with run_folder.prediction_errors(self.folder):
+            file = run_folder.open_predictions(self.folder)
+            if file is None:
+                raise LoralabError(f"{self.folder} has no predictions of test rows: it has no test rows, or is not complete")
+            with file:
+                frame: pandas.DataFrame = import_optional("pandas", "notebook").read_csv(file, dtype=columns, keep_default_na=False)
         return frame
 
     @property

@@ -17,6 +17,7 @@ import loralab
 from loralab import Classifier
 from loralab.config import load_config
 from loralab.config.loading import list_recipes, setting_names
+from loralab.storage.run_folder import read_diagnosis
 
 COMMANDS = all_commands()
 REPORTING = [command for command in COMMANDS if command not in ("config schema", "serve", "ui")]  # JSON only; servers
@@ -366,7 +367,8 @@ def test_describe_a_run_in_json_and_words(run: Path) -> None:
 
 def test_describe_of_an_incomplete_run(run: Path, tmp_path: Path) -> None:
     (tmp_path / "cut").mkdir()
-    (tmp_path / "cut" / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
+    for name in ("config.yaml", "environment.json", "data.json"):
+        (tmp_path / "cut" / name).write_bytes((run / name).read_bytes())
     assert json.loads(done("describe", tmp_path / "cut", "--json"))["result"] == "not complete"
 
 
@@ -421,7 +423,7 @@ def test_diagnose_prints_the_checks_and_explains_texts(run: Path, tmp_path: Path
         assert line in out
     assert str(run / "diagnosis.json") in out.replace("\n", "")
     result = json.loads(done("diagnose", run, "--json"))
-    assert result == json.loads((run / "diagnosis.json").read_text(encoding="utf-8"))
+    assert result == read_diagnosis(run)
     assert result["sections"][0]["title"] == "Hypotheses"
 
 

@@ -15,7 +15,8 @@ from setting_cases import OTHER, get, refused, write
 
 import loralab
 from loralab.config import Config, load_config
-from loralab.config.loading import END_OF_SETTINGS, default_name, list_recipes, setting_names
+from loralab.config.loading import default_name, list_recipes, setting_names
+from loralab.config.run_settings import END_OF_SETTINGS
 from loralab.config.schema import NONE_WORDS
 from loralab.config.yaml_core import dump_yaml, parse_yaml
 from loralab.errors import LoralabError

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sealing import reseal
 from tiny import topics, write_csv
 
 from loralab import Classifier, LoralabError, load_config
@@ -18,7 +19,7 @@ from loralab.diagnostics.diagnose import diagnose, read_run_splits
 from loralab.diagnostics.perturb import KINDS, perturb
 from loralab.pipeline import run_training
 from loralab.storage.files import write_json
-from loralab.storage.run_folder import CONFIG, read_config, read_scores
+from loralab.storage.run_folder import CONFIG, read_config, read_diagnosis, read_scores
 
 SECTIONS = ["Hypotheses", "Calibration", "Reliability", "Robustness", "Suspected label errors"]
 ALWAYS = ["Near-duplicates of training rows", "Drift", "Distinctive words", "Token attributions (integrated gradients)"]
@@ -42,8 +43,8 @@ def test_the_runs_own_rows(run: Path) -> None:
     found = diagnose(run, inputs=["goal for the bank", ""], progress=stages.append)
     assert [section.title for section in found.sections] == SECTIONS + ALWAYS
     written = json.loads((run / "diagnosis.json").read_text(encoding="utf-8"))
-    assert written == json.loads(json.dumps(found.as_dict()))
-    assert set(written) == {"sections", "attributions"}
+    assert read_diagnosis(run) == json.loads(json.dumps(found.as_dict()))
+    assert set(written) == {"sections", "attributions", "run", "format_version", "files", "sha256"}
     for section in written["sections"]:
         assert set(section) == {"title", "summary", "columns", "rows", "note"}
         assert all(len(row) == len(section["columns"]) for row in section["rows"])
@@ -164,5 +165,6 @@ def test_a_run_of_a_relative_path_says_where_to_diagnose_it(run: Path, tmp_path:
     text = (copy / CONFIG).read_text(encoding="utf-8")
     source = read_config(copy).data.source
     (copy / CONFIG).write_text(text.replace(source, "rows.csv"), encoding="utf-8")
+    reseal(copy)
     with pytest.raises(LoralabError, match=r"rows\.csv(.|\n)*was trained on rows\.csv, a path from the folder of that command"):
         diagnose(copy)

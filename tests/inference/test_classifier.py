@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from scipy.special import softmax
+from sealing import reseal
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from tiny import CLASSES, make_checkpoint, topics, write_csv
 
@@ -228,6 +229,7 @@ def test_moved_base_is_found_by_its_new_name_and_another_is_refused(
     manifest = json.loads((copy / "model" / "loralab.json").read_text())
     gone = str(tmp_path / "gone" / "bert")
     (copy / "model" / "loralab.json").write_text(json.dumps({**manifest, "base": gone, "base_folder": gone}))
+    reseal(copy)
     with pytest.raises(LoralabError, match="gone"):
         Classifier.load(copy)
     moved = shutil.copytree(base, tmp_path / "moved")

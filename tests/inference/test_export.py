@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sealing import reseal
 from tiny import make_checkpoint
 
 from loralab import Classifier, LoralabError, load_config
@@ -38,6 +39,7 @@ def train(folder: Path, data: Path, base: Path, *more: str) -> Path:
     run = run_training(load_config(data, settings), folder=folder).folder
     manifest = read_manifest(run / "model")
     replace(manifest, temperature=0.7).write(run / "model")  # few rows may leave it at 1, where a test would see nothing
+    reseal(run)
     return run
 
 
@@ -361,6 +363,7 @@ def onnx_folder(run: Path, tmp_path: Path) -> Path:
     shutil.copytree(run / "model", folder)
     (folder / "model.onnx").write_bytes(b"")
     (folder / EXPORT_CHECK).write_text('{"format": "onnx"}')
+    reseal(folder)
     return folder
 
 
@@ -378,5 +381,6 @@ def test_an_export_of_another_form_than_asked_for_is_refused(onnx_folder: Path) 
 def test_an_export_whose_cleaning_is_not_known_here_is_refused(onnx_folder: Path) -> None:
     manifest = json.loads((onnx_folder / "loralab.json").read_text())
     (onnx_folder / "loralab.json").write_text(json.dumps({**manifest, "clean": ["shout"]}))
+    reseal(onnx_folder)
     with pytest.raises(LoralabError, match=r"onnx: .*shout"):
         Classifier.load(onnx_folder)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sealing import reseal
 from tiny import make_checkpoint
 
 from loralab import Classifier, LoralabError, load_config
@@ -89,6 +90,7 @@ def test_runs_that_read_texts_differently_are_refused(members: list[Path], tmp_p
     other = Path(shutil.copytree(members[1], tmp_path / "other"))
     path = other / "model" / "tokenizer.json"
     path.write_text(path.read_text(encoding="utf-8").replace('"lowercase":true', '"lowercase":false'), encoding="utf-8")
+    reseal(other)
     assert path.read_bytes() != (members[1] / "model" / "tokenizer.json").read_bytes()
     with pytest.raises(LoralabError, match=r"other and .* read texts differently \(tokenizer, data\.max_length, data\.template"):
         make_soup([members[0], other], tmp_path / "soup")

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hub_stub import DROP, ME, OTHER, READER, HubStub
 from huggingface_hub import ModelCard
+from sealing import reseal
 from tiny import topics
 
 from loralab import Classifier, LoralabError, load_config
@@ -328,6 +329,7 @@ def test_a_path_of_this_machine_in_the_card_stops_the_push(run: Path, hub: HubSt
     copy = shutil.copytree(run, tmp_path / "copy")
     config = (copy / "config.yaml").read_text()
     (copy / "config.yaml").write_text(config.replace("template: '{}'", f"template: '{copy} {{}}'"))
+    reseal(copy)
     with pytest.raises(LoralabError, match=r"README\.md names the path .*copy of this machine, so nothing was uploaded"):
         push_to_hub(copy, "me/topics")
     assert hub.requests == []

@@ -16,6 +16,7 @@ import pytest
 import torch
 from reference import bundle, largest_difference, logits_of, ours, padded_batch, randomise
 from safetensors.torch import load_file, save_file
+from sealing import reseal
 from tiny import MODEL_TYPES, make_checkpoint
 
 from loralab.config import LoraConfig
@@ -214,6 +215,7 @@ def test_truncated_weights_are_refused(saved: Callable[..., Path], tuning: str, 
     folder = saved(tuning)
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: int(keep * len(whole))])
+    reseal(folder)
     with pytest.raises(LoralabError, match=name):
         Classifier.load(folder)
 
@@ -222,6 +224,8 @@ def test_truncated_weights_are_refused(saved: Callable[..., Path], tuning: str, 
 def test_a_missing_file_is_refused(saved: Callable[..., Path], tuning: str, name: str) -> None:
     folder = saved(tuning)
     (folder / name).unlink()
+    if name != "loralab.json":
+        reseal(folder)
     with pytest.raises(LoralabError):
         Classifier.load(folder)
 
@@ -230,8 +234,12 @@ def test_a_missing_tokenizer_falls_back_to_the_base_or_is_refused(saved: Callabl
     folder = saved()
     before = Classifier.load(folder, precision="fp32").predict(TEXTS).probabilities
     (folder / "tokenizer.json").unlink()
+    with pytest.raises(LoralabError, match=r"tokenizer\.json is missing"):
+        Classifier.load(folder)
+    reseal(folder)
     np.testing.assert_array_equal(Classifier.load(folder, precision="fp32").predict(TEXTS).probabilities, before)
     (folder / "tokenizer.json").write_text("{}")
+    reseal(folder)
     with pytest.raises(LoralabError, match="tokenizer"):
         Classifier.load(folder)
 
@@ -243,9 +251,11 @@ def test_a_missing_or_misshapen_tensor_is_refused(saved: Callable[..., Path], pa
     name = sorted(tensors)[0]
     removed = tensors.pop(name)
     save_file(tensors, path)
+    reseal(path.parent)
     with pytest.raises(LoralabError):
         Classifier.load(path.parent)
     save_file({**tensors, name: torch.zeros(removed.numel() + 1)}, path)
+    reseal(path.parent)
     with pytest.raises(LoralabError, match="shape"):
         Classifier.load(path.parent)
 
@@ -255,6 +265,7 @@ def test_an_adapter_missing_from_one_layer_is_refused(saved: Callable[..., Path]
     folder = saved()
     path = folder / "adapter_model.safetensors"
     save_file({name: tensor for name, tensor in load_file(path).items() if ".layer.2." not in name}, path)
+    reseal(folder)
     with pytest.raises(LoralabError):
         Classifier.load(folder)
 
@@ -262,6 +273,7 @@ def test_an_adapter_missing_from_one_layer_is_refused(saved: Callable[..., Path]
 def test_an_empty_adapter_is_refused(saved: Callable[..., Path]) -> None:
     folder = saved()
     save_file({}, folder / "adapter_model.safetensors")
+    reseal(folder)
     with pytest.raises(LoralabError):
         Classifier.load(folder)
 
@@ -290,9 +302,10 @@ def test_a_manifest_without_a_key_is_refused(saved: Callable[..., Path], key: st
         "base_revision",
         "base_license",
     }  # older bundles have none of them
-    assert set(content) == {"format", *optional, *KEYS}
+    assert set(content) == {"format", "files", "sha256", *optional, *KEYS}
     content.pop(key)
     (folder / "loralab.json").write_text(json.dumps(content))
+    reseal(folder)
     with pytest.raises(LoralabError, match=r"loralab\.json"):
         Classifier.load(folder)
 
@@ -335,6 +348,8 @@ def test_a_manifest_with_a_wrong_value_is_refused(saved: Callable[..., Path], ke
     else:
         content[section] = value
     (folder / "loralab.json").write_text(json.dumps(content))
+    if key != "format":
+        reseal(folder)
     with pytest.raises(LoralabError):
         Classifier.load(folder).predict(TEXTS)
 

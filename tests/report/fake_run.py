@@ -13,7 +13,7 @@ from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from loralab import metrics
 from loralab.config import Config
-from loralab.config.loading import END_OF_SETTINGS
+from loralab.config.run_settings import END_OF_SETTINGS
 from loralab.storage import run_folder
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")

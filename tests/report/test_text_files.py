@@ -214,7 +214,7 @@ def test_a_report_is_reproducible(run: Path) -> None:
     "missing",
     [
         (run_folder.PREDICTIONS,),
-        (run_folder.DIAGNOSIS, run_folder.ENVIRONMENT),
+        (run_folder.DIAGNOSIS,),
         (run_folder.SCORES, run_folder.PREDICTIONS, run_folder.DIAGNOSIS),
         (run_folder.LOG,),
         (
@@ -222,7 +222,6 @@ def test_a_report_is_reproducible(run: Path) -> None:
             run_folder.PREDICTIONS,
             run_folder.DIAGNOSIS,
             run_folder.LOG,
-            run_folder.ENVIRONMENT,
             "model/loralab.json",
         ),
     ],

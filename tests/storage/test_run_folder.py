@@ -15,7 +15,7 @@ import pytest
 
 from loralab.config import Config
 from loralab.errors import LoralabError, RunFailed
-from loralab.storage import run_folder
+from loralab.storage import run_folder, temporaries
 from loralab.storage.files import atomic_folder, atomic_write, write_json
 from loralab.training.callbacks import EvalEnd, StepEnd
 
@@ -227,6 +227,7 @@ def test_a_full_disk_leaves_the_old_folder_whole(tmp_path: Path, monkeypatch: py
     target.mkdir()
     (target / "old.txt").write_text("old")
     before = tree(tmp_path)
+    monkeypatch.setattr(temporaries, "_exchange", lambda new, old: False)
     monkeypatch.setattr(os, call, full_disk)
     with pytest.raises(RunFailed, match="previously saved files are unaffected"), atomic_folder(target) as folder:
         (folder / "new.txt").write_text("new")
@@ -246,6 +247,7 @@ def test_a_folder_that_cannot_be_swapped_in_leaves_the_old_one_whole(tmp_path: P
             full_disk()
         replace(source, destination)
 
+    monkeypatch.setattr(temporaries, "_exchange", lambda new, old: False)
     monkeypatch.setattr(os, "replace", failing)
     with pytest.raises(RunFailed), atomic_folder(target) as folder:
         (folder / "new.txt").write_text("new")
@@ -290,7 +292,9 @@ def test_each_event_is_on_the_disk_when_it_is_logged(tmp_path: Path) -> None:
         assert [entry["step"] for entry in logged(run)] == list(range(1, step + 1))
     run.log(EvalEnd(3, 1.0, {"f1:Läden": 0.5}, True, 0.7))
     first, last = logged(run)[0], logged(run)[-1]
+    assert first.pop("crc32")
     assert first == {"event": "StepEnd", **dataclasses.asdict(STEP)}
+    assert last.pop("crc32")
     assert last == {
         "event": "EvalEnd",
         "temperature": None,

@@ -70,3 +70,32 @@ def test_a_checkpoint_that_cannot_be_written_fails_the_run(tmp_path: Path) -> No
     (tmp_path / "file").write_text("mine")
     with pytest.raises(RunFailed, match="cannot write"):
         run_folder.RunFolder(tmp_path / "file").save_checkpoint(Checkpoint(TENSORS, VALUES))
+
+
+def test_a_flipped_bit_of_a_checkpoint_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    Checkpoint(TENSORS, VALUES).save(path)
+    whole = path.read_bytes()
+    refusals = 0
+    for position in range(len(whole)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1 << position % 8]) + whole[position + 1 :])
+        try:
+            loaded = Checkpoint.load(path)
+        except LoralabError:
+            refusals += 1
+            continue
+        assert loaded.values == VALUES
+        assert loaded.tensors.keys() == TENSORS.keys()
+        assert all(torch.equal(loaded.tensors[name], TENSORS[name]) for name in TENSORS)
+    assert refusals > 0.95 * len(whole)  # the rest is padding
+
+
+def test_a_checkpoint_of_a_later_format_is_refused_and_one_without_a_checksum_opens(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    state = '{"step": 7}'
+    save_file(TENSORS, tmp_path / "old.safetensors", {"state": state})
+    assert Checkpoint.load(tmp_path / "old.safetensors").step == 7
+    save_file(TENSORS, tmp_path / "new.safetensors", {"state": state, "format_version": "3", "sha256": "0"})
+    with pytest.raises(LoralabError, match=r"newer loralab \(format 3; this one reads up to 2\): upgrade"):
+        Checkpoint.load(tmp_path / "new.safetensors")

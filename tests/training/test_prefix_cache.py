@@ -161,6 +161,28 @@ def test_a_damaged_file_is_replaced(tiny: Path, tmp_path: Path, damage: bytes) -
     np.testing.assert_array_equal(again, whole)
 
 
+def test_a_flipped_bit_is_noticed_and_the_states_are_computed_again(
+    tiny: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_cache, "_BLOCK", 1000)
+    model, own = make_model(tiny, layers="2"), rows(tiny)
+    first = planned(model, tmp_path, own).add_hidden_states(model, own)
+    assert first.hidden is not None
+    states = first.hidden.copy()
+    (path,) = tmp_path.glob("*.npy")
+    whole = path.read_bytes()
+    for position in range(0, len(whole), max(1, len(whole) // 40)):
+        path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        caplog.clear()
+        again = planned(model, tmp_path, own).add_hidden_states(model, own)
+        assert "is damaged: its hidden states are computed again" in caplog.text, position
+        assert np.array_equal(again.hidden, states)
+        assert path.read_bytes() == whole
+    for cut in (whole[:-1], whole + b"x", b""):
+        path.write_bytes(cut)
+        assert np.array_equal(planned(model, tmp_path, own).add_hidden_states(model, own).hidden, states)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_number_of_threads_does_not_change_the_states(tiny: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     model, few, many = make_model(tiny, layers="2"), rows(tiny, 2), rows(tiny, 200)

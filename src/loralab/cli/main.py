@@ -11,7 +11,15 @@ from typing import Annotated
 import typer
 
 from loralab import __version__
-from loralab.cli import data_commands, experiment_commands, run_commands, serve_command, settings_commands, train_command
+from loralab.cli import (
+    data_commands,
+    experiment_commands,
+    run_commands,
+    serve_command,
+    settings_commands,
+    train_command,
+    verify_command,
+)
 from loralab.cli.options import OUTPUT, Quiet, Verbose, print_json, register
 from loralab.cli.streams import safe_stdio, visible
 from loralab.errors import LoralabError
@@ -92,6 +100,7 @@ _COMMANDS: Sequence[Callable[..., None]] = (
     settings_commands.budget,
     data_commands.clean,
     data_commands.augment,
+    verify_command.verify,
     settings_commands.doctor,
 )
 for _command in _COMMANDS:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from loralab.cli.options import OUTPUT
-from loralab.config.loading import RUN_SETTINGS
+from loralab.config.run_settings import RUN_SETTINGS
 from loralab.errors import LoralabError, import_optional, suggest
 
 

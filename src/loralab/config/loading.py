@@ -19,6 +19,7 @@ from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from loralab.config import reference
 from loralab.config.hints import other_names, similar_settings, similar_value, unknown_setting
 from loralab.config.paths import local_path, similar_file, split_path
+from loralab.config.run_settings import RUN_SETTINGS, read_run_settings
 from loralab.config.schema import (
     COLUMN_SETTINGS,
     NONE_WORDS,
@@ -31,11 +32,8 @@ from loralab.config.schema import (
 )
 from loralab.config.yaml_core import dump_yaml, parse_yaml, read_yaml, yaml_problem
 from loralab.errors import LoralabError, suggest
+from loralab.safe_files import exists
 
-RUN_SETTINGS, END_OF_SETTINGS = "config.yaml", "...\n"
-"""A run folder's settings file and its last line. YAML ends a document with it, so that a file cut off anywhere is recognized."""
-OWN_ROWS, ROWS_FOLDER = "rows in this folder", "rows"
-"""`data.source` in the settings file of a run that keeps its rows, which were in memory; and their folder in the run's."""
 NAMED_SOURCES = ("sample", "ag_news")
 LOW_LORA_RATE, HIGH_FULL_RATE = 1e-4, 2e-4
 """Learning rates below and above which training usually fails to learn: of LoRA, and of full fine-tuning."""
@@ -261,8 +259,8 @@ def _find(source: str) -> tuple[dict[str, Any], str]:
     if source in recipes:
         return dict(recipes[source].settings), f"recipe {source}"
     path = local_path(source)
-    if (path / RUN_SETTINGS).is_file():
-        return _read_run_settings(path / RUN_SETTINGS), str(path / RUN_SETTINGS)
+    if exists(path / RUN_SETTINGS):
+        return read_run_settings(path / RUN_SETTINGS), str(path / RUN_SETTINGS)
     if path.suffix in (".yaml", ".yml"):
         content = {key: value for key, value in read_yaml(path).items() if key not in ("about", "search")}
         return _nest(content, source), source
@@ -293,22 +291,6 @@ def _drop_classes(before: Mapping[str, Any], after: dict[str, Any], origin: str)
     note += f"for other classes write {' '.join(others)}; " if others else ""
     note += f"if it has the recipe's classes under numbers, write data.classes={names}"
     return {**after, "data": {key: value for key, value in new.items() if key != "classes"}}, (note,)
-
-
-def _read_run_settings(path: Path) -> dict[str, Any]:
-    """Read the settings of a run. The rest of a cut file would be valid, with defaults in place of the missing settings."""
-    try:
-        complete = path.read_text(encoding="utf-8").endswith(END_OF_SETTINGS)
-    except (OSError, UnicodeDecodeError) as error:
-        raise LoralabError(f"{path} is damaged: {error}") from error
-    if not complete:
-        raise LoralabError(
-            f"{path} is cut off: its last line is not {END_OF_SETTINGS.strip()!r}; restore it from a copy or train again"
-        )
-    settings = read_yaml(path)
-    if isinstance(data := settings.get("data"), dict) and data.get("source") == OWN_ROWS:
-        settings["data"] = {**data, "source": str(path.parent / ROWS_FOLDER)}
-    return settings
 
 
 def _nest(content: Mapping[str, Any], source: str) -> dict[str, Any]:

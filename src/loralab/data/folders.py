@@ -11,8 +11,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from loralab.config.loading import ROWS_FOLDER, RUN_SETTINGS
 from loralab.config.paths import local_path, similar_file, split_path
+from loralab.config.run_settings import ROWS_FOLDER, RUN_SETTINGS
 from loralab.data.columns import list_names
 from loralab.data.formats import data_files, stem_of
 from loralab.data.readers import inner_tables

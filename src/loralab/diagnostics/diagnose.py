@@ -26,7 +26,6 @@ from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
 from loralab.metrics import softmax
 from loralab.storage import run_folder
-from loralab.storage.files import write_json
 
 if TYPE_CHECKING:
     from loralab.diagnostics.attribution import Attribution
@@ -118,7 +117,7 @@ def diagnose(  # noqa: PLR0913 - public: one parameter per option of the command
     progress("computing token attributions")
     explained, table = _explain(folder, base, classifier, diagnosed.rows, inputs)
     diagnosis = Diagnosis([*checks, table], explained)
-    write_json(folder / run_folder.DIAGNOSIS, diagnosis.as_dict())
+    run_folder.write_diagnosis(folder, diagnosis.as_dict())
     return diagnosis
 
 

@@ -26,7 +26,7 @@ from loralab.errors import Interrupted, LoralabError, RunFailed, import_optional
 from loralab.experiments.run_trial import MAX_DEATHS, Outcome, OutcomeCallback, run_trial
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import TRIALS, Trial, trial_folder
-from loralab.storage.files import atomic_folder, write_errors, write_json
+from loralab.storage.files import atomic_folder, write_errors
 
 MAX_RUN_BYTES = 2 << 30
 """The largest run that is returned through Ray. An adapter has a few MB, roberta-large 1.4 GB."""
@@ -214,7 +214,7 @@ def write_run_files(files: RunFiles, target: Path) -> None:
             path = new / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        write_json(new / run_folder.SCORES, {**run_folder.read_scores(new), "folder": str(target)})
+        run_folder.move_scores(new, target)
 
 
 def _first_line(error: object) -> str:

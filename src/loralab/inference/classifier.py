@@ -44,6 +44,7 @@ from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import MANIFEST, Manifest, read_manifest
 from loralab.model.peft_files import ADAPTER_CONFIG
 from loralab.model.snapshots import download_model, model_id
+from loralab.safe_files import check_folder, exists
 from loralab.storage import run_folder
 from loralab.storage.files import atomic_write, write_errors
 from loralab.training.scoring import features_and_logits, last_linear, logits_of
@@ -98,6 +99,8 @@ def choose_folder(path: Path, backend: Backend = "auto") -> Path:
                 f"{path} is an {exported} export, not {backend}: load it with backend={exported!r} or backend='auto'"
             )
         return run_folder.model_folder(path)
+    if exists(path / run_folder.EXPORTS):
+        check_folder(path / run_folder.EXPORTS)
     folder = path / run_folder.EXPORTS / backend
     if not (folder / ONNX).is_file():
         raise LoralabError(f"{path} has no {backend} export yet: loralab export {path} --to {backend}")
@@ -147,6 +150,7 @@ class Classifier:
             if backend == "native":
                 raise LoralabError(f"{folder} is an ONNX export: load the run it was exported from")
             manifest = read_manifest(folder)
+            manifest.check_files(folder)
             check_cleaning(manifest, folder)
             tokenizer = load_tokenizer(folder, min(manifest.max_length, manifest.dims.longest))
             return cls(OnnxClassifier(folder / ONNX, threads), manifest, tokenizer)

@@ -26,8 +26,10 @@ from loralab.model.bundle import find_base
 from loralab.model.hub_files import base_config, base_reference
 from loralab.model.interface import ClassifierModel
 from loralab.model.tensor_files import HEAD_WEIGHTS
+from loralab.safe_files import check_folder, exists
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder, write_json
+from loralab.storage.files import atomic_folder
+from loralab.storage.sealed import record_files, write_sealed
 from loralab.training.scoring import logits_of
 
 FORMATS = tuple(WRITERS)
@@ -83,6 +85,8 @@ def export_run(
         raise LoralabError(f"--to {format}: there is no such format{suggest(format, FORMATS)}; valid: {', '.join(FORMATS)}")
     bundle = run_folder.model_folder(run)
     target = out or run / run_folder.EXPORTS / format
+    if exists(run / run_folder.EXPORTS):
+        check_folder(run / run_folder.EXPORTS)
     if target.exists() and not overwrite:
         raise LoralabError(f"{target} exists: choose another --out, or replace it with --overwrite")
     if target.exists() and not (target / run_folder.EXPORT_CHECK).is_file():
@@ -143,7 +147,9 @@ def export_run(
             accuracy=accuracy,
             remark=remark,
         )
-        write_json(folder / run_folder.EXPORT_CHECK, {**dataclasses.asdict(result), "folder": str(target)})
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        content = {**dataclasses.asdict(result), "folder": str(target), "run": run_folder.run_identity(run)}
+        write_sealed(folder / run_folder.EXPORT_CHECK, content, record_files(folder, names))
     return result
 
 

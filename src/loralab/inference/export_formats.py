@@ -177,7 +177,7 @@ def write_onnx(source: ExportSource, folder: Path) -> ClassifierModel:
     }
     to_onnx(model, folder / ONNX, facts)
     write_tokenizer(folder, manifest, source.tokenizer_json)
-    manifest.write(folder)
+    manifest.with_records(folder).write(folder)
     return OnnxClassifier(folder / ONNX)
 
 
@@ -188,6 +188,7 @@ def write_onnx_int8(source: ExportSource, folder: Path) -> ClassifierModel:
     (folder / ONNX).rename(fp32)
     quantize(fp32, folder / ONNX)
     fp32.unlink()
+    source.calibrated.with_records(folder).write(folder)
     return OnnxClassifier(folder / ONNX)
 
 

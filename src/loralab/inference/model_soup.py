@@ -14,10 +14,12 @@ from loralab.model.averaging import average
 from loralab.model.bundle import load_bundle, save_bundle
 from loralab.model.manifest import read_manifest
 from loralab.model.parameter_counts import ParameterCounts
+from loralab.safe_files import read_text
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import find_runs
-from loralab.storage.files import atomic_folder, write_json
+from loralab.storage.files import atomic_folder
 from loralab.storage.run_folder import SOUP
+from loralab.storage.sealed import write_sealed
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def make_soup(
         fitting = _fitting_rank(counts, budget, soup_rank)
         size = counts.adapter + counts.head
         soup = Soup(out, tuple(names), accuracies, accuracy, len(texts), soup_rank, size, budget, fitting)
-        write_json(folder / SOUP, {**asdict(soup), "folder": str(out)})
+        write_sealed(folder / SOUP, {**asdict(soup), "folder": str(out)})
     return soup
 
 
@@ -107,7 +109,7 @@ def _fitting_rank(counts: ParameterCounts, budget: int | None, rank: int | None)
 
 def _shared_tokenizer(members: Sequence[Path]) -> str:
     """Return the members' tokenizer, prompt template included. Raises LoralabError if they differ: the weights would not fit."""
-    tokenizers = [(run_folder.model_folder(run) / "tokenizer.json").read_text(encoding="utf-8") for run in members]
+    tokenizers = [read_text(run_folder.model_folder(run) / "tokenizer.json") for run in members]
     for run, tokenizer in zip(members, tokenizers, strict=True):
         if tokenizer != tokenizers[0]:
             raise LoralabError(

@@ -15,13 +15,14 @@ from loralab.errors import LoralabError, RunFailed, suggest
 from loralab.inference.export import export_run
 from loralab.model.checkpoints import BASE_CONFIG, WEIGHTS
 from loralab.model.hub_files import ENCODER_CONFIG, TOKENIZER, TOKENIZER_CONFIG, base_reference
-from loralab.model.manifest import MANIFEST, Manifest, read_manifest
+from loralab.model.manifest import MANIFEST, READ_FILES, Manifest, read_manifest
 from loralab.model.peft_files import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from loralab.model.snapshots import MODEL_ID
 from loralab.model.tensor_files import HEAD_WEIGHTS
 from loralab.report.model_card import Publication, model_card
 from loralab.report.run_data import read_run
 from loralab.storage import run_folder
+from loralab.storage.sealed import FileRecord
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -98,11 +99,12 @@ def prepare_upload(
         if not (folder / run_folder.EXPORT_CHECK).is_file():
             export_run(run, publication.form, base=base, progress=progress)
     manifest = read_manifest(folder)
+    manifest.check_files(folder)
     public = _public_manifest(manifest)
     files: dict[str, Path | bytes] = {name: folder / name for name in sorted(PUBLIC_FILES) if (folder / name).is_file()}
-    files[MANIFEST] = public.to_json().encode()
     if ADAPTER_CONFIG in files:
         files[ADAPTER_CONFIG] = _public_adapter_config(folder / ADAPTER_CONFIG, public)
+    files[MANIFEST] = replace(public, files=_records(files)).to_json().encode()
     license, language = _author_metadata(run / CARD)
     data, publication = read_run(run), replace(publication, license=license, language=language)
     files[CARD] = model_card(data, frozenset(files), publication).encode("utf-8", "replace")
@@ -141,6 +143,12 @@ def _check_access(token: str | None) -> None:
 def _public_manifest(manifest: Manifest) -> Manifest:
     """Return the manifest without folders of this machine. A base that is a local folder keeps its name."""
     return replace(manifest, base=manifest.base if hub_id(manifest.base) else Path(manifest.base).name, base_folder="")
+
+
+def _records(files: Mapping[str, Path | bytes]) -> dict[str, FileRecord]:
+    """Return the checksums of the files to upload, by name."""
+    known = {name: file for name, file in files.items() if name in READ_FILES}
+    return {name: FileRecord.of_bytes(file) if isinstance(file, bytes) else FileRecord.of(file) for name, file in known.items()}
 
 
 def _public_adapter_config(path: Path, manifest: Manifest) -> bytes:

@@ -30,6 +30,7 @@ from loralab.model.hub_files import ENCODER_CONFIG, base_config, classifier_conf
 from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import MANIFEST, Manifest, read_manifest
 from loralab.model.peft_files import ADAPTER_CONFIG, check_head_names, count_classes, load_adapter, read_adapter_config
+from loralab.safe_files import exists
 
 
 def save_bundle(
@@ -41,16 +42,18 @@ def save_bundle(
     config = classifier_config(config or base_config(manifest), manifest, model.architecture)
     write_json(folder / (BASE_CONFIG if known else ENCODER_CONFIG), config)
     write_tokenizer(folder, manifest, tokenizer_json)
-    manifest.write(folder)
+    manifest.with_records(folder).write(folder)
 
 
 def load_bundle(folder: Path, base: str | None = None) -> tuple[TrainableModel, Manifest]:
     """Build the trained model in fp32, with adapters attached and not merged, from a folder of `save_bundle` or of peft.
 
-    `base`: the base's folder, if it has moved. Raises LoralabError if the base has other weights than in training.
+    `base`: the base's folder, if it has moved. Raises LoralabError for a damaged file, and if the base has other
+    weights than in training.
     """
-    by_peft = not (folder / MANIFEST).is_file() and (folder / ADAPTER_CONFIG).is_file()
+    by_peft = not exists(folder / MANIFEST) and exists(folder / ADAPTER_CONFIG)
     manifest = read_peft_folder(folder, base) if by_peft else read_manifest(folder)
+    manifest.check_files(folder)
     checkpoint = _find_same_base(manifest, folder, base) if manifest.tuning != "full" else None
     if manifest.by_peft and checkpoint is not None:
         return open_peft_folder(folder, checkpoint, len(manifest.classes)).eval(), manifest

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import heapq
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from loralab.errors import LoralabError
 from loralab.metrics import CALIBRATION_BINS, CalibrationBin, calibration_bins, calibration_totals
+from loralab.safe_files import MAX_LINE_CHARACTERS, MAX_PREDICTIONS_BYTES, check_file, exists
 from loralab.storage import run_folder
-from loralab.storage.files import csv_field_limit
 
 MAX_ERRORS, CHUNK_ROWS = 12, 4096
-MAX_FIELD_SIZE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -74,11 +70,12 @@ class PredictionSummary:
 
 def read_predictions(folder: Path, classes: Sequence[str]) -> PredictionSummary | None:
     """Summarise a run's predictions.csv, read in pieces; None for a run without one. Raises LoralabError for a damaged file."""
-    path = folder / run_folder.PREDICTIONS
-    if not path.is_file():
-        return None
-    with _read_errors(path):
-        return _summarise(path, tuple(classes))
+    with run_folder.prediction_errors(folder):
+        file = run_folder.open_predictions(folder)
+        if file is None:
+            return None
+        with file:
+            return _summarise(file, tuple(classes))
 
 
 def read_correct(folder: Path) -> npt.NDArray[np.bool_] | None:
@@ -86,16 +83,17 @@ def read_correct(folder: Path) -> npt.NDArray[np.bool_] | None:
 
     Raises LoralabError for a damaged file.
     """
+    run_folder.check_recorded(folder, run_folder.PREDICTIONS)
     path = folder / run_folder.PREDICTIONS
-    if not path.is_file():
+    if not exists(path):
         return None
     from pyarrow import compute, csv, string  # an experiment has many such files: Arrow reads two columns eight times as fast
 
     columns = {"true": string(), "predicted": string()}
-    with _read_errors(path):
+    with run_folder.prediction_errors(folder):
         table = csv.read_csv(
-            path,
-            read_options=csv.ReadOptions(block_size=2 * MAX_FIELD_SIZE),
+            check_file(path, MAX_PREDICTIONS_BYTES),
+            read_options=csv.ReadOptions(block_size=min(2 * MAX_LINE_CHARACTERS, 1 << 25)),
             parse_options=csv.ParseOptions(newlines_in_values=True),
             convert_options=csv.ConvertOptions(include_columns=[*columns], column_types=columns),
         )
@@ -103,21 +101,13 @@ def read_correct(folder: Path) -> npt.NDArray[np.bool_] | None:
         return np.array(compute.equal(table["true"], table["predicted"]).to_pylist(), dtype=bool)
 
 
-@contextmanager
-def _read_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, LookupError, csv.Error) as error:
-        raise LoralabError(f"cannot read {path} ({error!r}): restore it, or delete it for a report without predictions") from error
-
-
-def _summarise(path: Path, classes: tuple[str, ...]) -> PredictionSummary:
+def _summarise(file: Iterable[str], classes: tuple[str, ...]) -> PredictionSummary:
     index = {name: i for i, name in enumerate(classes)}
     confusion = np.zeros((len(classes), len(classes)), dtype=np.int64)
     uncalibrated, calibrated = np.zeros((2, 3, CALIBRATION_BINS))
     top_errors: list[tuple[float, int, Misclassification]] = []
     count = 0
-    for rows in _read_chunks(path):
+    for rows in _read_chunks(file):
         true = np.array([index[row["true"]] for row in rows])
         predicted = np.array([index[row["predicted"]] for row in rows])
         confidence = np.array([float(row["confidence"]) for row in rows])
@@ -137,8 +127,7 @@ def _summarise(path: Path, classes: tuple[str, ...]) -> PredictionSummary:
     return PredictionSummary(count, classes, confusion, calibration_bins(uncalibrated), calibration_bins(calibrated), ordered)
 
 
-def _read_chunks(path: Path) -> Iterator[list[dict[str, str]]]:
-    with csv_field_limit(MAX_FIELD_SIZE), path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        while chunk := list(itertools.islice(reader, CHUNK_ROWS)):
-            yield chunk
+def _read_chunks(file: Iterable[str]) -> Iterator[list[dict[str, str]]]:
+    reader = run_folder.prediction_rows(file)
+    while chunk := list(itertools.islice(reader, CHUNK_ROWS)):
+        yield chunk

@@ -14,9 +14,9 @@ from loralab.config.loading import setting_table
 from loralab.errors import LoralabError
 from loralab.report.formatting import early_stopping
 from loralab.report.predictions import PredictionSummary, read_predictions
+from loralab.safe_files import exists
 from loralab.stats import Interval, wilson
 from loralab.storage import run_folder
-from loralab.storage.files import read_json_object
 
 SCORE_LABELS = {
     "accuracy": "Accuracy",
@@ -212,15 +212,16 @@ class RunData:
 
 def read_run(folder: Path) -> RunData:
     """Read a run, complete or not. Raises LoralabError for a folder that is not a run and for damaged files."""
-    config = run_folder.read_config(folder)
-    environment = run_folder.read_environment(folder) if (folder / run_folder.ENVIRONMENT).is_file() else {}
-    scores = run_folder.read_scores(folder) if (folder / run_folder.SCORES).is_file() else None
-    diagnosis, model = _read_optional(folder / run_folder.DIAGNOSIS), _read_optional(folder / run_folder.MODEL / "loralab.json")
+    complete = exists(folder / run_folder.SCORES)
+    config, environment = run_folder.read_config(folder), run_folder.read_environment(folder)
+    run_folder.check_recorded(folder, run_folder.DATA)
+    scores = run_folder.read_scores(folder) if complete else None
+    diagnosis, model = run_folder.read_diagnosis(folder), run_folder.read_model_facts(folder)
     try:
         steps, evaluations = parse_events(run_folder.read_log(folder))
         result = parse_result(scores) if scores else None
         classes = tuple(scores["classes"] if scores else environment.get("classes", model.get("classes", ())))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise LoralabError(f"{folder} is damaged ({error!r}): train the run again with --overwrite") from error
     name, predictions = folder.resolve().name, read_predictions(folder, classes)
     return RunData(name, config, environment, classes, steps, evaluations, result, predictions, diagnosis, model)
@@ -263,8 +264,3 @@ def thin_steps(steps: Sequence[Step], max_steps: int) -> list[Step]:
 def count_scored_rows(scores: Mapping[str, float]) -> int:
     """Return the number of rows behind a set of scores: the sum of its true:CLASS."""
     return int(sum(value for name, value in scores.items() if name.startswith("true:")))
-
-
-def _read_optional(path: Path) -> dict[str, Any]:
-    """Read a JSON object, or return an empty one for a missing file."""
-    return read_json_object(path, "restore it, or delete it") if path.is_file() else {}

@@ -18,6 +18,8 @@ from typing import IO, Any
 from filelock import FileLock, Timeout
 
 from loralab.errors import LoralabError, RunFailed
+from loralab.safe_files import read_text
+from loralab.storage import temporaries
 
 
 @contextlib.contextmanager
@@ -32,19 +34,13 @@ def write_errors(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[str]]:
     """Open a UTF-8 text file that replaces `path` when the block ends without an error."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        os.close(handle)
+    with temporaries.temporary(path, folder=False) as temporary:
         with open(temporary, "w", encoding="utf-8", newline="") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
 
 
 @contextlib.contextmanager
@@ -54,26 +50,20 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     Raises RunFailed if the folder cannot be written. An OSError of the block that has another cause, such as a file that cannot be
     read, passes unchanged.
     """
-    with write_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    old = temporary.with_name(f"{temporary.name}.old")
-    try:
-        yield temporary
+    with contextlib.ExitStack() as stack:
         with write_errors(folder):
-            _finish(temporary)
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(temporary, folder)
-    except BaseException as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        if isinstance(error, OSError) and _is_write_error(error, temporary):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = stack.enter_context(temporaries.temporary(folder, folder=True))
+        try:
+            yield temporary
             with write_errors(folder):
-                raise
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+                _finish(temporary)
+                temporaries.replace_folder(temporary, folder)
+        except OSError as error:
+            if _is_write_error(error, temporary):
+                with write_errors(folder):
+                    raise
+            raise
 
 
 def _is_write_error(error: OSError, folder: Path) -> bool:
@@ -106,9 +96,12 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json_object(path: Path, advice: str) -> dict[str, Any]:
-    """Read a JSON object. Raises LoralabError, ending with `advice`, if the file is missing, damaged or holds something else."""
+    """Read a JSON object of a stranger's folder.
+
+    Raises LoralabError, ending with `advice`, if the file is missing, damaged or no regular file, or holds something else.
+    """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not an object")
     except (OSError, ValueError, RecursionError) as error:

@@ -18,23 +18,29 @@ report.html, README.md, training_log.txt, model_description.txt and .json, metri
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import io
 import itertools
 import json
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from loralab.config import Config, load_config
-from loralab.config.loading import END_OF_SETTINGS, OWN_ROWS, ROWS_FOLDER, RUN_SETTINGS
+from loralab.config.run_settings import OWN_ROWS, ROWS_FOLDER, RUN_SETTINGS, format_run_settings
 from loralab.errors import LoralabError
-from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors, write_json
+from loralab.safe_files import MAX_LINE_CHARACTERS, MAX_PREDICTIONS_BYTES, check_folder, exists, open_file
+from loralab.storage import run_log
+from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors
+from loralab.storage.sealed import check_file_record, read_sealed, record_files, seal, write_sealed
+from loralab.storage.temporaries import restore
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = RUN_SETTINGS, "environment.json", "log.jsonl", "model", "scores.json"
 DATA, ROWS = "data.json", ROWS_FOLDER
@@ -51,7 +57,13 @@ NAMES = frozenset((*_WRITTEN, *_DERIVED))
 _SAFETENSORS_TEMPORARY = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 """safetensors writes under such a name first. A killed run leaves one behind."""
 MAX_TEXT_CHARACTERS = 1 << 30
-"""The longest text that is read back from predictions.csv."""
+"""The longest text that is read back from a file of predictions that the user names."""
+MANIFEST = "loralab.json"
+"""The model's manifest, with the checksums of the model's files."""
+_SEALED_AT_START = (CONFIG, DATA)
+_SEALED_AT_END = (CONFIG, DATA, ENVIRONMENT, LOG, PREDICTIONS, f"{MODEL}/{MANIFEST}")
+"""The files whose checksums environment.json and scores.json record, beside those of the rows."""
+_RESTORE = "restore the run from a copy, or train it again"
 
 
 class Savable(Protocol):
@@ -88,8 +100,10 @@ class RunFolder:
             table.writerows(rows)
 
     def write_scores(self, scores: Mapping[str, Any]) -> None:
-        """Write the scores and remove the checkpoint: the run is complete."""
-        write_json(self.folder / SCORES, scores)
+        """Write the scores, with the checksums of the run's files, and remove the checkpoint: the run is complete."""
+        with write_errors(self.folder / SCORES):
+            files = record_files(self.folder, [*_SEALED_AT_END, *_row_files(self.folder)])
+        write_sealed(self.folder / SCORES, scores, files)
         with write_errors(self.checkpoint):
             self.checkpoint.unlink(missing_ok=True)
 
@@ -98,20 +112,21 @@ class RunFolder:
         entry = {"event": type(event).__name__, **dataclasses.asdict(event)}
         path = self.folder / LOG
         with write_errors(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(run_log.format_event(entry))
 
     def rewind_log(self, step: int) -> None:
         """Drop the events after `step`, which a resumed run repeats, and an incomplete last line."""
         path = self.folder / LOG
-        if not path.exists():
+        if not exists(path):
             return
-        events = itertools.takewhile(lambda event: event["step"] <= step, read_log(self.folder))
+        events = [*itertools.takewhile(lambda event: event["step"] <= step, run_log.read_events(path))]
         with write_errors(path), atomic_write(path) as file:
-            file.writelines(json.dumps(event) + "\n" for event in events)
+            file.writelines(map(run_log.format_event, events))
 
 
 def check_available(folder: Path, overwrite: bool, resume: bool = False) -> None:
     """Raise LoralabError if `folder` holds a run that is not to be replaced or resumed, or something else than a run."""
+    restore(folder)
     if resume:
         check_resumable(folder)
         return
@@ -178,9 +193,10 @@ def create(
         stored = config
         if is_own_rows(config, folder):  # so that the folder can be moved
             stored = config.model_copy(update={"data": config.data.model_copy(update={"source": OWN_ROWS})})
-        (temporary / CONFIG).write_text(stored.to_yaml() + END_OF_SETTINGS, encoding="utf-8")
+        (temporary / CONFIG).write_text(format_run_settings(stored.to_yaml()), encoding="utf-8")
         (temporary / DATA).write_text(json.dumps(data or {}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        (temporary / ENVIRONMENT).write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
+        sealed = seal(environment, record_files(temporary, [*_SEALED_AT_START, *_row_files(temporary)]))
+        (temporary / ENVIRONMENT).write_text(json.dumps(sealed, indent=2) + "\n", encoding="utf-8")
     return RunFolder(folder)
 
 
@@ -190,61 +206,180 @@ def is_own_rows(config: Config, folder: Path) -> bool:
 
 
 def model_folder(path: Path) -> Path:
-    """Return the bundle of a run, or `path` itself if it is a bundle or a folder saved by peft."""
+    """Return the bundle of a run, or `path` itself if it is a bundle or a folder saved by peft.
+
+    Raises LoralabError for a run without a model, and for a model of another run.
+    """
+    restore(path)
     if not path.is_dir():
         raise LoralabError(f"there is no run {path}: `loralab train` makes one")
-    if (path / CONFIG).is_file() and not (path / MODEL).is_dir():
-        raise LoralabError(f"the run {path} has no trained model yet: it was interrupted; resume it with --resume")
-    return path / MODEL if (path / MODEL).is_dir() else path
+    if not exists(path / MODEL):
+        if exists(path / CONFIG):
+            raise LoralabError(f"the run {path} has no trained model yet: it was interrupted; resume it with --resume")
+        return path
+    model = check_folder(path / MODEL)
+    check_recorded(path, f"{MODEL}/{MANIFEST}")
+    return model
 
 
 def export_format(folder: Path) -> str | None:
     """Return the format of an export from its check, or None without one."""
     path = folder / EXPORT_CHECK
-    return str(read_json_object(path, "it is damaged: export the run again").get("format")) if path.is_file() else None
+    return str(read_sealed(path, "export the run again").content.get("format")) if exists(path) else None
+
+
+def check_recorded(folder: Path, *names: str) -> None:
+    """Raise LoralabError unless files are those that a run wrote, by scores.json or, in an incomplete run, environment.json.
+
+    names: of files in the folder. A run without checksums is not checked.
+    """
+    if exists(folder / SCORES):
+        owner, advice, known = folder / SCORES, _SCORES_ADVICE, True
+    elif exists(folder / ENVIRONMENT):
+        owner, advice, known = folder / ENVIRONMENT, _ENVIRONMENT_ADVICE, False
+    else:
+        return
+    files = read_sealed(owner, advice).files
+    for name in names:
+        if known or name in files:
+            check_file_record(folder / name, name, files, owner, _RESTORE)
+
+
+def run_identity(folder: Path) -> str:
+    """Return the SHA-256 of a complete run, which its later files repeat; empty for a run without checksums, or another folder."""
+    return read_sealed(folder / SCORES, _SCORES_ADVICE).sha256 if exists(folder / SCORES) else ""
+
+
+def write_diagnosis(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the diagnosis of a complete run."""
+    write_sealed(folder / DIAGNOSIS, {**content, "run": run_identity(folder)})
+
+
+def read_diagnosis(folder: Path) -> dict[str, Any]:
+    """Read a run's diagnosis, or an empty one without a file. Raises LoralabError if it is damaged or of another run."""
+    path, advice = folder / DIAGNOSIS, "run `loralab diagnose` again, or delete it"
+    if not exists(path):
+        return {}
+    sealed = read_sealed(path, advice)
+    run = sealed.content.pop("run", "")
+    if sealed.sha256 and run != run_identity(folder):
+        raise LoralabError(f"{path} is the diagnosis of another run: {advice}")
+    return sealed.content
+
+
+def read_model_facts(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a run's model as plain values; empty without one. Raises LoralabError if it is damaged."""
+    if not exists(folder / MODEL):
+        check_recorded(folder, f"{MODEL}/{MANIFEST}")
+        return {}
+    path = model_folder(folder) / MANIFEST
+    return read_sealed(path, _RESTORE, format_key="format").content if exists(path) else {}
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
     """Read a complete run's scores. Raises LoralabError if they are missing or damaged."""
-    return read_json_object(folder / SCORES, "the run is not complete, or its scores are damaged: train it again")
+    return read_sealed(folder / SCORES, _SCORES_ADVICE).content
+
+
+def move_scores(folder: Path, target: Path) -> None:
+    """Record that a complete run in `folder` will be at `target`."""
+    scores = read_sealed(folder / SCORES, _SCORES_ADVICE)
+    write_sealed(folder / SCORES, {**scores.content, "folder": str(target)}, scores.files)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """Read a run's events in order, up to an incomplete line. Without a log there are none."""
-    events: list[dict[str, Any]] = []
-    path = folder / LOG
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for line in lines:
-        try:
-            event = json.loads(line)
-        except ValueError:
-            break
-        if not isinstance(event, dict) or not {"event", "step"} <= set(event):
-            break
-        events.append(event)
-    return events
+    """Read a run's events in order, up to a line that was cut off. Without a log there are none.
+
+    Raises LoralabError for a damaged log.
+    """
+    if exists(folder / SCORES):
+        check_recorded(folder, LOG)
+    return [*run_log.read_events(folder / LOG)]
+
+
+def open_predictions(folder: Path) -> IO[str] | None:
+    """Open a run's predictions.csv, after a check of its checksum; None for a run without them.
+
+    Raises LoralabError for a file that is damaged or of another run.
+    """
+    check_recorded(folder, PREDICTIONS)
+    if not exists(folder / PREDICTIONS):
+        return None
+    return io.TextIOWrapper(open_file(folder / PREDICTIONS, MAX_PREDICTIONS_BYTES), encoding="utf-8", newline="")
+
+
+@contextlib.contextmanager
+def prediction_errors(folder: Path) -> Iterator[None]:
+    """Turn the errors of reading a damaged predictions.csv into a LoralabError."""
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        raise LoralabError(
+            f"cannot read {folder / PREDICTIONS} ({error!r}): restore it, or delete it for a report without predictions"
+        ) from error
+
+
+def prediction_rows(file: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Yield the rows of an open predictions.csv. Raises csv.Error for a damaged one."""
+    with csv_field_limit(MAX_LINE_CHARACTERS):
+        for row in csv.DictReader(_lines(file), strict=True):
+            if None in row or None in row.values():
+                raise csv.Error(f"a row has {'more' if None in row else 'fewer'} cells than the header")
+            yield row
 
 
 def read_test_texts(folder: Path, limit: int | None = None) -> tuple[list[str], list[str]]:
-    """Return the first `limit` test texts of a complete run and their true classes. An incomplete run has none."""
-    path = folder / PREDICTIONS
-    if not path.is_file():
-        return [], []
-    with csv_field_limit(MAX_TEXT_CHARACTERS), path.open(encoding="utf-8", newline="") as file:
-        rows = [(row["text"], row["true"]) for row in itertools.islice(csv.DictReader(file), limit)]
+    """Return the first `limit` test texts of a complete run and their true classes. An incomplete run has none.
+
+    Raises LoralabError for a damaged file.
+    """
+    with prediction_errors(folder):
+        file = open_predictions(folder)
+        if file is None:
+            return [], []
+        with file:
+            rows = [(row["text"], row["true"]) for row in itertools.islice(prediction_rows(file), limit)]
     return [text for text, _ in rows], [true for _, true in rows]
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """Read a run's versions, machine and data. Raises LoralabError if the file is missing or damaged."""
-    return read_json_object(folder / ENVIRONMENT, "it is damaged: start again with --overwrite")
+    """Read a run's versions, machine and data. Raises LoralabError if the file is missing, damaged or of another run."""
+    if exists(folder / SCORES):
+        check_recorded(folder, ENVIRONMENT)
+    return read_sealed(folder / ENVIRONMENT, _ENVIRONMENT_ADVICE).content
+
+
+def read_data(folder: Path) -> dict[str, Any]:
+    """Read how a run's rows were read. Raises LoralabError if the file is missing, damaged or of another run."""
+    check_recorded(folder, DATA)
+    return read_json_object(folder / DATA, "it is damaged: train again")
 
 
 def read_config(folder: Path) -> Config:
-    """Read a run's settings. Raises LoralabError if the file is missing or damaged."""
-    if not (folder / CONFIG).is_file():
+    """Read a run's settings. Raises LoralabError if the file is missing, damaged or of another run."""
+    restore(folder)
+    check_recorded(folder, CONFIG)
+    if not exists(folder / CONFIG):
         raise LoralabError(f"{folder} is not a run: it has no {CONFIG}")
     return load_config(folder)
+
+
+_SCORES_ADVICE = "the run is not complete, or its scores are damaged: train it again"
+_ENVIRONMENT_ADVICE = "start again with --overwrite"
+
+
+def _lines(file: Any) -> Iterator[str]:
+    """Yield the lines of a text file. Raises csv.Error for one that is too long to be a row's."""
+    while line := file.readline(MAX_LINE_CHARACTERS + 1):
+        if len(line) > MAX_LINE_CHARACTERS:
+            raise csv.Error(f"a line has more than {MAX_LINE_CHARACTERS:,} characters")
+        yield line
+
+
+def _row_files(folder: Path) -> list[str]:
+    """Return the names of the files of rows that a run keeps."""
+    rows = folder / ROWS
+    return [f"{ROWS}/{path.name}" for path in sorted(check_folder(rows).iterdir())] if exists(rows) else []
 
 
 def _writable(folder: Path) -> bool:

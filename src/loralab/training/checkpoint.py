@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,12 @@ from torch import Tensor, nn
 
 from loralab.errors import LoralabError
 from loralab.model.tensor_files import write_safetensors
+from loralab.safe_files import check_file
+from loralab.storage.temporaries import temporary
 
-_STATE = "state"
+FORMAT = 2
+"""The format of checkpoints. 1: without a checksum."""
+_STATE, _VERSION, _DIGEST = "state", "format_version", "sha256"
 
 
 @dataclass(frozen=True)
@@ -28,16 +32,15 @@ class Checkpoint:
     values: Mapping[str, Any]
 
     def save(self, path: Path) -> None:
-        """Replace the file atomically: write a temporary file, flush it, rename it."""
-        temporary = path.with_name(f".{path.name}.new")
-        try:
-            write_safetensors(self.tensors, temporary, {_STATE: json.dumps(self.values)})
-            with temporary.open("r+b") as file:  # Windows flushes only files that are open for writing
+        """Replace the file atomically: write a temporary file, with a checksum of everything in it, flush it, rename it."""
+        state = json.dumps(self.values)
+        metadata = {_STATE: state, _VERSION: str(FORMAT), _DIGEST: _digest(self.tensors, state)}
+        with temporary(path, folder=True) as folder:  # safetensors makes temporary files of its own beside the file
+            new = folder / path.name
+            write_safetensors(self.tensors, new, metadata)
+            with new.open("r+b") as file:  # Windows flushes only files that are open for writing
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            os.replace(new, path)
 
     @property
     def step(self) -> int:
@@ -51,13 +54,35 @@ class Checkpoint:
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
-        """Read a checkpoint. Raises LoralabError when it is damaged."""
+        """Read a checkpoint. Raises LoralabError when it is damaged or of a later format."""
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(check_file(path), framework="pt") as file:
+                metadata = file.metadata() or {}
+                if (version := int(metadata.get(_VERSION, 1))) > FORMAT:
+                    raise LoralabError(
+                        f"the checkpoint {path} was written by a newer loralab (format {version}; this one reads up to {FORMAT}): "
+                        "upgrade loralab"
+                    )
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-                return cls(tensors, json.loads((file.metadata() or {})[_STATE]))
-        except (OSError, SafetensorError, ValueError, KeyError) as error:
-            raise LoralabError(f"the checkpoint {path} is damaged ({error}): start again with --overwrite") from error
+            checked = {_VERSION, _DIGEST} & metadata.keys()  # a file without both was written before checksums
+            if checked and (version != FORMAT or metadata.get(_DIGEST) != _digest(tensors, metadata[_STATE])):
+                raise ValueError("its SHA-256 differs from the one written with it")
+            return cls(tensors, json.loads(metadata[_STATE]))
+        except (OSError, SafetensorError, ValueError, KeyError, RecursionError) as error:
+            raise LoralabError(
+                f"the checkpoint {path} is damaged ({error}), so the steps of this run are lost: start again with --overwrite"
+            ) from error
+
+
+def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
+    """SHA-256 over the state and every tensor's name, dtype, shape and bytes, in order of name."""
+    digest = hashlib.sha256(state.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def pack_training_state(

@@ -16,6 +16,7 @@ import pytest
 import torch
 from reference import bundle, largest_difference, padded_batch, randomise, transformers_classifier
 from safetensors.torch import load_file, save_file
+from sealing import reseal
 from tiny import FOREIGN_TYPES, make_checkpoint
 from torch import Tensor
 
@@ -204,9 +205,11 @@ def test_another_base_or_a_damaged_manifest_is_refused(foreign: dict[str, Path],
     manifest = json.loads((folder / "loralab.json").read_text())
     for key, value in (("dims", {**manifest["dims"], "layers": 4}), ("lora", {"rnk": 4}), ("dims", {"model_type": "deberta-v2"})):
         (folder / "loralab.json").write_text(json.dumps({**manifest, key: value}))
+        reseal(folder)
         with pytest.raises(LoralabError, match="damaged"):
             load_bundle(folder)
     del manifest["quantize"]  # as it was before there was a choice
     (folder / "loralab.json").write_text(json.dumps(manifest))
+    reseal(folder)
     assert read_manifest(folder).quantize == "none"
     assert not read_manifest(folder).native

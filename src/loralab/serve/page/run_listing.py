@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import secrets
 import time
 from collections.abc import Mapping
@@ -17,7 +16,6 @@ from loralab.report.run_data import count_scored_rows
 from loralab.stats.intervals import wilson
 from loralab.stats.mcnemar import mcnemar
 from loralab.storage import experiment_folder, run_folder
-from loralab.storage.files import csv_field_limit
 from loralab.tables import clip
 
 QUIET_SECONDS = 120.0
@@ -156,17 +154,15 @@ def _experiment_line(path: Path) -> dict[str, Any]:
 
 def read_rows(folder: Path) -> list[ScoredRow]:
     """Return all test rows of a run. Raises LoralabError for a run without them and for a damaged file."""
-    path = folder / run_folder.PREDICTIONS
-    if not path.is_file():
-        raise LoralabError("the run has no test rows with predictions")
-    try:
-        with csv_field_limit(run_folder.MAX_TEXT_CHARACTERS), path.open(encoding="utf-8", newline="") as file:
+    with run_folder.prediction_errors(folder):
+        file = run_folder.open_predictions(folder)
+        if file is None:
+            raise LoralabError("the run has no test rows with predictions")
+        with file:
             return [
                 ScoredRow(row["row"], row["true"], row["predicted"], float(row["confidence"]), row["text"])
-                for row in csv.DictReader(file, strict=True)
+                for row in run_folder.prediction_rows(file)
             ]
-    except (OSError, ValueError, LookupError, csv.Error) as error:
-        raise LoralabError(f"the run's predictions.csv cannot be read: {error!r}") from error
 
 
 def rows_to_check(folder: Path) -> dict[str, Any]:
