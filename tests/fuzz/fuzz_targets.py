@@ -247,7 +247,7 @@ def _run_folder(folder: Path) -> Function:
 
 
 def _read_everything(run: Path, name: str) -> None:
-    readers: list[Callable[[Path], object]] = [read_run, run_folder.read_test_texts, run_folder.read_log]
+    readers: list[Callable[[Path], object]] = [read_run, run_folder.read_log]
     if name.startswith("model/"):
         readers = [read_run, lambda path: Classifier.load(path).predict(["some words"])]
     for read in readers:

@@ -13,8 +13,8 @@ import typer
 from loralab import __version__
 from loralab.cli import data_commands, experiment_commands, run_commands, serve_command, settings_commands, train_command
 from loralab.cli.options import OUTPUT, Quiet, Verbose, print_json, register
-from loralab.cli.streams import safe_stdio, visible
-from loralab.errors import LoralabError
+from loralab.cli.streams import safe_stdio
+from loralab.errors import LoralabError, visible
 
 INTERRUPTED = 130
 """Exit code of the command line parser after Ctrl-C."""

@@ -35,6 +35,7 @@ from loralab.config import Config, load_config
 from loralab.config.loading import END_OF_SETTINGS, OWN_ROWS, ROWS_FOLDER, RUN_SETTINGS
 from loralab.errors import LoralabError
 from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors, write_json
+from loralab.tables import csv_writer
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = RUN_SETTINGS, "environment.json", "log.jsonl", "model", "scores.json"
 DATA, ROWS = "data.json", ROWS_FOLDER
@@ -83,7 +84,7 @@ class RunFolder:
         """Write one line per test row."""
         path = self.folder / PREDICTIONS
         with write_errors(path), atomic_write(path) as file:
-            table = csv.writer(file, lineterminator="\n")
+            table = csv_writer(file)
             table.writerow(header)
             table.writerows(rows)
 
