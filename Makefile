@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check docs notebooks format bench calibrate mutants clean
+.PHONY: demo test check docs notebooks format bench calibrate mutants fuzz clean
 
 demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headlines, write a submission
 	$(BIN)/loralab train quickstart --name demo --overwrite
@@ -43,6 +43,10 @@ calibrate: .venv/dev  ## how often the reports' claims and intervals are right, 
 mutants: .venv/dev  ## mutation testing of metrics, stats, config and data: hours; SAMPLE=600 SEED=1, ONLY="stats metrics"; writes docs/reference/mutation.md
 	$(BIN)/python -m benchmarks.mutants $(SAMPLE:%=--sample %) $(SEED:%=--seed %) $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
+fuzz: .venv/fuzz  ## coverage-guided fuzzing of all readers and requests, on Linux: 20 minutes; SECONDS_EACH=300 TARGETS="pickle 'HTTP service'"
+	$(BIN)/python tests/fuzz $(TARGETS) --seconds $(or $(SECONDS_EACH),60)
+	$(BIN)/python tests/fuzz --table
+
 clean:  ## remove the virtual environment, caches and the built documentation; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache mutants site
 
@@ -57,4 +61,8 @@ clean:  ## remove the virtual environment, caches and the built documentation; r
 
 .venv/dev: .venv/demo
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+.venv/fuzz: .venv/dev
+	$(PIP) --editable ".[fuzz]"
 	@touch $@

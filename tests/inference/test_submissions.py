@@ -277,5 +277,5 @@ def _spoil(writer: Any, rows: Any) -> None:
 def test_a_submission_that_is_not_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "submission.csv"
     path.write_bytes(b"id,label\n1,\xff\xfe\n")
-    with pytest.raises(LoralabError, match="label .* of id 1 is not one of"):
+    with pytest.raises(LoralabError, match=r"label .* of id 1 is not one of"):
         check_submission(path, Submission(("id", "label"), ("1",), ("a",)))
