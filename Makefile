@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check docs notebooks format bench calibrate mutants flips clean
+.PHONY: demo test check docs notebooks format bench calibrate mutants flips fuzz clean
 
 demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headlines, write a submission
 	$(BIN)/loralab train quickstart --name demo --overwrite
@@ -46,6 +46,10 @@ mutants: .venv/dev  ## mutation testing of metrics, stats, config and data: hour
 flips: .venv/dev  ## flip 2,000 bits in the files of a run: each is named or changes nothing; a minute
 	LORALAB_FLIPS=2000 $(PYTEST) tests/storage/test_bit_flips.py
 
+fuzz: .venv/fuzz  ## coverage-guided fuzzing of all readers and requests, on Linux: 20 minutes; SECONDS_EACH=300 TARGETS="pickle 'HTTP service'"
+	$(BIN)/python tests/fuzz $(TARGETS) --seconds $(or $(SECONDS_EACH),60)
+	$(BIN)/python tests/fuzz --table
+
 clean:  ## remove the virtual environment, caches and the built documentation; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache mutants site
 
@@ -60,4 +64,8 @@ clean:  ## remove the virtual environment, caches and the built documentation; r
 
 .venv/dev: .venv/demo
 	$(PIP) --editable ".[dev]"
+	@touch $@
+
+.venv/fuzz: .venv/dev
+	$(PIP) --editable ".[fuzz]"
 	@touch $@

@@ -9,6 +9,9 @@ import shlex
 from collections.abc import Iterable
 from types import ModuleType
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys, or that reorder what it shows. Line breaks and tabs stay."""
+
 
 class LoralabError(Exception):
     """The input is unusable (exit code 2). The message says what is wrong, which value, and what to do."""
@@ -30,6 +33,11 @@ def suggest(word: str, valid: Iterable[str]) -> str:
     """Return `"; did you mean 'rank'?"` for the closest of `valid`, or an empty string if none is close."""
     close = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def visible(text: str) -> str:
+    """Return a text with its control characters as `\\x1b`. A terminal would obey them, so a file could change what it shows."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def python_command(code: str) -> str:

@@ -1,10 +1,11 @@
-"""Small tables as text, as HTML for notebooks, and as data frames of pandas."""
+"""Small tables as text, as HTML for notebooks, as CSV, and as data frames of pandas."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from loralab.errors import import_optional
 
@@ -12,6 +13,12 @@ if TYPE_CHECKING:
     import pandas
 
 Rows = Sequence[Sequence[Any]]
+
+
+class TextFile(Protocol):
+    """An object that text is written to."""
+
+    def write(self, text: str, /) -> object: ...
 
 
 def to_frame(columns: Sequence[str], rows: Rows) -> pandas.DataFrame:
@@ -58,3 +65,21 @@ def clip(text: str, length: int) -> str:
     """Return a text on one line of at most `length` characters."""
     line = " ".join(text.split())
     return line if len(line) <= length else f"{line[: length - 1]}…"
+
+
+class _LineFeeds:
+    """Passes rows on with their CR LF as LF."""
+
+    def __init__(self, file: TextFile) -> None:
+        self.file = file
+
+    def write(self, row: str) -> None:
+        self.file.write(row.removesuffix("\r\n") + "\n")
+
+
+def csv_writer(file: TextFile, delimiter: str = ",") -> Any:
+    """Return a csv.writer of lines that end in LF, and that quotes a lone carriage return.
+
+    Python's own, with `lineterminator="\\n"`, writes it without quotes up to 3.12, and a reader takes it for the end of the row.
+    """
+    return csv.writer(_LineFeeds(file), delimiter=delimiter, lineterminator="\r\n")

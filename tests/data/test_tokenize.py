@@ -186,3 +186,13 @@ def test_damaged_tokenizer_is_reported(tmp_path: Path, name: str, content: str) 
 def test_missing_tokenizer_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LoralabError, match=r"has no tokenizer\.json \(and no vocab\.txt\)"):
         load_tokenizer(tmp_path, 16)
+
+
+def test_a_tokenizer_without_its_token_for_unknown_words_is_refused(tiny: Path, tmp_path: Path) -> None:
+    content = json.loads((tiny / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["vocab"]["[OTHER]"] = content["model"]["vocab"].pop("[UNK]")
+    content["added_tokens"] = []
+    content["post_processor"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(LoralabError, match=r"has no token '\[UNK\]' for unknown words"):
+        load_tokenizer(tmp_path, 16)

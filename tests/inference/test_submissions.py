@@ -272,3 +272,10 @@ def test_wrong_submission_never_gets_its_name(stars: Classifier, test_csv: Path,
 def _spoil(writer: Any, rows: Any) -> None:
     writer.ids += map(str, rows.ids)
     writer.values += ["9"] * len(rows.texts)
+
+
+def test_a_submission_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "submission.csv"
+    path.write_bytes(b"id,label\n1,\xff\xfe\n")
+    with pytest.raises(LoralabError, match=r"label .* of id 1 is not one of"):
+        check_submission(path, Submission(("id", "label"), ("1",), ("a",)))

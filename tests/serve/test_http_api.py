@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import dataclasses
 import json
@@ -354,3 +355,18 @@ def test_the_page_of_the_api_needs_no_other_server(client: Client) -> None:
     assert "https://" not in page.text
     assert "<script" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_a_query_that_is_not_ascii_is_refused(client: Client) -> None:
+    status = []
+
+    async def send(message: Any) -> None:
+        status.append(message.get("status"))
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    headers = [(b"host", b"127.0.0.1:8000")]
+    scope = {"type": "http", "method": "GET", "path": "/v1/models", "query_string": b"run=\xe2(", "headers": headers}
+    asyncio.run(client.app(scope, receive, send))
+    assert status[0] == 400

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loralab.cli.options import OUTPUT, AsJson, LabelColumn, Settings, TextColumns, print_json
+from loralab.cli.streams import say
 from loralab.errors import LoralabError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def check(
         write_data_page(html, file, reports)
     print_json([report.as_dict() for report in reports]) if as_json else show_data_report(reports)
     if html is not None and not as_json and not OUTPUT.quiet:
-        print(f"page        {html}")
+        say(f"page        {html}")
     if any(report.refused for report in reports):
         raise typer.Exit(2)
 
@@ -124,11 +125,11 @@ def init(
     if as_json:
         print_json({"settings": target, "data": [report.as_dict() for report in reports]})
         return
-    print(f"written     {target}")
+    say(f"written     {target}")
     if not OUTPUT.quiet:
         if problems := sum(len(report.findings) for report in reports):
-            print(f"problems    {problems}: loralab check {shlex.quote(str(target))}")
-        print(f"next        loralab train {shlex.quote(str(target))}")
+            say(f"problems    {problems}: loralab check {shlex.quote(str(target))}")
+        say(f"next        loralab train {shlex.quote(str(target))}")
 
 
 def clean(

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape as escape_markup
 from rich.padding import Padding
 from rich.progress import Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from loralab.cli.options import OUTPUT
-from loralab.cli.streams import visible
+from loralab.errors import visible
 from loralab.metrics import macro_remark
 from loralab.metrics import table as score_rows
 
@@ -40,14 +41,25 @@ LONG_CELL = 40
 MAX_TYPE = 24
 PLAIN_SECONDS = 60.0
 """Between two lines of progress if the output is not a terminal."""
-console = Console(highlight=False)
+
+
+class SafeConsole(Console):
+    """A console on which no text commands the terminal: control characters are visible, wherever a text comes from."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield the segments of an object. rich's own commands, such as moving the cursor, are marked as such."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else visible(text), style, control)
+
+
+console = SafeConsole(highlight=False)
 
 
 def side_console() -> Console:
     """Return the console for everything but results: none with --quiet, standard error with --json."""
     if OUTPUT.quiet:
-        return Console(quiet=True)
-    return Console(stderr=True, highlight=False) if OUTPUT.json else console
+        return SafeConsole(quiet=True)
+    return SafeConsole(stderr=True, highlight=False) if OUTPUT.json else console
 
 
 class PlainTimer:
@@ -330,7 +342,7 @@ def _colour_words(explained: ExplainedText) -> Text:
 @contextmanager
 def working() -> Iterator[Callable[[str], None]]:
     """Show the current stage of a command on standard error; without a terminal, at most a line per minute."""
-    target = Console(stderr=True, highlight=False, quiet=OUTPUT.quiet)
+    target = SafeConsole(stderr=True, highlight=False, quiet=OUTPUT.quiet)
     if target.is_terminal and not OUTPUT.quiet:
         with target.status("starting") as status:
             yield lambda stage: status.update(escape(stage))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from loralab.cli.options import AsJson, Runs, Source, check_name, print_json, setting_argument, source_argument
+from loralab.cli.streams import say
 from loralab.errors import LoralabError, RunFailed
 
 
@@ -59,7 +60,7 @@ def experiment(
 
     if kind is None or recipe is None:
         kinds = [*KINDS.values()] if kind is None else [find_kind(kind)]
-        print_json([asdict(item) for item in kinds]) if as_json else print("\n\n".join(item.describe() for item in kinds))
+        print_json([asdict(item) for item in kinds]) if as_json else say("\n\n".join(item.describe() for item in kinds))
         return
     chosen = find_kind(kind)
     sources, fixed = ([recipe, *(settings or [])], []) if chosen.design == "runs" else (recipe.split(","), settings or [])

@@ -21,8 +21,8 @@ from loralab.cli import (
     verify_command,
 )
 from loralab.cli.options import OUTPUT, Quiet, Verbose, print_json, register
-from loralab.cli.streams import safe_stdio, visible
-from loralab.errors import LoralabError
+from loralab.cli.streams import safe_stdio
+from loralab.errors import LoralabError, visible
 
 INTERRUPTED = 130
 """Exit code of the command line parser after Ctrl-C."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -139,6 +140,11 @@ def check_name(name: str) -> str:
     return name
 
 
+_NOT_SHOWN = re.compile(r"[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that a terminal obeys and JSON does not escape."""
+
+
 def print_json(content: Any) -> None:
     """Print a value as JSON. Paths and other objects become text."""
-    print(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+    text = json.dumps(content, indent=2, default=str, ensure_ascii=False)
+    print(_NOT_SHOWN.sub(lambda match: f"\\u{ord(match[0]):04x}", text))

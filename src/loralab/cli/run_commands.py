@@ -21,6 +21,7 @@ from loralab.cli.options import (
     print_json,
     reading_settings,
 )
+from loralab.cli.streams import say
 from loralab.errors import LoralabError
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def predict(
         read = {"columns": report.columns, "read": report.facts, "notices": notices}
         print_json({"rows": report.rows, "out": out, **read, "predicted": report.predicted})
     else:
-        print(f"{report.rows:,} row{'s' * (report.rows != 1)} classified → {out}")
+        say(f"{report.rows:,} row{'s' * (report.rows != 1)} classified → {out}")
 
 
 def read_texts() -> list[str]:
@@ -235,7 +236,7 @@ def report(
 
     page = write_report(path)
     show_remark(figure_remark(page))
-    print_json({"report": page}) if as_json else print(f"report      {page}")
+    print_json({"report": page}) if as_json else say(f"report      {page}")
 
 
 def export(
@@ -319,7 +320,7 @@ def push(
             announce=announce,
             progress=progress,
         )
-    print_json({"url": url, "files": uploads[0].megabytes}) if as_json else print(f"published   {url}")
+    print_json({"url": url, "files": uploads[0].megabytes}) if as_json else say(f"published   {url}")
 
 
 def soup(

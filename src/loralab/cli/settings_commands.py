@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from loralab.cli.options import AsJson, Settings, print_json, register, setting_argument, source_argument
+from loralab.cli.streams import say
 
 Target = Annotated[str, source_argument("RECIPE|YAML|DATA|RUN", "A recipe, a settings file, a data file or a run's folder.")]
 config_app = typer.Typer(
@@ -64,7 +65,7 @@ def show(source: Target, settings: Settings = None, as_json: AsJson = False) -> 
     from loralab.config import load_config
 
     config = load_config(source, settings or [])
-    print_json(config.model_dump(mode="json")) if as_json else print(config.to_yaml(), end="")
+    print_json(config.model_dump(mode="json")) if as_json else say(config.to_yaml(), end="")
 
 
 def schema() -> None:
@@ -104,7 +105,7 @@ def describe(
         from loralab.report.run_data import read_run
         from loralab.report.text_files import training_log
 
-        print(training_log(read_run(Path(target))), end="")
+        say(training_log(read_run(Path(target))), end="")
         return
     facts = describe_target(target, settings or [])
     print_json(facts) if as_json else display.show_facts(facts)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+from loralab.errors import visible
 
 
-def visible(text: str) -> str:
-    """Return a text with its control characters as `\\x1b`. A terminal would obey them, so a file could change what it shows."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
+def say(text: object, end: str = "\n") -> None:
+    """Print a line of plain text, with control characters visible: it may hold names and paths of others."""
+    print(visible(str(text)), end=end)
 
 
 class SafeStream:

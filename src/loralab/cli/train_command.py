@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from loralab.cli.options import OUTPUT, AsJson, Runs, Settings, Source, check_name, print_json
+from loralab.cli.streams import say
 from loralab.errors import LoralabError
 
 
@@ -78,6 +79,6 @@ def train(
         print_json({**asdict(summary), "report": page})
     else:
         for line in () if OUTPUT.quiet else trackers.hints():
-            print(f"tracked     {line}")
+            say(f"tracked     {line}")
         view.show_next(summary.folder, page)
     distributed.leave()

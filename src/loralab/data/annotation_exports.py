@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from loralab.data.columns import LABEL_NAMES, TEXT_NAMES
+from loralab.data.limits import check_size
 from loralab.data.types import ColumnChunk, Notice
 
 Row = Mapping[str, Any]
@@ -116,6 +117,7 @@ def _collect_annotators(tasks: Sequence[Any], labels: Mapping[str, list[Any]], s
 
 def _columns(rows: Sequence[Row]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for row in rows for name in row)
+    check_size(0, len(names), "the export")
     return {name: [row.get(name) for row in rows] for name in names}
 
 

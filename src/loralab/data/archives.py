@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -13,7 +12,8 @@ from shlex import quote
 
 from loralab.config.paths import split_path
 from loralab.data.columns import list_names
-from loralab.data.formats import BINARY, SUFFIXES, TEXT_SUFFIXES, file_format, stem_of, suffix_of
+from loralab.data.formats import BINARY, SUFFIXES, TEXT_SUFFIXES, file_format, open_archive, stem_of, suffix_of
+from loralab.data.limits import copy_bounded
 from loralab.data.text_files import is_packed, open_bytes
 from loralab.errors import LoralabError
 
@@ -33,16 +33,13 @@ def unpacked(path: Path) -> Iterator[tuple[Path, str]]:
             _copy(file, copy)
         if copy.is_file() and file_format(copy) == "zip":
             folder = _temporary(stack)
-            try:
-                with zipfile.ZipFile(copy) as archive:
-                    member, inner = _choose_member(archive, file, inner)
-                    copy = folder / Path(member).name
-                    with archive.open(member) as source, copy.open("wb") as target:
-                        shutil.copyfileobj(source, target)
-                if file_format(copy) == "zip":
-                    raise LoralabError(f"{file} is a zip archive in a zip archive: unpack it")
-            except (OSError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
-                raise LoralabError(f"cannot unpack {file}: {error}") from error
+            with open_archive(copy) as archive:
+                member, inner = _choose_member(archive, file, inner)
+                copy = folder / Path(member).name
+                with archive.open(member) as source, copy.open("wb") as target:
+                    copy_bounded(source, target, file)
+            if file_format(copy) == "zip":
+                raise LoralabError(f"{file} is a zip archive in a zip archive: unpack it")
         if copy.is_file() and is_packed(copy) and file_format(copy) in BINARY:
             whole = _temporary(stack) / stem_of(copy)
             with open_bytes(copy) as source, whole.open("wb") as target:

@@ -13,12 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from loralab.data.limits import MAX_TEXT
 from loralab.data.text_files import open_text
 from loralab.data.types import MAX_LISTED, Notice, count_of
 from loralab.errors import LoralabError
 from loralab.storage.files import csv_field_limit
 
-MAX_FIELD = 1 << 20
+MAX_FIELD = MAX_TEXT
 """Most characters of a field. A longer one means a damaged file, such as an unclosed quote."""
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 SAMPLE_CHARACTERS, SAMPLE_ROWS = 1 << 20, 1000

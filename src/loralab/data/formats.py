@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from loralab.data.text_files import open_bytes
@@ -117,16 +119,25 @@ def _binary_format(start: bytes) -> str:
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), "")
 
 
+@contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open a zip archive. What its damage raises while it is read, such as NotImplementedError, becomes a LoralabError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except LoralabError:
+        raise
+    except Exception as error:  # zipfile and its decompressors have no error in common
+        raise LoralabError(f"cannot unpack {path}: {error or type(error).__name__}; is it damaged, or encrypted?") from error
+
+
 def _zip_format(path: Path) -> str:
     """Return the format of a zip archive by its members. Raises LoralabError for other documents of offices."""
     with path.open("rb") as file:
         if file.read(4) not in (b"PK\x03\x04", b"PK\x05\x06"):
             return ""  # an archive behind other content, such as a Parquet file that holds one
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = {*archive.namelist()}
-    except (OSError, zipfile.BadZipFile) as error:
-        raise LoralabError(f"cannot read {path}: {error}") from error
+    with open_archive(path) as archive:
+        names = {*archive.namelist()}
     if "xl/workbook.xml" in names:
         return "xlsx"
     if reason := next((reason for name, reason in _OFFICE.items() if name in names), ""):

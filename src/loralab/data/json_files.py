@@ -9,12 +9,19 @@ from dataclasses import dataclass
 from shlex import quote
 from typing import IO, Any
 
+import numpy as np
+
+from loralab.data import limits
 from loralab.data.columns import USUAL_NAMES, list_names
 from loralab.data.delimited import is_usual
 from loralab.errors import LoralabError, suggest
 
-MAX_LINE = 1 << 20
+MAX_LINE = limits.MAX_TEXT
 """Most characters of a line of JSON Lines. A longer one means a file with everything in one line."""
+_BLOCK = 1 << 20
+_LEVELS = np.zeros(256, dtype=np.int8)
+"""By how much each byte changes the depth of nesting."""
+_LEVELS[[*b"[{"]], _LEVELS[[*b"]}"]] = 1, -1
 _SPACE = re.compile(r"\s*")
 EXAMPLE = '{"text": ..., "label": ...}'
 
@@ -49,7 +56,7 @@ def is_json_lines(file: IO[str], single: bool = False) -> bool:
     """Whether the first line that is not blank is an object. single: whether it may be the only line. Moves the file's position."""
     line = next((line for line in iter(lambda: file.readline(MAX_LINE + 1), "") if line.strip()), "")
     try:
-        first = as_record(json.loads(line))
+        first = as_record(_parse(line))
     except (ValueError, RecursionError):
         return False
     return isinstance(first, dict) and (single or any(line.strip() for line in iter(lambda: file.readline(MAX_LINE), "")))
@@ -73,6 +80,8 @@ def read_content(file: IO[str], where: object, lines: bool = False) -> Any:
 
 def _values(text: str, where: object) -> list[Any]:
     """Return the JSON values of a text, usually one."""
+    if _is_deep(text):
+        raise LoralabError(f"{where}: JSON of more than {limits.MAX_NESTING} levels: write a list of objects such as {EXAMPLE}")
     decoder = json.JSONDecoder(object_pairs_hook=_unique_keys)
     values = list[Any]()
     position = _skip_space(text, 0)
@@ -93,7 +102,25 @@ def _skip_space(text: str, position: int) -> int:
     return match.end() if match else position
 
 
+def _is_deep(text: str) -> bool:
+    """Whether lists and objects are nested deeper than MAX_NESTING: what reads such values would exhaust Python's stack."""
+    if text.count("[") + text.count("{") <= limits.MAX_NESTING:
+        return False
+    content = np.frombuffer(text.replace("\\\\", "").replace('\\"', "").encode("utf-8", "replace"), dtype=np.uint8)
+    depth = quotes = 0
+    for start in range(0, len(content), _BLOCK):
+        block = content[start : start + _BLOCK]
+        inside = (np.cumsum(block == ord('"'), dtype=np.int32) + quotes) % 2
+        levels = np.cumsum(np.where(inside, 0, _LEVELS[block]), dtype=np.int32) + depth
+        if levels.max() > limits.MAX_NESTING:
+            return True
+        depth, quotes = int(levels[-1]), int(inside[-1])
+    return False
+
+
 def _parse(line: str) -> Any:
+    if _is_deep(line):
+        raise ValueError(f"more than {limits.MAX_NESTING} levels of lists and objects")
     return json.loads(line, object_pairs_hook=_unique_keys)
 
 
@@ -243,6 +270,9 @@ def _nested(content: Mapping[str, Mapping[str, Any]], where: object, known: Coll
             f"or name a column with data.text"
         )
     if outer_names:
+        limits.check_size(len(inner), len(content), where)
+        if len(inner) * len(content) > 10 * sum(map(len, content.values())) + 1_000_000:
+            raise LoralabError(f"{where}: its columns have different keys: write a list of objects such as {EXAMPLE}")
         records = [{name: column.get(key) for name, column in content.items()} for key in inner]
         return JsonTable(_with_index(records, inner), "the table is that of pandas, orient='columns'")
     return JsonTable(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
@@ -22,8 +21,9 @@ from loralab.data.arrow_files import read_arrow, read_memory, read_parquet, read
 from loralab.data.columns import USUAL_NAMES, list_names
 from loralab.data.delimited import MAX_FIELD, Dialect, detect_dialect, first_records, has_header, read_records
 from loralab.data.fasttext_files import PREFIX, read_fasttext
-from loralab.data.formats import data_files, file_format
+from loralab.data.formats import data_files, file_format, open_archive
 from loralab.data.json_files import is_json_lines, json_lines, read_content, read_document, table_in, tables_in
+from loralab.data.limits import check_size
 from loralab.data.safe_pickle import read_pickle
 from loralab.data.spreadsheets import filled_sheets, read_sheet
 from loralab.data.text_files import detect_encoding, is_packed, open_text
@@ -98,7 +98,13 @@ def _read(location: Path, table: Table, data: DataConfig, known: Collection[str]
         table.format = file_format(path)
         if table.inner and table.format not in ("json", "xlsx"):
             raise LoralabError(f"{location}: the file holds one table: name the file itself, {location.parent}")
-        yield from read_exports(_READERS[table.format](path, data, table, known), table.notices)
+        rows = 0
+        for chunk in read_exports(_READERS[table.format](path, data, table, known), table.notices):
+            rows += chunk.rows
+            if not chunk.columns:
+                raise LoralabError(f"{location} has no columns")
+            check_size(rows, len(chunk.columns), location)
+            yield chunk
 
 
 def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collection[str]) -> Iterator[ColumnChunk]:
@@ -209,6 +215,7 @@ def from_records(records: Iterator[dict[str, Any]], table: Table) -> Iterator[Co
     while rows := list(islice(records, CHUNK)):
         for row in rows:
             names.update([*row])
+        check_size(0, len(names), table.path)
         yield ColumnChunk({name: [row.get(name) for row in rows] for name in names})
     if not names:
         raise LoralabError(f"{table.path} is empty")
@@ -289,7 +296,7 @@ def inner_tables(path: Path) -> list[str]:
     if path.is_file() and not is_packed(path):
         kind = file_format(path)
         if kind == "zip":
-            with zipfile.ZipFile(path) as archive:
+            with open_archive(path) as archive:
                 names = data_members(archive)
         elif kind == "xlsx":
             names = filled_sheets(path)

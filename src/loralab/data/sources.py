@@ -32,6 +32,7 @@ from loralab.data.labels import (
     other_spellings,
     row_classes,
 )
+from loralab.data.limits import MAX_TEXT
 from loralab.data.readers import ARROW_FORMATS, PUBLISHED, class_file, open_table
 from loralab.data.row_weights import parse_weights, weight_notice
 from loralab.data.types import ColumnChunk, Examples, MemoryTable, Notice, TablePlace, count_of, list_rows
@@ -356,7 +357,10 @@ def chunk_texts(chunk: ColumnChunk, columns: Columns, path: TablePlace) -> list[
         if invalid := next((value for value in values if isinstance(value, (list, tuple, dict, bytes))), None):
             raise LoralabError(f"{path}: text column {name!r} holds a {type(invalid).__name__}, {str(invalid)[:60]!r}, not texts")
         parts.append([_text(value) for value in values])
-    return parts[0] if len(parts) == 1 else [" ".join(filter(None, row)) for row in zip(*parts, strict=True)]
+    texts = parts[0] if len(parts) == 1 else [" ".join(filter(None, row)) for row in zip(*parts, strict=True)]
+    if max(map(len, texts), default=0) > MAX_TEXT:
+        raise LoralabError(f"{path} has a text of {max(map(len, texts)):,} characters; cut texts to at most {MAX_TEXT:,}")
+    return texts
 
 
 def _as_texts(values: Sequence[object]) -> list[str] | None:
@@ -365,7 +369,9 @@ def _as_texts(values: Sequence[object]) -> list[str] | None:
         return None
     texts = cast("list[str]", values)
     try:
-        "".join(texts).encode()
+        for text in texts:
+            if not text.isascii():
+                text.encode()
     except UnicodeEncodeError:
         return None
     return texts

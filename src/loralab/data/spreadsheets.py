@@ -10,7 +10,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from loralab.data import limits
 from loralab.data.columns import list_names
+from loralab.data.formats import open_archive
 from loralab.data.types import Notice, count_of
 from loralab.errors import LoralabError, import_optional
 
@@ -24,18 +26,34 @@ def open_workbook(path: Path, formulas: bool = False) -> Iterator[Any]:
     openpyxl = import_optional("openpyxl", "excel")
     with path.open("rb") as file:  # openpyxl refuses paths of other suffixes
         try:
+            if sum(member.file_size for member in zipfile.ZipFile(file).infolist()) > limits.MAX_WORKBOOK:
+                raise LoralabError(f"{path} unpacks to more than {limits.MAX_WORKBOOK >> 30} GiB: save its table as CSV")
             with closing(openpyxl.load_workbook(file, read_only=True, data_only=not formulas)) as book:
                 for sheet in book.worksheets:
                     sheet.reset_dimensions()  # some writers state a size that hides cells
                 yield book
-        except (zipfile.BadZipFile, KeyError, ValueError, OSError, SyntaxError, AttributeError) as error:
-            raise LoralabError(f"{path} cannot be read as an Excel workbook: {error}") from error
+        except LoralabError:
+            raise
+        except Exception as error:  # openpyxl makes calls of the tags of its XML, and has no error of its own
+            detail = f"{type(error).__name__}: {error}"
+            raise LoralabError(f"{path} cannot be read as an Excel workbook ({detail:.200}): save its table as CSV") from error
+
+
+def sheet_rows(sheet: Any, path: Path) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of a sheet. Raises LoralabError for one that goes beyond Excel's own limits."""
+    for number, row in enumerate(sheet.values):
+        if number >= limits.MAX_SHEET_ROWS or len(row) > limits.MAX_SHEET_COLUMNS:
+            raise LoralabError(
+                f"{path}, sheet {sheet.title!r}: more than {limits.MAX_SHEET_ROWS:,} rows or {limits.MAX_SHEET_COLUMNS:,} columns, "
+                "which is beyond Excel's limits: save its table as CSV"
+            )
+        yield row
 
 
 def filled_sheets(path: Path) -> list[str]:
     """Return the names of the sheets with a row, in order."""
     with open_workbook(path) as book:
-        return [sheet.title for sheet in book.worksheets if any(_is_filled(row) for row in sheet.values)]
+        return [sheet.title for sheet in book.worksheets if any(_is_filled(row) for row in sheet_rows(sheet, path))]
 
 
 def read_sheet(path: Path, where: Path, wanted: str, notices: list[Notice]) -> list[list[Any]]:
@@ -52,7 +70,7 @@ def read_sheet(path: Path, where: Path, wanted: str, notices: list[Notice]) -> l
         raise LoralabError(f"{where} has {missing}{len(filled)} sheets with rows ({list_names(filled) or 'none'}){advice}")
     name = wanted or filled[0]
     with open_workbook(path) as book:
-        rows = [[*row] for row in book[name].values]
+        rows = [[*row] for row in sheet_rows(book[name], path)]
         others = [sheet.title for sheet in book.worksheets if sheet.title != name]
     if others and not wanted:
         notices.append(Notice(f"sheet {name!r} is read; without rows: {list_names(others)}"))
@@ -95,7 +113,7 @@ def _check_formulas(path: Path, where: Path, sheet: str, rows: list[list[Any]]) 
     if not _holds(path, rb"<f[\s>/]"):
         return
     with open_workbook(path, formulas=True) as book:
-        for line, (row, written) in enumerate(zip(rows, book[sheet].values, strict=True), 1):
+        for line, (row, written) in enumerate(zip(rows, sheet_rows(book[sheet], path), strict=True), 1):
             for column, (cell, formula) in enumerate(zip(row, written, strict=False), 1):
                 if cell is None and isinstance(formula, str) and formula.startswith("="):
                     raise LoralabError(
@@ -106,7 +124,7 @@ def _check_formulas(path: Path, where: Path, sheet: str, rows: list[list[Any]]) 
 
 def _holds(path: Path, tag: bytes) -> bool:
     """Whether the XML of a sheet holds a tag."""
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
         for name in archive.namelist():
             if name.startswith("xl/worksheets/") and name.endswith(".xml"):
                 with archive.open(name) as file:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from loralab.data.alphabets import likely_encodings
+from loralab.data.limits import BoundedReader
 from loralab.data.types import Notice
 from loralab.errors import LoralabError
 
@@ -54,14 +55,17 @@ class Encoding:
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for reading, decompressed if its first bytes say gzip, bzip2 or xz."""
+    """Open a file for reading, decompressed if its first bytes say gzip, bzip2 or xz.
+
+    Raises LoralabError for a file that cannot be read, is damaged, or unpacks to more than `limits.max_unpacked`.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(6)
         opener = next((opener for magic, opener in _COMPRESSED.items() if start.startswith(magic)), None)
         if opener is not None:
-            with opener(path) as unpacked:
-                yield unpacked
+            with opener(path) as unpacked, io.BufferedReader(BoundedReader(unpacked, path), BLOCK) as bounded:
+                yield bounded
         else:
             with path.open("rb") as file:
                 yield file

@@ -16,7 +16,7 @@ from loralab.data.types import Encoded, Examples, TextFacts
 from loralab.errors import LoralabError, python_command
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
 
 CHUNK = 4096
 MAX_CACHED_BYTES = 256 << 20
@@ -54,6 +54,9 @@ def load_tokenizer(folder: Path, max_length: int) -> Tokenizer:
         raise
     except Exception as error:  # the Rust library raises bare Exception
         raise LoralabError(f"cannot read the tokenizer in {folder}: {error}") from error
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    if type(tokenizer.model).__name__ in ("WordPiece", "WordLevel") and tokenizer.model.token_to_id(unknown or "") is None:
+        raise LoralabError(f"the tokenizer in {folder} has no token {unknown!r} for unknown words: is its vocabulary complete?")
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length)
     return tokenizer
@@ -178,7 +181,7 @@ def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pa
         chunk = [replace_surrogates(clean_text(text, clean)) for text in texts[start : start + CHUNK]]
         if clean:
             emptied += [start + i for i, text in enumerate(chunk) if not text.strip() and texts[start + i].strip()]
-        for encoding in tokenizer.encode_batch_fast(chunk):
+        for encoding in _encode_batch(tokenizer, chunk):
             if len(encoding.ids) == limit and (rest := encoding.overflowing):
                 beyond = sum(len(part.ids) - special for part in rest)
                 cut, lost, longest = cut + 1, lost + beyond, max(longest, limit + beyond)
@@ -191,6 +194,13 @@ def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pa
     count = int((tokens == unknown).sum()) if unknown is not None else 0
     facts = TextFacts(cut, lost, count, tuple(emptied), special * len(texts), max([longest, *lengths]))
     return Encoded(tokens, starts, examples.labels, pad_id, facts=facts)
+
+
+def _encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Encoding]:
+    try:
+        return tokenizer.encode_batch_fast(texts)
+    except Exception as error:  # the Rust library raises bare Exception, such as for a word that its vocabulary cannot express
+        raise LoralabError(f"the tokenizer cannot encode a text ({error}): is its vocabulary complete?") from error
 
 
 def unknown_token(tokenizer: Tokenizer) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,7 @@ from loralab.experiments.importance import Importance
 from loralab.experiments.study import SearchSettings, SearchTrial
 from loralab.storage.experiment_folder import BEST, PARETO, SEARCH_RESULTS, TABLE
 from loralab.storage.files import atomic_write, write_errors, write_json
+from loralab.tables import csv_writer
 
 FACTS = ("trainable", "steps", "seconds")
 
@@ -56,7 +56,7 @@ def write_trial_table(path: Path, settings: SearchSettings, trials: Sequence[Sea
     """Write trials as CSV, whatever their state."""
     axes = [axis.name for axis in settings.space.axes]
     with write_errors(path), atomic_write(path) as file:
-        table = csv.writer(file, lineterminator="\n")
+        table = csv_writer(file)
         facts = [name for name in FACTS if name not in settings.objectives]
         table.writerow(["number", "state", *axes, *settings.objectives, *facts, "reason"])
         for trial in trials:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -24,7 +23,7 @@ from loralab.data.text_notices import loss_notices
 from loralab.data.types import ColumnChunk, Encoded, Notice, TextFacts, count_of
 from loralab.errors import LoralabError, suggest
 from loralab.storage.data_contract import DataContract
-from loralab.tables import clip, html_table, text_table, to_frame
+from loralab.tables import clip, csv_writer, html_table, text_table, to_frame
 
 if TYPE_CHECKING:
     import pandas
@@ -310,7 +309,7 @@ class CsvWriter:
     """Writes a table: the id and text, or all columns of the input; label, confidence and a column p(CLASS) per class."""
 
     def __init__(self, file: IO[str], source: PredictionInput, format: OutputFormat) -> None:
-        self.table = csv.writer(file, lineterminator="\n")
+        self.table = csv_writer(file)
         self.source, self.format = source, format
         self.layout: _Layout | None = None
         self.cells, self.rows = 0, list[int]()

@@ -16,6 +16,9 @@ from loralab.data.readers import open_table
 from loralab.data.types import Notice, list_rows
 from loralab.errors import LoralabError, suggest
 from loralab.inference.prediction_files import InputRows, LabelValues, PredictionInput, Predictions, cell_text
+from loralab.storage.files import csv_field_limit
+from loralab.storage.run_folder import MAX_TEXT_CHARACTERS
+from loralab.tables import csv_writer
 
 HEADER = ("ID", "Label")
 """The header of a submission if neither a template nor the input names its columns."""
@@ -150,7 +153,7 @@ class SubmissionWriter:
             values, placed = self._in_order(self.template, ids)
             submission = Submission(header, ids, self.labels.labels, header.index(column), self.template.delimiter)
             notices += placed
-        table = csv.writer(self.file, delimiter=submission.delimiter, lineterminator="\n")
+        table = csv_writer(self.file, submission.delimiter)
         table.writerow(submission.header)
         step = 1 if submission.id_position == 0 else -1
         table.writerows((identity, value)[::step] for identity, value in zip(submission.ids, values, strict=True))
@@ -192,7 +195,7 @@ class SubmissionWriter:
 
 def check_submission(path: Path, expected: Submission) -> None:
     """Raise LoralabError unless a file has the header, ids and labels that a submission must contain."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with csv_field_limit(MAX_TEXT_CHARACTERS), path.open(encoding="utf-8", errors="replace", newline="") as file:
         lines = csv.reader(file, delimiter=expected.delimiter)
         if tuple(next(lines, ())) != expected.header:
             raise LoralabError(f"{path}: the header is not {expected.delimiter.join(expected.header)}")

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from loralab.config import Config
-from loralab.errors import LoralabError, import_optional, suggest
+from loralab.errors import LoralabError, import_optional, suggest, visible
 from loralab.storage.files import atomic_write
 from loralab.storage.run_folder import TRACK
 from loralab.training.callbacks import EvalEnd, Event, Listener, StepEnd
@@ -254,7 +254,7 @@ class Trackers(contextlib.AbstractContextManager["Trackers"]):
             except Exception as error:  # whatever the tool or its server raises, training continues
                 reason = next(iter(str(error).strip().splitlines()), "")[:200]
                 message = f"{name} failed and is switched off; training continues ({type(error).__name__}: {reason})"
-                print(f"loralab: {message}", file=sys.stderr)
+                print(visible(f"loralab: {message}"), file=sys.stderr)
                 del self._folders[name]
                 with contextlib.suppress(Exception):
                     self._opened.pop(name).close(complete=False)

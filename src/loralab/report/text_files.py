@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from typing import IO, Any
 
+from loralab.errors import visible
 from loralab.report.formatting import format_value
 from loralab.report.rendering import template_environment
 from loralab.report.run_data import SCORE_LABELS, Evaluation, RunData, Step, thin_steps
+from loralab.tables import csv_writer
 
 MAX_LOG_STEPS = 200
 
@@ -18,11 +19,8 @@ def training_log(run: RunData) -> str:
     steps = thin_steps(run.steps, MAX_LOG_STEPS)
     rows: list[Step | Evaluation] = sorted([*steps, *run.evaluations], key=lambda row: row.step)  # an evaluation follows its step
     values: dict[str, Any] = {"run": run, "result": run.result, "rows": rows, "thinned": len(steps) < len(run.steps)}
-    return (
-        template_environment()
-        .get_template("training_log.txt.jinja")
-        .render(**values, score_labels=SCORE_LABELS, logged=dict.fromkeys((*SCORE_LABELS, *run.tracked)))
-    )
+    template = template_environment().get_template("training_log.txt.jinja")
+    return visible(template.render(**values, score_labels=SCORE_LABELS, logged=dict.fromkeys((*SCORE_LABELS, *run.tracked))))
 
 
 def model_description(run: RunData) -> dict[str, Any]:
@@ -58,7 +56,7 @@ def format_description(description: Mapping[str, Any]) -> str:
             lines += [f"  {key:<20} {_format_fact(key, inner)}" for key, inner in value.items()]
         else:
             lines.append(f"{name:<22} {_format_fact(name, value)}")
-    return "\n".join(lines) + "\n"
+    return visible("\n".join(lines) + "\n")
 
 
 def write_metrics(run: RunData, file: IO[str]) -> None:
@@ -68,7 +66,7 @@ def write_metrics(run: RunData, file: IO[str]) -> None:
     """
     evaluations = {evaluation.step: evaluation for evaluation in run.evaluations}
     names = list(run.evaluations[-1].scores) if evaluations else []
-    table = csv.writer(file, lineterminator="\n")
+    table = csv_writer(file)
     validation = [f"validation_{name}" for name in names]
     table.writerow(["step", "epoch", "learning_rate", "train_loss", *validation, "process_mb", "gpu_mb"])
 

@@ -11,6 +11,7 @@ from typing import IO
 
 from loralab.errors import LoralabError
 from loralab.storage.files import file_lock, write_errors
+from loralab.tables import csv_writer
 
 HEADER = ("text", "label", "model", "predicted", "time")
 
@@ -36,7 +37,7 @@ class FeedbackFile:
                 if beginning is None:
                     beginning, rows = "", [HEADER, *rows]
                 lines = io.StringIO()
-                csv.writer(lines, lineterminator="\n").writerows(rows)
+                csv_writer(lines).writerows(rows)
                 file.write((beginning + lines.getvalue()).encode("utf-8", "replace"))
                 file.flush()
                 os.fsync(file.fileno())

@@ -108,7 +108,7 @@ class Limits:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         path, method = scope["path"], scope["method"]
-        refused = self._refusal(path, method, headers)
+        refused = self._refusal(path, scope.get("query_string", b""), headers)
         if refused is not None:
             await refuse(send, *refused)
         elif method in ("GET", "HEAD", "OPTIONS"):
@@ -116,7 +116,7 @@ class Limits:
         else:
             await self._with_body(scope, receive, send, headers)
 
-    def _refusal(self, path: str, method: str, headers: Mapping[str, str]) -> tuple[int, str] | None:
+    def _refusal(self, path: str, query: bytes, headers: Mapping[str, str]) -> tuple[int, str] | None:
         """Return the status and message for a request that may not be answered, from its headers alone."""
         host = headers.get("host", "")
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
@@ -124,6 +124,8 @@ class Limits:
             return 403, f"the host {name!r} is not allowed: start the server with --allowed-host {name}"  # DNS rebinding
         if (origin := headers.get("origin")) not in (None, f"http://{host}", f"https://{host}"):
             return 403, f"requests from pages of {origin} are not allowed"
+        if not query.isascii():
+            return 400, "the query is not ASCII: encode its characters, as in %C3%A9"
         if path not in OPEN_PATHS and not path.startswith(PAGE_FILES) and not self.keys.allow(headers.get("authorization", "")):
             return 401, "send an API key in the header: Authorization: Bearer KEY"
         return None

@@ -41,6 +41,7 @@ from loralab.storage import run_log
 from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors
 from loralab.storage.sealed import check_file_record, read_sealed, record_files, seal, write_sealed
 from loralab.storage.temporaries import restore
+from loralab.tables import csv_writer
 
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = RUN_SETTINGS, "environment.json", "log.jsonl", "model", "scores.json"
 DATA, ROWS = "data.json", ROWS_FOLDER
@@ -95,7 +96,7 @@ class RunFolder:
         """Write one line per test row."""
         path = self.folder / PREDICTIONS
         with write_errors(path), atomic_write(path) as file:
-            table = csv.writer(file, lineterminator="\n")
+            table = csv_writer(file)
             table.writerow(header)
             table.writerows(rows)
 

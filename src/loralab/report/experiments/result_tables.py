@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED,
 from loralab.report.formatting import format_value, is_number, one_line
 from loralab.report.scaling_law import ScalingLaw
 from loralab.stats import Interval
+from loralab.tables import csv_writer
 
 DEFAULTS = "recipe defaults"
 """The configuration that no factor changes."""
@@ -35,7 +35,7 @@ class ReportTable:
 def write_csv(table: ReportTable, file: IO[str]) -> None:
     """Write a table with its numbers in full."""
     columns, rows = flat_cells(table)
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv_writer(file)
     writer.writerow(columns)
     writer.writerows(rows)
 
