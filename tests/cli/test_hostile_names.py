@@ -29,7 +29,7 @@ CLASSES = {
     "Sci/Tech": "---\nlicense: evil\n---\n# Heading ![x](http://x/y)",
 }
 FORBIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-NAME = "[x] `$(id)` <u>=1+1"
+NAME = "[x] `$(id)` <marquee>=1+1"
 
 
 class Tags(HTMLParser):
@@ -51,7 +51,7 @@ def outputs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """A folder, and what each command printed there."""
     folder = tmp_path_factory.mktemp("hostile")
     rows = [(f"{text} {CLASSES[label]} {ESCAPES}", CLASSES[label]) for text, label in topics(12)]
-    data = write_csv(folder / "[x] \x1b[31m <i>.csv", rows)
+    data = write_csv(folder / "[x] \x1b[31m <blink>.csv", rows)
     run = folder / "runs" / NAME
     settings = [f"model.base={tiny}", "train.max_steps=3", "data.test=0.3", "train.precision=fp32", "lora.layers=top1"]
     commands: dict[str, list[object]] = {
@@ -98,7 +98,7 @@ def test_no_page_has_tags_of_the_data(outputs: tuple[Path, dict[str, str]]) -> N
         content = page.read_text(encoding="utf-8")
         tags = Tags(content)
         assert not tags.events
-        assert not {"i", "u"} & tags.tags
+        assert not {"blink", "marquee"} & tags.tags
         assert not [tag for tag in re.findall(r"<[^>]*>", content) if "alert" in tag or "onerror" in tag]
         assert "{{7*7}}" in content, "a template of the data is text"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import sys
 import time
 import traceback
@@ -114,6 +113,10 @@ def _in_import() -> bool:
 
 
 def _peak_megabytes() -> float:
+    if sys.platform == "win32":
+        return 0.0  # not measured
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1 << 20)
 
 

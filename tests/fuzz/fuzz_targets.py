@@ -391,7 +391,7 @@ TARGETS: Mapping[str, Target] = {
     "overrides": Target(fuzz_seeds.overrides, _overrides),
     "cleaning": Target(fuzz_seeds.texts, _clean),
     "safetensors": Target(_tensor_seeds, _tensors),
-    "base checkpoint": Target(_checkpoint_seeds, _checkpoint),
+    "base checkpoint": Target(_checkpoint_seeds, _checkpoint, slow=True),
     "run folder": Target(_run_seeds, _run_folder, slow=True),
     "submission": Target(fuzz_seeds.submissions, _submission),
     "labels of the page": Target(fuzz_seeds.labels, _labels_file),

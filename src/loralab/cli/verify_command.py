@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from loralab.cli.options import AsJson, print_json
+from loralab.cli.streams import say
 
 
 def verify(
@@ -40,13 +41,11 @@ def verify(
     else:
         for result in results:
             about = result.problem or (f"{result.files} files" if result.files else "")
-            print(f"{result.state:<11} {result.kind:<11} {result.folder}  {about}".rstrip())
+            say(f"{result.state:<11} {result.kind:<11} {result.folder}  {about}".rstrip())
         for path in removed:
-            print(f"removed     {path}")
+            say(f"removed     {path}")
         for path in litter:
-            print(
-                f"temporary   {path}: of a command that is running" + ("" if clean else ", or was killed: --clean removes it then")
-            )
-        print(f"{len(results):,} checked, {len(damaged):,} damaged")
+            say(f"temporary   {path}: of a command that is running" + ("" if clean else ", or was killed: --clean removes it then"))
+        say(f"{len(results):,} checked, {len(damaged):,} damaged")
     if damaged:
         raise typer.Exit(1)
