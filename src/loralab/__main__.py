@@ -18,7 +18,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, handler)
     try:
         run_command_line()
-    except KeyboardInterrupt:  # the second, while the first is reported
+    except KeyboardInterrupt:  # the second, while the first is handled
+        print("loralab: interrupted", file=sys.stderr)
         sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -22,7 +22,7 @@ class Outcome:
     """How a trial ended.
 
     skipped: it was complete already. failure, pruned: why it has no result. restarted: why it could not be resumed and started
-    anew.
+    anew. environment: the failure is that of a file or a disk, not of the trial's settings: it can be run again.
     """
 
     trial: Trial
@@ -30,6 +30,7 @@ class Outcome:
     failure: str | None = None
     pruned: str | None = None
     restarted: str | None = None
+    environment: bool = False
 
 
 class TrialPruned(Exception):
@@ -73,7 +74,7 @@ def run_trial(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) ->
     except TrialPruned as reason:
         return Outcome(trial, pruned=str(reason))
     except LoralabError as error:
-        return Outcome(trial, failure=str(error))
+        return Outcome(trial, failure=str(error), environment=isinstance(error.__cause__, OSError))
     except Exception as error:
         traceback.print_exc()  # a bug keeps its traceback, and the other trials continue
         return Outcome(trial, failure=repr(error))
