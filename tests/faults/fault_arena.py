@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ from fault_server import Ended, FaultServer
 from tiny import make_checkpoint, topics, write_csv
 
 DISK_MB = 24
+DETAIL = int(os.environ.get("LORALAB_FAULT_DETAIL", "400"))
+"""Characters of a traceback that a failure shows."""
+_importing = threading.Lock()
+"""Two threads must not import Transformers at the same time."""
 FINISHED = ("train", "quickstart", "model.base={base}", *SETTINGS, "--name")
 HALF_WAY = 60
 """The file operation at which the interrupted run was killed: after its second checkpoint."""
@@ -44,7 +49,9 @@ class Arena:
             folder.mkdir(parents=True)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(self.box.parent)]
         self.mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
-        self.base = make_checkpoint(root / "base")
+        root.chmod(0o755)  # another user may read
+        with _importing:
+            self.base = make_checkpoint(root / "base")
         self.server = FaultServer()
         self.references: dict[str, Reference] = {}
         try:
@@ -150,7 +157,7 @@ def open_arena(commands: Iterable[str]) -> Iterator[Arena]:
 def problem_of(ended: Ended) -> str:
     """Return what is wrong with how a command ended, apart from its results: a traceback, no message, or a signal."""
     if re.search(r"Traceback|^\w+Error:|Exception ignored|terminate called", ended.err, re.MULTILINE):
-        return f"traceback: {ended.err.strip()}"
+        return f"traceback: {ended.err.strip()[-DETAIL:]}"
     messages = set(re.findall(r"^loralab: .*", ended.err, re.MULTILINE)) - {"loralab: interrupted"}
     if ended.code in (1, 2) and (len(messages) > 1 or "loralab: " not in ended.err):
         return f"exit code {ended.code} with other than one message: {ended.err.strip()!r}"

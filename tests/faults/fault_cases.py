@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fault_arena import Arena, problem_of
-from fault_commands import COMMANDS, ROWS, Command, Parts
+from fault_commands import COMMANDS, ROWS, Case, Command, Parts
+from fault_conditions import DAMAGED, DAMAGES, DISTURBANCES, damageable
 from fault_server import Ended
 
 AT_OPERATION = ("kill", "int", "int2", "term", "full", "no_size", "read_only", "clock", "change", "remove")
@@ -21,23 +23,6 @@ LABELLING = ("labels", "feedback")
 READS_ROWS = ("train", "cached", "resume", "overwrite", "experiment", "search")
 SECOND_SIGNAL = 0.03
 """Seconds between two signals, at most: the second arrives while the first is handled."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A fault. where: op-K, the K-th file operation; time-F, a fraction of the command's duration; or a parameter of the kind."""
-
-    command: str
-    kind: str
-    where: str
-
-    def __str__(self) -> str:
-        return f"{self.command}/{self.kind}/{self.where}"
-
-    @classmethod
-    def parse(cls, text: str) -> Case:
-        """Parse COMMAND/KIND/WHERE; WHERE may have slashes."""
-        return cls(*text.split("/", 2))
 
 
 @dataclass(frozen=True)
@@ -78,7 +63,25 @@ def groups(arena: Arena) -> dict[Group, Callable[[random.Random], Case]]:
         if command.call is None:
             for kind in AT_TIME:
                 ways[name, f"{kind}-at-time"] = _draw_time(name, f"{kind}-at-time")
+            if name != "search":  # there a trial that runs out of memory has failed, and counts
+                ways[name, "memory"] = _draw_from(name, "memory", [f"mb-{size}" for size in range(0, 400, 2)])
+        if name != "export":
+            ways[name, "pair"] = _draw_time(name, "pair")
+        if name in DAMAGED:
+            for kind in DAMAGES:
+                ways[name, kind] = _draw_from(name, kind, damageable(arena, name))
+        if name == "train":
+            ways[name, "nan"] = _draw_from(name, "nan", [f"rate-1e{power}" for power in range(20, 38)])
+        if name == "cached":
+            places = ["place-file", "place-missing", *(["place-foreign"] if os.geteuid() == 0 else [])]
+            ways[name, "no_cache"] = _draw_from(name, "no_cache", places)
+        if os.geteuid() == 0 and name not in ("export", "labels", "feedback"):
+            ways[name, "foreign"] = _draw_from(name, "foreign", ["folder"])
     return ways
+
+
+def _draw_from(name: str, kind: str, values: Sequence[str]) -> Callable[[random.Random], Case]:
+    return lambda chance: Case(name, kind, chance.choice(values))
 
 
 def _draw_operation(name: str, kind: str, operations: int) -> Callable[[random.Random], Case]:
@@ -107,7 +110,7 @@ def draw_cases(arena: Arena, count: int, seed: int) -> list[Case]:
 def run_case(arena: Arena, case: Case) -> Outcome:
     """Run a case and judge it."""
     command = COMMANDS[case.command]
-    arena.reset(command.start)
+    arena.reset(DAMAGED[case.command] if case.kind in DAMAGES else command.start)
     hit = False
     try:
         finished = arena.finished_bytes()
@@ -115,6 +118,8 @@ def run_case(arena: Arena, case: Case) -> Outcome:
         ended, hit = disturb(arena, case, command)
         arena.repair()
         check_end(case, ended, hit)
+        if case.kind in DAMAGES:
+            return Outcome(case, hit, check_damaged(arena, case, command, ended))
         if arena.finished_bytes() != finished:
             raise Failure("lost", "the run that was finished before has changed")
         if command.call:
@@ -123,7 +128,7 @@ def run_case(arena: Arena, case: Case) -> Outcome:
         check_old_or_new(arena, command, before)
         restore_rows(arena, case)
         if ended.code != 0:
-            go_on(arena, command)
+            go_on(arena, command, ["--overwrite"] if case.kind == "nan" else [])
         check_result(arena, command)
         if arena.finished_bytes() != finished:
             raise Failure("lost", "the run that was finished before has changed")
@@ -138,6 +143,8 @@ def disturb(arena: Arena, case: Case, command: Command) -> tuple[Ended, bool]:
     """Run the command with its fault. Return how it ended, and whether the fault happened while it ran."""
     place, _, value = case.where.partition("-")
     arguments = arena.arguments(command)
+    if case.kind in DISTURBANCES:
+        return DISTURBANCES[case.kind](arena, case, command)
     if place == "op":
         fault = {"kind": case.kind, "at": int(value), "file": ROWS}
         ended = arena.run(arguments, call=command.call, fault=fault)
@@ -164,6 +171,10 @@ def check_end(case: Case, ended: Ended, hit: bool) -> None:
     kind = case.kind.removesuffix("-at-time")
     if hit and kind in ("kill", "term") and ended.code == -SIGNALS[kind]:
         return
+    if kind == "memory" and ended.code < 0 and "Traceback" not in ended.err:  # by the system or by C++, as without a limit
+        return
+    if kind in ("nan", "foreign") and ended.code == 0:
+        raise Failure("broken", f"{case.kind} does not fail")
     if problem := problem_of(ended):
         raise Failure("broken", problem)
     if ended.code and not hit:
@@ -186,9 +197,9 @@ def restore_rows(arena: Arena, case: Case) -> None:
         (arena.box / ROWS).write_bytes(source.read_bytes())
 
 
-def go_on(arena: Arena, command: Command) -> None:
+def go_on(arena: Arena, command: Command, more: Sequence[str] = ()) -> None:
     """Do what a user does after a fault: the same command again, or what its message says."""
-    arguments = arena.arguments(command)
+    arguments = [*arena.arguments(command), *more]
     for _ in range(3):
         ended = arena.run(arguments)
         if problem := problem_of(ended):
@@ -199,6 +210,8 @@ def go_on(arena: Arena, command: Command) -> None:
             arguments.append("--resume")
         elif "exists (complete)" in ended.err or "is complete, so it cannot be resumed" in ended.err:
             return
+        elif "or replace the experiment with --overwrite" in ended.err:
+            arguments.append("--overwrite")
         elif "leave --resume out" in ended.err:
             raise Failure("lost", f"the interrupted run is gone: {ended.err}")
         else:
@@ -214,11 +227,24 @@ def check_result(arena: Arena, command: Command) -> None:
         raise Failure("differ", f"not equal to the uninterrupted result: {', '.join(names)}")
 
 
+def check_damaged(arena: Arena, case: Case, command: Command, ended: Ended) -> str:
+    """Return survived if a damaged file changes no result, and refused if one message or remark names it, else raise Failure."""
+    name = case.where.rpartition("/")[2]
+    if ended.code or name in ended.err:
+        if ended.code and not re.search(rf"{re.escape(name)}|runs/|cache", ended.err):
+            raise Failure("broken", f"the message names neither {name} nor its folder: {ended.err}")
+        return "refused"
+    check_result(arena, command)
+    return "survived"
+
+
 def check_labels(arena: Arena, case: Case, command: Command, ended: Ended) -> None:
     """Raise Failure if a confirmed row is gone, if more than one row is there that was not, or if no more rows can be added."""
     path = arena.box / command.arguments[0]
     confirmed = [line.split()[1] for line in ended.out.splitlines() if len(line.split()) == 2]
     number = {"labels": 2, "feedback": 3}[command.name]
+    if case.kind == "pair":
+        confirmed = [str(i) for i in range(12)]
 
     def rows(name: str) -> list[str]:
         return [row[number] for row in next(iter(command.result(arena.box).values()))[1:] if len(row) == 5 and row[4] == name]
@@ -230,8 +256,3 @@ def check_labels(arena: Arena, case: Case, command: Command, ended: Ended) -> No
         raise Failure("lost", f"{path.name}: rows added afterwards are not there")
     if rows("a")[: len(confirmed)] != confirmed or len(rows("a")) > len(confirmed) + 1:
         raise Failure("lost", f"{path.name} has the rows {rows('a')}, of which {confirmed} were confirmed")
-
-
-def chosen(cases: Sequence[Case], names: Sequence[str]) -> Iterator[Case]:
-    """Yield the cases whose text starts with one of `names`, or all."""
-    yield from (case for case in cases if not names or any(str(case).startswith(name) for name in names))

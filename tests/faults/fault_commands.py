@@ -49,6 +49,23 @@ class Command:
         return [argument.format(base=base) for argument in self.arguments]
 
 
+@dataclass(frozen=True)
+class Case:
+    """A fault. where: op-K, the K-th file operation; time-F, a fraction of the command's duration; or a parameter of the kind."""
+
+    command: str
+    kind: str
+    where: str
+
+    def __str__(self) -> str:
+        return f"{self.command}/{self.kind}/{self.where}"
+
+    @classmethod
+    def parse(cls, text: str) -> Case:
+        """Parse COMMAND/KIND/WHERE; WHERE may have slashes."""
+        return cls(*text.split("/", 2))
+
+
 def contents(folder: Path, without: frozenset[str] = frozenset()) -> dict[str, bytes]:
     """Return the bytes of every file of a folder but temporary ones, and of no folder or file of a name in `without`."""
     paths = ((path, path.relative_to(folder).parts) for path in sorted(folder.rglob("*")) if path.is_file())

@@ -243,7 +243,8 @@ def run_child(request: Mapping[str, Any], pipes: Sequence[int], imported: int) -
             os.setgid(request["user"])
             os.setuid(request["user"])
         for name, size in request["limits"].items():
-            size += address_space() if name == "AS" else 0
+            if name == "AS":
+                size += address_space()
             resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (size, size))
         if request["fault"]:
             import fault_injection

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fault_arena import open_arena
-from fault_cases import Case, Outcome, draw_cases, run_case
-from fault_commands import COMMANDS
+from fault_cases import Outcome, draw_cases, run_case
+from fault_commands import COMMANDS, Case
 
 COLUMNS = ("injected", "hit while running", "survived", "refused", "lost", "differ", "broken")
 
