@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 PYTEST := $(BIN)/pytest -q --numprocesses auto --dist loadfile
 
-.PHONY: demo test check docs notebooks format bench calibrate mutants flips fuzz clean
+.PHONY: demo test check docs notebooks format bench calibrate mutants flips fuzz faults clean
 
 demo: .venv/demo  ## fine-tune minilm on the built-in sample, classify two headlines, write a submission
 	$(BIN)/loralab train quickstart --name demo --overwrite
@@ -49,6 +49,9 @@ flips: .venv/dev  ## flip 2,000 bits in the files of a run: each is named or cha
 fuzz: .venv/fuzz  ## coverage-guided fuzzing of all readers and requests, on Linux: 20 minutes; SECONDS_EACH=300 TARGETS="pickle 'HTTP service'"
 	$(BIN)/python tests/fuzz $(TARGETS) --seconds $(or $(SECONDS_EACH),60)
 	$(BIN)/python tests/fuzz --table
+
+faults: .venv/dev  ## break commands N times, as kills, full disks and damaged files do: 1,000 in half an hour; SEED=1, or CASE=train/kill/op-17
+	PYTHONPATH=src:tests:tests/faults $(BIN)/python tests/faults/run_faults.py $(N:%=--count %) $(SEED:%=--seed %) $(CASE:%=--case %) $(ARGS)
 
 clean:  ## remove the virtual environment, caches and the built documentation; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache mutants site

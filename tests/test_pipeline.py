@@ -223,7 +223,7 @@ def test_scores_are_written_last_and_by_rename(configure: Configure, tmp_path: P
     def recording(source: str, target: str) -> None:
         renamed.append(Path(target).name)
         if Path(target).name == "scores.json":
-            left = {path.name for path in Path(target).parent.iterdir() if not path.name.startswith(".scores.json")}
+            left = {path.name for path in Path(target).parent.iterdir() if not path.name.startswith((".scores.json", ".log.jsonl"))}
             assert left == FILES - {"scores.json"} | {"checkpoint.safetensors"}
             assert {path.name for path in (Path(target).parent / "model").iterdir()} == BUNDLE
         replace(source, target)

@@ -13,8 +13,6 @@ OPTIONAL = {"ray", "optuna", "psycopg", "transformers", "peft", "onnx", "onnxrun
 def import_all():
     package = importlib.import_module("loralab")
     for module in pkgutil.walk_packages(package.__path__, "loralab."):
-        if module.name == "loralab.__main__":
-            continue
         try:
             importlib.import_module(module.name)
         except ModuleNotFoundError as error:

@@ -40,6 +40,14 @@ def visible(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an exception, or the one it was raised from, says that memory ran out. Libraries raise it in many ways."""
+    texts = ("can't allocate memory", "Cannot allocate memory", "bad allocation", "bad_alloc", "can't start new thread")
+    primitive = "could not create a primitive"  # oneDNN's, which asks for memory first
+    chain = [error, *(cause for cause in (error.__cause__, error.__context__) if cause is not None)]
+    return any(isinstance(one, MemoryError) or any(text in str(one) for text in (*texts, primitive)) for one in chain)
+
+
 def python_command(code: str) -> str:
     """Return the line that runs `code` in a shell. Double quotes suit every shell; they do not where the code has `$` or quotes."""
     return f'python -c "{code}"' if not re.search(r'["$`\\\\!%]', code) else f"python -c {shlex.quote(code)}"

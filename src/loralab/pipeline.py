@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from loralab.config import Config
 from loralab.data.folders import Parts
 from loralab.data.in_memory import read_parts, write_parts
 from loralab.data.types import Encoded, Examples
-from loralab.errors import Interrupted
+from loralab.errors import Interrupted, RunFailed
 from loralab.inference.saved_scores import saved_logits
 from loralab.model.bundle import save_bundle
 from loralab.model.device import thread_limit
@@ -23,7 +25,7 @@ from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import read_manifest
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder, size_mb, write_errors
+from loralab.storage.files import atomic_folder, file_lock, size_mb, write_errors
 from loralab.training.callbacks import Listener
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import ALONE, Distributed, available_cores
@@ -106,8 +108,9 @@ def run_training(  # noqa: PLR0913 - public: everything about a run that is not 
         rows = read_parts(target / run_folder.ROWS)
     if rows is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"source": str(target / run_folder.ROWS)})})
-    with restored_globals(), thread_limit(threads), explain_out_of_memory():
-        session = start_session(config, target, overwrite, resume, announce, listeners, distributed, rows=rows, keep_rows=keep_rows)
+    with restored_globals(), thread_limit(threads), explain_out_of_memory(), ExitStack() as lock:
+        options: Any = {"rows": rows, "keep_rows": keep_rows, "lock": lock}
+        session = start_session(config, target, overwrite, resume, announce, listeners, distributed, **options)
         return finish_session(session, session.trainer.fit())
 
 
@@ -141,8 +144,9 @@ def start_session(  # noqa: PLR0913 - the arguments of run_training
     *,
     rows: Parts | None = None,
     keep_rows: bool = True,
+    lock: ExitStack,
 ) -> TrainingSession:
-    """Do everything before the first step. Arguments as in `run_training`."""
+    """Do everything before the first step. Arguments as in `run_training`. lock: gets the lock of the run's folder."""
     started, start_mb = time.perf_counter(), process_mb()
     reset_peak_memory()
     distributed.run_on_main(run_folder.check_available, target, overwrite, resume)
@@ -151,8 +155,12 @@ def start_session(  # noqa: PLR0913 - the arguments of run_training
     distributed.check_same(settings=config.fingerprint(), base=manifest.base_sha256, rows=plan.splits.fingerprints())
     distributed.run_on_main(announce, plan)
 
+    if target.is_dir():  # that another process trains in it is said before it is replaced
+        with ExitStack() as probe:
+            distributed.run_on_main(lock_run, target, probe)
     write_rows = partial(write_parts, rows) if rows is not None and keep_rows else None
     folder = distributed.run_on_main(open_folder, config, components, overwrite, resume, write_rows)
+    distributed.run_on_main(lock_run, folder.folder, lock)
     checkpoint = distributed.run_on_main(Checkpoint.load_if_any, folder.checkpoint)
     distributed.run_on_main(folder.rewind_log, checkpoint.step if checkpoint else 0)
     caching = time.perf_counter()
@@ -188,7 +196,14 @@ def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
         test = components.plan.splits.test
         if test is not None and logits is not None:
             folder.write_predictions(*prediction_rows(test, logits, result.temperature or 1.0))
-        folder.write_scores({**asdict(summary), "folder": str(folder.folder), "fingerprint": config.fingerprint()})
+        folder.write_scores(
+            {
+                **asdict(summary),
+                "folder": str(folder.folder),
+                "fingerprint": config.fingerprint(),
+                "settings": run_folder.listed_settings(config),
+            }
+        )
     return summary
 
 
@@ -232,6 +247,16 @@ def open_folder(
     if resume:
         return run_folder.reopen(plan.folder, config, facts)
     return run_folder.create(plan.folder, config, facts, overwrite, data_summary(plan), write_rows)
+
+
+def lock_run(folder: Path, stack: ExitStack) -> None:
+    """Lock a run's folder until `stack` is closed, or this process dies. Raises RunFailed if another process trains in it.
+
+    Without file locks, or the right to make one, nothing is locked.
+    """
+    with suppress(OSError, NotImplementedError):
+        if not stack.enter_context(file_lock(folder / run_folder.LOCK, wait=False)):
+            raise RunFailed(f"another process is training {folder}: wait for it, or choose another --name")
 
 
 def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:

@@ -22,7 +22,7 @@ from loralab.cli import (
 )
 from loralab.cli.options import OUTPUT, Quiet, Verbose, print_json, register
 from loralab.cli.streams import safe_stdio
-from loralab.errors import LoralabError, visible
+from loralab.errors import LoralabError, is_out_of_memory, visible
 
 INTERRUPTED = 130
 """Exit code of the command line parser after Ctrl-C."""
@@ -50,6 +50,11 @@ def main() -> None:
             if OUTPUT.json and os.environ.get("RANK", "0") == "0":
                 print_json({"error": str(error)})  # a program that reads the output gets one document in any case
             exit_with(error.exit_code)
+        except Exception as error:
+            if OUTPUT.verbose or not (reason := system_problem(error)):
+                raise
+            print(visible(f"loralab: {reason}"), file=sys.stderr)
+            sys.exit(1)
         except SystemExit as end:
             if end.code == INTERRUPTED:
                 print("loralab: interrupted", file=sys.stderr)
@@ -58,6 +63,15 @@ def main() -> None:
                 print(f"loralab: standard output: {problem}; the command succeeded, but its output is incomplete", file=sys.stderr)
                 sys.exit(1)
             raise
+
+
+def system_problem(error: Exception) -> str:
+    """Return what the machine refused, memory or a file, for an exception that nothing explained before; empty for a bug."""
+    if is_out_of_memory(error):
+        return "out of memory: close other programs, or process fewer or shorter texts at once"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return ""
 
 
 def _print_version(value: bool) -> None:

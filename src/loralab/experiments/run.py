@@ -14,7 +14,7 @@ from loralab.experiments.active import plan_active
 from loralab.experiments.compare import plan_comparison
 from loralab.experiments.execute import ExecutionOptions, run_trials
 from loralab.experiments.plans import make_plan
-from loralab.experiments.run_trial import Outcome, OutcomeCallback
+from loralab.experiments.run_trial import Outcome, OutcomeCallback, check_same_rows
 from loralab.experiments.spec import ExperimentKind
 from loralab.storage import experiment_folder
 from loralab.storage.experiment_folder import Experiment, ExperimentSpec, Factor, Trial, TrialRecord
@@ -98,6 +98,7 @@ def run_experiment(
         records |= {outcome.trial.name: TrialRecord.of(outcome.trial, outcome.failure) for outcome in ended}
         experiment_folder.write_experiment(folder, spec, records.values())
         outcomes += ended
+        check_same_rows(folder, [outcome.trial for outcome in outcomes if outcome.failure is None])
     return ExperimentSummary(folder, tuple(outcomes))
 
 
@@ -122,7 +123,7 @@ def open_experiment(spec: ExperimentSpec, folder: Path, overwrite: bool) -> Expe
     if overwrite:
         experiment_folder.remove_experiment(folder)
     if not experiment_folder.is_experiment(folder):
-        if folder.exists() and (not folder.is_dir() or any(path.name != experiment_folder.ROWS for path in folder.iterdir())):
+        if folder.exists() and (not folder.is_dir() or not all(_is_beginning(path.name, spec.kind) for path in folder.iterdir())):
             raise LoralabError(f"{folder} exists and is not an experiment: choose another --name or --runs")
         return None
     earlier = experiment_folder.read_experiment(folder)
@@ -136,6 +137,13 @@ def open_experiment(spec: ExperimentSpec, folder: Path, overwrite: bool) -> Expe
                 "  choose another --name, or replace it with --overwrite"
             )
     return earlier
+
+
+def _is_beginning(name: str, kind: str) -> bool:
+    """Return whether a file is what a killed command leaves before experiment.json exists."""
+    journal = {experiment_folder.STUDY, experiment_folder.STUDY_LOCK, experiment_folder.CLAIM_LOCK}
+    own = {experiment_folder.ROWS, *(journal if kind == "search" else ())}
+    return name in own or name.startswith(f".{experiment_folder.EXPERIMENT}.")
 
 
 def merge_specs(before: ExperimentSpec, now: ExperimentSpec) -> ExperimentSpec:

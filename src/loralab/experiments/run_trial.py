@@ -22,7 +22,7 @@ class Outcome:
     """How a trial ended.
 
     skipped: it was complete already. failure, pruned: why it has no result. restarted: why it could not be resumed and started
-    anew.
+    anew. environment: the failure is that of a file or a disk, not of the trial's settings: it can be run again.
     """
 
     trial: Trial
@@ -30,6 +30,7 @@ class Outcome:
     failure: str | None = None
     pruned: str | None = None
     restarted: str | None = None
+    environment: bool = False
 
 
 class TrialPruned(Exception):
@@ -58,6 +59,22 @@ def is_complete(trial: Trial, folder: Path) -> bool:
     return True
 
 
+def check_same_rows(folder: Path, trials: Sequence[Trial]) -> None:
+    """Raise RunFailed if trials with the same data settings were trained or tested on other rows: the data file has changed."""
+    first: dict[str, tuple[Trial, object]] = {}
+    for trial in trials:
+        target = trial_folder(folder, trial)
+        if trial.external or not (target / run_folder.SCORES).is_file():
+            continue
+        rows = run_folder.read_environment(target).get("rows")
+        before, expected = first.setdefault(trial.config.data.model_dump_json(), (trial, rows))
+        if rows != expected:
+            raise RunFailed(
+                f"the data changed between the trials {before.name} and {trial.name} of {folder}, so they cannot be compared\n"
+                "  choose another --name, or replace the experiment with --overwrite"
+            )
+
+
 def run_trial(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) -> Outcome:
     """Run one trial, or resume it, and return how it ended. Raises nothing but Interrupted, after Ctrl-C."""
     from loralab.pipeline import run_training
@@ -73,7 +90,7 @@ def run_trial(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) ->
     except TrialPruned as reason:
         return Outcome(trial, pruned=str(reason))
     except LoralabError as error:
-        return Outcome(trial, failure=str(error))
+        return Outcome(trial, failure=str(error), environment=isinstance(error.__cause__, OSError))
     except Exception as error:
         traceback.print_exc()  # a bug keeps its traceback, and the other trials continue
         return Outcome(trial, failure=repr(error))

@@ -22,7 +22,7 @@ from loralab.errors import Interrupted, LoralabError, RunFailed
 from loralab.experiments.importance import Importance
 from loralab.experiments.plans import apply_points
 from loralab.experiments.run import open_experiment
-from loralab.experiments.run_trial import TrialPruned, run_trial
+from loralab.experiments.run_trial import TrialPruned, check_same_rows, run_trial
 from loralab.experiments.search_results import write_best_settings, write_search_results, write_trial_table
 from loralab.experiments.space import default_ranges, make_space, parse_over
 from loralab.experiments.study import COSTS, Pruner, Sampler, SearchSettings, SearchTrial, Study, remove_study
@@ -36,6 +36,8 @@ QUESTION = "Which settings are best on the validation rows?"
 LIMITS = ("data.max_train_samples", "data.max_test_samples", "train.max_steps")
 """Settings that make a search faster and that training with the best settings should not inherit."""
 POLL_SECONDS = 1.0
+STOPPED = 3
+"""Exit code of a worker that has reported why no trial can run."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +147,11 @@ def run_search(
     recorder.update(quiet=True)
     announce(plan, study.trials())
     try:
-        if jobs == 1:
-            run_claimed_trials(study, plan, folder, recorder.update)
-        else:
-            _run_in_processes(plan, folder, storage, jobs, study, recorder)
+        with write_errors(folder):  # Optuna's journal does not explain a full disk
+            if jobs == 1:
+                run_claimed_trials(study, plan, folder, recorder.update)
+            else:
+                _run_in_processes(plan, folder, storage, jobs, study, recorder)
     except (KeyboardInterrupt, Interrupted) as error:
         recorder.update()
         raise Interrupted(f"interrupted: {folder} keeps the completed trials; resume with the same command") from error
@@ -173,19 +176,23 @@ def open_study(plan: SearchPlan, folder: Path, storage: str | None) -> Study:
 
 
 def run_claimed_trials(study: Study, plan: SearchPlan, folder: Path, on_change: Callable[[], None] = lambda: None) -> None:
-    """Claim and run trials until none is left. `on_change` is called after each claim and each end."""
+    """Claim and run trials until none is left. `on_change` is called after each claim and each end.
+
+    Raises LoralabError if the next trials would fail too, because data, encoder or disk are gone: the same command resumes.
+    """
     while (claimed := study.claim(plan.check_budget)) is not None:
         on_change()
         try:
             run_claimed_trial(study, plan, folder, claimed)
         except BaseException:
-            study.release(claimed.number)
+            with contextlib.suppress(Exception):  # such as a full disk: a trial whose process has ended is abandoned anyway
+                study.release(claimed.number)
             raise
         on_change()
 
 
 def run_claimed_trial(study: Study, plan: SearchPlan, folder: Path, claimed: SearchTrial) -> None:
-    """Run or resume one trial and record its result in the study. Raises nothing but Interrupted."""
+    """Run or resume one trial and record its result in the study. Raises as `run_claimed_trials`, and Interrupted."""
     trial, objectives = plan.trial(claimed.number, claimed.points), plan.settings.objectives
     target = experiment_folder.trial_folder(folder, trial)
     outcome = run_trial(trial, folder, [_PruningListener(study, claimed.number, target, objectives[0])])
@@ -195,9 +202,14 @@ def run_claimed_trial(study: Study, plan: SearchPlan, folder: Path, claimed: Sea
         facts["steps"] = max(event["step"] for event in run_folder.read_log(target))
         study.finish(claimed.number, "pruned", reason=outcome.pruned, **facts)
     elif outcome.failure is not None:
+        if outcome.environment:
+            raise RunFailed(f"the search stopped at {trial.name}: {outcome.failure}\n  the same command resumes it")
+        check_objectives(plan.base, objectives)
         study.finish(claimed.number, "failed", reason=outcome.failure)
     else:
         scores = run_folder.read_scores(target)
+        earlier = next((other for other in study.trials() if other.state == "complete"), None)
+        check_same_rows(folder, [*([plan.trial(earlier.number, earlier.points)] if earlier else ()), trial])
         facts |= {"trainable": scores["counts"]["trainable"], "steps": scores["steps"], "seconds": scores["seconds"]}
         values = [float(facts[name] if name in COSTS else scores["validation"].get(name, math.nan)) for name in objectives]
         if any(value != value for value in values):
@@ -256,9 +268,10 @@ def _run_in_processes(
 ) -> None:
     """Run trials in `jobs` processes that share the cores. A process that dies is replaced, and its trial resumed."""
     context, threads = get_context("spawn"), max(1, available_cores() // jobs)
+    reasons = context.SimpleQueue()
 
     def start() -> BaseProcess:
-        process = context.Process(target=_run_worker, args=(plan, folder, storage, threads))
+        process = context.Process(target=_run_worker, args=(plan, folder, storage, threads, reasons))
         process.start()
         return process
 
@@ -271,6 +284,8 @@ def _run_in_processes(
                 workers.remove(worker)
                 if worker.exitcode == 0:
                     continue
+                if worker.exitcode == STOPPED:
+                    raise RunFailed(reasons.get())
                 if not study.record_death(worker.pid or 0):
                     raise RunFailed(f"a process of the search ended with exit code {worker.exitcode} before it had a trial")
                 workers.append(start())
@@ -281,8 +296,11 @@ def _run_in_processes(
             worker.join()
 
 
-def _run_worker(plan: SearchPlan, folder: Path, storage: str | None, threads: int) -> None:
-    """Run trials in a process that ends with its parent. Ctrl-C is left to the parent."""
+def _run_worker(plan: SearchPlan, folder: Path, storage: str | None, threads: int, reasons: Any) -> None:
+    """Run trials in a process that ends with its parent. Ctrl-C is left to the parent.
+
+    reasons: a queue that gets the message of a LoralabError, which ends the process with the exit code STOPPED.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = parent_process()
     if parent is not None:
@@ -291,10 +309,11 @@ def _run_worker(plan: SearchPlan, folder: Path, storage: str | None, threads: in
 
     torch.set_num_threads(threads)
     try:
-        run_claimed_trials(open_study(plan, folder, storage), plan, folder)
+        with write_errors(folder):
+            run_claimed_trials(open_study(plan, folder, storage), plan, folder)
     except LoralabError as error:
-        print(f"loralab: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        reasons.put(str(error))
+        sys.exit(STOPPED)
 
 
 def _exit_with(parent: BaseProcess) -> None:

@@ -26,9 +26,9 @@ class JournalLock:
         self.path, self.stack = path, ExitStack()
 
     def acquire(self) -> bool:
-        stack = ExitStack()
-        stack.enter_context(file_lock(self.path))
-        self.stack = stack  # only now: until then the holder, which may be another thread, needs its own
+        with ExitStack() as stack:
+            stack.enter_context(file_lock(self.path))
+            self.stack = stack.pop_all()  # only now: until then the holder, which may be another thread, needs its own
         return True
 
     def release(self) -> None:

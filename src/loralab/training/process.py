@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from loralab.errors import RunFailed
+from loralab.errors import RunFailed, is_out_of_memory
 from loralab.training.distributed import Distributed
 
 
@@ -65,9 +65,9 @@ def explain_out_of_memory() -> Iterator[None]:
     """Turn an out-of-memory error into RunFailed that names the settings to lower."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError, ImportError) as error:
         on_gpu = isinstance(error, torch.OutOfMemoryError)
-        if not on_gpu and not isinstance(error, MemoryError) and "can't allocate memory" not in str(error):
+        if not on_gpu and not is_out_of_memory(error):
             raise
         details = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunFailed(

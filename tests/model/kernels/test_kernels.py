@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from loralab.model import kernels
-from loralab.model.kernels import Kernels, fused_layers, missing_reason
+from loralab.model.kernels import Kernels, fused_layers, library, missing_reason
 
 BF16 = 2**-8  # between neighbours, of their size
 
@@ -35,7 +35,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """A machine without compiled kernels; returns its cache folder."""
     needed()
     monkeypatch.setenv("LORALAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(kernels, "FLAGS", ["-O1", *kernels.FLAGS[1:]])  # compiles in half the time
+    monkeypatch.setattr(library, "FLAGS", ["-O1", *library.FLAGS[1:]])  # compiles in half the time
     kernels._load_or_reason.cache_clear()
     yield tmp_path / "cache" / "kernels"
     kernels._load_or_reason.cache_clear()
@@ -98,11 +98,11 @@ def test_attention_and_its_gradient(size: int, first: int) -> None:
 
 def test_a_library_is_compiled_once(fresh: Path) -> None:
     assert kernels.load_kernels() is not None
-    (library,) = fresh.iterdir()
-    made = library.stat()
+    (path,) = fresh.iterdir()
+    made = path.stat()
     kernels._load_or_reason.cache_clear()
     assert kernels.load_kernels() is not None
-    assert library.stat() == made
+    assert path.stat() == made
 
 
 def test_no_library_is_loaded_from_a_folder_that_others_can_write(fresh: Path) -> None:

@@ -6,14 +6,10 @@ operators compute instead. A kernel runs on the calling thread and releases the 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import hashlib
 import logging
 import os
-import shutil
 import subprocess
-import tempfile
 from ctypes import POINTER, c_float, c_int, c_long, c_void_p
 from functools import lru_cache
 from pathlib import Path
@@ -23,11 +19,7 @@ import torch
 from torch import Tensor
 
 from loralab.errors import RunFailed
-from loralab.storage.cache import cache_folder
-
-SOURCES = sorted(Path(__file__).parent.glob("*.[ch]"))
-FLAGS = ["-O3", "-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512bf16", "-mfma", "-fPIC", "-shared"]
-COMPILE_SECONDS = 120
+from loralab.model.kernels.library import find_compiler, load_library
 
 _P, _L, _I, _F = c_void_p, c_long, c_int, c_float
 
@@ -113,49 +105,12 @@ def _load_or_reason() -> Kernels | str:
         return "the processor has no AVX-512-BF16"
     if torch.cpu._is_amx_tile_supported():
         return "the processor has AMX, which makes torch's products faster"
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC", "cc"), "gcc", "clang"))), None)
-    if compiler is None or os.name != "posix":
+    compiler = find_compiler() if os.name == "posix" else None
+    if compiler is None:
         return "there is no C compiler: install gcc or clang for faster training"
-    recipe = b"".join(source.read_bytes() for source in SOURCES) + " ".join([compiler, *FLAGS]).encode()
-    name = hashlib.sha256(recipe).hexdigest()[:16] + ".so"
     try:
-        return _load(compiler, name)
+        return load_library(compiler, Kernels)
     except (OSError, subprocess.SubprocessError) as error:
         reason = f"the kernels could not be compiled: {getattr(error, 'stderr', None) or error}"
         logging.getLogger(__name__).warning("%s; torch's slower operators are used instead", reason)
         return reason
-
-
-def _load(compiler: str, name: str) -> Kernels:
-    """Load the cached library, or compile it; without a safe cache folder, compile it for this process only."""
-    folder = cache_folder() / "kernels"
-    with contextlib.suppress(OSError):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if _is_private(folder):
-        if not (folder / name).is_file():
-            _compile(compiler, folder / name)
-        return Kernels(folder / name)
-    with tempfile.TemporaryDirectory() as temporary:  # a loaded library needs no file
-        _compile(compiler, Path(temporary) / name)
-        return Kernels(Path(temporary) / name)
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether we can write into the folder and no other user can: a library in it is loaded and executed."""
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        return False
-    status = folder.stat()
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022
-
-
-def _compile(compiler: str, path: Path) -> None:
-    """Compile the library to `path` atomically."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".new")
-    os.close(handle)
-    try:
-        command = [compiler, *FLAGS, *(str(source) for source in SOURCES if source.suffix == ".c"), "-o", temporary, "-lm"]
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)  # noqa: S603
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)

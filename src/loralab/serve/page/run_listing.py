@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ class RunListing:
         """Return name → folder of all runs and experiments."""
         inside = sorted(self.folder.iterdir()) if self.folder is not None and self.folder.is_dir() else []
         known = {path.name: path for path in inside if _is_run(path) or experiment_folder.is_experiment(path)}
-        resolved = {path.resolve() for path in known.values()}
+        resolved = {path.resolve() for path in known.values()} if others else set()
         return known | {name: path for name, path in others.items() if path.resolve() not in resolved and _is_run(path)}
 
     def rows(self, others: Mapping[str, Path]) -> list[dict[str, Any]]:
@@ -78,8 +79,8 @@ class RunListing:
 
     def _line(self, path: Path) -> dict[str, Any]:
         files = (run_folder.SCORES, run_folder.LOG, run_folder.CONFIG, experiment_folder.EXPERIMENT)
-        times = [(path / name).stat().st_mtime_ns if (path / name).is_file() else 0 for name in files]
-        experiment = experiment_folder.is_experiment(path)
+        times = [_modified(path / name) for name in files]
+        experiment = times[-1] > 0
         known = self._cache.get(path)
         if known is None or known[0] != times or experiment:
             try:
@@ -93,17 +94,26 @@ class RunListing:
         return line
 
 
+def _modified(path: Path) -> int:
+    """Return when a file was changed, in ns; 0 without one."""
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _is_run(path: Path) -> bool:
     return (path / run_folder.CONFIG).is_file()
 
 
 def run_line(path: Path) -> dict[str, Any]:
     """Return a run's settings and scores, or its progress. Raises LoralabError and KeyError for a damaged run."""
-    config = run_folder.read_config(path)
-    line: dict[str, Any] = {"kind": "run", "encoder": config.model.base, "data": Path(config.data.source).name, "seed": config.seed}
-    if not (path / run_folder.SCORES).is_file():
+    complete = (path / run_folder.SCORES).is_file()
+    scores = run_folder.read_scores(path) if complete else {}
+    settings = scores.get("settings") or run_folder.listed_settings(run_folder.read_config(path))
+    line: dict[str, Any] = {"kind": "run", **settings, "data": Path(settings["data"]).name}
+    if not complete:
         return {**line, "status": "running", **progress_of(path)}
-    scores = run_folder.read_scores(path)
     values, rows = scores["scores"], count_scored_rows(scores["scores"])
     line |= {"status": "complete", "classes": len(scores["classes"]), "seconds": scores.get("seconds"), "test_rows": rows}
     if rows:

@@ -1,0 +1,80 @@
+"""Inject faults, print a table by command and kind, and write it: `make faults N=1000 SEED=1`, or CASE=train/kill/op-17 for one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from fault_arena import open_arena
+from fault_cases import Outcome, draw_cases, run_case
+from fault_commands import COMMANDS, Case
+
+COLUMNS = ("injected", "hit while running", "survived", "refused", "lost", "differ", "broken")
+
+
+def run_all(cases: Sequence[Case] | int, seed: int, commands: Sequence[str], workers: int) -> list[Outcome]:
+    """Run cases, or draw that many, in `workers` arenas at a time."""
+
+    def work(number: int) -> list[Outcome]:
+        with open_arena(commands) as arena:  # equal arenas draw equal cases, and each worker takes its share
+            own = draw_cases(arena, cases, seed) if isinstance(cases, int) else cases
+            return [shown(run_case(arena, case)) for case in own[number::workers]]
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [outcome for outcomes in pool.map(work, range(workers)) for outcome in outcomes]
+
+
+def shown(outcome: Outcome) -> Outcome:
+    """Print a failure at once, and return the outcome."""
+    if not outcome.passed:
+        print(f"{outcome.case}  {outcome.state}: {outcome.detail}", flush=True)
+    return outcome
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Return a Markdown table of the outcomes by command and kind, with sums."""
+    lines = [f"| command | fault | {' | '.join(COLUMNS)} |", "| --- | --- |" + " --- |" * len(COLUMNS)]
+    counts: dict[tuple[str, str], Counter[str]] = {}
+    for outcome in outcomes:
+        for group in ((outcome.case.command, outcome.case.kind), ("**all**", "")):
+            count = counts.setdefault(group, Counter())
+            count["injected"] += 1
+            count["hit while running"] += outcome.hit
+            count[outcome.state] += 1
+    order = sorted(
+        counts, key=lambda group: (group[0] == "**all**", [*COMMANDS].index(group[0]) if group[0] in COMMANDS else 0, group[1])
+    )
+    for group in order:
+        lines.append(f"| {group[0]} | {group[1]} | {' | '.join(str(counts[group][name]) for name in COLUMNS)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=60, help="number of faults")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--case", default="", help="COMMAND/KIND/WHERE: one case")
+    parser.add_argument("--commands", default="", help="NAME,NAME: only these commands")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, help="file for the table")
+    options = parser.parse_args()
+    commands = [options.case.split("/")[0]] if options.case else options.commands.split(",") if options.commands else [*COMMANDS]
+    start = time.monotonic()
+    print(f"seed {options.seed}", flush=True)
+    cases = [Case.parse(options.case)] if options.case else options.count
+    outcomes = run_all(cases, options.seed, commands, 1 if options.case else options.workers)
+    text = table(outcomes)
+    print(text)
+    print(f"{len(outcomes)} faults in {time.monotonic() - start:.0f} s; repeat one with make faults CASE=COMMAND/FAULT/WHERE")
+    if options.out:
+        options.out.write_text(text)
+    sys.exit(0 if all(outcome.passed for outcome in outcomes) else 1)
+
+
+if __name__ == "__main__":
+    main()
