@@ -20,6 +20,7 @@ from unittest import mock
 import psutil
 import pytest
 import torch
+from sealing import reseal
 
 from loralab.config import Config
 from loralab.errors import Interrupted, LoralabError, RunFailed
