@@ -20,6 +20,7 @@ from unittest import mock
 import psutil
 import pytest
 import torch
+from sealing import reseal
 
 from loralab.config import Config
 from loralab.errors import Interrupted, LoralabError, RunFailed
@@ -146,6 +147,7 @@ def test_a_completed_trial_without_a_newer_setting_is_skipped(tiny: Path, topics
         config.write_text(text.replace("  gradient_checkpointing: false\n", ""))
         scores = json.loads((config.parent / "scores.json").read_text())
         (config.parent / "scores.json").write_text(json.dumps({**scores, "fingerprint": "of fewer settings"}))
+        reseal(config.parent)
     found = run_trials(planned(tiny, topics_csv).trials, folder, HERE)
     assert all(outcome.skipped for outcome in found)
     assert found

@@ -38,7 +38,7 @@ from loralab.config.run_settings import OWN_ROWS, ROWS_FOLDER, RUN_SETTINGS, for
 from loralab.errors import LoralabError
 from loralab.safe_files import MAX_LINE_CHARACTERS, MAX_PREDICTIONS_BYTES, check_folder, exists, open_file
 from loralab.storage import run_log
-from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors
+from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors, write_json
 from loralab.storage.sealed import check_file_record, read_sealed, record_files, seal, write_sealed
 from loralab.storage.temporaries import restore
 from loralab.tables import csv_writer
@@ -292,7 +292,8 @@ def read_scores(folder: Path) -> dict[str, Any]:
 def move_scores(folder: Path, target: Path) -> None:
     """Record that a complete run in `folder` will be at `target`."""
     scores = read_sealed(folder / SCORES, _SCORES_ADVICE)
-    write_sealed(folder / SCORES, {**scores.content, "folder": str(target)}, scores.files)
+    moved = {**scores.content, "folder": str(target)}
+    write_json(folder / SCORES, seal(moved, scores.files) if scores.sha256 else moved)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
