@@ -1,4 +1,4 @@
-"""Record the files of a run as they are now: `from sealing import reseal`. Tests change files that loralab has sealed."""
+"""Record the files of a run as they are now, or remove its checksums. Tests change files that loralab has sealed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from loralab.config.run_settings import format_run_settings
 from loralab.model.manifest import MANIFEST, READ_FILES
 from loralab.storage import run_folder
 from loralab.storage.sealed import record_files, seal
+
+_SEAL = ("format_version", "files", "sha256")
 
 
 def reseal(folder: Path) -> None:
@@ -26,7 +28,21 @@ def reseal(folder: Path) -> None:
             _seal(folder / name, record_files(folder, files))
 
 
+def unseal(folder: Path) -> None:
+    """Make a run of format 1, that of the first development versions: without checksums."""
+    for name in (run_folder.SCORES, run_folder.ENVIRONMENT, f"{run_folder.MODEL}/{MANIFEST}"):
+        path = folder / name
+        kept = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key not in _SEAL}
+        path.write_text(json.dumps(kept | ({"format": 1} if path.name == MANIFEST else {})), encoding="utf-8")
+    config, log = folder / run_folder.CONFIG, folder / run_folder.LOG
+    lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
+    config.write_text("".join(line for line in lines if not line.startswith("# ")), encoding="utf-8")
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    without = [{key: value for key, value in event.items() if key != "crc32"} for event in events]
+    log.write_text("".join(json.dumps(event) + "\n" for event in without), encoding="utf-8")
+
+
 def _seal(path: Path, files: Any, **key: str) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in content.items() if name not in ("format_version", "files", "sha256")}
+    kept = {name: value for name, value in content.items() if name not in _SEAL}
     path.write_text(json.dumps(seal(kept, files, **key), indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sealing import reseal
+from sealing import reseal, unseal
 from tiny import topics, write_csv
 
 from loralab.config import load_config
@@ -203,15 +203,7 @@ def test_a_file_of_a_later_format_says_upgrade(run: Path) -> None:
 def test_a_run_of_format_1_without_checksums_opens(run: Path) -> None:
     """The format of the first development versions, made from a run of today's."""
     before = Classifier.load(run, precision="fp32").logits(["goal"])
-    for name in ("scores.json", "environment.json", "model/loralab.json"):
-        content = json.loads((run / name).read_text(encoding="utf-8"))
-        kept = {key: value for key, value in content.items() if key not in ("files", "sha256", "format_version")}
-        (run / name).write_text(json.dumps(kept | ({"format": 1} if name.startswith("model") else {})), encoding="utf-8")
-    lines = (run / "config.yaml").read_text(encoding="utf-8").splitlines(keepends=True)
-    (run / "config.yaml").write_text("".join(line for line in lines if not line.startswith("# ")), encoding="utf-8")
-    log = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    without = [{key: value for key, value in event.items() if key != "crc32"} for event in log]
-    (run / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in without), encoding="utf-8")
+    unseal(run)
     assert messages(run) == [""] * 5
     assert (Classifier.load(run, precision="fp32").logits(["goal"]) == before).all()
     assert verify(run)[0].state == "unchecked"
