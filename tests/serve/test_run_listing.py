@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sealing import reseal
 
 from loralab.errors import LoralabError
 from loralab.serve.page.run_listing import RunListing, compare_runs, progress_of, read_rows, rows_to_check
@@ -68,6 +69,7 @@ def test_a_changed_run_is_read_again(folder: Path) -> None:
     scores = json.loads(path.read_text(encoding="utf-8"))
     scores["scores"]["accuracy"] = 0.25
     path.write_text(json.dumps(scores), encoding="utf-8")
+    reseal(path.parent)
     os.utime(path, (time.time() + 5,) * 2)
     after = {line["name"]: line for line in listing.rows({})}
     assert after["news"]["accuracy"] == 0.25
@@ -107,9 +109,12 @@ def test_errors_come_first_by_confidence(folder: Path) -> None:
 def test_runs_without_test_rows_and_damaged_rows_are_refused(folder: Path) -> None:
     path = folder / "news" / run_folder.PREDICTIONS
     path.write_text("row,true\n0,World\n", encoding="utf-8")
-    with pytest.raises(LoralabError, match="cannot be read"):
+    with pytest.raises(LoralabError, match=r"predictions\.csv is damaged"):
         read_rows(folder / "news")
     path.unlink()
+    with pytest.raises(LoralabError, match=r"predictions\.csv is missing"):
+        read_rows(path.parent)
+    reseal(path.parent)
     with pytest.raises(LoralabError, match="no test rows"):
         read_rows(folder / "news")
 
@@ -130,6 +135,7 @@ def test_other_rows_are_not_compared(folder: Path) -> None:
     with (folder / "tone" / run_folder.PREDICTIONS).open("a", encoding="utf-8") as file:
         line = ["99", "World", "World", "0.9", "1", "0", "0", "0", "one more text"]
         csv.writer(file).writerow(line)
+    reseal(folder / "tone")
     result = compare_runs(folder / "news", folder / "tone")
     assert not result["same_rows"]
     assert result["rows"][1] == result["rows"][0] + 1
@@ -151,6 +157,7 @@ def rewrite(folder: Path, predicted: dict[int, str]) -> None:
         table = csv.DictWriter(file, [*rows[0]])
         table.writeheader()
         table.writerows(rows)
+    reseal(path.parent)
 
 
 def test_an_experiment_counts_its_trials(folder: Path) -> None:
