@@ -14,6 +14,7 @@ import numpy as np
 
 from loralab import metrics
 from loralab.config import Config
+from loralab.config.loading import listed_settings
 from loralab.data.folders import Parts
 from loralab.data.in_memory import read_parts, write_parts
 from loralab.data.types import Encoded, Examples
@@ -42,6 +43,9 @@ from loralab.training.process import (
 from loralab.training.scoring import last_linear
 from loralab.training.setup import RunComponents, RunPlan, build_run, data_summary
 from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
+
+LOCK = f".{run_folder.LOG}.lock"
+"""Locked, in a run's folder, by the process that trains the run."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +205,7 @@ def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
                 **asdict(summary),
                 "folder": str(folder.folder),
                 "fingerprint": config.fingerprint(),
-                "settings": run_folder.listed_settings(config),
+                "settings": listed_settings(config),
             }
         )
     return summary
@@ -255,7 +259,7 @@ def lock_run(folder: Path, stack: ExitStack) -> None:
     Without file locks, or the right to make one, nothing is locked.
     """
     with suppress(OSError, NotImplementedError):
-        if not stack.enter_context(file_lock(folder / run_folder.LOCK, wait=False)):
+        if not stack.enter_context(file_lock(folder / LOCK, wait=False)):
             raise RunFailed(f"another process is training {folder}: wait for it, or choose another --name")
 
 

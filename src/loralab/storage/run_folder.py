@@ -48,8 +48,6 @@ DATA, ROWS = "data.json", ROWS_FOLDER
 CHECKPOINT, PREDICTIONS, DIAGNOSIS = "checkpoint.safetensors", "predictions.csv", "diagnosis.json"
 REPORT, CARD, TRAINING_LOG, METRICS, FIGURES = "report.html", "README.md", "training_log.txt", "metrics.csv", "figures"
 DESCRIPTION_TEXT, DESCRIPTION = "model_description.txt", "model_description.json"
-LOCK = f".{LOG}.lock"
-"""Locked by the process that trains the run."""
 TRACK, EXPORTS, EXPORT_CHECK = "track", "exports", "export.json"
 SOUP = "soup.json"
 """What a model soup is made of, in the folder of its model."""
@@ -206,11 +204,6 @@ def create(
 def is_own_rows(config: Config, folder: Path) -> bool:
     """Return whether the settings name the rows that the run in `folder` keeps."""
     return Path(config.data.source).absolute() == (folder / ROWS).absolute()
-
-
-def listed_settings(config: Config) -> dict[str, Any]:
-    """Return the settings that a list of runs shows: JSON is read ten times as fast as config.yaml."""
-    return {"encoder": config.model.base, "data": config.data.source, "seed": config.seed}
 
 
 def model_folder(path: Path) -> Path:

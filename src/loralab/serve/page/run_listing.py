@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from loralab.config.loading import listed_settings
 from loralab.errors import LoralabError
 from loralab.report.run_data import count_scored_rows
 from loralab.stats.intervals import wilson
@@ -110,7 +111,11 @@ def run_line(path: Path) -> dict[str, Any]:
     """Return a run's settings and scores, or its progress. Raises LoralabError and KeyError for a damaged run."""
     complete = (path / run_folder.SCORES).is_file()
     scores = run_folder.read_scores(path) if complete else {}
-    settings = scores.get("settings") or run_folder.listed_settings(run_folder.read_config(path))
+    if "settings" in scores:
+        run_folder.check_recorded(path, run_folder.CONFIG)
+        settings = scores["settings"]
+    else:
+        settings = listed_settings(run_folder.read_config(path))
     line: dict[str, Any] = {"kind": "run", **settings, "data": Path(settings["data"]).name}
     if not complete:
         return {**line, "status": "running", **progress_of(path)}
