@@ -14,6 +14,8 @@ from hostile_pickles import hostile
 from loralab.data.safe_pickle import read_pickle
 from loralab.errors import LoralabError
 
+MAX_SECONDS = 3
+"""Of the processor for one pickle, on a busy machine; the slowest takes 0.2 on an idle one."""
 PICKLES = hostile()
 _watched: list[str] = []
 _armed = False
@@ -59,7 +61,7 @@ def test_nothing_is_executed_imported_or_exhausted(tmp_path: Path, monkeypatch: 
             _armed = False
         assert not _watched, f"{name}: {_watched}"
         assert {*sys.modules} == modules, name
-        assert time.process_time() - start < 1, name
+        assert time.process_time() - start < MAX_SECONDS, name
         grown = _peak() - memory
         assert grown < 150, f"{name}: {grown:.0f} MB"
     assert [file.name for file in tmp_path.iterdir()] == ["x.pkl"]
