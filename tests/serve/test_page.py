@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from sealing import reseal
 from servers import Server, serving
 from tiny import CLASSES, topics, write_csv
 
@@ -44,6 +45,7 @@ def runs(served_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             table = csv.DictWriter(file, [*rows[0]])
             table.writeheader()
             table.writerows(rows)
+        reseal(folder / name)
     write_report(folder / "news")
     return folder
 
