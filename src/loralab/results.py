@@ -305,6 +305,7 @@ class Experiment:
         if not path.is_file():
             reason = "no trial is complete" if self.kind == "search" else f"{self.kind} compares; a search chooses"
             raise LoralabError(f"{self.folder} has no best settings: {reason}")
+        experiment_folder.read_search(self.folder)  # has the checksum of best.yaml
         return load_config(path)
 
     @property

@@ -153,7 +153,7 @@ def _thin(steps: list[dict[str, Any]], most: int = 200) -> list[dict[str, Any]]:
 
 def _experiment_line(path: Path) -> dict[str, Any]:
     experiment = experiment_folder.read_experiment(path)
-    folders = [experiment_folder.trial_folder(path, record) for record in experiment.records]
+    folders = [experiment_folder.recorded_run(path, record) for record in experiment.records]
     complete = [folder for folder in folders if (folder / run_folder.SCORES).is_file()]
     failed = sum(record.failure is not None for record in experiment.records)
     accuracies = [run_folder.read_scores(folder)["scores"].get("accuracy") for folder in complete]
