@@ -136,7 +136,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise LoralabError(f"cannot read the tokenizer's settings in {path}: {error}") from error
 
 
