@@ -17,7 +17,7 @@ from loralab.errors import LoralabError
 from loralab.report.run_data import count_scored_rows
 from loralab.stats.intervals import wilson
 from loralab.stats.mcnemar import mcnemar
-from loralab.storage import experiment_folder, run_folder
+from loralab.storage import experiment_folder, run_folder, run_predictions
 from loralab.tables import clip
 
 QUIET_SECONDS = 120.0
@@ -169,14 +169,14 @@ def _experiment_line(path: Path) -> dict[str, Any]:
 
 def read_rows(folder: Path) -> list[ScoredRow]:
     """Return all test rows of a run. Raises LoralabError for a run without them and for a damaged file."""
-    with run_folder.prediction_errors(folder):
-        file = run_folder.open_predictions(folder)
+    with run_predictions.prediction_errors(folder):
+        file = run_predictions.open_predictions(folder)
         if file is None:
             raise LoralabError("the run has no test rows with predictions")
         with file:
             return [
                 ScoredRow(row["row"], row["true"], row["predicted"], float(row["confidence"]), row["text"])
-                for row in run_folder.prediction_rows(file)
+                for row in run_predictions.prediction_rows(file)
             ]
 
 
