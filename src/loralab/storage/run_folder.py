@@ -141,11 +141,15 @@ def check_available(folder: Path, overwrite: bool, resume: bool = False) -> None
 
 
 def check_resumable(folder: Path) -> None:
-    """Raise LoralabError unless the folder holds an incomplete run."""
+    """Raise LoralabError unless the folder holds an incomplete run, with the rows that it was started with if it keeps them."""
     if not (folder / CONFIG).is_file():
         raise LoralabError(f"there is no run {folder} to resume: leave --resume out")
     if (folder / SCORES).is_file():
         raise LoralabError(f"the run {folder} is complete, so it cannot be resumed; `loralab describe {folder}` shows it")
+    if exists(folder / ENVIRONMENT):
+        files = read_sealed(folder / ENVIRONMENT, _ENVIRONMENT_ADVICE).files
+        for name in dict.fromkeys((*(name for name in files if name.startswith(f"{ROWS}/")), *_row_files(folder))):
+            check_file_record(folder / name, name, files, folder / ENVIRONMENT, _RESTORE)
 
 
 def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> RunFolder:
