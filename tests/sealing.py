@@ -11,7 +11,7 @@ from loralab.model.manifest import MANIFEST, READ_FILES
 from loralab.storage import run_folder
 from loralab.storage.sealed import record_files, seal
 
-_SEAL = ("format_version", "files", "sha256")
+SEAL = ("format_version", "files", "sha256")
 
 
 def reseal(folder: Path) -> None:
@@ -32,7 +32,7 @@ def unseal(folder: Path) -> None:
     """Make a run of format 1, that of the first development versions: without checksums."""
     for name in (run_folder.SCORES, run_folder.ENVIRONMENT, f"{run_folder.MODEL}/{MANIFEST}"):
         path = folder / name
-        kept = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key not in _SEAL}
+        kept = {key: value for key, value in json.loads(path.read_text(encoding="utf-8")).items() if key not in SEAL}
         path.write_text(json.dumps(kept | ({"format": 1} if path.name == MANIFEST else {})), encoding="utf-8")
     config, log = folder / run_folder.CONFIG, folder / run_folder.LOG
     lines = config.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -44,5 +44,5 @@ def unseal(folder: Path) -> None:
 
 def _seal(path: Path, files: Any, **key: str) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
-    kept = {name: value for name, value in content.items() if name not in _SEAL}
+    kept = {name: value for name, value in content.items() if name not in SEAL}
     path.write_text(json.dumps(seal(kept, files, **key), indent=2) + "\n", encoding="utf-8")

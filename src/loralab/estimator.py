@@ -34,8 +34,9 @@ from loralab.data.labels import sort_names
 from loralab.data.types import MemoryTable
 from loralab.errors import LoralabError
 from loralab.inference.classifier import Classifier
-from loralab.storage.files import TemporaryFolder, atomic_folder, read_json_object, write_json
-from loralab.storage.run_folder import MODEL
+from loralab.storage.files import TemporaryFolder, atomic_folder
+from loralab.storage.run_folder import MANIFEST, MODEL
+from loralab.storage.sealed import check_file_record, read_sealed, record_files, write_sealed
 
 if TYPE_CHECKING:
     from loralab.training.callbacks import Callback
@@ -306,18 +307,24 @@ class LoraTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with atomic_folder(target) as folder:
             for file in _files(self._folder):
                 shutil.copyfile(file, folder / file.name)
-            write_json(folder / ESTIMATOR, state)
+            write_sealed(folder / ESTIMATOR, state, record_files(folder, [MANIFEST]))
         return target
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Load a saved estimator. Raises LoralabError for a folder that `save` did not write."""
+        """Load a saved estimator. Raises LoralabError for a folder that `save` did not write, and for a damaged one."""
         folder = Path(path)
-        state = read_json_object(folder / ESTIMATOR, "LoraTextClassifier.save writes it; loralab.load reads other models")
-        estimator = cls(**state["parameters"])
-        estimator.classes_ = label_array([*map(label_of_json, state["classes"])])
-        estimator.text_columns_ = tuple(state["text_columns"])
-        estimator._load_model(folder, state["names"])
+        sealed = read_sealed(folder / ESTIMATOR, "LoraTextClassifier.save writes it; loralab.load reads other models")
+        check_file_record(folder / MANIFEST, MANIFEST, sealed.files, folder / ESTIMATOR, "save the estimator again")
+        state = sealed.content
+        try:
+            estimator = cls(**state["parameters"])
+            estimator.classes_ = label_array([*map(label_of_json, state["classes"])])
+            estimator.text_columns_ = tuple(state["text_columns"])
+            names = [*map(str, state["names"])]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise LoralabError(f"{folder / ESTIMATOR} is damaged ({error!r}): save the estimator again") from error
+        estimator._load_model(folder, names)
         return estimator
 
     def __sklearn_tags__(self) -> Any:

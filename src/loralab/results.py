@@ -16,7 +16,7 @@ from loralab.config import Config
 from loralab.errors import LoralabError, import_optional, suggest
 from loralab.metrics import table
 from loralab.safe_files import exists
-from loralab.storage import experiment_folder, run_folder
+from loralab.storage import experiment_folder, run_folder, run_predictions
 from loralab.tables import html_table, text_table, to_frame
 
 if TYPE_CHECKING:
@@ -197,8 +197,8 @@ class Run:
         Raises LoralabError for a run without them.
         """
         columns: Any = dict.fromkeys(("true", "predicted", "text"), str)
-        with run_folder.prediction_errors(self.folder):
-            file = run_folder.open_predictions(self.folder)
+        with run_predictions.prediction_errors(self.folder):
+            file = run_predictions.open_predictions(self.folder)
             if file is None:
                 raise LoralabError(f"{self.folder} has no predictions of test rows: it has no test rows, or is not complete")
             with file:
@@ -305,6 +305,7 @@ class Experiment:
         if not path.is_file():
             reason = "no trial is complete" if self.kind == "search" else f"{self.kind} compares; a search chooses"
             raise LoralabError(f"{self.folder} has no best settings: {reason}")
+        experiment_folder.read_search(self.folder)  # has the checksum of best.yaml
         return load_config(path)
 
     @property

@@ -22,7 +22,7 @@ MAX_DEPTH = 8
 class Verified:
     """A run, model, export or experiment. files: checked by checksum.
 
-    state: intact, incomplete (an intact run that was interrupted), unchecked (written without checksums) or damaged; problem: why.
+    state: intact, incomplete (intact, but interrupted), unchecked (written without checksums) or damaged; problem: why.
     """
 
     folder: Path
@@ -60,7 +60,7 @@ def find_litter(folder: Path) -> list[Path]:
 
 def _verify_below(folder: Path, depth: int) -> Iterator[Verified]:
     if experiment_folder.is_experiment(folder):
-        yield _outcome(folder, "experiment", _check_experiment)
+        yield _outcome(folder, "experiment", experiment_folder.verify_experiment)
         folder = folder / experiment_folder.TRIALS
     elif exists(folder / run_folder.CONFIG) or exists(folder / run_folder.SCORES):
         yield _outcome(folder, "run", _check_run)
@@ -83,11 +83,6 @@ def _outcome(folder: Path, kind: str, check: Callable[[Path], tuple[str, int]]) 
     except LoralabError as error:
         return Verified(folder, kind, "damaged", 0, str(error))
     return Verified(folder, kind, state, files)
-
-
-def _check_experiment(folder: Path) -> tuple[str, int]:
-    experiment_folder.read_experiment(folder)
-    return "unchecked", 0
 
 
 def _check_run(folder: Path) -> tuple[str, int]:

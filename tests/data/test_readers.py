@@ -539,6 +539,7 @@ def test_folder_without_data_is_reported(tmp_path: Path) -> None:
         '{"_data_files": [{}]}',
         '{"_data_files": [{"filename": "gone.arrow"}]}',
         '{"_data_files": [{"filename": 3}]}',
+        pytest.param('{"a": ' * 100_000, id="nested"),
     ],
 )
 def test_damaged_saved_folder_is_reported(tmp_path: Path, state: str) -> None:

@@ -176,6 +176,15 @@ def test_lone_surrogates_are_tokenized(minilm: Path) -> None:
     assert pieces(encoded)[1] == ours(minilm, ["next"], 16)[0]
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
+@pytest.mark.parametrize("content", ["[1]", "{", '{"a": ' * 100_000], ids=["list", "cut", "nested"])
+def test_damaged_tokenizer_settings_are_reported(minilm: Path, tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / "tokenizer.json").write_bytes((minilm / "tokenizer.json").read_bytes())
+    (tmp_path / name).write_text(content)
+    with pytest.raises(LoralabError, match="cannot read the tokenizer's settings in"):
+        load_tokenizer(tmp_path, 16)
+
+
 @pytest.mark.parametrize(("name", "content"), [("tokenizer.json", "{"), ("tokenizer.json", '{"model": 3}'), ("tokenizer.json", "")])
 def test_damaged_tokenizer_is_reported(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)

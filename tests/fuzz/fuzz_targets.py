@@ -36,7 +36,7 @@ from loralab.model.tensor_files import load_tensors
 from loralab.pipeline import run_training
 from loralab.report.run_data import read_run
 from loralab.serve.page.labelled_file import LabelledFile
-from loralab.storage import run_folder
+from loralab.storage import run_folder, run_predictions
 
 Function = Callable[[bytes], object]
 MAX_TEXT = 2000
@@ -249,7 +249,12 @@ def _run_folder(folder: Path) -> Function:
 
 
 def _read_everything(run: Path, name: str) -> None:
-    readers: list[Callable[[Path], object]] = [read_run, run_folder.read_log, run_folder.read_test_texts, run_folder.read_diagnosis]
+    readers: list[Callable[[Path], object]] = [
+        read_run,
+        run_folder.read_log,
+        run_predictions.read_test_texts,
+        run_folder.read_diagnosis,
+    ]
     if name.startswith("model/"):
         readers = [read_run, lambda path: Classifier.load(path).predict(["some words"])]
     for read in readers:

@@ -20,7 +20,7 @@ from loralab.info import describe
 from loralab.model.bundle import load_bundle
 from loralab.model.manifest import read_manifest
 from loralab.pipeline import run_training
-from loralab.storage.run_folder import read_test_texts
+from loralab.storage.run_predictions import read_test_texts
 
 TEXTS = ["goal striker league", "profit shares bank " * 30, "", "telescope robot", "border treaty"]
 

@@ -266,7 +266,7 @@ def test_a_head_of_another_shape_is_initialized(base: Path) -> None:
     assert 0.015 < float(drawn.detach().std()) < 0.025
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "\x00", pytest.param('{"a": ' * 100_000, id="nested")])
 def test_a_damaged_config_is_refused(base: Path, content: str) -> None:
     (base / "config.json").write_text(content)
     with pytest.raises(LoralabError, match=r"config\.json"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sealing import SEAL
 from sklearn.metrics import cohen_kappa_score, matthews_corrcoef
 
 from loralab import metrics
@@ -67,8 +68,8 @@ def make_run(
 
 
 def edit(path: Path, **changes: Any) -> None:
-    """Change keys of a JSON file; None removes a key."""
-    content = json.loads(path.read_text(encoding="utf-8")) | changes
+    """Change keys of a JSON file; None removes a key. A sealed file becomes one without checksums."""
+    content = json.loads(path.read_text(encoding="utf-8")) | dict.fromkeys(SEAL) | changes
     _json(path, {key: value for key, value in content.items() if value is not None})
 
 

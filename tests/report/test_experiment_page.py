@@ -41,8 +41,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
     points = over_seeds([({"data.source": name, HOSTILE[1]: 1}, [0.5, 0.6, 0.7]) for name in HOSTILE])
     made = make_experiment(folder, HOSTILE[2], points, recipes=HOSTILE, question=" ".join(HOSTILE))
     experiment = made / experiment_folder.EXPERIMENT
-    failing = '"failure": "<script>window.hacked = 1</script>"'
-    experiment.write_text(experiment.read_text(encoding="utf-8").replace('"failure": null', failing), encoding="utf-8")
+    records = json.loads(experiment.read_text(encoding="utf-8"))["trials"]
+    edit(experiment, trials=[record | {"failure": "<script>window.hacked = 1</script>"} for record in records])
     (next(made.glob("trials/*")) / run_folder.SCORES).unlink()
     return write_report(made).read_text(encoding="utf-8")
 

@@ -23,7 +23,7 @@ from loralab.info import describe
 from loralab.pipeline import run_training
 from loralab.report.run_data import read_run
 from loralab.results import Run
-from loralab.storage import run_folder
+from loralab.storage import run_folder, run_predictions
 from loralab.verify import verify
 
 FLIPS = int(os.environ.get("LORALAB_FLIPS", "120"))
@@ -65,7 +65,7 @@ def read_everything(run: Path) -> list[Any]:
     report = [data.config, data.environment, data.steps, data.evaluations, data.result, data.diagnosis, data.model]
     summary = [data.predictions.confusion.tolist(), data.predictions.top_errors]
     logits = Classifier.load(run, precision="fp32").logits(TEXTS).tolist()
-    return [describe(str(run)), *report, *summary, run_folder.read_test_texts(run), Run(run).notices, logits]
+    return [describe(str(run)), *report, *summary, run_predictions.read_test_texts(run), Run(run).notices, logits]
 
 
 def flip(path: Path, position: int, bit: int) -> None:

@@ -56,7 +56,7 @@ def test_a_damaged_file_is_an_error(experiment: Path) -> None:
     del content["trials"][0]["factors"]
     for damaged in (intact[:100], "[]", "{}", json.dumps(content)):
         (experiment / EXPERIMENT).write_text(damaged, encoding="utf-8")
-        with pytest.raises(LoralabError, match="is damaged"):
+        with pytest.raises(LoralabError, match=r"experiment\.json.*run the experiment again"):
             read_experiment(experiment)
 
 

@@ -22,7 +22,7 @@ from loralab.inference.export import export_run
 from loralab.info import describe
 from loralab.pipeline import run_training
 from loralab.report.run_data import read_run
-from loralab.storage import run_folder
+from loralab.storage import run_folder, run_predictions
 from loralab.storage.sealed import FileRecord, seal
 from loralab.verify import verify
 
@@ -80,7 +80,7 @@ def commands(run: Path) -> list[Callable[[], object]]:
         lambda: read_run(run),
         lambda: describe(str(run)),
         lambda: Classifier.load(run, precision="fp32").predict(["goal"]),
-        lambda: run_folder.read_test_texts(run),
+        lambda: run_predictions.read_test_texts(run),
         lambda: run_folder.read_data(run),
     ]
 
@@ -214,4 +214,4 @@ def test_predictions_with_other_columns_or_one_endless_line_end_in_a_message(run
         (run / "predictions.csv").write_bytes(content)
         reseal(run)
         with pytest.raises(LoralabError, match=r"predictions\.csv"):
-            run_folder.read_test_texts(run)
+            run_predictions.read_test_texts(run)

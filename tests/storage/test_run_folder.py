@@ -428,3 +428,20 @@ def test_the_model_of_a_run_is_found_and_a_bundle_is_its_own(tmp_path: Path) -> 
     for missing in (tmp_path / "nowhere", run.folder / "config.yaml"):
         with pytest.raises(LoralabError, match="there is no run"):
             run_folder.model_folder(missing)
+
+
+@pytest.mark.parametrize("change", ["changed", "deleted", "added"])
+def test_a_run_resumes_only_with_the_rows_that_it_keeps(tmp_path: Path, change: str) -> None:
+    def write_rows(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "train.parquet").write_bytes(b"rows")
+
+    run = run_folder.create(tmp_path / "run", Config(), {}, overwrite=False, write_rows=write_rows).folder
+    run_folder.check_resumable(run)
+    name = "test.parquet" if change == "added" else "train.parquet"
+    if change == "deleted":
+        (run / "rows" / name).unlink()
+    else:
+        (run / "rows" / name).write_bytes(b"ROWS")
+    with pytest.raises(LoralabError, match=name):
+        run_folder.check_resumable(run)

@@ -161,10 +161,8 @@ def search(
     page = write_report(folder)
     show_remark(figure_remark(page))
     if as_json:
-        from loralab.storage.experiment_folder import SEARCH_RESULTS
-        from loralab.storage.files import read_json_object
+        from loralab.storage.experiment_folder import read_search
 
-        results = read_json_object(folder / SEARCH_RESULTS, "it is damaged: run the search again")
-        print_json({"folder": folder, **results, "report": page})
+        print_json({"folder": folder, **read_search(folder), "report": page})
     else:
         view.summarise(summary, page)

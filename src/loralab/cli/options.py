@@ -128,7 +128,11 @@ def reading_settings(text: str | None, label: str | None, settings: list[str] | 
 
 
 def check_name(name: str) -> str:
-    """Return the name of a run or an experiment. Raises LoralabError for a path, which could be outside the folder of all runs."""
+    """Return the name of a run or an experiment. Raises LoralabError for a path, which could be outside the folder of all runs,
+    and for control characters, which a terminal obeys.
+    """
+    if not name.isprintable():
+        raise LoralabError(f"the name {name!r} has characters that cannot be printed: choose one without them")
     if name in (".", "..") or {*name} & {"/", "\\"}:
         path = Path(name)
         instead = (

@@ -198,7 +198,7 @@ def _choices(value: Any) -> list[Any]:
     if isinstance(value, str) and value.startswith(('{"choices"', '["')):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return [value]
     if isinstance(value, Mapping):
         value = value.get("choices")

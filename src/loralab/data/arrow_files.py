@@ -99,7 +99,7 @@ def read_saved_dataset(folder: Path) -> Iterator[ColumnChunk]:
                 names = _feature_names(stream.schema.metadata)
                 for batch in stream:
                     yield from _from_arrow(batch, names, folder)
-    except (OSError, ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, pyarrow.ArrowException) as error:
         raise LoralabError(f"{folder} cannot be read as a saved dataset: {error!r}") from error
 
 
@@ -126,5 +126,5 @@ def _feature_names(metadata: dict[bytes, bytes] | None) -> dict[str, tuple[str, 
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {name: tuple(f["names"]) for name, f in features.items() if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
-    except (KeyError, ValueError, TypeError, AttributeError):
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}

@@ -136,7 +136,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise LoralabError(f"cannot read the tokenizer's settings in {path}: {error}") from error
 
 
@@ -199,8 +199,12 @@ def encode(examples: Examples, *, tokenizer: Tokenizer, clean: Sequence[str], pa
 def _encode_batch(tokenizer: Tokenizer, texts: Sequence[str]) -> Sequence[Encoding]:
     try:
         return tokenizer.encode_batch_fast(texts)
-    except Exception as error:  # the Rust library raises bare Exception, such as for a word that its vocabulary cannot express
-        raise LoralabError(f"the tokenizer cannot encode a text ({error}): is its vocabulary complete?") from error
+    except BaseException as error:
+        # The Rust library raises bare Exception, such as for a word that its vocabulary cannot express, and panics, which are no
+        # Exception, where a regular expression of tokenizer.json takes too many steps.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise LoralabError(f"the tokenizer cannot encode a text ({error}): is its tokenizer.json complete?") from error
 
 
 def unknown_token(tokenizer: Tokenizer) -> int | None:

@@ -24,17 +24,19 @@ from loralab.experiments.plans import BaseRecipe, choose_axes, choose_seeds, loa
 from loralab.experiments.run_trial import is_complete
 from loralab.experiments.spec import ExperimentKind
 from loralab.experiments.strategies import RANDOM, STRATEGIES, PoolScores
+from loralab.safe_files import MAX_SETTINGS_BYTES, check_file
 from loralab.storage.experiment_folder import (
     INDICES,
     TRIALS,
     ExperimentSpec,
     Factor,
     Trial,
+    check_indices,
     is_experiment,
     read_experiment,
     trial_folder,
 )
-from loralab.storage.files import atomic_write, write_errors, write_json
+from loralab.storage.files import atomic_write, read_json_object, write_errors, write_json
 
 POOL = "pool.json"
 _NO_ROWS: Ints = np.zeros(0, dtype=np.int64)
@@ -116,6 +118,8 @@ class ActivePlan:
         too small or has changed, and for steps other than those of an earlier call.
         """
         check_steps(folder, self.labels)
+        if is_experiment(folder):
+            check_indices(folder)
         pools = {base.recipe: Pool.load(base.config) for base in self.bases}
         check_pools(folder, pools, self.labels)
         chains = [Chain(base, name, seed) for base in self.bases for seed in self.seeds for name in self.strategies]
@@ -223,7 +227,7 @@ def check_pools(folder: Path, pools: Mapping[str, Pool], labels: Sequence[int]) 
         with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, facts)
-    elif path.read_text(encoding="utf-8") != json.dumps(facts, indent=2) + "\n":
+    elif read_json_object(path, "replace the experiment with --overwrite") != facts:
         raise LoralabError(f"the training rows have changed since {folder} was started: choose another --name, or --overwrite")
 
 
@@ -233,8 +237,8 @@ def index_file(folder: Path, trial: Trial) -> Path:
 
 
 def read_rows(path: Path) -> Ints:
-    """Read an index file."""
-    return np.asarray(read_indices(path), dtype=np.int64)
+    """Read an index file. Raises LoralabError unless it is a regular file of row numbers."""
+    return np.asarray(read_indices(check_file(path, MAX_SETTINGS_BYTES)), dtype=np.int64)
 
 
 def write_rows(path: Path, rows: Ints) -> None:

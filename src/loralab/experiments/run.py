@@ -16,7 +16,7 @@ from loralab.experiments.execute import ExecutionOptions, run_trials
 from loralab.experiments.plans import make_plan
 from loralab.experiments.run_trial import Outcome, OutcomeCallback, check_same_rows
 from loralab.experiments.spec import ExperimentKind
-from loralab.storage import experiment_folder
+from loralab.storage import experiment_folder, run_folder
 from loralab.storage.experiment_folder import Experiment, ExperimentSpec, Factor, Trial, TrialRecord
 
 
@@ -95,7 +95,7 @@ def run_experiment(
         experiment_folder.write_experiment(folder, spec, records.values())
         announce(plan.spec, trials)
         ended = run_trials(trials, folder, execution or ExecutionOptions(), on_outcome)
-        records |= {outcome.trial.name: TrialRecord.of(outcome.trial, outcome.failure) for outcome in ended}
+        records |= {outcome.trial.name: _record(folder, outcome) for outcome in ended}
         experiment_folder.write_experiment(folder, spec, records.values())
         outcomes += ended
         check_same_rows(folder, [outcome.trial for outcome in outcomes if outcome.failure is None])
@@ -155,6 +155,12 @@ def merge_specs(before: ExperimentSpec, now: ExperimentSpec) -> ExperimentSpec:
         return sorted(numbers) if len(numbers) == len(points) else points
 
     return replace(now, varied={factor: merge(factor) for factor in {**before.varied, **now.varied}})
+
+
+def _record(folder: Path, outcome: Outcome) -> TrialRecord:
+    complete = outcome.failure is None and outcome.pruned is None
+    identity = run_folder.run_identity(experiment_folder.trial_folder(folder, outcome.trial)) if complete else ""
+    return TrialRecord.of(outcome.trial, outcome.failure, run_sha256=identity)
 
 
 def _text(value: str | Sequence[str]) -> str:

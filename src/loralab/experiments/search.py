@@ -27,7 +27,7 @@ from loralab.experiments.search_results import write_best_settings, write_search
 from loralab.experiments.space import default_ranges, make_space, parse_over
 from loralab.experiments.study import COSTS, Pruner, Sampler, SearchSettings, SearchTrial, Study, remove_study
 from loralab.storage import experiment_folder, run_folder
-from loralab.storage.experiment_folder import BEST, TABLE, ExperimentSpec, Trial, TrialRecord
+from loralab.storage.experiment_folder import BEST, SEARCH_RESULTS, TABLE, ExperimentSpec, Trial, TrialRecord
 from loralab.storage.files import write_errors
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 from loralab.training.distributed import available_cores
@@ -157,11 +157,13 @@ def run_search(
         raise Interrupted(f"interrupted: {folder} keeps the completed trials; resume with the same command") from error
     recorder.update()
     summary = SearchSummary(folder, plan, tuple(study.trials()), tuple(study.best_numbers()), study.importances())
-    write_search_results(folder, plan.settings, summary.trials, summary.best, summary.importances)
+    with write_errors(folder):  # its checksums are those of the files that are replaced now
+        (folder / SEARCH_RESULTS).unlink(missing_ok=True)
     if summary.best:
         best = next(trial for trial in summary.trials if trial.number == summary.best[0])
         ties = summary.best[1:] if len(plan.settings.objectives) == 1 else ()
         write_best_settings(folder, _best_header(plan, best, ties), plan.unlimited_config(best.points))
+    write_search_results(folder, plan.spec, plan.settings, summary.trials, summary.best, summary.importances)
     return summary
 
 
@@ -243,6 +245,7 @@ class _SearchRecorder:
     def __init__(self, plan: SearchPlan, folder: Path, study: Study, on_trial_end: Callable[[SearchTrial], None]) -> None:
         self.plan, self.folder, self.study, self.on_trial_end = plan, folder, study, on_trial_end
         self.trials: list[SearchTrial] | None = None
+        self._identities: dict[int, str] = {}
 
     def update(self, quiet: bool = False) -> None:
         """Read the study and write what has changed."""
@@ -260,7 +263,10 @@ class _SearchRecorder:
 
     def _record(self, trial: SearchTrial) -> TrialRecord:
         failure, pruned = (trial.reason if trial.state == state else None for state in ("failed", "pruned"))
-        return TrialRecord.of(self.plan.trial(trial.number, trial.points), failure, pruned)
+        own = self.plan.trial(trial.number, trial.points)
+        if trial.state == "complete" and trial.number not in self._identities:
+            self._identities[trial.number] = run_folder.run_identity(experiment_folder.trial_folder(self.folder, own))
+        return TrialRecord.of(own, failure, pruned, self._identities.get(trial.number, ""))
 
 
 def _run_in_processes(

@@ -11,8 +11,8 @@ from loralab.config import Config
 from loralab.config.yaml_core import dump_yaml
 from loralab.experiments.importance import Importance
 from loralab.experiments.study import SearchSettings, SearchTrial
-from loralab.storage.experiment_folder import BEST, PARETO, SEARCH_RESULTS, TABLE
-from loralab.storage.files import atomic_write, write_errors, write_json
+from loralab.storage.experiment_folder import BEST, PARETO, TABLE, ExperimentSpec, write_search
+from loralab.storage.files import atomic_write, write_errors
 from loralab.tables import csv_writer
 
 FACTS = ("trainable", "steps", "seconds")
@@ -20,12 +20,16 @@ FACTS = ("trainable", "steps", "seconds")
 
 def write_search_results(
     folder: Path,
+    spec: ExperimentSpec,
     settings: SearchSettings,
     trials: Sequence[SearchTrial],
     best: Sequence[int],
     importances: Mapping[str, Importance],
 ) -> None:
-    """Write trials.csv, search.json and, for two objectives, pareto.csv. best: the numbers of the best trials, ties included."""
+    """Write trials.csv, for two objectives pareto.csv, and search.json, which has the checksums of pareto.csv and best.yaml.
+
+    best: the numbers of the best trials, ties included.
+    """
     write_trial_table(folder / TABLE, settings, trials)
     results = {
         "objectives": [*settings.objectives],
@@ -38,10 +42,10 @@ def write_search_results(
         "importance": {name: asdict(importance) for name, importance in importances.items()},
         "trials": [_trial_facts(trial) for trial in trials],
     }
-    write_json(folder / SEARCH_RESULTS, results)
     if len(settings.objectives) > 1:
         by_number = {trial.number: trial for trial in trials}
         write_trial_table(folder / PARETO, settings, [by_number[number] for number in best])
+    write_search(folder, spec, results)
 
 
 def write_best_settings(folder: Path, header: Sequence[str], config: Config) -> None:

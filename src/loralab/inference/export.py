@@ -27,7 +27,7 @@ from loralab.model.hub_files import base_config, base_reference
 from loralab.model.interface import ClassifierModel
 from loralab.model.tensor_files import HEAD_WEIGHTS
 from loralab.safe_files import check_folder, exists
-from loralab.storage import run_folder
+from loralab.storage import run_folder, run_predictions
 from loralab.storage.files import atomic_folder
 from loralab.storage.sealed import record_files, write_sealed
 from loralab.training.scoring import logits_of
@@ -94,7 +94,7 @@ def export_run(
     progress("loading the run")
     classifier = Classifier.load(run, base=base, precision="fp32", backend="native")
     manifest = classifier.manifest
-    texts = run_folder.read_test_texts(run, CHECKED_ROWS)[0] or list(load_source(DataConfig()).train.texts[:CHECKED_ROWS])
+    texts = run_predictions.read_test_texts(run, CHECKED_ROWS)[0] or list(load_source(DataConfig()).train.texts[:CHECKED_ROWS])
     texts = [*outside.HARD_TEXTS, *texts]
     encoded = classifier.encode(texts)
     source = ExportSource(

@@ -15,7 +15,7 @@ from loralab.model.bundle import load_bundle, save_bundle
 from loralab.model.manifest import read_manifest
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.safe_files import read_text
-from loralab.storage import run_folder
+from loralab.storage import run_folder, run_predictions
 from loralab.storage.experiment_folder import find_runs
 from loralab.storage.files import atomic_folder
 from loralab.storage.run_folder import SOUP
@@ -80,7 +80,7 @@ def make_soup(
     tokenizer = _shared_tokenizer(members)
     with atomic_folder(out) as folder:
         save_bundle(folder, model, manifest, tokenizer)
-        texts, truths = run_folder.read_test_texts(members[0]) if _share_test_rows(members) else ([], [])
+        texts, truths = run_predictions.read_test_texts(members[0]) if _share_test_rows(members) else ([], [])
         predicted = Classifier.load(folder, base=base).predict(texts).labels if texts else []
         accuracy = float(np.mean([a == b for a, b in zip(predicted, truths, strict=True)])) if texts else None
         scores = [run_folder.read_scores(run)["scores"] for run in members]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from loralab.data.splits import load_splits
 from loralab.errors import LoralabError
 from loralab.stats import Interval, mcnemar, wilson
-from loralab.storage import run_folder
+from loralab.storage import run_folder, run_predictions
 
 MAX_ROWS, LEVEL = 2000, 0.05
 SMALL_LOSS = 0.02
@@ -73,7 +73,7 @@ def labelled_texts(run: Path, classes: tuple[str, ...]) -> LabelledTexts | None:
             return LabelledTexts(list(rows.texts[:MAX_ROWS]), labels, "validation")
     except LoralabError:
         pass
-    texts, truths = run_folder.read_test_texts(run, MAX_ROWS)
+    texts, truths = run_predictions.read_test_texts(run, MAX_ROWS)
     if not texts:
         return None
     return LabelledTexts(texts, np.array([classes.index(truth) for truth in truths], dtype=np.int64), "test")

@@ -22,6 +22,7 @@ from loralab.model.tensor_files import HEAD_WEIGHTS
 from loralab.report.model_card import Publication, model_card
 from loralab.report.run_data import read_run
 from loralab.storage import run_folder
+from loralab.storage.files import read_json_object
 from loralab.storage.sealed import FileRecord
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def _records(files: Mapping[str, Path | bytes]) -> dict[str, FileRecord]:
 
 def _public_adapter_config(path: Path, manifest: Manifest) -> bytes:
     """Return adapter_config.json with the base's public name."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_json_object(path, "restore the model from a copy, or train it again")
     content["base_model_name_or_path"], content["revision"] = base_reference(manifest)
     return (json.dumps(content, indent=2) + "\n").encode()
 

@@ -16,8 +16,8 @@ from loralab.model.dropout import Dropout
 from loralab.model.encoder import HEAD_OUT, EncoderClassifier
 from loralab.model.hf.model import HFClassifier
 from loralab.model.hf.pretrained import build_hf_model, empty_hf_model
-from loralab.model.parameter_counts import ParameterCounts, count_from_shapes, solve_budget
-from loralab.model.tensor_files import copy_tensors, load_tensors
+from loralab.model.parameter_counts import ParameterCounts, base_size, count_from_shapes, solve_budget
+from loralab.model.tensor_files import check_parameters, copy_tensors, load_tensors
 
 TrainableModel = EncoderClassifier | HFClassifier
 
@@ -72,7 +72,9 @@ def _build_native(
     generator = torch.Generator().manual_seed(init_seed)
     pooling = prompt.mask_position if prompt else choose_pooling(model.pooling, base.name)
     head = choose_head(model.head, base.name)
-    classifier = EncoderClassifier(family(base.dims, base.name), classes, pooling=pooling, head=head, dropout=model.dropout)
+    dims = family(base.dims, base.name)
+    check_parameters(base_size(dims, "linear"), base.shards(), base.name)
+    classifier = EncoderClassifier(dims, classes, pooling=pooling, head=head, dropout=model.dropout)
     classifier.head.init_weights(generator)
     load_pretrained(classifier, base, prompt)
     if tuning == "lora":

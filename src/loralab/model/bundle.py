@@ -21,15 +21,17 @@ from loralab.config.paths import MINILM_HUB_ID
 from loralab.errors import LoralabError
 from loralab.model.architectures import family, parse_layers, resolve_targets
 from loralab.model.build import TrainableModel, load_pretrained
-from loralab.model.checkpoints import BASE_CONFIG, BaseCheckpoint, read_json, resolve_base
+from loralab.model.checkpoints import BASE_CONFIG, WEIGHTS, BaseCheckpoint, read_json, resolve_base
 from loralab.model.encoder import EncoderClassifier
 from loralab.model.hf.model import HFClassifier
 from loralab.model.hf.peft_folders import count_peft_classes, open_peft_folder
-from loralab.model.hf.pretrained import build_hf_model, empty_hf_model
+from loralab.model.hf.pretrained import build_hf_model, check_settings, empty_hf_model
 from loralab.model.hub_files import ENCODER_CONFIG, base_config, classifier_config, write_json, write_tokenizer
 from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import MANIFEST, Manifest, read_manifest
+from loralab.model.parameter_counts import base_size
 from loralab.model.peft_files import ADAPTER_CONFIG, check_head_names, count_classes, load_adapter, read_adapter_config
+from loralab.model.tensor_files import check_parameters
 from loralab.safe_files import exists
 
 
@@ -104,6 +106,7 @@ def read_peft_folder(folder: Path, base: str | None = None) -> Manifest:
 
 def _build_native(manifest: Manifest, folder: Path, base: BaseCheckpoint | None) -> EncoderClassifier:
     dims = family(manifest.dims, str(folder))
+    check_parameters(base_size(dims, "linear"), base.shards() if base else [folder / WEIGHTS], str(folder))
     model = EncoderClassifier(dims, len(manifest.classes), pooling=manifest.pooling, head=manifest.head)
     if base is not None:
         load_pretrained(model, base)
@@ -119,6 +122,7 @@ def _build_hf(manifest: Manifest, folder: Path, base: BaseCheckpoint | None) -> 
         return build_hf_model(base, classes, model, tuning=tuning, lora=lora, init_seed=0)
     path = folder / BASE_CONFIG
     settings = read_json(path if path.is_file() else folder / ENCODER_CONFIG)
+    check_settings(settings, classes, manifest.head, [folder / WEIGHTS], str(folder))
     return empty_hf_model(manifest.base, manifest.dims, classes, model, tuning=tuning, lora=lora, settings=settings)
 
 

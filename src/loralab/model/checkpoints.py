@@ -131,7 +131,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object. Raises LoralabError when it is missing or damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LoralabError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
         raise LoralabError(f"{path} holds a {type(content).__name__}, not an object")

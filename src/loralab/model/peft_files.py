@@ -86,6 +86,11 @@ def load_adapter(folder: Path, dims: Dimensions) -> PeftAdapter:
             raise LoralabError(f"{folder}: adapter tensor {name!r} has no place in a {dims.model_type} encoder")
         else:
             head[name.removeprefix(PEFT_PREFIX).replace(".modules_to_save.default.", ".")] = tensor
+    for (layer, role), pair in pairs.items():
+        outputs, inputs = dims.shape_of(role)
+        for part, shape in (("a", (config.r, inputs)), ("b", (outputs, config.r))):
+            if part in pair and tuple(pair[part].shape) != shape:  # before memory for the rank is requested
+                raise LoralabError(f"{folder}: tensor '{role} {layer} {part}' has shape {tuple(pair[part].shape)}, needed {shape}")
     layers, roles = sorted({layer for layer, _ in pairs}), sorted({role for _, role in pairs})
     if not pairs or len(pairs) != len(layers) * len(roles):
         raise LoralabError(f"{folder}: every adapted layer must have the same targets")

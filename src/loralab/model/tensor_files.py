@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -39,6 +39,34 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise LoralabError(f"cannot read {path}: {error}; the file is missing, truncated or not safetensors") from error
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Return the names of a safetensors file's tensors. Raises LoralabError as `load_tensors`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return [*file.keys()]
+    except (OSError, SafetensorError) as error:
+        raise LoralabError(f"cannot read {path}: {error}; the file is missing, truncated or not safetensors") from error
+
+
+def check_parameters(parameters: int, files: Iterable[Path], origin: str) -> None:
+    """Raise LoralabError before a model is made that the files cannot fill: its settings could ask for terabytes of memory.
+
+    parameters: number. Two for each byte are allowed, because a head may not be in the files.
+    """
+    files = [*files]
+    try:
+        size = sum(path.stat().st_size for path in files)
+    except OSError as error:
+        raise LoralabError(f"cannot read {error.filename}: {error.strerror}") from error
+    if parameters > 2 * size:
+        for path in files:  # a truncated file is the more likely cause
+            tensor_names(path)
+        raise LoralabError(
+            f"{origin}: its settings ask for {parameters:,} parameters, but its weights have {size:,} bytes: it is damaged; "
+            "restore it from a copy"
+        )
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from loralab.metrics import CALIBRATION_BINS, CalibrationBin, calibration_bins, calibration_totals
 from loralab.safe_files import MAX_LINE_CHARACTERS, MAX_PREDICTIONS_BYTES, check_file, exists
-from loralab.storage import run_folder
+from loralab.storage import run_folder, run_predictions
 
 MAX_ERRORS, CHUNK_ROWS = 12, 4096
 
@@ -70,8 +70,8 @@ class PredictionSummary:
 
 def read_predictions(folder: Path, classes: Sequence[str]) -> PredictionSummary | None:
     """Summarise a run's predictions.csv, read in pieces; None for a run without one. Raises LoralabError for a damaged file."""
-    with run_folder.prediction_errors(folder):
-        file = run_folder.open_predictions(folder)
+    with run_predictions.prediction_errors(folder):
+        file = run_predictions.open_predictions(folder)
         if file is None:
             return None
         with file:
@@ -90,7 +90,7 @@ def read_correct(folder: Path) -> npt.NDArray[np.bool_] | None:
     from pyarrow import compute, csv, string  # an experiment has many such files: Arrow reads two columns eight times as fast
 
     columns = {"true": string(), "predicted": string()}
-    with run_folder.prediction_errors(folder):
+    with run_predictions.prediction_errors(folder):
         table = csv.read_csv(
             check_file(path, MAX_PREDICTIONS_BYTES),
             read_options=csv.ReadOptions(block_size=min(2 * MAX_LINE_CHARACTERS, 1 << 25)),
@@ -128,6 +128,6 @@ def _summarise(file: Iterable[str], classes: tuple[str, ...]) -> PredictionSumma
 
 
 def _read_chunks(file: Iterable[str]) -> Iterator[list[dict[str, str]]]:
-    reader = run_folder.prediction_rows(file)
+    reader = run_predictions.prediction_rows(file)
     while chunk := list(itertools.islice(reader, CHUNK_ROWS)):
         yield chunk

@@ -18,27 +18,24 @@ report.html, README.md, training_log.txt, model_description.txt and .json, metri
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import dataclasses
-import io
 import itertools
 import json
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 from loralab.config import Config, load_config
 from loralab.config.run_settings import OWN_ROWS, ROWS_FOLDER, RUN_SETTINGS, format_run_settings
 from loralab.errors import LoralabError
-from loralab.safe_files import MAX_LINE_CHARACTERS, MAX_PREDICTIONS_BYTES, check_folder, exists, open_file
+from loralab.safe_files import check_folder, exists
 from loralab.storage import run_log
-from loralab.storage.files import atomic_folder, atomic_write, csv_field_limit, read_json_object, write_errors, write_json
+from loralab.storage.files import atomic_folder, atomic_write, read_json_object, write_errors, write_json
 from loralab.storage.sealed import check_file_record, read_sealed, record_files, seal, write_sealed
 from loralab.storage.temporaries import restore
 from loralab.tables import csv_writer
@@ -144,11 +141,15 @@ def check_available(folder: Path, overwrite: bool, resume: bool = False) -> None
 
 
 def check_resumable(folder: Path) -> None:
-    """Raise LoralabError unless the folder holds an incomplete run."""
+    """Raise LoralabError unless the folder holds an incomplete run, with the rows that it was started with if it keeps them."""
     if not (folder / CONFIG).is_file():
         raise LoralabError(f"there is no run {folder} to resume: leave --resume out")
     if (folder / SCORES).is_file():
         raise LoralabError(f"the run {folder} is complete, so it cannot be resumed; `loralab describe {folder}` shows it")
+    if exists(folder / ENVIRONMENT):
+        files = read_sealed(folder / ENVIRONMENT, _ENVIRONMENT_ADVICE).files
+        for name in dict.fromkeys((*(name for name in files if name.startswith(f"{ROWS}/")), *_row_files(folder))):
+            check_file_record(folder / name, name, files, folder / ENVIRONMENT, _RESTORE)
 
 
 def reopen(folder: Path, config: Config, facts: Mapping[str, Any]) -> RunFolder:
@@ -299,51 +300,6 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return [*run_log.read_events(folder / LOG)]
 
 
-def open_predictions(folder: Path) -> IO[str] | None:
-    """Open a run's predictions.csv, after a check of its checksum; None for a run without them.
-
-    Raises LoralabError for a file that is damaged or of another run.
-    """
-    check_recorded(folder, PREDICTIONS)
-    if not exists(folder / PREDICTIONS):
-        return None
-    return io.TextIOWrapper(open_file(folder / PREDICTIONS, MAX_PREDICTIONS_BYTES), encoding="utf-8", newline="")
-
-
-@contextlib.contextmanager
-def prediction_errors(folder: Path) -> Iterator[None]:
-    """Turn the errors of reading a damaged predictions.csv into a LoralabError."""
-    try:
-        yield
-    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
-        raise LoralabError(
-            f"cannot read {folder / PREDICTIONS} ({error!r}): restore it, or delete it for a report without predictions"
-        ) from error
-
-
-def prediction_rows(file: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield the rows of an open predictions.csv. Raises csv.Error for a damaged one."""
-    with csv_field_limit(MAX_LINE_CHARACTERS):
-        for row in csv.DictReader(_lines(file), strict=True):
-            if None in row or None in row.values():
-                raise csv.Error(f"a row has {'more' if None in row else 'fewer'} cells than the header")
-            yield row
-
-
-def read_test_texts(folder: Path, limit: int | None = None) -> tuple[list[str], list[str]]:
-    """Return the first `limit` test texts of a complete run and their true classes. An incomplete run has none.
-
-    Raises LoralabError for a damaged file.
-    """
-    with prediction_errors(folder):
-        file = open_predictions(folder)
-        if file is None:
-            return [], []
-        with file:
-            rows = [(row["text"], row["true"]) for row in itertools.islice(prediction_rows(file), limit)]
-    return [text for text, _ in rows], [true for _, true in rows]
-
-
 def read_environment(folder: Path) -> dict[str, Any]:
     """Read a run's versions, machine and data. Raises LoralabError if the file is missing, damaged or of another run."""
     if exists(folder / SCORES):
@@ -368,14 +324,6 @@ def read_config(folder: Path) -> Config:
 
 _SCORES_ADVICE = "the run is not complete, or its scores are damaged: train it again"
 _ENVIRONMENT_ADVICE = "start again with --overwrite"
-
-
-def _lines(file: Any) -> Iterator[str]:
-    """Yield the lines of a text file. Raises csv.Error for one that is too long to be a row's."""
-    while line := file.readline(MAX_LINE_CHARACTERS + 1):
-        if len(line) > MAX_LINE_CHARACTERS:
-            raise csv.Error(f"a line has more than {MAX_LINE_CHARACTERS:,} characters")
-        yield line
 
 
 def _row_files(folder: Path) -> list[str]:

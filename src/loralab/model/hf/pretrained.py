@@ -5,14 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
 from loralab.config import LoraConfig, ModelConfig
 from loralab.errors import LoralabError, import_optional
-from loralab.model.architectures import PEFT_VARIANTS, Dimensions, HeadKind, Pooling, Sizes, to_config
+from loralab.model.architectures import PEFT_VARIANTS, Dimensions, HeadKind, Pooling, Sizes, read_dimensions, to_config
 from loralab.model.checkpoints import (
     BASE_CONFIG,
     BaseCheckpoint,
@@ -24,6 +25,7 @@ from loralab.model.checkpoints import (
 )
 from loralab.model.hf.model import HFClassifier
 from loralab.model.hf.peft_methods import in_layers
+from loralab.model.tensor_files import check_parameters, tensor_names
 
 
 def build_hf_model(
@@ -33,12 +35,25 @@ def build_hf_model(
     check_minilm(base)
     head = choose_head(model.head, base.name)
     settings = read_json(base.folder / BASE_CONFIG)
+    check_settings(settings, classes, head, base.shards(), base.name)
     with _seeded(init_seed), quiet():
         wrapped, _ = load_pretrained_model(base, configuration(settings, classes, base.name), head, model.quantize)
         pooling = _pooling(model.pooling, head, base.name)
         classifier = HFClassifier(wrapped, base.dims, classes, pooling=pooling, head=head, dropout=model.dropout)
         _choose_trained(classifier, tuning, lora, init_seed, model.freeze)
     return classifier
+
+
+def check_settings(settings: Mapping[str, Any], classes: int, head: HeadKind, files: Sequence[Path], origin: str) -> None:
+    """Raise LoralabError if a config.json asks for more layers or parameters than the files of weights can have."""
+    layers, tensors = read_dimensions(settings, origin).layers, sum(len(tensor_names(path)) for path in files)
+    if layers > 4 * tensors:  # ALBERT's layers share tensors
+        raise LoralabError(
+            f"{origin}: {BASE_CONFIG} asks for {layers:,} layers, but its weights have {tensors:,} tensors: it is damaged"
+        )
+    with quiet(), torch.device("meta"):
+        model = _auto_class(head).from_config(configuration(settings, classes, origin), **_attention())
+    check_parameters(sum(parameter.numel() for parameter in model.parameters()), files, origin)
 
 
 def empty_hf_model(

@@ -236,7 +236,7 @@ def validation_curves(trials: Sequence[TrialData]) -> tuple[list[int], npt.NDArr
 
 
 def _read_trial(folder: Path, entry: TrialRecord) -> TrialData:
-    path = experiment_folder.trial_folder(folder, entry)
+    path = experiment_folder.recorded_run(folder, entry)
     complete = (path / run_folder.SCORES).is_file()
     try:
         result = parse_result(run_folder.read_scores(path)) if complete else None

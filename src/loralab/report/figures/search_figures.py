@@ -17,8 +17,7 @@ from loralab.report.figures import style
 from loralab.report.figures.style import BLUE, VERMILLION, WIDTH, Caption, ReportFigure, StyledFigure, single_axes
 from loralab.report.formatting import shorten
 from loralab.report.run_data import SCORE_LABELS
-from loralab.storage.experiment_folder import SEARCH_RESULTS
-from loralab.storage.files import read_json_object
+from loralab.storage.experiment_folder import SEARCH_RESULTS, read_search
 
 SearchResults = Mapping[str, Any]
 """The contents of search.json."""
@@ -28,10 +27,9 @@ MAX_NAME = 22
 
 def read_search_results(folder: Path) -> dict[str, Any]:
     """Read a search's results. Raises LoralabError for a missing or damaged file."""
-    path, advice = folder / SEARCH_RESULTS, "run the search again; completed trials are kept"
-    results = read_json_object(path, advice)
+    results = read_search(folder)
     if missing := {"objectives", "minimised", "axes", "best", "importance", "trials"} - set(results):
-        raise LoralabError(f"{path} lacks {', '.join(sorted(missing))}: {advice}")
+        raise LoralabError(f"{folder / SEARCH_RESULTS} lacks {', '.join(sorted(missing))}: run the search again")
     return results
 
 

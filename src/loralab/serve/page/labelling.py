@@ -214,5 +214,5 @@ def _read_settings(folder: Path) -> SessionSettings:
 def _read_pool(path: Path) -> list[str]:
     try:
         return [str(json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LoralabError(f"{path} is damaged ({error}): move the session's folder away") from error

@@ -17,7 +17,7 @@ from loralab.errors import LoralabError
 from loralab.report.run_data import count_scored_rows
 from loralab.stats.intervals import wilson
 from loralab.stats.mcnemar import mcnemar
-from loralab.storage import experiment_folder, run_folder
+from loralab.storage import experiment_folder, run_folder, run_predictions
 from loralab.tables import clip
 
 QUIET_SECONDS = 120.0
@@ -153,7 +153,7 @@ def _thin(steps: list[dict[str, Any]], most: int = 200) -> list[dict[str, Any]]:
 
 def _experiment_line(path: Path) -> dict[str, Any]:
     experiment = experiment_folder.read_experiment(path)
-    folders = [experiment_folder.trial_folder(path, record) for record in experiment.records]
+    folders = [experiment_folder.recorded_run(path, record) for record in experiment.records]
     complete = [folder for folder in folders if (folder / run_folder.SCORES).is_file()]
     failed = sum(record.failure is not None for record in experiment.records)
     accuracies = [run_folder.read_scores(folder)["scores"].get("accuracy") for folder in complete]
@@ -169,14 +169,14 @@ def _experiment_line(path: Path) -> dict[str, Any]:
 
 def read_rows(folder: Path) -> list[ScoredRow]:
     """Return all test rows of a run. Raises LoralabError for a run without them and for a damaged file."""
-    with run_folder.prediction_errors(folder):
-        file = run_folder.open_predictions(folder)
+    with run_predictions.prediction_errors(folder):
+        file = run_predictions.open_predictions(folder)
         if file is None:
             raise LoralabError("the run has no test rows with predictions")
         with file:
             return [
                 ScoredRow(row["row"], row["true"], row["predicted"], float(row["confidence"]), row["text"])
-                for row in run_folder.prediction_rows(file)
+                for row in run_predictions.prediction_rows(file)
             ]
 
 
