@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,8 @@ from loralab.model.interface import ClassifierModel
 from loralab.model.manifest import read_manifest
 from loralab.model.parameter_counts import ParameterCounts
 from loralab.storage import run_folder
-from loralab.storage.files import atomic_folder, file_lock, size_mb, write_errors
+from loralab.storage.files import atomic_folder, size_mb, write_errors
+from loralab.storage.temporaries import lock_folder
 from loralab.training.callbacks import Listener
 from loralab.training.checkpoint import Checkpoint
 from loralab.training.distributed import ALONE, Distributed, available_cores
@@ -43,9 +44,6 @@ from loralab.training.process import (
 from loralab.training.scoring import last_linear
 from loralab.training.setup import RunComponents, RunPlan, build_run, data_summary
 from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
-
-LOCK = f".{run_folder.LOG}.lock"
-"""Locked, in a run's folder, by the process that trains the run."""
 
 
 @dataclass(frozen=True)
@@ -256,11 +254,10 @@ def open_folder(
 def lock_run(folder: Path, stack: ExitStack) -> None:
     """Lock a run's folder until `stack` is closed, or this process dies. Raises RunFailed if another process trains in it.
 
-    Without file locks, or the right to make one, nothing is locked.
+    Without file locks nothing is locked.
     """
-    with suppress(OSError, NotImplementedError):
-        if not stack.enter_context(file_lock(folder / LOCK, wait=False)):
-            raise RunFailed(f"another process is training {folder}: wait for it, or choose another --name")
+    if not stack.enter_context(lock_folder(folder)):
+        raise RunFailed(f"another process is training {folder}: wait for it, or choose another --name")
 
 
 def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:

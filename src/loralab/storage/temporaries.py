@@ -113,6 +113,28 @@ def remove_if_dead(path: Path) -> bool:
         os.close(handle)
 
 
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[bool]:
+    """Lock a folder among processes. The lock is no file, and ends with its process.
+
+    Yields False, without the lock, if another process holds it; True where there are no file locks.
+    """
+    if fcntl is None:
+        yield True
+        return
+    handle, free = os.open(folder, os.O_RDONLY), True
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            pass
+        yield free
+    finally:
+        os.close(handle)
+
+
 def restore(target: Path) -> None:
     """Put a folder back whose process was killed while it replaced it. Costs nothing while the folder exists."""
     if not os.path.lexists(target):
