@@ -171,6 +171,8 @@ def check_end(case: Case, ended: Ended, hit: bool) -> None:
     kind = case.kind.removesuffix("-at-time")
     if hit and kind in ("kill", "term") and ended.code == -SIGNALS[kind]:
         return
+    if hit and kind in ("int", "int2") and ended.code == -signal.SIGINT and not ended.err:  # before its command line is imported
+        return
     if kind == "memory" and ended.code < 0 and "Traceback" not in ended.err:  # by the system or by C++, as without a limit
         return
     if kind in ("nan", "foreign") and ended.code == 0:

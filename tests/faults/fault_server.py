@@ -71,6 +71,7 @@ class FaultServer:
         self.process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()])
         theirs.close()
         self.lines = ours.makefile("rw")
+        ours.close()  # in effect when the file is closed
 
     def start(
         self,
@@ -152,10 +153,12 @@ def serve(connection: socket.socket) -> None:
         if "start" in request:
             assert not extra_threads(), f"a forked child would not have the threads {extra_threads()}"
             pipes = [open_pipe() for _ in range(3)]  # not files: their size has a limit, and their disk may be full
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
             pid = os.fork()
             if pid == 0:
                 connection.detach()
                 run_child(request, [write for _, write in pipes], imported_write)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             for _, write in pipes:
                 os.close(write)
             outputs[pid] = [read for read, _ in pipes]
@@ -229,7 +232,8 @@ def import_modules(pipe: int) -> int:
 
 def run_child(request: Mapping[str, Any], pipes: Sequence[int], imported: int) -> None:
     """Become the command of a request, and end with its exit code. pipes: output, errors, and a byte if the fault happens."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # before the command starts Ctrl-C ends the process, as before Python starts
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD, signal.SIGINT])
     known = set(sys.modules)
     code = 70
     try:
@@ -275,6 +279,7 @@ def exit_code(request: Mapping[str, Any]) -> int:
             from loralab.__main__ import main
 
             sys.argv = ["loralab", *request["start"]]
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

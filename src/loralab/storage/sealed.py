@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from loralab.errors import LoralabError
@@ -105,7 +105,7 @@ def unseal(content: Mapping[str, Any], path: Path, advice: str, *, format_key: s
 
 def _check_name(name: str) -> str:
     """Return the name of a file inside a folder. Raises ValueError for a path that may lead outside."""
-    parts = PurePosixPath(name).parts
+    parts = [part for part in name.split("/") if part not in ("", ".")]
     if not parts or name.startswith("/") or "\\" in name or ":" in name or ".." in parts:
         raise ValueError(f"{name!r} is not a file of the folder")
     return name
