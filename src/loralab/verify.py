@@ -43,6 +43,14 @@ def verify(folder: Path) -> list[Verified]:
     return results
 
 
+def check_complete_run(folder: Path) -> None:
+    """Raise LoralabError unless the files of a complete run, and of its model, are those that it wrote."""
+    scores = folder / run_folder.SCORES
+    _check_files(folder, scores, read_sealed(scores, _RESTORE))
+    if exists(folder / run_folder.MODEL):
+        _check_model(run_folder.model_folder(folder))
+
+
 def remove_litter(folder: Path) -> list[Path]:
     """Remove the temporary files and folders below `folder` whose process has died, and return their paths."""
     return [path for path in find_litter(folder) if remove_if_dead(path)]

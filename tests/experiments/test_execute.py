@@ -31,7 +31,7 @@ from loralab.experiments.run_trial import Outcome, run_trial
 from loralab.experiments.spec import find_kind
 from loralab.pipeline import run_training
 from loralab.storage import run_folder
-from loralab.storage.experiment_folder import Trial, read_experiment
+from loralab.storage.experiment_folder import Trial, read_experiment, trial_folder
 from loralab.training.callbacks import Event, StepEnd
 
 HERE = ExecutionOptions("here")
@@ -76,6 +76,20 @@ def test_completed_trials_are_skipped_and_new_points_added(tiny: Path, topics_cs
     assert [entry.name for entry in found.records] == ["seed-1", "seed-2", "seed-3"]
     assert found.spec.varied == {"seed": [1, 2, 3]}
     assert before.items() < weights(done).items()
+
+
+def test_a_damaged_trial_is_named_and_trained_again_after_it_was_deleted(
+    tiny: Path, topics_csv: Path, done: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(done, folder := tmp_path / "grid")
+    plan, before = planned(tiny, topics_csv), weights(folder)
+    trial = trial_folder(folder, plan.trials[0])
+    (trial / "model" / "adapter_model.safetensors").write_bytes(b"")
+    with pytest.raises(LoralabError, match=rf"adapter_model\.safetensors is damaged(.|\n)*delete {re.escape(str(trial))} and repeat"):
+        run_experiment(plan, folder)
+    shutil.rmtree(trial)
+    run_experiment(plan, folder)
+    assert weights(folder) == before
 
 
 def test_an_interrupted_trial_resumes_to_the_same_adapter(tiny: Path, topics_csv: Path, done: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ SETTINGS = (
     "data.max_length=32",
     f"data.source={ROWS}",
 )
-CLOCK = {"seconds", "samples_per_second", "timing", "memory", "folder", "name", "files", "sha256", "crc32"}
+CLOCK = {"seconds", "samples_per_second", "timing", "memory", "folder", "name", "files", "sha256", "run_sha256", "crc32"}
 """What a clock or the place of a run decides, in scores.json and log.jsonl, and the checksums, which cover it."""
 SEARCH = ("--over", "lora.rank=2,4", "--over", "train.learning_rate=1e-3,1e-2", "--sampler", "grid", "--pruner", "none")
 REPORT_FILES = ("report.html", "README.md", "training_log.txt", "metrics.csv", "model_description.txt", "model_description.json")

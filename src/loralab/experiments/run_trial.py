@@ -12,6 +12,7 @@ from loralab.errors import Interrupted, LoralabError, RunFailed
 from loralab.storage import run_folder
 from loralab.storage.experiment_folder import Trial, trial_folder
 from loralab.training.callbacks import Listener
+from loralab.verify import check_complete_run
 
 MAX_DEATHS = 3
 """A trial whose process died this often fails: the cause is probably the trial itself."""
@@ -43,7 +44,7 @@ OutcomeCallback = Callable[[Outcome], None]
 def is_complete(trial: Trial, folder: Path) -> bool:
     """Return whether the trial has a result.
 
-    Raises LoralabError for a result of other settings and for an incomplete external run.
+    Raises LoralabError for a result of other settings, a damaged one, and an incomplete external run.
     """
     target = trial_folder(folder, trial)
     if trial.external:
@@ -56,6 +57,10 @@ def is_complete(trial: Trial, folder: Path) -> bool:
         raise LoralabError(
             f"{target} was run with other settings: choose another --name, or replace the experiment with --overwrite"
         )
+    try:
+        check_complete_run(target)
+    except LoralabError as error:
+        raise LoralabError(f"{error}\n  or delete {target} and repeat the command: it trains this trial again") from error
     return True
 
 
