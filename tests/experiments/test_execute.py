@@ -85,7 +85,7 @@ def test_a_damaged_trial_is_named_and_trained_again_after_it_was_deleted(
     plan, before = planned(tiny, topics_csv), weights(folder)
     trial = trial_folder(folder, plan.trials[0])
     (trial / "model" / "adapter_model.safetensors").write_bytes(b"")
-    with pytest.raises(LoralabError, match=rf"adapter_model\.safetensors is damaged(.|\n)*delete {re.escape(str(trial))} and repeat"):
+    with pytest.raises(LoralabError, match=rf"model\.safetensors is damaged(.|\n)*delete {re.escape(str(trial))} and repeat"):
         run_experiment(plan, folder)
     shutil.rmtree(trial)
     run_experiment(plan, folder)
