@@ -60,7 +60,7 @@ def test_settings_in_the_pages_exist() -> None:
 
     known = set(setting_names())
     pattern = re.compile(r"(?<![\w./])((?:data|model|lora|train)\.[a-z_0-9]+)(?![\w/]|\.[a-z])(?!\()")
-    files = {"data.py", "data.json", "model.py", "train.csv", "train.jsonl", "model.safetensors"}
+    files = {"data.py", "data.json", "model.py", "train.csv", "train.jsonl", "model.safetensors", "model.onnx"}
     unknown = {f"{page.name}: {name}" for page in PAGES for name in pattern.findall(_code(page)) if name not in known | files}
     assert unknown == set()
 

@@ -101,7 +101,7 @@ def experiment_result(box: Path) -> Parts:
     if not (folder / "experiment.json").is_file():
         return {"experiment": None}
     trials = {path.name: run_result(path) for path in sorted((folder / "trials").iterdir()) if not path.name.startswith(".")}
-    return {"experiment": json.loads((folder / "experiment.json").read_text()), **trials}
+    return {"experiment": without_clock(json.loads((folder / "experiment.json").read_text())), **trials}
 
 
 def search_result(box: Path) -> Parts:
