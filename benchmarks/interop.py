@@ -29,6 +29,8 @@ from loralab.inference.outside import HARD_TEXTS
 from loralab.metrics import softmax
 from loralab.model.manifest import read_manifest
 from loralab.pipeline import run_training
+from loralab.storage.run_folder import SCORES
+from loralab.storage.sealed import read_sealed, record_files, write_sealed
 
 BASES = ("minilm", *TOKENIZERS)
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "interop.md"
@@ -63,6 +65,8 @@ def train(name: str, folder: Path, *settings: str) -> Path:
     manifest = read_manifest(run / "model")
     if name != "minilm":  # a random encoder hardly learns, and its temperature would make all logits of its exports small
         replace(manifest, temperature=TEMPERATURE).write(run / "model")
+        scores = read_sealed(run / SCORES, "measure again")
+        write_sealed(run / SCORES, scores.content, record_files(run, scores.files))
     return run
 
 

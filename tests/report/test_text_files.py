@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from fake_run import CLASSES, HOSTILE, edit, make_run, softmax
 from huggingface_hub import ModelCard
+from sealing import reseal
 from tiny import make_checkpoint, topics, write_csv
 
 from loralab import Classifier, load_config
@@ -287,6 +288,7 @@ def test_the_cards_peft_example_reproduces_the_runs_predictions(tmp_path: Path, 
     temperature = 0.7  # few rows may leave it at 1, where a test would see nothing
     edit(folder / run_folder.SCORES, temperature=temperature)
     edit(folder / "model" / "loralab.json", temperature=temperature)
+    reseal(folder)
     write_report(folder)
     card = (folder / run_folder.CARD).read_text(encoding="utf-8")
     _, program = re.findall(r"```python\n(.*?)```", card, re.DOTALL)

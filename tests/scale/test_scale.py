@@ -119,9 +119,9 @@ def test_a_server_does_not_grow(run: Path) -> None:
         with httpx.Client(base_url=server.address) as client:
             while (elapsed := time.monotonic() - start) < SERVE_SECONDS:
                 texts = [f"a merger of banks {requests} " * (1 + (requests + i) % 20) for i in range(1 + requests % 7)]
-                assert client.post("/predict", json={"texts": texts}).status_code == 200
+                assert client.post("/predict", json={"inputs": texts}).status_code == 200
                 if requests % 10 == 0:
-                    assert client.post("/predict", json={"texts": 1}).status_code in (400, 422)
+                    assert client.post("/predict", json={"inputs": 1}).status_code in (400, 422)
                 requests += 1
                 if not early and elapsed > SERVE_SECONDS / 3:
                     early = process.memory_info().rss / 1e6

@@ -65,14 +65,15 @@ def is_complete(trial: Trial, folder: Path) -> bool:
 
 
 def check_same_rows(folder: Path, trials: Sequence[Trial]) -> None:
-    """Raise RunFailed if trials with the same data settings were trained or tested on other rows: the data file has changed."""
-    first: dict[str, tuple[Trial, object]] = {}
+    """Raise RunFailed if trials with equal data settings and seeds were trained or tested on other rows: the data has changed."""
+    first: dict[tuple[str, int], tuple[Trial, object]] = {}
     for trial in trials:
         target = trial_folder(folder, trial)
         if trial.external or not (target / run_folder.SCORES).is_file():
             continue
         rows = run_folder.read_environment(target).get("rows")
-        before, expected = first.setdefault(trial.config.data.model_dump_json(), (trial, rows))
+        decisive = (trial.config.data.model_dump_json(), trial.config.seed)  # augmented rows depend on the seed
+        before, expected = first.setdefault(decisive, (trial, rows))
         if rows != expected:
             raise RunFailed(
                 f"the data changed between the trials {before.name} and {trial.name} of {folder}, so they cannot be compared\n"
