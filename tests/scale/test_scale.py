@@ -26,8 +26,8 @@ RUNS, LIST_SECONDS = 10_000, 4.0
 """Processor seconds: about 2 on a machine whose cores are shared."""
 TRIALS = int(os.environ.get("LORALAB_SCALE_TRIALS", "100"))
 ROWS = int(os.environ.get("LORALAB_SCALE_ROWS", "10000"))
-SERVE_SECONDS = float(os.environ.get("LORALAB_SCALE_SERVE_SECONDS", "8"))
-MAX_MB, MAX_GROWTH_MB = 1500, 30
+SERVE_SECONDS = float(os.environ.get("LORALAB_SCALE_SERVE_SECONDS", "60"))
+MAX_MB, MAX_GROWTH_MB = 1500, 60
 
 
 @pytest.fixture(scope="module")
@@ -113,18 +113,18 @@ def test_many_rows_are_checked_trained_and_predicted_in_bounded_memory(run: Path
 
 @pytest.mark.timeout(4000)
 def test_a_server_does_not_grow(run: Path) -> None:
-    """Texts of changing lengths and an error now and then; memory after a third of the time against that at the end."""
+    """Texts of changing lengths and an error now and then; memory after half of the time, when buffers of all lengths are there, against that at the end."""
     with serving(str(run)) as server:
         process, start, early, requests = psutil.Process(server.process.pid), time.monotonic(), 0.0, 0
         with httpx.Client(base_url=server.address) as client:
             while (elapsed := time.monotonic() - start) < SERVE_SECONDS:
                 texts = [f"a merger of banks {requests} " * (1 + (requests + i) % 20) for i in range(1 + requests % 7)]
-                assert client.post("/predict", json={"inputs": texts}).status_code == 200
+                assert client.post("/v1/classify", json={"input": texts}).status_code == 200
                 if requests % 10 == 0:
-                    assert client.post("/predict", json={"inputs": 1}).status_code in (400, 422)
+                    assert client.post("/v1/classify", json={"input": 1}).status_code in (400, 422)
                 requests += 1
-                if not early and elapsed > SERVE_SECONDS / 3:
+                if not early and elapsed > SERVE_SECONDS / 2:
                     early = process.memory_info().rss / 1e6
         growth = process.memory_info().rss / 1e6 - early
-    print(f"{requests} requests in {SERVE_SECONDS:.0f} s: {early:.0f} MB after a third, {growth:+.1f} MB until the end")
+    print(f"{requests} requests in {SERVE_SECONDS:.0f} s: {early:.0f} MB after half, {growth:+.1f} MB until the end")
     assert growth < MAX_GROWTH_MB
