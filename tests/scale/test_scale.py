@@ -113,7 +113,7 @@ def test_many_rows_are_checked_trained_and_predicted_in_bounded_memory(run: Path
 
 @pytest.mark.timeout(4000)
 def test_a_server_does_not_grow(run: Path) -> None:
-    """Texts of changing lengths and an error now and then; memory after half of the time, when buffers of all lengths are there, against that at the end."""
+    """Texts of changing lengths, and errors: memory after half of the time, with all buffers made, against that at the end."""
     with serving(str(run)) as server:
         process, start, early, requests = psutil.Process(server.process.pid), time.monotonic(), 0.0, 0
         with httpx.Client(base_url=server.address) as client:
