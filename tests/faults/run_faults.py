@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fault_arena import open_arena
+from fault_arena import Arena, open_arena
 from fault_cases import Outcome, draw_cases, run_case
 from fault_commands import COMMANDS, Case
 
@@ -23,16 +23,18 @@ def run_all(cases: Sequence[Case] | int, seed: int, commands: Sequence[str], wor
     def work(number: int) -> list[Outcome]:
         with open_arena(commands) as arena:  # equal arenas draw equal cases, and each worker takes its share
             own = draw_cases(arena, cases, seed) if isinstance(cases, int) else cases
-            return [shown(run_case(arena, case)) for case in own[number::workers]]
+            return [timed(arena, case) for case in own[number::workers]]
 
     with ThreadPoolExecutor(workers) as pool:
         return [outcome for outcomes in pool.map(work, range(workers)) for outcome in outcomes]
 
 
-def shown(outcome: Outcome) -> Outcome:
-    """Print a failure at once, and return the outcome."""
-    if not outcome.passed:
-        print(f"{outcome.case}  {outcome.state}: {outcome.detail}", flush=True)
+def timed(arena: Arena, case: Case) -> Outcome:
+    """Run a case, and print how it ended."""
+    start = time.monotonic()
+    outcome = run_case(arena, case)
+    hit = "" if outcome.hit else " (not hit)"
+    print(f"{outcome.case}  {outcome.state}{hit} {time.monotonic() - start:.1f} s {outcome.detail}".rstrip(), flush=True)
     return outcome
 
 

@@ -44,7 +44,7 @@ def peak_process_mb() -> float | None:
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024 / 1e6
+                return max(int(line.split()[1]) * 1024 / 1e6, process_mb())  # the kernel brings both numbers up to date late
     if peak := getattr(psutil.Process().memory_info(), "peak_wset", None):  # Windows
         return float(peak / 1e6)
     with contextlib.suppress(ImportError):
