@@ -56,6 +56,14 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("shapes do not match")
 
 
+def test_a_fallback_for_lack_of_memory_ends_the_run_and_one_for_lack_of_support_does_not() -> None:
+    failed = "mkldnn_matmul failed, switching to baddbmm:could not create a primitive"  # as torch warns
+    with pytest.raises(RunFailed, match="out of memory: mkldnn_matmul failed"), explain_out_of_memory():
+        warnings.warn(f"{failed} (Triggered internally at LinearAlgebra.cpp:1772.)", stacklevel=1)
+    with pytest.warns(UserWarning, match="descriptor"), explain_out_of_memory():
+        warnings.warn(f"{failed} descriptor for a matmul primitive", stacklevel=1)
+
+
 def test_torch_raises_what_is_expected_when_memory_is_exhausted() -> None:
     with pytest.raises(RunFailed, match="out of memory"), explain_out_of_memory():
         torch.empty(1 << 60, dtype=torch.uint8)

@@ -60,16 +60,25 @@ def state_mb(optimizer: torch.optim.Optimizer) -> float:
     return sum(value.nbytes for value in values if isinstance(value, torch.Tensor)) / 1e6
 
 
+FALLBACK = r"mkldnn_\w+ failed, switching to .*could not create a primitive(?! desc)"
+"""torch's warning that oneDNN had no memory for its fast code, so that another function, with other last bits, took over."""
+
+
 @contextlib.contextmanager
 def explain_out_of_memory() -> Iterator[None]:
-    """Turn an out-of-memory error into RunFailed that names the settings to lower."""
+    """Turn an out-of-memory error into RunFailed that names the settings to lower.
+
+    A fallback to other code for lack of memory is one too: the run would not be reproducible.
+    """
     try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError, ImportError) as error:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=FALLBACK)
+            yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError, ImportError, UserWarning) as error:
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not on_gpu and not is_out_of_memory(error):
             raise
-        details = str(error).splitlines()[0] if str(error) else type(error).__name__
+        details = str(error).splitlines()[0].partition(" (Triggered")[0] if str(error) else type(error).__name__
         raise RunFailed(
             f"out of {'GPU ' if on_gpu else ''}memory: {details}\n"
             "  Lower train.max_tokens_per_microbatch or data.max_length, or use train.gradient_checkpointing=true"
