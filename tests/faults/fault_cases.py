@@ -19,7 +19,6 @@ AT_OPERATION = ("kill", "int", "int2", "term", "full", "no_size", "read_only", "
 AT_TIME = ("kill", "int", "int2", "term")
 SIGNALS = {"kill": signal.SIGKILL, "int": signal.SIGINT, "int2": signal.SIGINT, "term": signal.SIGTERM}
 NEEDS_DISK = {"full", "read_only"}
-LABELLING = ("labels", "feedback")
 READS_ROWS = ("train", "cached", "resume", "overwrite", "experiment", "search")
 SECOND_SIGNAL = 0.03
 """Seconds between two signals, at most: the second arrives while the first is handled."""
@@ -56,7 +55,9 @@ def groups(arena: Arena) -> dict[Group, Callable[[random.Random], Case]]:
     for name, reference in arena.references.items():
         operations, command = len(reference.operations), COMMANDS[name]
         for kind in AT_OPERATION:
-            inapplicable = (kind in ("change", "remove") and name not in READS_ROWS) or (kind in ("int", "int2") and command.call)
+            inapplicable = (kind in ("change", "remove") and name not in READS_ROWS) or (
+                kind in ("int", "int2") and command.call and name != "serve"
+            )
             if inapplicable or (kind in NEEDS_DISK and not arena.mounted):
                 continue
             ways[name, kind] = _draw_operation(name, kind, operations)
@@ -75,7 +76,7 @@ def groups(arena: Arena) -> dict[Group, Callable[[random.Random], Case]]:
         if name == "cached":
             places = ["place-file", "place-missing", *(["place-foreign"] if os.geteuid() == 0 else [])]
             ways[name, "no_cache"] = _draw_from(name, "no_cache", places)
-        if os.geteuid() == 0 and name not in ("export", "labels", "feedback"):
+        if os.geteuid() == 0 and name != "export" and not command.call:
             ways[name, "foreign"] = _draw_from(name, "foreign", ["folder"])
     return ways
 
@@ -244,12 +245,12 @@ def check_labels(arena: Arena, case: Case, command: Command, ended: Ended) -> No
     """Raise Failure if a confirmed row is gone, if more than one row is there that was not, or if no more rows can be added."""
     path = arena.box / command.arguments[0]
     confirmed = [line.split()[1] for line in ended.out.splitlines() if len(line.split()) == 2]
-    number = {"labels": 2, "feedback": 3}[command.name]
     if case.kind == "pair":
         confirmed = [str(i) for i in range(12)]
 
     def rows(name: str) -> list[str]:
-        return [row[number] for row in next(iter(command.result(arena.box).values()))[1:] if len(row) == 5 and row[4] == name]
+        words = [row[0].split() for row in next(iter(command.result(arena.box).values()))[1:] if len(row) == 5]
+        return [number for owner, number, *_ in words if owner == name]
 
     more = arena.run([command.arguments[0], "more", "3"], call=command.call)
     if more.code:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,7 @@ Parts = Mapping[str, Any]
 class Command:
     """A command of a user. {base} in the arguments is the encoder's folder.
 
-    start: the state that it starts from. result: what it leaves. intact: what it must not harm, whenever it dies; a run that is
-    finished before the command is always part of that. call: a function of fault_actions.py instead of a command.
+    start: the state that it starts from. result: what it leaves. call: a function of fault_actions.py instead of a command.
     """
 
     name: str
@@ -43,7 +42,6 @@ class Command:
     result: Callable[[Path], Parts]
     start: str = "finished"
     call: str | None = None
-    files: tuple[str, ...] = field(default=())
 
     def with_base(self, base: Path) -> list[str]:
         return [argument.format(base=base) for argument in self.arguments]
@@ -198,5 +196,6 @@ COMMANDS = {
         Command("dashboard", ("report", "runs"), dashboard),
         Command("labels", ("labels.csv", "a", "12"), labels, call="append_labels"),
         Command("feedback", ("feedback.csv", "a", "12"), feedback, call="append_feedback"),
+        Command("serve", ("feedback.csv", "a", "12"), feedback, call="serve_feedback"),
     )
 }

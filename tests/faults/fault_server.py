@@ -270,6 +270,7 @@ def exit_code(request: Mapping[str, Any]) -> int:
     from loralab.errors import LoralabError
 
     code = 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if request["call"]:
             import fault_actions
@@ -279,7 +280,6 @@ def exit_code(request: Mapping[str, Any]) -> int:
             from loralab.__main__ import main
 
             sys.argv = ["loralab", *request["start"]]
-            signal.signal(signal.SIGINT, signal.default_int_handler)
             main()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

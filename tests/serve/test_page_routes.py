@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -154,7 +155,8 @@ def test_a_run_is_loaded_and_has_neighbours(client: Client) -> None:
 
 
 @pytest.mark.slow
-def test_ui_serves_the_page_without_a_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize("signals", [1, 2])
+def test_ui_serves_the_page_without_a_model_and_ends_quietly(tmp_path: Path, signals: int) -> None:
     command = [sys.executable, "-m", "loralab", "ui", str(tmp_path / "runs"), "--no-open", "--labels", str(tmp_path / "labels")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -166,7 +168,9 @@ def test_ui_serves_the_page_without_a_model(tmp_path: Path) -> None:
         assert state["models"] == []
         assert state["folder"] == str(tmp_path / "runs")
         assert "<main" in httpx.get(address[0]).text
-        process.send_signal(signal.SIGINT)
+        for _ in range(signals):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.02)  # two at once would be one
         assert process.wait(30) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
