@@ -261,3 +261,13 @@ def test_another_search_or_an_unrelated_folder_is_refused(make: Make, tmp_path: 
 def test_a_balance_of_two_classes_is_an_objective_if_evaluations_have_it(settings: list[str]) -> None:
     base = load_config("quickstart", settings)
     assert check_objectives(base, ["balance:World/Sports"]) == 4
+
+
+def test_a_damaged_trial_of_a_repeated_search_is_named(make: Make, tmp_path: Path) -> None:
+    run_search(make(trials=1), tmp_path / "s")
+    weights = tmp_path / "s" / "trials" / "trial-0000" / "model" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(LoralabError, match=r"adapter_model\.safetensors is damaged(.|\n)*replace the search with --overwrite"):
+        run_search(make(trials=2), tmp_path / "s")
+    assert len(table(tmp_path / "s")) == 1
+    assert len(run_search(make(trials=1), tmp_path / "s", overwrite=True).trials) == 1

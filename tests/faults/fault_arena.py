@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fault_commands import COMMANDS, DERIVED, NEW_ROWS, ROWS, SETTINGS, TRAIN, Command, Parts, contents
-from fault_injection import FILLER, remount
+from fault_injection import FILLER, append_row, remount
 from fault_server import Ended, FaultServer
 from tiny import make_checkpoint, topics, write_csv
 
@@ -100,6 +100,13 @@ class Arena:
     def finished_bytes(self) -> Mapping[str, bytes]:
         """Return the files of the run that was finished before, but its report."""
         return contents(self.box / "runs" / "other", without=DERIVED)
+
+    def result_on_changed_rows(self, command: Command) -> Parts:
+        """Return the result of a command whose data was changed before it started. The box starts anew."""
+        self.reset(command.start)
+        append_row(self.box / ROWS)
+        self._must(self.run(self.arguments(command)))
+        return command.result(self.box)
 
     def _make_states(self) -> None:
         self.box.mkdir()

@@ -193,7 +193,7 @@ COMMANDS = {
         Command("predict", ("predict", "runs/other", "--file", NEW_ROWS, "--out", "out.csv", "--overwrite"), predictions),
         Command("export", ("export", "runs/other", "--to", "merged", "--overwrite"), export),
         Command("report", ("report", "runs/other"), run_report),
-        Command("dashboard", ("report", "runs"), dashboard),
+        Command("dashboard", ("report", "runs"), dashboard, start="old"),
         Command("labels", ("labels.csv", "a", "12"), labels, call="append_labels"),
         Command("feedback", ("feedback.csv", "a", "12"), feedback, call="append_feedback"),
         Command("serve", ("feedback.csv", "a", "12"), feedback, call="serve_feedback"),

@@ -64,9 +64,10 @@ def delete(path: Path, box: Path) -> None:
 
 
 def swap(path: Path, box: Path) -> None:
-    """Exchange a file with the one of the same name, or else of the same ending, in another folder."""
-    names = [[other for other in sorted(box.rglob(pattern)) if other != path] for pattern in (path.name, f"*{path.suffix}")]
-    other = next(iter([*names[0], *names[1]]))
+    """Exchange a file with the one of the same name, or else of the same ending, or else with any, in another folder."""
+    patterns = (path.name, f"*{path.suffix}", "*")
+    others = (other for pattern in patterns for other in sorted(box.rglob(pattern)) if other != path and other.is_file())
+    other = next(others)
     content = path.read_bytes()
     path.write_bytes(other.read_bytes())
     if other.parent.name != "box":

@@ -114,7 +114,11 @@ def remove_file(injection: Injection) -> None:
 
 
 def change_file(injection: Injection) -> None:
-    with (Path(injection.folder) / injection.fault["file"]).open("a") as file:
+    append_row(Path(injection.folder) / injection.fault["file"])
+
+
+def append_row(path: Path) -> None:
+    with path.open("a") as file:
         file.write("one more text about the parliament,World\n")
 
 

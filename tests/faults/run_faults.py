@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,9 +31,12 @@ def run_all(cases: Sequence[Case] | int, seed: int, commands: Sequence[str], wor
 
 
 def timed(arena: Arena, case: Case) -> Outcome:
-    """Run a case, and print how it ended."""
+    """Run a case, and print how it ended. One that the harness cannot run is broken, and does not end the others."""
     start = time.monotonic()
-    outcome = run_case(arena, case)
+    try:
+        outcome = run_case(arena, case)
+    except Exception:
+        outcome = Outcome(case, hit=False, state="broken", detail=traceback.format_exc())
     hit = "" if outcome.hit else " (not hit)"
     print(f"{outcome.case}  {outcome.state}{hit} {time.monotonic() - start:.1f} s {outcome.detail}".rstrip(), flush=True)
     return outcome

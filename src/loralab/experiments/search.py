@@ -31,6 +31,7 @@ from loralab.storage.experiment_folder import BEST, SEARCH_RESULTS, TABLE, Exper
 from loralab.storage.files import write_errors
 from loralab.training.callbacks import EvalEnd, Event, StepEnd
 from loralab.training.distributed import available_cores
+from loralab.verify import check_complete_run
 
 QUESTION = "Which settings are best on the validation rows?"
 LIMITS = ("data.max_train_samples", "data.max_test_samples", "train.max_steps")
@@ -143,6 +144,7 @@ def run_search(
     with write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     study = open_study(plan, folder, storage)
+    check_complete_trials(study, plan, folder)
     recorder = _SearchRecorder(plan, folder, study, on_trial_end)
     recorder.update(quiet=True)
     announce(plan, study.trials())
@@ -175,6 +177,17 @@ def open_study(plan: SearchPlan, folder: Path, storage: str | None) -> Study:
     sections = {name: value if isinstance(value, dict) else {"": value} for name, value in settings.items()}
     named = {f"{section}.{name}".rstrip("."): value for section, own in sections.items() for name, value in own.items()}
     return Study(plan.settings, folder, folder.name if storage else "search", storage, named)
+
+
+def check_complete_trials(study: Study, plan: SearchPlan, folder: Path) -> None:
+    """Raise LoralabError for a trial that is complete, and whose files, where they are on this machine, are damaged."""
+    for known in study.trials():
+        target = experiment_folder.trial_folder(folder, plan.trial(known.number, known.points))
+        if known.state == "complete" and target.exists():
+            try:
+                check_complete_run(target)
+            except LoralabError as error:
+                raise LoralabError(f"{error}\n  or replace the search with --overwrite") from error
 
 
 def run_claimed_trials(study: Study, plan: SearchPlan, folder: Path, on_change: Callable[[], None] = lambda: None) -> None:

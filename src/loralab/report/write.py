@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from loralab.errors import visible
 from loralab.report import text_files
 from loralab.report.experiments.analysis import ExperimentAnalysis
 from loralab.report.experiments.dashboard import dashboard_tables, draw_dashboard, read_dashboard
@@ -20,6 +22,7 @@ from loralab.storage import experiment_folder, run_folder
 from loralab.storage.files import atomic_folder, atomic_write, write_errors, write_json
 
 FIGURE_KEY, MAX_LISTED = "key.txt", 8
+_log = logging.getLogger(__name__)
 
 
 def write_report(path: Path) -> Path:
@@ -67,8 +70,14 @@ def write_experiment_report(folder: Path, analysis: ExperimentAnalysis) -> Path:
 
 
 def write_dashboard(folder: Path) -> Path:
-    """Write report.html of all experiments and runs in a folder, with links to their own pages; return it."""
+    """Write report.html of all experiments and runs in a folder, with links to their own pages; return it.
+
+    Those that cannot be read are listed with the reason, and logged.
+    """
     rows = read_dashboard(folder)
+    for row in rows:
+        if row.problem:
+            _log.warning("%s", visible(f"{row.name} {row.problem}"))
     written = [row.name for row in rows if (folder / row.name / run_folder.REPORT).is_file()]
     links = {name: f"{quote(name)}/{run_folder.REPORT}" for name in written}
     page = folder / experiment_folder.REPORT

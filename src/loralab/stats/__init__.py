@@ -4,6 +4,7 @@ from loralab.stats.crossed import FEWEST_SEEDS, Difference, difference, mean_int
 from loralab.stats.intervals import Interval, bonferroni_bound, difference_of_proportions, paired_bootstrap, wilson
 from loralab.stats.mcnemar import McNemar, mcnemar
 from loralab.stats.power_law import HoldOut, LawIntervals, PowerLaw, diminishing, fit_power_law, hold_out_last, law_intervals
+from loralab.stats.selection import chosen_interval
 
 __all__ = [
     "FEWEST_SEEDS",
@@ -14,6 +15,7 @@ __all__ = [
     "McNemar",
     "PowerLaw",
     "bonferroni_bound",
+    "chosen_interval",
     "difference",
     "difference_of_proportions",
     "diminishing",

@@ -142,7 +142,7 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike, *, paired: bool) -> Differenc
     of the rows' differences. With one model on each side this is their interval, which few discordant rows do not make too narrow.
     Raises ValueError for arrays without values, with different rows, or paired with different numbers of seeds.
     """
-    first, second = _values(a), _values(b)
+    first, second = as_table(a), as_table(b)
     if first.shape[1] != second.shape[1] or (paired and len(first) != len(second)):
         raise ValueError(f"arrays of shapes {first.shape} and {second.shape} cannot be compared{' in pairs' if paired else ''}")
     by_row = first.mean(axis=0) - second.mean(axis=0)
@@ -155,9 +155,9 @@ def difference(a: npt.ArrayLike, b: npt.ArrayLike, *, paired: bool) -> Differenc
     if not new_seeds:
         error = _error_of_rows(first.mean(axis=0) - second.mean(axis=0))
     elif paired:
-        error = _error([first - second], first.mean(axis=0) - second.mean(axis=0))
+        error = error_of_mean([first - second], first.mean(axis=0) - second.mean(axis=0))
     else:
-        error = _error([first, second], first.mean(axis=0) - second.mean(axis=0))
+        error = error_of_mean([first, second], first.mean(axis=0) - second.mean(axis=0))
     center = float(first.mean() - second.mean())
     return Difference(float(by_row.mean()), len(by_row), (len(first), len(second)), paired, new_seeds, center, error)
 
@@ -169,12 +169,17 @@ def moderate(differences: Sequence[Difference]) -> list[Difference]:
     are alike they are shrunk towards each other and gain degrees of freedom, at most those of all comparisons; the more they differ
     the less. One that stands out upwards stays as it is. Nothing changes for fewer than two, or different numbers of seeds.
     """
+    errors = moderate_errors([test.error for test in differences])
+    return [replace(test, error=error) for test, error in zip(differences, errors, strict=True)]
+
+
+def moderate_errors(errors: Sequence[Error]) -> list[Error]:
+    """Return errors with the variances of the seeds shrunk towards each other, as `moderate` says."""
     from scipy.special import digamma
     from scipy.stats import f as f_distribution
 
-    errors = [test.error for test in differences]
     if len(errors) < 2 or any(error.of_seeds == 0 or error.df != errors[0].df for error in errors):
-        return [*differences]
+        return [*errors]
     df = errors[0].df
     variances = np.array([error.of_seeds for error in errors])
     logs = np.log(variances) - digamma(df / 2) + math.log(df / 2)
@@ -187,7 +192,7 @@ def moderate(differences: Sequence[Difference]) -> list[Difference]:
         of_seeds = (prior_df * prior + df * error.of_seeds) / more
         return error if error.of_seeds > outlier else replace(error, of_seeds=of_seeds, df=more)
 
-    return [replace(test, error=shrink(test.error)) for test in differences]
+    return [shrink(error) for error in errors]
 
 
 def _prior_df(spread: float, df: float) -> float:
@@ -203,22 +208,22 @@ def _prior_df(spread: float, df: float) -> float:
     return float(brentq(excess, _FEWEST_PRIOR_DF, _MOST_PRIOR_DF)) if excess(_FEWEST_PRIOR_DF) < 0 else _FEWEST_PRIOR_DF
 
 
-def mean_interval(values: npt.ArrayLike, comparisons: int = 1, *, level: float = 0.95) -> Interval:
+def mean_interval(values: npt.ArrayLike, *, level: float = 0.95) -> Interval:
     """Return the mean of values (seeds, rows) between 0 and 1, such as an accuracy, with its interval.
 
     From `FEWEST_SEEDS` seeds and 2 rows on it holds for new rows and new seeds, else for new rows and these models. It is Wilson's
     with the number of rows that have the same variance (Korn and Graubard 1998), so it lies within 0 and 1 and never has width 0;
-    for one model it is Wilson's. comparisons: the number of means whose intervals shall hold together (Šidák 1967).
+    for one model it is Wilson's.
     """
-    array = _values(values)
+    array = as_table(values)
     seeds, rows = array.shape
     mean = float(array.mean())
     by_row = array.mean(axis=0)
-    error = _error([array], by_row) if seeds >= FEWEST_SEEDS and rows > 1 else Error(0.0, 1.0, float(by_row.var()) / rows)
+    error = error_of_mean([array], by_row) if seeds >= FEWEST_SEEDS and rows > 1 else Error(0.0, 1.0, float(by_row.var()) / rows)
     if error.variance == 0:
-        return score_interval(mean, rows, Error(0, 1, 1).margin(level ** (1 / comparisons)))
+        return score_interval(mean, rows, Error(0, 1, 1).margin(level))
     n = min(mean * (1 - mean) / error.variance, seeds * rows)
-    return score_interval(mean, n, error.margin(level ** (1 / comparisons)) / math.sqrt(error.variance))
+    return score_interval(mean, n, error.margin(level) / math.sqrt(error.variance))
 
 
 def resampled_means(groups: list[npt.ArrayLike], resamples: int, *, seed: int = 0) -> Floats:
@@ -227,7 +232,7 @@ def resampled_means(groups: list[npt.ArrayLike], resamples: int, *, seed: int = 
     Rows are resampled together for all groups. Seeds are few, so the deviation of each mean is drawn from Student's t with the
     variance between seeds beyond that of rows; groups with one seed have none.
     """
-    arrays = [_values(group) for group in groups]
+    arrays = [as_table(group) for group in groups]
     if len({array.shape[1] for array in arrays}) != 1:
         raise ValueError("the groups have different rows")
     random, rows = np.random.default_rng(seed), arrays[0].shape[1]
@@ -236,38 +241,39 @@ def resampled_means(groups: list[npt.ArrayLike], resamples: int, *, seed: int = 
     draws: Floats = counts @ by_row.T / rows
     for column, array in enumerate(arrays):
         if len(array) > 1:
-            squares = _mean_squares(array)
+            squares = mean_squares(array)
             error = math.sqrt(max(squares.seeds - squares.rest, 0) / array.size)
             draws[:, column] += error * random.standard_t(len(array) - 1, resamples)
     return draws
 
 
-class _MeanSquares(NamedTuple):
+class MeanSquares(NamedTuple):
     """Mean squares of a table (seeds, rows) without replication: between seeds, and of what neither seed nor row explains."""
 
     seeds: float
     rest: float
 
 
-def _mean_squares(table: Floats) -> _MeanSquares:
+def mean_squares(table: Floats) -> MeanSquares:
+    """Return the mean squares of a table (seeds, rows)."""
     seeds, rows = table.shape
     by_seed, by_row, mean = table.mean(axis=1), table.mean(axis=0), table.mean()
     of_seeds = rows * float(((by_seed - mean) ** 2).sum()) / (seeds - 1)
     df = (seeds - 1) * max(rows - 1, 1)  # of one row the rest is 0
     rest = float(((table - by_seed[:, None] - by_row + mean) ** 2).sum()) / df
-    return _MeanSquares(of_seeds, rest)
+    return MeanSquares(of_seeds, rest)
 
 
 def _error_of_rows(by_row: Floats) -> Error:
     return Error(0.0, 1.0, float(by_row.var(ddof=1)) / len(by_row))
 
 
-def _error(sides: list[Floats], by_row: Floats) -> Error:
+def error_of_mean(sides: list[Floats], by_row: Floats) -> Error:
     """Return the error of the mean of by_row (rows,): the mean over seeds of one side, or the difference of two.
 
     sides: the independent tables (seeds, rows) behind it. The degrees of freedom of two sides are Welch's.
     """
-    parts = [(_mean_squares(side), side) for side in sides]
+    parts = [(mean_squares(side), side) for side in sides]
     of_seeds = sum(squares.seeds / side.size for squares, side in parts)
     rest = sum(squares.rest / side.size for squares, side in parts)
     spread = sum((squares.seeds / side.size) ** 2 / (len(side) - 1) for squares, side in parts)
@@ -277,7 +283,8 @@ def _error(sides: list[Floats], by_row: Floats) -> Error:
     return Error(of_seeds, of_seeds**2 / spread, max(rows.of_rows - rest, 0.0))
 
 
-def _values(values: npt.ArrayLike) -> Floats:
+def as_table(values: npt.ArrayLike) -> Floats:
+    """Return values as a table (seeds, rows). Raises ValueError for other shapes, no values and values that are not finite."""
     array = np.atleast_2d(np.asarray(values, dtype=np.float64))
     if array.ndim != 2 or 0 in array.shape or not np.isfinite(array).all():
         raise ValueError(f"expected finite values (seeds, rows), not shape {array.shape}")

@@ -10,7 +10,7 @@ from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED,
 from loralab.report.experiments.result_tables import format_point
 from loralab.report.formatting import capitalize, format_percent, format_range, format_value, signed_points
 from loralab.report.scaling_law import SMALL_GAIN
-from loralab.stats import FEWEST_SEEDS, HoldOut, Interval, mean_interval
+from loralab.stats import FEWEST_SEEDS, HoldOut, Interval, chosen_interval
 
 MAX_FULL_CLAIMS, MAX_LISTED = 3, 8
 """Comparisons with a sentence each, and names in a list."""
@@ -117,7 +117,7 @@ def _best_headline(analysis: ExperimentAnalysis, best: Point) -> Headline:
     name = f" {preposition} {format_point(best.factors)}" if choices > 1 else ""
     chosen = ", which has the highest validation accuracy" if name and analysis.score.part == "validation" else ""
     measure = f"Test accuracy{name}{f' (mean of {len(runs)} runs)' if len(runs) > 1 else ''}{chosen}."
-    adjusted = f", adjusted for the choice among {choices}" if name else ""
+    adjusted = _adjusted(analysis, best) if name else ""
     uncertainty = f"95 % CI {format_range(interval)} %{adjusted}." if interval else ""
     return Headline(f"{100 * best.mean(ACCURACY):.1f}", "%", measure, uncertainty)
 
@@ -153,9 +153,26 @@ def _single_point(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
         yield f"Mean test macro F1: {point.mean(MACRO_F1):.4f} (standard deviation {f1:.4f})."
 
 
-def _best_interval(analysis: ExperimentAnalysis, point: Point) -> Interval | None:
+def _best_interval(analysis: ExperimentAnalysis, best: Point) -> Interval | None:
     """Return the interval of the best configuration's accuracy, adjusted for having been chosen."""
-    return None if point.correct is None else mean_interval(point.correct, len(analysis.data.points))
+    if best.correct is None:
+        return None
+    score, rows = analysis.score, best.trials[0].test_fingerprint
+    points = [p for p in analysis.data.points if p.trials[0].test_fingerprint == rows and len(p.values(score)) == len(p.trials)]
+    comparable = [(p, p.correct) for p in points if p.correct is not None]
+    chosen = next(i for i, (p, _) in enumerate(comparable) if p is best)
+    return chosen_interval(
+        [correct for _, correct in comparable],
+        chosen,
+        [p.values(score) for p, _ in comparable] if score.part == "validation" else None,
+        choices=len(analysis.data.points),
+    )
+
+
+def _adjusted(analysis: ExperimentAnalysis, best: Point) -> str:
+    """Say that the interval is adjusted. One for given models, chosen on other rows, needs no adjustment."""
+    needed = best.new_seeds or analysis.score.part == "test"
+    return f", adjusted for the choice among {len(analysis.data.points)}" if needed else ""
 
 
 def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
@@ -165,7 +182,7 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
     if not data.same_test_rows and all(p.correct is not None for p in data.points):
         return  # accuracies on different rows have no highest
     interval = _best_interval(analysis, point)
-    chosen = f" (95 % CI {format_range(interval)}, adjusted for the choice among {len(data.points)})" if interval else ""
+    chosen = f" (95 % CI {format_range(interval)}{_adjusted(analysis, point)})" if interval else ""
     name = format_point(point.factors)
     if data.spec.kind == "search":
         name += f" ({format_point(point.trials[0].factors)})"
