@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import sys
+import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 
 def main() -> None:
@@ -16,6 +22,7 @@ def main() -> None:
     from loralab.cli.main import main as run_command_line
 
     signal.signal(signal.SIGINT, handler)
+    sys.unraisablehook = _interrupt_again
     try:
         run_command_line()
     except KeyboardInterrupt:  # the second, while the first is handled
@@ -23,6 +30,24 @@ def main() -> None:
         sys.exit(1)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt_again(unraisable: UnraisableHookArgs) -> None:
+    """Repeat a Ctrl-C that arrived in code whose exceptions Python ignores, such as the callback of a weak reference."""
+    if unraisable.exc_type is not None and issubclass(unraisable.exc_type, KeyboardInterrupt):
+        timer = threading.Timer(0.01, _interrupt_main_thread)
+        timer.daemon = True
+        timer.start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
+def _interrupt_main_thread() -> None:
+    main_thread = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main_thread is not None:
+        signal.pthread_kill(main_thread, signal.SIGINT)  # ends what it waits for, too
+    else:
+        _thread.interrupt_main()
 
 
 if __name__ == "__main__":

@@ -94,3 +94,37 @@ def test_public_names() -> None:
         assert getattr(loralab, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         loralab.nothing  # noqa: B018
+
+
+IGNORED = """
+import signal, time, weakref
+import loralab.cli.main
+
+class Thing:
+    pass
+
+def command():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
+    del thing
+    time.sleep(20)
+
+loralab.cli.main.main = command
+from loralab.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_where_python_ignores_exceptions_interrupts_all_the_same() -> None:
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "loralab: interrupted\n")
+    assert time.monotonic() - start < 15
+
+
+def test_reading_a_csv_imports_no_pandas(tmp_path: Path) -> None:
+    """Which takes up to a second, where it is installed."""
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(50)))
+    checked = "print('LOADED', 'pandas' in sys.modules, file=sys.stderr)"
+    assert loaded(run(COMMAND.replace(LOADED, checked), "check", str(path))) == "LOADED False"

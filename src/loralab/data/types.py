@@ -113,9 +113,19 @@ class ColumnChunk:
         if isinstance(columns, ArrowColumns):
             from pyarrow import compute
 
-            if compute.index(columns.table.column(0), values[0]).as_py() < 0:
+            column = columns.table.column(0)
+            if compute.index(column, _string_scalar(str(values[0]), column.type)).as_py() < 0:
                 return []
         return [row for row, own in enumerate(zip(*columns.values(), strict=True)) if [*own] == [*values]]
+
+
+def _string_scalar(text: str, kind: pyarrow.DataType) -> pyarrow.Scalar:
+    """Return what pyarrow.scalar(text, kind) does, which imports pandas where it is installed: up to a second."""
+    import pyarrow
+
+    content = text.encode()
+    ends = np.array([0, len(content)], dtype=np.int32)
+    return pyarrow.StringArray.from_buffers(1, pyarrow.py_buffer(ends), pyarrow.py_buffer(content)).cast(kind)[0]
 
 
 @dataclass(frozen=True)
