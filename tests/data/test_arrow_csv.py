@@ -12,7 +12,8 @@ import pytest
 from loralab.data import arrow_csv
 from loralab.data.arrow_csv import Unusual, read_blocks
 from loralab.data.delimited import MAX_FIELD, Dialect
-from loralab.data.types import Notice
+from loralab.data.types import ArrowColumns, Notice
+from loralab.errors import LoralabError
 
 NAMES = ("text", "label")
 COMMA = Dialect(",")
@@ -125,3 +126,12 @@ def test_line_breaks_within_quotes_are_noted(
     notices: list[Notice] = []
     assert sum(len(table) for table in read_blocks(tmp_path / "rows.csv", COMMA, "utf-8", NAMES, False, notices)) > 0
     assert [notice.message.split()[0] for notice in notices] == ([str(breaks)] if breaks else [])
+
+
+def test_a_file_that_is_no_longer_utf8_is_named_when_its_texts_are_used(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"caf\xe9,a\nb,c\n")
+    with pytest.raises(Unusual):
+        next(read_blocks(tmp_path / "rows.csv", COMMA, "utf-8", NAMES, False, []))
+    (table,) = read_blocks(tmp_path / "rows.csv", COMMA, "utf-8", NAMES, False, [], checked=True)
+    with pytest.raises(LoralabError, match="changed while it was read"):
+        ArrowColumns(table)["text"]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from loralab.data.delimited import MAX_FIELD, Dialect
-from loralab.data.text_files import open_bytes
+from loralab.data.text_files import one_ahead, open_bytes
 from loralab.data.types import Notice, count_of
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ _TAIL = 1 << 15
 """Bytes at the end of a block where the end of its last record is looked for first."""
 
 Bytes = npt.NDArray[np.uint8]
-T = TypeVar("T")
 
 
 class Unusual(Exception):
@@ -33,20 +31,20 @@ class Unusual(Exception):
 
 
 def read_blocks(
-    path: Path, dialect: Dialect, encoding: str, names: Sequence[str], header: bool, notices: list[Notice]
+    path: Path, dialect: Dialect, encoding: str, names: Sequence[str], header: bool, notices: list[Notice], checked: bool = False
 ) -> Iterator[pyarrow.Table]:
     """Yield the rows of a file, block by block, and note line breaks within quotes.
 
     It takes UTF-8 of at least two columns in which every double quote opens a field, closes one, or is doubled within one, without
     blank lines, and with records of at most MAX_FIELD bytes. Raises Unusual at a block with others. A thread reads and checks
-    the next block while one is parsed.
+    the next block while one is parsed. checked: the whole file is known to be UTF-8, so Arrow need not check it again.
     """
     plain = encoding in ("utf-8", "utf-8-sig") and dialect.quotes and not dialect.skip_spaces and not dialect.skip_lines
     if not plain or len(names) < 2 or dialect.delimiter is None or not dialect.delimiter.isascii():
         raise Unusual
     breaks, skip = 0, int(header)
-    for block, within in _one_ahead(_checked_blocks(path, dialect.delimiter)):
-        yield _parse(block, dialect.delimiter, names, skip)
+    for block, within in one_ahead(_checked_blocks(path, dialect.delimiter)):
+        yield _parse(block, dialect.delimiter, names, skip, checked)
         skip = 0
         breaks += within
     if breaks:
@@ -59,18 +57,6 @@ def _checked_blocks(path: Path, delimiter: str) -> Iterator[tuple[Bytes, int]]:
     with open_bytes(path) as file:
         for block in _whole_records(file):
             yield block, _breaks_within_quotes(block, delimiter)
-
-
-def _one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items, each made in a thread while the one before is used."""
-    thread, end = ThreadPoolExecutor(1, "loralab-csv"), object()
-    try:
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = thread.submit(next, items, end)
-            yield item  # type: ignore[misc]
-    finally:  # without waiting: the garbage collector closes an abandoned generator in any thread, this one included
-        thread.shutdown(wait=False)
 
 
 def _whole_records(file: IO[bytes]) -> Iterator[Bytes]:
@@ -105,7 +91,7 @@ def _last_record_end(block: Bytes) -> int:
     return 0
 
 
-def _parse(block: Bytes, delimiter: str, names: Sequence[str], skip: int) -> pyarrow.Table:
+def _parse(block: Bytes, delimiter: str, names: Sequence[str], skip: int, checked: bool) -> pyarrow.Table:
     """Return the rows of whole records without the first `skip`. Raises Unusual."""
     import pyarrow
     from pyarrow import csv
@@ -117,7 +103,10 @@ def _parse(block: Bytes, delimiter: str, names: Sequence[str], skip: int) -> pya
             csv.ReadOptions(column_names=[*names], skip_rows_after_names=skip, block_size=len(block) + 1, use_threads=False),
             csv.ParseOptions(delimiter=delimiter, newlines_in_values=True, ignore_empty_lines=False),
             csv.ConvertOptions(
-                column_types=dict.fromkeys(names, text), strings_can_be_null=False, quoted_strings_can_be_null=False
+                check_utf8=not checked,
+                column_types=dict.fromkeys(names, text),
+                strings_can_be_null=False,
+                quoted_strings_can_be_null=False,
             ),
         )
     except pyarrow.ArrowInvalid as error:  # fields missing or too many

@@ -119,7 +119,7 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
     table.facts = {"delimiter": dialect.delimiter, "header": header, **table.facts}
     repeated: list[int] = []
     done = 0
-    for chunk in _delimited_chunks(path, encoding, dialect, names, table):
+    for chunk in _delimited_chunks(path, encoding, dialect, names, table, checked=data.encoding is None and encoding == "utf-8"):
         if header and len(names) > 1:
             repeated += [done + row for row in chunk.rows_equal(names)]
         done += chunk.rows
@@ -128,11 +128,13 @@ def _read_delimited(path: Path, data: DataConfig, table: Table, known: Collectio
         table.notices.append(Notice("the header is repeated as a row: were files joined?", tuple(repeated), severity="warning"))
 
 
-def _delimited_chunks(path: Path, encoding: str, dialect: Dialect, names: Sequence[str], table: Table) -> Iterator[ColumnChunk]:
+def _delimited_chunks(
+    path: Path, encoding: str, dialect: Dialect, names: Sequence[str], table: Table, *, checked: bool
+) -> Iterator[ColumnChunk]:
     """Yield the rows below the header: by Arrow if it reads the file like the csv module, which reads what is left."""
     header, done = bool(table.facts["header"]), 0
     with suppress(Unusual):
-        for rows in read_blocks(path, dialect, encoding, names, header, table.notices):
+        for rows in read_blocks(path, dialect, encoding, names, header, table.notices, checked):
             for start in range(0, len(rows), CHUNK):
                 yield ColumnChunk(ArrowColumns(rows.slice(start, CHUNK)))
             done += len(rows)

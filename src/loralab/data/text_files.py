@@ -10,10 +10,12 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from loralab.data.alphabets import likely_encodings
 from loralab.data.limits import BoundedReader
@@ -22,6 +24,7 @@ from loralab.errors import LoralabError
 
 BLOCK = 1 << 20
 """Bytes read at once; also the most bytes from which an encoding is detected."""
+T = TypeVar("T")
 _COMPRESSED: Mapping[bytes, Callable[[Path], Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -79,6 +82,18 @@ def is_packed(path: Path) -> bool:
         return file.read(6).startswith((*_COMPRESSED,))
 
 
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items, each made in a thread while the one before is used."""
+    thread, end = ThreadPoolExecutor(1, "loralab-read"), object()
+    try:
+        coming = thread.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = thread.submit(next, items, end)
+            yield item  # type: ignore[misc]
+    finally:  # without waiting: the garbage collector closes an abandoned generator in any thread, this one included
+        thread.shutdown(wait=False)
+
+
 @contextmanager
 def open_text(path: Path, encoding: str, newline: str = "") -> Iterator[IO[str]]:
     """Open a text file with its line ends as they are. Errors of reading and decoding become LoralabErrors.
@@ -112,6 +127,7 @@ def detect_encoding(path: Path, wanted: str | None = None) -> Encoding:
         if b"\x00" in start:
             return _utf16(path, start)
         decoder, position, block = codecs.getincrementaldecoder("utf-8")(), 0, start
+        coming = one_ahead(iter(partial(raw.read, BLOCK), b"")) if len(start) == BLOCK else iter(())
         while True:
             try:
                 if not block.isascii() or not block or decoder.getstate()[0]:
@@ -119,11 +135,11 @@ def detect_encoding(path: Path, wanted: str | None = None) -> Encoding:
             except UnicodeDecodeError as error:
                 begin = error.object.rfind(b"\n", 0, error.start) + 1
                 line = _line_at(path, position + len(block) - len(error.object) + error.start)
-                return _legacy(path, error.object[begin:] + raw.read(BLOCK), line)
+                return _legacy(path, error.object[begin:] + next(coming, b""), line)
             if not block:
                 return Encoding("utf-8")
             position += len(block)
-            block = raw.read(BLOCK)
+            block = next(coming, b"")
 
 
 def _line_at(path: Path, position: int) -> int:

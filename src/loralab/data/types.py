@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
+from loralab.errors import LoralabError
+
 if TYPE_CHECKING:
     import pyarrow
 
@@ -80,7 +82,12 @@ class ArrowColumns(Mapping[str, list[object]]):
 
     def __getitem__(self, name: str) -> list[object]:
         if name not in self._lists:
-            self._lists[name] = self.table.column(name).to_pylist()
+            try:
+                self._lists[name] = self.table.column(name).to_pylist()
+            except UnicodeDecodeError as error:
+                raise LoralabError(
+                    f"a file changed while it was read, and is no longer UTF-8 ({error}): repeat the command"
+                ) from error
         return self._lists[name]
 
     def __iter__(self) -> Iterator[str]:
