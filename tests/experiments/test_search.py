@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from loralab import LoralabError, load_config
-from loralab.errors import Interrupted
+from loralab.errors import Interrupted, RunFailed
 from loralab.experiments import search as search_module
 from loralab.experiments.search import SearchPlan, SearchSummary, check_objectives, plan_search, run_search
 from loralab.experiments.study import SearchTrial, Study
@@ -271,3 +272,16 @@ def test_a_damaged_trial_of_a_repeated_search_is_named(make: Make, tmp_path: Pat
         run_search(make(trials=2), tmp_path / "s")
     assert len(table(tmp_path / "s")) == 1
     assert len(run_search(make(trials=1), tmp_path / "s", overwrite=True).trials) == 1
+
+
+def test_a_search_stops_where_its_journal_cannot_be_written_and_resumes(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*arguments: object) -> bool:
+        raise OSError(errno.EROFS, "Read-only file system", "study.journal.lock")
+
+    with monkeypatch.context() as patch, pytest.raises(RunFailed, match=r"stopped at trial-0000: .*Read-only(.|\n)*resumes it"):
+        patch.setattr(Study, "should_prune", refuse)
+        run_search(make(trials=1), tmp_path / "s")
+    assert "Traceback" not in capfd.readouterr().err
+    assert [trial.state for trial in run_search(make(trials=1), tmp_path / "s").trials] == ["complete"]

@@ -97,6 +97,8 @@ def run_trial(trial: Trial, folder: Path, listeners: Sequence[Listener] = ()) ->
         return Outcome(trial, pruned=str(reason))
     except LoralabError as error:
         return Outcome(trial, failure=str(error), environment=isinstance(error.__cause__, OSError))
+    except OSError as error:  # such as the journal's of a search, on a disk that has become read-only
+        return Outcome(trial, failure=str(error), environment=True)
     except Exception as error:
         traceback.print_exc()  # a bug keeps its traceback, and the other trials continue
         return Outcome(trial, failure=repr(error))
