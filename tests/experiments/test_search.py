@@ -280,8 +280,9 @@ def test_a_search_stops_where_its_journal_cannot_be_written_and_resumes(
     def refuse(*arguments: object) -> bool:
         raise OSError(errno.EROFS, "Read-only file system", "study.journal.lock")
 
-    with monkeypatch.context() as patch, pytest.raises(RunFailed, match=r"stopped at trial-0000: .*Read-only(.|\n)*resumes it"):
+    with monkeypatch.context() as patch:
         patch.setattr(Study, "should_prune", refuse)
-        run_search(make(trials=1), tmp_path / "s")
+        with pytest.raises(RunFailed, match=r"stopped at trial-0000: .*Read-only(.|\n)*resumes it"):
+            run_search(make(trials=1), tmp_path / "s")
     assert "Traceback" not in capfd.readouterr().err
     assert [trial.state for trial in run_search(make(trials=1), tmp_path / "s").trials] == ["complete"]
