@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fault_arena import Arena, problem_of
-from fault_commands import COMMANDS, ROWS, Case, Command, Parts
+from fault_commands import COMMANDS, ROWS, Case, Command, Parts, dashboard
 from fault_conditions import DAMAGED, DAMAGES, DISTURBANCES, damageable
 from fault_server import Ended
 
@@ -239,6 +239,8 @@ def check_damaged(arena: Arena, case: Case, command: Command, ended: Ended) -> s
         if ended.code and not re.search(rf"{re.escape(name)}|runs/|cache", ended.err):
             raise Failure("broken", f"the message names neither {name} nor its folder: {ended.err}")
         return "refused"
+    if command.name == "dashboard" and name == "scores.json" and "not complete" in dashboard(arena.box)["report.html"].decode():
+        return "refused"  # without its scores a run is one that has not ended
     check_result(arena, command)
     return "survived"
 
