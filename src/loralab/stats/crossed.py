@@ -216,13 +216,10 @@ def mean_interval(values: npt.ArrayLike, *, level: float = 0.95) -> Interval:
     for one model it is Wilson's.
     """
     array = as_table(values)
-    seeds, rows = array.shape
-    mean = float(array.mean())
-    by_row = array.mean(axis=0)
-    error = error_of_mean([array], by_row) if seeds >= FEWEST_SEEDS and rows > 1 else Error(0.0, 1.0, float(by_row.var()) / rows)
+    mean, rows, error = float(array.mean()), array.shape[1], _error_of_table(array)
     if error.variance == 0:
         return score_interval(mean, rows, Error(0, 1, 1).margin(level))
-    n = min(mean * (1 - mean) / error.variance, seeds * rows)
+    n = min(mean * (1 - mean) / error.variance, array.size)
     return score_interval(mean, n, error.margin(level) / math.sqrt(error.variance))
 
 
@@ -230,7 +227,7 @@ def resampled_means(groups: list[npt.ArrayLike], resamples: int, *, seed: int = 
     """Return draws (resamples, groups) of the means of several configurations (seeds, rows) on the same rows.
 
     Rows are resampled together for all groups. Seeds are few, so the deviation of each mean is drawn from Student's t with the
-    variance between seeds beyond that of rows; groups with one seed have none.
+    variance between seeds beyond that of rows, shrunk as by `errors_of_means`; groups with one seed have none.
     """
     arrays = [as_table(group) for group in groups]
     if len({array.shape[1] for array in arrays}) != 1:
@@ -239,12 +236,29 @@ def resampled_means(groups: list[npt.ArrayLike], resamples: int, *, seed: int = 
     by_row = np.stack([array.mean(axis=0) for array in arrays])
     counts = random.multinomial(rows, np.full(rows, 1 / rows), size=resamples)
     draws: Floats = counts @ by_row.T / rows
-    for column, array in enumerate(arrays):
-        if len(array) > 1:
-            squares = mean_squares(array)
-            error = math.sqrt(max(squares.seeds - squares.rest, 0) / array.size)
-            draws[:, column] += error * random.standard_t(len(array) - 1, resamples)
+    for column, (array, error) in enumerate(zip(arrays, errors_of_means(arrays, fewest_seeds=2), strict=True)):
+        if error.of_seeds:
+            variance = max(error.of_seeds - mean_squares(array).rest / array.size, 0.0)
+            draws[:, column] += math.sqrt(variance) * random.standard_t(error.df, resamples)
     return draws
+
+
+def errors_of_means(tables: Sequence[Floats], *, fewest_seeds: int = FEWEST_SEEDS) -> list[Error]:
+    """Return the errors of the means of tables (seeds, rows) of values between 0 and 1.
+
+    The error of a table with fewer seeds, or fewer than 2 rows, is that of the rows alone. The variances of the seeds are shrunk
+    towards each other as by `moderate`, as multiples of mean * (1 - mean).
+    """
+    scales = [max(float(table.mean() * (1 - table.mean())), 1e-12) for table in tables]
+    errors = [_error_of_table(table, fewest_seeds) for table in tables]
+    relative = [replace(error, of_seeds=error.of_seeds / scale) for error, scale in zip(errors, scales, strict=True)]
+    return [replace(e, of_seeds=e.of_seeds * scale) for e, scale in zip(moderate_errors(relative), scales, strict=True)]
+
+
+def _error_of_table(table: Floats, fewest_seeds: int = FEWEST_SEEDS) -> Error:
+    by_row = table.mean(axis=0)
+    few = len(table) < fewest_seeds or table.shape[1] < 2
+    return Error(0.0, 1.0, float(by_row.var()) / table.shape[1]) if few else error_of_mean([table], by_row)
 
 
 class MeanSquares(NamedTuple):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
-from loralab.stats.crossed import FEWEST_SEEDS, Error, as_table, error_of_mean, mean_interval, mean_squares, moderate_errors
+from loralab.stats.crossed import as_table, errors_of_means, mean_interval, mean_squares
 from loralab.stats.intervals import Floats, Interval, score_interval
 
 _DRAWS = 40_000
@@ -37,7 +36,7 @@ def chosen_interval(
     order statistic's concomitant (David and Nagaraja 2003, section 6.8). Raises as `mean_interval` does.
     """
     tables = [as_table(group) for group in groups]
-    errors, best = _moderated(tables), tables[chosen]
+    errors, best = errors_of_means(tables), tables[chosen]
     error = errors[chosen]
     if (choices or len(tables)) < 2 or error.variance == 0:
         return mean_interval(best, level=level)
@@ -70,20 +69,6 @@ def _simulate(of_seeds: float, df: float, of_rows: float, fixed: float, correlat
     scale = np.sqrt(of_seeds * df / random.chisquare(df, _DRAWS) + of_rows)
     draws: Floats = scale * followed + math.sqrt(max(fixed, 0.0)) * second
     return draws
-
-
-def _moderated(tables: Sequence[Floats]) -> list[Error]:
-    """Return the errors of the means, with the variances of the seeds shrunk towards each other as multiples of mean (1 - mean)."""
-    scales = [max(float(table.mean() * (1 - table.mean())), 1e-12) for table in tables]
-    errors = [_error(table) for table in tables]
-    relative = [replace(error, of_seeds=error.of_seeds / scale) for error, scale in zip(errors, scales, strict=True)]
-    return [replace(e, of_seeds=e.of_seeds * scale) for e, scale in zip(moderate_errors(relative), scales, strict=True)]
-
-
-def _error(table: Floats) -> Error:
-    by_row = table.mean(axis=0)
-    few = len(table) < FEWEST_SEEDS or table.shape[1] < 2
-    return Error(0.0, 1.0, float(by_row.var()) / table.shape[1]) if few else error_of_mean([table], by_row)
 
 
 def _single_predictions(table: Floats) -> float:
