@@ -1,4 +1,4 @@
-"""Inject faults, print a table by command and kind, and write it: `make faults N=1000 SEED=1`, or CASE=train/kill/op-17 for one."""
+"""Inject faults, print tables by command and by kind, and write them: `make faults N=1000 SEED=1`, or CASE=train/kill/op-17."""
 
 from __future__ import annotations
 
@@ -42,21 +42,23 @@ def timed(arena: Arena, case: Case) -> Outcome:
     return outcome
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
-    """Return a Markdown table of the outcomes by command and kind, with sums."""
-    lines = [f"| command | fault | {' | '.join(COLUMNS)} |", "| --- | --- |" + " --- |" * len(COLUMNS)]
-    counts: dict[tuple[str, str], Counter[str]] = {}
-    for outcome in outcomes:
-        for group in ((outcome.case.command, outcome.case.kind), ("**all**", "")):
-            count = counts.setdefault(group, Counter())
+def tables(outcomes: Sequence[Outcome]) -> str:
+    """Return two Markdown tables of the outcomes, by command and by kind of fault, each with a sum."""
+    kinds = sorted({outcome.case.kind for outcome in outcomes})
+    parts = (("command", [*COMMANDS], lambda case: case.command), ("fault", kinds, lambda case: case.kind))
+    return "\n".join(table(title, names, [(name(outcome.case), outcome) for outcome in outcomes]) for title, names, name in parts)
+
+
+def table(title: str, names: Sequence[str], outcomes: Sequence[tuple[str, Outcome]]) -> str:
+    """Return a Markdown table of (name, outcome) with a row for each name that occurs."""
+    lines = [f"| {title} | {' | '.join(COLUMNS)} |", "| --- |" + " --- |" * len(COLUMNS)]
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*names, "**all**")}
+    for name, outcome in outcomes:
+        for count in (counts[name], counts["**all**"]):
             count["injected"] += 1
             count["hit while running"] += outcome.hit
             count[outcome.state] += 1
-    order = sorted(
-        counts, key=lambda group: (group[0] == "**all**", [*COMMANDS].index(group[0]) if group[0] in COMMANDS else 0, group[1])
-    )
-    for group in order:
-        lines.append(f"| {group[0]} | {group[1]} | {' | '.join(str(counts[group][name]) for name in COLUMNS)} |")
+    lines += [f"| {name} | {' | '.join(str(count[column]) for column in COLUMNS)} |" for name, count in counts.items() if count]
     return "\n".join(lines) + "\n"
 
 
@@ -74,7 +76,7 @@ def main() -> None:
     print(f"seed {options.seed}", flush=True)
     cases = [Case.parse(options.case)] if options.case else options.count
     outcomes = run_all(cases, options.seed, commands, 1 if options.case else options.workers)
-    text = table(outcomes)
+    text = tables(outcomes)
     print(text)
     print(f"{len(outcomes)} faults in {time.monotonic() - start:.0f} s; repeat one with make faults CASE=COMMAND/FAULT/WHERE")
     if options.out:
