@@ -157,14 +157,21 @@ def _best_interval(analysis: ExperimentAnalysis, best: Point) -> Interval | None
     """Return the interval of the best configuration's accuracy, adjusted for having been chosen."""
     if best.correct is None:
         return None
-    score, rows = analysis.score, best.trials[0].test_fingerprint
-    points = [p for p in analysis.data.points if p.trials[0].test_fingerprint == rows and len(p.values(score)) == len(p.trials)]
-    comparable = [(p, p.correct) for p in points if p.correct is not None]
-    chosen = next(i for i, (p, _) in enumerate(comparable) if p is best)
+    score, own = analysis.score, (best.trials[0].test_fingerprint, best.correct.shape[1])
+    comparable = [
+        (point, point.correct)
+        for point in analysis.data.points
+        if point.correct is not None
+        and (point.trials[0].test_fingerprint, point.correct.shape[1]) == own
+        and len(point.values(score)) == len(point.trials)
+    ]
+    positions = [position for position, (point, _) in enumerate(comparable) if point is best]
+    if not positions:  # a model without the score, such as the F1 of a class that its validation rows lack
+        return best.interval
     return chosen_interval(
         [correct for _, correct in comparable],
-        chosen,
-        [p.values(score) for p, _ in comparable] if score.part == "validation" else None,
+        positions[0],
+        [point.values(score) for point, _ in comparable] if score.part == "validation" else None,
         choices=len(analysis.data.points),
     )
 
