@@ -42,10 +42,11 @@ def visible(text: str) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception, or the one it was raised from, says that memory ran out. Libraries raise it in many ways."""
-    texts = ("can't allocate memory", "Cannot allocate memory", "bad allocation", "bad_alloc", "can't start new thread")
+    texts = ("can't allocate memory", "Cannot allocate memory", "bad allocation", "bad_alloc")
+    threads = ("can't start new thread", "Failed to launch worker thread")  # Python's and Arrow's: memory for a stack
     primitive = "could not create a primitive"  # oneDNN's, which asks for memory first
     chain = [error, *(cause for cause in (error.__cause__, error.__context__) if cause is not None)]
-    return any(isinstance(one, MemoryError) or any(text in str(one) for text in (*texts, primitive)) for one in chain)
+    return any(isinstance(one, MemoryError) or any(text in str(one) for text in (*texts, *threads, primitive)) for one in chain)
 
 
 def python_command(code: str) -> str:

@@ -13,6 +13,7 @@ import pytest
 from loralab.config import Config
 from loralab.storage import run_folder, temporaries
 from loralab.storage.files import atomic_folder, atomic_write, write_json
+from loralab.storage.temporaries import lock_folder
 
 KILLED_BETWEEN = """
 import os, pathlib, signal, sys
@@ -29,6 +30,7 @@ os.replace = killed
 with files.atomic_folder(target) as folder:
     (folder / "new.txt").write_text("new")
 """
+LOCKING = "import sys; from pathlib import Path; from loralab.storage.temporaries import lock_folder; import time\n"
 FILLING = """
 import pathlib, sys, time
 from loralab.storage.files import atomic_folder
@@ -117,3 +119,21 @@ def test_a_link_with_the_name_of_a_temporary_is_not_followed(tmp_path: Path) -> 
     (tmp_path / ".news.abcd1234.unfinished").symlink_to(tmp_path / "secret", target_is_directory=True)
     temporaries.sweep(tmp_path / "news")
     assert names(tmp_path / "secret") == {"key"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_a_lock_is_waited_for_a_moment_and_no_longer(tmp_path: Path) -> None:
+    code = f"{LOCKING}with lock_folder(Path(sys.argv[1])) as free:\n    print(free, flush=True)\n    time.sleep(float(sys.argv[2]))"
+
+    def holder(seconds: float) -> subprocess.Popen[str]:
+        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(seconds)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "True\n"
+        return process
+
+    with holder(0.3), lock_folder(tmp_path) as free:
+        assert free
+    with holder(60) as process:
+        with lock_folder(tmp_path, seconds=0.1) as free:
+            assert not free
+        process.kill()

@@ -6,6 +6,7 @@ import os
 import warnings
 from pathlib import Path
 
+import pyarrow
 import pytest
 import torch
 from workbench import make_model, rows, train
@@ -27,6 +28,7 @@ SETTINGS = "train.max_tokens_per_microbatch or data.max_length, or use train.gra
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of GPU memory: CUDA out of memory"),
         (RuntimeError(CPU), "out of memory: .*you tried to allocate 9 bytes"),
         (MemoryError(), "out of memory: MemoryError"),
+        (pyarrow.ArrowException("Unknown error: Failed to launch worker thread"), "out of memory: Unknown error: Failed to launch"),
     ],
 )
 def test_out_of_memory_names_the_settings_to_lower(error: Exception, message: str) -> None:

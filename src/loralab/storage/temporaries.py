@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,8 @@ except ImportError:  # Windows
 
 UNFINISHED, REPLACED = ".unfinished", ".replaced"
 _NAME = re.compile(r"\.(?P<target>.+)\.[a-z0-9_]{8}\.(unfinished|replaced)", re.DOTALL)
+LOCK_SECONDS = 2.0
+"""A process that was killed may hold its locks for a moment."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _log = logging.getLogger(__name__)
 
@@ -114,25 +117,33 @@ def remove_if_dead(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path) -> Iterator[bool]:
+def lock_folder(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[bool]:
     """Lock a folder among processes. The lock is no file, and ends with its process.
 
-    Yields False, without the lock, if another process holds it; True where there are no file locks.
+    Yields False, without the lock, if another process still holds it after `seconds`; True where there are no file locks.
     """
     if fcntl is None:
         yield True
         return
-    handle, free = os.open(folder, os.O_RDONLY), True
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            free = False
-        except OSError:  # a file system without locks
-            pass
+        deadline = time.monotonic() + seconds
+        while not (free := _lock(handle)) and time.monotonic() < deadline:
+            time.sleep(0.05)
         yield free
     finally:
         os.close(handle)
+
+
+def _lock(handle: int) -> bool:
+    """Return whether an open file is locked now, or cannot be."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
 
 
 def restore(target: Path) -> None:

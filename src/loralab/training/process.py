@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from loralab.errors import RunFailed, is_out_of_memory
+from loralab.errors import LoralabError, RunFailed, is_out_of_memory
 from loralab.training.distributed import Distributed
 
 
@@ -74,7 +74,9 @@ def explain_out_of_memory() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=FALLBACK)
             yield
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError, OSError, ImportError, UserWarning) as error:
+    except LoralabError:
+        raise
+    except Exception as error:  # of many types: torch's, Arrow's, of an import
         on_gpu = isinstance(error, torch.OutOfMemoryError)
         if not on_gpu and not is_out_of_memory(error):
             raise
