@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import torch
+from torch import nn
 from workbench import Recorder, make_model, rows, same, train, trained, weights
 
 from loralab.config import TrainConfig
 from loralab.errors import LoralabError
 from loralab.training.checkpoint import Checkpoint
-from loralab.training.optimizers import build_optimizer
+from loralab.training.optimizers import _TORCH, build_optimizer, without_compiler
 
 NAMES: tuple[Any, ...] = get_args(TrainConfig.model_fields["optimizer"].annotation)
 BY_TORCH = [name for name in NAMES if not name.endswith("_8bit")]
@@ -75,3 +78,37 @@ def test_adamw_is_fused_and_sgd_has_momentum(tiny: Path) -> None:
 def test_8_bit_optimizers_need_cuda(tiny: Path, name: Any) -> None:
     with pytest.raises(LoralabError, match=f"train.optimizer={name} needs a CUDA device, .* on cpu: use train.optimizer=adamw"):
         build_optimizer(make_model(tiny), TrainConfig(optimizer=name))
+
+
+@pytest.mark.parametrize("name", _TORCH)
+def test_an_optimizer_without_the_compiler_computes_the_same(name: str) -> None:
+    attribute, options = _TORCH[name]
+    kind = getattr(torch.optim, attribute)
+    weights = []
+    for one in (kind, without_compiler(kind)):
+        torch.manual_seed(0)
+        layer = nn.Linear(5, 3)
+        optimizer = one(layer.parameters(), lr=0.01, **options)
+        for _ in range(5):
+            optimizer.zero_grad()
+            layer(torch.ones(2, 5)).square().sum().backward()
+            optimizer.step()
+        assert isinstance(optimizer, kind)
+        assert not any(p.grad_fn for p in layer.parameters())
+        weights.append((layer.weight.detach().clone(), optimizer.state_dict()["state"][0]))
+    assert torch.equal(weights[0][0], weights[1][0])
+    assert weights[0][1].keys() == weights[1][1].keys()
+
+
+@pytest.mark.slow
+def test_a_run_imports_no_compiler(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    code = f"""
+import sys
+from loralab import load_config
+from loralab.pipeline import run_training
+settings = ["model.base={tiny}", "train.epochs=1", "train.head_init=probe"]
+run_training(load_config({str(topics_csv)!r}, settings), name="run", folder={str(tmp_path)!r})
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"

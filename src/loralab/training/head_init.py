@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from loralab.data.types import Encoded, Ints
 from loralab.model.interface import ClassifierModel
+from loralab.training.optimizers import without_compiler
 from loralab.training.scoring import features_and_logits
 
 Reals = npt.NDArray[np.float64]
@@ -74,7 +75,7 @@ def regression(
     absent = torch.bincount(targets, minlength=len(center)) == 0
     offset = torch.zeros_like(center, requires_grad=True)
     biases = torch.zeros(len(center), dtype=torch.float64, requires_grad=bias)
-    solver = torch.optim.LBFGS(
+    solver = without_compiler(torch.optim.LBFGS)(
         [offset, biases] if bias else [offset],
         max_iter=500,
         tolerance_grad=1e-6,
