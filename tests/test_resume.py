@@ -17,7 +17,7 @@ from loralab import LoralabError, load_config
 from loralab.pipeline import run_training
 from loralab.training.callbacks import Event, StepEnd
 
-KILLS = int(os.environ.get("LORALAB_KILLS", "4"))
+KILLS = int(os.environ.get("LORALAB_KILLS", "2"))
 """Kills of the slow test; 20 were seen to pass (docs/lab)."""
 SETTINGS = [
     "train.epochs=4",

@@ -51,9 +51,9 @@ def runs_of(folder: Path) -> dict[str, int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_twenty_trials_survive_two_kills_and_none_runs_twice(tiny: Path, topics_csv: Path, tmp_path: Path, jobs: int) -> None:
-    folder = tmp_path / "s"
+def test_twenty_trials_survive_two_kills_and_none_runs_twice(tiny: Path, topics_csv: Path, tmp_path: Path) -> None:
+    """With two processes; tests/faults kills searches that run one trial at a time."""
+    folder, jobs = tmp_path / "s", 2
     arguments = command(tiny, topics_csv, tmp_path, "--name", "s", "--trials", str(TRIALS), "--jobs", str(jobs))
     kept: dict[int, dict[str, str]] = {}
     written: dict[str, int] = {}

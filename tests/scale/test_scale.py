@@ -26,7 +26,7 @@ RUNS, LIST_SECONDS = 10_000, 4.0
 """Processor seconds: about 2 on a machine whose cores are shared."""
 TRIALS = int(os.environ.get("LORALAB_SCALE_TRIALS", "100"))
 ROWS = int(os.environ.get("LORALAB_SCALE_ROWS", "10000"))
-SERVE_SECONDS = float(os.environ.get("LORALAB_SCALE_SERVE_SECONDS", "60"))
+SERVE_SECONDS = float(os.environ.get("LORALAB_SCALE_SERVE_SECONDS", "20"))
 MAX_MB, MAX_GROWTH_MB = 1500, 60
 
 
