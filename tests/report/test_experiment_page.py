@@ -122,7 +122,7 @@ def test_an_experiment_without_results_has_a_page(tmp_path: Path) -> None:
     assert "No trial has a result yet." in text
 
 
-def test_the_dashboard_has_a_row_per_experiment_and_run(tmp_path: Path) -> None:
+def test_the_dashboard_has_a_row_per_experiment_and_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_experiment(tmp_path / "grid of <b>", "grid", over_seeds([({"lora.rank": r}, [0.8, 0.9]) for r in (4, 8)]))
     write_report(tmp_path / "grid of <b>")
     damaged = make_experiment(tmp_path / "damaged", "seeds", over_seeds([({}, [0.8])]))
@@ -137,6 +137,8 @@ def test_the_dashboard_has_a_row_per_experiment_and_run(tmp_path: Path) -> None:
     assert by_name["damaged"].problem.startswith("cannot be read: ")
     assert (by_name["alone"].kind, len(by_name["alone"].values)) == ("run", 1)
     assert write_report(tmp_path) == tmp_path / "report.html"
+    (warning,) = caplog.messages
+    assert warning.startswith("damaged cannot be read: ")
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.open == []
     assert [a["href"] for a in page.all("a")] == ["#results", "grid%20of%20%3Cb%3E/report.html"]

@@ -241,6 +241,20 @@ def test_a_report_of_missing_files(tmp_path: Path, missing: tuple[str, ...]) -> 
     assert ('id="diagnosis"' in page) == (run_folder.DIAGNOSIS not in missing)
 
 
+def test_a_report_says_which_files_of_the_model_are_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made = make_run(tmp_path / "part")
+    weights = made / "model" / "adapter_model.safetensors"
+    weights.write_bytes(b"weights")
+    reseal(made)
+    write_report(made)
+    assert caplog.messages == []
+    weights.unlink()
+    write_report(made)
+    assert caplog.messages == [
+        f"{made / 'model'} lacks adapter_model.safetensors: the report is complete, and the model cannot be loaded"
+    ]
+
+
 def test_an_incomplete_run_has_a_report(tmp_path: Path) -> None:
     made = make_run(tmp_path / "part")
     for name in (run_folder.SCORES, run_folder.PREDICTIONS, run_folder.DIAGNOSIS):

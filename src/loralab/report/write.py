@@ -43,6 +43,10 @@ def write_run_report(folder: Path) -> Path:
     run = read_run(folder)
     drawings = draw_run_figures(run)
     description = text_files.model_description(run)
+    if missing := run_folder.missing_model_files(folder):
+        _log.warning(
+            "%s lacks %s: the report is complete, and the model cannot be loaded", folder / run_folder.MODEL, ", ".join(missing)
+        )
     model_files = frozenset(path.name for path in (folder / run_folder.MODEL).glob("*"))
     _write_text(folder / run_folder.TRAINING_LOG, text_files.training_log(run))
     _write_text(folder / run_folder.DESCRIPTION_TEXT, text_files.format_description(description))

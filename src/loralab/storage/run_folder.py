@@ -36,7 +36,7 @@ from loralab.errors import LoralabError
 from loralab.safe_files import check_folder, exists
 from loralab.storage import run_log
 from loralab.storage.files import atomic_folder, atomic_write, read_json_object, write_errors, write_json
-from loralab.storage.sealed import check_file_record, read_sealed, record_files, seal, write_sealed
+from loralab.storage.sealed import Sealed, check_file_record, read_sealed, record_files, seal, write_sealed
 from loralab.storage.temporaries import restore
 from loralab.tables import csv_writer
 
@@ -276,6 +276,13 @@ def read_model_facts(folder: Path) -> dict[str, Any]:
         return {}
     path = model_folder(folder) / MANIFEST
     return read_sealed(path, _RESTORE, format_key="format").content if exists(path) else {}
+
+
+def missing_model_files(folder: Path) -> list[str]:
+    """Return the files that a run's model was saved with and lacks now. Raises LoralabError if its manifest is damaged."""
+    path = folder / MODEL / MANIFEST
+    sealed = read_sealed(path, _RESTORE, format_key="format") if exists(path) else Sealed({})
+    return [name for name in sealed.files if not exists(path.with_name(name))]
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
