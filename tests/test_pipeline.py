@@ -35,6 +35,7 @@ from loralab.pipeline import run_training
 from loralab.storage.files import atomic_folder
 from loralab.training.callbacks import CacheProgress, EvalEnd, Event, StepEnd
 from loralab.training.setup import RunPlan
+from loralab.verify import check_complete_run
 
 Configure = Callable[..., Config]
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
@@ -628,3 +629,20 @@ def test_learns_on_every_architecture(model_type: str, topics_csv: Path, tmp_pat
     settings = [f"model.base={base}", "train.learning_rate=0.01", "train.epochs=15", "train.precision=fp32"]
     summary = run_training(load_config(topics_csv, settings), folder=tmp_path / "runs")
     assert summary.scores["accuracy"] > 0.55
+
+
+def test_a_run_that_another_process_made_meanwhile_is_kept(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other starts and ends while this one prepares, after it has checked that its folder is free."""
+    config, build = configure("train.epochs=1"), loralab.pipeline.build_run
+
+    def other_first(*arguments: Any) -> Any:
+        monkeypatch.setattr(loralab.pipeline, "build_run", build)
+        run_training(config, name="run", folder=tmp_path)
+        return build(*arguments)
+
+    monkeypatch.setattr(loralab.pipeline, "build_run", other_first)
+    with pytest.raises(LoralabError, match=r"run exists \(complete\)"):
+        run_training(config, name="run", folder=tmp_path)
+    check_complete_run(tmp_path / "run")

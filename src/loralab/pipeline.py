@@ -45,6 +45,9 @@ from loralab.training.scoring import last_linear
 from loralab.training.setup import RunComponents, RunPlan, build_run, data_summary
 from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, TrainingData
 
+LOCK_SECONDS = 2.0
+"""Processes that were killed may hold their run for a moment: one that resumes it waits."""
+
 
 @dataclass(frozen=True)
 class RunSummary:
@@ -159,7 +162,8 @@ def start_session(  # noqa: PLR0913 - the arguments of run_training
 
     if target.is_dir():  # that another process trains in it is said before it is replaced
         with ExitStack() as probe:
-            distributed.run_on_main(lock_run, target, probe)
+            distributed.run_on_main(lock_run, target, probe, LOCK_SECONDS if resume else 0.0)
+            distributed.run_on_main(run_folder.check_available, target, overwrite, resume)  # the other may have ended meanwhile
     write_rows = partial(write_parts, rows) if rows is not None and keep_rows else None
     folder = distributed.run_on_main(open_folder, config, components, overwrite, resume, write_rows)
     distributed.run_on_main(lock_run, folder.folder, lock)
@@ -251,12 +255,12 @@ def open_folder(
     return run_folder.create(plan.folder, config, facts, overwrite, data_summary(plan), write_rows)
 
 
-def lock_run(folder: Path, stack: ExitStack) -> None:
+def lock_run(folder: Path, stack: ExitStack, seconds: float = 0.0) -> None:
     """Lock a run's folder until `stack` is closed, or this process dies. Raises RunFailed if another process trains in it.
 
-    Without file locks nothing is locked.
+    seconds: to wait for the other. Without file locks nothing is locked.
     """
-    if not stack.enter_context(lock_folder(folder)):
+    if not stack.enter_context(lock_folder(folder, seconds)):
         raise RunFailed(f"another process is training {folder}: wait for it, or choose another --name")
 
 

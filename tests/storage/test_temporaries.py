@@ -131,7 +131,7 @@ def test_a_lock_is_waited_for_a_moment_and_no_longer(tmp_path: Path) -> None:
         assert process.stdout.readline() == "True\n"
         return process
 
-    with holder(0.3), lock_folder(tmp_path) as free:
+    with holder(0.3), lock_folder(tmp_path, seconds=20) as free:
         assert free
     with holder(60) as process:
         with lock_folder(tmp_path, seconds=0.1) as free:

@@ -25,8 +25,6 @@ except ImportError:  # Windows
 
 UNFINISHED, REPLACED = ".unfinished", ".replaced"
 _NAME = re.compile(r"\.(?P<target>.+)\.[a-z0-9_]{8}\.(unfinished|replaced)", re.DOTALL)
-LOCK_SECONDS = 2.0
-"""A process that was killed may hold its locks for a moment."""
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 _log = logging.getLogger(__name__)
 
@@ -117,7 +115,7 @@ def remove_if_dead(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[bool]:
+def lock_folder(folder: Path, seconds: float = 0.0) -> Iterator[bool]:
     """Lock a folder among processes. The lock is no file, and ends with its process.
 
     Yields False, without the lock, if another process still holds it after `seconds`; True where there are no file locks.
