@@ -631,18 +631,26 @@ def test_learns_on_every_architecture(model_type: str, topics_csv: Path, tmp_pat
     assert summary.scores["accuracy"] > 0.55
 
 
+@pytest.mark.parametrize("resume", [False, True])
 def test_a_run_that_another_process_made_meanwhile_is_kept(
-    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
 ) -> None:
-    """The other starts and ends while this one prepares, after it has checked that its folder is free."""
-    config, build = configure("train.epochs=1"), loralab.pipeline.build_run
+    """The other starts or resumes it, and ends, while this one prepares, after it has checked the folder."""
+    config, build = configure("train.epochs=1", "train.eval_steps=2"), loralab.pipeline.build_run
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepEnd) and event.step == 3:
+            raise KeyError
 
     def other_first(*arguments: Any) -> Any:
         monkeypatch.setattr(loralab.pipeline, "build_run", build)
-        run_training(config, name="run", folder=tmp_path)
+        run_training(config, name="run", folder=tmp_path, resume=resume)
         return build(*arguments)
 
+    if resume:
+        with pytest.raises(KeyError):
+            run_training(config, name="run", folder=tmp_path, listeners=[stop])
     monkeypatch.setattr(loralab.pipeline, "build_run", other_first)
-    with pytest.raises(LoralabError, match=r"run exists \(complete\)"):
-        run_training(config, name="run", folder=tmp_path)
+    with pytest.raises(LoralabError, match=r"the run .*complete"):
+        run_training(config, name="run", folder=tmp_path, resume=resume)
     check_complete_run(tmp_path / "run")

@@ -163,7 +163,6 @@ def start_session(  # noqa: PLR0913 - the arguments of run_training
     if target.is_dir():  # that another process trains in it is said before it is replaced
         with ExitStack() as probe:
             distributed.run_on_main(lock_run, target, probe, LOCK_SECONDS if resume else 0.0)
-            distributed.run_on_main(run_folder.check_available, target, overwrite, resume)  # the other may have ended meanwhile
     write_rows = partial(write_parts, rows) if rows is not None and keep_rows else None
     folder = distributed.run_on_main(open_folder, config, components, overwrite, resume, write_rows)
     distributed.run_on_main(lock_run, folder.folder, lock)
