@@ -100,13 +100,13 @@ IGNORED = """
 import signal, time, weakref
 import loralab.cli.main
 
-class Thing:
+class Node:
     pass
 
 def command():
-    thing = Thing()
-    reference = weakref.ref(thing, lambda _: signal.raise_signal(signal.SIGINT))
-    del thing
+    node = Node()
+    reference = weakref.ref(node, lambda _: signal.raise_signal(signal.SIGINT))
+    del node
     time.sleep(20)
 
 loralab.cli.main.main = command
