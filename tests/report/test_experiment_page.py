@@ -216,3 +216,11 @@ def test_the_terminal_shows_configurations_and_findings(tmp_path: Path, capsys: 
     assert "rank source seeds validation accuracy test accuracy 95 % CI" in lines
     assert "4 [bold]a 2 0.6000 0.5500 0.5035 to 0.5956" in lines
     assert any(line.startswith("With fewer than 3 seeds per configuration") for line in lines)
+
+
+def test_the_dashboard_has_the_adjusted_interval_of_the_best(tmp_path: Path) -> None:
+    points = [({"lora.rank": r}, [0.8 + r / 100, 0.82 + r / 100, 0.81 + r / 100]) for r in (2, 4, 8)]
+    analysis = analyze_experiment(make_experiment(tmp_path / "grid", "grid", over_seeds(points)))
+    (row,) = read_dashboard(tmp_path)
+    assert analysis.best is not None
+    assert analysis.best.interval != analysis.best_interval == row.interval

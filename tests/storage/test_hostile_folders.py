@@ -87,14 +87,14 @@ def commands(run: Path) -> list[Callable[[], object]]:
 
 def messages(run: Path) -> list[str]:
     """The message of every command; empty where it succeeds. Any other exception than LoralabError is a failure."""
-    found = []
+    texts = []
     for command in commands(run):
         try:
             command()
-            found.append("")
+            texts.append("")
         except LoralabError as error:
-            found.append(str(error))
-    return found
+            texts.append(str(error))
+    return texts
 
 
 @pytest.mark.parametrize("name", FILES)

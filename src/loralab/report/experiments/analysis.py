@@ -84,6 +84,35 @@ class ExperimentAnalysis:
         return best_point(self.data.points, self.score)
 
     @cached_property
+    def best_interval(self) -> stats.Interval | None:
+        """The 95 % interval of the best configuration's test accuracy, adjusted for having been chosen; None if unknown."""
+        best, score = self.best, self.score
+        if best is None or best.correct is None or not self.best_is_adjusted:
+            return best.interval if best else None
+        rows = (best.trials[0].test_fingerprint, best.correct.shape[1])
+        comparable = [
+            (point, point.correct)
+            for point in self.data.points
+            if point.correct is not None
+            and (point.trials[0].test_fingerprint, point.correct.shape[1]) == rows
+            and len(point.values(score)) == len(point.trials)
+        ]
+        positions = [position for position, (point, _) in enumerate(comparable) if point is best]
+        if not positions:  # a model without the score, such as the F1 of a class that its validation rows lack
+            return best.interval
+        return stats.chosen_interval(
+            [correct for _, correct in comparable],
+            positions[0],
+            [point.values(score) for point, _ in comparable] if score.part == "validation" else None,
+            choices=len(self.data.points),
+        )
+
+    @property
+    def best_is_adjusted(self) -> bool:
+        """Whether the choice of the best changes its interval. One for given models, chosen on other rows, stays as it is."""
+        return len(self.data.points) > 1 and self.best is not None and (self.best.new_seeds or self.score.part == "test")
+
+    @cached_property
     def scaling_law(self) -> ScalingLaw | None:
         """The power law of test errors by training rows; None for too few sizes."""
         runs = [t for t in self.data.complete if "train" in t.rows and t.correct is not None]

@@ -139,7 +139,7 @@ def _experiment_row(path: Path, modified: str) -> DashboardRow:
         recipe,
         format_point(best.factors),
         tuple(best.values(ACCURACY)),
-        best.interval,
+        analysis.best_interval,
         digest,
         trials,
         data.test_rows if data.same_test_rows else 0,

@@ -10,7 +10,7 @@ from loralab.report.experiments.experiment_data import ACCURACY, MACRO_F1, SEED,
 from loralab.report.experiments.result_tables import format_point
 from loralab.report.formatting import capitalize, format_percent, format_range, format_value, signed_points
 from loralab.report.scaling_law import SMALL_GAIN
-from loralab.stats import FEWEST_SEEDS, HoldOut, Interval, chosen_interval
+from loralab.stats import FEWEST_SEEDS, HoldOut, Interval
 
 MAX_FULL_CLAIMS, MAX_LISTED = 3, 8
 """Comparisons with a sentence each, and names in a list."""
@@ -112,13 +112,12 @@ def _difference_headline(analysis: ExperimentAnalysis) -> Headline:
 
 
 def _best_headline(analysis: ExperimentAnalysis, best: Point) -> Headline:
-    runs, interval, choices = best.values(ACCURACY), _best_interval(analysis, best), len(analysis.data.points)
+    runs, interval, choices = best.values(ACCURACY), analysis.best_interval, len(analysis.data.points)
     preposition = "of" if analysis.data.spec.kind == "search" else "with"
     name = f" {preposition} {format_point(best.factors)}" if choices > 1 else ""
     chosen = ", which has the highest validation accuracy" if name and analysis.score.part == "validation" else ""
     measure = f"Test accuracy{name}{f' (mean of {len(runs)} runs)' if len(runs) > 1 else ''}{chosen}."
-    adjusted = _adjusted(analysis, best) if name else ""
-    uncertainty = f"95 % CI {format_range(interval)} %{adjusted}." if interval else ""
+    uncertainty = f"95 % CI {format_range(interval)} %{_adjusted(analysis)}." if interval else ""
     return Headline(f"{100 * best.mean(ACCURACY):.1f}", "%", measure, uncertainty)
 
 
@@ -153,33 +152,8 @@ def _single_point(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
         yield f"Mean test macro F1: {point.mean(MACRO_F1):.4f} (standard deviation {f1:.4f})."
 
 
-def _best_interval(analysis: ExperimentAnalysis, best: Point) -> Interval | None:
-    """Return the interval of the best configuration's accuracy, adjusted for having been chosen."""
-    if best.correct is None:
-        return None
-    score, own = analysis.score, (best.trials[0].test_fingerprint, best.correct.shape[1])
-    comparable = [
-        (point, point.correct)
-        for point in analysis.data.points
-        if point.correct is not None
-        and (point.trials[0].test_fingerprint, point.correct.shape[1]) == own
-        and len(point.values(score)) == len(point.trials)
-    ]
-    positions = [position for position, (point, _) in enumerate(comparable) if point is best]
-    if not positions:  # a model without the score, such as the F1 of a class that its validation rows lack
-        return best.interval
-    return chosen_interval(
-        [correct for _, correct in comparable],
-        positions[0],
-        [point.values(score) for point, _ in comparable] if score.part == "validation" else None,
-        choices=len(analysis.data.points),
-    )
-
-
-def _adjusted(analysis: ExperimentAnalysis, best: Point) -> str:
-    """Say that the interval is adjusted. One for given models, chosen on other rows, needs no adjustment."""
-    needed = best.new_seeds or analysis.score.part == "test"
-    return f", adjusted for the choice among {len(analysis.data.points)}" if needed else ""
+def _adjusted(analysis: ExperimentAnalysis) -> str:
+    return f", adjusted for the choice among {len(analysis.data.points)}" if analysis.best_is_adjusted else ""
 
 
 def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str]:
@@ -188,8 +162,8 @@ def _best_of_several(analysis: ExperimentAnalysis, point: Point) -> Iterator[str
         return
     if not data.same_test_rows and all(p.correct is not None for p in data.points):
         return  # accuracies on different rows have no highest
-    interval = _best_interval(analysis, point)
-    chosen = f" (95 % CI {format_range(interval)}{_adjusted(analysis, point)})" if interval else ""
+    interval = analysis.best_interval
+    chosen = f" (95 % CI {format_range(interval)}{_adjusted(analysis)})" if interval else ""
     name = format_point(point.factors)
     if data.spec.kind == "search":
         name += f" ({format_point(point.trials[0].factors)})"
