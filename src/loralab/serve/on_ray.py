@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import signal
 import threading
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from loralab.errors import LoralabError, import_optional
+from loralab.errors import LoralabError, RunFailed, import_optional
 from loralab.experiments.on_ray import connect
 from loralab.serve.settings import ServerSettings
 
@@ -32,10 +33,14 @@ def start(settings: ServerSettings, replicas: tuple[int, int], address: str | No
     """Deploy the application on the Ray at `address`, else on this machine's, and return where it listens when it is ready.
 
     Each replica has its own models, queue and workers. Ray's proxy deals requests among them, and starts and ends replicas with the
-    number of requests under way. Raises LoralabError without Ray Serve, and if no replica can start.
+    number of requests under way. Raises LoralabError without Ray Serve, and if no replica or proxy can start.
     """
+    os.environ.setdefault(
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30"
+    )  # by default a proxy that starts slowly is killed after 5 s
     connect(address)
     serve: Any = import_optional("ray.serve", "serve,ray")
+    ray: Any = import_optional("ray", "ray")
     low, high = replicas
     scaling = {"min_replicas": low, "initial_replicas": low, "max_replicas": high, "target_ongoing_requests": REQUESTS_PER_REPLICA}
     settings = _for_replica(settings)
@@ -46,7 +51,10 @@ def start(settings: ServerSettings, replicas: tuple[int, int], address: str | No
         ray_actor_options={"num_cpus": settings.threads},
         **({"autoscaling_config": scaling} if high > low else {"num_replicas": low}),
     )
-    serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config={"log_level": "WARNING"})
+    try:
+        serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config={"log_level": "WARNING"})
+    except ray.exceptions.RayError as error:
+        raise RunFailed(f"Ray's proxy did not start: {str(error).splitlines()[0]}; if the machine is busy, repeat it") from error
     try:
         serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
