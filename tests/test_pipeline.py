@@ -654,3 +654,24 @@ def test_a_run_that_another_process_made_meanwhile_is_kept(
     with pytest.raises(LoralabError, match=r"the run .*complete"):
         run_training(config, name="run", folder=tmp_path, resume=resume)
     check_complete_run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("damage", ["cut", "deleted"])
+def test_a_resumed_run_says_that_its_log_lacks_steps(
+    configure: Configure, tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    config, log = configure("train.epochs=3", "train.eval_steps=2"), tmp_path / "run" / "log.jsonl"
+
+    def stop(event: Event) -> None:
+        if isinstance(event, StepEnd) and event.step == 5:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        run_training(config, name="run", folder=tmp_path, listeners=[stop])
+    if damage == "cut":
+        log.write_text("".join(log.read_text().splitlines(keepends=True)[:1]))
+    else:
+        log.unlink()
+    run_training(config, name="run", folder=tmp_path, resume=True)
+    lost = 3 if damage == "cut" else 4
+    assert caplog.messages == [f"{log} lacks {lost} of the 4 steps before the checkpoint: reports of this run will lack them too"]

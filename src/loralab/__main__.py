@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
+    from types import FrameType
 
 
 def main() -> None:
@@ -21,11 +22,21 @@ def main() -> None:
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     from loralab.cli.main import main as run_command_line
 
-    signal.signal(signal.SIGINT, handler)
+    interrupts = 0
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupts
+        interrupts += 1
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt if handler is signal.default_int_handler else handler)
     sys.unraisablehook = _interrupt_again
     try:
         run_command_line()
-    except KeyboardInterrupt:  # the second, while the first is handled
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) and (not interrupts or isinstance(error, SystemExit)):
+            raise
+        # the second, while the first is handled; C extensions turn it into errors of their own
         print("loralab: interrupted", file=sys.stderr)
         sys.exit(1)
     finally:

@@ -122,6 +122,26 @@ def test_ctrl_c_where_python_ignores_exceptions_interrupts_all_the_same() -> Non
     assert time.monotonic() - start < 15
 
 
+def test_ctrl_c_that_an_extension_turns_into_another_error_interrupts() -> None:
+    """As matplotlib does: its C++ code reads arrays, and calls any error of that an invalid matrix."""
+    code = """
+import signal
+import loralab.cli.main
+
+def command():
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ValueError("Invalid affine transformation matrix") from None
+
+loralab.cli.main.main = command
+from loralab.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "loralab: interrupted\n")
+
+
 def test_reading_a_csv_imports_no_pandas(tmp_path: Path) -> None:
     """Which takes up to a second, where it is installed."""
     path = tmp_path / "rows.csv"

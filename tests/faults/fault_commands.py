@@ -86,7 +86,8 @@ def run_result(folder: Path) -> Parts:
     parts: dict[str, Any] = {f"model/{name}": content for name, content in contents(folder / "model").items()}
     parts["scores"] = without_clock(json.loads((folder / "scores.json").read_text()))
     parts["predictions"] = (folder / "predictions.csv").read_bytes()
-    parts["log"] = [without_clock(json.loads(line)) for line in (folder / "log.jsonl").read_text().splitlines()]
+    log = folder / "log.jsonl"
+    parts["log"] = [without_clock(json.loads(line)) for line in log.read_text().splitlines()] if log.is_file() else None
     return parts
 
 

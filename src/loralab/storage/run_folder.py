@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import logging
 import os
 import platform
 import re
@@ -40,6 +41,7 @@ from loralab.storage.sealed import Sealed, check_file_record, read_sealed, recor
 from loralab.storage.temporaries import restore
 from loralab.tables import csv_writer
 
+_log = logging.getLogger(__name__)
 CONFIG, ENVIRONMENT, LOG, MODEL, SCORES = RUN_SETTINGS, "environment.json", "log.jsonl", "model", "scores.json"
 DATA, ROWS = "data.json", ROWS_FOLDER
 CHECKPOINT, PREDICTIONS, DIAGNOSIS = "checkpoint.safetensors", "predictions.csv", "diagnosis.json"
@@ -113,13 +115,17 @@ class RunFolder:
             file.write(run_log.format_event(entry))
 
     def rewind_log(self, step: int) -> None:
-        """Drop the events after `step`, which a resumed run repeats, and an incomplete last line."""
+        """Drop the events after `step`, which a resumed run repeats, and an incomplete last line. Logs if earlier ones are gone."""
         path = self.folder / LOG
-        if not exists(path):
-            return
-        events = [*itertools.takewhile(lambda event: event["step"] <= step, run_log.read_events(path))]
-        with write_errors(path), atomic_write(path) as file:
-            file.writelines(map(run_log.format_event, events))
+        read = run_log.read_events(path) if exists(path) else iter(())
+        events = [*itertools.takewhile(lambda event: event["step"] <= step, read)]
+        if lost := step - sum(event["event"] == "StepEnd" for event in events):
+            _log.warning(
+                "%s lacks %d of the %d steps before the checkpoint: reports of this run will lack them too", path, lost, step
+            )
+        if events or exists(path):
+            with write_errors(path), atomic_write(path) as file:
+                file.writelines(map(run_log.format_event, events))
 
 
 def check_available(folder: Path, overwrite: bool, resume: bool = False) -> None:
