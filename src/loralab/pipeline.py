@@ -190,7 +190,7 @@ def start_session(  # noqa: PLR0913 - the arguments of run_training
 def finish_session(session: TrainingSession, result: FitResult) -> RunSummary:
     """Do everything after the last step: save the model, score the saved model, complete the folder."""
     config, components, folder, distributed = session.config, session.components, session.folder, session.distributed
-    ended, peaks = time.perf_counter(), {"process": peak_process_mb(), "gpu": peak_gpu_mb(components.model.device)}
+    ended, peaks = time.perf_counter(), {"process": peak_process_mb(session.start_mb), "gpu": peak_gpu_mb(components.model.device)}
     if distributed.is_main:
         save_model(folder, components, result.temperature or 1.0)
     stop_if_interrupted(result, folder.folder)

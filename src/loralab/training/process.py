@@ -39,12 +39,15 @@ def reset_peak_memory() -> None:
         torch.cuda.reset_peak_memory_stats(number)
 
 
-def peak_process_mb() -> float | None:
-    """Return the peak resident memory of this process in MB of 10⁶ bytes, None where the system does not tell."""
+def peak_process_mb(seen: float = 0.0) -> float | None:
+    """Return the peak resident memory of this process in MB of 10⁶ bytes, None where the system does not tell.
+
+    seen: memory in use since the peak was reset. The kernel's peak lags behind, and may be below it.
+    """
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines():
             if line.startswith("VmHWM:"):
-                return max(int(line.split()[1]) * 1024 / 1e6, process_mb())  # the kernel brings both numbers up to date late
+                return max(int(line.split()[1]) * 1024 / 1e6, process_mb(), seen)
     if peak := getattr(psutil.Process().memory_info(), "peak_wset", None):  # Windows
         return float(peak / 1e6)
     with contextlib.suppress(ImportError):
