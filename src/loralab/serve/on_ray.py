@@ -35,9 +35,7 @@ def start(settings: ServerSettings, replicas: tuple[int, int], address: str | No
     Each replica has its own models, queue and workers. Ray's proxy deals requests among them, and starts and ends replicas with the
     number of requests under way. Raises LoralabError without Ray Serve, and if no replica or proxy can start.
     """
-    os.environ.setdefault(
-        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30"
-    )  # by default a proxy that starts slowly is killed after 5 s
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "30")  # Ray kills a proxy that takes more than 5 s by default
     connect(address)
     serve: Any = import_optional("ray.serve", "serve,ray")
     ray: Any = import_optional("ray", "ray")
@@ -54,7 +52,9 @@ def start(settings: ServerSettings, replicas: tuple[int, int], address: str | No
     try:
         serve.start(http_options={"host": settings.host, "port": settings.port}, logging_config={"log_level": "WARNING"})
     except ray.exceptions.RayError as error:
-        raise RunFailed(f"Ray's proxy did not start: {str(error).splitlines()[0]}; if the machine is busy, repeat it") from error
+        raise RunFailed(
+            f"Ray's proxy did not start: {str(error).splitlines()[0]}; if the machine is busy, repeat the command"
+        ) from error
     try:
         serve.run(deployment.bind(), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
