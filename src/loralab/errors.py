@@ -42,7 +42,7 @@ def visible(text: str) -> str:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an exception, or the one it was raised from, says that memory ran out. Libraries raise it in many ways."""
-    texts = ("can't allocate memory", "Cannot allocate memory", "bad allocation", "bad_alloc")
+    texts = ("can't allocate", "Cannot allocate memory", "bad allocation", "bad_alloc")  # the first: memory, or Python's a lock
     threads = ("can't start new thread", "Failed to launch worker thread")  # Python's and Arrow's: memory for a stack
     primitive = "could not create a primitive"  # oneDNN's, which asks for memory first
     chain = [error, *(cause for cause in (error.__cause__, error.__context__) if cause is not None)]

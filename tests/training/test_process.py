@@ -28,6 +28,7 @@ SETTINGS = "train.max_tokens_per_microbatch or data.max_length, or use train.gra
         (torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), "out of GPU memory: CUDA out of memory"),
         (RuntimeError(CPU), "out of memory: .*you tried to allocate 9 bytes"),
         (MemoryError(), "out of memory: MemoryError"),
+        (RuntimeError("can't allocate read lock"), "out of memory: can't allocate read lock"),  # Python's own
         (pyarrow.ArrowException("Unknown error: Failed to launch worker thread"), "out of memory: Unknown error: Failed to launch"),
     ],
 )

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -83,13 +84,18 @@ def is_packed(path: Path) -> bool:
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items, each made in a thread while the one before is used."""
-    thread, end = ThreadPoolExecutor(1, "loralab-read"), object()
+    """Yield the items, each from the third on made in a thread while the one before is used."""
+    end = object()
+    yield from islice(items, 1)
+    item = next(items, end)
+    if item is end:  # without a thread, because Python waits for ever for one that has no memory to start (gh-140746)
+        return
+    thread = ThreadPoolExecutor(1, "loralab-read")
     try:
-        coming = thread.submit(next, items, end)
-        while (item := coming.result()) is not end:
+        while item is not end:
             coming = thread.submit(next, items, end)
             yield item  # type: ignore[misc]
+            item = coming.result()
     finally:  # without waiting: the garbage collector closes an abandoned generator in any thread, this one included
         thread.shutdown(wait=False)
 
@@ -127,7 +133,7 @@ def detect_encoding(path: Path, wanted: str | None = None) -> Encoding:
         if b"\x00" in start:
             return _utf16(path, start)
         decoder, position, block = codecs.getincrementaldecoder("utf-8")(), 0, start
-        coming = one_ahead(iter(partial(raw.read, BLOCK), b"")) if len(start) == BLOCK else iter(())
+        coming = one_ahead(iter(partial(raw.read, BLOCK), b""))
         while True:
             try:
                 if not block.isascii() or not block or decoder.getstate()[0]:
