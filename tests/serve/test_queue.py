@@ -15,7 +15,7 @@ from loralab.serve.queue import Job, QueueFull, TextQueue
 
 
 def job(*lengths: int) -> Job:
-    return Job(None, [np.zeros(length, dtype=np.int32) for length in lengths], lambda job, error: None)  # type: ignore[arg-type]
+    return Job(None, [np.zeros(length, dtype=np.int32) for length in lengths], None)  # type: ignore[arg-type]
 
 
 def taken(queue: TextQueue, max_tokens: int) -> list[int]:

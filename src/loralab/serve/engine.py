@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,26 +61,12 @@ class Engine:
         """Return the logits (n, classes) of tokenized texts. Cancel the task to drop what still waits. Raises QueueFull."""
         if not tokens:
             return np.zeros((0, model.model.classes), dtype=np.float32)
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Logits] = loop.create_future()
-
-        def finish(job: Job, error: BaseException | None) -> None:
-            if future.done():
-                return
-            if error is None:
-                future.set_result(job.rows())
-            else:
-                future.set_exception(error)
-
-        def on_done(job: Job, error: BaseException | None) -> None:
-            loop.call_soon_threadsafe(finish, job, error)
-
-        job = Job(model, tokens, on_done)
+        job = Job(model, tokens, asyncio.get_running_loop().create_future())
         self.queue.put(job)
         try:
-            return await future
+            return await job.future
         finally:
-            job.cancelled = not future.done() or future.cancelled()
+            job.cancelled = not job.future.done() or job.future.cancelled()
 
     @property
     def wait_seconds(self) -> float:
@@ -102,18 +88,20 @@ class Engine:
                 torch.set_num_threads(max(1, self._cores // self._busy))  # of this thread: two busy workers have one core each
             start = time.perf_counter()
             try:
-                self._compute(batch)
+                _settle(self._compute(batch))
             except Exception as error:  # a worker must live on, whatever a text does to it
                 _log.exception("a batch failed")
-                for job in {entry.job for entry in batch}:
+                jobs = {entry.job for entry in batch}
+                for job in jobs:
                     job.cancelled = True
-                    job.on_done(job, error)
+                _settle(jobs, error)
             finally:
                 with self._lock:
                     self._busy -= 1
             self._note(batch, time.perf_counter() - start)
 
-    def _compute(self, batch: Sequence[Entry]) -> None:
+    def _compute(self, batch: Sequence[Entry]) -> list[Job]:
+        """Compute the logits of a batch, and return the jobs that are complete now."""
         texts = [TextOfModel(entry.job.model, entry.job.tokens[entry.index]) for entry in batch]
         unsafe = {id(text.model.model) for text in texts if not text.model.model.thread_safe}
         locks = [self._locks.setdefault(key, threading.Lock()) for key in sorted(unsafe)]
@@ -125,10 +113,8 @@ class Engine:
             for lock in locks:
                 lock.release()
         for entry, logits in zip(batch, results, strict=True):
-            job = entry.job
-            job.logits[entry.index] = logits
-            if len(job.logits) == len(job.tokens) and not job.cancelled:
-                job.on_done(job, None)
+            entry.job.logits[entry.index] = logits
+        return [job for job in {entry.job: None for entry in batch} if job.complete and not job.cancelled]
 
     def _note(self, batch: Sequence[Entry], seconds: float) -> None:
         tokens = sum(entry.size for entry in batch)
@@ -137,3 +123,22 @@ class Engine:
             weight = SMOOTHING if self.tokens_per_second else 1.0
             self.tokens_per_second += weight * (speed - self.tokens_per_second)
         self.on_batch(BatchDone(len(batch), tokens, seconds))
+
+
+def _settle(jobs: Iterable[Job], error: Exception | None = None) -> None:
+    """Set the results of jobs, or an error, in their event loops: in one call each, because every call wakes the loop up."""
+    loops: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        loops.setdefault(job.future.get_loop(), []).append(job)
+    for loop, its_jobs in loops.items():
+        loop.call_soon_threadsafe(_set_results, its_jobs, error)
+
+
+def _set_results(jobs: Sequence[Job], error: Exception | None) -> None:
+    for job in jobs:
+        if job.future.done():  # cancelled
+            continue
+        if error is None:
+            job.future.set_result(job.rows())
+        else:
+            job.future.set_exception(error)

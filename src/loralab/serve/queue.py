@@ -6,9 +6,10 @@ that of text-embeddings-inference (queue.rs) and of Triton's dynamic batcher wit
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,15 +25,19 @@ class QueueFull(Exception):
 class Job:
     """The texts of one request for one model, each with its tokens, and the logits so far.
 
-    on_done: called in a worker's thread when all texts are done, or with the exception that a worker raised. cancelled: the client
-    is gone, or has waited too long: texts that still wait are dropped.
+    future: of an event loop, for the logits of all texts. cancelled: the client is gone, or has waited too long: texts that still
+    wait are dropped.
     """
 
     model: SharedModel
     tokens: Sequence[Tokens]
-    on_done: Callable[[Job, BaseException | None], None]
+    future: asyncio.Future[Logits]
     cancelled: bool = False
     logits: dict[int, Logits] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.logits) == len(self.tokens)
 
     def rows(self) -> Logits:
         """Return the logits of all texts: (n, classes) fp32."""
