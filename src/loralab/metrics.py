@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,32 +26,32 @@ def scores(logits: Logits, labels: Labels, classes: Sequence[str], names: Sequen
     """Return all scores by name: loss, ece, brier, accuracy, macro_f1, macro_f1_all, balance, mcc, kappa, and per class precision:,
     recall:, f1:, true:, predicted:.
 
-    logits: (n, classes); labels: (n,). `loss` is the mean cross entropy, whatever loss was trained; mcc is Matthews' correlation,
-    kappa Cohen's. The precision of a class without predictions is 0. A class without rows has no precision:, recall: and f1:.
-    macro_f1 is the mean F1 of the classes that have rows; macro_f1_all counts a class without rows as 0, as scikit-learn does if
-    all classes are its `labels`. balance is the category balance: the lowest F1 of a class that has rows over the highest,
-    min(f1) / max(f1). names: of which each `balance:A/B` is added, the same ratio of two classes, if both have rows.
+    logits: (n, classes); labels: (n,). `loss` is the mean cross entropy, whatever loss was trained; mcc is Matthews' correlation of
+    several classes (Gorodkin 2004), kappa Cohen's (1960), both 0 where they are undefined. The precision of a class without
+    predictions is 0. A class without rows has no precision:, recall: and f1:. macro_f1 is the mean F1 of the classes that have
+    rows; macro_f1_all counts a class without rows as 0, as scikit-learn does if all classes are its `labels`. balance is the
+    category balance: the lowest F1 of a class that has rows over the highest, min(f1) / max(f1). names: of which each `balance:A/B`
+    is added, the same ratio of two classes, if both have rows.
     """
-    # imported here: it takes a second, which `loralab recipes` does not need
-    from sklearn.metrics import cohen_kappa_score, matthews_corrcoef, precision_recall_fscore_support
-
-    predicted = logits.argmax(axis=1)
-    numbers = np.arange(len(classes))
-    precision, recall, f1, true = precision_recall_fscore_support(labels, predicted, labels=numbers, zero_division=0.0)
-    present = true > 0
-    one_class = len(np.union1d(labels, predicted)) < 2  # agreement beyond chance is undefined
+    # Not by scikit-learn, whose import takes more than two seconds.
+    guesses, rows = logits.argmax(axis=1), len(labels)
+    true, predicted, right = (np.bincount(x, minlength=len(classes)) for x in (labels, guesses, labels[guesses == labels]))
+    precision, recall = right / np.maximum(predicted, 1), right / np.maximum(true, 1)
+    f1, present, correct = 2 * right / np.maximum(true + predicted, 1), true > 0, int(right.sum())
+    by_chance = int(true @ predicted)  # the rows that would be right, times `rows`
+    beyond, spread = correct * rows - by_chance, (rows**2 - int(true @ true)) * (rows**2 - int(predicted @ predicted))
     result = {
         **probability_scores(logits, labels),
-        "accuracy": float((predicted == labels).mean()),
+        "accuracy": correct / rows,
         "macro_f1": float(f1[present].mean()),
         "macro_f1_all": float(f1.mean()),
-        "mcc": 0.0 if one_class else float(matthews_corrcoef(labels, predicted)),
-        "kappa": 0.0 if one_class else float(cohen_kappa_score(labels, predicted)),
+        "mcc": beyond / math.sqrt(spread) if spread else 0.0,
+        "kappa": beyond / (rows**2 - by_chance) if rows**2 > by_chance else 0.0,
     }
     for i, name in enumerate(classes):
         if present[i]:
             result |= {f"precision:{name}": float(precision[i]), f"recall:{name}": float(recall[i]), f"f1:{name}": float(f1[i])}
-        result |= {f"true:{name}": float(true[i]), f"predicted:{name}": float((predicted == i).sum())}
+        result |= {f"true:{name}": float(true[i]), f"predicted:{name}": float(predicted[i])}
     result["balance"] = balance(result, [name for i, name in enumerate(classes) if present[i]])
     for name in names:
         pair = balance_pair(name, classes)
@@ -83,9 +84,7 @@ def macro_remark(scores: Mapping[str, float], classes: Sequence[str], rows: str 
 
 def probability_scores(logits: Logits, labels: Labels, temperature: float = 1.0) -> dict[str, float]:
     """Return the scores of the probabilities: loss (nats), ece, brier."""
-    from scipy.special import log_softmax
-
-    log_p = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    log_p = log_softmax(logits, temperature)
     probabilities = np.exp(log_p)
     return {
         "loss": float(-log_p[np.arange(len(labels)), labels].mean()),
@@ -100,6 +99,14 @@ def softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
     exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     probabilities: Probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     return probabilities
+
+
+def log_softmax(logits: Logits, temperature: float = 1.0) -> Probabilities:
+    """Return the logarithms of `softmax`, which are finite where it is 0."""
+    scaled = logits.astype(np.float64) / temperature
+    scaled -= scaled.max(axis=1, keepdims=True)
+    logarithms: Probabilities = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    return logarithms
 
 
 @dataclass(frozen=True)
@@ -165,17 +172,16 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     likelihood alone has its maximum at T = 0 where all rows are right. 1 for fewer than `FEWEST_TEMPERATURE_ROWS` rows. Fit it on
     validation rows only. It changes the confidence of predictions, not the predictions.
     """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import log_softmax
-
     if len(labels) < FEWEST_TEMPERATURE_ROWS:
         return 1.0
-    wide, rows = logits.astype(np.float64), np.arange(len(labels))
-    minimum = minimize_scalar(
-        lambda log_t: -log_softmax(wide / np.exp(log_t), axis=1)[rows, labels].sum() + log_t**2 / (2 * _PRIOR_DEVIATION**2),
-        bounds=(np.log(0.05), np.log(20.0)),
-    )
-    return float(np.exp(minimum.x))
+    own = logits[np.arange(len(labels)), labels].astype(np.float64)
+    low, high = math.log(0.05), math.log(20.0)
+    for _ in range(50):  # bisection of the objective's slope in log T
+        log_t = (low + high) / 2
+        mean = (softmax(logits, math.exp(log_t)) * logits).sum(axis=1)
+        slope = (own - mean).sum() / math.exp(log_t) + log_t / _PRIOR_DEVIATION**2
+        low, high = (log_t, high) if slope < 0 else (low, log_t)
+    return math.exp(log_t)
 
 
 def temperature_remark(temperature: float, rows: int) -> str:
