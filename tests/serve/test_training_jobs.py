@@ -61,4 +61,5 @@ def test_a_run_can_be_stopped(tmp_path: Path) -> None:
     job = TrainingJob(labelled(tmp_path, topics(8)), tmp_path / "runs", "first", lambda folder, name: None)
     job.stop()
     wait(job)
-    assert job.state()["status"] == "failed"
+    assert job.state()["status"] == "stopped"
+    assert not job.running

@@ -301,6 +301,14 @@ def _add_labelling(router: APIRouter, page: Page) -> None:
         page.train(session)
         return page.session_state(session)
 
+    @router.post("/api/labelling/{name}/stop")
+    def stop(name: str) -> dict[str, Any]:
+        page.check_owner()
+        session = page.session(name)
+        if training := page.trainings.get(name):
+            training.stop()
+        return page.session_state(session)
+
 
 def _add_runs(router: APIRouter, page: Page) -> None:
     @router.get("/api/runs")

@@ -16,6 +16,8 @@ from loralab.serve.page.run_listing import progress_of, run_line
 from loralab.storage.files import write_errors
 
 OUTPUT_LINES = 12
+STOP_SECONDS = 5.0
+"""A process that has not ended by then is killed."""
 
 
 class TrainingJob:
@@ -28,7 +30,7 @@ class TrainingJob:
         """Start the process. Raises RunFailed if the disk refuses the copy."""
         self.name, self.folder, self.on_finish = name, runs / name, on_finish
         self.rows, self._output = csv.with_name(f"{name}.csv"), csv.with_name(f"{name}.txt")
-        self.loaded, self.problem = False, ""
+        self.loaded, self.problem, self._stopped = False, "", False
         command = [sys.executable, "-m", "loralab", "train", str(self.rows.absolute()), "data.text=text", "data.label=label"]
         command += ["data.id=row", "--name", name, "--runs", str(runs.absolute()), "--quiet"]
         with write_errors(self.rows):
@@ -45,14 +47,20 @@ class TrainingJob:
 
     def state(self) -> dict[str, Any]:
         """Return the progress: steps and evaluations so far."""
-        status = "running" if self.running else "finished" if self.process.returncode == 0 else "failed"
+        ended = "finished" if self.process.poll() == 0 else "stopped" if self._stopped else "failed"
+        status = "running" if self.running else ended
         line = run_line(self.folder) if status == "finished" else progress_of(self.folder)
         return {**line, "name": self.name, "status": status, "loaded": self.loaded, "problem": self.problem}
 
     def stop(self) -> None:
-        """End the process. Its run can be resumed on the command line."""
+        """End the process, and wait for it. Its run can be resumed on the command line."""
         if self.running:
+            self._stopped = True
             self.process.terminate()
+            try:
+                self.process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
 
     def _wait(self) -> None:
         if self.process.wait() == 0:

@@ -38,6 +38,11 @@ export async function openSession(root, name) {
     { type: "button", class: "primary", onclick: guarded(() => act("train")) },
     "Train on these labels",
   );
+  const stop = el(
+    "button",
+    { type: "button", class: "quiet", onclick: guarded(() => act("stop")) },
+    "Stop training",
+  );
   replace(
     root,
     el("h1", {}, state.file || state.name),
@@ -85,7 +90,7 @@ export async function openSession(root, name) {
         el("a", { href: "#label" }, "All files"),
       ),
     ),
-    el("section", { "aria-label": "Training" }, el("h2", {}, "Train"), training, train),
+    el("section", { "aria-label": "Training" }, el("h2", {}, "Train"), training, train, stop),
   );
 
   async function act(action, content = {}) {
@@ -169,6 +174,7 @@ export async function openSession(root, name) {
     const run = state.training;
     const few = state.classes.filter((one) => state.counts[one] < 5);
     train.hidden = run?.status === "running";
+    stop.hidden = !train.hidden;
     train.disabled = few.length > 0;
     train.replaceChildren(run ? "Train again" : "Train on these labels");
     replace(
@@ -180,6 +186,8 @@ export async function openSession(root, name) {
           `Each class needs five labels before a model can be trained and tested: ${few.join(", ")}.`,
         ),
       run?.status === "running" && [el("p", {}, "Training ", el("strong", {}, run.name)), ...trainingProgress(run)],
+      run?.status === "stopped" &&
+        el("p", {}, el("strong", {}, run.name), ` was stopped after step ${run.step.toLocaleString("en")}.`),
       run?.status === "failed" && el("pre", { class: "warning small" }, run.problem),
       run?.status === "finished" &&
         run.test_rows > 0 &&
