@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from loralab.data.text_files import BLOCK, Encoding, detect_encoding, is_packed, open_text
+from loralab.data import text_files
+from loralab.data.arrow_csv import read_blocks
+from loralab.data.delimited import Dialect
+from loralab.data.text_files import BLOCK, Encoding, detect_encoding, is_packed, one_ahead, open_text
 from loralab.errors import LoralabError
 
 
@@ -102,3 +107,27 @@ def test_packed_files_are_recognized_and_read(tmp_path: Path) -> None:
         file.read()
     with pytest.raises(LoralabError, match=r"is not ascii text .*data\.encoding"), open_text(put(plain, b"\xe9"), "ascii") as file:
         file.read()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 5])
+def test_a_thread_makes_all_items_but_the_first_two(count: int) -> None:
+    makers: list[str] = []
+
+    def items() -> Iterator[int]:
+        for number in range(count):
+            makers.append(threading.current_thread().name)
+            yield number
+
+    assert list(one_ahead(items())) == list(range(count))
+    own = threading.current_thread().name
+    assert makers[:2] == [own] * min(count, 2)
+    assert all(name.startswith("loralab-read") for name in makers[2:])
+
+
+def test_a_small_file_is_read_without_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python waits for ever for a thread that has no memory to start (gh-140746)."""
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\nan é,a\nb,b\n", encoding="utf-8")
+    monkeypatch.setattr(text_files, "ThreadPoolExecutor", None)
+    assert [table.num_rows for table in read_blocks(path, Dialect(delimiter=","), "utf-8", ("text", "label"), True, [])] == [2]
+    assert detect_encoding(path).name == "utf-8"
