@@ -9,13 +9,13 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-ONEDNN_CACHES = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
-"""Limits on what torch and oneDNN keep for each size of an input, 1,024 entries each by default. A server of texts of all lengths
-grew to 2.8 GB where the kernels are not available, and has 0.7 GB with these, at the same speed (docs/lab/robustness.md)."""
-
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
     from types import FrameType
+
+ONEDNN_CACHES = {"LRU_CACHE_CAPACITY": "1", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
+"""Limits on what torch and oneDNN keep for each size of an input, 1,024 entries each by default. A server of texts of all lengths
+grew to 2.8 GB where the kernels are not available, and has 0.7 GB with these, at the same speed (docs/lab/robustness.md)."""
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def scores(logits: Logits, labels: Labels, classes: Sequence[str], names: Sequen
     category balance: the lowest F1 of a class that has rows over the highest, min(f1) / max(f1). names: of which each `balance:A/B`
     is added, the same ratio of two classes, if both have rows.
     """
-    # Not by scikit-learn, whose import takes more than two seconds.
+    # Not by scikit-learn, whose import takes a second or two.
     guesses, rows = logits.argmax(axis=1), len(labels)
     true, predicted, right = (np.bincount(x, minlength=len(classes)) for x in (labels, guesses, labels[guesses == labels]))
     precision, recall = right / np.maximum(predicted, 1), right / np.maximum(true, 1)

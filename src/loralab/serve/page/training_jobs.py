@@ -47,8 +47,9 @@ class TrainingJob:
 
     def state(self) -> dict[str, Any]:
         """Return the progress: steps and evaluations so far."""
-        ended = "finished" if self.process.poll() == 0 else "stopped" if self._stopped else "failed"
-        status = "running" if self.running else ended
+        code = self.process.poll()
+        ended = "finished" if code == 0 else "stopped" if self._stopped else "failed"
+        status = "running" if code is None else ended
         line = run_line(self.folder) if status == "finished" else progress_of(self.folder)
         return {**line, "name": self.name, "status": status, "loaded": self.loaded, "problem": self.problem}
 

@@ -38,11 +38,7 @@ export async function openSession(root, name) {
     { type: "button", class: "primary", onclick: guarded(() => act("train")) },
     "Train on these labels",
   );
-  const stop = el(
-    "button",
-    { type: "button", class: "quiet", onclick: guarded(() => act("stop")) },
-    "Stop training",
-  );
+  const stop = el("button", { type: "button", class: "quiet", onclick: guarded(() => act("stop")) }, "Stop training");
   replace(
     root,
     el("h1", {}, state.file || state.name),
