@@ -284,7 +284,7 @@ def test_label_a_file_and_train_on_it(browser: Any, runs: Path, tmp_path: Path) 
         assert violations(tab) == []
         tab.get_by_role("button", name="Train on these labels").click()
         tab.get_by_role("button", name="Stop training").click()
-        tab.get_by_text("was stopped after step 0").wait_for()
+        tab.get_by_text("was stopped before its first step").wait_for()
         tab.get_by_role("button", name="Train again").click()
         tab.get_by_text("Step").first.wait_for(timeout=120_000)
         tab.get_by_text("is trained and loaded").wait_for(timeout=200_000)

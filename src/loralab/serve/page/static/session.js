@@ -183,7 +183,12 @@ export async function openSession(root, name) {
         ),
       run?.status === "running" && [el("p", {}, "Training ", el("strong", {}, run.name)), ...trainingProgress(run)],
       run?.status === "stopped" &&
-        el("p", {}, el("strong", {}, run.name), ` was stopped after step ${run.step.toLocaleString("en")}.`),
+        el(
+          "p",
+          {},
+          el("strong", {}, run.name),
+          run.step ? ` was stopped after step ${run.step.toLocaleString("en")}.` : " was stopped before its first step.",
+        ),
       run?.status === "failed" && el("pre", { class: "warning small" }, run.problem),
       run?.status === "finished" &&
         run.test_rows > 0 &&
