@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +15,8 @@ from hypothesis import strategies as st
 from loralab.serve.queue import Job, QueueFull, TextQueue
 
 
-def job(*lengths: int) -> Job:
-    return Job(None, [np.zeros(length, dtype=np.int32) for length in lengths], None)  # type: ignore[arg-type]
+def job(*lengths: int, model: Any = None) -> Job:
+    return Job(model, [np.zeros(length, dtype=np.int32) for length in lengths], None)  # type: ignore[arg-type]
 
 
 def taken(queue: TextQueue, max_tokens: int) -> list[int]:
@@ -32,6 +33,32 @@ def test_texts_leave_in_the_order_they_came_up_to_the_tokens() -> None:
     assert taken(queue, 9) == [9], "a later small text does not overtake a large one"
     assert taken(queue, 9) == [1]
     assert queue.tokens == 0
+
+
+def test_the_oldest_text_takes_those_of_its_model_along() -> None:
+    queue = TextQueue(100)
+    for size, model in enumerate("abcabca", 1):
+        queue.put(job(size, model=model))
+    assert taken(queue, 13) == [1, 4, 7], "the 2 does not fit yet"
+    queue.put(job(20, model="a"))
+    assert taken(queue, 100) == [2, 5, 3, 6, 20], "a model whose texts have left queues up again"
+    assert (len(queue), queue.tokens) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 30)), min_size=1, max_size=40), st.integers(1, 60))
+def test_the_oldest_text_of_several_models_is_in_the_next_batch(texts: list[tuple[str, int]], max_tokens: int) -> None:
+    queue, waiting = TextQueue(1000), {}
+    for number, (model, size) in enumerate(texts):
+        one = waiting[number] = job(size, model=model)
+        queue.put(one)
+    while waiting:
+        batch = queue.next_batch(max_tokens)
+        assert batch is not None
+        assert batch[0].job is waiting[min(waiting)]
+        assert len(batch) == 1 or sum(entry.size for entry in batch) <= max_tokens
+        for entry in batch:
+            del waiting[entry.number]
+    assert (len(queue), queue.tokens) == (0, 0)
 
 
 def test_a_text_longer_than_a_batch_goes_alone() -> None:
