@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from loralab import LoralabError, load_config
-from loralab.pipeline import run_training
+from loralab import LoralabError, load_config, pipeline
+from loralab.pipeline import open_folder, run_training
+from loralab.storage.run_folder import RunFolder
 from loralab.training.callbacks import Event, StepEnd
 
 KILLS = int(os.environ.get("LORALAB_KILLS", "2"))
@@ -149,3 +151,33 @@ def test_kill_9_at_random_moments(tiny: Path, topics_csv: Path, tmp_path: Path) 
         assert done.returncode == 0, done.stderr
         assert _weights(folder) == _weights(tmp_path / "whole")
     assert killed >= KILLS * 3 // 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="needs file locks")
+def test_two_processes_that_replace_a_run_at_once_do_not_train_in_one_folder(
+    tiny: Path, topics_csv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second starts when the first has put its folder in place, and has not locked it."""
+    settings = _settings(tiny, topics_csv)
+    run_training(load_config("quickstart", settings), name="run", folder=tmp_path)
+    steps = _steps(tmp_path / "run")
+    command = ["train", "quickstart", *settings, "--name", "run", "--runs", str(tmp_path), "--overwrite", "--no-report"]
+    processes: list[subprocess.Popen[str]] = []
+
+    def open_and_let_another_start(*arguments: Any) -> RunFolder:
+        folder = open_folder(*arguments)
+        options: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        options["env"] = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        other = subprocess.Popen([sys.executable, "-m", "loralab", *command], **options)
+        processes.append(other)
+        assert other.stdout is not None
+        while "parameters" not in other.stdout.readline():  # of its plan, which it prints before it opens a folder
+            assert other.poll() is None
+        time.sleep(0.5)
+        return folder
+
+    monkeypatch.setattr(pipeline, "open_folder", open_and_let_another_start)
+    run_training(load_config("quickstart", settings), name="run", folder=tmp_path, overwrite=True)
+    assert "another process is training" in processes[0].communicate(timeout=60)[1]
+    assert _steps(tmp_path / "run") == steps

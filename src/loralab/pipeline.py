@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -47,6 +48,8 @@ from loralab.training.trainer import Callbacks, FitResult, Objective, Trainer, T
 
 LOCK_SECONDS = 2.0
 """Processes that were killed may hold their run for a moment: one that resumes it waits."""
+START_SECONDS = 60.0
+"""To wait for another process that starts a run in the same folder of runs."""
 
 
 @dataclass(frozen=True)
@@ -160,12 +163,14 @@ def start_session(  # noqa: PLR0913 - the arguments of run_training
     distributed.check_same(settings=config.fingerprint(), base=manifest.base_sha256, rows=plan.splits.fingerprints())
     distributed.run_on_main(announce, plan)
 
-    if target.is_dir():  # that another process trains in it is said before it is replaced
-        with ExitStack() as probe:
-            distributed.run_on_main(lock_run, target, probe, LOCK_SECONDS if resume else 0.0)
     write_rows = partial(write_parts, rows) if rows is not None and keep_rows else None
-    folder = distributed.run_on_main(open_folder, config, components, overwrite, resume, write_rows)
-    distributed.run_on_main(lock_run, folder.folder, lock)
+    with ExitStack() as starting:
+        distributed.run_on_main(lock_starts, target.parent, starting)
+        if target.is_dir():  # that another process trains in it is said before it is replaced
+            with ExitStack() as probe:
+                distributed.run_on_main(lock_run, target, probe, LOCK_SECONDS if resume else 0.0)
+        folder = distributed.run_on_main(open_folder, config, components, overwrite, resume, write_rows)
+        distributed.run_on_main(lock_run, folder.folder, lock)
     checkpoint = distributed.run_on_main(Checkpoint.load_if_any, folder.checkpoint)
     distributed.run_on_main(folder.rewind_log, checkpoint.step if checkpoint else 0)
     caching = time.perf_counter()
@@ -261,6 +266,19 @@ def lock_run(folder: Path, stack: ExitStack, seconds: float = 0.0) -> None:
     """
     if not stack.enter_context(lock_folder(folder, seconds)):
         raise RunFailed(f"another process is training {folder}: wait for it, or choose another --name")
+
+
+def lock_starts(folder: Path, stack: ExitStack) -> None:
+    """Let one process at a time start a run in `folder`, until `stack` is closed.
+
+    Otherwise a second one could replace a run between its first appearance and its lock. Raises RunFailed after START_SECONDS.
+    """
+    with suppress(OSError):  # if it cannot be made, neither can the run, which says so
+        folder.mkdir(parents=True, exist_ok=True)
+    if os.access(folder, os.R_OK) and not stack.enter_context(lock_folder(folder, START_SECONDS)):
+        raise RunFailed(
+            f"another process has been starting a run in {folder} for {START_SECONDS:.0f} seconds: end it, and try again"
+        )
 
 
 def add_hidden_states(components: RunComponents, listeners: Sequence[Listener]) -> dict[str, Encoded]:
