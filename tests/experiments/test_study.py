@@ -265,6 +265,18 @@ def test_a_journal_with_an_incomplete_line_is_read(tmp_path: Path) -> None:
     assert [trial.state for trial in study.trials()] == ["complete"] * 3
 
 
+@pytest.mark.parametrize(
+    "content", [b"seed: 1\n", b"[]\n", b'{"trial_id": 1}\n', b'{"op_code": 99, "worker_id": "a"}\n', b"\xff\n", b"{}\n" * 3]
+)
+def test_a_damaged_journal_is_named(tmp_path: Path, content: bytes) -> None:
+    run_all(Study(settings(1), tmp_path, "s"))
+    journal = tmp_path / "study.journal"
+    for damaged in (content, content + journal.read_bytes(), journal.read_bytes() + content):
+        journal.write_bytes(damaged)
+        with pytest.raises(LoralabError, match=r"study.journal is damaged \(.*restore it"):
+            Study(settings(2), tmp_path, "s")
+
+
 def test_the_journals_lock_excludes_threads_too(tmp_path: Path) -> None:
     lock, inside = study_storage.JournalLock(tmp_path / "lock"), list[str]()
 

@@ -235,7 +235,7 @@ def check_result(arena: Arena, command: Command, *, of_changed_rows: bool = Fals
 def check_damaged(arena: Arena, case: Case, command: Command, ended: Ended) -> str:
     """Return survived if a damaged file changes no result, and refused if one message or remark names it, else raise Failure."""
     name = case.where.rpartition("/")[2]
-    if ended.code or name in ended.err:
+    if ended.code or name in ended.err or (case.kind == "swap" and "is damaged" in ended.err):  # both of the exchanged files are
         if ended.code and not re.search(rf"{re.escape(name)}|runs/|cache", ended.err):
             raise Failure("broken", f"the message names neither {name} nor its folder: {ended.err}")
         return "refused"

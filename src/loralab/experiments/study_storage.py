@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -48,14 +49,28 @@ def database_lock(storage: Any, name: str) -> Lock:
 
 
 def open_journal(path: Path, lock: Path) -> BaseStorage:
-    """Open Optuna's journal file. An incomplete last line, left by a power failure, is removed."""
+    """Open Optuna's journal file. An incomplete last line, left by a power failure, is removed.
+
+    Raises LoralabError for a damaged file.
+    """
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     with file_lock(lock):
-        if path.is_file() and not (content := path.read_bytes()).endswith(b"\n"):
-            os.truncate(path, content.rfind(b"\n") + 1)
-    return JournalStorage(JournalFileBackend(str(path), lock_obj=JournalLock(lock)))  # type: ignore[arg-type]
+        content = path.read_bytes() if path.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(path, len(whole))
+    backend = JournalFileBackend(str(path), lock_obj=JournalLock(lock))  # type: ignore[arg-type]
+    try:
+        for line in whole.splitlines()[-1:]:  # of which Optuna complains only when another follows
+            json.loads(line)
+        return JournalStorage(backend)
+    except OSError:
+        raise
+    except Exception as error:  # Optuna trusts its lines
+        reason = f"{type(error).__name__}: {error}"
+        raise LoralabError(f"{path} is damaged ({reason}): restore it from a copy, or search again under another --name") from error
 
 
 def open_database(url: str) -> BaseStorage:
