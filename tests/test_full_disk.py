@@ -6,7 +6,9 @@ The tests mount and fill a small tmpfs. Without permission to mount they set the
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import os
 import resource
 import shutil
 import subprocess
@@ -19,6 +21,7 @@ import pytest
 from tiny import write_csv
 
 from loralab import Classifier, LoralabError, load_config, pipeline
+from loralab.cli import main as cli_main
 from loralab.cli.main import main
 from loralab.config import Config
 from loralab.errors import RunFailed
@@ -231,3 +234,25 @@ def test_a_run_appears_with_all_its_settings_or_not_at_all(tmp_path: Path) -> No
     with pytest.raises(TypeError):
         run_folder.create(tmp_path / "a", Config(), {"device": object()}, overwrite=False)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EIO])
+def test_a_write_that_does_not_know_its_file_is_refused_in_one_message(
+    code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of Optuna's journal."""
+
+    def write() -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(cli_main, "app", write)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert capsys.readouterr().err == f"loralab: the disk refused to write: {os.strerror(code)}\n"
+
+
+def test_other_errors_of_the_system_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli_main, "app", lambda: os.close(-1))
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        main()

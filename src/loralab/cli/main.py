@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -26,6 +27,8 @@ from loralab.errors import LoralabError, is_out_of_memory, visible
 
 INTERRUPTED = 130
 """Exit code of the command line parser after Ctrl-C."""
+DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EFBIG, errno.EIO, getattr(errno, "EDQUOT", errno.ENOSPC))
+"""Full, read-only, a file over its limit, damaged, over the quota; Windows has no quota's."""
 
 app = typer.Typer(
     name="loralab",
@@ -71,6 +74,8 @@ def system_problem(error: Exception) -> str:
         return "out of memory: close other programs, or process fewer or shorter texts at once"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    if isinstance(error, OSError) and error.errno in DISK_ERRORS:  # of a write, which does not know its file
+        return f"the disk refused to write: {error.strerror}"
     return ""
 
 
